@@ -1,0 +1,66 @@
+"""ditto: one portrait and live speech become a talking head, in real time, under full control.
+
+    import ditto
+
+    head = ditto.load("lite")
+    portrait = head.register("portrait.jpg")
+    for frame in head.animate(portrait, "speech.wav"):
+        show(frame.image, frame.pts_seconds)
+
+Names are loaded on first use: `import ditto` brings in neither torch, ONNX Runtime nor MediaPipe.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ditto.controls import Controls as Controls
+    from ditto.errors import AudioError as AudioError
+    from ditto.errors import BundleError as BundleError
+    from ditto.errors import DittoError as DittoError
+    from ditto.errors import EngineError as EngineError
+    from ditto.errors import ImageError as ImageError
+    from ditto.errors import InputError as InputError
+    from ditto.errors import NoFaceError as NoFaceError
+    from ditto.errors import OutputError as OutputError
+    from ditto.motion import Motion as Motion
+    from ditto.portrait import Portrait as Portrait
+    from ditto.stream import Frame as Frame
+    from ditto.stream import Stream as Stream
+    from ditto.talking_head import TalkingHead as TalkingHead
+    from ditto.talking_head import load as load
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AudioError": "ditto.errors",
+    "BundleError": "ditto.errors",
+    "Controls": "ditto.controls",
+    "DittoError": "ditto.errors",
+    "EngineError": "ditto.errors",
+    "Frame": "ditto.stream",
+    "ImageError": "ditto.errors",
+    "InputError": "ditto.errors",
+    "Motion": "ditto.motion",
+    "NoFaceError": "ditto.errors",
+    "OutputError": "ditto.errors",
+    "Portrait": "ditto.portrait",
+    "Stream": "ditto.stream",
+    "TalkingHead": "ditto.talking_head",
+    "load": "ditto.talking_head",
+}
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ditto' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,198 @@
+"""Stream: push speech, get frames. The one path from samples to pixels; offline is a stream fed all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.errors import AudioError
+from ditto.motion import Motion, drive
+
+if TYPE_CHECKING:
+    from ditto.controls import Controls
+    from ditto.portrait import Portrait
+    from ditto.talking_head import TalkingHead
+
+SAMPLE_RATE = 16000
+FPS = 25
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
+HOP_SAMPLES = 2 * SAMPLES_PER_FRAME  # one encoder hop: 80 ms, two frames
+FRAMES_PER_HOP = HOP_SAMPLES // SAMPLES_PER_FRAME
+EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise", "contempt")
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture of the talking head and the 40 ms of sound that belong to it.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        index: 0 for the first frame of the stream.
+        pts_seconds: index / 25.
+        audio: (640,) float32 at 16 kHz: samples [640 index, 640 index + 640), zeros after the end.
+        motion: the (265,) motion shown, after controls.
+    """
+
+    image: npt.NDArray[np.uint8]
+    index: int
+    pts_seconds: float
+    audio: Array
+    motion: Motion
+
+
+def emotion_vector(emotion: Mapping[str, float] | None) -> Array:
+    """(8,) weights in the order of `EMOTIONS`, summing to one; what is not asked for is neutral.
+
+    Raises:
+        ValueError: unknown name, weight outside [0, 1], or weights that sum to more than one.
+    """
+    weights = np.zeros(len(EMOTIONS), np.float32)
+    for name, weight in (emotion or {}).items():
+        if name not in EMOTIONS:
+            raise ValueError(f"unknown emotion {name!r}; choose from {', '.join(EMOTIONS)}")
+        if not 0.0 <= float(weight) <= 1.0:
+            raise ValueError(f"the weight of an emotion lies in [0, 1], got {name}={weight}")
+        weights[EMOTIONS.index(name)] = weight
+    total = float(weights.sum())
+    if total > 1.0 + 1e-6:
+        raise ValueError(f"the weights of all emotions together are at most 1, got {total:g}; scale them down")
+    weights[EMOTIONS.index("neutral")] += max(0.0, 1.0 - total)
+    return weights
+
+
+def check_samples(samples: npt.ArrayLike) -> Array:
+    """(N,) float32 samples, checked.
+
+    Raises:
+        AudioError: not one-dimensional, not numbers, integers (their scale is unknown), or NaN or infinite values.
+    """
+    array = np.asarray(samples)
+    if array.ndim != 1:
+        raise AudioError(f"samples are one-dimensional (mono, 16 kHz), got shape {array.shape}; mix channels down first")
+    if array.dtype == np.int16:
+        return array.astype(np.float32) / np.float32(32768.0)
+    if array.dtype.kind != "f":
+        raise AudioError(f"samples are float in [-1, 1] or int16, got {array.dtype}; convert them first")
+    array = array.astype(np.float32, copy=False)
+    if not np.isfinite(array).all():
+        bad = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise AudioError(f"samples must be finite numbers, sample {bad} of this block is {array[bad]}; clean the audio first")
+    return array
+
+
+class Stream:
+    """A conversation's worth of speech turned into frames. Made by `TalkingHead.stream`; not shared between threads.
+
+    `push` takes any number of samples and returns the frames that became final; `flush` ends the utterance and returns
+    the rest. However the samples are cut into pushes, the frames are the same bit for bit, and there are
+    ceil(samples / 640) of them.
+    """
+
+    def __init__(
+        self,
+        head: TalkingHead,
+        portrait: Portrait,
+        *,
+        seed: int = 0,
+        emotion: Mapping[str, float] | None = None,
+        still: bool = False,
+        controls: Controls | None = None,
+    ) -> None:
+        self._head = head
+        self._portrait = portrait
+        self._appearance = head.appearance(portrait)
+        self._seed = int(seed)
+        self._emotion = emotion_vector(emotion)
+        self._still = still
+        self.controls = controls
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything heard and shown; the next push starts a new utterance at frame 0 with the same seed."""
+        self._encoder_state: Any = self._head.encoder.initial_state(1)
+        self._sampler_state: Any = self._head.sampler.initial_state(
+            self._portrait.canonical_keypoints, self._portrait.eye_open, self._seed
+        )
+        self._waiting = np.zeros(0, np.float32)  # samples the encoder has not taken yet
+        self._sound = np.zeros(0, np.float32)  # samples whose frames are not out yet
+        self._samples = 0
+        self._hops = 0
+        self._features = 0
+        self._frames = 0
+        self._finished = False
+
+    @property
+    def frames(self) -> int:
+        """Frames given out so far."""
+        return self._frames
+
+    def push(self, samples: npt.ArrayLike) -> list[Frame]:
+        """Take speech, (N,) float32 in [-1, 1] or int16, mono, 16 kHz, any N; give the frames that became final.
+
+        Raises:
+            AudioError: samples of another kind, NaN or infinite.
+            ValueError: after `flush`; call `reset` or make another stream.
+        """
+        if self._finished:
+            raise ValueError("this stream was flushed; call reset() or make another stream before pushing again")
+        block = check_samples(samples)
+        self._samples += block.size
+        self._sound = np.concatenate([self._sound, block])
+        return self._advance(block, limit=None)
+
+    def flush(self) -> list[Frame]:
+        """End the utterance: the remaining frames, the last one filled up with silence."""
+        if self._finished:
+            return []
+        self._finished = True
+        wanted = -(-self._samples // SAMPLES_PER_FRAME)
+        if wanted == 0:
+            return []
+        frames: list[Frame] = []
+        silence = np.zeros(HOP_SAMPLES, np.float32)
+        while self._features < wanted:
+            frames += self._advance(silence[: HOP_SAMPLES - self._waiting.size], limit=wanted)
+        return frames
+
+    def _advance(self, block: Array, limit: int | None) -> list[Frame]:
+        self._waiting = np.concatenate([self._waiting, block])
+        frames: list[Frame] = []
+        while self._waiting.size >= HOP_SAMPLES:
+            hop, self._waiting = self._waiting[:HOP_SAMPLES], self._waiting[HOP_SAMPLES:]
+            features, self._encoder_state = self._head.encoder(hop[None], self._encoder_state)
+            self._hops += 1
+            if self._hops == 1:  # the encoder looks one hop ahead: its first answer lies before the stream
+                continue
+            rows = features[0]
+            if limit is not None:
+                rows = rows[: limit - self._features]
+            self._features += len(rows)
+            final = limit is not None and self._features >= limit
+            motion, self._sampler_state = self._head.sampler(rows, self._emotion, self._sampler_state, final=final)
+            frames += [self._show(row) for row in motion]
+        return frames
+
+    def _show(self, compact: Array) -> Frame:
+        if self._still:
+            compact = compact.copy()
+            compact[:7] = 0.0
+        motion = Motion.from_compact(compact)
+        if self.controls is not None:
+            from ditto.controls import apply
+
+            motion = apply(motion, self.controls)
+        crop = self._head.renderer.render(self._appearance.mesh, drive(self._portrait, motion))
+        image = self._appearance.paste_back(crop)
+        sound = np.zeros(SAMPLES_PER_FRAME, np.float32)
+        own = self._sound[:SAMPLES_PER_FRAME]
+        sound[: own.size] = own
+        self._sound = self._sound[SAMPLES_PER_FRAME:]
+        frame = Frame(image, self._frames, self._frames / FPS, sound, motion)
+        self._frames += 1
+        return frame

@@ -1,0 +1,150 @@
+"""TalkingHead: the parts of one bundle, loaded once and shared by every stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.stream import HOP_SAMPLES, Frame, Stream
+
+if TYPE_CHECKING:
+    from ditto.bundle import Bundle
+    from ditto.controls import Controls
+    from ditto.portrait import Portrait
+    from ditto.rendering.paste_back import PasteBack
+
+
+class PreparedPortrait(NamedTuple):
+    """What a stream needs of a portrait: the renderer's layers and the way back into the picture."""
+
+    mesh: Any
+    paste_back: PasteBack
+
+
+class TalkingHead:
+    """A speech encoder, a motion sampler and a renderer. Immutable after load; many streams share it.
+
+    Made by `ditto.load`.
+    """
+
+    def __init__(self, bundle: Bundle, encoder: Any, sampler: Any, renderer: Any) -> None:
+        self.bundle = bundle
+        self.encoder = encoder
+        self.sampler = sampler
+        self.renderer = renderer
+        self._prepared: WeakKeyDictionary[Portrait, PreparedPortrait] = WeakKeyDictionary()
+
+    def register(self, picture: str | Path | bytes | npt.NDArray[Any], face: int = 0, max_size: int = 1280) -> Portrait:
+        """Find a face in a picture and learn what is needed to move it. Needs MediaPipe; takes a second or two.
+
+        Args:
+            picture: a path, the bytes of an image file, or an array (H, W), (H, W, 3) or (H, W, 4).
+            face: which face, largest first.
+            max_size: the longest side of the picture (and so of the frames) in pixels; larger ones are reduced.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            NoFaceError: no usable face, or fewer faces than `face` asks for.
+        """
+        from ditto.tracking import register
+
+        return register(picture, face=face, max_size=max_size)
+
+    def appearance(self, portrait: Portrait) -> PreparedPortrait:
+        """The renderer's layers of a portrait, prepared on first use and kept as long as the portrait lives."""
+        prepared = self._prepared.get(portrait)
+        if prepared is None:
+            from ditto.rendering.paste_back import PasteBack
+
+            prepared = PreparedPortrait(self.renderer.prepare(portrait), PasteBack(portrait))
+            self._prepared[portrait] = prepared
+        return prepared
+
+    def stream(
+        self,
+        portrait: Portrait,
+        *,
+        seed: int = 0,
+        emotion: Mapping[str, float] | None = None,
+        still: bool = False,
+        controls: Controls | None = None,
+    ) -> Stream:
+        """A new stream: push samples (mono, 16 kHz), get frames.
+
+        Args:
+            seed: all randomness of the stream; the same seed and samples give the same frames bit for bit.
+            emotion: weights by name (see `ditto.stream.EMOTIONS`), e.g. {"happy": 0.6}.
+            still: keep the head where it is in the portrait; only the face moves.
+            controls: edits applied to every frame's motion.
+        """
+        return Stream(self, portrait, seed=seed, emotion=emotion, still=still, controls=controls)
+
+    def animate(
+        self,
+        portrait: Portrait,
+        audio: str | Path | npt.NDArray[Any] | Iterable[npt.NDArray[np.float32]],
+        *,
+        seed: int = 0,
+        emotion: Mapping[str, float] | None = None,
+        still: bool = False,
+        controls: Controls | None = None,
+    ) -> Iterator[Frame]:
+        """All frames of a recording, one by one, in constant memory: a stream fed to the end.
+
+        Args:
+            audio: a path to anything with a sound track, samples (N,) mono at 16 kHz, or an iterable of such blocks.
+
+        Raises:
+            AudioError: the audio cannot be read, or is empty.
+        """
+        stream = self.stream(portrait, seed=seed, emotion=emotion, still=still, controls=controls)
+        return _frames(stream, audio)
+
+
+def _blocks(audio: Any) -> Iterator[npt.NDArray[Any]]:
+    if isinstance(audio, (str, Path)):
+        from ditto.audio import AudioReader
+
+        yield from AudioReader(audio)
+    elif isinstance(audio, np.ndarray):
+        step = HOP_SAMPLES if audio.ndim == 1 else max(1, len(audio))
+        for start in range(0, len(audio), step):
+            yield audio[start : start + step]
+    else:
+        yield from audio
+
+
+def _frames(stream: Stream, audio: Any) -> Iterator[Frame]:
+    from ditto.errors import AudioError
+
+    for block in _blocks(audio):
+        yield from stream.push(block)
+    yield from stream.flush()
+    if stream.frames == 0:
+        raise AudioError("the audio holds no samples; give at least one frame of sound (640 samples at 16 kHz)")
+
+
+def load(bundle: str | Path = "lite") -> TalkingHead:
+    """Load a bundle of weights by name or folder: a `TalkingHead` that holds it.
+
+    Raises:
+        BundleError: the bundle is missing, damaged, or of a format this version does not know.
+        EngineError: a network of it cannot be run here.
+    """
+    from ditto.bundle import Bundle
+    from ditto.rendering.mesh import MeshRenderer
+    from ditto.sampling import MotionSampler
+    from ditto.speech import SpeechEncoder
+
+    opened = Bundle.open(bundle)
+    return TalkingHead(
+        opened,
+        encoder=SpeechEncoder(opened.path),
+        sampler=MotionSampler(opened.path),
+        renderer=MeshRenderer(opened.path),
+    )
