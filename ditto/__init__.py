@@ -51,7 +51,24 @@ _HOMES = {
     "TalkingHead": "ditto.talking_head",
     "load": "ditto.talking_head",
 }
-__all__ = ["__version__", *_HOMES]
+__all__ = [  # noqa: F822 (loaded on first use)
+    "AudioError",
+    "BundleError",
+    "Controls",
+    "DittoError",
+    "EngineError",
+    "Frame",
+    "ImageError",
+    "InputError",
+    "Motion",
+    "NoFaceError",
+    "OutputError",
+    "Portrait",
+    "Stream",
+    "TalkingHead",
+    "__version__",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:
