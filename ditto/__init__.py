@@ -51,7 +51,7 @@ _HOMES = {
     "TalkingHead": "ditto.talking_head",
     "load": "ditto.talking_head",
 }
-__all__ = [  # noqa: F822 (loaded on first use)
+__all__ = [
     "AudioError",
     "BundleError",
     "Controls",
