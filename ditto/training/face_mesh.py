@@ -1,0 +1,60 @@
+"""Make `ditto/rendering/face_mesh.npz`: the template face and the triangles of the 478-landmark mesh.
+
+Template: MediaPipe's canonical face with irises (`face_model_with_iris.obj`, Apache-2.0), turned to x right, y down,
+z away from the camera and scaled to face units. Triangles: MediaPipe's tesselation (`FACEMESH_TESSELATION`, three edges
+per triangle), which leaves the mouth and the eyes open.
+
+    python -m ditto.training.face_mesh face_model_with_iris.obj
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+EAR_TO_ORIGIN = 0.06356496  # the origin lies this far (face units) in front of the cheek edges 234 and 454, between the ears
+
+
+def read_template(path: Path) -> npt.NDArray[np.float32]:
+    """(478, 3) face units of a Wavefront file in centimetres, y up, z towards the camera."""
+    rows = [line.split()[1:4] for line in path.read_text().splitlines() if line.startswith("v ")]
+    points = np.asarray(rows, np.float64) * (1.0, -1.0, -1.0)
+    if points.shape != (478, 3):
+        raise ValueError(f"the template has 478 vertices, {path} holds {points.shape[0]}")
+    points /= np.linalg.norm(points[454] - points[234])
+    points -= points[[234, 454]].mean(0)
+    points[:, 2] += EAR_TO_ORIGIN
+    return points.astype(np.float32)
+
+
+def read_triangles() -> npt.NDArray[np.int16]:
+    """(852, 3) landmark ids, read from MediaPipe's source in its own order (the frozenset there has none)."""
+    from mediapipe.python.solutions import face_mesh_connections  # type: ignore[import-untyped]
+
+    text = Path(face_mesh_connections.__file__).read_text()
+    text = text[text.index("FACEMESH_TESSELATION") :]
+    pairs = re.findall(r"\((\d+),\s*(\d+)\)", text[: text.index("])")])
+    edges = np.asarray(pairs, np.int16).reshape(-1, 3, 2)
+    if not (edges[:, 0, 1] == edges[:, 1, 0]).all() or not (edges[:, 2, 1] == edges[:, 0, 0]).all():
+        raise ValueError("FACEMESH_TESSELATION is no longer three edges per triangle; use mediapipe 0.10.21")
+    return edges[:, :, 0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("template", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("ditto/rendering/face_mesh.npz"))
+    options = parser.parse_args()
+    template = read_template(options.template)
+    distance = ((template[:, None] * (-1.0, 1.0, 1.0) - template[None]) ** 2).sum(-1)
+    np.savez_compressed(
+        options.out, template=template, triangles=read_triangles(), mirror=distance.argmin(1).astype(np.int16)
+    )
+
+
+if __name__ == "__main__":
+    main()
