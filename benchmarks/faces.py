@@ -1,0 +1,118 @@
+"""Faces for the benchmarks: landmarks re-detected on rendered frames, tracks of real clips, portraits to animate."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks._report import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Floats = npt.NDArray[np.float64]
+Image = npt.NDArray[np.uint8]
+SHARED = ROOT.parent / "shared" / "data"
+SCRATCH = ROOT / "out" / "benchmarks"  # git-ignored
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Nothing that native code writes to standard error: MediaPipe warns at every start."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
+
+
+def _mesh(static: bool) -> Any:
+    from mediapipe.python.solutions import face_mesh  # type: ignore[import-untyped]
+
+    return face_mesh.FaceMesh(
+        static_image_mode=static, max_num_faces=1, refine_landmarks=True, min_detection_confidence=0.3
+    )
+
+
+def _read(mesh: Any, image: Image) -> Floats | None:
+    height, width = image.shape[:2]
+    found = mesh.process(np.ascontiguousarray(image)).multi_face_landmarks
+    if not found:
+        return None
+    return np.array([(p.x * width, p.y * height, p.z * width) for p in found[0].landmark])
+
+
+@cache
+def _static_mesh() -> Any:
+    mesh = _mesh(static=True)
+    _read(mesh, np.zeros((64, 64, 3), np.uint8))
+    return mesh
+
+
+def detect(image: Image) -> Floats | None:
+    """Landmarks (478, 3) in pixels of one picture on its own, or None; MediaPipe FaceMesh, static mode."""
+    with silent_stderr():
+        mesh = _static_mesh()
+    return _read(mesh, image)
+
+
+def track(frames: Sequence[Image]) -> Floats:
+    """Landmarks (T, 478, 3) in pixels of consecutive frames, NaN where no face was found; FaceMesh, video mode."""
+    with silent_stderr():
+        mesh = _mesh(static=False)
+        _read(mesh, np.zeros((64, 64, 3), np.uint8))
+    tracks = np.full((len(frames), 478, 3), np.nan)
+    with mesh:
+        for i, frame in enumerate(frames):
+            found = _read(mesh, frame)
+            if found is not None:
+                tracks[i] = found
+    return tracks
+
+
+class Clip(NamedTuple):
+    """A real talking clip: landmarks (T, 478, 3) px, samples (N,) at 16 kHz."""
+
+    name: str
+    landmarks: Floats
+    samples: npt.NDArray[np.float32]
+    fps: float
+
+
+def tracked_clip(path: Path) -> Clip:
+    """The clip with its landmarks; tracked once, then kept under out/benchmarks/tracks."""
+    from ditto.training.tracks import track as track_file
+
+    stat = path.stat()
+    key = hashlib.sha256(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:12]
+    kept = SCRATCH / "tracks" / f"{path.stem}-{key}.npz"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with silent_stderr():
+            track_file(path, kept)
+    with np.load(kept) as saved:
+        return Clip(path.stem, saved["landmarks"].astype(np.float64), saved["samples"], float(saved["fps"]))
+
+
+def grid_holdout(folder: Path) -> list[Path]:
+    """The GRID clips that no training sees: every tenth of the sorted stems, from the tenth on."""
+    clips = sorted(folder.glob("*.mkv"), key=lambda p: p.stem)
+    return [p for i, p in enumerate(clips) if i % 10 == 9]
+
+
+def spread(items: Sequence[Path], count: int) -> list[Path]:
+    """`count` of the items, evenly spread; all of them if there are fewer."""
+    if count >= len(items):
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
