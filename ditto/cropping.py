@@ -1,0 +1,172 @@
+"""The square crop around a face: where it lies, its pixels also beyond the picture, and where the person is in it."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.images import Bytes
+from ditto.rendering.geometry import EYES, FACE_OVAL, smoothstep
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.float32]
+
+CROP_SCALE = 2.0  # side of the crop over the longer side of the landmarks' box
+TIGHTEST_SCALE = 1.6  # as far as a crop is shrunk to stay inside the picture
+CROP_RISE = -0.0625  # the centre of the crop lies this part of its side above the centre of the box
+MAX_SHIFT = 0.10  # of the side: as far as a crop is moved to stay inside the picture
+UPRIGHT_DEGREES = 20.0  # a head more turned than this gets a turned crop
+SNAP = 0.08  # a crop this near to one crop pixel per picture pixel is made exactly that
+
+
+def choose_crop(landmarks: Floats, width: int, height: int, size: int) -> Floats:
+    """Where the crop lies: (3, 3) affine from crop pixels to picture pixels, column vectors (x, y, 1).
+
+    The crop is parallel to the picture unless the head is turned by more than 20 degrees; then it is upright for the
+    face. A parallel crop is shrunk and moved a little where that keeps it inside the picture.
+
+    Args:
+        landmarks: (478, 3) picture pixels.
+        width, height: of the picture.
+        size: S of the crop.
+    """
+    eyes = landmarks[EYES[1].upper[0], :2] - landmarks[EYES[0].upper[0], :2]
+    angle = float(np.arctan2(eyes[1], eyes[0]))
+    if abs(np.degrees(angle)) <= UPRIGHT_DEGREES:
+        angle = 0.0
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    upright = landmarks[:, :2] @ turn
+    low, high = upright.min(0), upright.max(0)
+    box = float((high - low).max())
+    side = CROP_SCALE * box
+    centre = (low + high) / 2 + (0.0, CROP_RISE * side)
+    if angle != 0.0:
+        return _affine(turn @ centre, side / size, turn, size)
+
+    limit = float(min(width, height))
+    if side > limit:
+        side = max(limit, TIGHTEST_SCALE * box)
+    if abs(side / size - 1.0) <= SNAP and (size <= limit or side > limit):
+        side = float(size)
+    for axis, extent in enumerate((width, height)):
+        # Pixel i covers [i - .5, i + .5]; a crop wider than the picture is moved to cover all of it.
+        low_end, high_end = sorted((side / 2 - 0.5, extent - 0.5 - side / 2))
+        wish = float(np.clip(centre[axis], low_end, high_end))
+        centre[axis] += np.clip(wish - centre[axis], -MAX_SHIFT * side, MAX_SHIFT * side)
+    if side == size:
+        centre = np.round(centre - (size - 1) / 2) + (size - 1) / 2  # whole pixels: the crop is a copy
+    return _affine(centre, side / size, turn, size)
+
+
+def _affine(centre: Floats, step: float, turn: Floats, size: int) -> Floats:
+    matrix = np.eye(3)
+    matrix[:2, :2] = step * turn
+    matrix[:2, 2] = centre - matrix[:2, :2] @ np.full(2, (size - 1) / 2)
+    return matrix
+
+
+def sample_crop(picture: Bytes, crop_to_picture: Floats, size: int) -> Bytes:
+    """The crop's pixels (S, S, 3), bicubic; blurred before where the crop is coarser than the picture.
+
+    Beyond the picture it goes on as its mirror image, the more blurred the further out.
+    """
+    import cv2
+
+    step = float(np.sqrt(np.linalg.det(crop_to_picture[:2, :2])))
+    if step > 1.0 / 0.9:
+        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.42 * step - 0.42), np.uint8)
+    crop = cv2.warpAffine(
+        picture,
+        crop_to_picture[:2],
+        (size, size),
+        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+    outside = ~covered(crop_to_picture, picture.shape[1], picture.shape[0], size)
+    if not outside.any():
+        return np.asarray(crop, np.uint8)
+    distance = cv2.distanceTransform(outside.astype(np.uint8), cv2.DIST_L2, 5)
+    filled = crop.astype(np.float32)
+    levels = [filled, *(cv2.GaussianBlur(filled, (0, 0), s * size / 512) for s in (3.0, 6.0, 12.0, 24.0))]
+    depth = np.clip(np.log2(1.0 + distance * (512 / size) / 6.0), 0.0, len(levels) - 1.001)
+    lower = depth.astype(int)
+    part = (depth - lower)[..., None]
+    stack = np.stack(levels)
+    rows, columns = np.indices(lower.shape)
+    blend = stack[lower, rows, columns] * (1 - part) + stack[lower + 1, rows, columns] * part
+    filled[outside] = blend[outside]
+    return np.clip(np.rint(filled), 0, 255).astype(np.uint8)
+
+
+def covered(crop_to_picture: Floats, width: int, height: int, size: int) -> npt.NDArray[np.bool_]:
+    """(S, S) where the crop lies on the picture."""
+    index = np.arange(size)
+    x = crop_to_picture[0, 0] * index + crop_to_picture[0, 1] * index[:, None] + crop_to_picture[0, 2]
+    y = crop_to_picture[1, 0] * index + crop_to_picture[1, 1] * index[:, None] + crop_to_picture[1, 2]
+    return np.asarray((x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5))
+
+
+def person_mask(crop: Bytes, probability: Mask, landmarks: Floats, face_width: float) -> Mask:
+    """Where the person is: (S, S) float32 in [0, 1]; the face always belongs to it.
+
+    Args:
+        crop: (S, S, 3).
+        probability: (S, S) of a segmentation network.
+        landmarks: (478, 3) crop pixels.
+        face_width: pixels per face unit.
+    """
+    face = _polygon(landmarks[FACE_OVAL, :2], crop.shape[0])
+    believed = float(probability[face > 0.5].mean())
+    refined = guided_filter(crop, probability, round(0.03 * face_width), 1e-3)
+    refined = smoothstep(0.15, 0.85, refined).astype(np.float32)
+    if believed < 0.7:
+        # The network does not see a person (some paintings, statues): head, hair and shoulders by proportion.
+        refined = np.maximum(refined, _bust(landmarks, face_width, crop.shape[0]))
+    return np.maximum(refined, face)
+
+
+def _polygon(points: Floats, size: int) -> Mask:
+    import cv2
+
+    mask = np.zeros((size, size), np.uint8)
+    cv2.fillPoly(mask, [np.round(points * 16).astype(np.int32)], (255,), cv2.LINE_AA, 4)
+    return mask.astype(np.float32) / 255
+
+
+def _bust(landmarks: Floats, face_width: float, size: int) -> Mask:
+    """Head with hair, neck and shoulders of average proportions, soft at the edge."""
+    import cv2
+
+    oval = landmarks[FACE_OVAL, :2]
+    top, chin = landmarks[10, :2], landmarks[152, :2]
+    centre = oval.mean(0) + (top - chin) * 0.10
+    head = _polygon(centre + (oval - oval.mean(0)) * 1.28, size)
+    down = (chin - top) / np.linalg.norm(chin - top)
+    across = np.array([-down[1], down[0]])
+    outline = [(0.32, -0.25), (0.34, 0.15), (0.95, 0.45), (1.15, 1.6), (-1.15, 1.6), (-0.95, 0.45), (-0.34, 0.15)]
+    outline.append((-0.32, -0.25))
+    body = _polygon(np.array([chin + face_width * (x * across + y * down) for x, y in outline]), size)
+    return np.asarray(cv2.GaussianBlur(np.maximum(head, body), (0, 0), 0.05 * face_width), np.float32)
+
+
+def guided_filter(guide: Bytes, values: Mask, radius: int, epsilon: float) -> Mask:
+    """`values` (H, W) smoothed along the edges of a colour picture (H, W, 3).
+
+    Source: He, Sun, Tang, "Guided image filtering", 2010, eq. 14 and 15 (colour guide).
+    """
+    import cv2
+
+    image = guide.astype(np.float32) / 255
+    window = (2 * radius + 1, 2 * radius + 1)
+
+    def mean(x: Mask) -> Mask:
+        return np.asarray(cv2.blur(x, window, borderType=cv2.BORDER_REFLECT), np.float32)
+
+    mean_image, mean_values = mean(image), mean(values)
+    covariance = mean(image * values[..., None]) - mean_image * mean_values[..., None]
+    outer = image[..., :, None] * image[..., None, :]
+    spread = mean(outer.reshape(*image.shape[:2], 9)).reshape(outer.shape)
+    spread = spread - mean_image[..., :, None] * mean_image[..., None, :] + epsilon * np.eye(3, dtype=np.float32)
+    slope = np.linalg.solve(spread, covariance[..., None])[..., 0]
+    shift = mean_values - (slope * mean_image).sum(-1)
+    return np.asarray((mean(slope) * image).sum(-1) + mean(shift), np.float32)

@@ -1,0 +1,495 @@
+"""Faces in a picture, and one of them registered as a `Portrait`.
+
+The only place that imports MediaPipe, and only when a face is looked for: a saved portrait plays without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.cropping import choose_crop, person_mask, sample_crop
+from ditto.errors import EngineError, NoFaceError
+from ditto.images import MAX_SIZE, Bytes, Picture, read_picture
+from ditto.motion import KEYPOINTS
+from ditto.portrait import Portrait
+from ditto.rendering.geometry import EYES, LANDMARKS, MIRROR, fit_head, keypoints
+
+Floats = npt.NDArray[np.float64]
+
+CROP_SIZE = 512
+MIN_FACE = 40  # pixels; below it the mesh network guesses
+MESH_SIZE = 192  # pixels, input of the mesh network
+MESH_MARGIN = 1.5  # the mesh network's field over the box of the face
+MIN_PRESENCE = 0.5
+# Root mean square disagreement of the mesh with itself, face widths, between moved, and between mirrored inputs.
+# Photographs, paintings, a statue and a cartoon stay under .009 and .021; an alpaca is at .046 and .079.
+MAX_UNREST = 0.022
+MAX_ASYMMETRY = 0.045
+
+logger = logging.getLogger(__name__)
+
+
+class Face(NamedTuple):
+    """A face found in a picture.
+
+    Attributes:
+        landmarks: (478, 3) picture pixels, pixel centres at whole numbers, z in the same scale.
+        presence: the mesh network's own belief in it, 0 to 1.
+        size: the longer side of the landmarks' box, pixels.
+    """
+
+    landmarks: Floats
+    presence: float
+    size: float
+
+
+class Region(NamedTuple):
+    """A turned square of a picture: centre (x, y) and side in pixels, angle in radians (clockwise on the screen)."""
+
+    x: float
+    y: float
+    side: float
+    angle: float
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep MediaPipe's start-up chatter, written to file descriptor 2 by native code, off the terminal."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(sink)
+
+
+_MESH_GRAPH = """
+input_stream: "IMAGE:image"
+input_stream: "ROI:roi"
+input_side_packet: "WITH_ATTENTION:with_attention"
+output_stream: "LANDMARKS:landmarks"
+node {
+  calculator: "FaceLandmarkCpu"
+  input_stream: "IMAGE:image"
+  input_stream: "ROI:roi"
+  input_side_packet: "WITH_ATTENTION:with_attention"
+  output_stream: "LANDMARKS:landmarks"
+}
+"""
+
+
+class _Networks:
+    """MediaPipe's face detectors, face mesh and person segmentation, loaded once and called one at a time."""
+
+    def __init__(self) -> None:
+        os.environ.setdefault("GLOG_minloglevel", "3")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        self._lock = threading.Lock()
+        with _quiet():
+            try:
+                from google.protobuf import text_format  # type: ignore[import-untyped]
+                from mediapipe.framework import calculator_pb2  # type: ignore[import-untyped]
+                from mediapipe.framework.formats import rect_pb2  # type: ignore[import-untyped]
+                from mediapipe.python.solution_base import SolutionBase  # type: ignore[import-untyped]
+                from mediapipe.python.solutions.face_detection import FaceDetection  # type: ignore[import-untyped]
+                from mediapipe.python.solutions.selfie_segmentation import (  # type: ignore[import-untyped]
+                    SelfieSegmentation,
+                )
+            except ImportError as error:
+                raise EngineError(
+                    f"registering a face needs MediaPipe, which cannot be imported ({error}); "
+                    "install mediapipe==0.10.21, or load a portrait saved elsewhere with Portrait.load"
+                ) from error
+            graph = text_format.Parse(_MESH_GRAPH, calculator_pb2.CalculatorGraphConfig())
+            self._whole = rect_pb2.NormalizedRect(x_center=0.5, y_center=0.5, width=1.0, height=1.0, rotation=0.0)
+            self._mesh = SolutionBase(
+                graph_config=graph,
+                side_inputs={"with_attention": True},
+                outputs=["landmarks", "facelandmarkcpu__face_presence_score"],
+                calculator_params={"facelandmarkcpu__ThresholdingCalculator.threshold": 0.0},
+            )
+            self._detectors = [FaceDetection(min_detection_confidence=0.35, model_selection=i) for i in (0, 1)]
+            self._segmentation = SelfieSegmentation(model_selection=0)
+            grey = np.full((MESH_SIZE, MESH_SIZE, 3), 127, np.uint8)  # the first call still loads and chatters
+            self.mesh(grey)
+            self.segment(grey)
+            for far in (False, True):
+                self.detect(grey, far)
+
+    def mesh(self, field: Bytes) -> tuple[Floats, float]:
+        """An upright face (192, 192, 3) -> landmarks (478, 3) in its pixels, and presence.
+
+        The network counts pixels from their edges; pixel centres are at whole numbers here, hence the half.
+        """
+        with self._lock:
+            found = self._mesh.process({"image": field, "roi": self._whole})
+        points = np.array([(p.x, p.y, p.z) for p in found.landmarks.landmark])
+        points *= (field.shape[1], field.shape[0], field.shape[1])
+        points[:, :2] -= 0.5
+        return points, float(found.facelandmarkcpu__face_presence_score)
+
+    def detect(self, image: Bytes, far: bool) -> list[tuple[float, Region]]:
+        """Scores and mesh fields of the faces in an image, by the short-range or the far network."""
+        with self._lock:
+            found = self._detectors[far].process(image).detections or []
+        height, width = image.shape[:2]
+        regions = []
+        for detection in found:
+            location = detection.location_data
+            box = location.relative_bounding_box
+            right, left = location.relative_keypoints[0], location.relative_keypoints[1]
+            angle = np.arctan2((left.y - right.y) * height, (left.x - right.x) * width)
+            side = MESH_MARGIN * max(box.width * width, box.height * height)
+            x, y = (box.xmin + box.width / 2) * width - 0.5, (box.ymin + box.height / 2) * height - 0.5
+            if side >= 8:
+                regions.append((float(detection.score[0]), Region(x, y, side, float(angle))))
+        return regions
+
+    def segment(self, image: Bytes) -> npt.NDArray[np.float32]:
+        """Probability of person, (H, W)."""
+        with self._lock:
+            mask = self._segmentation.process(image).segmentation_mask
+        return np.asarray(mask, np.float32).copy()
+
+
+@functools.lru_cache(maxsize=1)
+def _networks() -> _Networks:
+    return _Networks()
+
+
+class _Field:
+    """The surroundings of one face, blurred for the mesh network's small input, to look at from several sides."""
+
+    def __init__(self, picture: Bytes, region: Region) -> None:
+        import cv2
+
+        reach = 0.95 * region.side
+        height, width = picture.shape[:2]
+        x0, x1 = (int(np.clip(region.x + s * reach, 0, width)) for s in (-1, 1))
+        y0, y1 = (int(np.clip(region.y + s * reach, 0, height)) for s in (-1, 1))
+        x1, y1 = max(x1, min(x0 + 2, width)), max(y1, min(y0 + 2, height))
+        part = picture[min(y0, height - 2) : y1, min(x0, width - 2) : x1]
+        self._origin = np.array([min(x0, width - 2), min(y0, height - 2)], np.float64)
+        shrink = region.side / MESH_SIZE
+        if shrink > 1.2:
+            part = np.asarray(cv2.GaussianBlur(part, (0, 0), 0.5 * np.sqrt(shrink**2 - 1.0)), np.uint8)
+        self._part = part
+
+    def mesh(self, region: Region, mirrored: bool = False) -> tuple[Floats, float]:
+        """Landmarks (478, 3) in picture pixels, and presence, seen through `region`."""
+        import cv2
+
+        step = region.side / MESH_SIZE
+        turn = step * np.array(
+            [[np.cos(region.angle), -np.sin(region.angle)], [np.sin(region.angle), np.cos(region.angle)]]
+        )
+        offset = np.array([region.x, region.y]) - turn @ np.full(2, (MESH_SIZE - 1) / 2)
+        field = cv2.warpAffine(
+            self._part,
+            np.column_stack([turn, offset - self._origin]),
+            (MESH_SIZE, MESH_SIZE),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        field = np.ascontiguousarray(field[:, ::-1]) if mirrored else field
+        points, presence = _networks().mesh(np.asarray(field, np.uint8))
+        if mirrored:
+            points[:, 0] = MESH_SIZE - 1 - points[:, 0]
+            points = points[MIRROR]
+        return np.column_stack([points[:, :2] @ turn.T + offset, points[:, 2] * step]), presence
+
+
+def _region_of(landmarks: Floats) -> Region:
+    """The mesh network's field for a face, upright by the line of the eyes."""
+    eyes = landmarks[EYES[1].upper[0], :2] - landmarks[EYES[0].upper[0], :2]
+    angle = float(np.arctan2(eyes[1], eyes[0]))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    upright = landmarks[:, :2] @ turn
+    low, high = upright.min(0), upright.max(0)
+    x, y = turn @ ((low + high) / 2)
+    return Region(float(x), float(y), float(MESH_MARGIN * (high - low).max()), angle)
+
+
+# Shift in x and y and growth, as parts of the side; turn in radians; mirrored. The first is the plain look.
+_LOOKS = (
+    (0.00, 0.00, 1.00, 0.00, False),
+    (0.00, 0.00, 1.00, 0.00, True),
+    (0.03, 0.02, 1.06, 0.05, False),
+    (0.03, 0.02, 1.06, 0.05, True),
+    (-0.03, -0.02, 0.96, -0.05, False),
+    (-0.03, -0.02, 0.96, -0.05, True),
+    (0.02, -0.03, 1.11, -0.08, False),
+    (0.02, -0.03, 1.11, -0.08, True),
+)
+
+
+def _look_around(field: _Field, region: Region, looks: int = len(_LOOKS)) -> tuple[Floats, npt.NDArray[np.float64]]:
+    """Landmarks from several slightly moved, grown, turned and mirrored inputs: (looks, 478, 3), and presences."""
+    seen = []
+    for dx, dy, grow, turn, mirrored in _LOOKS[:looks]:
+        moved = Region(
+            region.x + dx * region.side, region.y + dy * region.side, region.side * grow, region.angle + turn
+        )
+        seen.append(field.mesh(moved, mirrored))
+    return np.stack([s[0] for s in seen]), np.array([s[1] for s in seen])
+
+
+def _spread(a: Floats, b: Floats, width: float) -> float:
+    return float(np.sqrt(((a - b)[..., :2] ** 2).sum(-1).mean()) / width)
+
+
+def _examine(picture: Bytes, region: Region) -> Face | None:
+    """The face in a region, or None where what is there is no face that can be tracked."""
+    presence = 0.0
+    for _ in range(3):  # the mesh says better than the detector where the face is
+        points, presence = _Field(picture, region).mesh(region)
+        found = _region_of(points)
+        if presence < 0.1 or not 0.3 < found.side / region.side < 3.0:
+            return None
+        region = found
+    looks, presences = _look_around(_Field(picture, region), region, 6)
+    landmarks = looks.mean(0)
+    width = float(np.linalg.norm(landmarks[454] - landmarks[234]))
+    plain, mirrored = looks[0::2], looks[1::2]
+    unrest = max(_spread(side, side.mean(0), width) for side in (plain, mirrored))
+    asymmetry = _spread(plain.mean(0), mirrored.mean(0), width)
+    size = float(np.ptp(landmarks[:, :2], axis=0).max())
+    logger.debug(
+        "candidate %.0f px at %.0f, %.0f: presence %.2f, unrest %.4f, asymmetry %.4f",
+        size, region.x, region.y, presences.mean(), unrest, asymmetry,
+    )  # fmt: skip
+    if presences.mean() < MIN_PRESENCE or unrest > MAX_UNREST or asymmetry > MAX_ASYMMETRY:
+        return None
+    height, width_px = picture.shape[:2]
+    inside = (landmarks[:, 0] > 0) & (landmarks[:, 0] < width_px) & (landmarks[:, 1] > 0) & (landmarks[:, 1] < height)
+    if inside.mean() < 0.6:
+        return None
+    return Face(landmarks, float(presences.mean()), size)
+
+
+class _View(NamedTuple):
+    """A part of the picture, perhaps turned, to show to a detector: its pixels and the way back (2, 3)."""
+
+    image: Bytes
+    to_picture: Floats
+
+
+def _tiles(picture: Bytes, count: int) -> Iterator[_View]:
+    """`count` half-overlapping tiles along the shorter side, as many of the same size along the other."""
+    height, width = picture.shape[:2]
+    tile = int(np.ceil(2 * min(height, width) / (count + 1)))
+    rows, columns = (max(1, int(np.ceil(2 * n / tile)) - 1) for n in (height, width))
+    for y in np.linspace(0, height - tile, rows).astype(int):
+        for x in np.linspace(0, width - tile, columns).astype(int):
+            part = np.ascontiguousarray(picture[y : y + tile, x : x + tile])
+            yield _View(part, np.array([[1.0, 0.0, x], [0.0, 1.0, y]]))
+
+
+def _turned(picture: Bytes, degrees: float, zoom: float = 1.0) -> _View:
+    """The whole picture turned about its centre, in a frame that holds all of it (times `zoom`)."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    shrink = max(1.0, max(height, width) / 640)
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    size = np.ceil(np.array([width * abs(c) + height * abs(s), width * abs(s) + height * abs(c)]) * zoom / shrink)
+    turn = shrink * np.array([[c, -s], [s, c]])
+    offset = np.array([(width - 1) / 2, (height - 1) / 2]) - turn @ ((size - 1) / 2)
+    back = np.column_stack([turn, offset])
+    image = cv2.warpAffine(
+        cv2.GaussianBlur(picture, (0, 0), 0.5 * shrink) if shrink > 1.2 else picture,
+        back,
+        (int(size[0]), int(size[1])),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(127, 127, 127),
+    )
+    return _View(np.asarray(image, np.uint8), back)
+
+
+def _candidates(views: list[_View], networks: tuple[bool, ...] = (False, True)) -> list[Region]:
+    """Mesh fields in the picture, the surest first, the same face once."""
+    found: list[tuple[float, Region]] = []
+    for view in views:
+        linear = view.to_picture[:, :2]
+        scale = float(np.sqrt(np.linalg.det(linear)))
+        turn = float(np.arctan2(linear[1, 0], linear[0, 0]))
+        for far in networks:
+            for score, region in _networks().detect(view.image, far):
+                x, y = view.to_picture @ (region.x, region.y, 1.0)
+                found.append((score, Region(x, y, region.side * scale, region.angle + turn)))
+    kept: list[Region] = []
+    for _, region in sorted(found, key=lambda f: -f[0]):
+        if not any(_same(region, other) for other in kept):
+            kept.append(region)
+    return kept
+
+
+def _same(a: Region, b: Region) -> bool:
+    near = np.hypot(a.x - b.x, a.y - b.y) < 0.25 * max(a.side, b.side)
+    return bool(near and 0.5 < a.side / b.side < 2.0)
+
+
+def find_faces(picture: Bytes) -> list[Face]:
+    """All faces of a picture (H, W, 3) uint8 RGB, largest first; empty where there is none.
+
+    First the whole picture and half-overlapping quarters are searched; where that finds nothing, turned copies
+    (30, 45, 90 and 180 degrees), a copy with a wide margin, and smaller tiles. What the mesh network then sees must
+    stay in place when it is looked at a little moved, grown, turned or mirrored: on animals and patterns it does not.
+    """
+    faces: list[Face] = []
+    stages = (
+        lambda: [_turned(picture, 0.0), *_tiles(picture, 3)],
+        lambda: [_turned(picture, angle) for angle in (-40.0, 40.0, -20.0, 20.0)] + [_turned(picture, 0.0, 1.8)],
+        lambda: list(_tiles(picture, 7)),
+        lambda: [_turned(picture, angle) for angle in (90.0, -90.0, 180.0, 60.0, -60.0)],
+    )
+    for stage in stages:
+        for region in _candidates(stage()):
+            if any(_same(region, _region_of(face.landmarks)) for face in faces):
+                continue
+            face = _examine(picture, region)
+            if face is not None and not any(
+                _same(_region_of(face.landmarks), _region_of(other.landmarks)) for other in faces
+            ):
+                faces.append(face)
+        if faces:
+            break
+    return sorted(faces, key=lambda face: -face.size)
+
+
+def _choose(faces: list[Face], index: int, picture: Bytes) -> Face:
+    height, width = picture.shape[:2]
+    if not faces:
+        raise NoFaceError(
+            f"no human face was found in the picture ({width} x {height}); wanted one that is seen from the front or "
+            f"up to three quarters, at least {MIN_FACE} pixels high; try another picture, or cut it closer to the face"
+        )
+    if not 0 <= index < len(faces):
+        count = "one face" if len(faces) == 1 else f"{len(faces)} faces"
+        raise NoFaceError(
+            f"face {index} was asked for, but the picture has {count}; give a number from 0 (largest) to "
+            f"{len(faces) - 1}"
+        )
+    face = faces[index]
+    if face.size < MIN_FACE:
+        raise NoFaceError(
+            f"the face is {face.size:.0f} pixels high in the picture of {width} x {height}; at least {MIN_FACE} are "
+            "needed; give a larger picture, cut it closer to the face, or raise max_size"
+        )
+    return face
+
+
+def eye_state(landmarks: Floats, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Opening (2,) and gaze (6,) of the eyes as the motion network is told them.
+
+    Args:
+        landmarks: (478, 3) pixels of a square picture with sides of `size`.
+
+    Returns:
+        Opening of the left-in-the-picture (33-133) and the other eye: three lid distances over the eye's width; gaze
+        vectors, x x y y z z.
+
+    Source: Ditto (arXiv:2411.19509), released code at e9191cf, its eye conditions.
+    """
+    points = landmarks / size
+
+    def distance(a: int, b: int) -> float:
+        return float(np.linalg.norm(points[a] - points[b]))
+
+    lids = (((145, 159), (144, 160), (153, 158)), ((374, 386), (373, 387), (380, 385)))
+    corners = ((33, 133), (263, 362))
+    opening = [
+        sum(distance(*pair) for pair in pairs) / (distance(*ends) + 1e-8)
+        for pairs, ends in zip(lids, corners, strict=True)
+    ]
+    gaze = []
+    for (outer, inner), iris in zip(corners, (468, 473), strict=True):
+        look = points[iris] - (points[outer] + points[inner]) / 2
+        length = float(np.linalg.norm(look))
+        axis = points[outer] - points[inner]
+        gaze.append(length * (look / max(length, 1e-9) - axis / np.linalg.norm(axis)))
+    return np.array(opening, np.float32), np.stack(gaze, -1).reshape(6).astype(np.float32)
+
+
+# A face with parted lips: how far its keypoints are from closed, per unit of the gap beyond .010 (keypoint, change
+# of y). Measured on the renderer: with these the lips meet.
+OPEN_GAP = 0.018
+_OPENING = ((17, 0.75), (14, -0.25), (20, -0.15), (19, 0.30))
+
+
+def own_expression(canonical: Floats) -> Floats:
+    """How a face (478, 3) fu deviates from neutral, closed lips: (21, 3) fu, head frame."""
+    expression = np.zeros((KEYPOINTS, 3))
+    gap = float(canonical[14, 1] - canonical[13, 1])
+    if gap > OPEN_GAP:
+        for keypoint, share in _OPENING:
+            expression[keypoint, 1] = share * (gap - 0.010)
+    return expression
+
+
+def register(picture: Picture, face: int = 0, max_size: int = MAX_SIZE) -> Portrait:
+    """Find a face in a picture and learn what is needed to move it.
+
+    Args:
+        picture: a path, the bytes of a picture file, or an array of pixels (see `ditto.images.read_picture`).
+        face: which face, largest first.
+        max_size: longer side of the picture in pixels; larger ones are reduced.
+
+    Raises:
+        ImageError: the picture cannot be read.
+        NoFaceError: no human face, fewer faces than `face` asks for, or a face under 40 pixels.
+        EngineError: MediaPipe is not installed.
+    """
+    rgb, alpha = read_picture(picture, max_size)
+    found = _choose(find_faces(rgb), face, rgb)
+    return register_face(rgb, found.landmarks, alpha)
+
+
+def register_face(rgb: Bytes, landmarks: Floats, alpha: Bytes | None = None) -> Portrait:
+    """A portrait of the face at `landmarks` (478, 3) of a picture (H, W, 3): crop, finer landmarks, mask, pose."""
+    crop_to_picture = choose_crop(landmarks, rgb.shape[1], rgb.shape[0], CROP_SIZE)
+    crop = sample_crop(rgb, crop_to_picture, CROP_SIZE)
+    into_crop = np.linalg.inv(crop_to_picture)
+    zoom = float(np.sqrt(np.linalg.det(into_crop[:2, :2])))
+    inside = np.column_stack([landmarks[:, :2] @ into_crop[:2, :2].T + into_crop[:2, 2], landmarks[:, 2] * zoom])
+    region = _region_of(inside)
+    looks, _ = _look_around(_Field(crop, region), region)
+    points = looks.mean(0)
+    if points.shape != (LANDMARKS, 3):
+        raise EngineError(f"wanted {LANDMARKS} landmarks from MediaPipe, got {points.shape}; install mediapipe 0.10.21")
+
+    scale_px, rotation, translation_px, canonical = fit_head(points)
+    half = CROP_SIZE / 2
+    expression = own_expression(canonical)
+    eye_open, eye_ball = eye_state(points, CROP_SIZE)
+    mirrored = _networks().segment(np.ascontiguousarray(crop[:, ::-1]))[:, ::-1]
+    return Portrait(
+        picture=rgb,
+        alpha=alpha,
+        crop=crop,
+        crop_to_picture=crop_to_picture,
+        landmarks=points,
+        mask=person_mask(crop, (_networks().segment(crop) + mirrored) / 2, points, scale_px),
+        canonical_keypoints=keypoints(canonical) - expression,
+        scale=scale_px / half,
+        rotation=rotation,
+        translation=(translation_px - (half, half, 0.0)) / half,
+        expression=expression @ rotation,
+        eye_open=eye_open,
+        eye_ball=eye_ball,
+    )
