@@ -95,7 +95,7 @@ def number(value: float) -> str:
         return "-"
     if value == int(value) and abs(value) < 1e6:
         return str(int(value))
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 4 if abs(value) < 0.1 else 3
+    digits = next((d for least, d in ((100, 0), (10, 1), (1, 2), (0.1, 3)) if abs(value) >= least), 4)
     return f"{value:.{digits}f}"
 
 

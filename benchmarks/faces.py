@@ -18,6 +18,8 @@ from benchmarks._report import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ditto.portrait import Portrait
+
 Floats = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]
 SHARED = ROOT.parent / "shared" / "data"
@@ -116,3 +118,20 @@ def spread(items: Sequence[Path], count: int) -> list[Path]:
     if count >= len(items):
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
+
+
+def example_portrait() -> Path:
+    """The portrait in examples/; in a checkout without one, the photograph among the shared portraits."""
+    for path in sorted((ROOT / "examples").glob("portrait.*")):
+        return path
+    return SHARED / "portraits" / "public_domain" / "astronaut_eileen_collins_nasa.png"
+
+
+def face_window(portrait: Portrait) -> tuple[slice, slice]:
+    """Rows and columns of the picture around the face, with room for it to move."""
+    points = np.c_[portrait.landmarks[:, :2], np.ones(len(portrait.landmarks))] @ portrait.crop_to_picture[:2].T
+    low, high = points.min(0), points.max(0)
+    centre, half = (low + high) / 2, 0.8 * (high - low).max()
+    height, width = portrait.picture.shape[:2]
+    (x0, y0), (x1, y1) = np.maximum(centre - half, 0).astype(int), (centre + half).astype(int)
+    return slice(y0, min(y1, height)), slice(x0, min(x1, width))

@@ -72,7 +72,7 @@ class LandmarkErrors(NamedTuple):
 
 
 def landmark_errors(found: npt.ArrayLike, wanted: npt.ArrayLike, width: float) -> LandmarkErrors:
-    """How far the landmarks (478, 3) found on a rendered frame are from those wanted, in face widths of `width` pixels."""
+    """How far landmarks (478, 3) found on a rendered frame are from those wanted, in face widths of `width` pixels."""
     a, b = np.asarray(found, np.float64), np.asarray(wanted, np.float64)
     distance = np.linalg.norm((a - b)[:468, :2], axis=-1) / width
     return LandmarkErrors(
@@ -106,7 +106,7 @@ def oval_mask(landmarks: npt.ArrayLike, size: int) -> Floats:
 
 
 def psnr(a: Image, b: Image, mask: Floats | None = None) -> float:
-    """Peak signal to noise ratio in dB of two pictures (H, W, 3), where `mask` (H, W) says; 100 where they are equal."""
+    """Peak signal to noise ratio in dB of two pictures (H, W, 3) under a mask (H, W); 100 where they are equal."""
     square = (a.astype(np.float64) - b.astype(np.float64)) ** 2
     error = square.mean() if mask is None else (square * mask[..., None]).sum() / (3.0 * mask.sum())
     return float(10.0 * np.log10(255.0**2 / error)) if error > 255.0**2 * 1e-10 else 100.0

@@ -1,0 +1,246 @@
+"""Contact sheets of every portrait saying the example: frames, mouth close-ups at chosen phones, eyes through a blink.
+
+    python -m benchmarks.sheet [--portraits DIR ...] [--audio FILE] [--out DIR]
+
+One PNG per portrait and an overview. To be looked at: no number here replaces eyes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as Pictures
+from PIL import ImageDraw, ImageFont
+
+from benchmarks._report import Figure, publish, rows_table
+from benchmarks.faces import SCRATCH, SHARED, silent_stderr
+from benchmarks.speech import example_speech, phone_posteriors, read_speech
+from ditto.errors import InputError
+from ditto.motion import LID_KEYPOINTS, LOWER_LID, Motion, drive
+from ditto.phones import PHONE_INDEX
+from ditto.portrait import Portrait
+from ditto.rendering.geometry import EYES, LOWER_OUTER_LIP, UPPER_OUTER_LIP, fit_head
+from ditto.stream import FPS
+from ditto.talking_head import PreparedPortrait, TalkingHead, load
+
+Image = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+SAMPLE_RATE = 16000
+WANTED: dict[str, tuple[str, ...]] = {
+    "p b m": ("P", "B", "M"),
+    "f v": ("F", "V"),
+    "open": ("AA", "AE", "AY", "AW", "EH"),
+    "round": ("W", "UW", "OW", "AO"),
+    "ee": ("IY", "EY"),
+    "s z": ("S", "Z"),
+    "sh ch": ("SH", "CH", "JH", "ZH"),
+}
+LIPS = UPPER_OUTER_LIP + LOWER_OUTER_LIP
+TILE = 232  # pixels, height of a tile
+GREY = (24, 24, 24)
+
+
+class MotionOnly(TalkingHead):
+    """A head that gives motions and no pictures: to choose which few frames are worth rendering."""
+
+    def __init__(self, head: TalkingHead) -> None:
+        super().__init__(head.bundle, head.encoder, head.sampler, _NoPictures())
+
+    def appearance(self, portrait: Portrait) -> PreparedPortrait:
+        return PreparedPortrait(None, _same)  # type: ignore[arg-type]
+
+
+class _NoPictures:
+    def render(self, appearance: None, driven: Any) -> Image:
+        return np.zeros((1, 1, 3), np.uint8)
+
+
+def _same(crop: Image) -> Image:
+    return crop
+
+
+class Shot(NamedTuple):
+    """One rendered frame: the whole picture, the crop, and where lips and eyes are in the crop (pixels)."""
+
+    picture: Image
+    crop: Image
+    lips: Floats
+    eyes: Floats
+    face_px: float
+
+
+class Speech(NamedTuple):
+    """What is said: samples, phone probabilities of each frame (T, 40), and what was chosen to look at."""
+
+    samples: npt.NDArray[np.float32]
+    phones: Floats
+    moments: dict[str, int]
+
+
+def choose(posteriors: Floats) -> dict[str, int]:
+    """For each kind of sound the frame (25 fps) in which it is heard most clearly; 50 Hz posteriors (2 T, 40) in."""
+    frames = posteriors[: len(posteriors) // 2 * 2].reshape(-1, 2, posteriors.shape[-1]).mean(1)
+    return {name: int(frames[:, [PHONE_INDEX[p] for p in phones]].sum(1).argmax()) for name, phones in WANTED.items()}
+
+
+def lid_closure(portrait: Portrait, motion: Motion) -> Floats:
+    """(T,) how far the upper lids come down, as a share of the portrait's own aperture; mean of both eyes."""
+    lower = portrait.canonical_keypoints[LOWER_LID, 1]
+    aperture = np.array([lower - portrait.canonical_keypoints[lid, 1] for lid in LID_KEYPOINTS])
+    down = np.array([drive(portrait, m).delta[list(LID_KEYPOINTS), 1] for m in motion])
+    return np.asarray((down / np.maximum(aperture, 1e-3)).mean(1))
+
+
+def shoot(head: TalkingHead, portrait: Portrait, motion: Motion) -> Shot:
+    """Render one frame, and say where to look in it."""
+    prepared = head.appearance(portrait)
+    driven = drive(portrait, motion)
+    crop = head.renderer.render(prepared.mesh, driven)
+    canonical = fit_head(portrait.landmarks)[3]
+    half = portrait.crop.shape[0] / 2
+    points = half + half * (driven.scale * canonical @ driven.rotation + driven.translation)
+    eyes = [p for eye in EYES for p in eye.upper + eye.lower]
+    lips = points[LIPS, :2].mean(0)
+    return Shot(prepared.paste_back(crop), crop, lips, points[eyes, :2].mean(0), half * driven.scale)
+
+
+def window(image: Image, centre: Floats, width: float, height: float) -> Image:
+    """The part of an image around a point, repeated at the border."""
+    x0, y0 = np.round(centre - [width / 2, height / 2]).astype(int)
+    x, y = np.arange(x0, x0 + round(width)), np.arange(y0, y0 + round(height))
+    return image[np.clip(y, 0, image.shape[0] - 1)][:, np.clip(x, 0, image.shape[1] - 1)]
+
+
+def tile(image: Image, label: str, height: int = TILE) -> Pictures.Image:
+    """An image at a height, its label on a strip below."""
+    width = max(1, round(image.shape[1] * height / image.shape[0]))
+    scaled = Pictures.fromarray(image).resize((width, height), Pictures.Resampling.LANCZOS)
+    canvas = Pictures.new("RGB", (width, height + 18), GREY)
+    canvas.paste(scaled, (0, 0))
+    ImageDraw.Draw(canvas).text((4, height + 2), label, fill=(235, 235, 235), font=ImageFont.load_default(13))
+    return canvas
+
+
+def row(tiles: Sequence[Pictures.Image]) -> Pictures.Image:
+    canvas = Pictures.new("RGB", (sum(t.width + 3 for t in tiles), max(t.height for t in tiles)), GREY)
+    x = 0
+    for t in tiles:
+        canvas.paste(t, (x, 0))
+        x += t.width + 3
+    return canvas
+
+
+def column(rows: Sequence[Pictures.Image]) -> Pictures.Image:
+    canvas = Pictures.new("RGB", (max(r.width for r in rows), sum(r.height + 4 for r in rows)), GREY)
+    y = 0
+    for r in rows:
+        canvas.paste(r, (0, y))
+        y += r.height + 4
+    return canvas
+
+
+def sheet(head: TalkingHead, portrait: Portrait, speech: Speech, title: str) -> tuple[Pictures.Image, Pictures.Image]:
+    """The sheet of one portrait, and its line in the overview."""
+    frames = list(MotionOnly(head).animate(portrait, speech.samples))
+    motion = Motion(np.stack([f.motion.values for f in frames]))
+    closure = lid_closure(portrait, motion)
+    blink = int(closure[4:-6].argmax()) + 4 if len(closure) > 12 else int(closure.argmax())
+    shots: dict[int, Shot] = {}
+
+    def shot(index: int) -> Shot:
+        index = int(np.clip(index, 0, len(frames) - 1))
+        if index not in shots:
+            shots[index] = shoot(head, portrait, motion[index])
+        return shots[index]
+
+    def moment(name: str) -> Shot:
+        return shot(speech.moments[name])
+
+    def at(index: int) -> str:
+        return f"{index / FPS:.2f} s"
+
+    def mouth(s: Shot) -> Image:
+        return window(s.crop, s.lips, 0.72 * s.face_px, 0.52 * s.face_px)
+
+    def eyes(s: Shot) -> Image:
+        return window(s.crop, s.eyes, 0.95 * s.face_px, 0.36 * s.face_px)
+
+    still = Shot(portrait.picture, portrait.crop, *_at_rest(portrait))
+    clip = [tile(still.picture, f"{title}: source")]
+    for index in [*np.linspace(0, len(frames) - 1, 7).astype(int), blink]:
+        clip.append(tile(shot(index).picture, f"{at(index)}{' blink' if index == blink else ''}"))
+    mouths = [tile(mouth(still), "source")]
+    for name, index in sorted(speech.moments.items(), key=lambda item: item[1]):
+        mouths.append(tile(mouth(shot(index)), f"{name}  {at(index)}"))
+    blinks = [tile(eyes(still), "source", TILE // 2)]
+    for step in (-3, -2, -1, 0, 1, 2, 4):
+        index = int(np.clip(blink + step, 0, len(closure) - 1))
+        blinks.append(tile(eyes(shot(index)), f"{closure[index]:.2f} shut", TILE // 2))
+    line = row(
+        [
+            tile(still.picture, title),
+            *(tile(moment(name).picture, f"{name} {at(speech.moments[name])}") for name in ("open", "round")),
+            *(tile(mouth(moment(name)), name) for name in ("p b m", "open", "round")),
+            tile(eyes(shot(blink)), "blink", TILE // 2),
+        ]
+    )
+    return column([row(clip), row(mouths), row(blinks[:4]), row(blinks[4:])]), line
+
+
+def _at_rest(portrait: Portrait) -> tuple[Floats, Floats, float]:
+    points = portrait.landmarks
+    eyes = [p for eye in EYES for p in eye.upper + eye.lower]
+    return points[LIPS, :2].mean(0), points[eyes, :2].mean(0), fit_head(points)[0]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sheet", description=__doc__.split("\n")[0])
+    folders = [SHARED / "portraits" / "public_domain", SHARED / "portraits" / "private"]
+    parser.add_argument("--portraits", type=Path, nargs="+", default=folders, help="pictures, or folders of them")
+    parser.add_argument("--audio", type=Path, help="a recording; the example by default")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how much of it")
+    parser.add_argument("--out", type=Path, default=SCRATCH / "sheets")
+    parser.add_argument("--bundle", default="lite")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+
+    head = load(options.bundle)
+    samples = read_speech(options.audio or example_speech())[: int(options.seconds * SAMPLE_RATE)]
+    posteriors = phone_posteriors(head.encoder, samples)
+    speech = Speech(samples, posteriors, choose(posteriors))
+
+    pictures = []
+    for place in options.portraits:
+        pictures += sorted(p for p in place.iterdir() if p.suffix.lower() in SUFFIXES) if place.is_dir() else [place]
+    lines, rows = [], []
+    for path in pictures:
+        try:
+            with silent_stderr():
+                portrait = head.register(path)
+        except InputError as error:
+            rows.append([path.name, f"{type(error).__name__}: {error}"])
+            lines.append(tile(np.full((24, 900, 3), GREY, np.uint8), f"{path.name}: {error}", 24))
+            continue
+        page, line = sheet(head, portrait, speech, path.stem)
+        file = options.out / f"{path.stem}.png"
+        page.save(file)
+        lines.append(line)
+        rows.append([path.name, file])
+    column(lines).save(options.out / "overview.png")
+    made = sum(not str(r[1]).startswith(("Input", "NoFace", "Image")) for r in rows)
+    figures = [Figure("portraits", float(len(rows))), Figure("sheets", float(made))]
+    table = rows_table("Contact sheets", ["portrait", "sheet, or why not"], rows)
+    publish("sheet", figures, [table], out=str(options.out), seconds=time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()
