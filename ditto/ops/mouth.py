@@ -1,0 +1,59 @@
+"""Door of the mouth kernel."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.ops import reference
+
+Array = npt.NDArray[np.float32]
+
+COLUMN_CHANNELS = 23
+SCENE_NUMBERS = 37
+
+
+def paint_mouth(
+    image: npt.NDArray[np.uint8],
+    box: tuple[int, int, int, int],
+    columns: Array,
+    scene: Array,
+    upper: Array,
+    lower: Array,
+    own: Array,
+    grain: Array,
+) -> None:
+    """Paint tongue, teeth and lip shadows between the inner lips, in place.
+
+    Everything that varies across the mouth only is given per column of the head frame, see
+    `ditto.rendering.mouth.draw_mouth`, which is the one caller; the pixel loop interpolates columns and evaluates the rest.
+
+    Args:
+        image: (H, W, 3) RGB, changed in place.
+        box: left, top, right, bottom of the pixels to visit, inside the image.
+        columns: (N, 23), N >= 2.
+        scene: (37,).
+        upper, lower, own: (h, w, 4) premultiplied RGB (0..255) and coverage (0..1).
+        grain: (g, g) levels.
+
+    Raises:
+        ValueError: for another shape, type or memory order, or a box outside the image.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.flags.c_contiguous:
+        raise ValueError(f"paint_mouth takes a contiguous (H, W, 3) uint8 image, got {image.shape} {image.dtype}")
+    left, top, right, bottom = box
+    if not (0 <= left and 0 <= top and right <= image.shape[1] and bottom <= image.shape[0]):
+        raise ValueError(f"paint_mouth takes a box inside {image.shape[1]} x {image.shape[0]} pixels, got {box}")
+    if columns.ndim != 2 or columns.shape[1] != COLUMN_CHANNELS or len(columns) < 2:
+        raise ValueError(f"paint_mouth takes (N, {COLUMN_CHANNELS}) columns, got {columns.shape}")
+    if scene.shape != (SCENE_NUMBERS,):
+        raise ValueError(f"paint_mouth takes a scene of {SCENE_NUMBERS} numbers, got {scene.shape}")
+    for name, texture in (("upper", upper), ("lower", lower), ("own", own)):
+        if texture.ndim != 3 or texture.shape[2] != 4:
+            raise ValueError(f"paint_mouth takes a (h, w, 4) texture {name}, got {texture.shape}")
+    if grain.ndim != 2 or grain.shape[0] != grain.shape[1]:
+        raise ValueError(f"paint_mouth takes a square grain, got {grain.shape}")
+    arrays = (columns, scene, upper, lower, own, grain)
+    if any(a.dtype != np.float32 or not a.flags.c_contiguous for a in arrays):
+        raise ValueError("paint_mouth takes contiguous float32 arrays; convert with np.ascontiguousarray")
+    reference.paint_mouth(image, box, columns, scene, upper, lower, own, grain)

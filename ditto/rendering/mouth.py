@@ -1,0 +1,287 @@
+"""The mouth: lips that meet without folding, and behind them tongue, teeth and shade.
+
+Prepared once per portrait (`prepare_mouth`), then per frame: `limit_lips` on the keypoint change, `part_lips` on the
+mesh displacement, `draw_mouth` as the last layer of the picture. Lengths in face units unless named `_px`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto import ops
+from ditto.ops.mouth import COLUMN_CHANNELS, SCENE_NUMBERS
+from ditto.rendering.geometry import (
+    LOWER_INNER_LIP,
+    UPPER_INNER_LIP,
+    Geometry,
+    Pose,
+    smoothstep,
+)
+from ditto.rendering.mouth_source import (
+    Colours,
+    OwnTeeth,
+    find_own_teeth,
+    measure_blur,
+    measure_colours,
+    measure_grain,
+)
+from ditto.rendering.teeth import LOWER, UPPER, Sprite, arch_curve, draw_arch
+
+Floats = npt.NDArray[np.float64]
+Array = npt.NDArray[np.float32]
+
+OPEN_SOURCE = 0.018  # a portrait with a wider gap than this shows parted lips
+UPPER_EDGE = 0.0235  # edge of the upper incisors below the line where the lips meet
+LOWER_EDGE = 0.019
+COLUMNS = 128
+SHADE_UPPER, SHADE_LOWER = 1.0, 0.74
+
+# Vertical chains of landmarks from the lips outwards; neighbours keep at least KEEP of their distance, or the lips fold.
+KEEP = 0.45
+CHAINS = (
+    (14, 15, 16, 17, 18, 200, 199), (87, 86, 85, 84, 83, 201), (317, 316, 315, 314, 313, 421),
+    (178, 179, 180, 181, 182), (402, 403, 404, 405, 406), (88, 89, 90, 91), (318, 319, 320, 321),
+    (13, 12, 11, 0, 164), (82, 38, 72, 37, 167), (312, 268, 302, 267, 393), (81, 41, 73, 39, 165),
+    (311, 271, 303, 269, 391), (80, 42, 74, 40, 92), (310, 272, 304, 270, 322),
+)  # fmt: skip
+
+
+class MouthLayers(NamedTuple):
+    """What one portrait's mouth is made of.
+
+    Attributes:
+        anchor: (3,) head frame: where the lips meet.
+        own_gap: (11,) opening of each inner-lip pair in the portrait, at least 0.
+        width: distance between the inner corners in the portrait.
+        colours: measured in the portrait.
+        upper, lower: dental arches.
+        upper_edge: edge of the upper incisors, y in the head frame.
+        lower_edge: edge of the lower incisors with the jaw as in the portrait.
+        arch_z: depth of the incisors, head frame.
+        own: the portrait's own teeth, or None.
+        blur_px: Gaussian sigma of the portrait's sharpest edges.
+        grain: (g, g) float32, the portrait's own fine structure, levels.
+    """
+
+    anchor: Floats
+    own_gap: Floats
+    width: float
+    colours: Colours
+    upper: Sprite
+    lower: Sprite
+    upper_edge: float
+    lower_edge: float
+    arch_z: float
+    own: OwnTeeth | None
+    blur_px: float
+    grain: Array
+
+
+def inner_gap(canonical: Floats) -> float:
+    """Opening between the inner lips at the middle; below 0 where the landmarks cross."""
+    return float(canonical[14, 1] - canonical[13, 1])
+
+
+def prepare_mouth(crop: npt.NDArray[np.uint8], geometry: Geometry, mask: npt.NDArray[np.float32]) -> MouthLayers:
+    """Measures colours, sharpness and own teeth of a portrait, and draws its dental arches.
+
+    Args:
+        crop: (S, S, 3) RGB.
+        mask: (S, S), 1 where the person is.
+
+    Raises:
+        ValueError: if the crop or the mask is not of the geometry's size.
+    """
+    size = geometry.size
+    if crop.shape != (size, size, 3) or crop.dtype != np.uint8 or mask.shape != (size, size):
+        raise ValueError(
+            f"prepare_mouth takes a ({size}, {size}, 3) uint8 crop and its mask, got {crop.shape} {crop.dtype} "
+            f"and {mask.shape}"
+        )
+    canonical = geometry.canonical
+    gap = inner_gap(canonical)
+    is_open = gap > OPEN_SOURCE
+    anchor = canonical[13].copy() if is_open else canonical[[13, 14]].mean(0)
+    colours = measure_colours(crop, geometry, mask)
+    own = find_own_teeth(crop, geometry, anchor, colours) if is_open else None
+    blur_px = measure_blur(crop, geometry)
+    tooth = colours.tooth
+    upper_edge = float(anchor[1]) + UPPER_EDGE + (0.004 if is_open else 0.0)
+    if own is not None:
+        tooth, upper_edge = own.tooth, own.edge
+    per_unit = 1.5 * geometry.scale_px
+    sigma = 1.5 * float(np.sqrt(max(blur_px**2 - 0.35**2, 0.0)))
+    upper = draw_arch(UPPER, True, tooth, colours.gum, per_unit, sigma)
+    lower = draw_arch(LOWER, False, tooth, colours.gum, per_unit, sigma)
+    return MouthLayers(
+        anchor=anchor,
+        own_gap=np.maximum(canonical[LOWER_INNER_LIP, 1] - canonical[UPPER_INNER_LIP, 1], 0.0),
+        width=float(np.linalg.norm(canonical[78] - canonical[308])),
+        colours=colours,
+        upper=upper,
+        lower=lower,
+        upper_edge=upper_edge,
+        lower_edge=float(anchor[1]) + LOWER_EDGE + (0.5 * gap if is_open else 0.0),
+        arch_z=float(canonical[[13, 82, 312], 2].mean()) + 0.035,
+        own=own,
+        blur_px=blur_px,
+        grain=measure_grain(crop, geometry),
+    )
+
+
+def limit_lips(geometry: Geometry, delta: npt.ArrayLike) -> Floats:
+    """(21, 3) keypoint change whose lower lip, and half as much the chin, never closes the mouth further than shut."""
+    change = np.array(delta, np.float64)
+    gap = inner_gap(geometry.canonical)
+    least = -(max(gap, 0.0) - (0.010 if gap < OPEN_SOURCE else 0.004)) - 0.008
+    over = min(change[17, 1] - change[14, 1] - least, 0.0)
+    change[17, 1] -= over
+    change[19, 1] -= 0.5 * over
+    return change
+
+
+def part_lips(geometry: Geometry, displacement: npt.ArrayLike) -> Floats:
+    """(478, 3) displacement under which inner lips touch without crossing and lip skin does not fold."""
+    source = geometry.canonical
+    moved = source + np.asarray(displacement, np.float64)
+    upper, lower = UPPER_INNER_LIP[1:-1], LOWER_INNER_LIP[1:-1]
+    own = source[lower, 1] - source[upper, 1]
+    if inner_gap(source) < OPEN_SOURCE:
+        least = np.minimum(own, 0.012)
+    else:
+        least = 0.005 * np.sin(np.linspace(0, np.pi, 11))[1:-1]
+    crossing = np.minimum(moved[lower, 1] - moved[upper, 1] - least, 0.0)
+    moved[upper, 1] += 0.5 * crossing
+    moved[lower, 1] -= 0.5 * crossing
+    y, y0 = moved[:, 1], source[:, 1]
+    for chain in CHAINS:
+        for inner, outer in itertools.pairwise(chain):
+            wanted = KEEP * (y0[outer] - y0[inner])
+            short = wanted - (y[outer] - y[inner])
+            if short * wanted > 0:
+                y[outer] += short
+    return np.asarray(moved - source)
+
+
+def _curve(x: Floats, y: Floats, at: Floats) -> Floats:
+    """Cubic through (x, y), x rising; flat continuation outside."""
+    slope = np.gradient(y, x)
+    i = np.clip(np.searchsorted(x, at, side="right") - 1, 0, len(x) - 2)
+    width = x[i + 1] - x[i]
+    t = np.clip((at - x[i]) / width, 0, 1)
+    a, b = y[i], y[i + 1]
+    return np.asarray(
+        a + t * t * (3 - 2 * t) * (b - a) + width * t * (1 - t) * ((1 - t) * slope[i] - t * slope[i + 1])
+    )
+
+
+def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geometry, pose: Pose) -> None:
+    """Paints the inside of the mouth into a rendered frame (S, S, 3), in place; nothing changes with lips at rest."""
+    rest, now = geometry.canonical, pose.canonical
+    lips = UPPER_INNER_LIP + LOWER_INNER_LIP
+    motion = float(np.abs(now[lips] - rest[lips]).max())
+    gain = float(smoothstep(0.0015, 0.006, motion))
+    if gain <= 0:
+        return
+    is_open = inner_gap(rest) > OPEN_SOURCE
+    scale = pose.scale_px
+    in_plane = scale * pose.rotation[:2, :2]
+    to_plane = np.linalg.inv(in_plane)
+    origin = (layers.anchor @ pose.rotation)[:2] * scale + pose.translation_px[:2] - layers.anchor[:2] @ in_plane
+    points = (pose.vertices[lips][:, :2] - origin) @ to_plane  # the lips' outline as seen, in the head frame's plane
+    upper, lower = points[:11], points[11:]
+    span = upper[-1, 0] - upper[0, 0]
+    if span < 0.02:
+        return
+    # x must rise along a lip for the columns; a strongly turned or puckered lip is straightened at its ends.
+    x_upper = np.maximum.accumulate(upper[:, 0] + 1e-5 * np.arange(11))
+    x_lower = np.maximum.accumulate(lower[:, 0] + 1e-5 * np.arange(11))
+    x = np.linspace(upper[0, 0], upper[-1, 0], COLUMNS)
+    y_upper, y_lower = _curve(x_upper, upper[:, 1], x), _curve(x_lower, lower[:, 1], x)
+    crossing = np.minimum(y_lower - y_upper, 0.0)
+    y_upper, y_lower = y_upper + 0.5 * crossing, y_lower - 0.5 * crossing
+    gap = y_lower - y_upper
+    pair_x = 0.5 * (x_upper + x_lower)
+    widest = max(float(now[14, 1] - now[13, 1]), float(gap.max()), 0.01)
+    width = float(np.linalg.norm(now[78] - now[308]))
+    sideways = np.linspace(-1, 1, COLUMNS)  # -1 and 1 in the corners
+
+    pair_gap = np.maximum(now[LOWER_INNER_LIP, 1] - now[UPPER_INNER_LIP, 1], 0.0)
+    if is_open:
+        change = np.abs(pair_gap - layers.own_gap) / (layers.own_gap + 0.012)
+        shown = smoothstep(0.08, 0.45, change + 4 * abs(width / layers.width - 1))
+    else:
+        shown = smoothstep(0.002, 0.009, pair_gap - layers.own_gap)
+    spread = float(np.clip((width / layers.width - 0.90) / 0.30, 0, 1))
+    chin = now[152] - rest[152]
+    lower_edge = layers.lower_edge + float(chin[1])
+    lower_edge = max(lower_edge, float(now[14, 1]) - (0.006 + 0.026 * spread))
+    colours = layers.colours
+
+    columns = np.empty((COLUMNS, COLUMN_CHANNELS), np.float32)
+    columns[:, 0], columns[:, 1] = y_upper, y_lower
+    px_y = float(np.linalg.norm(in_plane[1]))
+    columns[:, 2] = px_y / np.hypot(1, np.gradient(y_upper, x))
+    columns[:, 3] = px_y / np.hypot(1, np.gradient(y_lower, x))
+    columns[:, 4] = gain * np.interp(x, pair_x, shown)
+    columns[:, 5] = smoothstep(0.006, 0.032, gap)
+    corner = 1 - 0.62 * smoothstep(0.35, 1.0, np.abs(sideways))
+    middle = 0.5 * (rest[61, 0] + rest[291, 0])
+    parallax = pose.rotation[2, :2] @ np.linalg.inv(pose.rotation[:2, :2])
+    arc, arch_x, arch_z = arch_curve()
+    stretch = float(np.clip(layers.width / 0.30, 0.88, 1.12))
+    for sprite, at, edge, depth, narrow, shade, shift in (
+        (layers.upper, 6, layers.upper_edge, layers.arch_z, 1.0, SHADE_UPPER, 0.0),
+        (layers.lower, 9, lower_edge, layers.arch_z + 0.018, 0.93, SHADE_LOWER, 0.4 * float(chin[0])),
+    ):
+        z = arch_z + depth - layers.anchor[2]
+        seen_x = np.maximum.accumulate(arch_x * stretch * narrow + middle + shift + z * parallax[0])
+        u = np.interp(x, seen_x + 1e-6 * np.arange(len(seen_x)), arc)
+        dy = np.interp(u, arc, z) * parallax[1]
+        columns[:, at] = u * sprite.per_unit + 0.5 * (sprite.pixels.shape[1] - 1)
+        columns[:, at + 1] = sprite.edge_row - (edge + dy) * sprite.per_unit
+        columns[:, at + 2] = shade * corner * (1 - 0.35 * smoothstep(0.010, 0.12, np.interp(u, arc, arch_z)))
+    along = np.linspace(-1, 1, 11)
+    for at, strip in ((12, colours.seam), (15, colours.lower_rim), (18, colours.upper_rim)):
+        for i in range(3):
+            columns[:, at + i] = np.interp(sideways, along, strip[:, i])
+    columns[:, 21] = np.minimum(0.016, 0.32 * gap)
+    columns[:, 22] = np.minimum(0.008, 0.18 * gap)
+
+    openness = float(smoothstep(0.02, 0.12, widest))
+    raised = float(smoothstep(0.010, 0.035, float(chin[1]) - 0.45 * max(widest - float(layers.own_gap[5]), 0.0)))
+    tongue_tip = lower_edge + 0.010
+    tongue_top = tongue_tip - (0.052 + 0.02 * openness) - raised * max(lower_edge - layers.upper_edge, 0.0)
+    constant = -origin @ to_plane
+    scene = np.zeros(SCENE_NUMBERS, np.float32)
+    scene[0:3] = to_plane[0, 0], to_plane[1, 0], constant[0]
+    scene[3:6] = to_plane[0, 1], to_plane[1, 1], constant[1]
+    scene[6:10] = x[0], (COLUMNS - 1) / span, max(1.0, 2.2 * layers.blur_px), layers.upper.per_unit
+    scene[10:13], scene[13:16] = colours.cavity, colours.tongue
+    scene[16:22] = middle, tongue_top, tongue_tip, 0.115 * stretch, 0.45 + 0.5 * openness, widest
+    own = np.zeros((2, 2, 4), np.float32)
+    if layers.own is not None:
+        own = layers.own.pixels
+        scene[22:29] = 1.0, *layers.own.from_plane.ravel()
+    strength = 0.45 if layers.own is not None else 1.0
+    scene[29:33] = 1 - 0.34 * strength, 0.030, 1 - 0.16 * strength, 0.018
+    scene[33:35] = 0.45, 0.55
+    scene[35:37] = 0.8, geometry.scale_px
+    outline = pose.vertices[lips][:, :2]
+    margin = 2 + int(np.ceil(scene[8]))
+    left, top = np.maximum(np.floor(outline.min(0)).astype(int) - margin, 0)
+    right, bottom = np.minimum(np.ceil(outline.max(0)).astype(int) + margin + 1, image.shape[1::-1])
+    ops.paint_mouth(
+        image,
+        (int(left), int(top), int(right), int(bottom)),
+        columns,
+        scene,
+        layers.upper.pixels,
+        layers.lower.pixels,
+        own,
+        layers.grain,
+    )

@@ -1,0 +1,279 @@
+"""What a portrait tells about its mouth: colours, sharpness, grain, and the teeth it shows."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from ditto.rendering.geometry import (
+    EYES,
+    FACE_OVAL,
+    LOWER_INNER_LIP,
+    LOWER_OUTER_LIP,
+    UPPER_INNER_LIP,
+    UPPER_OUTER_LIP,
+    Geometry,
+    smoothstep,
+)
+from ditto.rendering.teeth import blurred
+
+Floats = npt.NDArray[np.float64]
+Array = npt.NDArray[np.float32]
+Image = npt.NDArray[np.uint8]
+
+LUMA: Floats = np.array([0.299, 0.587, 0.114])
+SKIN = [50, 280, 205, 425, 187, 411]  # cheeks
+TYPICAL_SKIN: Floats = np.array([1.20, 0.95, 0.74])  # RGB over luma
+GRAIN_SIZE = 48
+
+
+class Colours(NamedTuple):
+    """RGB, 0..255. `seam`, `lower_rim`, `upper_rim` (11, 3) run from corner to corner: the line between the lips, and
+    the lips just beside it. `dark` and `white` are luma levels."""
+
+    skin: Floats
+    tooth: Floats
+    gum: Floats
+    tongue: Floats
+    cavity: Floats
+    seam: Floats
+    lower_rim: Floats
+    upper_rim: Floats
+    dark: float
+    white: float
+
+
+class OwnTeeth(NamedTuple):
+    """Teeth seen in the portrait, cut out.
+
+    Attributes:
+        pixels: (h, w, 4) float32 premultiplied RGB and coverage.
+        from_plane: (2, 3): head-frame plane (x, y, 1) -> column, row.
+        tooth: RGB of a bright tooth.
+        edge: y of the incisors' edge, head frame.
+    """
+
+    pixels: Array
+    from_plane: Floats
+    tooth: Floats
+    edge: float
+
+
+def polygon_cover(points: npt.ArrayLike, left: int, top: int, width: int, height: int, samples: int = 4) -> Array:
+    """(height, width) share of each pixel inside a polygon (N, 2) in pixels, by supersampling; even-odd rule."""
+    polygon = np.asarray(points, np.float64)
+    offset = (np.arange(samples) + 0.5) / samples - 0.5
+    x = (np.arange(width)[:, None] + offset).ravel() + left
+    y = (np.arange(height)[:, None] + offset).ravel() + top
+    inside = np.zeros((len(y), len(x)), bool)
+    for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, 0), strict=True):
+        if y0 == y1:
+            continue
+        crossed = (y >= min(y0, y1)) & (y < max(y0, y1))
+        edge = x0 + (y - y0) * (x1 - x0) / (y1 - y0)
+        inside ^= crossed[:, None] & (x[None] > edge[:, None])
+    return inside.reshape(height, samples, width, samples).mean((1, 3)).astype(np.float32)
+
+
+def sample_points(image: Array, points: npt.ArrayLike) -> Array:
+    """(N, 3) bilinear samples of (H, W, 3) at (N, 2) pixels, clamped to the image."""
+    p = np.asarray(points, np.float64)
+    height, width = image.shape[:2]
+    x, y = np.clip(p[:, 0], 0, width - 1.001), np.clip(p[:, 1], 0, height - 1.001)
+    i, j = y.astype(int), x.astype(int)
+    fx, fy = (x - j)[:, None], (y - i)[:, None]
+    top = image[i, j] * (1 - fx) + image[i, j + 1] * fx
+    bottom = image[i + 1, j] * (1 - fx) + image[i + 1, j + 1] * fx
+    return np.asarray(top * (1 - fy) + bottom * fy, np.float32)
+
+
+def _window(points: Floats, margin: float, size: int) -> tuple[int, int, int, int]:
+    left, top = np.maximum(np.floor(points.min(0) - margin).astype(int), 0)
+    right, bottom = np.minimum(np.ceil(points.max(0) + margin).astype(int) + 1, size)
+    return int(left), int(top), int(right), int(bottom)
+
+
+def sclera_colour(crop: Image, geometry: Geometry) -> Floats | None:
+    """Typical RGB of the whites of the eyes, or None where too little of them shows."""
+    found = []
+    for eye in EYES:
+        outline = np.concatenate([geometry.landmarks[eye.upper, :2], geometry.landmarks[eye.lower[-2:0:-1], :2]])
+        left, top, right, bottom = _window(outline, 2, geometry.size)
+        if right - left < 6 or bottom - top < 4:
+            continue
+        inside = polygon_cover(outline, left, top, right - left, bottom - top) > 0.99
+        inside[1:-1, 1:-1] &= inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+        centre = geometry.landmarks[eye.iris, :2]
+        radius = np.linalg.norm(geometry.landmarks[eye.iris + 1 : eye.iris + 5, :2] - centre, axis=1).mean()
+        y, x = np.mgrid[top:bottom, left:right]
+        inside &= np.hypot(x - centre[0], y - centre[1]) > 1.15 * radius
+        found.append(crop[top:bottom, left:right][inside])
+    pixels = np.concatenate(found) if found else np.zeros((0, 3))
+    if len(pixels) < 24:
+        return None
+    luma = pixels @ LUMA
+    return np.asarray(np.median(pixels[luma >= np.percentile(luma, 60)], axis=0), np.float64)
+
+
+def measure_colours(crop: Image, geometry: Geometry, mask: npt.NDArray[np.float32]) -> Colours:
+    """Colours of teeth, gum, tongue and cavity that fit a portrait's light, tint and saturation.
+
+    Teeth take their tint from the whites of the eyes and their level from those and the skin: on portraits that show
+    their teeth these measure 1.15-1.3 times the skin's and 1.2-1.3 times the sclera's luma.
+    """
+    points, size = geometry.landmarks[:, :2], geometry.size
+    image = crop.astype(np.float32)
+    left, top, right, bottom = _window(points[FACE_OVAL], 0, size)
+    face = polygon_cover(points[FACE_OVAL], left, top, right - left, bottom - top, 1) > 0.5
+    face &= mask[top:bottom, left:right] > 0.5
+    luma = (crop[top:bottom, left:right] @ LUMA)[face] if face.any() else np.array([20.0, 230.0])
+    dark, white = float(np.percentile(luma, 0.7)), float(np.percentile(luma, 98.5))
+    left, top, right, bottom = _window(points[UPPER_OUTER_LIP + LOWER_OUTER_LIP], 0.06 * geometry.scale_px, size)
+    smooth = image.copy()
+    smooth[top:bottom, left:right] = blurred(image[top:bottom, left:right], 0.004 * geometry.scale_px)
+    skin = np.median(sample_points(image, points[SKIN]), axis=0).astype(np.float64)
+    level = max(float(skin @ LUMA), 8.0)
+
+    upper_in, lower_in = points[UPPER_INNER_LIP], points[LOWER_INNER_LIP]
+    lower_rim = sample_points(smooth, lower_in + 0.22 * (points[LOWER_OUTER_LIP] - lower_in)).astype(np.float64)
+    upper_rim = sample_points(smooth, upper_in + 0.22 * (points[UPPER_OUTER_LIP] - upper_in)).astype(np.float64)
+    for rim in (lower_rim, upper_rim):
+        rim[[0, 10]] = rim[[1, 9]]
+        rim[1:-1] = 0.25 * rim[:-2] + 0.5 * rim[1:-1] + 0.25 * rim[2:]
+    lip = np.median(np.concatenate([lower_rim, upper_rim]), axis=0)
+
+    # On black-and-white pictures nothing may be coloured.
+    spread = max(float(np.std(skin / level)), 0.7 * float(np.std(lip / max(lip.mean(), 1))))
+    saturation = float(np.clip(spread / np.std(TYPICAL_SKIN), 0, 1))
+
+    def toned(colour: npt.ArrayLike) -> Floats:
+        grey = float(np.asarray(colour) @ LUMA)
+        return grey + (np.asarray(colour, np.float64) - grey) * saturation
+
+    sclera = sclera_colour(crop, geometry)
+    if sclera is None:
+        sclera = 0.5 * skin + 0.5 * level
+    sclera_level = max(float(sclera @ LUMA), 8.0)
+    tooth_level = float(np.clip(0.55 * 1.14 * level + 0.45 * 1.22 * sclera_level, 50, max(0.97 * white, 50)))
+    tint = 0.25 + 0.75 * np.clip(sclera / sclera_level, 0.5, 1.4)
+    tint = tint * (1 + saturation * (np.array([1.01, 1.0, 0.945]) - 1))
+    tooth = tooth_level * tint / float(tint @ LUMA)
+    gum = toned(0.62 * lip + 0.38 * level * np.array([0.96, 0.60, 0.58]))
+    tongue = toned((0.55 * lip + 0.45 * skin * np.array([0.78, 0.52, 0.58])) * 0.95)
+    cavity = toned(dark * np.array([0.90, 0.55, 0.55]) + level * np.array([0.11, 0.032, 0.036]))
+
+    # Darkest tone across the line between the lips.
+    down = points[LOWER_OUTER_LIP] - points[UPPER_OUTER_LIP]
+    down = down / np.maximum(np.linalg.norm(down, axis=1, keepdims=True), 1e-6) * geometry.scale_px
+    down[[0, 10]] = down[5]
+    across = np.stack(
+        [sample_points(smooth, 0.5 * (upper_in + lower_in) + t * down) for t in np.linspace(-0.012, 0.012, 9)]
+    )
+    darkest = (across @ LUMA).argmin(0)
+    seam = across[darkest, np.arange(11)].astype(np.float64)
+    shade = toned(0.25 * lip + 0.4 * cavity)
+    gap = geometry.canonical[LOWER_INNER_LIP, 1] - geometry.canonical[UPPER_INNER_LIP, 1]
+    closed = smoothstep(0.016, 0.006, gap)[:, None]
+    seam = closed * (0.8 * seam + 0.2 * shade) + (1 - closed) * shade
+    seam[1:-1] = 0.25 * seam[:-2] + 0.5 * seam[1:-1] + 0.25 * seam[2:]
+    return Colours(skin, tooth, gum, tongue, cavity, seam, lower_rim, upper_rim, dark, white)
+
+
+def measure_blur(crop: Image, geometry: Geometry) -> float:
+    """Gaussian sigma, px, of the sharpest edges about eyes and mouth, between 0.4 and 3.
+
+    An edge's sigma is its height over its steepest slope and sqrt(2 pi); strong edges count, so grain does not.
+    """
+    groups = [eye.upper + eye.lower for eye in EYES] + [UPPER_OUTER_LIP + LOWER_OUTER_LIP]
+    found = []
+    reach = max(3, round(0.020 * geometry.scale_px))
+    for ids in groups:
+        left, top, right, bottom = _window(geometry.landmarks[ids, :2], 2 * reach, geometry.size)
+        luma = crop[top:bottom, left:right] @ LUMA
+        if min(luma.shape) < 2 * reach + 4:
+            continue
+        slope = np.hypot(*np.gradient(luma))[reach:-reach, reach:-reach]
+        windows = sliding_window_view(luma, (2 * reach + 1, 2 * reach + 1))
+        height = windows.max((2, 3)) - windows.min((2, 3))
+        strong = slope >= np.percentile(slope, 97)
+        found.append(height[strong] / np.maximum(slope[strong], 1e-3) / np.sqrt(2 * np.pi))
+    if not found:
+        return 1.0
+    # Central differences widen a step by about half a pixel; the window's own contrast overstates the step's height.
+    sigma = 0.72 * float(np.median(np.concatenate(found)))
+    return float(np.clip(np.sqrt(max(sigma**2 - 0.45**2, 0.16)), 0.4, 3.0))
+
+
+def measure_grain(crop: Image, geometry: Geometry) -> Array:
+    """(48, 48) levels of fine structure of the cheek: noise, canvas, film grain; zero mean."""
+    patches = []
+    for landmark in (50, 280):
+        x, y = np.round(geometry.landmarks[landmark, :2]).astype(int) - GRAIN_SIZE // 2
+        if x >= 0 and y >= 0 and max(x, y) + GRAIN_SIZE <= geometry.size:
+            luma = (crop[y : y + GRAIN_SIZE, x : x + GRAIN_SIZE] @ LUMA).astype(np.float32)[..., None]
+            patches.append((luma - blurred(luma, 1.5))[..., 0])
+    if not patches:
+        return np.zeros((GRAIN_SIZE, GRAIN_SIZE), np.float32)
+    patch = min(patches, key=lambda p: float(np.median(np.abs(p))))
+    limit = 2.5 * 1.4826 * float(np.median(np.abs(patch)))
+    return np.ascontiguousarray(np.clip(patch - patch.mean(), -limit, limit), np.float32)
+
+
+def find_own_teeth(crop: Image, geometry: Geometry, anchor: Floats, colours: Colours) -> OwnTeeth | None:
+    """The bright, colourless part between parted lips, continued upwards behind the upper lip; None if too small."""
+    points = geometry.landmarks[:, :2]
+    hole = np.concatenate([points[UPPER_INNER_LIP], points[LOWER_INNER_LIP[-2:0:-1]]])
+    left, top, right, bottom = _window(hole, 6, geometry.size)
+    cover = polygon_cover(hole, left, top, right - left, bottom - top)
+    pixels = crop[top:bottom, left:right].astype(np.float32)
+    luma = pixels @ LUMA
+    saturation = (pixels.max(-1) - pixels.min(-1)) / np.maximum(pixels.max(-1), 1)
+    threshold = colours.dark + 0.42 * (colours.white - colours.dark)
+    teeth = smoothstep(threshold - 18, threshold + 18, luma) * smoothstep(0.62, 0.42, saturation)
+    teeth = _closed(teeth) * cover
+    inside = cover > 0.5
+    if not inside.any() or teeth[inside].mean() < 0.22:
+        return None
+    extra = round(0.05 * geometry.scale_px)
+    height, width = teeth.shape
+    colour = np.zeros((height + extra, width, 3), np.float32)
+    alpha = np.zeros((height + extra, width), np.float32)
+    colour[extra:], alpha[extra:] = pixels, teeth
+    smooth = blurred(pixels, 0.8)
+    for x in range(width):
+        rows = np.flatnonzero(teeth[:, x] > 0.6)
+        if len(rows) < 3:
+            continue
+        first, usable = int(rows[0]) + 1, max(2, len(rows) // 2)
+        k = np.arange(1, extra + first + 1)
+        mirror = k % (2 * usable)
+        mirror = np.where(mirror < usable, mirror, 2 * usable - 1 - mirror)
+        fade = smoothstep(0.012, 0.03, k / geometry.scale_px)[:, None]
+        rows_to = extra + first - k
+        colour[rows_to, x] = smooth[np.minimum(first + mirror, height - 1), x] * (1 - fade) + colours.gum * fade
+        alpha[rows_to, x] = 1.0
+    alpha = blurred(alpha[..., None], 0.9)[..., 0]
+
+    to_px = geometry.scale_px * geometry.rotation[:2, :2]
+    origin = (anchor @ geometry.rotation)[:2] * geometry.scale_px + geometry.translation_px[:2] - anchor[:2] @ to_px
+    from_plane = np.concatenate([to_px.T, (origin - [left, top - extra])[:, None]], axis=1)
+    centre, reach = width // 2, max(2, width // 6)
+    rows = np.nonzero(teeth[:, centre - reach : centre + reach] > 0.6)[0]
+    edge = float(anchor[1]) + 0.034
+    if len(rows) > 5:
+        middle = (anchor[:2] @ to_px + origin)[0]
+        edge_px = np.array([middle, np.percentile(rows, 92) + top])
+        edge = float(((edge_px - origin) @ np.linalg.inv(to_px))[1]) + 0.004
+    tooth = np.median(pixels[teeth > 0.7], axis=0) * 1.03 if (teeth > 0.7).sum() > 10 else colours.tooth
+    premultiplied = np.concatenate([colour * alpha[..., None], alpha[..., None]], axis=-1)
+    return OwnTeeth(np.ascontiguousarray(premultiplied, np.float32), from_plane, np.asarray(tooth, np.float64), edge)
+
+
+def _closed(mask: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Grey closing with a 3 x 3 square."""
+    for reduce, fill in ((np.max, -np.inf), (np.min, np.inf)):
+        mask = reduce(sliding_window_view(np.pad(mask, 1, constant_values=fill), (3, 3)), axis=(2, 3))
+    return np.asarray(mask)
