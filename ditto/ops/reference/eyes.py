@@ -1,0 +1,203 @@
+"""NumPy twin of the eye kernel: the definition of how one eye is drawn."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+CHANNELS = 16  # of an eye texture
+SKIN, LID_MASK, BALL, KEEP, SCLERA, GLINT, IRIS, IRIS_ALPHA = 0, 3, 4, 7, 8, 11, 12, 15
+LINE, LOWER, EDGE, LIFT, RISE, CORE, REST, LOW_MASK = range(8)  # columns of the lid curves
+
+
+class EyeView(NamedTuple):
+    """How one eye is seen in one frame. Lengths in fu unless said otherwise.
+
+    Attributes:
+        box: x0, y0, x1, y1 px of the frame: what may change.
+        to_source: (2, 6) frame px -> texture px: weights of 1, x, y, xx, xy, yy of (px - centre) / reach.
+        centre: x, y px of the frame. reach: px.
+        to_eye: (2, 3) texture px -> (xi, eta): xi runs from corner to corner, -.5 to .5 in the picture, eta down.
+        down: frame px per fu of eta, (x, y).
+        xi_limit: the curves' columns cover [-xi_limit, xi_limit].
+        sharpness: frame px per fu.
+        gain: 0 keeps the frame, 1 draws the eye.
+        lid: how far the old lashes above the lid have left, 0 to 1.
+        shut: how much of what shows below a closed lid turns to skin, 0 to 1.
+        turn: 0 lashes point up, 1 down.
+        gaze: texture px by which the iris moves, (x, y). layered: 0 the eyeball as in the source, 1 iris over sclera.
+        lash: colour of the lash line. thickness: of it. hair: length of the hairs in the lash strip.
+        shadow: depth of the shade the lid throws on the eyeball. reach_up, reach_down: over which skin follows a lid.
+    """
+
+    box: tuple[int, int, int, int]
+    to_source: npt.NDArray[np.float64]
+    centre: tuple[float, float]
+    reach: float
+    to_eye: npt.NDArray[np.float64]
+    down: tuple[float, float]
+    xi_limit: float
+    sharpness: float
+    gain: float
+    lid: float
+    shut: float
+    turn: float
+    gaze: tuple[float, float]
+    layered: float
+    lash: tuple[float, float, float]
+    thickness: float
+    hair: float
+    shadow: float
+    reach_up: float
+    reach_down: float
+
+
+GLINT_FOLLOWS = 0.35  # share of the gaze that the highlight on the cornea follows
+SHADOW_DEPTH = 0.012  # fu below the lid over which its shade falls off
+
+
+def _cubic(t: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Catmull-Rom weights of four neighbours for t in [0, 1)."""
+    a = -0.5 * t * (1.0 - t) ** 2
+    d = -0.5 * t * t * (1.0 - t)
+    b = 1.0 + t * t * (1.5 * t - 2.5)
+    return a, b, 1.0 - a - b - d, d
+
+
+def _sample(texture: npt.NDArray[np.float32], x: Floats, y: Floats) -> Floats:
+    """Bicubic sample of (h, w, c) at pixel positions (n,), edges repeated -> (n, c)."""
+    h, w = texture.shape[:2]
+    x = np.clip(x, 0.0, w - 1.0).astype(np.float32)
+    y = np.clip(y, 0.0, h - 1.0).astype(np.float32)
+    ix, iy = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    wx, wy = _cubic(x - ix.astype(np.float32)), _cubic(y - iy.astype(np.float32))
+    out = np.zeros((len(x), texture.shape[2]), np.float32)
+    for j in range(4):
+        row = np.clip(iy + (j - 1), 0, h - 1)
+        line = np.zeros_like(out)
+        for i in range(4):
+            line += wx[i][:, None] * texture[row, np.clip(ix + (i - 1), 0, w - 1)]
+        out += wy[j][:, None] * line
+    return out
+
+
+def _linear(table: Floats, position: Floats) -> Floats:
+    """Linear look-up of rows of (n, k) at positions (m,), held inside -> (m, k)."""
+    p = np.clip(position, 0.0, len(table) - 1.0).astype(np.float32)
+    i = np.minimum(p.astype(np.int64), len(table) - 2)
+    t = (p - i.astype(np.float32))[:, None]
+    return table[i] + t * (table[i + 1] - table[i])
+
+
+def _smooth(x: Floats) -> Floats:
+    u = np.clip(x, 0.0, 1.0)
+    return u * u * (3.0 - 2.0 * u)
+
+
+def draw_eye(
+    image: npt.NDArray[np.uint8],
+    texture: npt.NDArray[np.float32],
+    curves: npt.NDArray[np.float32],
+    strip: npt.NDArray[np.float32],
+    view: EyeView,
+) -> None:
+    """Draws one eye into a frame, in place.
+
+    Above the lid line lies the frame's own skin, replaced by lid skin where the eye or its lashes were; between the
+    lid line and the lower lid the eyeball; below, the frame's own skin drawn up with the lower lid; on the line the
+    lashes.
+
+    Args:
+        image: (H, W, 3) the frame, already warped.
+        texture: (h, w, 16) in source pixels: lid skin 3, where it replaces skin 1, eyeball as in the source 3, where
+            the frame may change 1, sclera 3, highlight 1, iris 3, iris alpha 1.
+        curves: (n, 8) over xi: lid line, lower lid, upper edge of the source's lashes, lift of the skin over the lid,
+            rise of the skin below, opacity of the lash line, lid line at rest, where bright leaks below turn to skin.
+        strip: (m, n) opacity of the hairs at 0 ... `view.hair` from the lash line, over xi.
+    """
+    x0, y0, x1, y1 = view.box
+    if x1 <= x0 or y1 <= y0 or view.gain <= 0.0:
+        return
+    ys, xs = np.mgrid[y0:y1, x0:x1].reshape(2, -1).astype(np.float32)
+    px, py = (xs - np.float32(view.centre[0])) / view.reach, (ys - np.float32(view.centre[1])) / view.reach
+    basis = np.stack([np.ones_like(px), px, py, px * px, px * py, py * py])
+    sx, sy = (view.to_source.astype(np.float32) @ basis).astype(np.float32)
+    m = view.to_eye.astype(np.float32)
+    xi = m[0, 0] * sx + m[0, 1] * sy + m[0, 2]
+    eta = m[1, 0] * sx + m[1, 1] * sy + m[1, 2]
+    h, w = texture.shape[:2]
+    inside = (sx >= 0) & (sy >= 0) & (sx <= w - 1) & (sy <= h - 1) & (np.abs(xi) < view.xi_limit)
+    take = np.flatnonzero(inside)
+    if not len(take):
+        return
+    xs, ys, sx, sy, xi, eta = (a[take] for a in (xs, ys, sx, sy, xi, eta))
+    column = (xi + np.float32(view.xi_limit)) * np.float32((len(curves) - 1) / (2.0 * view.xi_limit))
+    c = _linear(curves, column)
+    tex = _sample(texture, sx, sy)
+    keep = np.clip(tex[:, KEEP], 0.0, 1.0) * np.float32(view.gain)
+
+    sharp = np.float32(view.sharpness)
+    below_line = np.clip(0.5 + (eta - c[:, LINE]) * sharp, 0.0, 1.0)
+    below_lower = np.clip(0.5 + (eta - c[:, LOWER]) * sharp, 0.0, 1.0)
+
+    # The frame's own skin, moved with the lids.
+    d_up, d_down = c[:, LINE] - eta, eta - c[:, LOWER]
+    shift = np.where(
+        d_down > 0.0,
+        c[:, RISE] * (1.0 - _smooth(d_down / np.float32(view.reach_down))),
+        np.where(d_up > 0.0, c[:, LIFT] * (1.0 - _smooth(d_up / np.float32(view.reach_up))), 0.0),
+    ).astype(np.float32)
+    frame = image.astype(np.float32)
+    own = frame[ys.astype(np.int64), xs.astype(np.int64)]
+    moved = np.abs(shift) > 1e-6
+    skin_own = own.copy()
+    skin_own[moved] = _sample(
+        frame, xs[moved] + shift[moved] * np.float32(view.down[0]), ys[moved] + shift[moved] * np.float32(view.down[1])
+    )
+    mask = np.clip(tex[:, LID_MASK], 0.0, 1.0)
+    was_open = np.clip(0.5 + (eta - c[:, EDGE]) * sharp * 0.5, 0.0, 1.0)
+    lid_weight = mask * np.maximum(view.lid, was_open * min(1.0, 4.0 * view.lid))
+    low_weight = np.clip(mask * c[:, LOW_MASK], 0.0, 1.0) * np.float32(view.shut)
+    lid_skin = tex[:, SKIN : SKIN + 3]
+    upper = skin_own + (lid_skin - skin_own) * lid_weight[:, None]
+    lower = skin_own + (lid_skin - skin_own) * low_weight[:, None]
+
+    # The eyeball.
+    ball = tex[:, BALL : BALL + 3]
+    if view.layered > 0.0:
+        gx, gy = np.float32(view.gaze[0]), np.float32(view.gaze[1])
+        turned = _sample(texture, sx - gx, sy - gy)
+        alpha = np.clip(turned[:, IRIS_ALPHA], 0.0, 1.0)[:, None]
+        eye = tex[:, SCLERA : SCLERA + 3] * (1.0 - alpha) + turned[:, IRIS : IRIS + 3] * alpha
+        follow = np.float32(GLINT_FOLLOWS)
+        eye = eye + _sample(texture, sx - gx * follow, sy - gy * follow)[:, GLINT : GLINT + 1]
+        ball = ball + (eye - ball) * np.float32(view.layered)
+    now = np.exp(-np.maximum(eta - c[:, LINE], 0.0) / np.float32(SHADOW_DEPTH))
+    rest = np.exp(-np.maximum(eta - c[:, REST], 0.0) / np.float32(SHADOW_DEPTH))
+    ball = ball * (1.0 - np.float32(view.shadow) * np.maximum(now - rest, 0.0))[:, None]
+
+    out = upper + (ball - upper) * below_line[:, None]
+    out = out + (lower - out) * below_lower[:, None]
+
+    # Lash line and hairs.
+    d = eta - c[:, LINE]
+    thick = np.float32(view.thickness)
+    core = np.clip(0.5 + (d + thick) * sharp * 0.7, 0.0, 1.0) * np.clip(0.8 - d * sharp * 0.7, 0.0, 1.0)
+    away = np.where(d > 0.0, d, -d - thick)
+    per_fu = np.float32((len(strip) - 1) / view.hair)
+    row, col = np.clip(away * per_fu, 0.0, len(strip) - 1.0), np.clip(column, 0.0, strip.shape[1] - 1.0)
+    r0, c0 = np.minimum(row.astype(np.int64), len(strip) - 2), np.minimum(col.astype(np.int64), strip.shape[1] - 2)
+    fr, fc = row - r0, col - c0
+    top = strip[r0, c0] * (1 - fc) + strip[r0, c0 + 1] * fc
+    bottom = strip[r0 + 1, c0] * (1 - fc) + strip[r0 + 1, c0 + 1] * fc
+    hairs = top + (bottom - top) * fr
+    hairs = hairs * np.where(d > 0.0, np.float32(view.turn), np.where(d < -thick, 1.0 - np.float32(view.turn), 0.0))
+    opacity = np.clip(np.maximum(core * c[:, CORE], hairs), 0.0, 1.0) * np.float32(view.lid)
+    out = out + (np.array(view.lash, np.float32) - out) * opacity[:, None].astype(np.float32)
+
+    out = own + (out - own) * keep[:, None]
+    image[ys.astype(np.int64), xs.astype(np.int64)] = np.floor(np.clip(out, 0.0, 255.0) + 0.5).astype(np.uint8)

@@ -1,0 +1,413 @@
+"""The lids of one portrait: where they are in the picture, how they move, what a closed one looks like.
+
+Each eye has its own frame: xi from corner to corner, -.5 to .5 from left to right in the picture, eta down across it
+in fu. Lids are curves eta(xi).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.motion import LOWER_LID
+from ditto.rendering.geometry import EYES, EyeIds, Geometry, smoothstep
+
+Floats = npt.NDArray[np.float64]
+
+XI_LIMIT = 0.80
+COLUMNS = 129
+XI: Floats = np.linspace(-XI_LIMIT, XI_LIMIT, COLUMNS)
+UPPER_SHARE = 0.88  # of the aperture is closed by the upper lid, the rest by the lower
+OUTER_REACH, INNER_REACH = 0.57, 0.53  # |xi| where the lids really meet; the landmarks' corners stand inside
+LUMA: Floats = np.array([0.299, 0.587, 0.114])
+
+_APERTURE_FLOOR = 0.6  # of the gap of the middle landmarks: guards against a mismeasured keypoint aperture
+_CLOSURE_RANGE = (-0.45, 1.0)
+_SNAP = (0.60, 0.92)  # a lid that nearly closes, closes
+_LOWER_RANGE = (-0.35, 0.25)  # of the gap
+_RING_FOLLOWS = 0.35
+
+
+def closures(geometry: Geometry, delta: Floats) -> Floats:
+    """Closing fraction of the right and left lid, (2,): 0 as in the source, 1 shut, below 0 wider.
+
+    Args:
+        delta: (21, 3) fu, head frame. A blink sends the upper-lid keypoint down by the aperture.
+    """
+    out = np.zeros(2)
+    for i, eye in enumerate(EYES):
+        middle = geometry.canonical[eye.lower[4], 1] - geometry.canonical[eye.upper[4], 1]
+        aperture = geometry.keypoints[LOWER_LID, 1] - geometry.keypoints[eye.lid_keypoint, 1]
+        aperture = max(aperture, _APERTURE_FLOOR * max(middle, 1e-3))
+        b = np.clip((delta[eye.lid_keypoint, 1] - delta[LOWER_LID, 1]) / aperture, *_CLOSURE_RANGE)
+        out[i] = b + (1.0 - b) * smoothstep(*_SNAP, b) if b > 0.0 else b
+    return out
+
+
+def move_lids(geometry: Geometry, delta: Floats, displacement: Floats) -> tuple[Floats, Floats]:
+    """Takes the lids out of the mesh's motion and says how far they close.
+
+    Lids are not stretched skin: `draw_eyes` paints them over the warped picture. So the mesh keeps the lid contours
+    still against the head and lets the ring around them follow the brows a little. Spectacle rims stay straight.
+
+    Args:
+        delta: (21, 3) fu, head frame, clamped.
+        displacement: (478, 3) fu, head frame, of the mesh.
+
+    Returns:
+        (478, 3) displacement, (2,) closing fractions right, left.
+    """
+    moved = displacement.copy()
+    for eye in EYES:
+        moved[eye.upper + eye.lower] = 0.0
+        moved[eye.upper_ring] *= _RING_FOLLOWS
+    return moved, closures(geometry, delta)
+
+
+class EyeFrame(NamedTuple):
+    """Crop pixels <-> (xi, eta) of one eye. `outer` is the sign of xi at the outer corner."""
+
+    centre: Floats  # (2,) px
+    along: Floats  # (2,) unit
+    down: Floats  # (2,) unit
+    width_px: float
+    scale_px: float
+    outer: float
+
+    def to_eye(self, points: Floats) -> Floats:
+        """(..., 2) px -> (..., 2) xi, eta."""
+        d = points - self.centre
+        return np.stack([d @ self.along / self.width_px, d @ self.down / self.scale_px], -1)
+
+    def to_pixels(self, xi: Floats, eta: Floats) -> Floats:
+        """xi, eta (...,) -> (..., 2) px."""
+        along, down = self.along * self.width_px, self.down * self.scale_px
+        return self.centre + xi[..., None] * along + eta[..., None] * down
+
+    @property
+    def matrix(self) -> Floats:
+        """(2, 3): px column (x, y, 1) -> xi, eta."""
+        rows = np.stack([self.along / self.width_px, self.down / self.scale_px])
+        return np.concatenate([rows, -(rows @ self.centre)[:, None]], 1)
+
+
+def eye_frame(geometry: Geometry, eye: EyeIds) -> EyeFrame:
+    """The frame of an eye of the source."""
+    a, b = geometry.landmarks[eye.upper[0], :2], geometry.landmarks[eye.upper[-1], :2]
+    outer = -1.0 if a[0] <= b[0] else 1.0
+    if outer > 0:
+        a, b = b, a
+    width = max(float(np.hypot(*(b - a))), 1.0)
+    along = (b - a) / width
+    return EyeFrame((a + b) / 2, along, np.array([-along[1], along[0]]), width, geometry.scale_px, outer)
+
+
+class LidCurves(NamedTuple):
+    """Lids of the source over `XI`, fu of eta.
+
+    Attributes:
+        edge: (n,) upper edge of the lash line: skin above, lashes below.
+        upper: (n,) margin of the upper lid: lashes above, eyeball below.
+        lower: (n,) margin of the lower lid.
+        inside: (n,) 1 between the corners, 0 beyond, soft.
+        thickness: of the lash line, fu.
+    """
+
+    edge: Floats
+    upper: Floats
+    lower: Floats
+    inside: Floats
+    thickness: float
+
+
+def blur_rows(values: Floats, sigma: float, axis: int = 0) -> Floats:
+    """Gaussian blur along one axis, normalised at the borders."""
+    if sigma <= 0.0:
+        return values
+    n = values.shape[axis]
+    i = np.arange(n)
+    kernel = np.exp(-0.5 * ((i[:, None] - i) / sigma) ** 2)
+    kernel /= kernel.sum(1, keepdims=True)
+    return np.moveaxis(np.tensordot(kernel, values, (1, axis)), 0, axis)
+
+
+def blur(image: Floats, sigma: float) -> Floats:
+    """Gaussian blur of (h, w[, c]) in both directions."""
+    return blur_rows(blur_rows(image, sigma, 0), sigma, 1)
+
+
+def sample_linear(image: Floats, points: Floats) -> Floats:
+    """Bilinear sample of (h, w[, c]) at (..., 2) px, edges repeated."""
+    h, w = image.shape[:2]
+    x, y = np.clip(points[..., 0], 0, w - 1), np.clip(points[..., 1], 0, h - 1)
+    ix, iy = np.minimum(x.astype(np.int64), w - 2), np.minimum(y.astype(np.int64), h - 2)
+    fx, fy = x - ix, y - iy
+    if image.ndim == 3:
+        fx, fy = fx[..., None], fy[..., None]
+    top = image[iy, ix] * (1 - fx) + image[iy, ix + 1] * fx
+    bottom = image[iy + 1, ix] * (1 - fx) + image[iy + 1, ix + 1] * fx
+    return np.asarray(top * (1 - fy) + bottom * fy)
+
+
+def corner_taper(frame: EyeFrame, xi: Floats, soft: float, beyond: float = 0.0) -> Floats:
+    """1 between the corners of the eye (shifted outward by `beyond`), 0 past them, over `soft` of xi."""
+    out = xi * frame.outer  # > 0 on the outer side
+    reach = np.where(out > 0, OUTER_REACH, INNER_REACH) + beyond
+    return smoothstep(0.0, soft, reach - np.abs(xi))
+
+
+def fit_lids(luma: Floats, geometry: Geometry, eye: EyeIds, frame: EyeFrame) -> LidCurves:
+    """Finds the lids in the picture, starting from the landmarks.
+
+    The landmarks' contour often runs inside the eye (far inside for large painted ones). The upper lash line is the
+    best path of bright-above-dark through the neighbourhood of the landmarks (dynamic programming); the lower
+    lid goes down to where a bright eye white ends.
+
+    Args:
+        luma: (S, S) crop, 0 to 255.
+    """
+    up = frame.to_eye(geometry.landmarks[eye.upper, :2])
+    low = frame.to_eye(geometry.landmarks[eye.lower, :2])
+    order = np.argsort(up[:, 0])
+
+    def spread(points: Floats) -> Floats:
+        """A landmark contour over XI; the corners are moved out to where the lids really meet."""
+        p = points[order]
+        out = p[:, 0] * frame.outer
+        reach = np.where(out > 0, OUTER_REACH, INNER_REACH) / 0.5
+        x = p[:, 0] * (1.0 + (reach - 1.0) * (2.0 * np.abs(p[:, 0])) ** 3)
+        curve = np.interp(XI, x, p[:, 1])
+        return blur_rows(curve, 2.5)
+
+    upper0, lower = spread(up), spread(low)
+    offsets = np.arange(-0.052, 0.0165, 0.001)
+    rows = upper0[None] + offsets[:, None]
+    # Box difference: brightness of the skin just above minus darkness just below.
+    smooth = blur(luma, 0.0035 * frame.scale_px)
+    probe = {k: sample_linear(smooth, frame.to_pixels(np.broadcast_to(XI, rows.shape), rows + k)) for k in
+             (-0.014, -0.010, -0.006, 0.003, 0.006, 0.009)}
+    above = (probe[-0.014] + probe[-0.010] + probe[-0.006]) / 3
+    below = (probe[0.003] + probe[0.006] + probe[0.009]) / 3
+    skin_level = max(float(np.median(above)), 20.0)
+    contrast = np.clip((above - below) / skin_level, -0.2, 0.6)
+    prior = ((offsets + 0.012) / 0.030) ** 2
+    score = contrast - 0.10 * prior[:, None]
+    taper = corner_taper(frame, XI, 0.15, 0.02)
+    score = score * (0.25 + 0.75 * taper) - 0.25 * (1 - taper) * prior[:, None]
+    edge = upper0 + _best_path(score, offsets)
+    edge = blur_rows(edge, 3.0)
+
+    # Thickness of the lash line, where the eye white lies under it.
+    depth = np.arange(0.0, 0.022, 0.001)
+    below_edge = sample_linear(luma, frame.to_pixels(np.broadcast_to(XI, (len(depth), COLUMNS)), edge + depth[:, None]))
+    thickness = 0.010
+    middle = np.abs(XI) < 0.40
+    run = below_edge[:, middle]
+    dark = run.argmin(0)
+    rise = run - run.min(0)
+    ends = [int(np.argmax(rise[d:, j] > 12.0)) + d for j, d in enumerate(dark) if (rise[d:, j] > 12.0).any()]
+    if len(ends) >= 6:
+        thickness = float(np.clip(depth[int(np.median(ends))] - 0.001, 0.007, 0.015))
+
+    lower = _lower_lid(luma, frame, lower, skin_level)
+    # The lids meet at the corners.
+    shape = corner_taper(frame, XI, 0.22)
+    inside = corner_taper(frame, XI, 0.06, 0.02)
+    upper = edge + thickness
+    upper = lower - np.maximum(lower - upper, 0.004) * np.clip(shape * 1.15, 0.0, 1.0)
+    edge = np.minimum(edge, upper - 0.6 * thickness)
+    return LidCurves(edge, upper, lower, inside, thickness)
+
+
+def _best_path(score: Floats, offsets: Floats) -> Floats:
+    """Offsets (n,) of the smooth path of greatest sum through score (m, n)."""
+    m, n = score.shape
+    step = 3
+    penalty = 0.010
+    best = score[:, 0].copy()
+    back = np.zeros((m, n), np.int64)
+    for j in range(1, n):
+        moves = np.full((2 * step + 1, m), -np.inf)
+        for k in range(-step, step + 1):
+            lo, hi = max(0, -k), min(m, m - k)
+            moves[k + step, lo:hi] = best[lo + k : hi + k] - penalty * abs(k)
+        choice = moves.argmax(0)
+        back[:, j] = np.arange(m) + choice - step
+        best = moves.max(0) + score[:, j]
+    path = np.zeros(n, np.int64)
+    path[-1] = int(best.argmax())
+    for j in range(n - 1, 0, -1):
+        path[j - 1] = back[path[j], j]
+    return offsets[path]
+
+
+def _lower_lid(luma: Floats, frame: EyeFrame, lower: Floats, skin_level: float) -> Floats:
+    """The lower contour, pushed down as far as a bright eye white reaches past it."""
+    depth = np.arange(0.0, 0.030, 0.001)
+    points = frame.to_pixels(np.broadcast_to(XI, (len(depth), COLUMNS)), lower + depth[:, None])
+    run = sample_linear(luma, points)
+    skin = np.median(sample_linear(luma, frame.to_pixels(XI, lower + 0.045)))
+    bright = run > skin + max(0.10 * skin_level, 10.0)
+    reach = np.where(bright.all(0), 0.0, np.argmin(bright, 0) * 0.001)
+    reach = np.asarray(reach * (np.abs(XI) < 0.45), np.float64)
+    wide = float((reach > 0.006).mean())
+    return lower + blur_rows(reach, 6.0) * float(smoothstep(0.10, 0.25, wide))
+
+
+class LidSkin(NamedTuple):
+    """A closed lid over the patch of an eye.
+
+    Attributes:
+        skin: (h, w, 3) the patch with eye and lashes replaced by lid skin, 0 to 255.
+        mask: (h, w) how much of it is new.
+        clean: (h, w, 3) the smooth skin without relief and grain.
+    """
+
+    skin: Floats
+    mask: Floats
+    clean: Floats
+
+
+def fill_smooth(values: Floats, weights: Floats, rounds: int = 40) -> Floats:
+    """Fills (h, w, c) smoothly from where weights (h, w) are high: push-pull, then relaxation where unknown."""
+    w = np.clip(weights, 0.0, 1.0)
+    levels = [(values * w[..., None], w)]
+    while min(levels[-1][1].shape) > 2:
+        levels.append(tuple(_halve(a) for a in levels[-1]))  # type: ignore[arg-type]
+    top, total = levels[-1]
+    out = np.full_like(top, 0.0) + top.sum((0, 1)) / max(float(total.sum()), 1e-6)
+    for acc, total in reversed(levels):
+        h, width = total.shape
+        big = np.repeat(np.repeat(out, 2, 0), 2, 1)[:h, :width]
+        big = _tent(big)
+        known = acc / np.maximum(total, 1e-6)[..., None]
+        share = np.clip(total * 4.0, 0.0, 1.0)[..., None] if h < weights.shape[0] else total[..., None]
+        out = big + (known - big) * share
+    free = (1.0 - w)[..., None]
+    for _ in range(rounds):
+        out = out + free * (_tent(out) - out)
+    return out
+
+
+def _halve(a: Floats) -> Floats:
+    h, w = a.shape[:2]
+    pad = [(0, h % 2), (0, w % 2)] + [(0, 0)] * (a.ndim - 2)
+    a = np.pad(a, pad)
+    return (a[::2, ::2] + a[1::2, ::2] + a[::2, 1::2] + a[1::2, 1::2]) / 4
+
+
+def _tent(a: Floats) -> Floats:
+    """3 x 3 binomial blur, edges repeated."""
+    p = np.pad(a, [(1, 1)] + [(0, 0)] * (a.ndim - 1), mode="edge")
+    a = (p[:-2] + 2 * p[1:-1] + p[2:]) / 4
+    p = np.pad(a, [(0, 0), (1, 1)] + [(0, 0)] * (a.ndim - 2), mode="edge")
+    return (p[:, :-2] + 2 * p[:, 1:-1] + p[:, 2:]) / 4
+
+
+def lid_skin(patch: Floats, xi: Floats, eta: Floats, frame: EyeFrame, lids: LidCurves) -> LidSkin:
+    """Synthesises the closed lid of one eye.
+
+    Smooth skin is carried over the eye from the skin around it (twice: the second time without lashes and leaks that
+    differ from the first fill), shaded as a lid bulges over the eyeball, and given the source's own grain.
+
+    Args:
+        patch: (h, w, 3) source pixels around the eye, 0 to 255.
+        xi, eta: (h, w) of each pixel.
+    """
+    edge, lower = np.interp(xi, XI, lids.edge), np.interp(xi, XI, lids.lower)
+    near = corner_taper(frame, xi, 0.10, 0.12)
+    core = smoothstep(-0.006, 0.0, eta - edge) * smoothstep(0.007, 0.001, eta - lower)
+    core = core * corner_taper(frame, xi, 0.08, 0.06)
+    region = smoothstep(-0.036, -0.030, eta - edge) * smoothstep(0.024, 0.018, eta - lower) * near
+    luma = patch @ LUMA
+    first = fill_smooth(patch, 1.0 - np.minimum(region * 1.02, 1.0))
+    deviation = luma - first @ LUMA
+    outside = (region < 0.02) & (np.abs(eta - edge) < 0.10)
+    noise = 1.4826 * float(np.median(np.abs(luma - blur(luma, 0.02 * frame.scale_px))[outside])) if outside.any() else 4.0
+    tolerance = max(2.5 * noise, 0.05 * float(np.median(luma)), 6.0)
+    known = np.maximum(1.0 - region, (1.0 - core) * smoothstep(1.3, 0.7, np.abs(deviation) / tolerance) * 0.9)
+    known = known * (1.0 - np.clip(core * 4, 0, 1))
+    clean = fill_smooth(patch, known)
+    dark = smoothstep(0.4, 1.2, (clean @ LUMA - luma) / tolerance)
+    bright = smoothstep(0.6, 1.5, (luma - clean @ LUMA) / tolerance)
+    above = eta < (edge + lower) / 2
+    band = smoothstep(-0.048, -0.030, eta - edge) * smoothstep(0.040, 0.020, eta - lower) * near
+    leak = np.where(above, dark, bright) * band
+    mask = np.clip(np.maximum(core, blur(leak, 0.8) * 1.1), 0.0, 1.0)
+
+    closed = lower - (1.0 - UPPER_SHARE) * (lower - edge)
+    v = np.clip((eta - edge) / np.maximum(closed - edge, 1e-3), -1.0, 1.2)
+    over = np.clip(1.0 - (xi / 0.5) ** 2, 0.0, 1.0)
+    bulge = 0.055 * np.exp(-(((v - 0.40) / 0.38) ** 2)) - 0.07 * np.exp(-(((v - 1.0) / 0.25) ** 2))
+    bulge = bulge - 0.05 * np.exp(-(((v + 0.15) / 0.22) ** 2))
+    relief = 1.0 + bulge * over * core
+    return LidSkin(clean * relief[..., None] + _grain(patch, xi, eta, frame, lids) * mask[..., None], mask, clean)
+
+
+def _grain(patch: Floats, xi: Floats, eta: Floats, frame: EyeFrame, lids: LidCurves) -> Floats:
+    """The fine texture of the skin below the eye, mirrored up over it, without its outliers."""
+    detail = patch - blur(patch, 0.010 * frame.scale_px)
+    axis = np.interp(xi, XI, lids.lower) + 0.016
+    mirrored = np.where(eta < axis, 2 * axis - eta, eta)
+    mirrored = np.where(mirrored - axis > 0.055, 2 * (axis + 0.055) - mirrored, mirrored)
+    points = frame.to_pixels(xi, mirrored)
+    origin = frame.to_pixels(xi, eta)[0, 0]  # of the patch, px
+    grain = sample_linear(detail, points - origin)
+    limit = 2.0 * 1.4826 * float(np.median(np.abs(grain))) + 0.5
+    return limit * np.tanh(grain / limit)
+
+
+class LashLine(NamedTuple):
+    """The upper lashes of the source.
+
+    Attributes:
+        colour: (3,) 0 to 255.
+        core: (n,) opacity of the line over XI.
+        hairs: (m, n) opacity of what stands off it, 0 ... HAIR_LENGTH above.
+    """
+
+    colour: Floats
+    core: Floats
+    hairs: Floats
+
+
+HAIR_LENGTH = 0.040
+HAIR_ROWS = 28
+
+
+def lash_line(patch: Floats, clean: Floats, frame: EyeFrame, lids: LidCurves, origin: Floats) -> LashLine:
+    """Measures the source's upper lash line: colour, strength along the lid, hairs.
+
+    Args:
+        patch: (h, w, 3); clean: (h, w, 3) the skin without lashes; origin: (2,) px of the patch's corner.
+    """
+    def at(image: Floats, rows: Floats) -> Floats:
+        points = frame.to_pixels(np.broadcast_to(XI, rows.shape), rows)
+        return sample_linear(image, points - origin)
+
+    taper = corner_taper(frame, XI, 0.16, 0.05)
+    line = lids.edge + np.linspace(0.15, 0.9, 6)[:, None] * lids.thickness
+    colours, skin = at(patch, line), at(clean, line)
+    luma, skin_luma = colours @ LUMA, skin @ LUMA
+    middle = np.abs(XI) < 0.42
+    flat = colours[:, middle].reshape(-1, 3)
+    order = np.argsort(flat @ LUMA)
+    colour = flat[order[: max(len(order) // 8, 1)]].mean(0)
+    skin_level = float(np.median(skin_luma[:, middle]))
+    # A closed eye always shows a line: never lighter than half the skin.
+    level = float(colour @ LUMA)
+    if level > 0.55 * skin_level:
+        colour = colour * (0.55 * skin_level / max(level, 1.0))
+        level = 0.55 * skin_level
+    span = np.maximum(skin_luma - level, 8.0)
+    opacity = np.clip((skin_luma - luma) / span, 0.0, 1.0)
+    core = blur_rows(np.maximum(opacity.max(0), 0.55), 5.0) * taper
+
+    rows = lids.edge - np.linspace(0.0, HAIR_LENGTH, HAIR_ROWS)[:, None]
+    span = np.maximum(at(clean, rows) @ LUMA - level, 12.0)
+    hairs = np.clip((at(clean, rows) @ LUMA - at(patch, rows) @ LUMA) / span - 0.06, 0.0, 1.0)
+    fade = 1.0 - smoothstep(0.45, 1.0, np.linspace(0.0, 1.0, HAIR_ROWS))
+    wide = corner_taper(frame, XI, 0.10, 0.14)
+    return LashLine(colour, core, hairs * fade[:, None] * wide)

@@ -1,0 +1,286 @@
+"""Eyes: blinks, lids and gaze, drawn over the warped picture.
+
+Nothing of the source's open eye is stretched over a lid. Once per portrait an eye is taken apart into closed-lid skin,
+lash line, eye white, iris and highlight; per frame they are put together between two moving curves.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto import ops
+from ditto.motion import LOWER_LID
+from ditto.ops.eyes import BALL, CHANNELS, GLINT, IRIS, IRIS_ALPHA, KEEP, LID_MASK, SCLERA, SKIN, EyeView
+from ditto.rendering.eyelids import (
+    HAIR_LENGTH,
+    LUMA,
+    UPPER_SHARE,
+    XI,
+    XI_LIMIT,
+    EyeFrame,
+    LidCurves,
+    blur,
+    corner_taper,
+    eye_frame,
+    fill_smooth,
+    fit_lids,
+    lash_line,
+    lid_skin,
+    move_lids,
+)
+from ditto.rendering.geometry import EYES, EyeIds, Geometry, Pose, smoothstep
+
+__all__ = ["EyeLayers", "draw_eyes", "move_lids", "prepare_eyes"]
+
+Floats = npt.NDArray[np.float64]
+
+GAZE_LIMIT = (0.30, 0.16)  # of an eye width, along x and y
+_MARGIN_UP, _MARGIN_DOWN = 0.085, 0.080  # fu of skin around the eye that may change
+_LOWER_RANGE = (-0.35, 0.25)
+
+
+class EyeLayer(NamedTuple):
+    """One eye taken apart. See `ditto.ops.eyes.draw_eye` for texture and strip."""
+
+    eye: EyeIds
+    frame: EyeFrame
+    lids: LidCurves
+    texture: npt.NDArray[np.float32]  # (h, w, 16)
+    strip: npt.NDArray[np.float32]  # (m, n)
+    origin: Floats  # (2,) px of the texture's corner in the crop
+    core: Floats  # (n,) opacity of the lash line
+    lash: tuple[float, float, float]
+    anchors: npt.NDArray[np.int64]  # landmarks that carry the eye from frame to source
+    anchor_weights: Floats
+    has_iris: float  # 0 for a stone eye: it does not look around
+
+
+class EyeLayers(NamedTuple):
+    """Both eyes of a portrait, right and left."""
+
+    right: EyeLayer
+    left: EyeLayer
+
+
+def prepare_eyes(crop: npt.NDArray[np.uint8], geometry: Geometry) -> EyeLayers:
+    """Takes both eyes of a source crop apart.
+
+    Args:
+        crop: (S, S, 3) RGB.
+
+    Raises:
+        ValueError: if the crop is not (S, S, 3) uint8 with S = geometry.size.
+    """
+    if crop.shape != (geometry.size, geometry.size, 3) or crop.dtype != np.uint8:
+        raise ValueError(
+            f"prepare_eyes takes a ({geometry.size}, {geometry.size}, 3) uint8 crop, got {crop.shape} {crop.dtype}"
+        )
+    image = crop.astype(np.float64)
+    right, left = (_prepare_eye(image, geometry, eye) for eye in EYES)
+    return EyeLayers(right, left)
+
+
+def _prepare_eye(image: Floats, geometry: Geometry, eye: EyeIds) -> EyeLayer:
+    frame = eye_frame(geometry, eye)
+    lids = fit_lids(image @ LUMA, geometry, eye, frame)
+    size = geometry.size
+    rim = frame.to_pixels(
+        np.concatenate([XI, XI]),
+        np.concatenate([lids.edge - _MARGIN_UP - 0.02, lids.lower + _MARGIN_DOWN + 0.02]),
+    )
+    x0, y0 = np.clip(np.floor(rim.min(0)).astype(int), 0, size - 9)
+    x1, y1 = np.clip(np.ceil(rim.max(0)).astype(int) + 1, [x0 + 8, y0 + 8], size)
+    patch = image[y0:y1, x0:x1]
+    origin = np.array([x0, y0], np.float64)
+    yy, xx = np.mgrid[y0:y1, x0:x1].astype(np.float64)
+    xi, eta = np.moveaxis(frame.to_eye(np.stack([xx, yy], -1)), -1, 0)
+
+    skin = lid_skin(patch, xi, eta, frame, lids)
+    lashes = lash_line(patch, skin.clean, frame, lids, origin)
+    texture = np.zeros((*patch.shape[:2], CHANNELS), np.float32)
+    texture[..., SKIN : SKIN + 3] = np.clip(skin.skin, 0, 255)
+    texture[..., LID_MASK] = skin.mask
+    has_iris = _eyeball(texture, patch, xi, eta, geometry, eye, frame, lids, origin)
+    up = eta - np.interp(xi, XI, lids.edge)
+    down = eta - np.interp(xi, XI, lids.lower)
+    sides = smoothstep(0.0, 0.10, 0.78 - np.abs(xi))
+    texture[..., KEEP] = smoothstep(-_MARGIN_UP, -0.055, up) * smoothstep(_MARGIN_DOWN, 0.050, down) * sides
+
+    anchors = np.array(eye.upper + eye.lower[1:-1] + eye.upper_ring + eye.lower_ring)
+    weights = np.array([1.0] * 16 + [0.5] * 16)
+    colour = (float(lashes.colour[0]), float(lashes.colour[1]), float(lashes.colour[2]))
+    return EyeLayer(
+        eye, frame, lids, texture, lashes.hairs.astype(np.float32), origin, lashes.core, colour, anchors, weights, has_iris
+    )
+
+
+def _eyeball(
+    texture: npt.NDArray[np.float32],
+    patch: Floats,
+    xi: Floats,
+    eta: Floats,
+    geometry: Geometry,
+    eye: EyeIds,
+    frame: EyeFrame,
+    lids: LidCurves,
+    origin: Floats,
+) -> float:
+    """Writes eye white, iris, highlight and the whole eyeball into `texture`; says whether there is an iris, 0 to 1."""
+    px = 1.0 / frame.scale_px
+    upper, lower = np.interp(xi, XI, lids.upper), np.interp(xi, XI, lids.lower)
+    opening = smoothstep(0.2 * px, 1.6 * px, eta - upper) * smoothstep(0.2 * px, 1.6 * px, lower - eta)
+    opening = opening * corner_taper(frame, xi, 0.04, -0.02)
+    centre = geometry.landmarks[eye.iris, :2] - origin
+    rim = geometry.landmarks[eye.iris + 1 : eye.iris + 5, :2] - origin
+    radius = max(float(np.hypot(*(rim - centre).T).mean()), 2.0)
+    h, w = xi.shape
+    yy, xx = np.mgrid[0:h, 0:w]
+    rr = np.hypot(xx - centre[0], yy - centre[1])
+
+    white = opening * smoothstep(1.08 * radius, 1.20 * radius, rr)
+    if white.sum() < 6.0:
+        white = opening * smoothstep(0.6 * radius, 1.2 * radius, rr) + 1e-3 * opening
+    if white.sum() < 0.5:
+        white = np.exp(-((rr / radius) ** 2))
+    sclera = fill_smooth(patch, white)
+
+    # Iris: rings of the visible part, the hidden part by rings and up-down mirror.
+    seen = opening * (rr < 1.02 * radius)
+    rings = np.arange(0.0, radius * 1.15 + 2.0)
+    profile = np.zeros((len(rings), 3))
+    have = np.zeros(len(rings), bool)
+    for i, ring in enumerate(rings):
+        near = (np.abs(rr - ring) < 1.0) & (opening > 0.7)
+        if near.sum() > 2:
+            profile[i], have[i] = np.median(patch[near], 0), True
+    if have.any():
+        for k in range(3):
+            profile[:, k] = np.interp(rings, rings[have], profile[have, k])
+    else:
+        profile[:] = sclera[int(np.clip(centre[1], 0, h - 1)), int(np.clip(centre[0], 0, w - 1))]
+    radial = np.stack([np.interp(rr, rings, profile[:, k]) for k in range(3)], -1)
+    flip = np.clip(np.round(2 * centre[1] - yy).astype(int), 0, h - 1)
+    mirror, mirror_seen = patch[flip, xx], (seen[flip, xx] * (rr < radius))[..., None]
+    hidden = radial + 0.5 * mirror_seen * (mirror - radial)
+    iris = hidden + (patch - hidden) * (opening * (rr < 1.25 * radius))[..., None]
+
+    # Highlights on the cornea stay behind when the eye turns.
+    luma, level = iris @ LUMA, radial @ LUMA
+    thr = max(0.25 * float((sclera @ LUMA)[opening > 0.5].mean()) if (opening > 0.5).any() else 30.0, 18.0)
+    spot = smoothstep(0.8 * thr, 1.6 * thr, luma - level) * (rr < 0.80 * radius)
+    spot = np.clip(blur(spot, 0.7) * 1.4, 0.0, 1.0)
+    dull = iris + (np.minimum(iris, radial + 0.2 * thr) - iris) * spot[..., None]
+    glint = np.clip((iris - dull) @ LUMA, 0.0, 255.0)
+
+    inner, outer = opening * (rr < 0.7 * radius), opening * (rr > 1.15 * radius)
+    has_iris = 0.0
+    if inner.sum() > 1.0 and outer.sum() > 1.0:
+        dark, light = (float((patch @ LUMA * part).sum() / part.sum()) for part in (inner, outer))
+        has_iris = float(smoothstep(0.06, 0.18, (light - dark) / max(light, 20.0)))
+    alpha = smoothstep(1.06 * radius, 0.90 * radius, rr)
+    whole = sclera + (iris - sclera) * alpha[..., None]
+    whole = whole + (patch - whole) * opening[..., None]
+    texture[..., BALL : BALL + 3] = whole
+    texture[..., SCLERA : SCLERA + 3] = sclera
+    texture[..., IRIS : IRIS + 3] = dull
+    texture[..., IRIS_ALPHA] = alpha
+    texture[..., GLINT] = glint * alpha
+    return has_iris
+
+
+def draw_eyes(image: npt.NDArray[np.uint8], layers: EyeLayers, geometry: Geometry, pose: Pose) -> None:
+    """Draws both eyes into a warped frame, in place; without lid or eye motion nothing is touched.
+
+    Args:
+        image: (S, S, 3) RGB.
+    """
+    for index, layer in enumerate(layers):
+        view, curves = eye_view(layer, geometry, pose, float(pose.closure[index]))
+        if view is not None:
+            ops.draw_eye(image, layer.texture, curves, layer.strip, view)
+
+
+def eye_view(
+    layer: EyeLayer, geometry: Geometry, pose: Pose, closure: float
+) -> tuple[EyeView | None, npt.NDArray[np.float32]]:
+    """Where the lids, the iris and the patch of one eye are in a frame; None when the eye is at rest."""
+    frame, lids = layer.frame, layer.lids
+    width = frame.width_px / frame.scale_px
+    limit = np.array(GAZE_LIMIT) * width
+    turn = np.clip(pose.delta[layer.eye.iris_keypoint, :2], -limit, limit) * layer.has_iris
+    gaze = geometry.scale_px * (turn @ geometry.rotation[:2, :2])
+
+    gap = lids.lower - lids.upper
+    height = float(gap.max())
+    drop = float(np.clip(pose.delta[LOWER_LID, 1] / max(height, 1e-3), *_LOWER_RANGE)) * height
+    profile = np.clip(gap / max(height, 1e-3), 0.0, 1.0)
+    b = closure
+    line = lids.upper + gap * (UPPER_SHARE * b if b > 0 else b) + drop * profile
+    lower = lids.lower - (1.0 - UPPER_SHARE) * max(b, 0.0) * gap + drop * profile
+    line = np.minimum(line, lower)
+    moved_px = max(abs(b) * height * pose.scale_px, abs(drop) * pose.scale_px, float(np.hypot(*gaze)))
+    gain = float(smoothstep(0.0, 0.8, moved_px))
+    curves = np.stack(
+        [
+            line,
+            lower,
+            lids.edge,
+            np.maximum(lids.upper - line, 0.0) - np.maximum(drop, 0.0) * profile,
+            lids.lower - lower,
+            layer.core,
+            lids.upper,
+            lids.inside,
+        ],
+        -1,
+    ).astype(np.float32)
+    if gain <= 0.0:
+        return None, curves
+
+    # Frame px -> source px, quadratic, from the landmarks around the eye.
+    target = pose.vertices[layer.anchors, :2]
+    source = geometry.landmarks[layer.anchors, :2]
+    centre = target.mean(0)
+    reach = 0.15 * pose.scale_px
+    p = (target - centre) / reach
+    basis = np.stack([np.ones(len(p)), p[:, 0], p[:, 1], p[:, 0] ** 2, p[:, 0] * p[:, 1], p[:, 1] ** 2], -1)
+    w = np.sqrt(layer.anchor_weights)[:, None]
+    fit = np.linalg.lstsq(basis * w, (source - layer.origin) * w, rcond=None)[0].T  # (2, 6)
+    to_eye = frame.matrix.copy()
+    to_eye[:, 2] += to_eye[:, :2] @ layer.origin
+    jacobian = to_eye[:, :2] @ fit[:, 1:3] / reach  # frame px -> xi, eta at the centre
+    down = np.linalg.inv(jacobian)[:, 1]
+    margin = 0.075 * pose.scale_px
+    low, high = target.min(0) - margin, target.max(0) + margin
+    size_y, size_x = geometry.size, geometry.size
+    box = (
+        max(int(np.floor(low[0])), 0),
+        max(int(np.floor(low[1])), 0),
+        min(int(np.ceil(high[0])) + 1, size_x),
+        min(int(np.ceil(high[1])) + 1, size_y),
+    )
+    view = EyeView(
+        box=box,
+        to_source=fit,
+        centre=(float(centre[0]), float(centre[1])),
+        reach=reach,
+        to_eye=to_eye,
+        down=(float(down[0]), float(down[1])),
+        xi_limit=XI_LIMIT,
+        sharpness=float(np.hypot(*down)),
+        gain=gain,
+        lid=float(smoothstep(0.0, 0.12, b)),
+        shut=float(smoothstep(0.40, 0.95, b)),
+        turn=float(smoothstep(0.30, 0.90, b)),
+        gaze=(float(gaze[0]), float(gaze[1])),
+        layered=float(smoothstep(0.0, 1.5, np.hypot(*gaze))),
+        lash=layer.lash,
+        thickness=lids.thickness,
+        hair=HAIR_LENGTH,
+        shadow=0.35,
+        reach_up=0.045,
+        reach_down=0.045,
+    )
+    return view, curves
