@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -52,7 +52,8 @@ def _read(mesh: Any, image: Image) -> Floats | None:
     found = mesh.process(np.ascontiguousarray(image)).multi_face_landmarks
     if not found:
         return None
-    return np.array([(p.x * width, p.y * height, p.z * width) for p in found[0].landmark])
+    points = np.array([(p.x * width, p.y * height, p.z * width) for p in found[0].landmark])
+    return points - [0.5, 0.5, 0.0]  # MediaPipe counts from pixel edges; here pixel centres are at whole numbers
 
 
 @cache
@@ -104,7 +105,8 @@ def tracked_clip(path: Path) -> Clip:
         with silent_stderr():
             track_file(path, kept)
     with np.load(kept) as saved:
-        return Clip(path.stem, saved["landmarks"].astype(np.float64), saved["samples"], float(saved["fps"]))
+        landmarks = saved["landmarks"].astype(np.float64) - [0.5, 0.5, 0.0]  # pixel centres at whole numbers
+        return Clip(path.stem, landmarks, saved["samples"], float(saved["fps"]))
 
 
 def grid_holdout(folder: Path) -> list[Path]:
@@ -135,3 +137,18 @@ def face_window(portrait: Portrait) -> tuple[slice, slice]:
     height, width = portrait.picture.shape[:2]
     (x0, y0), (x1, y1) = np.maximum(centre - half, 0).astype(int), (centre + half).astype(int)
     return slice(y0, min(y1, height)), slice(x0, min(x1, width))
+
+
+def frames_of(path: Path, wanted: Collection[int]) -> dict[int, Image]:
+    """Frames (H, W, 3) RGB of a clip by number, sides cut to even; reads no further than needed."""
+    import av
+
+    chosen: dict[int, Image] = {}
+    with av.open(str(path)) as container:
+        for index, frame in enumerate(container.decode(video=0)):
+            if index in wanted:
+                image = frame.to_ndarray(format="rgb24")
+                chosen[index] = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
+            if len(chosen) == len(wanted):
+                break
+    return chosen

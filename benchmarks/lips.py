@@ -156,8 +156,8 @@ def compare_grid(ours: TalkingHead, loudness: TalkingHead, portrait: Portrait, c
             onsets[name] += onsets_closed(curve, words)
         own, rms = matches["ours"][-1], matches["loudness"][-1]
         rows.append([path.stem, own.best, own.zero_lag, own.lag, matches["motion"][-1].best, rms.best, rms.lag])
-    agreements = [Agreement.of(matches[k]) for k in ("ours", "motion", "loudness", "loudness motion")]
-    return GridResult(*agreements, rows, onsets)
+    agreements = {name.replace(" ", "_"): Agreement.of(found) for name, found in matches.items()}
+    return GridResult(**agreements, rows=rows, onsets=onsets)
 
 
 class Closures(NamedTuple):

@@ -95,7 +95,7 @@ def lid_closure(portrait: Portrait, motion: Motion) -> Floats:
     """(T,) how far the upper lids come down, as a share of the portrait's own aperture; mean of both eyes."""
     lower = portrait.canonical_keypoints[LOWER_LID, 1]
     aperture = np.array([lower - portrait.canonical_keypoints[lid, 1] for lid in LID_KEYPOINTS])
-    down = np.array([drive(portrait, m).delta[list(LID_KEYPOINTS), 1] for m in motion])
+    down = np.array([drive(portrait, motion[i]).delta[list(LID_KEYPOINTS), 1] for i in range(len(motion))])
     return np.asarray((down / np.maximum(aperture, 1e-3)).mean(1))
 
 

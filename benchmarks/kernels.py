@@ -1,0 +1,137 @@
+"""Time the renderer's frames and stages, and its native kernels against their NumPy twins."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ditto.motion import Drive
+from ditto.portrait import Portrait
+
+REPEATS = 5
+TWIN_REPEATS = 2
+
+
+class Speed(NamedTuple):
+    """Frames a second of processor time on one thread, and rows (stage, p50, p95, p99) in ms over the frames."""
+
+    fps: float
+    rows: list[list[Any]]
+
+
+class Call(NamedTuple):
+    """One call of an op while a frame was rendered, its arrays copied before it ran."""
+
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+
+
+def processor_ms(work: Callable[[], Any], repeats: int) -> float:
+    """Least processor time of `repeats` runs, ms: what the work costs without the machine's other business."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        best = min(best, time.process_time() - start)
+    return 1e3 * best
+
+
+def _percentiles(name: str, values: Sequence[float]) -> list[Any]:
+    return [name, *(float(p) for p in np.percentile(values, [50, 95, 99]))]
+
+
+@contextmanager
+def watched_ops(watch: Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[None]:
+    """Every door of `ditto.ops` goes through `watch(name, door, arguments, keywords)` meanwhile."""
+    ops = importlib.import_module("ditto.ops")
+    names = [name for name in ops.__all__ if callable(getattr(ops, name))]
+    doors = {name: getattr(ops, name) for name in names}
+    places: list[tuple[Any, str, Any]] = []
+    for module in [m for key, m in list(sys.modules.items()) if key.split(".")[0] == "ditto" and m is not None]:
+        for attribute, value in list(vars(module).items()):
+            for name, door in doors.items():
+                if value is door:
+                    places.append((module, attribute, door))
+                    setattr(module, attribute, _through(watch, name, door))
+    try:
+        yield
+    finally:
+        for module, attribute, door in places:
+            setattr(module, attribute, door)
+
+
+def _through(watch: Callable[..., Any], name: str, door: Callable[..., Any]) -> Callable[..., Any]:
+    def watched(*arguments: Any, **keywords: Any) -> Any:
+        return watch(name, door, arguments, keywords)
+
+    return watched
+
+
+def time_frames(renderer: Any, portrait: Portrait, drives: Sequence[Drive]) -> Speed:
+    """Processor time of whole frames, and of every op within them; what is left is Python between the ops."""
+    appearance = renderer.prepare(portrait)
+    renderer.render(appearance, drives[0])
+    whole = [processor_ms(lambda d=drive: renderer.render(appearance, d), REPEATS) for drive in drives]  # type: ignore[misc]
+    spent: dict[str, list[float]] = {}
+
+    def watch(name: str, door: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        start = time.process_time()
+        result = door(*arguments, **keywords)
+        spent.setdefault(name, [0.0] * len(drives))[frame] += 1e3 * (time.process_time() - start)
+        return result
+
+    with watched_ops(watch):
+        for frame, drive in enumerate(drives):
+            renderer.render(appearance, drive)
+    rows = [_percentiles("whole frame", whole)]
+    rows += [_percentiles(name, values) for name, values in spent.items()]
+    rest = np.maximum(np.array(whole) - np.sum(list(spent.values()), axis=0), 0.0) if spent else np.array(whole)
+    rows.append(_percentiles("geometry and Python between", rest.tolist()))
+    return Speed(1e3 / float(np.mean(whole)), rows)
+
+
+def arrays_in(value: Any) -> list[np.ndarray[Any, Any]]:
+    """All arrays of a result, through tuples and lists."""
+    if isinstance(value, np.ndarray):
+        return [value]
+    if isinstance(value, (tuple, list)):
+        return [array for item in value for array in arrays_in(item)]
+    return []
+
+
+def compare_kernels(renderer: Any, portrait: Portrait, drive: Drive) -> list[list[Any]]:
+    """Rows (kernel, ms, twin ms, twin over kernel, largest difference of what they give) on one frame's own calls."""
+    calls: dict[str, Call] = {}
+
+    def watch(name: str, door: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        calls[name] = Call(copy.deepcopy(arguments), copy.deepcopy(keywords))
+        return door(*arguments, **keywords)
+
+    appearance = renderer.prepare(portrait)
+    with watched_ops(watch):
+        renderer.render(appearance, drive)
+    ops, twins = importlib.import_module("ditto.ops"), importlib.import_module("ditto.ops.reference")
+    rows: list[list[Any]] = []
+    for name, call in calls.items():
+        results = []
+        for place in (ops, twins):  # first that they agree, arrays written in place included
+            own = copy.deepcopy(call)
+            results.append(arrays_in([getattr(place, name)(*own.arguments, **own.keywords), *own.arguments]))
+        differences = [
+            float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0.0))
+            for a, b in zip(*results, strict=True)
+        ]
+
+        def run(place: Any, name: str = name, call: Call = call) -> Any:
+            return getattr(place, name)(*call.arguments, **call.keywords)
+
+        kernel, twin = processor_ms(lambda: run(ops), REPEATS), processor_ms(lambda: run(twins), TWIN_REPEATS)
+        rows.append([name, kernel, twin, twin / kernel, max(differences)])
+    return rows

@@ -1,0 +1,228 @@
+"""The lite renderer against real faces: self-reenactment, zero motion, speed.
+
+    python -m benchmarks.render [--clips ../shared/data/driving] [--bundle lite]
+
+A clip's first frame is registered as the portrait; pose and 21 keypoints of every later frame drive it; what is
+rendered is compared, in the crop, with what was filmed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks import measures
+from benchmarks._report import Figure, figures_table, publish, rows_table
+from benchmarks.faces import SHARED, detect, frames_of, silent_stderr, tracked_clip
+from benchmarks.kernels import compare_kernels, time_frames
+from ditto.bundle import Bundle
+from ditto.cropping import sample_crop
+from ditto.motion import Drive
+from ditto.portrait import Portrait
+from ditto.rendering.geometry import fit_head, keypoints
+from ditto.rendering.mesh import MeshRenderer
+
+Floats = npt.NDArray[np.float64]
+Image = npt.NDArray[np.uint8]
+
+START_AND_STEP = {"d12": (60, 1)}  # its first frames are no face to start from; it is also slow enough to take each one
+DEFAULT_START_AND_STEP = (0, 3)
+DETECT_EVERY = 4
+FLICKER_FRAMES = 24
+LIP_BAR, LIP_BARS = 0.010, {"d18": 0.015}
+STATIC_BELOW_DB = 25.0  # a clip that hardly moves is no test of motion
+
+
+class Driven(NamedTuple):
+    """A clip in the crop of its first frame.
+
+    Attributes:
+        portrait: of the first frame.
+        crops: (S, S, 3) of every frame used, the first included.
+        landmarks: (T, 478, 3) crop pixels.
+        drives: one per frame.
+    """
+
+    portrait: Portrait
+    crops: list[Image]
+    landmarks: Floats
+    drives: list[Drive]
+
+
+class ClipScores(NamedTuple):
+    """Means over a clip. Errors in face widths, PSNR in dB inside the face oval; `floor`: the same detector on the real
+    frames; `static`: the first frame repeated."""
+
+    errors: measures.LandmarkErrors
+    floor: measures.LandmarkErrors
+    static: measures.LandmarkErrors
+    psnr: float
+    static_psnr: float
+    sharpness: float
+    drift: float
+    flicker: float
+    real_flicker: float
+    zero_motion: int
+
+
+def drives_of(portrait: Portrait, landmarks: Floats) -> list[Drive]:
+    """Drives that move a portrait as landmarks (T, 478, 3), crop pixels, move against the first of them."""
+    half = portrait.crop.shape[0] / 2
+    scale_0, rotation_0, translation_0, canonical_0 = fit_head(landmarks[0])
+    rest = keypoints(canonical_0)
+    drives = []
+    for points in landmarks:
+        scale, rotation, translation, canonical = fit_head(points)
+        drives.append(
+            Drive(
+                portrait.scale * scale / scale_0,
+                portrait.rotation @ rotation_0.T @ rotation,
+                portrait.translation + (translation - translation_0) / half,
+                keypoints(canonical) - rest,
+            )
+        )
+    return drives
+
+
+def read_driven(path: Path, start: int, step: int, count: int) -> Driven:
+    """Frames start, start + step, ... of a clip, in the crop of the first."""
+    from ditto.tracking import register_face
+
+    clip = tracked_clip(path)
+    found = np.isfinite(clip.landmarks).all(axis=(1, 2))
+    wanted = [i for i in range(start, len(clip.landmarks), step) if found[i]][:count]
+    frames = frames_of(path, wanted)
+    with silent_stderr():
+        portrait = register_face(frames[wanted[0]], clip.landmarks[wanted[0]])
+    size = portrait.crop.shape[0]
+    into_crop = np.linalg.inv(portrait.crop_to_picture)
+    zoom = float(np.sqrt(np.linalg.det(into_crop[:2, :2])))
+    points = clip.landmarks[wanted]
+    points = np.concatenate([points[..., :2] @ into_crop[:2, :2].T + into_crop[:2, 2], points[..., 2:] * zoom], -1)
+    crops = [sample_crop(frames[i], portrait.crop_to_picture, size) for i in wanted]
+    return Driven(portrait, crops, points, drives_of(portrait, points))
+
+
+def zero_motion(renderer: Any, appearance: Any, portrait: Portrait) -> int:
+    """Largest difference, levels, between the portrait's crop and itself rendered without any motion."""
+    rest = Drive(portrait.scale, portrait.rotation, portrait.translation, np.zeros((21, 3)))
+    return measures.largest_difference(renderer.render(appearance, rest), portrait.crop)
+
+
+def mean_errors(errors: Sequence[measures.LandmarkErrors]) -> measures.LandmarkErrors:
+    return measures.LandmarkErrors(*(float(column.mean()) for column in np.array(errors).T))
+
+
+def score(renderer: Any, path: Path, count: int) -> ClipScores:
+    """Self-reenactment of one clip."""
+    start, step = START_AND_STEP.get(path.stem, DEFAULT_START_AND_STEP)
+    driven = read_driven(path, start, step, count)
+    appearance = renderer.prepare(driven.portrait)
+    size, first = driven.portrait.crop.shape[0], driven.crops[0]
+    width = fit_head(driven.landmarks[0])[0]
+    source = detect(first)
+    errors, floor, static, drift, psnr, static_psnr, sharpness = ([] for _ in range(7))
+    for i in range(1, len(driven.crops)):
+        wanted, real = driven.landmarks[i], driven.crops[i]
+        rendered = renderer.render(appearance, driven.drives[i])
+        mask = measures.oval_mask(wanted, size)
+        psnr.append(measures.psnr(rendered, real, mask))
+        static_psnr.append(measures.psnr(first, real, mask))
+        sharpness.append(measures.sharpness_ratio(rendered, real, mask))
+        if i % DETECT_EVERY:
+            continue
+        found, real_found = detect(rendered), detect(real)
+        if found is not None:
+            errors.append(measures.landmark_errors(found, wanted, width))
+        if found is not None and source is not None:
+            drift.append(measures.identity_drift(found, source))
+        if real_found is not None:
+            floor.append(measures.landmark_errors(real_found, wanted, width))
+        if source is not None:
+            static.append(measures.landmark_errors(source, wanted, width))
+    flicker, real_flicker = flickers(renderer, path, start)
+    return ClipScores(
+        mean_errors(errors),
+        mean_errors(floor),
+        mean_errors(static),
+        float(np.mean(psnr)),
+        float(np.mean(static_psnr)),
+        float(np.mean(sharpness)),
+        float(np.mean(drift)),
+        flicker,
+        real_flicker,
+        zero_motion(renderer, appearance, driven.portrait),
+    )
+
+
+def flickers(renderer: Any, path: Path, start: int) -> tuple[float, float]:
+    """Flicker of consecutive frames, rendered and real, levels."""
+    driven = read_driven(path, start, 1, FLICKER_FRAMES)
+    appearance = renderer.prepare(driven.portrait)
+    rendered = [renderer.render(appearance, d) for d in driven.drives]
+    mask = measures.oval_mask(driven.landmarks[0], driven.portrait.crop.shape[0])
+    return measures.flicker(rendered, mask), measures.flicker(driven.crops, mask)
+
+
+def clip_figures(name: str, s: ClipScores) -> list[Figure]:
+    """The bars of one clip."""
+
+    def error(words: str, field: str, bar: float) -> Figure:
+        beside = {"static": float(getattr(s.static, field)), "real": float(getattr(s.floor, field))}
+        return Figure(f"{name}: {words} error, fw", getattr(s.errors, field), high=bar, beside=beside)
+
+    least = s.static_psnr + 2.0 if s.static_psnr < STATIC_BELOW_DB else None
+    return [
+        error("lip", "lips", LIP_BARS.get(name, LIP_BAR)),
+        error("gap", "gap", 0.022),
+        error("lid", "lid", 0.010),
+        Figure(f"{name}: sharpness", s.sharpness, 0.88, 1.5),
+        Figure(f"{name}: face PSNR, dB", s.psnr, low=least, beside={"static": s.static_psnr}),
+        Figure(f"{name}: identity drift, fw", s.drift),
+        Figure(f"{name}: flicker, levels", s.flicker, beside={"real": s.real_flicker}),
+        Figure(f"{name}: zero motion, levels", float(s.zero_motion), high=1.0),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.render", description=__doc__.split("\n")[0])
+    parser.add_argument("--clips", type=Path, default=SHARED / "driving", help="folder of clips, or one clip")
+    parser.add_argument("--frames", type=int, default=48, help="frames per clip")
+    parser.add_argument("--bundle", default="lite")
+    options = parser.parse_args(arguments)
+    started = time.perf_counter()
+
+    renderer = MeshRenderer(Bundle.open(options.bundle).path)
+    paths = sorted(options.clips.glob("*.mp4")) if options.clips.is_dir() else [options.clips]
+    scores = {path.stem: score(renderer, path, options.frames) for path in paths}
+    figures = [figure for name, s in scores.items() for figure in clip_figures(name, s)]
+
+    start, step = START_AND_STEP.get(paths[0].stem, DEFAULT_START_AND_STEP)
+    driven = read_driven(paths[0], start, step, min(24, options.frames))
+    speed = time_frames(renderer, driven.portrait, driven.drives)
+    kernels = compare_kernels(renderer, driven.portrait, driven.drives[len(driven.drives) // 2])
+    figures.append(Figure("frames a second, 512 x 512, one thread", speed.fps, low=100.0))
+
+    columns = ["clip", "lips", "gap", "lid", "all", "sharp", "PSNR", "static", "drift", "flicker", "real", "zero"]
+    rows = [
+        [n, s.errors.lips, s.errors.gap, s.errors.lid, s.errors.everything, s.sharpness, s.psnr, s.static_psnr, s.drift]
+        + [s.flicker, s.real_flicker, s.zero_motion]
+        for n, s in scores.items()
+    ]
+    tables = [
+        rows_table("Self-reenactment (errors in face widths, PSNR in dB, flicker in levels)", columns, rows),
+        figures_table("Bars (static: first frame repeated; real: the detector on the real frames)", figures),
+        rows_table("Stages, ms of processor time a frame", ["stage", "p50", "p95", "p99"], speed.rows),
+        rows_table("Kernel and NumPy twin", ["kernel", "ms", "twin ms", "ratio", "largest difference"], kernels),
+    ]
+    publish("render", figures, tables, stages=speed.rows, kernels=kernels, seconds=time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()
