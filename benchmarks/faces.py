@@ -147,7 +147,7 @@ def frames_of(path: Path, wanted: Collection[int]) -> dict[int, Image]:
     with av.open(str(path)) as container:
         for index, frame in enumerate(container.decode(video=0)):
             if index in wanted:
-                image = frame.to_ndarray(format="rgb24")
+                image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
                 chosen[index] = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
             if len(chosen) == len(wanted):
                 break

@@ -80,16 +80,20 @@ def time_frames(renderer: Any, portrait: Portrait, drives: Sequence[Drive]) -> S
     renderer.render(appearance, drives[0])
     whole = [processor_ms(lambda d=drive: renderer.render(appearance, d), REPEATS) for drive in drives]  # type: ignore[misc]
     spent: dict[str, list[float]] = {}
+    current: dict[str, float] = {}
 
     def watch(name: str, door: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         start = time.process_time()
         result = door(*arguments, **keywords)
-        spent.setdefault(name, [0.0] * len(drives))[frame] += 1e3 * (time.process_time() - start)
+        current[name] = current.get(name, 0.0) + 1e3 * (time.process_time() - start)
         return result
 
     with watched_ops(watch):
-        for frame, drive in enumerate(drives):
+        for i, drive in enumerate(drives):
+            current.clear()
             renderer.render(appearance, drive)
+            for name, ms in current.items():
+                spent.setdefault(name, [0.0] * len(drives))[i] = ms
     rows = [_percentiles("whole frame", whole)]
     rows += [_percentiles(name, values) for name, values in spent.items()]
     rest = np.maximum(np.array(whole) - np.sum(list(spent.values()), axis=0), 0.0) if spent else np.array(whole)
