@@ -6,12 +6,14 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks import measures
+from benchmarks import kernels, lips, measures, sheet
 from benchmarks._report import Figure, figures_table, json_line, number
 from benchmarks.faces import grid_holdout, spread
-from ditto.motion import rotation_matrix
+from ditto.motion import Motion, rotation_matrix
 from ditto.phones import PHONE_INDEX, PHONES
-from ditto.rendering.geometry import RIGHT_EYE, TEMPLATE
+from ditto.portrait import Portrait
+from ditto.rendering.geometry import RIGHT_EYE, TEMPLATE, keypoints
+from ditto.talking_head import TalkingHead
 
 WIDTH_PX = 200.0
 
@@ -213,3 +215,106 @@ def test_the_grid_holdout_is_every_tenth_clip(tmp_path):
         (tmp_path / f"c{i:02}.mkv").touch()
     assert [p.stem for p in grid_holdout(tmp_path)] == ["c09", "c19"]
     assert [p.stem for p in spread(sorted(tmp_path.iterdir()), 3)] == ["c00", "c12", "c24"]
+
+
+def template_portrait():
+    landmarks = posed()
+    crop = np.full((512, 512, 3), 128, np.uint8)
+    return Portrait(
+        picture=crop,
+        alpha=None,
+        crop=crop,
+        crop_to_picture=np.eye(3),
+        landmarks=landmarks,
+        mask=np.ones((512, 512), np.float32),
+        canonical_keypoints=keypoints(TEMPLATE),
+        scale=WIDTH_PX / 256,
+        rotation=np.eye(3),
+        translation=np.zeros(3),
+        expression=np.zeros((21, 3)),
+        eye_open=np.full(2, 0.3, np.float32),
+        eye_ball=np.zeros(6, np.float32),
+    )
+
+
+def loudness_motion(samples):
+    """(T,) mouth gap of the loudness mouth on the streaming path."""
+    head = TalkingHead(None, lips.LoudnessEncoder(), lips.LoudnessMouth(), None)
+    frames = list(sheet.MotionOnly(head).animate(template_portrait(), samples))
+    deltas = np.stack([f.motion.expression for f in frames])
+    return deltas[:, 17, 1] - deltas[:, 14, 1]
+
+
+def test_the_loudness_mouth_follows_the_level_in_time_with_it():
+    rng = np.random.default_rng(2)
+    samples = (rng.standard_normal(3 * 16000) * 0.1).astype(np.float32)
+    samples[16000:32000] = 0.0
+    gap = loudness_motion(samples)
+    assert len(gap) == 75
+    assert gap[10:25].mean() > 0.08  # loud: nearly the widest gap
+    assert gap[30:50].max() < 0.01
+    assert gap[55:].mean() > 0.08
+    assert gap[24] > 0.05 > gap[26]  # it closes where the sound stops, not a hop later
+    quieter = loudness_motion(samples * 0.05)
+    assert np.abs(quieter[50:] - gap[50:]).mean() < 0.02  # the level of the recording does not matter
+
+
+def test_closures_count_frames_events_and_pauses():
+    curve = np.full(50, 0.1)
+    curve[:12] = 0.0  # the first pause is closed, the last open
+    curve[13:15] = 0.0  # B: frames 12-14, closed from 13 on
+    found = lips.closures([curve], [SEGMENTS])
+    assert found.bilabial_frames == pytest.approx(2 / 8)
+    assert found.bilabial_events == pytest.approx(1 / 2)
+    assert found.pauses == pytest.approx(1 / 2)
+    lost = np.where(np.arange(50) < 12, np.nan, curve)
+    assert lips.closures([lost], [SEGMENTS]).pauses == 0.0  # frames without a face do not count as closed
+
+
+def test_word_onsets_count_only_words_that_begin_closed():
+    opening = np.full(75, 0.1)
+    opening[[24, 25, 26, 70]] = 0.0
+    words = [(1.0, 1.2, "bin"), (1.4, 1.5, "red"), (2.0, 2.2, "please")]
+    assert lips.onsets_closed(opening, words) == [True, False]
+
+
+def test_moments_are_where_the_sound_is_heard_most_clearly():
+    posteriors = np.zeros((40, len(PHONES)))
+    posteriors[:, 0] = 1.0
+    posteriors[20:22, [0, PHONE_INDEX["M"]]] = (0.2, 0.8)
+    posteriors[30:32, [0, PHONE_INDEX["AA"]]] = (0.1, 0.9)
+    moments = sheet.choose(posteriors)
+    assert moments["p b m"] == 10
+    assert moments["open"] == 15
+
+
+def test_lid_closure_is_a_share_of_the_portraits_own_aperture():
+    portrait = template_portrait()
+    compact = np.zeros((3, 70), np.float32)
+    lids = compact[:, 7:].reshape(3, 21, 3)
+    lids[1, [13, 16], 1] = 0.5 * 0.074  # half the template's aperture: half shut on every face
+    lids[2, [13, 16], 1] = 0.074
+    assert sheet.lid_closure(portrait, Motion.from_compact(compact)) == pytest.approx([0.0, 0.5, 1.0], abs=0.01)
+
+
+def test_window_keeps_its_size_beyond_the_border():
+    image = np.arange(100, dtype=np.uint8).reshape(10, 10)[..., None].repeat(3, -1)
+    assert sheet.window(image, np.array([0.0, 9.0]), 8, 6).shape == (6, 8, 3)
+    assert sheet.window(image, np.array([5.0, 5.0]), 2, 2)[0, 0, 0] == 44
+
+
+def test_watched_ops_see_every_call_and_are_put_back():
+    from ditto import ops
+
+    names = list(ops.__all__)
+    doors = [getattr(ops, name) for name in names]
+    seen = []
+    with kernels.watched_ops(lambda name, door, arguments, keywords: seen.append((name, arguments))):
+        getattr(ops, names[0])(1, 2)
+    assert seen == [(names[0], (1, 2))]
+    assert [getattr(ops, name) for name in names] == doors
+
+
+def test_arrays_in_looks_through_nested_results():
+    a, b = np.zeros(1), np.ones(2)
+    assert [x.size for x in kernels.arrays_in((a, [b, None, "x"]))] == [1, 2]
