@@ -1,8 +1,33 @@
-// Run-time CPU dispatch: a function marked DITTO_MULTIVERSION is compiled for AVX-512, AVX2 and the baseline, and the
-// loader picks. Elsewhere (macOS, MSVC, other processors) there is the one plain version.
+// Run-time CPU dispatch.
+//
+// A function marked DITTO_MULTIVERSION is compiled for AVX-512, AVX2 and the baseline, and the loader picks. It needs
+// GCC and glibc (ifunc); GCC below 12 does not know the micro-architecture levels, so it gets AVX2 alone. Elsewhere
+// (Clang, musl, macOS, MSVC, other processors) there is the one plain version.
+//
+// Hand-written AVX2 (DITTO_AVX2 before the function, has_avx2() at the call) works with GCC and Clang alike; every such
+// function has a plain twin beside it.
 #pragma once
-#if defined(__x86_64__) && defined(__linux__) && (defined(__GNUC__) || defined(__clang__))
+#if defined(__linux__)
+#include <features.h>
+#endif
+
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#if __GNUC__ >= 12
 #define DITTO_MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
+#define DITTO_MULTIVERSION __attribute__((target_clones("avx2", "default")))
+#endif
+#else
 #define DITTO_MULTIVERSION
+#endif
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define DITTO_HAS_AVX2 1
+#define DITTO_AVX2 __attribute__((target("avx2,fma")))
+inline bool has_avx2() {
+    static const bool yes = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return yes;
+}
+#else
+#define DITTO_HAS_AVX2 0
 #endif

@@ -1,6 +1,8 @@
-"""Doors of the native kernels: checked arguments, one function per kernel."""
+"""Doors of the native kernels: checked arguments, one function per kernel; twins in `ditto.ops.reference`."""
 
+from ditto.ops.composite import composite
 from ditto.ops.eyes import draw_eye
 from ditto.ops.mouth import paint_mouth
+from ditto.ops.warp import warp
 
-__all__ = ["draw_eye", "paint_mouth"]
+__all__ = ["composite", "draw_eye", "paint_mouth", "warp"]

@@ -1,0 +1,67 @@
+// The warped person over the background plate. The definition is ditto/ops/reference/composite.py.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "dispatch.h"
+
+namespace py = pybind11;
+
+namespace {
+
+DITTO_MULTIVERSION
+void blend_row(uint8_t* image, const uint8_t* alpha, const uint8_t* plate, const float* gate, int width) {
+    for (int x = 0; x < width; ++x) {
+        const float share = static_cast<float>(255 - alpha[x]) * (1.0f / 255.0f) * gate[x];
+        for (int c = 0; c < 3; ++c) {
+            const float own = image[3 * x + c];
+            image[3 * x + c] = static_cast<uint8_t>(own + share * (static_cast<float>(plate[3 * x + c]) - own) + 0.5f);
+        }
+    }
+}
+
+using U8 = py::array_t<uint8_t, py::array::c_style>;
+using F32 = py::array_t<float, py::array::c_style>;
+
+// image (H, W, 3) in place, alpha (H, W), plate (H, W, 3), gate (h, w): bilinear over the image, cell centres.
+void composite(U8& image, const U8& alpha, const U8& plate, const F32& gate) {
+    const int height = static_cast<int>(image.shape(0)), width = static_cast<int>(image.shape(1));
+    const int rows = static_cast<int>(gate.shape(0)), columns = static_cast<int>(gate.shape(1));
+    uint8_t* pixels = image.mutable_data();
+    const uint8_t *opacity = alpha.data(), *behind = plate.data();
+    const float* cells = gate.data();
+    py::gil_scoped_release release;
+    std::vector<int> left(width);
+    std::vector<float> part(width), line(columns), wide(width);
+    for (int x = 0; x < width; ++x) {
+        const float u = std::min(std::max((x + 0.5f) * columns / width - 0.5f, 0.0f), static_cast<float>(columns - 1));
+        left[x] = std::max(std::min(static_cast<int>(u), columns - 2), 0);
+        part[x] = u - static_cast<float>(left[x]);
+    }
+    for (int y = 0; y < height; ++y) {
+        const float v = std::min(std::max((y + 0.5f) * rows / height - 0.5f, 0.0f), static_cast<float>(rows - 1));
+        const int top = std::max(std::min(static_cast<int>(v), rows - 2), 0);
+        const float fy = v - static_cast<float>(top);
+        const float* above = cells + static_cast<size_t>(top) * columns;
+        const float* below = rows > 1 ? above + columns : above;
+        float most = 0.0f;
+        for (int i = 0; i < columns; ++i) {
+            line[i] = above[i] + fy * (below[i] - above[i]);
+            most = std::max(most, line[i]);
+        }
+        if (most <= 0.0f) continue;
+        const int next = columns > 1 ? 1 : 0;
+        for (int x = 0; x < width; ++x) wide[x] = line[left[x]] + part[x] * (line[left[x] + next] - line[left[x]]);
+        const size_t row = static_cast<size_t>(y) * width;
+        blend_row(pixels + 3 * row, opacity + row, behind + 3 * row, wide.data(), width);
+    }
+}
+
+}  // namespace
+
+void bind_composite(py::module_& m) {
+    m.def("composite", &composite, py::arg("image"), py::arg("alpha"), py::arg("plate"), py::arg("gate"));
+}

@@ -1,0 +1,373 @@
+// Piecewise affine warp: triangles in painter's order -> backward map -> bicubic sample of an RGBA texture.
+//
+// Where the map jumps (the silhouette of the face over the hair) or shrinks the texture (a closing lid), the pixel is
+// the mean of nine samples, so edges are smooth; everywhere else it is one bicubic sample. A pixel that does not move
+// is copied exactly. The definition is ditto/ops/reference/warp.py.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "dispatch.h"
+#if DITTO_HAS_AVX2
+#include <immintrin.h>
+#endif
+
+namespace py = pybind11;
+
+namespace {
+
+constexpr float kInside = 1e-3f;   // a pixel this far (barycentric) outside a triangle still belongs to it: no cracks
+constexpr float kDegenerate = 1e-6f;
+constexpr float kJump = 2.0f;      // texture pixels per pixel above which nine samples are taken
+constexpr int kSub = 3;            // nine samples: 3 x 3
+constexpr int kSteps = 256;        // sampling positions are rounded to 1/256 pixel
+constexpr float kCubic = -0.75f;   // bicubic sharpness, as OpenCV's
+
+// An affine map from picture to texture, valid in one triangle.
+struct Affine {
+    float ux, uy, vx, vy;  // barycentric u, v per picture pixel, from corner a
+    float ax, ay;          // corner a
+    float s0, sx, sy, t0, tx, ty;  // texture position at corner a and per picture pixel
+    float xmin, xmax, ymin, ymax;
+    bool valid;
+};
+
+Affine affine_of(const int* t, const float* destination, const float* source) {
+    const float *a = destination + 2 * t[0], *b = destination + 2 * t[1], *c = destination + 2 * t[2];
+    const float *p = source + 2 * t[0], *q = source + 2 * t[1], *r = source + 2 * t[2];
+    Affine m;
+    const float det = (b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1]);
+    m.valid = std::fabs(det) >= kDegenerate;
+    if (!m.valid) return m;
+    const float inverse = 1.0f / det;
+    m.ux = (c[1] - a[1]) * inverse;
+    m.uy = -(c[0] - a[0]) * inverse;
+    m.vx = -(b[1] - a[1]) * inverse;
+    m.vy = (b[0] - a[0]) * inverse;
+    m.ax = a[0];
+    m.ay = a[1];
+    m.s0 = p[0];
+    m.t0 = p[1];
+    m.sx = (q[0] - p[0]) * m.ux + (r[0] - p[0]) * m.vx;
+    m.sy = (q[0] - p[0]) * m.uy + (r[0] - p[0]) * m.vy;
+    m.tx = (q[1] - p[1]) * m.ux + (r[1] - p[1]) * m.vx;
+    m.ty = (q[1] - p[1]) * m.uy + (r[1] - p[1]) * m.vy;
+    m.xmin = std::min(a[0], std::min(b[0], c[0]));
+    m.xmax = std::max(a[0], std::max(b[0], c[0]));
+    m.ymin = std::min(a[1], std::min(b[1], c[1]));
+    m.ymax = std::max(a[1], std::max(b[1], c[1]));
+    return m;
+}
+
+// Narrow [low, high] to where slope * x + offset >= -kInside.
+inline void narrow(float slope, float offset, float& low, float& high) {
+    if (std::fabs(slope) < 1e-12f) {
+        if (offset < -kInside) high = -1e9f;
+        return;
+    }
+    const float x = (-kInside - offset) / slope;
+    if (slope > 0)
+        low = std::max(low, x);
+    else
+        high = std::min(high, x);
+}
+
+void fill_span(float* xs, float* ys, int first, int last, float x0, float dx, float y0, float dy) {
+    for (int x = first; x <= last; ++x) {
+        xs[x] = x0 + dx * static_cast<float>(x);
+        ys[x] = y0 + dy * static_cast<float>(x);
+    }
+}
+
+DITTO_MULTIVERSION
+void raster(const std::vector<Affine>& affines, float* map_x, float* map_y, int width, int height) {
+    for (int y = 0; y < height; ++y) {
+        float *xs = map_x + static_cast<size_t>(y) * width, *ys = map_y + static_cast<size_t>(y) * width;
+        for (int x = 0; x < width; ++x) {
+            xs[x] = static_cast<float>(x);
+            ys[x] = static_cast<float>(y);
+        }
+    }
+    for (const Affine& m : affines) {
+        if (!m.valid) continue;
+        const int first = std::max(0, static_cast<int>(std::ceil(m.ymin - kInside)));
+        const int last = std::min(height - 1, static_cast<int>(std::floor(m.ymax + kInside)));
+        for (int y = first; y <= last; ++y) {
+            const float dy = static_cast<float>(y) - m.ay;
+            float low = -1e9f, high = 1e9f;
+            narrow(m.ux, m.uy * dy, low, high);
+            narrow(m.vx, m.vy * dy, low, high);
+            narrow(-m.ux - m.vx, 1.0f - (m.uy + m.vy) * dy, low, high);
+            if (!(low <= high)) continue;
+            const float left = std::max(std::ceil(low + m.ax), 0.0f);
+            const float right = std::min(std::floor(high + m.ax), static_cast<float>(width - 1));
+            if (!(left <= right)) continue;
+            const size_t row = static_cast<size_t>(y) * width;
+            fill_span(map_x + row, map_y + row, static_cast<int>(left), static_cast<int>(right),
+                      m.s0 + m.sy * dy - m.sx * m.ax, m.sx, m.t0 + m.ty * dy - m.tx * m.ax, m.tx);
+        }
+    }
+}
+
+// 1 where the map jumps between a pixel and its neighbour to the right or below; both sides of a jump are marked.
+DITTO_MULTIVERSION
+void mark_jumps(const float* map_x, const float* map_y, int width, int height, uint8_t* marks) {
+    std::memset(marks, 0, static_cast<size_t>(width) * height);
+    for (int y = 0; y < height; ++y) {
+        const float *x0 = map_x + static_cast<size_t>(y) * width, *y0 = map_y + static_cast<size_t>(y) * width;
+        uint8_t* here = marks + static_cast<size_t>(y) * width;
+        for (int x = 0; x + 1 < width; ++x) {
+            const float jump = std::max(std::fabs(x0[x + 1] - x0[x]), std::fabs(y0[x + 1] - y0[x]));
+            const uint8_t mark = jump > kJump;
+            here[x] |= mark;
+            here[x + 1] |= mark;
+        }
+        if (y + 1 == height) continue;
+        for (int x = 0; x < width; ++x) {
+            const float jump = std::max(std::fabs(x0[x + width] - x0[x]), std::fabs(y0[x + width] - y0[x]));
+            const uint8_t mark = jump > kJump;
+            here[x] |= mark;
+            here[x + width] |= mark;
+        }
+    }
+}
+
+struct CubicTable {
+    float weight[kSteps][4];
+    alignas(32) float wide[kSteps][16];    // each weight four times
+    alignas(8) int16_t pairs[kSteps][4];   // in 1/16384
+    CubicTable() {
+        for (int i = 0; i < kSteps; ++i) {
+            const double t = static_cast<double>(i) / kSteps, a = kCubic;
+            double w[4];
+            w[0] = ((a * (t + 1) - 5 * a) * (t + 1) + 8 * a) * (t + 1) - 4 * a;
+            w[1] = ((a + 2) * t - (a + 3)) * t * t + 1;
+            w[2] = ((a + 2) * (1 - t) - (a + 3)) * (1 - t) * (1 - t) + 1;
+            w[3] = 1 - w[0] - w[1] - w[2];
+            for (int k = 0; k < 4; ++k) {
+                weight[i][k] = static_cast<float>(w[k]);
+                pairs[i][k] = static_cast<int16_t>(std::lround(w[k] * 16384));
+                for (int c = 0; c < 4; ++c) wide[i][4 * k + c] = weight[i][k];
+            }
+        }
+    }
+};
+
+const CubicTable& cubic_table() {
+    static const CubicTable table;
+    return table;
+}
+
+struct Texture {
+    const uint8_t* data;  // RGBA
+    int width, height;
+};
+
+inline int clamped(int v, int high) { return v < 0 ? 0 : (v > high ? high : v); }
+
+inline int position(float v) { return static_cast<int>(std::lrintf(v * kSteps)); }
+
+// Bicubic sample at (x, y) in 1/256 pixels; the border repeats.
+inline void sample_cubic(const Texture& texture, int x, int y, uint8_t* out) {
+    const CubicTable& table = cubic_table();
+    const float *wx = table.weight[x & (kSteps - 1)], *wy = table.weight[y & (kSteps - 1)];
+    const int left = (x >> 8) - 1, top = (y >> 8) - 1;
+    float sum[4] = {0, 0, 0, 0};
+    for (int j = 0; j < 4; ++j) {
+        const uint8_t* row = texture.data + 4 * static_cast<size_t>(clamped(top + j, texture.height - 1)) * texture.width;
+        float line[4] = {0, 0, 0, 0};
+        for (int i = 0; i < 4; ++i) {
+            const uint8_t* pixel = row + 4 * static_cast<size_t>(clamped(left + i, texture.width - 1));
+            for (int c = 0; c < 4; ++c) line[c] += wx[i] * static_cast<float>(pixel[c]);
+        }
+        for (int c = 0; c < 4; ++c) sum[c] += wy[j] * line[c];
+    }
+    for (int c = 0; c < 4; ++c) out[c] = static_cast<uint8_t>(std::min(std::max(std::lrintf(sum[c]), 0L), 255L));
+}
+
+inline void add_linear(const Texture& texture, float x, float y, float* sum) {
+    x = std::min(std::max(x, 0.0f), static_cast<float>(texture.width - 1));
+    y = std::min(std::max(y, 0.0f), static_cast<float>(texture.height - 1));
+    const int left = std::min(static_cast<int>(x), texture.width - 2), top = std::min(static_cast<int>(y), texture.height - 2);
+    const float fx = x - static_cast<float>(left), fy = y - static_cast<float>(top);
+    const uint8_t* p = texture.data + 4 * (static_cast<size_t>(top) * texture.width + left);
+    const uint8_t* q = p + 4 * static_cast<size_t>(texture.width);
+    for (int c = 0; c < 4; ++c) {
+        const float above = static_cast<float>(p[c]) + fx * (static_cast<float>(p[c + 4]) - static_cast<float>(p[c]));
+        const float below = static_cast<float>(q[c]) + fx * (static_cast<float>(q[c + 4]) - static_cast<float>(q[c]));
+        sum[c] += above + fy * (below - above);
+    }
+}
+
+void sample_row_plain(const Texture& texture, const float* xs, const float* ys, int width, uint8_t* rgba) {
+    for (int i = 0; i < width; ++i) sample_cubic(texture, position(xs[i]), position(ys[i]), rgba + 4 * i);
+}
+
+#if DITTO_HAS_AVX2
+DITTO_AVX2
+void sample_row_avx2(const Texture& texture, const float* xs, const float* ys, int width, uint8_t* rgba) {
+    const CubicTable& table = cubic_table();
+    const size_t stride = 4 * static_cast<size_t>(texture.width);
+    const __m256 scale = _mm256_set1_ps(1.0f / 16384.0f);
+    alignas(32) int px[8], py[8];
+    for (int start = 0; start < width; start += 8) {
+        const int count = std::min(8, width - start);
+        for (int k = 0; k < count; ++k) {
+            px[k] = position(xs[start + k]);
+            py[k] = position(ys[start + k]);
+        }
+        for (int k = 0; k < count; ++k) {
+            const int x = px[k], y = py[k], left = (x >> 8) - 1, top = (y >> 8) - 1;
+            uint8_t* out = rgba + 4 * (start + k);
+            if (left < 0 || top < 0 || left + 3 >= texture.width || top + 3 >= texture.height) {
+                sample_cubic(texture, x, y, out);
+                continue;
+            }
+            const uint8_t* p = texture.data + top * stride + 4 * static_cast<size_t>(left);
+            if (((x | y) & (kSteps - 1)) == 0) {
+                std::memcpy(out, p + stride + 4, 4);
+                continue;
+            }
+            const auto load = [p, stride](int j) {
+                return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + static_cast<size_t>(j) * stride));
+            };
+            const __m128i r0 = load(0), r1 = load(1), r2 = load(2), r3 = load(3);
+            const int16_t* v = table.pairs[y & (kSteps - 1)];
+            int32_t upper, lower;
+            std::memcpy(&upper, v, 4);
+            std::memcpy(&lower, v + 2, 4);
+            const __m256i wu = _mm256_set1_epi32(upper), wl = _mm256_set1_epi32(lower);
+            // Down the columns: two rows at a time, four channels of two neighbouring texture pixels in each half.
+            const __m256i a = _mm256_add_epi32(
+                _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(r0, r1)), wu),
+                _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(r2, r3)), wl));
+            const __m256i b = _mm256_add_epi32(
+                _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_unpackhi_epi8(r0, r1)), wu),
+                _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_unpackhi_epi8(r2, r3)), wl));
+            const float* w = table.wide[x & (kSteps - 1)];
+            __m256 line = _mm256_mul_ps(_mm256_cvtepi32_ps(a), _mm256_load_ps(w));
+            line = _mm256_fmadd_ps(_mm256_cvtepi32_ps(b), _mm256_load_ps(w + 8), line);
+            line = _mm256_mul_ps(line, scale);
+            const __m128 sum = _mm_add_ps(_mm256_castps256_ps128(line), _mm256_extractf128_ps(line, 1));
+            const __m128i rounded = _mm_cvtps_epi32(sum);
+            const __m128i words = _mm_packs_epi32(rounded, rounded);
+            const int pixel = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
+            std::memcpy(out, &pixel, 4);
+        }
+    }
+}
+#endif
+
+void sample_row(const Texture& texture, const float* xs, const float* ys, int width, uint8_t* rgba) {
+#if DITTO_HAS_AVX2
+    if (has_avx2()) return sample_row_avx2(texture, xs, ys, width, rgba);
+#endif
+    sample_row_plain(texture, xs, ys, width, rgba);
+}
+
+DITTO_MULTIVERSION
+void split_row(const uint8_t* rgba, int width, uint8_t* rgb, uint8_t* alpha) {
+    for (int x = 0; x < width; ++x) {
+        rgb[3 * x] = rgba[4 * x];
+        rgb[3 * x + 1] = rgba[4 * x + 1];
+        rgb[3 * x + 2] = rgba[4 * x + 2];
+        alpha[x] = rgba[4 * x + 3];
+    }
+}
+
+// Nine samples for each marked pixel: the triangle on top is looked up again at every sub-position.
+void sample_marked(const Texture& texture, const std::vector<Affine>& affines, const uint8_t* marks, const float* map_x,
+                   const float* map_y, int width, int height, uint8_t* rgb, uint8_t* alpha) {
+    std::vector<int> columns, first(static_cast<size_t>(height) + 1);
+    for (int y = 0; y < height; ++y) {
+        first[y] = static_cast<int>(columns.size());
+        const uint8_t* row = marks + static_cast<size_t>(y) * width;
+        for (int x = 0; x < width; ++x)
+            if (row[x]) columns.push_back(x);
+    }
+    first[height] = static_cast<int>(columns.size());
+    if (columns.empty()) return;
+    constexpr int kSamples = kSub * kSub;
+    const float step = 1.0f / kSub;
+    std::vector<float> positions(columns.size() * kSamples * 2);
+    for (int y = 0; y < height; ++y)
+        for (int k = first[y]; k < first[y + 1]; ++k) {
+            const size_t at = static_cast<size_t>(y) * width + columns[k];
+            for (int n = 0; n < kSamples; ++n) {
+                positions[2 * (static_cast<size_t>(k) * kSamples + n)] = map_x[at];
+                positions[2 * (static_cast<size_t>(k) * kSamples + n) + 1] = map_y[at];
+            }
+        }
+    for (const Affine& m : affines) {
+        if (!m.valid) continue;
+        const int top = std::max(0, static_cast<int>(std::ceil(m.ymin - step - kInside)));
+        const int bottom = std::min(height - 1, static_cast<int>(std::floor(m.ymax + step + kInside)));
+        for (int y = top; y <= bottom; ++y)
+            for (int k = first[y]; k < first[y + 1]; ++k) {
+                const float px = static_cast<float>(columns[k]);
+                if (px < m.xmin - step - kInside || px > m.xmax + step + kInside) continue;
+                float* out = positions.data() + 2 * static_cast<size_t>(k) * kSamples;
+                for (int n = 0; n < kSamples; ++n, out += 2) {
+                    const float dx = px + step * static_cast<float>(n % kSub - 1) - m.ax;
+                    const float dy = static_cast<float>(y) + step * static_cast<float>(n / kSub - 1) - m.ay;
+                    const float u = m.ux * dx + m.uy * dy, v = m.vx * dx + m.vy * dy;
+                    if (u < -kInside || v < -kInside || u + v > 1.0f + kInside) continue;
+                    out[0] = m.s0 + m.sx * dx + m.sy * dy;
+                    out[1] = m.t0 + m.tx * dx + m.ty * dy;
+                }
+            }
+    }
+    for (int y = 0; y < height; ++y)
+        for (int k = first[y]; k < first[y + 1]; ++k) {
+            float sum[4] = {0, 0, 0, 0};
+            const float* at = positions.data() + 2 * static_cast<size_t>(k) * kSamples;
+            for (int n = 0; n < kSamples; ++n, at += 2) add_linear(texture, at[0], at[1], sum);
+            const size_t pixel = static_cast<size_t>(y) * width + columns[k];
+            for (int c = 0; c < 3; ++c) rgb[3 * pixel + c] = static_cast<uint8_t>(std::lrintf(sum[c] / kSamples));
+            alpha[pixel] = static_cast<uint8_t>(std::lrintf(sum[3] / kSamples));
+        }
+}
+
+using U8 = py::array_t<uint8_t, py::array::c_style>;
+using F32 = py::array_t<float, py::array::c_style>;
+using I32 = py::array_t<int, py::array::c_style>;
+
+// texture (H, W, 4), triangles (N, 3), destination and source (V, 2) -> colour (H, W, 3), alpha (H, W), map (2, H, W).
+py::tuple warp(const U8& texture_array, const I32& triangles, const F32& destination, const F32& source) {
+    const int height = static_cast<int>(texture_array.shape(0)), width = static_cast<int>(texture_array.shape(1));
+    const Texture texture{texture_array.data(), width, height};
+    U8 colour({height, width, 3}), alpha({height, width});
+    F32 map({2, height, width});
+    uint8_t *rgb = colour.mutable_data(), *opacity = alpha.mutable_data();
+    float *map_x = map.mutable_data(), *map_y = map_x + static_cast<size_t>(width) * height;
+    const int count = static_cast<int>(triangles.shape(0));
+    const int* ids = triangles.data();
+    const float *to = destination.data(), *from = source.data();
+    {
+        py::gil_scoped_release release;
+        std::vector<Affine> affines(count);
+        for (int i = 0; i < count; ++i) affines[i] = affine_of(ids + 3 * i, to, from);
+        raster(affines, map_x, map_y, width, height);
+        std::vector<uint8_t> marks(static_cast<size_t>(width) * height);
+        mark_jumps(map_x, map_y, width, height, marks.data());
+        std::vector<uint8_t> rgba(4 * static_cast<size_t>(width));
+        for (int y = 0; y < height; ++y) {
+            const size_t row = static_cast<size_t>(y) * width;
+            sample_row(texture, map_x + row, map_y + row, width, rgba.data());
+            split_row(rgba.data(), width, rgb + 3 * row, opacity + row);
+        }
+        sample_marked(texture, affines, marks.data(), map_x, map_y, width, height, rgb, opacity);
+    }
+    return py::make_tuple(colour, alpha, map);
+}
+
+}  // namespace
+
+void bind_warp(py::module_& m) {
+    m.def("warp", &warp, py::arg("texture"), py::arg("triangles"), py::arg("destination"), py::arg("source"));
+}

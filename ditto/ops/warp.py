@@ -1,0 +1,53 @@
+"""Piecewise affine warp."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto import _native
+
+U8 = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
+
+
+def warp(
+    texture: U8, triangles: npt.NDArray[np.int32], destination: F32, source: F32
+) -> tuple[U8, U8, F32]:
+    """A texture drawn on moved triangles: colour (H, W, 3), alpha (H, W), and where each pixel came from (2, H, W).
+
+    Later triangles cover earlier ones; what no triangle covers stays where it is. Sampling is bicubic (OpenCV's
+    kernel); where neighbouring pixels come from more than two texture pixels apart (a silhouette, a closing lid) a
+    pixel is the mean of nine samples. A pixel that does not move is copied exactly.
+
+    Args:
+        texture: (H, W, 4) RGBA, at least 2 x 2.
+        triangles: (N, 3) vertex numbers in painter's order.
+        destination, source: (V, 2) pixels (x, y): vertex in the result and in the texture.
+
+    Raises:
+        ValueError: wrong shape, a vertex number out of range, or a position that is not finite.
+        TypeError: wrong dtype.
+    """
+    for name, array, dtype in (
+        ("texture", texture, np.uint8),
+        ("triangles", triangles, np.int32),
+        ("destination", destination, np.float32),
+        ("source", source, np.float32),
+    ):
+        if array.dtype != dtype:
+            raise TypeError(f"warp takes {name} as {np.dtype(dtype)}, got {array.dtype}")
+    if texture.ndim != 3 or texture.shape[2] != 4 or min(texture.shape) < 2:
+        raise ValueError(f"warp takes a texture (H, W, 4) of at least 2 x 2, got {texture.shape}")
+    if triangles.ndim != 2 or triangles.shape[1] != 3:
+        raise ValueError(f"warp takes triangles (N, 3), got {triangles.shape}")
+    if destination.shape != source.shape or source.ndim != 2 or source.shape[1] != 2:
+        raise ValueError(f"warp takes vertices (V, 2) twice, got {destination.shape} and {source.shape}")
+    if triangles.size and not (0 <= triangles.min() and triangles.max() < len(source)):
+        raise ValueError(f"warp: triangles name vertices {triangles.min()}..{triangles.max()} of {len(source)}")
+    if not (np.isfinite(destination).all() and np.isfinite(source).all()):
+        raise ValueError("warp takes finite vertex positions, got NaN or infinity")
+    colour, alpha, origin = _native.warp(
+        *(np.ascontiguousarray(array) for array in (texture, triangles, destination, source))
+    )
+    return colour, alpha, origin

@@ -1,0 +1,131 @@
+"""Keypoint change to mesh change: clamps, learned linear basis, fold relaxation.
+
+All arrays in face units, head frame, relative to the source.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.errors import BundleError
+from ditto.motion import KEYPOINTS, LID_KEYPOINTS, LOWER_LID
+from ditto.rendering import geometry as g
+
+Floats = npt.NDArray[np.float64]
+
+BASIS_KEYPOINTS = [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 12, 13, 14, 16, 17, 18, 19, 20]  # all but the neck and the irises
+BASIS_SIZE = 3 * len(BASIS_KEYPOINTS)  # 54
+CLAMP_KNEE = 0.75  # of a component's limit: linear below, saturating above
+FOLD_AREA = 0.22  # a triangle that keeps less than this share of its signed area is folding
+FOLD_STEPS = 3
+FOLD_KEEP = 0.4  # what a folding vertex keeps of its own displacement; the rest is its neighbours' mean
+
+
+class MeshBasis(NamedTuple):
+    """What `ditto.training.mesh_basis` learns.
+
+    Attributes:
+        basis: (54, 478, 3): landmark change per keypoint change.
+        components: (54, 54) rows: principal directions of keypoint change.
+        component_limits: (54,) fu.
+        low, high: (21, 3) fu: box of each keypoint.
+    """
+
+    basis: npt.NDArray[np.float32]
+    components: Floats
+    component_limits: Floats
+    low: Floats
+    high: Floats
+
+
+def load_basis(path: Path) -> MeshBasis:
+    """Read `renderer.safetensors`.
+
+    Raises:
+        BundleError: missing, unreadable or with other arrays than `MeshBasis` has.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        arrays = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"the renderer needs {path}, which cannot be read: {error}; reinstall the bundle") from error
+    wanted = {
+        "basis": (BASIS_SIZE, g.LANDMARKS, 3),
+        "components": (BASIS_SIZE, BASIS_SIZE),
+        "component_limits": (BASIS_SIZE,),
+        "low": (KEYPOINTS, 3),
+        "high": (KEYPOINTS, 3),
+    }
+    found = {name: array.shape for name, array in arrays.items()}
+    if found != wanted:
+        raise BundleError(f"{path} should hold {wanted}, it holds {found}; make it with ditto.training.mesh_basis")
+    rest = {name: arrays[name].astype(np.float64) for name in wanted if name != "basis"}
+    return MeshBasis(arrays["basis"].astype(np.float32), **rest)
+
+
+def clamp_keypoints(learned: MeshBasis, delta: Floats) -> Floats:
+    """Keypoint change (21, 3) held to what faces do: a box per number, then a soft limit per principal component.
+
+    Small changes pass unaltered. Lids pass the components untouched: a blink is no matter of degree.
+    """
+    boxed = np.clip(delta, learned.low, learned.high)
+    c = learned.components @ boxed[BASIS_KEYPOINTS].ravel()
+    size, limit = np.abs(c), learned.component_limits
+    over = size > CLAMP_KNEE * limit
+    if not over.any():
+        return boxed
+    room = (1.0 - CLAMP_KNEE) * limit
+    soft = CLAMP_KNEE * limit + room * np.tanh((size - CLAMP_KNEE * limit) / room)
+    excess = np.where(over, (size - soft) * np.sign(c), 0.0)
+    clamped = boxed.copy()
+    clamped[BASIS_KEYPOINTS] -= (excess @ learned.components).reshape(-1, 3)
+    clamped[list(LID_KEYPOINTS)] = boxed[list(LID_KEYPOINTS)]
+    clamped[LOWER_LID, 1] = boxed[LOWER_LID, 1]
+    return clamped
+
+
+def displace(learned: MeshBasis, delta: Floats) -> Floats:
+    """Keypoint change (21, 3) -> landmark change (478, 3). The irises follow their own keypoints."""
+    k = delta[BASIS_KEYPOINTS].astype(np.float32).ravel()
+    change = (k @ learned.basis.reshape(BASIS_SIZE, -1)).reshape(g.LANDMARKS, 3).astype(np.float64)
+    for eye in g.EYES:
+        change[eye.iris : eye.iris + 5] = delta[eye.iris_keypoint]
+    return change
+
+
+_NEIGHBOURS: list[npt.NDArray[np.int64]] = [
+    np.setdiff1d(g.FACE_TRIANGLES[(g.FACE_TRIANGLES == v).any(1)], [v]) for v in range(g.LANDMARKS)
+]
+# Lids and inner lips have rules of their own; the mouth's corners may give way.
+_MAY_FOLD = np.ones(g.LANDMARKS, bool)
+_MAY_FOLD[g.UPPER_INNER_LIP[1:-1] + g.LOWER_INNER_LIP[1:-1]] = False
+_MAY_FOLD[[v for eye in g.EYES for v in eye.upper + eye.lower]] = False
+
+
+def signed_areas(points: Floats) -> Floats:
+    """(478, >=2) -> (852,) twice the signed area of the face triangles."""
+    a, b, c = (points[g.FACE_TRIANGLES[:, i], :2] for i in range(3))
+    u, v = b - a, c - a
+    return np.asarray(u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0])
+
+
+def relax_folds(canonical: Floats, displacement: Floats) -> Floats:
+    """Displacement (478, 3) with folding vertices pulled towards their neighbours."""
+    rest = signed_areas(canonical)
+    relaxed = displacement.copy()
+    for _ in range(FOLD_STEPS):
+        folding = signed_areas(canonical + relaxed) * np.sign(rest) < FOLD_AREA * np.abs(rest)
+        if not folding.any():
+            break
+        vertices = np.unique(g.FACE_TRIANGLES[folding])
+        vertices = vertices[_MAY_FOLD[vertices]]
+        means = [relaxed[_NEIGHBOURS[v]].mean(0) for v in vertices]
+        if means:
+            relaxed[vertices] = FOLD_KEEP * relaxed[vertices] + (1.0 - FOLD_KEEP) * np.stack(means)
+    return relaxed
