@@ -2,7 +2,7 @@
 
 from ditto.ops.composite import composite
 from ditto.ops.eyes import draw_eye
-from ditto.ops.mouth import paint_mouth
+from ditto.ops.mouth import paint_mouth, smooth_corner
 from ditto.ops.warp import warp
 
-__all__ = ["composite", "draw_eye", "paint_mouth", "warp"]
+__all__ = ["composite", "draw_eye", "paint_mouth", "smooth_corner", "warp"]

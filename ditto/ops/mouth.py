@@ -10,7 +10,7 @@ from ditto.ops import reference
 Array = npt.NDArray[np.float32]
 
 COLUMN_CHANNELS = 23
-SCENE_NUMBERS = 37
+SCENE_NUMBERS = 40
 
 
 def paint_mouth(
@@ -32,7 +32,7 @@ def paint_mouth(
         image: (H, W, 3) RGB, changed in place.
         box: left, top, right, bottom of the pixels to visit, inside the image.
         columns: (N, 23), N >= 2.
-        scene: (37,).
+        scene: (40,).
         upper, lower, own: (h, w, 4) premultiplied RGB (0..255) and coverage (0..1).
         grain: (g, g) levels.
 
@@ -57,3 +57,29 @@ def paint_mouth(
     if any(a.dtype != np.float32 or not a.flags.c_contiguous for a in arrays):
         raise ValueError("paint_mouth takes contiguous float32 arrays; convert with np.ascontiguousarray")
     reference.paint_mouth(image, box, columns, scene, upper, lower, own, grain)
+
+
+def smooth_corner(
+    image: npt.NDArray[np.uint8],
+    corner: npt.NDArray[np.float64],
+    direction: npt.NDArray[np.float64],
+    scale: float,
+    amount: float,
+) -> None:
+    """Lift the dark line that runs outwards from a mouth corner to the tone of the skin above and below, in place.
+
+    Args:
+        image: (H, W, 3) RGB, changed in place.
+        corner: (2,) pixels.
+        direction: (2,) unit vector from the mouth outwards.
+        scale: Pixels per face unit.
+        amount: 0 leaves the line, 1 takes most of it.
+
+    Raises:
+        ValueError: for another shape, type or memory order.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.flags.c_contiguous:
+        raise ValueError(f"smooth_corner takes a contiguous (H, W, 3) uint8 image, got {image.shape} {image.dtype}")
+    if corner.shape != (2,) or direction.shape != (2,):
+        raise ValueError(f"smooth_corner takes two points (2,), got {corner.shape} and {direction.shape}")
+    reference.smooth_corner(image, corner, direction, scale, amount)

@@ -38,6 +38,7 @@ OPEN_SOURCE = 0.018  # a portrait with a wider gap than this shows parted lips
 UPPER_EDGE = 0.0235  # edge of the upper incisors below the line where the lips meet
 LOWER_EDGE = 0.019
 COLUMNS = 128
+SEAM_PX = 1.8  # in a crop of 512
 SHADE_UPPER, SHADE_LOWER = 1.0, 0.74
 
 # Vertical chains of landmarks from the lips outwards; neighbours keep at least KEEP of their distance, or the lips fold.
@@ -198,13 +199,18 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
     if span < 0.02:
         return
     # x must rise along a lip for the columns; a strongly turned or puckered lip is straightened at its ends.
-    x_upper = np.maximum.accumulate(upper[:, 0] + 1e-5 * np.arange(11))
-    x_lower = np.maximum.accumulate(lower[:, 0] + 1e-5 * np.arange(11))
+    x_upper = np.maximum.accumulate(upper[:, 0]) + 1e-4 * np.arange(11)
+    x_lower = np.maximum.accumulate(lower[:, 0]) + 1e-4 * np.arange(11)
     x = np.linspace(upper[0, 0], upper[-1, 0], COLUMNS)
     y_upper, y_lower = _curve(x_upper, upper[:, 1], x), _curve(x_lower, lower[:, 1], x)
     crossing = np.minimum(y_lower - y_upper, 0.0)
     y_upper, y_lower = y_upper + 0.5 * crossing, y_lower - 0.5 * crossing
     gap = y_lower - y_upper
+    px_y = float(np.linalg.norm(in_plane[1]))
+    if is_open:
+        # Lips that were apart have no line between them when they meet: it is painted, and hides what is squeezed there.
+        thin = 0.5 * np.maximum(SEAM_PX * (geometry.size / 512) / px_y - gap, 0.0) * np.minimum(gap / 0.001, 1)
+        y_upper, y_lower = y_upper - thin, y_lower + thin
     pair_x = 0.5 * (x_upper + x_lower)
     widest = max(float(now[14, 1] - now[13, 1]), float(gap.max()), 0.01)
     width = float(np.linalg.norm(now[78] - now[308]))
@@ -224,14 +230,15 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
 
     columns = np.empty((COLUMNS, COLUMN_CHANNELS), np.float32)
     columns[:, 0], columns[:, 1] = y_upper, y_lower
-    px_y = float(np.linalg.norm(in_plane[1]))
     columns[:, 2] = px_y / np.hypot(1, np.gradient(y_upper, x))
     columns[:, 3] = px_y / np.hypot(1, np.gradient(y_lower, x))
     columns[:, 4] = gain * np.interp(x, pair_x, shown)
     columns[:, 5] = smoothstep(0.006, 0.032, gap)
+    rounding = float(smoothstep(0.06, 0.30, 1 - width / layers.width))  # protruding lips keep the light from the teeth
     corner = 1 - 0.62 * smoothstep(0.35, 1.0, np.abs(sideways))
     middle = 0.5 * (rest[61, 0] + rest[291, 0])
-    parallax = pose.rotation[2, :2] @ np.linalg.inv(pose.rotation[:2, :2])
+    # Depth moves the arch sideways in a turned head; past some 20 degrees the fitted depths are no longer to be trusted.
+    parallax = np.clip(pose.rotation[2, :2] @ np.linalg.inv(pose.rotation[:2, :2]), -0.4, 0.4)
     arc, arch_x, arch_z = arch_curve()
     stretch = float(np.clip(layers.width / 0.30, 0.88, 1.12))
     for sprite, at, edge, depth, narrow, shade, shift in (
@@ -242,9 +249,13 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
         seen_x = np.maximum.accumulate(arch_x * stretch * narrow + middle + shift + z * parallax[0])
         u = np.interp(x, seen_x + 1e-6 * np.arange(len(seen_x)), arc)
         dy = np.interp(u, arc, z) * parallax[1]
+        bow = np.zeros(COLUMNS)
+        if at == 6 and layers.own is not None:
+            from_anchor = np.clip(x - layers.anchor[0], -0.16, 0.16)
+            bow = layers.own.edge_slope * from_anchor + layers.own.edge_bow * from_anchor**2
         columns[:, at] = u * sprite.per_unit + 0.5 * (sprite.pixels.shape[1] - 1)
-        columns[:, at + 1] = sprite.edge_row - (edge + dy) * sprite.per_unit
-        columns[:, at + 2] = shade * corner * (1 - 0.35 * smoothstep(0.010, 0.12, np.interp(u, arc, arch_z)))
+        columns[:, at + 1] = sprite.edge_row - (edge + dy + bow) * sprite.per_unit
+        columns[:, at + 2] = shade * (1 - 0.5 * rounding) * corner * (1 - 0.35 * smoothstep(0.010, 0.12, np.interp(u, arc, arch_z)))
     along = np.linspace(-1, 1, 11)
     for at, strip in ((12, colours.seam), (15, colours.lower_rim), (18, colours.upper_rim)):
         for i in range(3):
@@ -255,22 +266,24 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
     openness = float(smoothstep(0.02, 0.12, widest))
     raised = float(smoothstep(0.010, 0.035, float(chin[1]) - 0.45 * max(widest - float(layers.own_gap[5]), 0.0)))
     tongue_tip = lower_edge + 0.010
-    tongue_top = tongue_tip - (0.052 + 0.02 * openness) - raised * max(lower_edge - layers.upper_edge, 0.0)
+    tongue_top = tongue_tip - (0.055 + 0.035 * openness) - raised * max(lower_edge - layers.upper_edge, 0.0)
     constant = -origin @ to_plane
     scene = np.zeros(SCENE_NUMBERS, np.float32)
     scene[0:3] = to_plane[0, 0], to_plane[1, 0], constant[0]
     scene[3:6] = to_plane[0, 1], to_plane[1, 1], constant[1]
     scene[6:10] = x[0], (COLUMNS - 1) / span, max(1.0, 2.2 * layers.blur_px), layers.upper.per_unit
     scene[10:13], scene[13:16] = colours.cavity, colours.tongue
-    scene[16:22] = middle, tongue_top, tongue_tip, 0.115 * stretch, 0.45 + 0.5 * openness, widest
+    scene[16:22] = middle, tongue_top, tongue_tip, 0.12 * stretch, 0.55 + 0.45 * openness, widest
     own = np.zeros((2, 2, 4), np.float32)
     if layers.own is not None:
         own = layers.own.pixels
-        scene[22:29] = 1.0, *layers.own.from_plane.ravel()
+        scene[22:29] = 1 - 0.5 * rounding, *layers.own.from_plane.ravel()
     strength = 0.45 if layers.own is not None else 1.0
     scene[29:33] = 1 - 0.34 * strength, 0.030, 1 - 0.16 * strength, 0.018
     scene[33:35] = 0.45, 0.55
     scene[35:37] = 0.8, geometry.scale_px
+    scene[37:40] = colours.saturation * np.array([0.34, -0.10, -0.15])
+    _smooth_corners(image, geometry, pose)
     outline = pose.vertices[lips][:, :2]
     margin = 2 + int(np.ceil(scene[8]))
     left, top = np.maximum(np.floor(outline.min(0)).astype(int) - margin, 0)
@@ -285,3 +298,15 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
         own,
         layers.grain,
     )
+
+
+def _smooth_corners(image: npt.NDArray[np.uint8], geometry: Geometry, pose: Pose) -> None:
+    """Lightens the shadow that a mouth corner leaves in the skin when it is drawn inwards, in place."""
+    for corner, side in ((61, -1.0), (291, 1.0)):
+        inward = side * float(geometry.canonical[corner, 0] - pose.canonical[corner, 0])
+        amount = float(smoothstep(0.008, 0.055, inward))
+        if amount <= 0:
+            continue
+        across = pose.vertices[308, :2] - pose.vertices[78, :2]
+        direction = side * across / max(float(np.linalg.norm(across)), 1e-6)
+        ops.smooth_corner(image, pose.vertices[corner, :2], direction, pose.scale_px, amount)

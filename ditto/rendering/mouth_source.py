@@ -32,7 +32,8 @@ GRAIN_SIZE = 48
 
 class Colours(NamedTuple):
     """RGB, 0..255. `seam`, `lower_rim`, `upper_rim` (11, 3) run from corner to corner: the line between the lips, and
-    the lips just beside it. `dark` and `white` are luma levels."""
+    the lips just beside it. `dark` and `white` are luma levels;
+    `saturation` is 0 on black-and-white pictures, 1 on coloured ones."""
 
     skin: Floats
     tooth: Floats
@@ -44,6 +45,7 @@ class Colours(NamedTuple):
     upper_rim: Floats
     dark: float
     white: float
+    saturation: float
 
 
 class OwnTeeth(NamedTuple):
@@ -54,12 +56,15 @@ class OwnTeeth(NamedTuple):
         from_plane: (2, 3): head-frame plane (x, y, 1) -> column, row.
         tooth: RGB of a bright tooth.
         edge: y of the incisors' edge, head frame.
+        edge_slope, edge_bow: the edge runs on to the sides as edge + edge_slope x + edge_bow x^2, x from the anchor.
     """
 
     pixels: Array
     from_plane: Floats
     tooth: Floats
     edge: float
+    edge_slope: float
+    edge_bow: float
 
 
 def polygon_cover(points: npt.ArrayLike, left: int, top: int, width: int, height: int, samples: int = 4) -> Array:
@@ -138,8 +143,8 @@ def measure_colours(crop: Image, geometry: Geometry, mask: npt.NDArray[np.float3
     level = max(float(skin @ LUMA), 8.0)
 
     upper_in, lower_in = points[UPPER_INNER_LIP], points[LOWER_INNER_LIP]
-    lower_rim = sample_points(smooth, lower_in + 0.22 * (points[LOWER_OUTER_LIP] - lower_in)).astype(np.float64)
-    upper_rim = sample_points(smooth, upper_in + 0.22 * (points[UPPER_OUTER_LIP] - upper_in)).astype(np.float64)
+    lower_rim = sample_points(smooth, lower_in + 0.12 * (points[LOWER_OUTER_LIP] - lower_in)).astype(np.float64)
+    upper_rim = sample_points(smooth, upper_in + 0.12 * (points[UPPER_OUTER_LIP] - upper_in)).astype(np.float64)
     for rim in (lower_rim, upper_rim):
         rim[[0, 10]] = rim[[1, 9]]
         rim[1:-1] = 0.25 * rim[:-2] + 0.5 * rim[1:-1] + 0.25 * rim[2:]
@@ -158,12 +163,12 @@ def measure_colours(crop: Image, geometry: Geometry, mask: npt.NDArray[np.float3
         sclera = 0.5 * skin + 0.5 * level
     sclera_level = max(float(sclera @ LUMA), 8.0)
     tooth_level = float(np.clip(0.55 * 1.14 * level + 0.45 * 1.22 * sclera_level, 50, max(0.97 * white, 50)))
-    tint = 0.25 + 0.75 * np.clip(sclera / sclera_level, 0.5, 1.4)
-    tint = tint * (1 + saturation * (np.array([1.01, 1.0, 0.945]) - 1))
+    tint = 0.1 + 0.9 * np.clip(sclera / sclera_level, 0.5, 1.4)
+    tint = tint * (1 + saturation * (np.array([1.015, 1.0, 0.935]) - 1))
     tooth = tooth_level * tint / float(tint @ LUMA)
     gum = toned(0.62 * lip + 0.38 * level * np.array([0.96, 0.60, 0.58]))
-    tongue = toned((0.55 * lip + 0.45 * skin * np.array([0.78, 0.52, 0.58])) * 0.95)
-    cavity = toned(dark * np.array([0.90, 0.55, 0.55]) + level * np.array([0.11, 0.032, 0.036]))
+    tongue = toned(0.60 * lip + 0.40 * skin * np.array([0.86, 0.56, 0.61]))
+    cavity = toned(dark * np.array([0.90, 0.55, 0.55]) + level * np.array([0.17, 0.055, 0.060]))
 
     # Darkest tone across the line between the lips.
     down = points[LOWER_OUTER_LIP] - points[UPPER_OUTER_LIP]
@@ -174,12 +179,12 @@ def measure_colours(crop: Image, geometry: Geometry, mask: npt.NDArray[np.float3
     )
     darkest = (across @ LUMA).argmin(0)
     seam = across[darkest, np.arange(11)].astype(np.float64)
-    shade = toned(0.25 * lip + 0.4 * cavity)
+    shade = toned(0.36 * lip + 0.35 * cavity)
     gap = geometry.canonical[LOWER_INNER_LIP, 1] - geometry.canonical[UPPER_INNER_LIP, 1]
     closed = smoothstep(0.016, 0.006, gap)[:, None]
     seam = closed * (0.8 * seam + 0.2 * shade) + (1 - closed) * shade
     seam[1:-1] = 0.25 * seam[:-2] + 0.5 * seam[1:-1] + 0.25 * seam[2:]
-    return Colours(skin, tooth, gum, tongue, cavity, seam, lower_rim, upper_rim, dark, white)
+    return Colours(skin, tooth, gum, tongue, cavity, seam, lower_rim, upper_rim, dark, white, saturation)
 
 
 def measure_blur(crop: Image, geometry: Geometry) -> float:
@@ -243,33 +248,52 @@ def find_own_teeth(crop: Image, geometry: Geometry, anchor: Floats, colours: Col
     alpha = np.zeros((height + extra, width), np.float32)
     colour[extra:], alpha[extra:] = pixels, teeth
     smooth = blurred(pixels, 0.8)
+    solid = teeth > 0.6
+    starts = np.where(solid.sum(0) >= 3, solid.argmax(0), height)
+    near = max(1, round(0.022 * geometry.scale_px))
+    necks = sliding_window_view(np.pad(starts, near, mode="edge"), 2 * near + 1).min(1)  # gum starts above all neighbours
     for x in range(width):
-        rows = np.flatnonzero(teeth[:, x] > 0.6)
+        rows = np.flatnonzero(solid[:, x])
         if len(rows) < 3:
             continue
         first, usable = int(rows[0]) + 1, max(2, len(rows) // 2)
         k = np.arange(1, extra + first + 1)
         mirror = k % (2 * usable)
         mirror = np.where(mirror < usable, mirror, 2 * usable - 1 - mirror)
-        fade = smoothstep(0.012, 0.03, k / geometry.scale_px)[:, None]
+        fade = smoothstep(0.012, 0.03, (k - (first - necks[x])) / geometry.scale_px)[:, None]
         rows_to = extra + first - k
         colour[rows_to, x] = smooth[np.minimum(first + mirror, height - 1), x] * (1 - fade) + colours.gum * fade
         alpha[rows_to, x] = 1.0
-    alpha = blurred(alpha[..., None], 0.9)[..., 0]
+    alpha = blurred(_eroded(alpha)[..., None], 0.8)[..., 0]
+
+    tooth = np.median(pixels[teeth > 0.7], axis=0) * 1.03 if (teeth > 0.7).sum() > 10 else colours.tooth
+    if tooth[0] / max(float(tooth @ LUMA), 1) > 1.19 * colours.tooth[0] / float(colours.tooth @ LUMA):
+        return None  # lip or tongue in bright light
 
     to_px = geometry.scale_px * geometry.rotation[:2, :2]
     origin = (anchor @ geometry.rotation)[:2] * geometry.scale_px + geometry.translation_px[:2] - anchor[:2] @ to_px
     from_plane = np.concatenate([to_px.T, (origin - [left, top - extra])[:, None]], axis=1)
-    centre, reach = width // 2, max(2, width // 6)
-    rows = np.nonzero(teeth[:, centre - reach : centre + reach] > 0.6)[0]
-    edge = float(anchor[1]) + 0.034
-    if len(rows) > 5:
-        middle = (anchor[:2] @ to_px + origin)[0]
-        edge_px = np.array([middle, np.percentile(rows, 92) + top])
-        edge = float(((edge_px - origin) @ np.linalg.inv(to_px))[1]) + 0.004
-    tooth = np.median(pixels[teeth > 0.7], axis=0) * 1.03 if (teeth > 0.7).sum() > 10 else colours.tooth
+    # The visible edge, column by column, as a shallow parabola: arches are completed along it.
+    columns = [x for x in range(width) if (teeth[:, x] > 0.6).sum() >= 3]
+    lowest = np.array([[x + left, np.flatnonzero(teeth[:, x] > 0.6)[-1] + top] for x in columns], np.float64)
+    if len(lowest) < 8:
+        return None
+    edge_x, edge_y = ((lowest - origin) @ np.linalg.inv(to_px) - anchor[:2]).T
+    keep = np.ones(len(edge_x), bool)
+    fit = np.zeros(3)
+    for _ in range(3):
+        fit = np.polynomial.polynomial.polyfit(edge_x[keep], edge_y[keep], 2)
+        off = np.abs(np.polynomial.polynomial.polyval(edge_x, fit) - edge_y)
+        keep = off <= max(2.0 * float(np.median(off)), 0.004)
     premultiplied = np.concatenate([colour * alpha[..., None], alpha[..., None]], axis=-1)
-    return OwnTeeth(np.ascontiguousarray(premultiplied, np.float32), from_plane, np.asarray(tooth, np.float64), edge)
+    return OwnTeeth(
+        np.ascontiguousarray(premultiplied, np.float32),
+        from_plane,
+        np.asarray(tooth, np.float64),
+        float(anchor[1] + fit[0]) + 0.003,
+        float(fit[1]),
+        float(np.clip(fit[2], -4.0, 0.0)),
+    )
 
 
 def _closed(mask: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -277,3 +301,8 @@ def _closed(mask: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     for reduce, fill in ((np.max, -np.inf), (np.min, np.inf)):
         mask = reduce(sliding_window_view(np.pad(mask, 1, constant_values=fill), (3, 3)), axis=(2, 3))
     return np.asarray(mask)
+
+
+def _eroded(mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Smallest value of each 3 x 3 square."""
+    return np.asarray(sliding_window_view(np.pad(mask, 1, mode="edge"), (3, 3)).min(axis=(2, 3)))

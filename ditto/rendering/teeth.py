@@ -37,10 +37,10 @@ class Arch(NamedTuple):
 UPPER = Arch(
     (8.5, 6.7, 7.7, 7.1, 6.8, 9.7),
     (10.4, 8.8, 10.0, 8.4, 7.6, 7.2),
-    (0.0, 0.75, 0.15, 0.8, 1.3, 1.7),
-    (1.35, 1.6, 1.5, 1.4, 1.2, 1.0),
-    (0.55, 0.9, 1.3, 1.2, 1.0, 0.8),
-    (0.0, 0.1, 0.9, 0.7, 0.4, 0.2),
+    (0.0, 0.55, 0.15, 0.7, 1.1, 1.4),
+    (0.75, 0.95, 1.1, 1.0, 0.9, 0.8),
+    (0.3, 0.5, 0.8, 0.8, 0.7, 0.6),
+    (0.0, 0.05, 0.55, 0.45, 0.3, 0.2),
 )
 LOWER = Arch(
     (5.4, 6.0, 6.9, 7.1, 7.2, 13.9),
@@ -132,7 +132,7 @@ def draw_arch(
     uneven = random.uniform(-0.12, 0.12, (2, len(width)))[side, index]
     edge = -(of(arch.edge) + uneven) * step
     far, near = np.clip(across, 0, 1), np.clip(-across, 0, 1)
-    edge = edge - step * (of(arch.far_corner) * far**3.2 + of(arch.near_corner) * near**4.5)
+    edge = edge - step * (of(arch.far_corner) * far**4.0 + of(arch.near_corner) * near**4.5)
     edge = edge - step * of(arch.point) * np.abs(across) ** 1.2
     neck = -(of(arch.height) - 1.3 * np.abs(across) ** 2.2) * step  # scalloped: the papilla comes down between crowns
     down = v[:, None]

@@ -13,6 +13,11 @@ def _step(low: float, high: float, x: Array) -> Array:
     return u * u * (3 - 2 * u)
 
 
+def _tinted(shade: Array, tint: Array) -> Array:
+    """(n, 3): light that came through and off lips is redder the weaker it is."""
+    return np.asarray(shade[:, None] * (1 + tint * (1 - shade)[:, None]), np.float32)
+
+
 def _sample(texture: Array, column: Array, row: Array) -> Array:
     """(n, 4) bilinear samples; transparent outside."""
     height, width = texture.shape[:2]
@@ -69,26 +74,27 @@ def paint_mouth(
     dome = tongue_top + np.float32(0.55) * (tongue_tip - tongue_top) * sideways * sideways
     height = (qy - dome) / (tongue_tip - tongue_top)
     body = _step(-0.15, 0.45, height) * _step(1.25, 0.70, np.abs(sideways))
-    light = (0.34 + 0.66 * _step(0.0, 1.1, height)) * (1 - 0.28 * sideways * sideways)
+    lit = (0.42 + 0.58 * _step(0.0, 1.1, height)) * (1 - 0.28 * sideways * sideways)
     groove = 1 - 0.10 * np.exp(-((sideways / 0.13) ** 2)) * _step(1.3, 0.3, height)
-    weight = (body * light * groove * s[20])[:, None]
+    weight = (body * lit * groove * s[20])[:, None]
     depth = (0.55 + 0.75 * np.clip((qy - y_upper) / s[21], 0, 1))[:, None]
     out = cavity * depth * (1 - weight) + tongue * weight
 
     for texture, at, shade in ((lower, 9, c[11]), (upper, 6, c[8])):
         sample = _sample(texture, c[at], qy * s[9] + c[at + 1])
-        out = out * (1 - sample[:, 3:]) + sample[:, :3] * shade[:, None]
+        out = out * (1 - sample[:, 3:]) + sample[:, :3] * _tinted(shade, s[37:40])
     if s[22] > 0:
-        sample = _sample(own, s[23] * qx + s[24] * qy + s[25], s[26] * qx + s[27] * qy + s[28]) * s[22]
-        out = out * (1 - sample[:, 3:]) + sample[:, :3]
+        sample = _sample(own, s[23] * qx + s[24] * qy + s[25], s[26] * qx + s[27] * qy + s[28])
+        out = out * (1 - sample[:, 3:]) + sample[:, :3] * _tinted(s[22:23], s[37:40])
 
     # Lips shade what lies behind them; the upper one more, light comes from above.
     from_upper, from_lower = qy - y_upper, y_lower - qy
     shadow = (s[29] + (1 - s[29]) * _step(0, 1, from_upper / s[30])) * (
         s[31] + (1 - s[31]) * _step(0, 1, from_lower / s[32])
     )
-    out = out * shadow[:, None] + cavity * (0.4 * (1 - shadow))[:, None]
-    out = c[12:15].T + (out - c[12:15].T) * c[5][:, None]
+    out = out * _tinted(shadow, s[37:40]) + cavity * (0.4 * (1 - shadow))[:, None]
+    light = c[5]
+    out = out * _tinted(light, s[37:40]) + c[12:15].T * ((1 - light) * (1 - light))[:, None]
 
     # The lips' wet inner side rolls inwards instead of ending in a cut.
     for distance, thick, colour, shade in (
@@ -112,3 +118,38 @@ def paint_mouth(
     box_pixels = image[top:bottom, left:right].reshape(-1, 3).copy()
     box_pixels[keep] = np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
     image[top:bottom, left:right] = box_pixels.reshape(bottom - top, right - left, 3)
+
+
+def smooth_corner(
+    image: npt.NDArray[np.uint8],
+    corner: npt.NDArray[np.float64],
+    direction: npt.NDArray[np.float64],
+    scale: float,
+    amount: float,
+) -> None:
+    """See `ditto.ops.smooth_corner`."""
+    reach, half = 0.13, 0.036
+    ends = corner + np.array([[a, b] for a in (-0.03, reach) for b in (-half, half)]) @ np.array(
+        [direction, [-direction[1], direction[0]]]
+    ) * scale
+    left, top = np.maximum(np.floor(ends.min(0)).astype(int) - 1, 0)
+    right, bottom = np.minimum(np.ceil(ends.max(0)).astype(int) + 2, image.shape[1::-1])
+    if right <= left or bottom <= top:
+        return
+    before = image.copy()
+    y, x = np.mgrid[top:bottom, left:right].astype(np.float32)
+    dx, dy = (x - np.float32(corner[0])) / np.float32(scale), (y - np.float32(corner[1])) / np.float32(scale)
+    ux, uy = np.float32(direction[0]), np.float32(direction[1])
+    along, across = dx * ux + dy * uy, dy * ux - dx * uy
+    weight = np.float32(amount) * _step(-0.020, 0.012, along) * _step(reach, 0.07, along) * _step(half, 0.014, np.abs(across))
+    fills = []
+    for end in (-half, half):
+        shift = (np.float32(end) - across) * np.float32(scale)
+        px = np.clip(np.floor(x - uy * shift + np.float32(0.5)), 0, image.shape[1] - 1).astype(np.int64)
+        py = np.clip(np.floor(y + ux * shift + np.float32(0.5)), 0, image.shape[0] - 1).astype(np.int64)
+        fills.append(before[py, px].astype(np.float32))
+    share = np.clip(across / np.float32(2 * half) + np.float32(0.5), 0, 1)[..., None]
+    fill = fills[0] * (1 - share) + fills[1] * share
+    now = before[top:bottom, left:right].astype(np.float32)
+    lifted = now + np.float32(0.85) * np.maximum(fill - now, 0) * weight[..., None]
+    image[top:bottom, left:right] = np.clip(lifted + np.float32(0.5), 0, 255).astype(np.uint8)
