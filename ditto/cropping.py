@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -123,6 +125,22 @@ def person_mask(crop: Bytes, probability: Mask, landmarks: Floats, face_width: f
         # The network does not see a person (some paintings, statues): head, hair and shoulders by proportion.
         refined = np.maximum(refined, _bust(landmarks, face_width, crop.shape[0]))
     return np.maximum(refined, face)
+
+
+def nearness(landmarks: Floats, others: Sequence[Floats], size: int) -> Mask:
+    """(S, S) in [0, 1]: 1 where a pixel lies nearer to this face than to any other, measured in faces."""
+    y, x = np.mgrid[:size, :size].astype(np.float64)
+
+    def distance(points: Floats) -> Floats:
+        low, high = points[:, :2].min(0), points[:, :2].max(0)
+        centre = (low + high) / 2
+        return np.asarray(np.hypot(x - centre[0], y - centre[1]) / (high - low).max())
+
+    keep = np.ones((size, size))
+    own = distance(landmarks)
+    for other in others:
+        keep = np.minimum(keep, smoothstep(-0.08, 0.08, distance(other) - own))
+    return keep.astype(np.float32)
 
 
 def _polygon(points: Floats, size: int) -> Mask:
