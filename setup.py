@@ -3,23 +3,29 @@
 import sys
 from pathlib import Path
 
-from pybind11.setup_helpers import Pybind11Extension, build_ext
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import find_packages, setup
 
 sources = sorted(str(p) for folder in ("csrc", "csrc/cpu") for p in Path(folder).glob("*.cpp"))
+headers = sorted(str(p) for p in Path("csrc").rglob("*.h"))
 if sys.platform == "win32":
     flags = ["/O2", "/openmp:experimental"]
 else:
     # Never -ffast-math: linked in, its start-up code changes denormals for the whole process.
     flags = ["-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-g0"]
 
-packages = find_packages(include=["ditto", "ditto.*"])
+# ditto/engines and ditto/controls are symlinks to the folders at the top: type checkers and a plain checkout see them,
+# and the build takes each package from its real place.
+packages = find_packages(include=["ditto", "ditto.*"], exclude=["ditto.engines*", "ditto.controls*"])
 packages += [f"ditto.{top}" for top in ("engines", "controls")]
+ParallelCompile(default=0).install()
 setup(
-    packages=sorted(set(packages)),
+    packages=sorted(packages),
     package_dir={"ditto.engines": "engines", "ditto.controls": "controls"},
     ext_modules=[
-        Pybind11Extension("ditto._native", sources, include_dirs=["csrc"], cxx_std=17, extra_compile_args=flags)
+        Pybind11Extension(
+            "ditto._native", sources, include_dirs=["csrc"], depends=headers, cxx_std=17, extra_compile_args=flags
+        )
     ],
     cmdclass={"build_ext": build_ext},
 )

@@ -1,0 +1,44 @@
+# make demo   environment, build, a talking portrait from examples/ in demo.mp4
+# make test   the tests, without torch (what needs it is skipped with one line)
+# make lint   ruff and mypy
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install -q --disable-pip-version-check -c constraints.txt
+NATIVE := setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp)
+
+.PHONY: demo test lint torch clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.ready
+	$(VENV)/bin/ditto animate examples/portrait.jpg examples/speech.flac -o demo.mp4
+
+test: $(VENV)/.test
+	$(PY) -m pytest
+
+lint: $(VENV)/.test
+	$(PY) -m ruff check .
+	$(PY) -m mypy -p ditto
+
+# The package index gives a CUDA build of gigabytes on many machines; only training and the tests against it need torch.
+torch: $(VENV)/.ready
+	$(PIP) torch==2.13.0 onnx==1.18.0
+
+$(VENV)/.packages: requirements/base.txt requirements/mediapipe.txt requirements/build.txt constraints.txt
+	@echo "1/2 installing packages into $(VENV) (a minute or two)"
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements/base.txt -r requirements/build.txt
+	$(PIP) --no-deps -r requirements/mediapipe.txt
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.packages pyproject.toml $(NATIVE)
+	@echo "2/2 building the native module"
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.ready
+	$(PIP) pytest hypothesis ruff mypy
+	@touch $@
+
+clean:
+	rm -rf build dist *.egg-info ditto/_native*.so demo.mp4

@@ -1,0 +1,248 @@
+"""Bundle: a folder of weights with `bundle.json`. Nothing in it runs: safetensors and ONNX, never pickle.
+
+`python -m ditto.bundle seal FOLDER` writes the SHA-256 of every file named there into `bundle.json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ditto.errors import BundleError
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent / "bundles"
+SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx"}
+KEYS = ("format", "name", "licence", "origin", "fps", "sample_rate", "motion_space", "parts")
+PART_KEYS = ("model", "config", "files", "sha256")
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network (or fitted table) of a bundle.
+
+    Attributes:
+        model: which class of `ditto` reads it.
+        config: its settings, as JSON; `read_config` makes the dataclass.
+        files: file kind (safetensors, onnx) -> path.
+        sha256: file kind -> hexadecimal digest.
+    """
+
+    name: str
+    model: str
+    config: Mapping[str, Any]
+    files: Mapping[str, Path]
+    sha256: Mapping[str, str]
+
+    def file(self, kind: str) -> Path:
+        """Path of one file.
+
+        Raises:
+            BundleError: the part has no file of this kind, or it is not there.
+        """
+        if kind not in self.files:
+            raise BundleError(f"part {self.name!r} has {', '.join(self.files) or 'no files'}; a {kind} file is wanted")
+        path = self.files[kind]
+        if not path.is_file():
+            raise BundleError(f"part {self.name!r} wants {path}, which is not there; get the bundle again")
+        return path
+
+    def verify(self) -> None:
+        """Compare every file with its digest.
+
+        Raises:
+            BundleError: a file is missing or not the one `bundle.json` was sealed with.
+        """
+        for kind in self.files:
+            path = self.file(kind)
+            came = digest(path)
+            if came != self.sha256[kind]:
+                raise BundleError(
+                    f"{path} should have SHA-256 {self.sha256[kind][:12]}..., it has {came[:12]}...; get the bundle "
+                    f"again, or after changing it on purpose: python -m ditto.bundle seal {path.parent}"
+                )
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder of weights, described and checked.
+
+    Attributes:
+        fps, sample_rate: frames a second, samples a second of the audio its encoder takes.
+        motion_space: what its 265 motion numbers mean ("lite": docs/motion.md).
+    """
+
+    path: Path
+    name: str
+    licence: str
+    origin: str
+    fps: int
+    sample_rate: int
+    motion_space: str
+    parts: Mapping[str, Part]
+
+    @classmethod
+    def open(cls, name_or_path: str | PathLike[str]) -> Bundle:
+        """A bundle by name ("lite") or by folder. Reads `bundle.json` alone; files are opened when a part is loaded.
+
+        Raises:
+            BundleError: there is none, its description is damaged, or it is of another format.
+        """
+        folder = find_folder(name_or_path)
+        file = folder / "bundle.json"
+        try:
+            described = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise BundleError(f"a readable bundle.json is wanted at {file}: {error}; get the bundle again") from error
+        check_keys(described, KEYS, str(file))
+        if described["format"] != FORMAT:
+            raise BundleError(
+                f"{file} has format {described['format']!r}, this version of ditto reads {FORMAT}; "
+                "upgrade the older of the two"
+            )
+        for key, kind in (("name", str), ("licence", str), ("origin", str), ("motion_space", str), ("parts", dict)):
+            check_type(described[key], kind, key, file)
+        for key in ("fps", "sample_rate"):
+            check_type(described[key], int, key, file)
+        parts = {name: read_part(name, part, folder) for name, part in described["parts"].items()}
+        fields = {key: described[key] for key in KEYS if key not in ("format", "parts")}
+        return cls(path=folder, parts=parts, **fields)
+
+    def part(self, name: str) -> Part:
+        """One part by name.
+
+        Raises:
+            BundleError: the bundle has none of this name.
+        """
+        if name not in self.parts:
+            raise BundleError(f"bundle {self.name!r} has parts {', '.join(self.parts)}; {name!r} is wanted")
+        return self.parts[name]
+
+    def verify(self) -> None:
+        """Compare every file with its SHA-256; raises BundleError at the first that differs or is missing."""
+        for part in self.parts.values():
+            part.verify()
+
+
+def shipped_bundles() -> list[str]:
+    """Names of the bundles inside the package."""
+    return sorted(p.parent.name for p in SHIPPED.glob("*/bundle.json"))
+
+
+def find_folder(name_or_path: str | PathLike[str]) -> Path:
+    path = Path(name_or_path)
+    for folder in (SHIPPED / path, path) if len(path.parts) == 1 else (path,):
+        if (folder / "bundle.json").is_file():
+            return folder
+    found = "a folder without bundle.json" if path.is_dir() else "a file" if path.exists() else "nothing of that name"
+    raise BundleError(
+        f"a bundle is wanted, {str(path)!r} is {found}; name one of {', '.join(shipped_bundles()) or '(none shipped)'} "
+        "or give the path of a folder with bundle.json"
+    )
+
+
+def read_part(name: str, described: Any, folder: Path) -> Part:
+    where = f"{folder / 'bundle.json'}, part {name!r}"
+    check_keys(described, PART_KEYS, where)
+    check_type(described["model"], str, "model", where)
+    for key in ("config", "files", "sha256"):
+        check_type(described[key], dict, key, where)
+    files = {}
+    for kind, file in described["files"].items():
+        if kind not in SUFFIXES:
+            raise BundleError(f"{where}: files are of kind {', '.join(SUFFIXES)}, got {kind!r}")
+        check_type(file, str, f"files.{kind}", where)
+        if Path(file).name != file or Path(file).suffix != SUFFIXES[kind]:
+            raise BundleError(f"{where}: a {kind} file is a plain name ending in {SUFFIXES[kind]}, got {file!r}")
+        files[kind] = folder / file
+    if described["sha256"].keys() != files.keys():
+        raise BundleError(f"{where}: every file wants its SHA-256; run: python -m ditto.bundle seal {folder}")
+    return Part(name, described["model"], described["config"], files, described["sha256"])
+
+
+def read_config(config: type[Config], values: Mapping[str, Any], where: str) -> Config:
+    """A frozen dataclass from JSON; lists become tuples. Unknown and missing keys are errors.
+
+    Raises:
+        BundleError: naming the key and the place.
+    """
+    fields = dataclasses.fields(config)  # type: ignore[arg-type]
+    known = [field.name for field in fields]
+    required = [
+        field.name
+        for field in fields
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    check_keys(values, known, where, required)
+    try:
+        return config(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{where}: {error}; get the bundle again") from error
+
+
+def check_keys(values: Any, known: tuple[str, ...] | list[str], where: str, required: list[str] | None = None) -> None:
+    if not isinstance(values, Mapping):
+        raise BundleError(f"{where}: an object with {', '.join(known)} is wanted, got {type(values).__name__}")
+    unknown = [key for key in values if key not in known]
+    missing = [key for key in (known if required is None else required) if key not in values]
+    if unknown or missing:
+        raise BundleError(
+            f"{where}: keys are {', '.join(known)}; unknown: {', '.join(map(str, unknown)) or 'none'}, "
+            f"missing: {', '.join(missing) or 'none'}"
+        )
+
+
+def check_type(value: Any, kind: type, key: str, where: str | Path) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise BundleError(f"{where}: {key} is a {kind.__name__}, got {value!r}")
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    sha256 = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            sha256.update(block)
+    return sha256.hexdigest()
+
+
+def seal(folder: Path) -> dict[str, Any]:
+    """Write the SHA-256 of every file named in `bundle.json` into it; returns what was written.
+
+    Raises:
+        BundleError: there is no readable description, or a file it names is missing.
+    """
+    file = folder / "bundle.json"
+    try:
+        described = json.loads(file.read_text(encoding="utf-8"))
+        for part in described["parts"].values():
+            part["sha256"] = {kind: digest(folder / name) for kind, name in part["files"].items()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise BundleError(f"cannot seal {file}: {type(error).__name__} {error}") from error
+    file.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    Bundle.open(folder).verify()
+    return dict(described)
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 2 or arguments[0] != "seal":
+        print("usage: python -m ditto.bundle seal FOLDER", file=sys.stderr)
+        return 2
+    sealed = seal(Path(arguments[1]))
+    for name, part in sealed["parts"].items():
+        for kind, sha256 in part["sha256"].items():
+            print(f"{name:10} {part['files'][kind]:28} {sha256}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,100 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.errors import EngineError
+
+from . import Tensor
+
+PROVIDER = "CPUExecutionProvider"
+DTYPES = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(int64)": np.dtype(np.int64),
+    "tensor(int32)": np.dtype(np.int32),
+    "tensor(uint8)": np.dtype(np.uint8),
+    "tensor(bool)": np.dtype(np.bool_),
+}
+
+
+class OnnxEngine:
+    """A network run by ONNX Runtime's CPU provider, one call at a time, deterministically.
+
+    Raises:
+        EngineError: ONNX Runtime is not installed, refuses the file, or does not run it on the CPU provider.
+    """
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise EngineError(f"ONNX Runtime is wanted for {path.name}: {error}; pip install onnxruntime") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.use_deterministic_compute = True
+        options.log_severity_level = 3
+        # Idle workers must not burn the cores the renderer needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
+        except Exception as error:  # ONNX Runtime raises a family of types that share only Exception
+            raise EngineError(
+                f"a network ONNX Runtime {onnxruntime.__version__} can load is wanted, {path} is refused: "
+                f"{first_line(error)}; `ditto bundle verify` tells whether the file is damaged"
+            ) from error
+        session.disable_fallback()
+        used = session.get_providers()
+        if used != [PROVIDER]:
+            raise EngineError(
+                f"{PROVIDER} is wanted for {path.name}, ONNX Runtime chose {', '.join(used)}; reinstall it"
+            )
+        self.path = path
+        self.inputs = tuple(describe(node) for node in session.get_inputs())
+        self.outputs = tuple(describe(node) for node in session.get_outputs())
+        self._dtypes = {tensor.name: tensor.dtype for tensor in self.inputs}
+        self._output_names = [tensor.name for tensor in self.outputs]
+        self._session = session
+
+    def __call__(self, **arrays: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        """Run the network once. Dots in names (state.keys) are passed as `**{"state.keys": ...}`.
+
+        Raises:
+            EngineError: a name is missing or unknown, a type is another one, or a shape does not fit.
+        """
+        if arrays.keys() != self._dtypes.keys():
+            missing, unknown = self._dtypes.keys() - arrays.keys(), arrays.keys() - self._dtypes.keys()
+            raise EngineError(
+                f"{self.path.name} takes {', '.join(self._dtypes)}; "
+                f"missing: {', '.join(sorted(missing)) or 'none'}, unknown: {', '.join(sorted(unknown)) or 'none'}"
+            )
+        for name, dtype in self._dtypes.items():
+            if arrays[name].dtype != dtype:
+                raise EngineError(f"{self.path.name}: {name} is {dtype}, got {arrays[name].dtype}; convert it first")
+        try:
+            results = self._session.run(self._output_names, arrays)
+        except Exception as error:  # as above
+            wanted = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in self.inputs)
+            came = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            raise EngineError(f"{self.path.name} takes {wanted}; got {came}: {first_line(error)}") from error
+        return dict(zip(self._output_names, results, strict=True))
+
+
+def describe(node: Any) -> Tensor:
+    """Name, type and shape of one of ONNX Runtime's `NodeArg`s."""
+    if node.type not in DTYPES:
+        raise EngineError(f"tensors of type {', '.join(DTYPES)} are supported, {node.name} is {node.type}")
+    shape = tuple(size if isinstance(size, int) else str(size or "?") for size in node.shape)
+    return Tensor(node.name, DTYPES[node.type], shape)
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

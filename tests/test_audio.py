@@ -1,0 +1,167 @@
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import wavfile
+
+from ditto.audio import SAMPLE_RATE, AudioReader, Resampler, read_audio
+from ditto.errors import AudioError
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "speech.flac"
+
+
+def tone(rate: int, seconds: float = 1.0, frequency: float = 440.0) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000, 96000, 192000])
+def test_any_rate_becomes_16_khz_in_time(tmp_path, rate):
+    wavfile.write(tmp_path / "tone.wav", rate, tone(rate))
+    got = read_audio(tmp_path / "tone.wav")
+    want = tone(SAMPLE_RATE)
+    assert got.dtype == np.float32
+    assert abs(got.size - want.size) <= 2
+    middle = slice(1600, 14400)  # the resampler rings at both ends of a cut tone
+    assert np.abs(got[middle] - want[middle]).max() < 2e-3  # soxr HQ
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6, 8])
+def test_channels_are_averaged(tmp_path, channels):
+    samples = np.stack([tone(16000) * (c + 1) / channels for c in range(channels)], 1)
+    wavfile.write(tmp_path / "many.wav", 16000, samples)
+    np.testing.assert_allclose(read_audio(tmp_path / "many.wav"), samples.mean(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32, np.float64])
+def test_sample_formats_share_one_scale(tmp_path, dtype):
+    want = tone(16000)
+    if dtype == np.uint8:
+        stored = np.round(want * 128 + 128).astype(np.uint8)
+    elif np.issubdtype(dtype, np.integer):
+        stored = np.round(want * -float(np.iinfo(dtype).min)).astype(dtype)
+    else:
+        stored = want.astype(dtype)
+    wavfile.write(tmp_path / "format.wav", 16000, stored)
+    np.testing.assert_allclose(read_audio(tmp_path / "format.wav"), want, atol=1 / 128)  # 8 bits: one level
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_resampling_is_the_same_for_any_chunking(rate):
+    samples = tone(rate, 0.7)
+    whole = Resampler(rate)
+    want = np.concatenate([whole.push(samples), whole.flush()])
+    cut = Resampler(rate)
+    sizes = np.random.default_rng(0).integers(1, 700, 400)
+    edges = np.minimum(np.cumsum(sizes), samples.size)
+    pieces = [cut.push(piece) for piece in np.split(samples, edges)] + [cut.flush()]
+    np.testing.assert_array_equal(np.concatenate(pieces), want)
+
+
+def test_blocks_stay_small_and_reading_twice_gives_the_same():
+    reader = AudioReader(EXAMPLE)
+    blocks = list(reader)
+    assert max(block.size for block in blocks) < 2 * SAMPLE_RATE
+    assert reader.damage is None
+    assert abs(sum(block.size for block in blocks) / SAMPLE_RATE - reader.duration_seconds) < 1e-3
+    np.testing.assert_array_equal(np.concatenate(blocks), np.concatenate(list(reader)))
+
+
+def test_memory_does_not_grow_with_the_recording(tmp_path):
+    import tracemalloc
+
+    with wave.open(str(tmp_path / "long.wav"), "wb") as stream:
+        stream.setnchannels(1)
+        stream.setsampwidth(1)
+        stream.setframerate(8000)
+        for _ in range(15):
+            stream.writeframes(b"\x80" * 8000 * 60)
+    tracemalloc.start()
+    total = sum(block.size for block in AudioReader(tmp_path / "long.wav"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert total == 15 * 60 * SAMPLE_RATE
+    assert peak < 4 << 20  # the whole would be 58 MB
+
+
+def test_silence_is_audio(tmp_path):
+    wavfile.write(tmp_path / "silence.wav", 16000, np.zeros(16000, np.int16))
+    assert not read_audio(tmp_path / "silence.wav").any()
+
+
+def test_sound_of_a_video_file(tmp_path):
+    from ditto.video import VideoWriter
+
+    with VideoWriter(tmp_path / "film.mp4", 64, 64, audio=EXAMPLE) as writer:
+        for _ in range(50):
+            writer.write(np.zeros((64, 64, 3), np.uint8))
+    got, want = read_audio(tmp_path / "film.mp4")[:32000], read_audio(EXAMPLE)[:32000]
+    assert np.corrcoef(got, want)[0, 1] > 0.98  # AAC is lossy, but in place
+
+
+@pytest.mark.parametrize("content", [b"", b"not audio at all " * 50, b"RIFF\x00\x00"])
+def test_unreadable_files_are_refused_by_name(tmp_path, content):
+    (tmp_path / "bad.wav").write_bytes(content)
+    with pytest.raises(AudioError, match=r"bad\.wav"):
+        AudioReader(tmp_path / "bad.wav")
+
+
+def test_missing_files_and_folders_are_refused(tmp_path):
+    with pytest.raises(AudioError, match="No such file"):
+        AudioReader(tmp_path / "none.wav")
+    with pytest.raises(AudioError, match="folder"):
+        AudioReader(tmp_path)
+
+
+def test_a_picture_has_no_sound_track(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (32, 32)).save(tmp_path / "picture.png")
+    with pytest.raises(AudioError, match="sound track"):
+        AudioReader(tmp_path / "picture.png")
+
+
+def test_a_file_without_samples_is_refused(tmp_path):
+    wavfile.write(tmp_path / "empty.wav", 16000, np.zeros(0, np.int16))
+    with pytest.raises(AudioError, match=r"empty\.wav"):
+        list(AudioReader(tmp_path / "empty.wav"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_infinity_are_refused_with_their_place(tmp_path, value):
+    samples = tone(16000)
+    samples[8000] = value
+    wavfile.write(tmp_path / "nan.wav", 16000, samples)
+    with pytest.raises(AudioError, match=r"0\.500 s"):
+        list(AudioReader(tmp_path / "nan.wav"))
+
+
+def test_a_truncated_file_is_read_to_its_end_and_says_so(tmp_path):
+    wavfile.write(tmp_path / "whole.wav", 16000, np.tile(tone(16000), 4))
+    data = (tmp_path / "whole.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(data[: len(data) // 4])
+    reader = AudioReader(tmp_path / "cut.wav")
+    assert abs(sum(block.size for block in reader) - 16000) < 100
+    assert "1.00 s" in (reader.damage or "")
+
+
+def test_a_truncated_flac_is_read_to_its_end_and_says_so(tmp_path):
+    data = EXAMPLE.read_bytes()
+    (tmp_path / "cut.flac").write_bytes(data[: len(data) // 2])
+    reader = AudioReader(tmp_path / "cut.flac")
+    assert sum(block.size for block in reader) > SAMPLE_RATE
+    assert reader.damage
+
+
+def test_a_damaged_middle_is_skipped_and_said(tmp_path):
+    data = bytearray(EXAMPLE.read_bytes())
+    data[80_000:90_000] = b"\xff" * 10_000
+    (tmp_path / "hole.flac").write_bytes(data)
+    reader = AudioReader(tmp_path / "hole.flac")
+    assert sum(block.size for block in reader) > 5 * SAMPLE_RATE
+    assert reader.damage
+
+
+def test_odd_rates_are_refused():
+    with pytest.raises(AudioError, match="1000"):
+        Resampler(1000)

@@ -1,0 +1,143 @@
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from ditto.bundle import SHIPPED, Bundle, read_config, seal, shipped_bundles
+from ditto.errors import BundleError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "motion.onnx").write_bytes(b"a network")
+    (tmp_path / "motion.safetensors").write_bytes(b"its weights")
+    described = {
+        "format": 1,
+        "name": "tiny",
+        "licence": "Apache-2.0",
+        "origin": "made here",
+        "fps": 25,
+        "sample_rate": 16000,
+        "motion_space": "lite",
+        "parts": {
+            "motion": {
+                "model": "motion_diffusion",
+                "config": {"width": 8, "sizes": [1, 2]},
+                "files": {"onnx": "motion.onnx", "safetensors": "motion.safetensors"},
+                "sha256": {},
+            }
+        },
+    }
+    (tmp_path / "bundle.json").write_text(json.dumps(described))
+    seal(tmp_path)
+    return tmp_path
+
+
+def change(folder, **fields):
+    file = folder / "bundle.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def test_a_sealed_bundle_opens_and_verifies(folder):
+    bundle = Bundle.open(folder)
+    assert (bundle.name, bundle.fps, bundle.sample_rate, bundle.motion_space) == ("tiny", 25, 16000, "lite")
+    assert bundle.part("motion").file("onnx") == folder / "motion.onnx"
+    bundle.verify()
+
+
+def test_every_shipped_bundle_opens_and_verifies():
+    for name in shipped_bundles():
+        bundle = Bundle.open(name)
+        assert bundle.name == name
+        assert bundle.path == SHIPPED / name
+        bundle.verify()
+        named = {path.name for part in bundle.parts.values() for path in part.files.values()}
+        weights = {path.name for path in bundle.path.iterdir() if path.suffix not in (".json", ".md")}
+        assert weights == named, "every weight file of a bundle is named and sealed in bundle.json"
+
+
+def test_a_changed_file_is_found(folder):
+    (folder / "motion.onnx").write_bytes(b"another network")
+    with pytest.raises(BundleError, match=r"motion\.onnx should have SHA-256"):
+        Bundle.open(folder).verify()
+
+
+def test_a_missing_file_is_found_when_wanted(folder):
+    (folder / "motion.onnx").unlink()
+    bundle = Bundle.open(folder)
+    with pytest.raises(BundleError, match=r"motion\.onnx, which is not there"):
+        bundle.part("motion").file("onnx")
+    with pytest.raises(BundleError, match="not there"):
+        bundle.verify()
+
+
+def test_what_is_not_a_bundle_is_refused(tmp_path):
+    with pytest.raises(BundleError, match="nothing of that name"):
+        Bundle.open("full-of-hope")
+    with pytest.raises(BundleError, match=r"without bundle\.json"):
+        Bundle.open(tmp_path)
+    (tmp_path / "bundle.json").write_text("{")
+    with pytest.raises(BundleError, match="readable"):
+        Bundle.open(tmp_path)
+    (tmp_path / "bundle.json").write_text("[]")
+    with pytest.raises(BundleError, match="an object"):
+        Bundle.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"format": 2}, "this version of ditto reads 1"),
+        ({"colour": "red"}, "unknown: colour"),
+        ({"fps": "25"}, "fps is a int"),
+        ({"fps": True}, "fps is a int"),
+        ({"parts": {"motion": {"model": "x"}}}, "missing: config, files, sha256"),
+        ({"parts": {"m": {"model": "x", "config": {}, "files": {"pickle": "m.pt"}, "sha256": {}}}}, "got 'pickle'"),
+        ({"parts": {"m": {"model": "x", "config": {}, "files": {"onnx": "../m.onnx"}, "sha256": {}}}}, "a plain name"),
+        ({"parts": {"m": {"model": "x", "config": {}, "files": {"onnx": "m.pt"}, "sha256": {}}}}, r"ending in \.onnx"),
+        ({"parts": {"m": {"model": "x", "config": {}, "files": {"onnx": "m.onnx"}, "sha256": {}}}}, "wants its SHA"),
+    ],
+)
+def test_a_damaged_description_is_refused(folder, fields, message):
+    change(folder, **fields)
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(folder)
+
+
+def test_a_missing_part_or_kind_names_what_there_is(folder):
+    bundle = Bundle.open(folder)
+    with pytest.raises(BundleError, match="has parts motion"):
+        bundle.part("encoder")
+    change(folder, parts={"motion": {"model": "x", "config": {}, "files": {}, "sha256": {}}})
+    with pytest.raises(BundleError, match="no files"):
+        Bundle.open(folder).part("motion").file("onnx")
+
+
+def test_configs_become_dataclasses_and_unknown_keys_are_errors(folder):
+    @dataclass(frozen=True)
+    class Config:
+        width: int
+        sizes: tuple[int, ...]
+        depth: int = 2
+
+    values = Bundle.open(folder).part("motion").config
+    assert read_config(Config, values, "motion") == Config(8, (1, 2))
+    with pytest.raises(BundleError, match="unknown: height"):
+        read_config(Config, {**values, "height": 1}, "motion")
+    with pytest.raises(BundleError, match="missing: sizes"):
+        read_config(Config, {"width": 8}, "motion")
+
+
+def test_the_seal_command_prints_what_it_wrote(folder):
+    (folder / "motion.onnx").write_bytes(b"trained again")
+    command = [sys.executable, "-m", "ditto.bundle", "seal", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "motion.onnx" in done.stdout
+    Bundle.open(folder).verify()
+
+
+def test_sealing_what_is_not_there_is_refused(tmp_path):
+    with pytest.raises(BundleError, match="cannot seal"):
+        seal(tmp_path)

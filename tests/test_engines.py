@@ -1,0 +1,62 @@
+import base64
+
+import numpy as np
+import pytest
+
+from ditto.engines import Engine, Tensor, open_engine
+from ditto.errors import EngineError
+
+# y = 2 x + bias, next_state.sum = state.sum + y; x (N, 3) float32. Made with onnx.helper, so that the test needs no onnx.
+NETWORK = base64.b64decode(
+    "CAgSADrmAQoQCgF4CgN0d28SAW0iA011bAoRCgFtCgRiaWFzEgF5IgNBZGQKIwoJc3RhdGUuc3VtCgF5Eg5uZXh0X3N0YXRlLnN1"
+    "bSIDQWRkEgR0aW55Kg0QAUIDdHdvSgQAAABAKhgIAxABQgRiaWFzSgwAAIA/AACAPwAAgD9aFAoBeBIPCg0IARIJCgMSAU4KAggD"
+    "WhwKCXN0YXRlLnN1bRIPCg0IARIJCgMSAU4KAggDYhQKAXkSDwoNCAESCQoDEgFOCgIIA2IhCg5uZXh0X3N0YXRlLnN1bRIPCg0I"
+    "ARIJCgMSAU4KAggDQgQKABAR"
+)
+
+
+@pytest.fixture
+def engine(tmp_path):
+    (tmp_path / "tiny.onnx").write_bytes(NETWORK)
+    return open_engine(tmp_path / "tiny.onnx")
+
+
+def test_an_engine_describes_and_runs_its_network(engine):
+    assert isinstance(engine, Engine)
+    assert engine.inputs == (
+        Tensor("x", np.dtype(np.float32), ("N", 3)),
+        Tensor("state.sum", np.dtype(np.float32), ("N", 3)),
+    )
+    assert [tensor.name for tensor in engine.outputs] == ["y", "next_state.sum"]
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    result = engine(x=x, **{"state.sum": np.ones_like(x)})
+    np.testing.assert_array_equal(result["y"], 2 * x + 1)
+    np.testing.assert_array_equal(result["next_state.sum"], 2 * x + 2)
+
+
+def test_wrong_names_types_and_shapes_are_refused(engine):
+    x = np.zeros((2, 3), np.float32)
+    with pytest.raises(EngineError, match=r"missing: state\.sum, unknown: z"):
+        engine(x=x, z=x)
+    with pytest.raises(EngineError, match="x is float32, got float64"):
+        engine(x=x.astype(np.float64), **{"state.sum": x})
+    with pytest.raises(EngineError, match=r"takes x .*got x \(2, 4\)"):
+        engine(x=np.zeros((2, 4), np.float32), **{"state.sum": x})
+
+
+def test_files_that_are_no_network_are_refused(tmp_path):
+    with pytest.raises(EngineError, match="there is none"):
+        open_engine(tmp_path / "none.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"not a network")
+    with pytest.raises(EngineError, match=r"bad\.onnx is refused"):
+        open_engine(tmp_path / "bad.onnx")
+    (tmp_path / "cut.onnx").write_bytes(NETWORK[: len(NETWORK) // 2])
+    with pytest.raises(EngineError, match=r"cut\.onnx is refused"):
+        open_engine(tmp_path / "cut.onnx")
+
+
+def test_unknown_backends_and_no_threads_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="onnxruntime"):
+        open_engine(tmp_path / "tiny.onnx", backend="abacus")
+    with pytest.raises(ValueError, match="at least 1"):
+        open_engine(tmp_path / "tiny.onnx", threads=0)
