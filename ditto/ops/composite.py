@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ditto import _native
+from ditto._native import composite as _composite
 
 
 def composite(
@@ -42,4 +42,5 @@ def composite(
         raise ValueError(f"composite takes a gate (h, w), got {gate.shape}")
     if not image.flags.c_contiguous or not image.flags.writeable:
         raise ValueError("composite changes the image in place: give a contiguous, writeable array")
-    _native.composite(image, *(np.ascontiguousarray(array) for array in (alpha, plate, gate)))
+    solid = np.ascontiguousarray
+    _composite(image, solid(alpha), solid(plate), solid(gate))

@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ditto import _native
+from ditto._native import warp as _warp
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 
 
-def warp(
-    texture: U8, triangles: npt.NDArray[np.int32], destination: F32, source: F32
-) -> tuple[U8, U8, F32]:
+def warp(texture: U8, triangles: npt.NDArray[np.int32], destination: F32, source: F32) -> tuple[U8, U8, F32]:
     """A texture drawn on moved triangles: colour (H, W, 3), alpha (H, W), and where each pixel came from (2, H, W).
 
     Later triangles cover earlier ones; what no triangle covers stays where it is. Sampling is bicubic (OpenCV's
@@ -47,7 +45,5 @@ def warp(
         raise ValueError(f"warp: triangles name vertices {triangles.min()}..{triangles.max()} of {len(source)}")
     if not (np.isfinite(destination).all() and np.isfinite(source).all()):
         raise ValueError("warp takes finite vertex positions, got NaN or infinity")
-    colour, alpha, origin = _native.warp(
-        *(np.ascontiguousarray(array) for array in (texture, triangles, destination, source))
-    )
-    return colour, alpha, origin
+    solid = np.ascontiguousarray
+    return _warp(solid(texture), solid(triangles), solid(destination), solid(source))

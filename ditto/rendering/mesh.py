@@ -1,0 +1,111 @@
+"""The lite renderer: a textured 478-landmark mesh, moved by 21 keypoints through a learned linear basis.
+
+Order of a frame: clamp -> deform -> warp -> eyes -> background -> mouth. Constants are in face units, so any crop size
+works. A portrait at rest comes out as it went in.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto import ops
+from ditto.motion import Drive
+from ditto.portrait import Portrait
+from ditto.rendering import geometry as g
+from ditto.rendering.background import Background, make_background, plate_gate
+from ditto.rendering.deform import clamp_keypoints, displace, load_basis, relax_folds
+from ditto.rendering.eyes import EyeLayers, draw_eyes, move_lids, prepare_eyes
+from ditto.rendering.geometry import Geometry, Pose
+from ditto.rendering.mouth import MouthLayers, draw_mouth, limit_lips, part_lips, prepare_mouth
+from ditto.rendering.surround import Surround, make_surround, move_surround
+
+Floats = npt.NDArray[np.float64]
+
+LIP_LIFT = 0.12  # fu: lips are drawn as if that much nearer, so that a closing lip covers what it folds over
+
+_INNER_TRIANGLES = np.concatenate([g.FACE_TRIANGLES, g.MOUTH_TRIANGLES, g.EYE_TRIANGLES])
+_LIP_LANDMARKS = [
+    *g.UPPER_INNER_LIP, *g.LOWER_INNER_LIP, *g.UPPER_OUTER_LIP, *g.LOWER_OUTER_LIP,
+    12, 38, 268, 72, 302, 11, 41, 271, 74, 304, 42, 272, 183, 407, 184, 408, 62, 292, 76, 306,
+    96, 325, 77, 307, 89, 319, 90, 320, 179, 403, 180, 404, 86, 316, 85, 315, 15, 16,
+]  # fmt: skip
+_LIFT = LIP_LIFT * np.isin(_INNER_TRIANGLES, _LIP_LANDMARKS).all(1)
+
+
+class Appearance(NamedTuple):
+    """One portrait, ready to be drawn.
+
+    Attributes:
+        geometry: of the source.
+        texture: (S, S, 4) RGBA: the crop, and what of it moves with the person.
+        source: (V, 2) px: landmarks, then surrounding points, in the crop.
+    """
+
+    geometry: Geometry
+    texture: npt.NDArray[np.uint8]
+    source: npt.NDArray[np.float32]
+    surround: Surround
+    background: Background
+    eyes: EyeLayers
+    mouth: MouthLayers
+
+
+class MeshRenderer:
+    """Draws a portrait under a drive. Holds the learned basis only; immutable."""
+
+    def __init__(self, bundle_folder: str | Path) -> None:
+        """Read `renderer.safetensors` from a bundle's folder.
+
+        Raises:
+            BundleError: the file is missing, damaged or of another format.
+        """
+        self.learned = load_basis(Path(bundle_folder) / "renderer.safetensors")
+
+    def prepare(self, portrait: Portrait) -> Appearance:
+        """Meshes, layers and background plate of a portrait."""
+        crop = np.ascontiguousarray(portrait.crop)
+        geometry = g.source_geometry(portrait.landmarks, crop.shape[0])
+        background = make_background(crop, portrait.mask, geometry)
+        surround = make_surround(geometry, portrait.mask)
+        return Appearance(
+            geometry,
+            np.concatenate([crop, background.alpha[..., None]], -1),
+            np.concatenate([geometry.landmarks[:, :2], surround.points]).astype(np.float32),
+            surround,
+            background,
+            prepare_eyes(crop, geometry),
+            prepare_mouth(crop, geometry, portrait.mask),
+        )
+
+    def pose(self, geometry: Geometry, drive: Drive) -> Pose:
+        """Where the face mesh is under a drive."""
+        half = geometry.size / 2.0
+        scale_px = drive.scale * half
+        translation_px = np.asarray(drive.translation, np.float64) * half + (half, half, 0.0)
+        delta = clamp_keypoints(self.learned, np.asarray(drive.delta, np.float64))
+        delta = limit_lips(geometry, delta)
+        displacement, closure = move_lids(geometry, delta, displace(self.learned, delta))
+        displacement = part_lips(geometry, relax_folds(geometry.canonical, displacement))
+        canonical = geometry.canonical + displacement
+        vertices = scale_px * (canonical @ drive.rotation) + translation_px
+        return Pose(scale_px, drive.rotation, translation_px, delta, canonical, vertices, closure)
+
+    def render(self, appearance: Appearance, drive: Drive) -> npt.NDArray[np.uint8]:
+        """One frame of the face crop, (S, S, 3) uint8 RGB."""
+        geometry, surround = appearance.geometry, appearance.surround
+        pose = self.pose(geometry, drive)
+        destination = np.concatenate([pose.vertices[:, :2], move_surround(surround, geometry, pose)])
+        depth = pose.vertices[_INNER_TRIANGLES, 2].mean(1) - _LIFT * geometry.scale_px
+        inner = _INNER_TRIANGLES[np.argsort(-depth, kind="stable")]
+        triangles = np.concatenate([surround.triangles, inner]).astype(np.int32)
+        image, alpha, origin = ops.warp(
+            appearance.texture, triangles, destination.astype(np.float32), appearance.source
+        )
+        draw_eyes(image, appearance.eyes, geometry, pose)
+        ops.composite(image, alpha, appearance.background.plate, plate_gate(origin))
+        draw_mouth(image, appearance.mouth, geometry, pose)
+        return image

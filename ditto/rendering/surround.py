@@ -1,0 +1,151 @@
+"""What lies around the face mesh: hair, neck, shoulders and background, carried along by a second mesh.
+
+Rings around the face oval and a grid to the border of the crop. Every point has a weight: how far it follows the head.
+Hair follows all the way, the body by a seventh, the border of the crop not at all.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ditto.motion import euler_degrees
+from ditto.rendering import geometry as g
+from ditto.rendering.geometry import Geometry, smoothstep
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+GRID_CELLS = 32  # along a side of the crop
+RINGS = (1.06, 1.14, 1.24)  # of the oval, about its centre
+BODY_FOLLOWS = 0.13  # of the neck's movement
+STILL_BORDER = 0.02  # of the crop's side: nothing moves there
+FREE_BORDER = 0.11  # from here on inwards everything moves as it wants
+LEAK_NEIGHBOURS = 6  # oval landmarks that pass their expression on to a surrounding point
+LEAK_REACH = 0.16  # fu
+OVAL_CORNERS = len(g.FACE_OVAL)
+
+
+class Surround(NamedTuple):
+    """The surrounding mesh of one source.
+
+    Attributes:
+        points: (P, 2) crop pixels: first the middles of the oval's edges, then rings and grid.
+        canonical: (P, 3) fu, head frame.
+        head_weight, body_weight: (P,) in [0, 1]: share of the head's, and of the neck's movement.
+        leak: (P, 478): share of the face mesh's change that a point takes part in (the jaw's, on the neck).
+        triangles: (N, 3) into landmarks (0..477) and points (478...).
+    """
+
+    points: Floats
+    canonical: Floats
+    head_weight: Floats
+    body_weight: Floats
+    leak: Floats
+    triangles: Ints
+
+
+def _distance_outside(polygon: Floats, points: Floats) -> Floats:
+    """(P,) pixels outside a polygon, negative inside."""
+    contour = polygon.astype(np.float32).reshape(-1, 1, 2)
+    return -np.array([cv2.pointPolygonTest(contour, (float(x), float(y)), True) for x, y in points])
+
+
+def _lay_points(oval: Floats, size: int) -> Floats:
+    """Rings and grid points (P, 2) outside the oval, none too near to another."""
+    centre, last, cell = oval.mean(0), size - 1.0, size / GRID_CELLS
+    rings = np.concatenate([centre + (oval[: 2 * OVAL_CORNERS : 2] - centre) * k for k in RINGS])
+    rings = rings[(rings > 1.0).all(1) & (rings < last - 1.0).all(1)]
+    axis = np.linspace(0.0, last, GRID_CELLS + 1)
+    grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    grid = grid[_distance_outside(oval, grid) > 3.0]
+    on_border = ((grid == 0.0) | (grid == last)).any(1)
+    others = np.concatenate([rings, oval])
+    nearest = np.sqrt(((grid[:, None] - others[None]) ** 2).sum(-1)).min(1)
+    return np.concatenate([rings, grid[on_border | (nearest > 0.45 * cell)]])
+
+
+def _triangulate(points: Floats, size: int) -> Ints:
+    """Delaunay triangles (N, 3) of points (P, 2) inside the crop."""
+    subdivision = cv2.Subdiv2D((-1, -1, size + 2, size + 2))
+    rounded = points.astype(np.float32)
+    numbers: dict[tuple[float, float], int] = {}
+    for number, (x, y) in enumerate(rounded.tolist()):
+        if numbers.setdefault((x, y), number) == number:
+            subdivision.insert((x, y))
+    corners = np.asarray(subdivision.getTriangleList()).reshape(-1, 3, 2).tolist()
+    found = [[numbers.get((x, y), -1) for x, y in triangle] for triangle in corners]
+    return np.array([triangle for triangle in found if min(triangle) >= 0], np.int64)
+
+
+def _depth(geometry: Geometry, points: Floats, outside: Floats) -> Floats:
+    """(P,) px: the oval's depth nearby, receding towards the middle of the head."""
+    rim = geometry.landmarks[g.FACE_OVAL]
+    distance = np.sqrt(((points[:, None] - rim[None, :, :2]) ** 2).sum(-1))
+    weight = 1.0 / (distance + 2.0) ** 2
+    weight[distance > np.sort(distance, 1)[:, LEAK_NEIGHBOURS - 1 : LEAK_NEIGHBOURS]] = 0.0
+    near = (weight * rim[:, 2]).sum(1) / weight.sum(1)
+    middle = geometry.translation_px[2] + 0.10 * geometry.scale_px
+    return np.asarray(near + 0.6 * (middle - near) * smoothstep(0.0, 0.5, outside))
+
+
+def make_surround(geometry: Geometry, mask: npt.NDArray[np.float32]) -> Surround:
+    """The surrounding mesh of a source whose person mask is (S, S) in [0, 1]."""
+    size, scale = geometry.size, geometry.scale_px
+    corners = geometry.landmarks[g.FACE_OVAL][:, :2]
+    middles = 0.5 * (corners + np.roll(corners, -1, 0))
+    oval = np.stack([corners, middles], 1).reshape(-1, 2)
+    laid = _lay_points(oval, size)
+    points = np.concatenate([middles, laid])
+
+    everything = np.concatenate([oval, laid])
+    triangles = _triangulate(everything, size)
+    triangles = triangles[_distance_outside(oval, everything[triangles].mean(1)) > 0.0]
+    numbers = np.empty(len(everything), np.int64)
+    numbers[0 : 2 * OVAL_CORNERS : 2] = g.FACE_OVAL
+    numbers[1 : 2 * OVAL_CORNERS : 2] = g.LANDMARKS + np.arange(OVAL_CORNERS)
+    numbers[2 * OVAL_CORNERS :] = g.LANDMARKS + OVAL_CORNERS + np.arange(len(laid))
+
+    outside = np.maximum(_distance_outside(oval, points), 0.0) / scale
+    outside[:OVAL_CORNERS] = 0.0
+    soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), size / 128)
+    column, row = np.clip(np.rint(points).astype(np.int64), 0, size - 1).T
+    person = soft[row, column].astype(np.float64)
+
+    roll = np.radians(euler_degrees(geometry.rotation)[2])
+    turn = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
+    below_chin = (points - geometry.landmarks[152, :2]) / scale @ turn
+    drop = below_chin[:, 1] + 0.25 * np.clip(np.abs(below_chin[:, 0]) - 0.25, 0.0, 1.0)
+    head = (person + (1.0 - person) * (1.0 - smoothstep(0.10, 0.75, outside))) * (1.0 - smoothstep(-0.12, 0.62, drop))
+    head = 1.0 - (1.0 - head) * smoothstep(0.0, 0.08, outside)  # no step at the oval
+    edge = np.minimum(points, size - 1.0 - points).min(1) / size
+    free = smoothstep(STILL_BORDER, FREE_BORDER, edge)
+    wide = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.08 * scale)[row, column].astype(np.float64)
+
+    depth = _depth(geometry, points, outside)
+    canonical = ((np.c_[points, depth] - geometry.translation_px) / scale) @ geometry.rotation.T
+    leak = np.zeros((len(points), g.LANDMARKS))
+    distance = np.sqrt(((points[:, None] - corners[None]) ** 2).sum(-1))
+    nearest = np.argsort(distance, 1, kind="stable")[:, :LEAK_NEIGHBOURS]
+    share = 1.0 / (np.take_along_axis(distance, nearest, 1) + 2.0) ** 2
+    share *= np.exp(-((outside / LEAK_REACH) ** 2))[:, None] / share.sum(1, keepdims=True)
+    np.put_along_axis(leak, np.asarray(g.FACE_OVAL)[nearest], share, 1)
+    return Surround(points, canonical, head * free, (1.0 - head) * wide * free, leak, numbers[triangles])
+
+
+def move_surround(surround: Surround, geometry: Geometry, pose: g.Pose) -> Floats:
+    """Where the surrounding points are in a frame, (P, 2) px."""
+    rim = g.FACE_OVAL
+    change = surround.leak[:, rim] @ (pose.canonical[rim] - geometry.canonical[rim])
+    turned = pose.rotation[:, :2]
+    carried = pose.scale_px * (surround.canonical + change) @ turned + pose.translation_px[:2]
+    neck = pose.scale_px * g.NECK_ANCHOR @ turned + pose.translation_px[:2]
+    neck -= geometry.scale_px * g.NECK_ANCHOR @ geometry.rotation[:, :2] + geometry.translation_px[:2]
+    moved = surround.points + surround.head_weight[:, None] * (carried - surround.points)
+    moved += BODY_FOLLOWS * surround.body_weight[:, None] * neck
+    corners = pose.vertices[rim, :2]
+    moved[:OVAL_CORNERS] = 0.5 * (corners + np.roll(corners, -1, 0))
+    return moved
