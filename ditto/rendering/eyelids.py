@@ -21,6 +21,8 @@ COLUMNS = 129
 XI: Floats = np.linspace(-XI_LIMIT, XI_LIMIT, COLUMNS)
 UPPER_SHARE = 0.88  # of the aperture is closed by the upper lid, the rest by the lower
 OUTER_REACH, INNER_REACH = 0.57, 0.53  # |xi| where the lids really meet; the landmarks' corners stand inside
+LID_LIGHT, LID_TINT = 0.40, 0.75  # how far a closed lid goes from the dull strip above the lashes to the face's skin
+TUCK = 0.007  # fu by which a shut upper lid overlaps the lower one's wet rim
 LUMA: Floats = np.array([0.299, 0.587, 0.114])
 
 _APERTURE_FLOOR = 0.6  # of the gap of the middle landmarks: guards against a mismeasured keypoint aperture
@@ -181,23 +183,32 @@ def fit_lids(luma: Floats, geometry: Geometry, eye: EyeIds, frame: EyeFrame) -> 
         curve = np.interp(XI, x, p[:, 1])
         return blur_rows(curve, 2.5)
 
-    upper0, lower = spread(up), spread(low)
-    offsets = np.arange(-0.052, 0.0165, 0.001)
-    rows = upper0[None] + offsets[:, None]
-    # Box difference: brightness of the skin just above minus darkness just below.
+    upper0, lower0 = spread(up), spread(low)
+    # Box difference: brightness just above minus darkness just below.
     smooth = blur(luma, 0.0035 * frame.scale_px)
-    probe = {k: sample_linear(smooth, frame.to_pixels(np.broadcast_to(XI, rows.shape), rows + k)) for k in
-             (-0.014, -0.010, -0.006, 0.003, 0.006, 0.009)}
-    above = (probe[-0.014] + probe[-0.010] + probe[-0.006]) / 3
-    below = (probe[0.003] + probe[0.006] + probe[0.009]) / 3
+
+    def drop(rows: Floats, reach: float) -> tuple[Floats, Floats]:
+        """How much darker it gets across `rows` (m, n) of eta, and how bright it is above them."""
+        means = []
+        for sign in (-1.0, 1.0):
+            steps = [frame.to_pixels(np.broadcast_to(XI, rows.shape), rows + sign * reach * k) for k in (0.5, 1.0, 1.5)]
+            means.append(np.mean([sample_linear(smooth, q) for q in steps], 0))
+        return means[0] - means[1], means[0]
+
+    offsets = np.arange(-0.052, 0.0165, 0.001)
+    contrast, above = drop(upper0 + offsets[:, None], 0.007)
     skin_level = max(float(np.median(above)), 20.0)
-    contrast = np.clip((above - below) / skin_level, -0.2, 0.6)
+    inner = corner_taper(frame, XI, 0.25, 0.0)
     prior = ((offsets + 0.012) / 0.030) ** 2
-    score = contrast - 0.10 * prior[:, None]
-    taper = corner_taper(frame, XI, 0.15, 0.02)
-    score = score * (0.25 + 0.75 * taper) - 0.25 * (1 - taper) * prior[:, None]
-    edge = upper0 + _best_path(score, offsets)
-    edge = blur_rows(edge, 3.0)
+    score = np.clip(contrast / skin_level, -0.2, 0.6) * (0.15 + 0.85 * inner) - 0.10 * prior[:, None]
+    edge = upper0 + _path(score, offsets, 4)
+
+    offsets = np.arange(-0.010, 0.0355, 0.001)
+    contrast, above = drop(lower0 + offsets[:, None], 0.006)
+    white = smoothstep(0.9, 1.15, above / skin_level)
+    prior = (offsets / 0.016) ** 2
+    score = np.clip(contrast / skin_level, -0.1, 0.5) * white * corner_taper(frame, XI, 0.2, -0.05) - 0.06 * prior[:, None]
+    lower = lower0 + _path(score, offsets, 2)
 
     # Thickness of the lash line, where the eye white lies under it.
     depth = np.arange(0.0, 0.022, 0.001)
@@ -211,9 +222,8 @@ def fit_lids(luma: Floats, geometry: Geometry, eye: EyeIds, frame: EyeFrame) -> 
     if len(ends) >= 6:
         thickness = float(np.clip(depth[int(np.median(ends))] - 0.001, 0.007, 0.015))
 
-    lower = _lower_lid(luma, frame, lower, skin_level)
     # The lids meet at the corners.
-    shape = corner_taper(frame, XI, 0.22)
+    shape = corner_taper(frame, XI, 0.18)
     inside = corner_taper(frame, XI, 0.06, 0.02)
     upper = edge + thickness
     upper = lower - np.maximum(lower - upper, 0.004) * np.clip(shape * 1.15, 0.0, 1.0)
@@ -221,11 +231,14 @@ def fit_lids(luma: Floats, geometry: Geometry, eye: EyeIds, frame: EyeFrame) -> 
     return LidCurves(edge, upper, lower, inside, thickness)
 
 
-def _best_path(score: Floats, offsets: Floats) -> Floats:
-    """Offsets (n,) of the smooth path of greatest sum through score (m, n)."""
+def _path(score: Floats, offsets: Floats, order: int) -> Floats:
+    """Offsets (n,) along the smooth path of greatest sum through score (m, n).
+
+    The best path is found by dynamic programming and replaced by a polynomial through most of it: a lid has no bumps.
+    """
     m, n = score.shape
-    step = 3
-    penalty = 0.010
+    step = 2
+    penalty = 0.02
     best = score[:, 0].copy()
     back = np.zeros((m, n), np.int64)
     for j in range(1, n):
@@ -240,20 +253,16 @@ def _best_path(score: Floats, offsets: Floats) -> Floats:
     path[-1] = int(best.argmax())
     for j in range(n - 1, 0, -1):
         path[j - 1] = back[path[j], j]
-    return offsets[path]
-
-
-def _lower_lid(luma: Floats, frame: EyeFrame, lower: Floats, skin_level: float) -> Floats:
-    """The lower contour, pushed down as far as a bright eye white reaches past it."""
-    depth = np.arange(0.0, 0.030, 0.001)
-    points = frame.to_pixels(np.broadcast_to(XI, (len(depth), COLUMNS)), lower + depth[:, None])
-    run = sample_linear(luma, points)
-    skin = np.median(sample_linear(luma, frame.to_pixels(XI, lower + 0.045)))
-    bright = run > skin + max(0.10 * skin_level, 10.0)
-    reach = np.where(bright.all(0), 0.0, np.argmin(bright, 0) * 0.001)
-    reach = np.asarray(reach * (np.abs(XI) < 0.45), np.float64)
-    wide = float((reach > 0.006).mean())
-    return lower + blur_rows(reach, 6.0) * float(smoothstep(0.10, 0.25, wide))
+    found = offsets[path]
+    basis = (XI[:, None] / 0.6) ** np.arange(order + 1)
+    trust = np.where(np.abs(XI) < 0.6, 1.0, 0.05)
+    fit = found
+    weights = trust
+    for _ in range(12):
+        w = np.sqrt(weights)[:, None]
+        fit = basis @ np.linalg.lstsq(basis * w, found * w[:, 0], rcond=None)[0]
+        weights = trust / (1.0 + ((found - fit) / 0.003) ** 2)
+    return np.asarray(np.clip(fit, offsets[0], offsets[-1]))
 
 
 class LidSkin(NamedTuple):
@@ -318,9 +327,9 @@ def lid_skin(patch: Floats, xi: Floats, eta: Floats, frame: EyeFrame, lids: LidC
     """
     edge, lower = np.interp(xi, XI, lids.edge), np.interp(xi, XI, lids.lower)
     near = corner_taper(frame, xi, 0.10, 0.12)
-    core = smoothstep(-0.006, 0.0, eta - edge) * smoothstep(0.007, 0.001, eta - lower)
-    core = core * corner_taper(frame, xi, 0.08, 0.06)
-    region = smoothstep(-0.036, -0.030, eta - edge) * smoothstep(0.024, 0.018, eta - lower) * near
+    core = smoothstep(-0.014, -0.007, eta - edge) * smoothstep(0.012, 0.006, eta - lower)
+    core = core * corner_taper(frame, xi, 0.16, 0.10)
+    region = smoothstep(-0.036, -0.030, eta - edge) * smoothstep(0.026, 0.020, eta - lower) * near
     luma = patch @ LUMA
     first = fill_smooth(patch, 1.0 - np.minimum(region * 1.02, 1.0))
     deviation = luma - first @ LUMA
@@ -330,11 +339,24 @@ def lid_skin(patch: Floats, xi: Floats, eta: Floats, frame: EyeFrame, lids: LidC
     known = np.maximum(1.0 - region, (1.0 - core) * smoothstep(1.3, 0.7, np.abs(deviation) / tolerance) * 0.9)
     known = known * (1.0 - np.clip(core * 4, 0, 1))
     clean = fill_smooth(patch, known)
+    # The strip between crease and lashes is dull and shaded; a closed lid is lit and coloured more like the face.
+    wide = smoothstep(-0.070, -0.060, eta - edge) * smoothstep(0.034, 0.026, eta - lower) * near
+    low, high = np.quantile(luma[wide < 0.5], [0.15, 0.45]) if (wide < 0.5).any() else (0.0, 1.0)
+    face = fill_smooth(patch, (1.0 - wide) * (0.04 + 0.96 * smoothstep(low, high + 1.0, luma)))
+    level, face_level = clean @ LUMA, np.maximum(face @ LUMA, 1.0)
+    lit = level + LID_LIGHT * (face_level - level)
+    tint = clean / np.maximum(level, 1.0)[..., None]
+    tint = tint + LID_TINT * (face / face_level[..., None] - tint)
+    height = np.maximum(lower - edge, 0.02)
+    share = smoothstep(-0.15, 0.50, (eta - edge) / height) * smoothstep(1.25, 0.75, (eta - edge) / height)
+    share = share * corner_taper(frame, xi, 0.28, 0.04)
+    clean = clean + share[..., None] * (lit[..., None] * tint - clean)
     dark = smoothstep(0.4, 1.2, (clean @ LUMA - luma) / tolerance)
     bright = smoothstep(0.6, 1.5, (luma - clean @ LUMA) / tolerance)
     above = eta < (edge + lower) / 2
-    band = smoothstep(-0.048, -0.030, eta - edge) * smoothstep(0.040, 0.020, eta - lower) * near
-    leak = np.where(above, dark, bright) * band
+    band = smoothstep(-0.055, -0.025, eta - edge) * smoothstep(0.040, 0.020, eta - lower) * near
+    corner = 1.0 - corner_taper(frame, xi, 0.06, -0.05)
+    leak = np.where(above, np.maximum(dark, bright * 0.7), np.maximum(bright, dark * corner)) * band
     mask = np.clip(np.maximum(core, blur(leak, 0.8) * 1.1), 0.0, 1.0)
 
     closed = lower - (1.0 - UPPER_SHARE) * (lower - edge)
@@ -350,8 +372,8 @@ def _grain(patch: Floats, xi: Floats, eta: Floats, frame: EyeFrame, lids: LidCur
     """The fine texture of the skin below the eye, mirrored up over it, without its outliers."""
     detail = patch - blur(patch, 0.010 * frame.scale_px)
     axis = np.interp(xi, XI, lids.lower) + 0.016
-    mirrored = np.where(eta < axis, 2 * axis - eta, eta)
-    mirrored = np.where(mirrored - axis > 0.055, 2 * (axis + 0.055) - mirrored, mirrored)
+    fold = np.mod(axis - eta, 0.080)
+    mirrored = axis + np.minimum(fold, 0.080 - fold)  # to and fro over the 0.04 fu below the eye
     points = frame.to_pixels(xi, mirrored)
     origin = frame.to_pixels(xi, eta)[0, 0]  # of the patch, px
     grain = sample_linear(detail, points - origin)
@@ -366,14 +388,16 @@ class LashLine(NamedTuple):
         colour: (3,) 0 to 255.
         core: (n,) opacity of the line over XI.
         hairs: (m, n) opacity of what stands off it, 0 ... HAIR_LENGTH above.
+        thickness: (n,) fu; the line is finer towards the nose.
     """
 
     colour: Floats
     core: Floats
     hairs: Floats
+    thickness: Floats
 
 
-HAIR_LENGTH = 0.040
+HAIR_LENGTH = 0.032
 HAIR_ROWS = 28
 
 
@@ -408,6 +432,9 @@ def lash_line(patch: Floats, clean: Floats, frame: EyeFrame, lids: LidCurves, or
     rows = lids.edge - np.linspace(0.0, HAIR_LENGTH, HAIR_ROWS)[:, None]
     span = np.maximum(at(clean, rows) @ LUMA - level, 12.0)
     hairs = np.clip((at(clean, rows) @ LUMA - at(patch, rows) @ LUMA) / span - 0.06, 0.0, 1.0)
-    fade = 1.0 - smoothstep(0.45, 1.0, np.linspace(0.0, 1.0, HAIR_ROWS))
-    wide = corner_taper(frame, XI, 0.10, 0.14)
-    return LashLine(colour, core, hairs * fade[:, None] * wide)
+    fade = 1.0 - smoothstep(0.35, 1.0, np.linspace(0.0, 1.0, HAIR_ROWS))
+    # A hair hangs on the line: what is set off from it by lighter skin is the crease.
+    hairs = np.minimum.accumulate(blur_rows(hairs, 1.0) * 1.05, 0)
+    wide = corner_taper(frame, XI, 0.12, 0.10)
+    outward = np.clip(0.5 + XI * frame.outer, 0.0, 1.0)
+    return LashLine(colour, core, hairs * fade[:, None] * wide, lids.thickness * (0.55 + 0.55 * outward))

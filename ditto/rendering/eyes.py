@@ -17,6 +17,7 @@ from ditto.ops.eyes import BALL, CHANNELS, GLINT, IRIS, IRIS_ALPHA, KEEP, LID_MA
 from ditto.rendering.eyelids import (
     HAIR_LENGTH,
     LUMA,
+    TUCK,
     UPPER_SHARE,
     XI,
     XI_LIMIT,
@@ -40,6 +41,7 @@ Floats = npt.NDArray[np.float64]
 GAZE_LIMIT = (0.30, 0.16)  # of an eye width, along x and y
 _MARGIN_UP, _MARGIN_DOWN = 0.085, 0.080  # fu of skin around the eye that may change
 _LOWER_RANGE = (-0.35, 0.25)
+_LASHES_LEAVE = 1.2  # reach of the skin bared by the lashes per travel of the lid
 
 
 class EyeLayer(NamedTuple):
@@ -52,6 +54,7 @@ class EyeLayer(NamedTuple):
     strip: npt.NDArray[np.float32]  # (m, n)
     origin: Floats  # (2,) px of the texture's corner in the crop
     core: Floats  # (n,) opacity of the lash line
+    thickness: Floats  # (n,) of it, fu
     lash: tuple[float, float, float]
     anchors: npt.NDArray[np.int64]  # landmarks that carry the eye from frame to source
     anchor_weights: Floats
@@ -113,7 +116,18 @@ def _prepare_eye(image: Floats, geometry: Geometry, eye: EyeIds) -> EyeLayer:
     weights = np.array([1.0] * 16 + [0.5] * 16)
     colour = (float(lashes.colour[0]), float(lashes.colour[1]), float(lashes.colour[2]))
     return EyeLayer(
-        eye, frame, lids, texture, lashes.hairs.astype(np.float32), origin, lashes.core, colour, anchors, weights, has_iris
+        eye,
+        frame,
+        lids,
+        texture,
+        lashes.hairs.astype(np.float32),
+        origin,
+        lashes.core,
+        lashes.thickness,
+        colour,
+        anchors,
+        weights,
+        has_iris,
     )
 
 
@@ -218,9 +232,9 @@ def eye_view(
     drop = float(np.clip(pose.delta[LOWER_LID, 1] / max(height, 1e-3), *_LOWER_RANGE)) * height
     profile = np.clip(gap / max(height, 1e-3), 0.0, 1.0)
     b = closure
-    line = lids.upper + gap * (UPPER_SHARE * b if b > 0 else b) + drop * profile
+    travel = gap * UPPER_SHARE + TUCK * lids.inside * np.clip(2.0 * profile, 0.0, 1.0) if b > 0 else gap
+    line = lids.upper + b * travel + drop * profile
     lower = lids.lower - (1.0 - UPPER_SHARE) * max(b, 0.0) * gap + drop * profile
-    line = np.minimum(line, lower)
     moved_px = max(abs(b) * height * pose.scale_px, abs(drop) * pose.scale_px, float(np.hypot(*gaze)))
     gain = float(smoothstep(0.0, 0.8, moved_px))
     curves = np.stack(
@@ -233,6 +247,7 @@ def eye_view(
             layer.core,
             lids.upper,
             lids.inside,
+            layer.thickness,
         ],
         -1,
     ).astype(np.float32)
@@ -271,13 +286,13 @@ def eye_view(
         xi_limit=XI_LIMIT,
         sharpness=float(np.hypot(*down)),
         gain=gain,
-        lid=float(smoothstep(0.0, 0.12, b)),
+        lid=float(smoothstep(0.0, 0.10, b)),
+        bared=_LASHES_LEAVE * max(b, 0.0) * height,
         shut=float(smoothstep(0.40, 0.95, b)),
         turn=float(smoothstep(0.30, 0.90, b)),
         gaze=(float(gaze[0]), float(gaze[1])),
         layered=float(smoothstep(0.0, 1.5, np.hypot(*gaze))),
         lash=layer.lash,
-        thickness=lids.thickness,
         hair=HAIR_LENGTH,
         shadow=0.35,
         reach_up=0.045,

@@ -11,7 +11,7 @@ Floats = npt.NDArray[np.float32]
 
 CHANNELS = 16  # of an eye texture
 SKIN, LID_MASK, BALL, KEEP, SCLERA, GLINT, IRIS, IRIS_ALPHA = 0, 3, 4, 7, 8, 11, 12, 15
-LINE, LOWER, EDGE, LIFT, RISE, CORE, REST, LOW_MASK = range(8)  # columns of the lid curves
+LINE, LOWER, EDGE, LIFT, RISE, CORE, REST, LOW_MASK, THICKNESS = range(9)  # columns of the lid curves
 
 
 class EyeView(NamedTuple):
@@ -26,11 +26,12 @@ class EyeView(NamedTuple):
         xi_limit: the curves' columns cover [-xi_limit, xi_limit].
         sharpness: frame px per fu.
         gain: 0 keeps the frame, 1 draws the eye.
-        lid: how far the old lashes above the lid have left, 0 to 1.
+        lid: 0 the lid is the frame's own, 1 it is drawn.
+        bared: reach of the skin above the old lash line from which the lashes have gone.
         shut: how much of what shows below a closed lid turns to skin, 0 to 1.
         turn: 0 lashes point up, 1 down.
         gaze: texture px by which the iris moves, (x, y). layered: 0 the eyeball as in the source, 1 iris over sclera.
-        lash: colour of the lash line. thickness: of it. hair: length of the hairs in the lash strip.
+        lash: colour of the lash line. hair: length of the hairs in the lash strip.
         shadow: depth of the shade the lid throws on the eyeball. reach_up, reach_down: over which skin follows a lid.
     """
 
@@ -44,12 +45,12 @@ class EyeView(NamedTuple):
     sharpness: float
     gain: float
     lid: float
+    bared: float
     shut: float
     turn: float
     gaze: tuple[float, float]
     layered: float
     lash: tuple[float, float, float]
-    thickness: float
     hair: float
     shadow: float
     reach_up: float
@@ -115,8 +116,9 @@ def draw_eye(
         image: (H, W, 3) the frame, already warped.
         texture: (h, w, 16) in source pixels: lid skin 3, where it replaces skin 1, eyeball as in the source 3, where
             the frame may change 1, sclera 3, highlight 1, iris 3, iris alpha 1.
-        curves: (n, 8) over xi: lid line, lower lid, upper edge of the source's lashes, lift of the skin over the lid,
-            rise of the skin below, opacity of the lash line, lid line at rest, where bright leaks below turn to skin.
+        curves: (n, 9) over xi: lid line, lower lid, upper edge of the source's lashes, lift of the skin over the lid,
+            rise of the skin below, opacity of the lash line, lid line at rest, where leaks below turn to
+            skin, thickness of the lash line.
         strip: (m, n) opacity of the hairs at 0 ... `view.hair` from the lash line, over xi.
     """
     x0, y0, x1, y1 = view.box
@@ -159,8 +161,8 @@ def draw_eye(
         frame, xs[moved] + shift[moved] * np.float32(view.down[0]), ys[moved] + shift[moved] * np.float32(view.down[1])
     )
     mask = np.clip(tex[:, LID_MASK], 0.0, 1.0)
-    was_open = np.clip(0.5 + (eta - c[:, EDGE]) * sharp * 0.5, 0.0, 1.0)
-    lid_weight = mask * np.maximum(view.lid, was_open * min(1.0, 4.0 * view.lid))
+    left = np.float32(view.bared)
+    lid_weight = mask * _smooth((eta - c[:, EDGE] + left) / np.float32(max(0.4 * view.bared, 0.001))) * np.float32(view.lid)
     low_weight = np.clip(mask * c[:, LOW_MASK], 0.0, 1.0) * np.float32(view.shut)
     lid_skin = tex[:, SKIN : SKIN + 3]
     upper = skin_own + (lid_skin - skin_own) * lid_weight[:, None]
@@ -180,13 +182,14 @@ def draw_eye(
     rest = np.exp(-np.maximum(eta - c[:, REST], 0.0) / np.float32(SHADOW_DEPTH))
     ball = ball * (1.0 - np.float32(view.shadow) * np.maximum(now - rest, 0.0))[:, None]
 
-    out = upper + (ball - upper) * below_line[:, None]
-    out = out + (lower - out) * below_lower[:, None]
+    out = ball + (lower - ball) * below_lower[:, None]
+    out = upper + (out - upper) * below_line[:, None]
 
     # Lash line and hairs.
     d = eta - c[:, LINE]
-    thick = np.float32(view.thickness)
-    core = np.clip(0.5 + (d + thick) * sharp * 0.7, 0.0, 1.0) * np.clip(0.8 - d * sharp * 0.7, 0.0, 1.0)
+    thick = c[:, THICKNESS]
+    soft = np.maximum(0.7 * thick, 1.0 / sharp)
+    core = _smooth((d + 1.25 * thick) / soft) * np.clip(0.8 - d * sharp * 0.7, 0.0, 1.0)
     away = np.where(d > 0.0, d, -d - thick)
     per_fu = np.float32((len(strip) - 1) / view.hair)
     row, col = np.clip(away * per_fu, 0.0, len(strip) - 1.0), np.clip(column, 0.0, strip.shape[1] - 1.0)
