@@ -139,7 +139,7 @@ def limit_lips(geometry: Geometry, delta: npt.ArrayLike) -> Floats:
     change = np.array(delta, np.float64)
     gap = inner_gap(geometry.canonical)
     least = -(max(gap, 0.0) - (0.010 if gap < OPEN_SOURCE else 0.004)) - 0.008
-    over = min(change[17, 1] - change[14, 1] - least, 0.0)
+    over = min(change[17, 1] - change[14, 1] - min(least, 0.0), 0.0)  # a face at rest stays as it is
     change[17, 1] -= over
     change[19, 1] -= 0.5 * over
     return change
