@@ -1,0 +1,152 @@
+"""Controls: edits to a motion before it is rendered. Each moves what it names and nothing else (docs/controls.md).
+
+Everything is said in the head frame (x right, y down, z away from the camera; face units; R and L are the person's)
+and holds whatever the head does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.motion import EXPRESSION, KEYPOINTS, LID_KEYPOINTS, Motion, rotation_matrix
+
+__all__ = ["KEYPOINT_NAMES", "REGIONS", "Controls", "apply"]
+
+KEYPOINT_NAMES = (
+    "forehead", "right_brow", "left_brow", "right_cheek", "nose_tip", "neck", "right_mouth_corner", "left_cheek",
+    "right_jaw", "left_jaw", "glabella", "right_iris", "left_mouth_corner", "right_upper_lid", "upper_inner_lip",
+    "left_iris", "left_upper_lid", "lower_inner_lip", "lower_lids", "chin", "upper_outer_lip",
+)  # fmt: skip
+REGIONS: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {
+        "brows": (0, 1, 2, 10),
+        "eyes": (11, 13, 15, 16, 18),
+        "cheeks": (3, 7),
+        "mouth": (6, 12, 14, 17, 20),
+        "jaw": (8, 9, 19),
+    }
+)
+IRISES = (11, 15)
+MOST_DEGREES = 45.0  # of one offset; beyond it no single picture has enough face to show
+MOST_DELTA = 0.5  # face units; half a face
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What to change about every frame's motion. The default changes nothing.
+
+    Attributes:
+        expression: factor on the whole expression; 0 is a still face, 1 as it comes.
+        regions: factor on the expression of a region, on top of `expression`; names in `REGIONS`.
+        head: factor on all head motion: rotation, translation and scale; 0 keeps the head where the portrait has it.
+        pitch_degrees, yaw_degrees, roll_degrees: added to the head's rotation, after `head`.
+        zoom: factor on the size of the face, after `head`.
+        gaze: (right, down) added to both irises, face units; an iris has a radius of about 0.03.
+        blink: False keeps the upper lids from coming down.
+        keypoints: (x, y, z) added to a keypoint, by name (`KEYPOINT_NAMES`) or index, face units.
+
+    Raises:
+        ValueError: an unknown name, a number that is not finite or outside its range.
+    """
+
+    expression: float = 1.0
+    regions: Mapping[str, float] = field(default_factory=dict)
+    head: float = 1.0
+    pitch_degrees: float = 0.0
+    yaw_degrees: float = 0.0
+    roll_degrees: float = 0.0
+    zoom: float = 1.0
+    gaze: tuple[float, float] = (0.0, 0.0)
+    blink: bool = True
+    keypoints: Mapping[str | int, tuple[float, float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("expression", "head"):
+            check_range(name, getattr(self, name), 0.0, 3.0)
+        for name in ("pitch_degrees", "yaw_degrees", "roll_degrees"):
+            check_range(name, getattr(self, name), -MOST_DEGREES, MOST_DEGREES)
+        check_range("zoom", self.zoom, 0.5, 2.0)
+        for region, factor in self.regions.items():
+            if region not in REGIONS:
+                raise ValueError(f"regions are {', '.join(REGIONS)}; got {region!r}")
+            check_range(f"regions[{region!r}]", factor, 0.0, 3.0)
+        check_vector("gaze", self.gaze, 2)
+        for name, delta in self.keypoints.items():
+            check_vector(f"keypoints[{keypoint_index(name)}]", delta, 3)
+        # Frozen all the way down: a later change to the caller's dictionaries changes nothing here.
+        object.__setattr__(self, "regions", MappingProxyType(dict(self.regions)))
+        object.__setattr__(self, "keypoints", MappingProxyType(dict(self.keypoints)))
+
+    @property
+    def is_neutral(self) -> bool:
+        """True if nothing is changed."""
+        return all(getattr(self, f.name) == getattr(NEUTRAL, f.name) for f in fields(self))
+
+
+def apply(motion: Motion, controls: Controls) -> Motion:
+    """The motion with the controls applied; (..., 265) in, (..., 265) out. Neutral controls give the motion itself."""
+    if controls.is_neutral:
+        return motion
+    compact = motion.compact.astype(np.float64)
+    turn = rotation_matrix(compact[..., 1], compact[..., 2], compact[..., 3])
+    in_camera = compact[..., 7:].reshape(*compact.shape[:-1], KEYPOINTS, 3)
+    delta = edit_expression(in_camera @ np.swapaxes(turn, -1, -2), controls)
+
+    compact[..., :7] *= controls.head
+    compact[..., 0] = (1.0 + compact[..., 0]) * controls.zoom - 1.0
+    compact[..., 1:4] += (controls.pitch_degrees, controls.yaw_degrees, controls.roll_degrees)
+    turn = rotation_matrix(compact[..., 1], compact[..., 2], compact[..., 3])
+    compact[..., 7:] = (delta @ turn).reshape(*compact.shape[:-1], 3 * KEYPOINTS)
+
+    changed = np.array(Motion.from_compact(compact).values)
+    if not moves_head(controls):
+        changed[..., : EXPRESSION.start] = motion.values[..., : EXPRESSION.start]  # not through degrees and back
+    return Motion(changed)
+
+
+def edit_expression(delta: npt.NDArray[np.float64], controls: Controls) -> npt.NDArray[np.float64]:
+    """Expression (..., 21, 3), head frame, with every control but the head's applied."""
+    factor = np.full((KEYPOINTS, 1), controls.expression)
+    for region, value in controls.regions.items():
+        factor[list(REGIONS[region])] *= value
+    delta = delta * factor
+    if not controls.blink:
+        lids = list(LID_KEYPOINTS)
+        delta[..., lids, 1] = np.minimum(delta[..., lids, 1], 0.0)  # y points down: positive closes
+    delta[..., list(IRISES), :2] += controls.gaze
+    for name, offset in controls.keypoints.items():
+        delta[..., keypoint_index(name), :] += offset
+    return delta
+
+
+def moves_head(controls: Controls) -> bool:
+    pose = ("head", "zoom", "pitch_degrees", "yaw_degrees", "roll_degrees")
+    return any(getattr(controls, name) != getattr(NEUTRAL, name) for name in pose)
+
+
+def keypoint_index(name: str | int) -> int:
+    """Index of a keypoint by name or index; raises ValueError for neither."""
+    if isinstance(name, str) and name in KEYPOINT_NAMES:
+        return KEYPOINT_NAMES.index(name)
+    if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < KEYPOINTS:
+        return name
+    raise ValueError(f"keypoints are 0 to {KEYPOINTS - 1} or {', '.join(KEYPOINT_NAMES)}; got {name!r}")
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    if not (math.isfinite(value) and low <= value <= high):
+        raise ValueError(f"{name} lies in [{low:g}, {high:g}], got {value!r}")
+
+
+def check_vector(name: str, value: tuple[float, ...], size: int) -> None:
+    if len(value) != size or not all(math.isfinite(v) and abs(v) <= MOST_DELTA for v in value):
+        raise ValueError(f"{name} has {size} numbers in [-{MOST_DELTA:g}, {MOST_DELTA:g}] face units, got {value!r}")
+
+
+NEUTRAL = Controls()

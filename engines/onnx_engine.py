@@ -13,7 +13,7 @@ from ditto.errors import EngineError
 from . import Tensor
 
 PROVIDER = "CPUExecutionProvider"
-DTYPES = {
+DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
     "tensor(double)": np.dtype(np.float64),

@@ -6,7 +6,7 @@ import pytest
 from ditto.engines import Engine, Tensor, open_engine
 from ditto.errors import EngineError
 
-# y = 2 x + bias, next_state.sum = state.sum + y; x (N, 3) float32. Made with onnx.helper, so that the test needs no onnx.
+# y = 2 x + 1, next_state.sum = state.sum + y; x (N, 3) float32. Made with onnx.helper; the test needs no onnx.
 NETWORK = base64.b64decode(
     "CAgSADrmAQoQCgF4CgN0d28SAW0iA011bAoRCgFtCgRiaWFzEgF5IgNBZGQKIwoJc3RhdGUuc3VtCgF5Eg5uZXh0X3N0YXRlLnN1"
     "bSIDQWRkEgR0aW55Kg0QAUIDdHdvSgQAAABAKhgIAxABQgRiaWFzSgwAAIA/AACAPwAAgD9aFAoBeBIPCg0IARIJCgMSAU4KAggD"
