@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ditto.ops import reference
+from ditto import _native
+from ditto.ops.reference.mouth import CORNER_HALF, CORNER_REACH, corner_box
 
 Array = npt.NDArray[np.float32]
 
@@ -56,7 +57,7 @@ def paint_mouth(
     arrays = (columns, scene, upper, lower, own, grain)
     if any(a.dtype != np.float32 or not a.flags.c_contiguous for a in arrays):
         raise ValueError("paint_mouth takes contiguous float32 arrays; convert with np.ascontiguousarray")
-    reference.paint_mouth(image, box, columns, scene, upper, lower, own, grain)
+    _native.paint_mouth(image, left, top, right, bottom, columns, scene, upper, lower, own, grain)
 
 
 def smooth_corner(
@@ -82,4 +83,7 @@ def smooth_corner(
         raise ValueError(f"smooth_corner takes a contiguous (H, W, 3) uint8 image, got {image.shape} {image.dtype}")
     if corner.shape != (2,) or direction.shape != (2,):
         raise ValueError(f"smooth_corner takes two points (2,), got {corner.shape} and {direction.shape}")
-    reference.smooth_corner(image, corner, direction, scale, amount)
+    if scale <= 0:
+        raise ValueError(f"smooth_corner takes a scale above 0 pixels per face unit, got {scale}")
+    box = corner_box(image, corner, direction, scale)
+    _native.smooth_corner(image, *box, *corner, *direction, scale, amount, CORNER_REACH, CORNER_HALF)

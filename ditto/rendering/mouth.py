@@ -35,6 +35,7 @@ Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[np.float32]
 
 OPEN_SOURCE = 0.018  # a portrait with a wider gap than this shows parted lips
+PRESS = 0.004  # lips that touch may still be pressed this much
 UPPER_EDGE = 0.0235  # edge of the upper incisors below the line where the lips meet
 LOWER_EDGE = 0.019
 COLUMNS = 128
@@ -138,8 +139,9 @@ def limit_lips(geometry: Geometry, delta: npt.ArrayLike) -> Floats:
     """(21, 3) keypoint change whose lower lip, and half as much the chin, never closes the mouth further than shut."""
     change = np.array(delta, np.float64)
     gap = inner_gap(geometry.canonical)
-    least = -(max(gap, 0.0) - (0.010 if gap < OPEN_SOURCE else 0.004)) - 0.008
-    over = min(change[17, 1] - change[14, 1] - min(least, 0.0), 0.0)  # a face at rest stays as it is
+    room = max(gap, 0.0) - (0.010 if gap < OPEN_SOURCE else 0.004)
+    least = -max(room + 0.008, PRESS)
+    over = min(change[17, 1] - change[14, 1] - least, 0.0)
     change[17, 1] -= over
     change[19, 1] -= 0.5 * over
     return change

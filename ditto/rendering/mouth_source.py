@@ -194,7 +194,7 @@ def measure_blur(crop: Image, geometry: Geometry) -> float:
     """
     groups = [eye.upper + eye.lower for eye in EYES] + [UPPER_OUTER_LIP + LOWER_OUTER_LIP]
     found = []
-    reach = max(3, round(0.020 * geometry.scale_px))
+    reach = max(4, round(0.028 * geometry.scale_px))
     for ids in groups:
         left, top, right, bottom = _window(geometry.landmarks[ids, :2], 2 * reach, geometry.size)
         luma = crop[top:bottom, left:right] @ LUMA
@@ -208,7 +208,7 @@ def measure_blur(crop: Image, geometry: Geometry) -> float:
     if not found:
         return 1.0
     # Central differences widen a step by about half a pixel; the window's own contrast overstates the step's height.
-    sigma = 0.72 * float(np.median(np.concatenate(found)))
+    sigma = 0.80 * float(np.median(np.concatenate(found)))
     return float(np.clip(np.sqrt(max(sigma**2 - 0.45**2, 0.16)), 0.4, 3.0))
 
 

@@ -120,6 +120,20 @@ def paint_mouth(
     image[top:bottom, left:right] = box_pixels.reshape(bottom - top, right - left, 3)
 
 
+CORNER_REACH, CORNER_HALF = 0.13, 0.036  # face units: how far out, and how far above and below
+
+
+def corner_box(
+    image: npt.NDArray[np.uint8], corner: npt.NDArray[np.float64], direction: npt.NDArray[np.float64], scale: float
+) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the pixels `smooth_corner` may change."""
+    axes = np.array([direction, [-direction[1], direction[0]]])
+    ends = corner + np.array([[a, b] for a in (-0.03, CORNER_REACH) for b in (-CORNER_HALF, CORNER_HALF)]) @ axes * scale
+    left, top = np.maximum(np.floor(ends.min(0)).astype(int) - 1, 0)
+    right, bottom = np.minimum(np.ceil(ends.max(0)).astype(int) + 2, image.shape[1::-1])
+    return int(left), int(top), int(right), int(bottom)
+
+
 def smooth_corner(
     image: npt.NDArray[np.uint8],
     corner: npt.NDArray[np.float64],
@@ -128,28 +142,30 @@ def smooth_corner(
     amount: float,
 ) -> None:
     """See `ditto.ops.smooth_corner`."""
-    reach, half = 0.13, 0.036
-    ends = corner + np.array([[a, b] for a in (-0.03, reach) for b in (-half, half)]) @ np.array(
-        [direction, [-direction[1], direction[0]]]
-    ) * scale
-    left, top = np.maximum(np.floor(ends.min(0)).astype(int) - 1, 0)
-    right, bottom = np.minimum(np.ceil(ends.max(0)).astype(int) + 2, image.shape[1::-1])
+    left, top, right, bottom = corner_box(image, corner, direction, scale)
     if right <= left or bottom <= top:
         return
-    before = image.copy()
+    height, width = image.shape[:2]
     y, x = np.mgrid[top:bottom, left:right].astype(np.float32)
-    dx, dy = (x - np.float32(corner[0])) / np.float32(scale), (y - np.float32(corner[1])) / np.float32(scale)
+    s, half = np.float32(scale), np.float32(CORNER_HALF)
+    dx, dy = (x - np.float32(corner[0])) / s, (y - np.float32(corner[1])) / s
     ux, uy = np.float32(direction[0]), np.float32(direction[1])
     along, across = dx * ux + dy * uy, dy * ux - dx * uy
-    weight = np.float32(amount) * _step(-0.020, 0.012, along) * _step(reach, 0.07, along) * _step(half, 0.014, np.abs(across))
+    weight = np.float32(amount) * _step(-0.020, 0.012, along) * _step(CORNER_REACH, 0.07, along)
+    weight = weight * _step(CORNER_HALF, 0.014, np.abs(across))
     fills = []
     for end in (-half, half):
-        shift = (np.float32(end) - across) * np.float32(scale)
-        px = np.clip(np.floor(x - uy * shift + np.float32(0.5)), 0, image.shape[1] - 1).astype(np.int64)
-        py = np.clip(np.floor(y + ux * shift + np.float32(0.5)), 0, image.shape[0] - 1).astype(np.int64)
-        fills.append(before[py, px].astype(np.float32))
-    share = np.clip(across / np.float32(2 * half) + np.float32(0.5), 0, 1)[..., None]
+        shift = (end - across) * s
+        px = np.clip(x - uy * shift, 0, np.float32(width - 1.001))
+        py = np.clip(y + ux * shift, 0, np.float32(height - 1.001))
+        j, i = px.astype(np.int64), py.astype(np.int64)
+        fx, fy = (px - j)[..., None], (py - i)[..., None]
+        fills.append(
+            (image[i, j] * (1 - fx) + image[i, j + 1] * fx) * (1 - fy)
+            + (image[i + 1, j] * (1 - fx) + image[i + 1, j + 1] * fx) * fy
+        )
+    share = np.clip(across / (2 * half) + np.float32(0.5), 0, 1)[..., None]
     fill = fills[0] * (1 - share) + fills[1] * share
-    now = before[top:bottom, left:right].astype(np.float32)
+    now = image[top:bottom, left:right].astype(np.float32)
     lifted = now + np.float32(0.85) * np.maximum(fill - now, 0) * weight[..., None]
     image[top:bottom, left:right] = np.clip(lifted + np.float32(0.5), 0, 255).astype(np.uint8)
