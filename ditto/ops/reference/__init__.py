@@ -1,7 +1,8 @@
 """Plain NumPy twins of the kernels: the definitions. Slow, short, the ones to change first."""
 
 from ditto.ops.reference.composite import composite
+from ditto.ops.reference.eyes import draw_eye
 from ditto.ops.reference.mouth import paint_mouth, smooth_corner
 from ditto.ops.reference.warp import warp
 
-__all__ = ["composite", "paint_mouth", "smooth_corner", "warp"]
+__all__ = ["composite", "draw_eye", "paint_mouth", "smooth_corner", "warp"]
