@@ -20,6 +20,9 @@ Floats = npt.NDArray[np.float64]
 BASIS_KEYPOINTS = [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 12, 13, 14, 16, 17, 18, 19, 20]  # all but the neck and the irises
 BASIS_SIZE = 3 * len(BASIS_KEYPOINTS)  # 54
 CLAMP_KNEE = 0.75  # of a component's limit: linear below, saturating above
+RIM_ROWS = 3  # landmarks this many edges from the oval may lie round the corner of the cheek
+FACING = (0.05, 0.35)  # cosine towards the camera: turned away below the first, seen as it is above the second
+RIM_REACH = 0.05  # fu: whom a landmark that is turned away moves with
 FOLD_AREA = 0.22  # a triangle that keeps less than this share of its signed area is folding
 FOLD_STEPS = 3
 FOLD_KEEP = 0.4  # what a folding vertex keeps of its own displacement; the rest is its neighbours' mean
@@ -129,3 +132,59 @@ def relax_folds(canonical: Floats, displacement: Floats) -> Floats:
         if means:
             relaxed[vertices] = FOLD_KEEP * relaxed[vertices] + (1.0 - FOLD_KEEP) * np.stack(means)
     return relaxed
+
+
+def _rows_from_oval() -> npt.NDArray[np.bool_]:
+    """(478,) landmarks at most `RIM_ROWS` edges from the face oval."""
+    near = np.zeros(g.LANDMARKS, bool)
+    near[g.FACE_OVAL] = True
+    for _ in range(RIM_ROWS):
+        touched = near[g.FACE_TRIANGLES].any(1)
+        near[np.unique(g.FACE_TRIANGLES[touched])] = True
+    return near
+
+
+_NEAR_OVAL = _rows_from_oval()
+_FRONT = np.sign(signed_areas(g.TEMPLATE))
+
+
+class Rim(NamedTuple):
+    """Landmarks round the corner of the source's cheek or jaw, and whom they move with.
+
+    Attributes:
+        ids: (N,) landmarks.
+        follow: (N, 478): their displacement as a mean of displacements.
+    """
+
+    ids: npt.NDArray[np.int64]
+    follow: Floats
+
+
+def find_rim(landmarks: Floats, scale_px: float) -> Rim:
+    """The rim of a source face (478, 3) in pixels.
+
+    Where the face curves out of sight the picture shows background, or nothing, under the mesh. Such landmarks move
+    with the visible skin beside them, or the silhouette would tear when the cheek moves.
+    """
+    a, b, c = (landmarks[g.FACE_TRIANGLES[:, i]] for i in range(3))
+    whole = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    seen, total = np.zeros(g.LANDMARKS), np.full(g.LANDMARKS, 1e-9)
+    for corner in range(3):
+        np.add.at(seen, g.FACE_TRIANGLES[:, corner], signed_areas(landmarks) * _FRONT)
+        np.add.at(total, g.FACE_TRIANGLES[:, corner], whole)
+    visible = g.smoothstep(*FACING, seen / total)
+    ids = np.flatnonzero(_NEAR_OVAL & (visible < 1.0))
+    apart = np.sqrt(((landmarks[ids, None, :2] - landmarks[None, :468, :2]) ** 2).sum(-1)) / scale_px
+    nearest = np.where(visible[:468] > 0.5, apart, np.inf).min(1, keepdims=True)
+    weight = visible[:468] * np.exp(-0.5 * ((apart - nearest) / RIM_REACH) ** 2) * (apart >= nearest)
+    follow = np.zeros((len(ids), g.LANDMARKS))
+    follow[:, :468] = weight / weight.sum(1, keepdims=True) * (1.0 - visible[ids, None])
+    follow[np.arange(len(ids)), ids] += visible[ids]
+    return Rim(ids, follow)
+
+
+def follow_rim(rim: Rim, displacement: Floats) -> Floats:
+    """Displacement (478, 3) with the rim moving with the visible skin beside it."""
+    followed = displacement.copy()
+    followed[rim.ids] = rim.follow @ displacement
+    return followed

@@ -78,6 +78,8 @@ RIGID = [
     168, 6, 197, 195, 5, 4, 33, 133, 362, 263, 151, 2, 98, 327, 8,
 ]  # fmt: skip
 
+MAX_SLOPE = 1.8  # depth per distance across the picture
+
 NECK_KEYPOINT = 5
 NECK_ANCHOR: Floats = np.array([0.0, 0.95, 0.05])  # fu; rigid with the head, holds pitch when pose is read from keypoints
 _KEYPOINT_LANDMARKS: dict[int, list[int]] = {
@@ -202,6 +204,21 @@ def source_geometry(landmarks: npt.ArrayLike, size: int) -> Geometry:
     points = np.asarray(landmarks, np.float64)
     scale, rotation, translation, canonical = fit_head(points)
     return Geometry(points, canonical, scale, rotation, translation, keypoints(canonical), size)
+
+
+def limit_slope(geometry: Geometry) -> Geometry:
+    """The same face with nothing steeper than `MAX_SLOPE` towards the camera.
+
+    The side of a turned cheek is a sliver of a few pixels, background among them; turned to the camera it would be
+    stretched into a wide streak. With its depth limited it turns as part of the cheek in front of it. In the source's
+    own pose nothing changes place.
+    """
+    points = geometry.landmarks
+    apart = np.sqrt(((points[:, None, :2] - points[None, :, :2]) ** 2).sum(-1))
+    landmarks = points.copy()
+    landmarks[:, 2] = (points[None, :, 2] + MAX_SLOPE * apart).min(1)
+    canonical = ((landmarks - geometry.translation_px) / geometry.scale_px) @ geometry.rotation.T
+    return geometry._replace(landmarks=landmarks, canonical=canonical, keypoints=keypoints(canonical))
 
 
 # What the keypoints say about the pose, when only they are given: the rigid ones count, the mobile ones little.

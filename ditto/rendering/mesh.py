@@ -17,7 +17,7 @@ from ditto.motion import Drive
 from ditto.portrait import Portrait
 from ditto.rendering import geometry as g
 from ditto.rendering.background import Background, make_background, plate_gate
-from ditto.rendering.deform import clamp_keypoints, displace, load_basis, relax_folds
+from ditto.rendering.deform import Rim, clamp_keypoints, displace, find_rim, follow_rim, load_basis, relax_folds
 from ditto.rendering.eyes import EyeLayers, draw_eyes, move_lids, prepare_eyes
 from ditto.rendering.geometry import Geometry, Pose
 from ditto.rendering.mouth import MouthLayers, draw_mouth, limit_lips, part_lips, prepare_mouth
@@ -46,6 +46,7 @@ class Appearance(NamedTuple):
     """
 
     geometry: Geometry
+    rim: Rim
     texture: npt.NDArray[np.uint8]
     source: npt.NDArray[np.float32]
     surround: Surround
@@ -68,11 +69,13 @@ class MeshRenderer:
     def prepare(self, portrait: Portrait) -> Appearance:
         """Meshes, layers and background plate of a portrait."""
         crop = np.ascontiguousarray(portrait.crop)
-        geometry = g.source_geometry(portrait.landmarks, crop.shape[0])
+        tracked = g.source_geometry(portrait.landmarks, crop.shape[0])
+        geometry = g.limit_slope(tracked)
         background = make_background(crop, portrait.mask, geometry)
         surround = make_surround(geometry, portrait.mask)
         return Appearance(
             geometry,
+            find_rim(tracked.landmarks, tracked.scale_px),
             np.concatenate([crop, background.alpha[..., None]], -1),
             np.concatenate([geometry.landmarks[:, :2], surround.points]).astype(np.float32),
             surround,
@@ -81,8 +84,9 @@ class MeshRenderer:
             prepare_mouth(crop, geometry, portrait.mask),
         )
 
-    def pose(self, geometry: Geometry, drive: Drive) -> Pose:
+    def pose(self, appearance: Appearance, drive: Drive) -> Pose:
         """Where the face mesh is under a drive."""
+        geometry = appearance.geometry
         half = geometry.size / 2.0
         scale_px = drive.scale * half
         translation_px = np.asarray(drive.translation, np.float64) * half + (half, half, 0.0)
@@ -90,6 +94,7 @@ class MeshRenderer:
         delta = limit_lips(geometry, delta)
         displacement, closure = move_lids(geometry, delta, displace(self.learned, delta))
         displacement = part_lips(geometry, relax_folds(geometry.canonical, displacement))
+        displacement = follow_rim(appearance.rim, displacement)
         canonical = geometry.canonical + displacement
         vertices = scale_px * (canonical @ drive.rotation) + translation_px
         return Pose(scale_px, drive.rotation, translation_px, delta, canonical, vertices, closure)
@@ -97,7 +102,7 @@ class MeshRenderer:
     def render(self, appearance: Appearance, drive: Drive) -> npt.NDArray[np.uint8]:
         """One frame of the face crop, (S, S, 3) uint8 RGB."""
         geometry, surround = appearance.geometry, appearance.surround
-        pose = self.pose(geometry, drive)
+        pose = self.pose(appearance, drive)
         destination = np.concatenate([pose.vertices[:, :2], move_surround(surround, geometry, pose)])
         depth = pose.vertices[_INNER_TRIANGLES, 2].mean(1) - _LIFT * geometry.scale_px
         inner = _INNER_TRIANGLES[np.argsort(-depth, kind="stable")]
