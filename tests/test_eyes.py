@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from ditto import ops
 from ditto.motion import LOWER_LID, rotation_matrix
+from ditto.ops import reference
 from ditto.rendering.eyelids import closures, eye_frame, move_lids
-from ditto.rendering.eyes import EyeLayers, draw_eyes, prepare_eyes
+from ditto.rendering.eyes import EyeLayers, draw_eyes, eye_view, prepare_eyes
 from ditto.rendering.geometry import EYES, TEMPLATE, Geometry, Pose, source_geometry
 
 SIZE = 256
@@ -156,3 +158,38 @@ def test_eyes_follow_the_head() -> None:
 def test_a_crop_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"takes a \(256, 256, 3\) uint8 crop, got \(128, 128, 3\)"):
         prepare_eyes(FACE[:128, :128], GEOMETRY)
+
+
+@pytest.mark.parametrize("right", [-0.4, 0.05, 0.35, 0.8, 1.0])
+def test_the_kernel_equals_its_twin(right: float) -> None:
+    delta = _blink(GEOMETRY, right, 0.5 * right)
+    delta[11, :2], delta[15, :2], delta[LOWER_LID, 1] = (0.02, -0.01), (-0.03, 0.005), -0.004
+    pose = _pose(GEOMETRY, delta, rotation_matrix(3.0, -6.0, 4.0))
+    for layer, closure in zip(LAYERS, pose.closure, strict=True):
+        view, curves = eye_view(layer, GEOMETRY, pose, float(closure))
+        assert view is not None
+        native, twin = FACE.copy(), FACE.copy()
+        ops.draw_eye(native, layer.texture, curves, layer.strip, view)
+        reference.draw_eye(twin, layer.texture, curves, layer.strip, view)
+        assert (native != FACE).any()
+        difference = np.abs(native.astype(int) - twin.astype(int))
+        assert difference.max() <= 1  # fused multiply-add may tip a rounding
+        assert (difference > 0).mean() < 1e-3
+
+
+def test_the_kernel_refuses_what_does_not_fit() -> None:
+    layer = LAYERS.right
+    view, curves = eye_view(layer, GEOMETRY, _pose(GEOMETRY, _blink(GEOMETRY, 1.0, 1.0)), 1.0)
+    assert view is not None
+    with pytest.raises(TypeError, match="image as uint8, got float32"):
+        ops.draw_eye(FACE.astype(np.float32), layer.texture, curves, layer.strip, view)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"\(h, w, 16\) texture"):
+        ops.draw_eye(FACE.copy(), layer.texture[..., :8], curves, layer.strip, view)
+    with pytest.raises(ValueError, match=r"\(n, 9\) curves"):
+        ops.draw_eye(FACE.copy(), layer.texture, curves[:, :4], layer.strip, view)
+    with pytest.raises(ValueError, match=r"\(m, 129\) strip"):
+        ops.draw_eye(FACE.copy(), layer.texture, curves, layer.strip[:, :5], view)
+    with pytest.raises(ValueError, match="box inside 256 x 256"):
+        ops.draw_eye(FACE.copy(), layer.texture, curves, layer.strip, view._replace(box=(0, 0, 400, 20)))
+    with pytest.raises(ValueError, match="finite view"):
+        ops.draw_eye(FACE.copy(), layer.texture, curves, layer.strip, view._replace(gain=float("nan")))

@@ -1,10 +1,15 @@
-"""Draws one eye into a frame: checks, then the kernel."""
+"""One eye over a warped frame."""
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
+from ditto._native import draw_eye as _draw_eye
 from ditto.ops.reference.eyes import (
     BALL,
     CHANNELS,
+    COLUMNS,
     GLINT,
     IRIS,
     IRIS_ALPHA,
@@ -13,7 +18,67 @@ from ditto.ops.reference.eyes import (
     SCLERA,
     SKIN,
     EyeView,
-    draw_eye,
 )
 
-__all__ = ["BALL", "CHANNELS", "GLINT", "IRIS", "IRIS_ALPHA", "KEEP", "LID_MASK", "SCLERA", "SKIN", "EyeView", "draw_eye"]
+__all__ = [
+    "BALL",
+    "CHANNELS",
+    "COLUMNS",
+    "GLINT",
+    "IRIS",
+    "IRIS_ALPHA",
+    "KEEP",
+    "LID_MASK",
+    "SCLERA",
+    "SKIN",
+    "EyeView",
+    "draw_eye",
+]
+
+F32 = npt.NDArray[np.float32]
+
+
+def draw_eye(image: npt.NDArray[np.uint8], texture: F32, curves: F32, strip: F32, view: EyeView) -> None:
+    """Draws one eye into a frame, in place.
+
+    Above the lid line lies the frame's own skin, replaced by lid skin where the eye or its lashes were; between the
+    lid line and the lower lid the eyeball; below, the frame's own skin drawn up with the lower lid; on the line the
+    lashes. `ditto.rendering.eyes` is the one caller.
+
+    Args:
+        image: (H, W, 3), changed in place.
+        texture: (h, w, 16) in source pixels: lid skin 3, where it replaces skin 1, eyeball as in the source 3, where
+            the frame may change 1, eye white 3, highlight 1, iris 3, iris alpha 1.
+        curves: (n, 9) over xi, see the twin.
+        strip: (m, n) opacity of the lashes at 0 ... `view.hair` from the lash line.
+
+    Raises:
+        ValueError: wrong shape or memory order, a box outside the image, or a view that is not finite.
+        TypeError: wrong dtype.
+    """
+    for name, array, dtype in (
+        ("image", image, np.uint8),
+        ("texture", texture, np.float32),
+        ("curves", curves, np.float32),
+        ("strip", strip, np.float32),
+    ):
+        if array.dtype != dtype:
+            raise TypeError(f"draw_eye takes {name} as {np.dtype(dtype)}, got {array.dtype}")
+    if image.ndim != 3 or image.shape[2] != 3 or not image.flags.c_contiguous or not image.flags.writeable:
+        raise ValueError(f"draw_eye takes a contiguous writeable (H, W, 3) image, got {image.shape}")
+    if texture.ndim != 3 or texture.shape[2] != CHANNELS or min(texture.shape) < 2:
+        raise ValueError(f"draw_eye takes a (h, w, {CHANNELS}) texture of at least 2 x 2, got {texture.shape}")
+    if curves.ndim != 2 or curves.shape[1] != COLUMNS or len(curves) < 2:
+        raise ValueError(f"draw_eye takes (n, {COLUMNS}) curves, n >= 2, got {curves.shape}")
+    if strip.ndim != 2 or strip.shape[1] != len(curves) or len(strip) < 2:
+        raise ValueError(f"draw_eye takes a (m, {len(curves)}) strip, m >= 2, got {strip.shape}")
+    x0, y0, x1, y1 = view.box
+    if not (0 <= x0 and 0 <= y0 and x1 <= image.shape[1] and y1 <= image.shape[0]):
+        raise ValueError(f"draw_eye takes a box inside {image.shape[1]} x {image.shape[0]} pixels, got {view.box}")
+    numbers = np.concatenate([np.ravel(field) for field in view[1:]]).astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise ValueError("draw_eye takes a finite view, got NaN or infinity")
+    if x1 <= x0 or y1 <= y0 or view.gain <= 0.0:
+        return
+    solid = np.ascontiguousarray
+    _draw_eye(image, x0, y0, x1, y1, solid(texture), solid(curves), solid(strip), numbers)

@@ -207,7 +207,8 @@ def fit_lids(luma: Floats, geometry: Geometry, eye: EyeIds, frame: EyeFrame) -> 
     contrast, above = drop(lower0 + offsets[:, None], 0.006)
     white = smoothstep(0.9, 1.15, above / skin_level)
     prior = (offsets / 0.016) ** 2
-    score = np.clip(contrast / skin_level, -0.1, 0.5) * white * corner_taper(frame, XI, 0.2, -0.05) - 0.06 * prior[:, None]
+    seen = white * corner_taper(frame, XI, 0.2, -0.05)
+    score = np.clip(contrast / skin_level, -0.1, 0.5) * seen - 0.06 * prior[:, None]
     lower = lower0 + _path(score, offsets, 2)
 
     # Thickness of the lash line, where the eye white lies under it.
@@ -334,7 +335,8 @@ def lid_skin(patch: Floats, xi: Floats, eta: Floats, frame: EyeFrame, lids: LidC
     first = fill_smooth(patch, 1.0 - np.minimum(region * 1.02, 1.0))
     deviation = luma - first @ LUMA
     outside = (region < 0.02) & (np.abs(eta - edge) < 0.10)
-    noise = 1.4826 * float(np.median(np.abs(luma - blur(luma, 0.02 * frame.scale_px))[outside])) if outside.any() else 4.0
+    rough = np.abs(luma - blur(luma, 0.02 * frame.scale_px))[outside]
+    noise = 1.4826 * float(np.median(rough)) if rough.size else 4.0
     tolerance = max(2.5 * noise, 0.05 * float(np.median(luma)), 6.0)
     known = np.maximum(1.0 - region, (1.0 - core) * smoothstep(1.3, 0.7, np.abs(deviation) / tolerance) * 0.9)
     known = known * (1.0 - np.clip(core * 4, 0, 1))

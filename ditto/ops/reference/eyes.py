@@ -10,8 +10,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 CHANNELS = 16  # of an eye texture
+COLUMNS = 9  # of its lid curves
 SKIN, LID_MASK, BALL, KEEP, SCLERA, GLINT, IRIS, IRIS_ALPHA = 0, 3, 4, 7, 8, 11, 12, 15
-LINE, LOWER, EDGE, LIFT, RISE, CORE, REST, LOW_MASK, THICKNESS = range(9)  # columns of the lid curves
+LINE, LOWER, EDGE, LIFT, RISE, CORE, REST, LOW_MASK, THICKNESS = range(COLUMNS)  # columns of the lid curves
 
 
 class EyeView(NamedTuple):
@@ -155,14 +156,15 @@ def draw_eye(
     ).astype(np.float32)
     frame = image.astype(np.float32)
     own = frame[ys.astype(np.int64), xs.astype(np.int64)]
-    moved = np.abs(shift) > 1e-6
+    moved = np.abs(shift) > np.float32(1e-6)
     skin_own = own.copy()
     skin_own[moved] = _sample(
         frame, xs[moved] + shift[moved] * np.float32(view.down[0]), ys[moved] + shift[moved] * np.float32(view.down[1])
     )
     mask = np.clip(tex[:, LID_MASK], 0.0, 1.0)
     left = np.float32(view.bared)
-    lid_weight = mask * _smooth((eta - c[:, EDGE] + left) / np.float32(max(0.4 * view.bared, 0.001))) * np.float32(view.lid)
+    gone = _smooth((eta - c[:, EDGE] + left) / np.float32(max(0.4 * view.bared, 0.001)))
+    lid_weight = mask * gone * np.float32(view.lid)
     low_weight = np.clip(mask * c[:, LOW_MASK], 0.0, 1.0) * np.float32(view.shut)
     lid_skin = tex[:, SKIN : SKIN + 3]
     upper = skin_own + (lid_skin - skin_own) * lid_weight[:, None]

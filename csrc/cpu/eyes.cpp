@@ -1,0 +1,251 @@
+// One eye over a warped frame. The definition is ditto/ops/reference/eyes.py.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "dispatch.h"
+
+namespace py = pybind11;
+
+namespace {
+
+constexpr int kChannels = 16, kColumns = 9;
+constexpr int kSkin = 0, kLidMask = 3, kBall = 4, kKeep = 7, kSclera = 8, kGlint = 11, kIris = 12, kIrisAlpha = 15;
+enum Column { kLine, kLower, kEdge, kLift, kRise, kCore, kRest, kLowMask, kThickness };
+constexpr float kGlintFollows = 0.35f, kShadowDepth = 0.012f;
+
+// In the order of ditto.ops.eyes: the view of one eye as a row of floats.
+struct View {
+    float to_source[12], centre[2], reach, to_eye[6], down[2], xi_limit, sharpness, gain, lid, bared, shut, turn, gaze[2],
+        layered, lash[3], hair, shadow, reach_up, reach_down;
+};
+constexpr int kViewNumbers = sizeof(View) / sizeof(float);
+
+inline float clamp01(float x) { return std::min(std::max(x, 0.0f), 1.0f); }
+
+inline float smooth(float x) {
+    const float u = clamp01(x);
+    return u * u * (3.0f - 2.0f * u);
+}
+
+inline void cubic(float t, float* w) {
+    w[0] = -0.5f * t * (1.0f - t) * (1.0f - t);
+    w[3] = -0.5f * t * t * (1.0f - t);
+    w[1] = 1.0f + t * t * (1.5f * t - 2.5f);
+    w[2] = 1.0f - w[0] - w[1] - w[3];
+}
+
+struct Taps {
+    int row[4], column[4];
+    float wy[4], wx[4];
+};
+
+inline Taps taps(float x, float y, int width, int height) {
+    Taps t;
+    x = std::min(std::max(x, 0.0f), static_cast<float>(width - 1));
+    y = std::min(std::max(y, 0.0f), static_cast<float>(height - 1));
+    const int ix = static_cast<int>(x), iy = static_cast<int>(y);
+    cubic(x - static_cast<float>(ix), t.wx);
+    cubic(y - static_cast<float>(iy), t.wy);
+    for (int k = 0; k < 4; ++k) {
+        t.column[k] = std::min(std::max(ix + k - 1, 0), width - 1);
+        t.row[k] = std::min(std::max(iy + k - 1, 0), height - 1);
+    }
+    return t;
+}
+
+struct Texture {
+    const float* data;
+    int width, height;
+};
+
+inline void sample(const Texture& texture, float x, float y, float* out) {
+    const Taps t = taps(x, y, texture.width, texture.height);
+    for (int c = 0; c < kChannels; ++c) out[c] = 0.0f;
+    for (int j = 0; j < 4; ++j) {
+        const float* line = texture.data + static_cast<size_t>(t.row[j]) * texture.width * kChannels;
+        for (int i = 0; i < 4; ++i) {
+            const float* texel = line + static_cast<size_t>(t.column[i]) * kChannels;
+            const float w = t.wy[j] * t.wx[i];
+#pragma omp simd
+            for (int c = 0; c < kChannels; ++c) out[c] += w * texel[c];
+        }
+    }
+}
+
+inline float sample_one(const Texture& texture, float x, float y, int channel) {
+    const Taps t = taps(x, y, texture.width, texture.height);
+    float out = 0.0f;
+    for (int j = 0; j < 4; ++j) {
+        const float* line = texture.data + static_cast<size_t>(t.row[j]) * texture.width * kChannels + channel;
+        for (int i = 0; i < 4; ++i) out += t.wy[j] * t.wx[i] * line[static_cast<size_t>(t.column[i]) * kChannels];
+    }
+    return out;
+}
+
+// What the frame showed before, around the box.
+struct Before {
+    std::vector<uint8_t> pixels;
+    int x0, y0, width, height, frame_width, frame_height;
+
+    const uint8_t* at(int x, int y) const {
+        x = std::min(std::max(x - x0, 0), width - 1);
+        y = std::min(std::max(y - y0, 0), height - 1);
+        return pixels.data() + 3 * (static_cast<size_t>(y) * width + x);
+    }
+
+    void sample(float x, float y, float* out) const {
+        const Taps t = taps(x, y, frame_width, frame_height);
+        out[0] = out[1] = out[2] = 0.0f;
+        for (int j = 0; j < 4; ++j)
+            for (int i = 0; i < 4; ++i) {
+                const uint8_t* p = at(t.column[i], t.row[j]);
+                const float w = t.wy[j] * t.wx[i];
+                for (int c = 0; c < 3; ++c) out[c] += w * static_cast<float>(p[c]);
+            }
+    }
+};
+
+DITTO_MULTIVERSION
+void draw_rows(uint8_t* image, int width, const Before& before, const int* box, const Texture& texture,
+               const float* curves, int columns, const float* strip, int strip_rows, const View& v) {
+    const float to_column = static_cast<float>((columns - 1) / (2.0 * v.xi_limit));
+    const float to_row = static_cast<float>(strip_rows - 1) / v.hair;
+    const float bare = std::max(0.4f * v.bared, 0.001f);
+    for (int y = box[1]; y < box[3]; ++y) {
+        const float py = (static_cast<float>(y) - v.centre[1]) / v.reach;
+        for (int x = box[0]; x < box[2]; ++x) {
+            const float px = (static_cast<float>(x) - v.centre[0]) / v.reach;
+            const float *a = v.to_source, *b = v.to_source + 6, *m = v.to_eye;
+            const float sx = a[0] + a[1] * px + a[2] * py + a[3] * px * px + a[4] * px * py + a[5] * py * py;
+            const float sy = b[0] + b[1] * px + b[2] * py + b[3] * px * px + b[4] * px * py + b[5] * py * py;
+            const float xi = m[0] * sx + m[1] * sy + m[2], eta = m[3] * sx + m[4] * sy + m[5];
+            if (!(sx >= 0.0f && sy >= 0.0f && sx <= static_cast<float>(texture.width - 1) &&
+                  sy <= static_cast<float>(texture.height - 1) && std::fabs(xi) < v.xi_limit))
+                continue;
+            const float keep = clamp01(sample_one(texture, sx, sy, kKeep)) * v.gain;
+            if (keep <= 0.0f) continue;
+
+            const float column = std::min(std::max((xi + v.xi_limit) * to_column, 0.0f), static_cast<float>(columns - 1));
+            const int c0 = std::min(static_cast<int>(column), columns - 2);
+            const float fc = column - static_cast<float>(c0);
+            float c[kColumns];
+            for (int k = 0; k < kColumns; ++k) {
+                const float left = curves[c0 * kColumns + k];
+                c[k] = left + fc * (curves[(c0 + 1) * kColumns + k] - left);
+            }
+            const float below_line = clamp01(0.5f + (eta - c[kLine]) * v.sharpness);
+            const float below_lower = clamp01(0.5f + (eta - c[kLower]) * v.sharpness);
+
+            float tex[kChannels];
+            sample(texture, sx, sy, tex);
+            uint8_t* pixel = image + 3 * (static_cast<size_t>(y) * width + x);
+            const float own[3] = {static_cast<float>(pixel[0]), static_cast<float>(pixel[1]), static_cast<float>(pixel[2])};
+            float skin[3] = {own[0], own[1], own[2]};
+            const float up = c[kLine] - eta, down = eta - c[kLower];
+            float shift = 0.0f;
+            if (down > 0.0f)
+                shift = c[kRise] * (1.0f - smooth(down / v.reach_down));
+            else if (up > 0.0f)
+                shift = c[kLift] * (1.0f - smooth(up / v.reach_up));
+            if (std::fabs(shift) > 1e-6f)
+                before.sample(static_cast<float>(x) + shift * v.down[0], static_cast<float>(y) + shift * v.down[1], skin);
+            const float mask = clamp01(tex[kLidMask]);
+            const float lid_weight = mask * smooth((eta - c[kEdge] + v.bared) / bare) * v.lid;
+            const float low_weight = clamp01(mask * c[kLowMask]) * v.shut;
+
+            float out[3] = {0.0f, 0.0f, 0.0f};
+            if (below_line > 0.0f) {
+                float ball[3] = {tex[kBall], tex[kBall + 1], tex[kBall + 2]};
+                if (v.layered > 0.0f && below_lower < 1.0f) {
+                    float turned[kChannels];
+                    sample(texture, sx - v.gaze[0], sy - v.gaze[1], turned);
+                    const float glint =
+                        sample_one(texture, sx - v.gaze[0] * kGlintFollows, sy - v.gaze[1] * kGlintFollows, kGlint);
+                    const float alpha = clamp01(turned[kIrisAlpha]);
+                    for (int k = 0; k < 3; ++k) {
+                        const float eye = tex[kSclera + k] * (1.0f - alpha) + turned[kIris + k] * alpha + glint;
+                        ball[k] += (eye - ball[k]) * v.layered;
+                    }
+                }
+                const float now = std::exp(-std::max(eta - c[kLine], 0.0f) / kShadowDepth);
+                const float rest = std::exp(-std::max(eta - c[kRest], 0.0f) / kShadowDepth);
+                const float shade = 1.0f - v.shadow * std::max(now - rest, 0.0f);
+                for (int k = 0; k < 3; ++k) {
+                    const float lower = skin[k] + (tex[kSkin + k] - skin[k]) * low_weight;
+                    out[k] = ball[k] * shade + (lower - ball[k] * shade) * below_lower;
+                }
+            }
+            for (int k = 0; k < 3; ++k) {
+                const float upper = skin[k] + (tex[kSkin + k] - skin[k]) * lid_weight;
+                out[k] = upper + (out[k] - upper) * below_line;
+            }
+
+            const float d = eta - c[kLine], thick = c[kThickness];
+            const float soft = std::max(0.7f * thick, 1.0f / v.sharpness);
+            const float core = smooth((d + 1.25f * thick) / soft) * clamp01(0.8f - d * v.sharpness * 0.7f);
+            const float row =
+                std::min(std::max((d > 0.0f ? d : -d - thick) * to_row, 0.0f), static_cast<float>(strip_rows - 1));
+            const int r0 = std::min(static_cast<int>(row), strip_rows - 2);
+            const float fr = row - static_cast<float>(r0);
+            const float *top = strip + static_cast<size_t>(r0) * columns + c0, *bottom = top + columns;
+            const float first = top[0] * (1.0f - fc) + top[1] * fc, second = bottom[0] * (1.0f - fc) + bottom[1] * fc;
+            const float side = d > 0.0f ? v.turn : (d < -thick ? 1.0f - v.turn : 0.0f);
+            const float hairs = (first + (second - first) * fr) * side;
+            const float opacity = clamp01(std::max(core * c[kCore], hairs)) * v.lid;
+            for (int k = 0; k < 3; ++k) {
+                const float drawn = out[k] + (v.lash[k] - out[k]) * opacity;
+                const float value = own[k] + (drawn - own[k]) * keep;
+                pixel[k] = static_cast<uint8_t>(std::min(std::max(value, 0.0f), 255.0f) + 0.5f);
+            }
+        }
+    }
+}
+
+using U8 = py::array_t<uint8_t, py::array::c_style>;
+using F32 = py::array_t<float, py::array::c_style>;
+
+// image (H, W, 3) in place, box (x0, y0, x1, y1) inside it, texture (h, w, 16), curves (n, 9), strip (m, n), view.
+void draw_eye(U8& image, int x0, int y0, int x1, int y1, const F32& texture, const F32& curves, const F32& strip,
+              const F32& view) {
+    const int height = static_cast<int>(image.shape(0)), width = static_cast<int>(image.shape(1));
+    const int columns = static_cast<int>(curves.shape(0)), strip_rows = static_cast<int>(strip.shape(0));
+    const Texture tex{texture.data(), static_cast<int>(texture.shape(1)), static_cast<int>(texture.shape(0))};
+    uint8_t* pixels = image.mutable_data();
+    const float *curve = curves.data(), *hairs = strip.data();
+    View v;
+    std::copy(view.data(), view.data() + kViewNumbers, reinterpret_cast<float*>(&v));
+    py::gil_scoped_release release;
+
+    float most = 0.0f;
+    for (int i = 0; i < columns; ++i)
+        most = std::max({most, std::fabs(curve[i * kColumns + kLift]), std::fabs(curve[i * kColumns + kRise])});
+    const float reach = most * std::max(std::fabs(v.down[0]), std::fabs(v.down[1]));
+    const int margin = static_cast<int>(std::min(reach, static_cast<float>(width + height))) + 4;
+    Before before;
+    before.x0 = std::max(x0 - margin, 0);
+    before.y0 = std::max(y0 - margin, 0);
+    before.width = std::min(x1 + margin, width) - before.x0;
+    before.height = std::min(y1 + margin, height) - before.y0;
+    before.frame_width = width;
+    before.frame_height = height;
+    before.pixels.resize(static_cast<size_t>(3) * before.width * before.height);
+    for (int y = 0; y < before.height; ++y) {
+        const uint8_t* row = pixels + 3 * (static_cast<size_t>(before.y0 + y) * width + before.x0);
+        std::copy(row, row + 3 * before.width, before.pixels.data() + static_cast<size_t>(3) * before.width * y);
+    }
+    const int box[4] = {x0, y0, x1, y1};
+    draw_rows(pixels, width, before, box, tex, curve, columns, hairs, strip_rows, v);
+}
+
+}  // namespace
+
+void bind_eyes(py::module_& m) {
+    m.def("draw_eye", &draw_eye, py::arg("image"), py::arg("x0"), py::arg("y0"), py::arg("x1"), py::arg("y1"),
+          py::arg("texture"), py::arg("curves"), py::arg("strip"), py::arg("view"));
+    m.attr("EYE_VIEW_NUMBERS") = kViewNumbers;
+}
