@@ -77,8 +77,8 @@ class Controls:
                 raise ValueError(f"regions are {', '.join(REGIONS)}; got {region!r}")
             check_range(f"regions[{region!r}]", factor, 0.0, 3.0)
         check_vector("gaze", self.gaze, 2)
-        for name, delta in self.keypoints.items():
-            check_vector(f"keypoints[{keypoint_index(name)}]", delta, 3)
+        for keypoint, delta in self.keypoints.items():
+            check_vector(f"keypoints[{keypoint_index(keypoint)}]", delta, 3)
         # Frozen all the way down: a later change to the caller's dictionaries changes nothing here.
         object.__setattr__(self, "regions", MappingProxyType(dict(self.regions)))
         object.__setattr__(self, "keypoints", MappingProxyType(dict(self.keypoints)))

@@ -168,7 +168,7 @@ class AudioReader:
     def __iter__(self) -> Iterator[Array]:
         resampler = Resampler(self.rate)
         waiting: list[Array] = []
-        size = position = 0
+        size = position = given = 0
         for frame in self._decoder.frames():
             if frame.sample_rate != self.rate:
                 raise AudioError(
@@ -187,11 +187,15 @@ class AudioReader:
             size += block.size
             if size >= BLOCK_SAMPLES:
                 yield np.concatenate(waiting)
-                waiting, size = [], 0
+                waiting, size, given = [], 0, given + size
         waiting.append(resampler.flush())
         rest = np.concatenate(waiting)
         if rest.size:
             yield rest
+        elif not given:
+            raise AudioError(
+                f"{self.path} holds {position} samples at {self.rate} Hz; give a recording of at least 40 ms"
+            )
 
 
 def read_audio(path: str | PathLike[str]) -> Array:

@@ -1,0 +1,3 @@
+from ditto.cli import main
+
+main()
