@@ -120,18 +120,30 @@ def mean_errors(errors: Sequence[measures.LandmarkErrors]) -> measures.LandmarkE
     return measures.LandmarkErrors(*(float(column.mean()) for column in np.array(errors).T))
 
 
-def score(renderer: Any, path: Path, count: int) -> ClipScores:
-    """Self-reenactment of one clip."""
+def save_beside(file: Path, real: Sequence[Image], rendered: Sequence[Image], count: int = 8) -> None:
+    """A picture of filmed frames over rendered ones, evenly spread."""
+    from PIL import Image as Pictures
+
+    chosen = np.linspace(0, len(real) - 1, min(count, len(real))).astype(int)
+    rows = [np.concatenate([frames[i] for i in chosen], axis=1) for frames in (real, rendered)]
+    sheet = Pictures.fromarray(np.concatenate(rows))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sheet.resize((sheet.width // 2, sheet.height // 2), Pictures.Resampling.LANCZOS).save(file)
+
+
+def score(renderer: Any, path: Path, count: int, pictures: Path | None = None) -> ClipScores:
+    """Self-reenactment of one clip; `pictures`: folder for a sheet of filmed and rendered frames."""
     start, step = START_AND_STEP.get(path.stem, DEFAULT_START_AND_STEP)
     driven = read_driven(path, start, step, count)
     appearance = renderer.prepare(driven.portrait)
     size, first = driven.portrait.crop.shape[0], driven.crops[0]
     width = fit_head(driven.landmarks[0])[0]
     source = detect(first)
-    errors, floor, static, drift, psnr, static_psnr, sharpness = ([] for _ in range(7))
+    errors, floor, static, drift, psnr, static_psnr, sharpness, made = ([] for _ in range(8))
     for i in range(1, len(driven.crops)):
         wanted, real = driven.landmarks[i], driven.crops[i]
         rendered = renderer.render(appearance, driven.drives[i])
+        made.append(rendered)
         mask = measures.oval_mask(wanted, size)
         psnr.append(measures.psnr(rendered, real, mask))
         static_psnr.append(measures.psnr(first, real, mask))
@@ -147,6 +159,8 @@ def score(renderer: Any, path: Path, count: int) -> ClipScores:
             floor.append(measures.landmark_errors(real_found, wanted, width))
         if source is not None:
             static.append(measures.landmark_errors(source, wanted, width))
+    if pictures is not None:
+        save_beside(pictures / f"{path.stem}.png", driven.crops[1:], made)
     flicker, real_flicker = flickers(renderer, path, start)
     return ClipScores(
         mean_errors(errors),
@@ -199,13 +213,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clips", type=Path, default=SHARED / "driving", help="folder of clips, or one clip")
     parser.add_argument("--frames", type=int, default=48, help="frames per clip")
     parser.add_argument("--bundle", default="lite", help="name or folder; only its renderer is used")
+    parser.add_argument("--pictures", type=Path, help="folder for sheets of filmed and rendered frames")
     options = parser.parse_args(arguments)
     started = time.perf_counter()
 
     folder = SHIPPED / options.bundle if (SHIPPED / options.bundle).is_dir() else Path(options.bundle)
     renderer = MeshRenderer(folder)
     paths = sorted(options.clips.glob("*.mp4")) if options.clips.is_dir() else [options.clips]
-    scores = {path.stem: score(renderer, path, options.frames) for path in paths}
+    scores = {path.stem: score(renderer, path, options.frames, options.pictures) for path in paths}
     figures = [figure for name, s in scores.items() for figure in clip_figures(name, s)]
 
     start, step = START_AND_STEP.get(paths[0].stem, DEFAULT_START_AND_STEP)
