@@ -1,0 +1,82 @@
+"""The speech encoder at run time: a bundle's encoder.onnx with the state it starts from. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.errors import BundleError
+
+HOP_SAMPLES = 1280  # 80 ms at 16 kHz: two features
+FEATURE_SIZE = 368  # hidden 288 | phone probabilities of the first 50 Hz token 40 | of the second 40
+
+Floats = npt.NDArray[np.float32]
+SpeechState = dict[str, Floats]
+
+
+class SpeechEncoder:
+    """Speech in hops of 80 ms -> two feature rows of 40 ms each.
+
+    `features, state = encoder(samples, state)`. The call that takes samples [1280 k, 1280 (k + 1)) gives the features of
+    frames 2 (k - 1) and 2 (k - 1) + 1: the first call's lie before the stream, and one more hop of zeros brings the last.
+
+    Args:
+        folder: Bundle folder with encoder.onnx and encoder.safetensors.
+        threads: Threads of one call. The result does not depend on the calls before, only on samples and state.
+
+    Raises:
+        BundleError: a file is missing or cannot be read.
+    """
+
+    def __init__(self, folder: str | Path, threads: int = 1) -> None:
+        import onnxruntime
+        from safetensors import SafetensorError, safe_open
+
+        folder = Path(folder)
+        network, weights = folder / "encoder.onnx", folder / "encoder.safetensors"
+        for path in (network, weights):
+            if not path.is_file():
+                raise BundleError(f"the bundle lacks {path}; wanted encoder.onnx and encoder.safetensors, reinstall ditto")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(str(network), options, providers=["CPUExecutionProvider"])
+            with safe_open(weights, framework="np") as tensors:
+                self._initial = {
+                    "state." + name.removeprefix("initial."): tensors.get_tensor(name).astype(np.float32)
+                    for name in tensors.keys()  # noqa: SIM118
+                    if name.startswith("initial.")
+                }
+        except (SafetensorError, RuntimeError, OSError) as error:
+            raise BundleError(f"the speech encoder in {folder} cannot be read ({error}); reinstall ditto") from error
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def initial_state(self, batch: int = 1) -> SpeechState:
+        """The state a stream starts from: as after a few seconds of other speech, the level not yet known."""
+        return {name: np.repeat(value, batch, axis=0) for name, value in self._initial.items()}
+
+    def __call__(self, samples: npt.ArrayLike, state: SpeechState) -> tuple[Floats, SpeechState]:
+        """Features of the hop before this one.
+
+        Args:
+            samples: (B, 1280) float32, full scale 1.
+            state: From `initial_state` or the call before.
+
+        Returns:
+            (B, 2, 368) and the next state.
+
+        Raises:
+            ValueError: samples are not one hop a row.
+        """
+        hop = np.ascontiguousarray(samples, np.float32)
+        if hop.ndim != 2 or hop.shape[1] != HOP_SAMPLES:
+            raise ValueError(
+                f"the encoder takes (batch, {HOP_SAMPLES}) samples, got {hop.shape}; let Stream buffer, or pad with zeros"
+            )
+        values = self._session.run(self._outputs, {"samples": hop, **state})
+        found = dict(zip(self._outputs, values, strict=True))
+        return found.pop("features"), {name.removeprefix("next_"): value for name, value in found.items()}

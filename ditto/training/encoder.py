@@ -1,0 +1,353 @@
+"""Train the lite speech encoder: Moonshine's weights made streaming, fine-tuned to say what the teacher says.
+
+    python -m ditto.training.encoder DATA TRACKS MOONSHINE WORK --align align.json [--steps 2600] [--seed 0]
+
+DATA is the data tree (`speech`, `grid_s1`), TRACKS the tracked GRID clips, MOONSHINE the unpacked moonshine-voice 0.1.0
+wheel. Teacher targets are kept in WORK/teacher.npz; checkpoints are WORK/encoder.pt.
+
+Targets: the teacher's hidden states on the clean clip, with full context, and phone posteriors of a probe on them,
+half replaced by forced alignments where there is one. The student hears the clip faster or slower, in another room, with
+noise, at any level, and in a stream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ditto.models.speech_encoder import (
+    BLOCK,
+    CONTEXT,
+    HOP,
+    SpeechEncoder,
+    SpeechEncoderState,
+    follow_level,
+    zero_state,
+)
+from ditto.phones import PHONE_TO_VISEME, PHONES, VISEME_NAMES
+from ditto.training.speech_data import TOKEN, Clip, Floats, add_alignments, augment, crop, read_test, read_train
+from ditto.training.teacher import Teacher, hear, phone_probe, read_weights, with_neighbours
+
+HOPS = 40  # of a training segment: 3.2 s, of which 156 tokens are learned from
+TOKENS = (HOPS - 1) * BLOCK
+WEIGHTS = {"librispeech": 0.5, "ljspeech": 0.2, "grid": 0.26, "librivox": 0.03, "tts": 0.01}
+START_LEVEL_DB = -26.0  # ordinary speech, until a stream's own level is heard
+START_HOPS = 2.0
+
+
+def from_moonshine(encoder: SpeechEncoder, weights: dict[str, Tensor], speech: Sequence[Clip]) -> None:
+    """Give the encoder Moonshine's weights; the norm over whole clips becomes a fixed scale measured on `speech`."""
+    own = encoder.state_dict()
+    own["stem.conv1.weight"] = weights["conv1.weight"]
+    own["stem.conv2.weight"], own["stem.conv2.bias"] = weights["conv2.weight"], weights["conv2.bias"]
+    own["stem.conv3.weight"] = weights["conv3.weight"].permute(0, 2, 1).flatten(1)
+    own["stem.conv3.bias"] = weights["conv3.bias"]
+    own["final.weight"] = weights["final.weight"]
+    for i in range(encoder.config.layers):
+        p = f"layers.{i}."
+        own[p + "qkv.weight"] = torch.cat([weights[f"{p}{n}.weight"] for n in "qkv"])
+        own[p + "out.weight"] = weights[p + "o.weight"]
+        for name in ("norm1.weight", "norm2.weight", "fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"):
+            own[p + name] = weights[p + name]
+    mean, std = level_statistics(weights["conv1.weight"], speech)
+    own["stem.scale"] = weights["norm.weight"] / std
+    own["stem.shift"] = weights["norm.bias"] - own["stem.scale"] * mean
+    encoder.load_state_dict(own)
+
+
+@torch.no_grad()
+def level_statistics(conv1: Tensor, speech: Sequence[Clip]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation behind the first convolution on levelled speech."""
+    means, squares = [], []
+    for clip in speech:
+        samples = torch.from_numpy(clip.waveform)[None]
+        level, hops = torch.full((1, 1), START_LEVEL_DB), torch.full((1, 1), START_HOPS)
+        heard = []
+        for hop in samples[:, : samples.shape[1] // HOP * HOP].split(HOP, 1):
+            hop, level, hops = follow_level(hop, level, hops)
+            heard.append(hop)
+        x = torch.tanh(F.conv1d(torch.cat(heard, 1)[:, None], conv1, stride=64))
+        means.append(x.mean())
+        squares.append(x.square().mean())
+    mean = torch.stack(means).mean()
+    return mean, (torch.stack(squares).mean() - mean**2).sqrt()
+
+
+@torch.no_grad()
+def pseudo_context(encoder: SpeechEncoder, samples: Floats) -> SpeechEncoderState:
+    """The state a stream starts from: as if it had heard this speech, its level forgotten, kept in half precision."""
+    samples = samples[: len(samples) // HOP * HOP]
+    _, state = encoder(torch.from_numpy(samples)[None], zero_state(encoder.config))
+    state = state._replace(level=torch.full((1, 1), START_LEVEL_DB), hops=torch.full((1, 1), START_HOPS))
+    return SpeechEncoderState(*(t.half().float() for t in state))
+
+
+def context_speech(clips: Sequence[Clip]) -> Floats:
+    """About 8 s of LJ Speech (public domain) and a short pause."""
+    clip = next(c for c in clips if c.source == "ljspeech" and 7.5 * 16000 < len(c.samples) < 8.5 * 16000)
+    return np.concatenate([clip.waveform, np.zeros(4800, np.float32)])
+
+
+class Scores(NamedTuple):
+    """Strict viseme accuracy at 50 Hz, with and without silence, and recall of each of the 14 classes."""
+
+    everything: float
+    spoken: float
+    recall: dict[str, float]
+
+    def __str__(self) -> str:
+        lips = f"PBM {self.recall['PBM']:.3f} FV {self.recall['FV']:.3f}"
+        return f"visemes {self.everything:.3f}, without silence {self.spoken:.3f}, {lips}"
+
+
+def score(posteriors: Sequence[Floats], labels: Sequence[npt.NDArray[np.int64]]) -> Scores:
+    """Phone posteriors (T, 40) against phone classes (T,); a viseme wins by all its phones together."""
+    table = np.asarray(PHONE_TO_VISEME)
+    hits, frames = np.zeros(len(VISEME_NAMES)), np.zeros(len(VISEME_NAMES))
+    for p, y in zip(posteriors, labels, strict=True):
+        n = min(len(p), len(y))
+        together = np.zeros((n, len(VISEME_NAMES)))
+        np.add.at(together.T, table, p[:n].T)
+        said = table[y[:n]]
+        frames += np.bincount(said, minlength=len(frames))
+        hits += np.bincount(said[together.argmax(1) == said], minlength=len(frames))
+    recall = {name: float(hits[i] / max(frames[i], 1)) for i, name in enumerate(VISEME_NAMES)}
+    return Scores(float(hits.sum() / frames.sum()), float(hits[1:].sum() / frames[1:].sum()), recall)
+
+
+@torch.no_grad()
+def stream_posteriors(encoder: SpeechEncoder, samples: Floats, start: SpeechEncoderState) -> Floats:
+    """(T, 40) phone probabilities at 50 Hz of a clip through the streaming path."""
+    hops = -(-len(samples) // HOP) + 1
+    padded = np.zeros(hops * HOP, np.float32)
+    padded[: len(samples)] = samples
+    features, _ = encoder(torch.from_numpy(padded)[None], start)
+    return features[0, 2:, encoder.config.width :].reshape(-1, len(PHONES)).numpy()
+
+
+@torch.no_grad()
+def measure(encoder: SpeechEncoder, clips: Sequence[Clip], start: SpeechEncoderState) -> Scores:
+    """Viseme scores of the streaming path on labelled clips."""
+    labelled = [c for c in clips if c.phones is not None]
+    heard = [stream_posteriors(encoder, c.waveform, start) for c in labelled]
+    return score(heard, [c.phones for c in labelled if c.phones is not None])
+
+
+class Targets(NamedTuple):
+    """What the student learns from one clip: teacher hidden states (T, 288) and phone probabilities (T, 40)."""
+
+    hidden: npt.NDArray[np.float16]
+    phones: Floats
+
+
+def make_targets(clips: Sequence[Clip], moonshine: Path, work: Path, test: Sequence[Clip]) -> dict[str, Targets]:
+    """Teacher hidden states (kept in `work`) and posteriors of a probe on them."""
+    path = work / "teacher.npz"
+    if not path.exists():
+        teacher = Teacher(read_weights(moonshine / "moonshine_voice/assets/tiny-en/encoder_model.ort"), fifty=True).eval()
+        np.savez(path, **{c.name: hear(teacher, c.waveform).astype(np.float16) for c in [*clips, *test]})
+    with np.load(path) as kept:
+        hidden: dict[str, npt.NDArray[np.float16]] = {name: kept[name] for name in kept.files}
+    labelled = [c for c in clips if c.phones is not None]
+    few = [c for i, c in enumerate(labelled) if c.source != "grid" or i % 4 == 0]  # GRID's 51 words must not rule it
+    probe = phone_probe([hidden[c.name].astype(np.float32) for c in few], [c.phones for c in few if c.phones is not None])
+
+    def posteriors(name: str) -> Floats:
+        with torch.no_grad():
+            logits = probe(torch.from_numpy(with_neighbours(hidden[name].astype(np.float32))))
+        found: Floats = logits.softmax(-1).numpy()
+        return found
+
+    reached = score([posteriors(c.name) for c in test], [c.phones for c in test if c.phones is not None])
+    print(f"teacher, full context, probe on {len(few)} labelled clips: {reached}", flush=True)
+    targets = {}
+    for clip in clips:
+        q = posteriors(clip.name) ** 1.5
+        q /= q.sum(1, keepdims=True)
+        if clip.phones is not None:
+            n = min(len(q), len(clip.phones))
+            q[:n] = 0.5 * q[:n] + 0.5 * np.eye(len(PHONES), dtype=np.float32)[clip.phones[:n]]
+        targets[clip.name] = Targets(hidden[clip.name], q.astype(np.float32))
+    return targets
+
+
+class Batch(NamedTuple):
+    """samples (B, HOPS x 1280); hidden (B, TOKENS, 288); phones (B, TOKENS, 40); known (B, TOKENS): hidden is to be met."""
+
+    samples: Tensor
+    hidden: Tensor
+    phones: Tensor
+    known: Tensor
+
+
+class Segments:
+    """Random training segments: crops at other speeds, two clips in a row, pauses, noise alone, augmented."""
+
+    def __init__(self, clips: Sequence[Clip], targets: dict[str, Targets], seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.targets = targets
+        self.clips = list(clips)
+        length = np.array([len(c.samples) for c in clips], np.float64)
+        share = np.zeros(len(clips))
+        for source, weight in WEIGHTS.items():
+            of = np.array([c.source == source for c in clips])
+            share[of] = weight * length[of] / max(length[of].sum(), 1)
+        self.share = share / share.sum()
+        self.babble = [c for c in clips if c.source in {"librispeech", "ljspeech"}]
+
+    def piece(self, tokens: int) -> tuple[Floats, Floats, Floats, npt.NDArray[np.bool_]]:
+        random = self.random
+        clip = self.clips[random.choice(len(self.clips), p=self.share)]
+        speed = float(np.clip(random.normal(1, 0.1), 0.85, 1.2)) if random.random() < 0.7 else 1.0
+        spare = len(clip.samples) - tokens * TOKEN * speed
+        start = random.uniform(0, spare) if spare > 0 else random.uniform(spare, 0)
+        samples, places, inside = crop(clip, tokens, speed, float(np.round(start)))
+        hidden, phones = self.targets[clip.name]
+        last = len(hidden) - 1
+        at = np.clip(places - 0.5, 0, last)
+        low = np.minimum(at.astype(np.int64), max(last - 1, 0))
+        part = (at - low).astype(np.float32)[:, None]
+        h = hidden[low] * (1 - part) + hidden[np.minimum(low + 1, last)] * part
+        q = phones[np.clip(places.astype(np.int64), 0, last)].copy()
+        q[~inside] = np.eye(len(PHONES), dtype=np.float32)[0]
+        return samples, h.astype(np.float32), q, inside
+
+    def segment(self) -> tuple[Floats, Floats, Floats, npt.NDArray[np.bool_]]:
+        random = self.random
+        tokens = HOPS * BLOCK
+        if random.random() < 0.3:
+            first = BLOCK * int(random.integers(8, HOPS - 8))
+            pieces = [self.piece(first), self.piece(tokens - first)]
+            samples, h, q, known = (np.concatenate([p[i] for p in pieces]) for i in range(4))
+        else:
+            samples, h, q, known = self.piece(tokens)
+        silent = slice(0, 0)
+        kind = random.random()
+        if kind < 0.03:
+            silent = slice(0, tokens)
+        elif kind < 0.2:
+            length = int(random.integers(15, 70))
+            begin = int(random.integers(0, tokens - length))
+            silent = slice(begin, begin + length)
+        level = np.sqrt((samples**2).mean()) + 1e-6
+        samples[silent.start * TOKEN : silent.stop * TOKEN] = 0
+        known[silent] = False
+        q[silent] = np.eye(len(PHONES), dtype=np.float32)[0]
+        if silent.stop - silent.start == tokens:
+            samples = (random.normal(0, level, len(samples))).astype(np.float32)
+            samples = augment(samples, random) * np.float32(10 ** random.uniform(-1.5, 0))
+        else:
+            samples = augment(samples, random, self.babble)
+        return samples, h, q, known
+
+    def batch(self, size: int) -> Batch:
+        rows = [self.segment() for _ in range(size)]
+        samples, h, q, known = (torch.from_numpy(np.stack([r[i] for r in rows])) for i in range(4))
+        return Batch(samples, h[:, :TOKENS], q[:, :TOKENS], known[:, :TOKENS])
+
+
+def student(encoder: SpeechEncoder, samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Hidden states and phone logits (B, TOKENS, ...) of segments heard as streams that begin with no context."""
+    with torch.no_grad():
+        level = torch.full((len(samples), 1), START_LEVEL_DB)
+        hops = torch.full((len(samples), 1), START_HOPS)
+        heard = [samples.new_zeros(len(samples), CONTEXT)]
+        for hop in samples.split(HOP, 1):
+            hop, level, hops = follow_level(hop, level, hops)
+            heard.append(hop)
+    tokens = encoder.stem(torch.cat(heard, 1))[:, 1:]
+    none = tokens.new_zeros(len(samples), encoder.config.layers, 0, encoder.config.width)
+    hidden, _, _ = encoder.attend(tokens, none, none)
+    return hidden, encoder.phones(hidden)
+
+
+def train(
+    encoder: SpeechEncoder, segments: Segments, test: Sequence[Clip], context: Floats, work: Path, steps: int,
+    batch: int = 8, rate: float = 3e-4, bfloat: bool = True, every: int = 250, warm: int = 50,
+) -> SpeechEncoder:  # fmt: skip
+    """Fine-tune; gives the running average of the weights, saved to `work` as it goes."""
+    sample = np.concatenate([t.hidden[::7] for t in segments.targets.values()]).astype(np.float32)
+    variance = torch.from_numpy(sample.var(0) + 1e-4)
+    average = copy.deepcopy(encoder)
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in encoder.named_parameters():
+        factor = 0.4 if name.startswith("stem") else 5.0 if name.startswith("phone") else 1.0
+        groups.setdefault(factor, []).append(parameter)
+    optimiser = torch.optim.AdamW(
+        [{"params": p, "factor": f} for f, p in groups.items()], rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
+    began, losses = time.process_time(), [0.0, 0.0]
+    for step in range(1, steps + 1):
+        fraction = min(1.0, step / warm) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        for group in optimiser.param_groups:
+            group["lr"] = rate * fraction * group["factor"]
+        samples, h, q, known = segments.batch(batch)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat):
+            hidden, logits = student(encoder, samples)
+        error = ((hidden.float() - h) ** 2 / variance).mean(-1)
+        distance = (error * known).sum() / known.sum()
+        speech = -(q * logits.float().log_softmax(-1)).sum(-1).mean()
+        optimiser.zero_grad()
+        (distance + speech).backward()
+        torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
+        optimiser.step()
+        keep = min(0.998, step / (step + 10))
+        with torch.no_grad():
+            for slow, fast in zip(average.parameters(), encoder.parameters(), strict=True):
+                slow.lerp_(fast, 1 - keep)
+        for i, value in enumerate((distance, speech)):
+            losses[i] += (value.item() - losses[i]) * max(0.02, 1 / step)
+        if step % every == 0 or step == steps or step == 20:
+            scores = measure(average, test if step == steps else test[::2], pseudo_context(average, context))
+            spent = time.process_time() - began
+            print(f"step {step} {spent:.0f} s, hidden {losses[0]:.3f} phones {losses[1]:.3f} | {scores}", flush=True)
+            save(average, work / "encoder.pt")
+    return average
+
+
+def save(encoder: SpeechEncoder, path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save(encoder.state_dict(), partial)
+    partial.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("data", "tracks", "moonshine", "work"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--align", type=Path, help="from ditto.training.align")
+    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", type=Path, help="weights to go on from instead of Moonshine's")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(options.seed)
+    options.work.mkdir(parents=True, exist_ok=True)
+    clips, test = read_train(options.data, options.tracks), read_test(options.data)
+    if options.align:
+        clips = add_alignments(clips, options.align)
+    targets = make_targets(clips, options.moonshine, options.work, test)
+    torch.manual_seed(options.seed)
+    encoder = SpeechEncoder()
+    weights = read_weights(options.moonshine / "moonshine_voice/assets/tiny-en/encoder_model.ort")
+    from_moonshine(encoder, weights, [c for c in clips if c.source in {"librispeech", "ljspeech"}][::6])
+    if options.resume:
+        encoder.load_state_dict(torch.load(options.resume))
+    segments = Segments(clips, targets, options.seed)
+    train(encoder, segments, test, context_speech(clips), options.work, options.steps, options.batch)
+
+
+if __name__ == "__main__":
+    main()
