@@ -27,7 +27,8 @@ def paint_mouth(
     """Paint tongue, teeth and lip shadows between the inner lips, in place.
 
     Everything that varies across the mouth only is given per column of the head frame, see
-    `ditto.rendering.mouth.draw_mouth`, which is the one caller; the pixel loop interpolates columns and evaluates the rest.
+    `ditto.rendering.mouth.draw_mouth`, the one caller; the pixel loop interpolates columns and
+    evaluates the rest.
 
     Args:
         image: (H, W, 3) RGB, changed in place.

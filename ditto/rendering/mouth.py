@@ -28,6 +28,7 @@ from ditto.rendering.mouth_source import (
     measure_blur,
     measure_colours,
     measure_grain,
+    measure_overlap,
 )
 from ditto.rendering.teeth import LOWER, UPPER, Sprite, arch_curve, draw_arch
 
@@ -42,7 +43,7 @@ COLUMNS = 128
 SEAM_PX = 1.8  # in a crop of 512
 SHADE_UPPER, SHADE_LOWER = 1.0, 0.74
 
-# Vertical chains of landmarks from the lips outwards; neighbours keep at least KEEP of their distance, or the lips fold.
+# Vertical chains of landmarks from the lips outwards; neighbours keep at least KEEP of their distance, or lips fold.
 KEEP = 0.45
 CHAINS = (
     (14, 15, 16, 17, 18, 200, 199), (87, 86, 85, 84, 83, 201), (317, 316, 315, 314, 313, 421),
@@ -65,6 +66,7 @@ class MouthLayers(NamedTuple):
         lower_edge: edge of the lower incisors with the jaw as in the portrait.
         arch_z: depth of the incisors, head frame.
         own: the portrait's own teeth, or None.
+        overlap: (2, 41) how far the portrait's teeth reach over the upper and the lower inner-lip landmarks.
         blur_px: Gaussian sigma of the portrait's sharpest edges.
         grain: (g, g) float32, the portrait's own fine structure, levels.
     """
@@ -79,6 +81,7 @@ class MouthLayers(NamedTuple):
     lower_edge: float
     arch_z: float
     own: OwnTeeth | None
+    overlap: Floats
     blur_px: float
     grain: Array
 
@@ -116,7 +119,7 @@ def prepare_mouth(crop: npt.NDArray[np.uint8], geometry: Geometry, mask: npt.NDA
     if own is not None:
         tooth, upper_edge = own.tooth, own.edge
     per_unit = 1.5 * geometry.scale_px
-    sigma = 1.5 * float(np.sqrt(max(blur_px**2 - 0.35**2, 0.0)))
+    sigma = 1.5 * float(np.sqrt(blur_px**2 + 0.2))  # enamel is softer than any edge of skin
     upper = draw_arch(UPPER, True, tooth, colours.gum, per_unit, sigma)
     lower = draw_arch(LOWER, False, tooth, colours.gum, per_unit, sigma)
     return MouthLayers(
@@ -130,6 +133,7 @@ def prepare_mouth(crop: npt.NDArray[np.uint8], geometry: Geometry, mask: npt.NDA
         lower_edge=float(anchor[1]) + LOWER_EDGE + (0.5 * gap if is_open else 0.0),
         arch_z=float(canonical[[13, 82, 312], 2].mean()) + 0.035,
         own=own,
+        overlap=measure_overlap(crop, geometry),
         blur_px=blur_px,
         grain=measure_grain(crop, geometry),
     )
@@ -177,9 +181,7 @@ def _curve(x: Floats, y: Floats, at: Floats) -> Floats:
     width = x[i + 1] - x[i]
     t = np.clip((at - x[i]) / width, 0, 1)
     a, b = y[i], y[i + 1]
-    return np.asarray(
-        a + t * t * (3 - 2 * t) * (b - a) + width * t * (1 - t) * ((1 - t) * slope[i] - t * slope[i + 1])
-    )
+    return np.asarray(a + t * t * (3 - 2 * t) * (b - a) + width * t * (1 - t) * ((1 - t) * slope[i] - t * slope[i + 1]))
 
 
 def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geometry, pose: Pose) -> None:
@@ -207,13 +209,16 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
     y_upper, y_lower = _curve(x_upper, upper[:, 1], x), _curve(x_lower, lower[:, 1], x)
     crossing = np.minimum(y_lower - y_upper, 0.0)
     y_upper, y_lower = y_upper + 0.5 * crossing, y_lower - 0.5 * crossing
+    pair_x = 0.5 * (x_upper + x_lower)
+    along = np.interp(x, pair_x, np.linspace(0, 40, 11))
+    y_upper -= np.interp(along, np.arange(41), layers.overlap[0])
+    y_lower += np.interp(along, np.arange(41), layers.overlap[1])
     gap = y_lower - y_upper
     px_y = float(np.linalg.norm(in_plane[1]))
     if is_open:
-        # Lips that were apart have no line between them when they meet: it is painted, and hides what is squeezed there.
+        # Lips that were apart have no line between them when they meet: one is painted, over what is squeezed there.
         thin = 0.5 * np.maximum(SEAM_PX * (geometry.size / 512) / px_y - gap, 0.0) * np.minimum(gap / 0.001, 1)
         y_upper, y_lower = y_upper - thin, y_lower + thin
-    pair_x = 0.5 * (x_upper + x_lower)
     widest = max(float(now[14, 1] - now[13, 1]), float(gap.max()), 0.01)
     width = float(np.linalg.norm(now[78] - now[308]))
     sideways = np.linspace(-1, 1, COLUMNS)  # -1 and 1 in the corners
@@ -239,7 +244,7 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
     rounding = float(smoothstep(0.06, 0.30, 1 - width / layers.width))  # protruding lips keep the light from the teeth
     corner = 1 - 0.62 * smoothstep(0.35, 1.0, np.abs(sideways))
     middle = 0.5 * (rest[61, 0] + rest[291, 0])
-    # Depth moves the arch sideways in a turned head; past some 20 degrees the fitted depths are no longer to be trusted.
+    # Depth moves the arch sideways in a turned head; past some 20 degrees fitted depths are not to be trusted.
     parallax = np.clip(pose.rotation[2, :2] @ np.linalg.inv(pose.rotation[:2, :2]), -0.4, 0.4)
     arc, arch_x, arch_z = arch_curve()
     stretch = float(np.clip(layers.width / 0.30, 0.88, 1.12))
@@ -257,7 +262,9 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
             bow = layers.own.edge_slope * from_anchor + layers.own.edge_bow * from_anchor**2
         columns[:, at] = u * sprite.per_unit + 0.5 * (sprite.pixels.shape[1] - 1)
         columns[:, at + 1] = sprite.edge_row - (edge + dy + bow) * sprite.per_unit
-        columns[:, at + 2] = shade * (1 - 0.5 * rounding) * corner * (1 - 0.35 * smoothstep(0.010, 0.12, np.interp(u, arc, arch_z)))
+        columns[:, at + 2] = (
+            shade * (1 - 0.5 * rounding) * corner * (1 - 0.35 * smoothstep(0.010, 0.12, np.interp(u, arc, arch_z)))
+        )
     along = np.linspace(-1, 1, 11)
     for at, strip in ((12, colours.seam), (15, colours.lower_rim), (18, colours.upper_rim)):
         for i in range(3):

@@ -190,26 +190,60 @@ def measure_colours(crop: Image, geometry: Geometry, mask: npt.NDArray[np.float3
 def measure_blur(crop: Image, geometry: Geometry) -> float:
     """Gaussian sigma, px, of the sharpest edges about eyes and mouth, between 0.4 and 3.
 
-    An edge's sigma is its height over its steepest slope and sqrt(2 pi); strong edges count, so grain does not.
+    A blurred step of height h and steepest slope m has sigma = h / m / sqrt(2 pi); central differences add 0.54 to its
+    square. Strong edges count, so grain does not; the sharpest tenth of them, since much in a face is soft by itself.
     """
     groups = [eye.upper + eye.lower for eye in EYES] + [UPPER_OUTER_LIP + LOWER_OUTER_LIP]
     found = []
-    reach = max(4, round(0.028 * geometry.scale_px))
+    reach = max(4, round(4 * geometry.size / 512))
     for ids in groups:
         left, top, right, bottom = _window(geometry.landmarks[ids, :2], 2 * reach, geometry.size)
         luma = crop[top:bottom, left:right] @ LUMA
         if min(luma.shape) < 2 * reach + 4:
             continue
         slope = np.hypot(*np.gradient(luma))[reach:-reach, reach:-reach]
-        windows = sliding_window_view(luma, (2 * reach + 1, 2 * reach + 1))
-        height = windows.max((2, 3)) - windows.min((2, 3))
-        strong = slope >= np.percentile(slope, 97)
-        found.append(height[strong] / np.maximum(slope[strong], 1e-3) / np.sqrt(2 * np.pi))
-    if not found:
-        return 1.0
-    # Central differences widen a step by about half a pixel; the window's own contrast overstates the step's height.
-    sigma = 0.80 * float(np.median(np.concatenate(found)))
-    return float(np.clip(np.sqrt(max(sigma**2 - 0.45**2, 0.16)), 0.4, 3.0))
+        strong = slope >= max(float(np.percentile(slope, 97)), 1e-3)
+        windows = sliding_window_view(luma, (2 * reach + 1, 2 * reach + 1))[strong]
+        if len(windows):
+            sigma = (windows.max((1, 2)) - windows.min((1, 2))) / slope[strong] / np.sqrt(2 * np.pi)
+            found.append(float(np.percentile(sigma, 10)))
+    return float(np.clip(np.sqrt(max(min(found) ** 2 - 0.54, 0.0)), 0.4, 3.0)) if found else 1.0
+
+
+def measure_overlap(crop: Image, geometry: Geometry) -> Floats:
+    """(2, 41): how far teeth of the portrait reach beyond the upper and the lower inner-lip landmarks, face units.
+
+    Landmarks of barely parted lips run through the teeth, which would then ride on a lip when it moves. From corner to
+    corner; teeth are brighter or as bright as the lip beside them and much less red.
+    """
+    points = geometry.landmarks[:, :2]
+    image = crop.astype(np.float32)
+    at, steps = np.linspace(0, 10, 41), np.linspace(0, 1, 33)
+    out = np.zeros((2, 41))
+    for row, (inner, outer) in enumerate(((UPPER_INNER_LIP, UPPER_OUTER_LIP), (LOWER_INNER_LIP, LOWER_OUTER_LIP))):
+        start, end = (
+            np.stack([np.interp(at, np.arange(11), points[ids, i]) for i in (0, 1)], 1) for ids in (inner, outer)
+        )
+        pixels = sample_points(image, (start + steps[:, None, None] * (end - start)).reshape(-1, 2)).reshape(33, 41, 3)
+        luma = pixels @ LUMA
+        redness = (pixels[..., 0] - pixels[..., 1]) / np.maximum(luma, 1)
+        lip = slice(13, 29)
+        lip_red, lip_luma = np.median(redness[lip], axis=0), np.median(luma[lip], axis=0)
+        if float(np.median(lip_red)) < 0.12:
+            continue  # no telling teeth from lips by colour
+        tooth = (redness < 0.62 * lip_red) & (luma > 0.70 * lip_luma)
+        length = np.linalg.norm(end - start, axis=1) / geometry.scale_px
+        depth = steps[:, None] * length
+        tooth &= (depth < 0.022) & (steps[:, None] < 0.6)
+        # Only what hangs together with the line between the lips, across at most a pixel or two of seam.
+        joined = np.abs(at - 5) < 4.2  # corners are too thin to tell
+        missed = np.zeros(41)
+        for i in range(33):
+            missed = np.where(tooth[i], 0.0, missed + length / 32 * geometry.scale_px)
+            joined &= missed < 2.5
+            out[row] = np.where(joined & tooth[i], depth[i] + 0.5 / geometry.scale_px, out[row])
+    out[:, 1:-1] = np.maximum(np.maximum(out[:, :-2], out[:, 2:]) * 0.75, out[:, 1:-1])
+    return out
 
 
 def measure_grain(crop: Image, geometry: Geometry) -> Array:
@@ -251,7 +285,9 @@ def find_own_teeth(crop: Image, geometry: Geometry, anchor: Floats, colours: Col
     solid = teeth > 0.6
     starts = np.where(solid.sum(0) >= 3, solid.argmax(0), height)
     near = max(1, round(0.022 * geometry.scale_px))
-    necks = sliding_window_view(np.pad(starts, near, mode="edge"), 2 * near + 1).min(1)  # gum starts above all neighbours
+    necks = sliding_window_view(np.pad(starts, near, mode="edge"), 2 * near + 1).min(
+        1
+    )  # gum starts above all neighbours
     for x in range(width):
         rows = np.flatnonzero(solid[:, x])
         if len(rows) < 3:

@@ -38,8 +38,8 @@ UPPER = Arch(
     (8.5, 6.7, 7.7, 7.1, 6.8, 9.7),
     (10.4, 8.8, 10.0, 8.4, 7.6, 7.2),
     (0.0, 0.55, 0.15, 0.7, 1.1, 1.4),
-    (0.75, 0.95, 1.1, 1.0, 0.9, 0.8),
-    (0.3, 0.5, 0.8, 0.8, 0.7, 0.6),
+    (0.95, 1.25, 1.3, 1.1, 1.0, 0.8),
+    (0.40, 0.7, 1.0, 0.9, 0.8, 0.6),
     (0.0, 0.05, 0.55, 0.45, 0.3, 0.2),
 )
 LOWER = Arch(
@@ -142,24 +142,24 @@ def draw_arch(
     # Crowns taper towards the neck and touch below the middle; beyond the flank lies papilla above, darkness below.
     taper = 1.0 - 0.20 * (1 - along) ** 1.6 - 0.012
     flank = taper - np.abs(across)[None]  # > 0 inside the crown
-    soft = 0.5 * step / width[index][None]
+    soft = 0.42 * step / width[index][None]
     inside = smoothstep(-1.0, 1.0, flank / soft)
     crown = smoothstep(0.16, -0.16, (down - edge[None]) / step) * inside
     gum_here = smoothstep(0.35, -0.35, (down - neck[None]) / step)
     papilla = (1 - inside) * smoothstep(-3.6, -6.0, down / step)
 
-    shade = 1 - 0.17 * np.abs(across)[None] ** 3.0 - 0.03 * far[None]
+    shade = 1 - 0.13 * np.abs(across)[None] ** 3.0 - 0.03 * far[None]
     shade = shade * (0.90 + 0.10 * smoothstep(0.0, 0.45, along)) * (1 - 0.07 * smoothstep(0.80, 1.02, along))
     shine = np.exp(-(((across + 0.12) / 0.42) ** 2))[None] * np.exp(-(((along - 0.52) / 0.22) ** 2))
     shade = tone[None] * shade + 0.045 * shine
-    shade = shade * (1 - 0.30 * smoothstep(0.10, -0.02, flank))
+    shade = shade * (1 - 0.16 * smoothstep(0.10, -0.02, flank))
     warm = (1 - smoothstep(0.05, 0.55, along))[..., None] * np.array([0.0, 0.015, 0.06])
     lit = np.asarray(tooth, np.float64) * (1 - warm) * shade[..., None]
     red = np.asarray(gum, np.float64) * (0.86 + 0.14 * smoothstep(-17, -9, down / step))[..., None]
     soft_tissue = np.clip(gum_here + papilla * 0.9, 0, 1)
     cover = np.maximum(crown, soft_tissue)
     between = smoothstep(1.2, -0.4, (down - edge[None]) / step) * (1 - inside)  # dark line between two crowns
-    line = np.asarray(gum, np.float64) * 0.42
+    line = 0.45 * np.asarray(tooth, np.float64) * np.array([1.0, 0.88, 0.84]) + 0.12 * np.asarray(gum, np.float64)
     colour = lit * crown[..., None] + line * ((1 - crown) * between)[..., None]
     cover = np.maximum(cover, between * 0.85 * smoothstep(0.3, -0.5, (down - edge[None]) / step))
     colour = colour * (1 - soft_tissue[..., None]) + red * soft_tissue[..., None]

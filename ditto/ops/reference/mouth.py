@@ -128,7 +128,9 @@ def corner_box(
 ) -> tuple[int, int, int, int]:
     """Left, top, right, bottom of the pixels `smooth_corner` may change."""
     axes = np.array([direction, [-direction[1], direction[0]]])
-    ends = corner + np.array([[a, b] for a in (-0.03, CORNER_REACH) for b in (-CORNER_HALF, CORNER_HALF)]) @ axes * scale
+    ends = (
+        corner + np.array([[a, b] for a in (-0.03, CORNER_REACH) for b in (-CORNER_HALF, CORNER_HALF)]) @ axes * scale
+    )
     left, top = np.maximum(np.floor(ends.min(0)).astype(int) - 1, 0)
     right, bottom = np.minimum(np.ceil(ends.max(0)).astype(int) + 2, image.shape[1::-1])
     return int(left), int(top), int(right), int(bottom)
