@@ -102,9 +102,11 @@ def displace(learned: MeshBasis, delta: Floats) -> Floats:
     return change
 
 
-_NEIGHBOURS: list[npt.NDArray[np.int64]] = [
-    np.setdiff1d(g.FACE_TRIANGLES[(g.FACE_TRIANGLES == v).any(1)], [v]) for v in range(g.LANDMARKS)
-]
+_NEIGHBOUR_MEAN: Floats = np.zeros((g.LANDMARKS, g.LANDMARKS))  # (of, over)
+for _a, _b in ((0, 1), (1, 2), (2, 0)):
+    _NEIGHBOUR_MEAN[g.FACE_TRIANGLES[:, _a], g.FACE_TRIANGLES[:, _b]] = 1.0
+    _NEIGHBOUR_MEAN[g.FACE_TRIANGLES[:, _b], g.FACE_TRIANGLES[:, _a]] = 1.0
+_NEIGHBOUR_MEAN /= np.maximum(_NEIGHBOUR_MEAN.sum(1, keepdims=True), 1.0)
 # Lids and inner lips have rules of their own; the mouth's corners may give way.
 _MAY_FOLD = np.ones(g.LANDMARKS, bool)
 _MAY_FOLD[g.UPPER_INNER_LIP[1:-1] + g.LOWER_INNER_LIP[1:-1]] = False
@@ -128,9 +130,8 @@ def relax_folds(canonical: Floats, displacement: Floats) -> Floats:
             break
         vertices = np.unique(g.FACE_TRIANGLES[folding])
         vertices = vertices[_MAY_FOLD[vertices]]
-        means = [relaxed[_NEIGHBOURS[v]].mean(0) for v in vertices]
-        if means:
-            relaxed[vertices] = FOLD_KEEP * relaxed[vertices] + (1.0 - FOLD_KEEP) * np.stack(means)
+        means = _NEIGHBOUR_MEAN[vertices] @ relaxed
+        relaxed[vertices] = FOLD_KEEP * relaxed[vertices] + (1.0 - FOLD_KEEP) * means
     return relaxed
 
 

@@ -81,7 +81,7 @@ RIGID = [
 MAX_SLOPE = 1.8  # depth per distance across the picture
 
 NECK_KEYPOINT = 5
-NECK_ANCHOR: Floats = np.array([0.0, 0.95, 0.05])  # fu; rigid with the head, holds pitch when pose is read from keypoints
+NECK_ANCHOR: Floats = np.array([0.0, 0.95, 0.05])  # fu; rigid with the head, holds pitch when keypoints give the pose
 _KEYPOINT_LANDMARKS: dict[int, list[int]] = {
     0: [10], 1: [105, 66, 107], 2: [334, 296, 336], 3: [50, 205], 4: [1, 4], 6: [61, 78], 7: [280, 425],
     8: [172, 58], 9: [397, 288], 10: [9, 8], 11: [468], 12: [291, 308], 13: [160, 159, 158], 14: [82, 13, 312],
@@ -89,7 +89,7 @@ _KEYPOINT_LANDMARKS: dict[int, list[int]] = {
 }  # fmt: skip
 KEYPOINT_MIRROR: Ints = np.array([0, 2, 1, 7, 4, 5, 12, 3, 9, 8, 10, 15, 6, 16, 14, 11, 13, 17, 18, 19, 20])
 
-SELECTOR: Floats = np.zeros((KEYPOINTS, LANDMARKS))  # keypoint = mean of its landmarks; row 5 is empty (the neck anchor)
+SELECTOR: Floats = np.zeros((KEYPOINTS, LANDMARKS))  # keypoint = mean of its landmarks; row 5, the neck, is empty
 for _k, _ids in _KEYPOINT_LANDMARKS.items():
     SELECTOR[_k, _ids] = 1.0 / len(_ids)
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto import ops
-from ditto.motion import Drive
+from ditto.motion import KEYPOINTS, Drive
 from ditto.portrait import Portrait
 from ditto.rendering import geometry as g
 from ditto.rendering.background import Background, make_background, plate_gate
@@ -53,6 +53,34 @@ class Appearance(NamedTuple):
     background: Background
     eyes: EyeLayers
     mouth: MouthLayers
+
+
+def drive_from_keypoints(portrait: Portrait, x_source: npt.ArrayLike, x_driving: npt.ArrayLike) -> Drive:
+    """The drive that two sets of posed keypoints describe.
+
+    Head pose is read off by fitting the portrait's canonical keypoints, the rigid ones counting most; what the pose
+    does not explain is expression. Good to about a quarter of a degree, for keypoints with this renderer's meaning.
+
+    Args:
+        x_source, x_driving: (21, 3) model units, as from `ditto.motion.transform_keypoints`.
+
+    Raises:
+        ValueError: if either is not (21, 3).
+    """
+    fits = []
+    for name, x in (("x_source", x_source), ("x_driving", x_driving)):
+        posed = np.asarray(x, np.float64)
+        if posed.shape != (KEYPOINTS, 3):
+            raise ValueError(f"drive_from_keypoints takes {name} ({KEYPOINTS}, 3), got {posed.shape}")
+        scale, rotation, translation = g.procrustes(portrait.canonical_keypoints, posed, g.POSE_WEIGHTS)
+        fits.append((scale, rotation, translation, ((posed - translation) / scale) @ rotation.T))
+    (scale_0, rotation_0, translation_0, rest), (scale, rotation, translation, local) = fits
+    return Drive(
+        portrait.scale * scale / scale_0,
+        portrait.rotation @ rotation_0.T @ rotation,
+        portrait.translation + translation - translation_0,
+        local - rest,
+    )
 
 
 class MeshRenderer:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-EAR_TO_ORIGIN = 0.06356496  # the origin lies this far (face units) in front of the cheek edges 234 and 454, between the ears
+EAR_TO_ORIGIN = 0.06356496  # fu from the cheek edges 234 and 454 to the origin, towards the camera
 
 
 def read_template(path: Path) -> npt.NDArray[np.float32]:

@@ -1,0 +1,133 @@
+"""Warp and composite kernels: equal to their twins, exact at rest, and clear about bad input."""
+
+import numpy as np
+import pytest
+
+from ditto import ops
+from ditto.ops import reference
+
+
+def smooth_texture(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x * rng.uniform(0.05, 0.4) + y * rng.uniform(0.05, 0.4) + rng.uniform(0, 6)) for _ in range(4)]
+    return np.rint(127 + 120 * np.stack(waves, -1)).astype(np.uint8)
+
+
+def grid_mesh(height, width, rows=7, columns=9):
+    y, x = np.meshgrid(np.linspace(0, height - 1, rows), np.linspace(0, width - 1, columns), indexing="ij")
+    points = np.stack([x, y], -1).reshape(-1, 2).astype(np.float32)
+    corners = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
+    first = np.stack([corners, corners + 1, corners + columns], 1)
+    second = np.stack([corners + 1, corners + columns + 1, corners + columns], 1)
+    return points, np.concatenate([first, second]).astype(np.int32)
+
+
+@pytest.mark.parametrize("shake", [0.0, 3.0, 15.0])  # still, moving, folding over itself
+@pytest.mark.parametrize("shape", [(96, 120), (37, 61)])
+def test_warp_kernel_equals_twin(shape, shake):
+    texture = smooth_texture(*shape)
+    points, triangles = grid_mesh(*shape)
+    moved = (points + np.random.default_rng(1).normal(0, shake, points.shape)).astype(np.float32)
+    got = ops.warp(texture, triangles, moved, points)
+    want = reference.warp(texture, triangles, moved, points)
+    # A pixel whose centre lies on an edge may fall to either triangle: the map's last bits differ.
+    for kernel, twin, step in zip(got, want, (1, 1, 1e-3), strict=True):
+        assert kernel.shape == twin.shape and kernel.dtype == twin.dtype
+        assert (np.abs(kernel.astype(float) - twin) > step).mean() < 2e-3
+
+
+def test_warp_at_rest_copies_the_texture():
+    texture = np.random.default_rng(0).integers(0, 256, (64, 80, 4)).astype(np.uint8)
+    points, triangles = grid_mesh(64, 80)
+    image, alpha, origin = ops.warp(texture, triangles, points, points)
+    assert (image == texture[..., :3]).all() and (alpha == texture[..., 3]).all()
+    assert np.abs(origin - np.mgrid[:64, :80][::-1]).max() < 1e-3
+
+
+def test_warp_follows_a_shift_and_later_triangles_cover_earlier_ones():
+    texture = smooth_texture(40, 40)
+    square = np.array([[10, 10], [30, 10], [30, 30], [10, 30]], np.float32)
+    here = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
+    points = np.concatenate([square, square])
+    moved = np.concatenate([square + 3, square - (4, 0)]).astype(np.float32)
+    image = ops.warp(texture, np.concatenate([here, here + 4]), moved, points)[0]
+    assert (image[20, 20] == texture[20, 24, :3]).all()  # the second square lies over the first
+    assert (image[31, 31] == texture[28, 28, :3]).all()  # here only the first one lies
+    assert (image[5, 5] == texture[5, 5, :3]).all()  # and here none
+
+
+def test_warp_smooths_a_silhouette():
+    """A slanted edge of a white patch moved over black shows greys, not stairs."""
+    texture = np.zeros((64, 64, 4), np.uint8)
+    texture[:, 40:] = 255
+    points = np.array([[0, 0], [63, 0], [63, 63], [0, 63], [42, 2], [62, 2], [62, 62], [42, 62]], np.float32)
+    triangles = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]], np.int32)
+    moved = points.copy()
+    moved[4:] -= (28, 0)
+    moved[[6, 7]] += (9, 0)
+    image = ops.warp(texture, triangles, moved, points)[0][10:54, 5:35, 0]
+    greys = (image > 20) & (image < 235)
+    assert greys.any(1).mean() > 0.6
+
+
+@pytest.mark.parametrize("cells", [(9, 11), (64, 64), (1, 1), (1, 5)])
+def test_composite_kernel_equals_twin(cells):
+    rng = np.random.default_rng(0)
+    image, plate = rng.integers(0, 256, (2, 50, 70, 3)).astype(np.uint8)
+    alpha = rng.integers(0, 256, (50, 70)).astype(np.uint8)
+    gate = rng.random(cells).astype(np.float32)
+    kernel, twin = image.copy(), image.copy()
+    ops.composite(kernel, alpha, plate, gate)
+    reference.composite(twin, alpha, plate, gate)
+    assert np.abs(kernel.astype(int) - twin).max() <= 1  # rounding at .5
+    assert (kernel != twin).mean() < 1e-3
+
+
+def test_composite_leaves_what_does_not_move_and_replaces_what_does():
+    image = np.full((16, 16, 3), 40, np.uint8)
+    plate = np.full((16, 16, 3), 200, np.uint8)
+    gate = np.repeat([[0.0, 1.0]], 2, 0).astype(np.float32)
+    ops.composite(image, np.zeros((16, 16), np.uint8), plate, gate)
+    assert (image[:, :4] == 40).all() and (image[:, 12:] == 200).all()
+
+
+def warp_arguments():
+    points, triangles = grid_mesh(16, 16, 3, 3)
+    return {
+        "texture": np.zeros((16, 16, 4), np.uint8),
+        "triangles": triangles,
+        "destination": points,
+        "source": points.copy(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("texture", np.zeros((16, 16, 3), np.uint8), ValueError, "texture"),
+        ("texture", np.zeros((16, 16, 4), np.float32), TypeError, "uint8"),
+        ("triangles", np.array([[0, 1, 9]], np.int32), ValueError, "of 9"),
+        ("triangles", np.array([[0, 1, -1]], np.int32), ValueError, "-1"),
+        ("triangles", np.array([0, 1, 2], np.int32), ValueError, r"\(N, 3\)"),
+        ("destination", np.zeros((4, 2), np.float32), ValueError, r"\(V, 2\)"),
+        ("destination", np.full((9, 2), np.nan, np.float32), ValueError, "NaN"),
+        ("source", np.zeros((9, 2), np.float64), TypeError, "float32"),
+    ],
+)
+def test_warp_refuses(name, value, error, message):
+    with pytest.raises(error, match=message):
+        ops.warp(**(warp_arguments() | {name: value}))
+
+
+def test_composite_refuses():
+    image = np.zeros((8, 8, 3), np.uint8)
+    alpha, plate, gate = np.zeros((8, 8), np.uint8), image.copy(), np.ones((2, 2), np.float32)
+    with pytest.raises(ValueError, match="plate"):
+        ops.composite(image, alpha, plate[:4], gate)
+    with pytest.raises(ValueError, match="gate"):
+        ops.composite(image, alpha, plate, np.ones(4, np.float32))
+    with pytest.raises(ValueError, match="contiguous"):
+        ops.composite(np.zeros((8, 16, 3), np.uint8)[:, ::2], alpha, plate, gate)
+    with pytest.raises(TypeError, match="float32"):
+        ops.composite(image, alpha, plate, np.ones((2, 2)))
