@@ -38,7 +38,8 @@ EXPRESSION = slice(202, 265)
 def encode_angle(degrees: npt.ArrayLike) -> Array:
     """(...,) degrees -> (..., 66) bins that sum to one and whose expectation is the angle.
 
-    A narrow Gaussian over the bins, re-centred so that decoding gives the angle back within 1e-3 degrees for |angle| <= 85.
+    A Gaussian wider than a bin: decoding gives the angle back within 1e-3 degrees for |angle| <= 85, where the bins
+    still hold both its sides.
     """
     angle = np.asarray(degrees, np.float64)
     weights = np.exp(-0.5 * ((BIN_DEGREES - angle[..., None]) / BIN_SPREAD_DEGREES) ** 2)

@@ -138,13 +138,13 @@ def load(bundle: str | Path = "lite") -> TalkingHead:
     """
     from ditto.bundle import Bundle
     from ditto.rendering.mesh import MeshRenderer
-    from ditto.sampling import MotionSampler
+    from ditto.sampling import MotionNetwork, MotionSampler
     from ditto.speech import SpeechEncoder
 
     opened = Bundle.open(bundle)
     return TalkingHead(
         opened,
         encoder=SpeechEncoder(opened.path),
-        sampler=MotionSampler(opened.path),
+        sampler=MotionSampler(MotionNetwork.open(opened.path)),
         renderer=MeshRenderer(opened.path),
     )

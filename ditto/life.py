@@ -1,0 +1,106 @@
+"""Eyes that live: a seeded, causal process of blinks and small saccades, one frame at a time.
+
+Eye state, 8 numbers a frame: opening of the left and right eye (1 as at rest, 0 shut), then gaze shift against rest in
+face units, `xL xR yL yR zL zR` (the order of Ditto's eye conditions; z stays 0).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.motion import TEMPLATE_APERTURE
+
+Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+
+FPS = 25
+EYE_SIZE = 8
+RIGHT_IRIS, LEFT_IRIS, RIGHT_LID, LEFT_LID, LOWER_LIDS = 11, 15, 13, 16, 18
+# A blink: three frames to close, one shut, five to open; opening per frame.
+BLINK: tuple[float, ...] = (0.72, 0.30, 0.04, 0.0, 0.18, 0.46, 0.72, 0.89, 0.97)
+REFRACTORY = 12  # frames from the end of a blink to the earliest next one, 0.5 s
+BLINKS_PER_SECOND_SPEAKING, BLINKS_PER_SECOND_PAUSING = 0.24, 0.65  # hazard rates; 2.7 times likelier in pauses
+LONGEST_OPEN = 7 * FPS  # nobody stares longer
+DWELL_SECONDS = 1.3
+RETURN_TO_CAMERA = 0.55
+GAZE_SPREAD = (0.018, 0.0066)  # fu, horizontal and vertical; 0.45 and 0.3 of the strongest glance
+GAZE_STEP = 0.7  # share of the way a saccade makes in one frame
+LID_FOLLOWS_GAZE = (0.48, 0.80)  # upwards, downwards
+CAMERA_HOLD = 0.068  # fu the iris turns back per sine of the head's rotation, 0.8 of the eye's radius
+
+
+class EyeState(NamedTuple):
+    """What the process remembers: blink phase (-1 open), frames since the last blink, gaze and its aim, frames of dwell
+    left, and the number of frames made, which indexes the noise."""
+
+    phase: int
+    since: int
+    gaze: tuple[float, float]
+    aim: tuple[float, float]
+    dwell: int
+    frame: int
+
+
+def initial_eyes() -> EyeState:
+    """Open eyes on the camera; the first blink may come after a second."""
+    return EyeState(-1, REFRACTORY // 2, (0.0, 0.0), (0.0, 0.0), FPS, 0)
+
+
+def live(state: EyeState, pausing: npt.ArrayLike, seed: int) -> tuple[Array, EyeState]:
+    """Eye states of the next frames.
+
+    Args:
+        state: where the process stands.
+        pausing: (T,) how likely the speaker is silent, in [0, 1].
+        seed: of the whole stream; frame n draws from (seed, n), so any chunking gives the same eyes.
+
+    Returns:
+        (T, 8) float32 and the next state.
+    """
+    quiet = np.clip(np.asarray(pausing, np.float64), 0.0, 1.0)
+    eyes = np.zeros((len(quiet), EYE_SIZE), np.float32)
+    phase, since, gaze, aim, dwell, frame = state
+    for i, pause in enumerate(quiet):
+        draw = np.random.Generator(np.random.Philox(key=[seed & 0xFFFFFFFFFFFFFFFF, 0x1DEA], counter=[0, 0, 0, frame]))
+        blink, turn, back, x, y, wait = (*draw.random(3), *draw.standard_normal(2), draw.exponential())
+        if phase >= 0:
+            phase = phase + 1 if phase + 1 < len(BLINK) else -1
+            since = 0
+        else:
+            since += 1
+            rate = BLINKS_PER_SECOND_SPEAKING * (1.0 - pause) + BLINKS_PER_SECOND_PAUSING * pause
+            if since > REFRACTORY and (blink < rate / FPS or since > LONGEST_OPEN):
+                phase, since = 0, 0
+        dwell -= 1
+        if dwell <= 0:
+            aim = (0.0, 0.0) if back < RETURN_TO_CAMERA else (GAZE_SPREAD[0] * x, GAZE_SPREAD[1] * y)
+            dwell = max(5, int(DWELL_SECONDS * FPS * wait))
+            if phase < 0 and since > REFRACTORY and turn < 0.12 and abs(aim[0] - gaze[0]) > GAZE_SPREAD[0]:
+                phase, since = 0, 0  # a wide glance likes to hide in a blink
+        gaze = (gaze[0] + GAZE_STEP * (aim[0] - gaze[0]), gaze[1] + GAZE_STEP * (aim[1] - gaze[1]))
+        eyes[i, :2] = BLINK[phase] if phase >= 0 else 1.0
+        eyes[i, 2:4], eyes[i, 4:6] = gaze[0], gaze[1]
+        frame += 1
+    return eyes, EyeState(phase, since, gaze, aim, dwell, frame)
+
+
+def eye_keypoints(eyes: npt.ArrayLike) -> dict[int, Floats]:
+    """Keypoint changes (T, 3), head frame, that an eye state (T, 8) stands for; lids travel the template's aperture."""
+    e = np.asarray(eyes, np.float64)
+    changes = {k: np.zeros((len(e), 3)) for k in (RIGHT_IRIS, LEFT_IRIS, RIGHT_LID, LEFT_LID, LOWER_LIDS)}
+    for side, iris, lid in ((0, LEFT_IRIS, LEFT_LID), (1, RIGHT_IRIS, RIGHT_LID)):
+        gaze = e[:, (2 + side, 4 + side, 6 + side)]
+        changes[iris] = gaze
+        down = gaze[:, 1]
+        follow = np.where(down < 0.0, LID_FOLLOWS_GAZE[0], LID_FOLLOWS_GAZE[1]) * down
+        changes[lid][:, 1] = TEMPLATE_APERTURE * (1.0 - e[:, side]) + follow * e[:, side]
+    return changes
+
+
+def hold_gaze(pose_degrees: npt.ArrayLike) -> Floats:
+    """(T, 3) pitch, yaw, roll -> (T, 2): how far the irises move in the head, fu, to stay on the camera."""
+    pitch, yaw, _ = np.moveaxis(np.radians(np.asarray(pose_degrees, np.float64)), -1, 0)
+    return np.stack([CAMERA_HOLD * np.sin(yaw), -CAMERA_HOLD * np.sin(pitch)], -1)

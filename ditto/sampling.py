@@ -1,0 +1,371 @@
+"""From speech features to motion: windows of a diffusion network, joined without seams, one call after another.
+
+Everything random comes from (seed, window) or (seed, frame), everything remembered is in the state, and windows are due
+at fixed frames: however the features are cut into calls, the motion is the same bit for bit.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+
+from ditto.engines import Engine, open_engine
+from ditto.errors import BundleError
+from ditto.life import EYE_SIZE, LEFT_IRIS, RIGHT_IRIS, EyeState, hold_gaze, initial_eyes, live
+from ditto.motion import COMPACT_SIZE, KEYPOINTS, rotation_matrix
+from ditto.phones import PHONE_INDEX, PHONES
+
+Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+
+WINDOW = 80
+FEATURE_SIZE, HIDDEN_SIZE = 368, 288
+EMOTION_SIZE = 8
+LOOK_AHEAD = 10  # frames the mouth guard sees beyond the frame it guards
+
+BILABIALS = [PHONE_INDEX[p] for p in ("P", "B", "M")]
+LABIODENTALS = [PHONE_INDEX[p] for p in ("F", "V")]
+SILENCE = PHONE_INDEX["SIL"]
+PRESS_RAMP = (0.25, 0.55)  # of the larger of a frame's two bilabial probabilities
+TUCK_RAMP = (0.30, 0.65)
+PRESS_GAP, TUCK_GAP = -0.006, 0.012  # fu against lips that just touch
+TUCK_DEPTH = 0.012  # fu the lower lip goes back under the teeth
+PAUSE_FRAMES = 10  # 0.4 s
+PAUSE_ENTRY, PAUSE_EXIT = 3, 3  # frames to close, and to open before speech
+
+
+class WindowPlan(NamedTuple):
+    """How an 80-frame window is used: frames known from before, frames to emit, frames of mere context."""
+
+    past: int = 20
+    hop: int = 50
+    future: int = 10
+
+    def check(self) -> None:
+        """Raise ValueError unless the plan fills a window."""
+        if self.past + self.hop + self.future != WINDOW or min(self.past, self.hop) < 1 or self.future < 0:
+            raise ValueError(f"past + hop + future must be {WINDOW}, each positive, got {tuple(self)}")
+
+
+OFFLINE_PLAN = WindowPlan()
+
+
+class MotionNetwork(NamedTuple):
+    """The two halves of the diffusion network and the numbers that go with them.
+
+    Attributes:
+        condition: engine: features, emotion, eyes, canonical, heard -> condition; once per window.
+        denoiser: engine: motion, known, condition, level -> clean; once per step.
+        scale: (70,) physical units per unit of the network.
+        temperature: (70,) standard deviation of the starting noise; below one where speech says nearly everything.
+        silence: (368,) features of silence, for the time before and after the stream.
+    """
+
+    condition: Engine
+    denoiser: Engine
+    scale: Array
+    temperature: Array
+    silence: Array
+
+    @classmethod
+    def open(cls, bundle: str | PathLike[str], threads: int = 1) -> MotionNetwork:
+        """The network of a bundle folder.
+
+        Raises:
+            EngineError: a network file is missing or cannot be run.
+            BundleError: `motion.safetensors` is missing, damaged, or of another shape.
+        """
+        folder = Path(bundle)
+        weights = folder / "motion.safetensors"
+        try:
+            with safe_open(str(weights), framework="np") as tensors:
+                scale, temperature, silence = (
+                    np.asarray(tensors.get_tensor(f"sampler.{name}"), np.float32)
+                    for name in ("scale", "temperature", "silence")
+                )
+        except (OSError, SafetensorError) as error:
+            raise BundleError(
+                f"readable motion weights are wanted at {weights}: {error}; get the bundle again"
+            ) from error
+        shapes = scale.shape, temperature.shape, silence.shape
+        if shapes != ((COMPACT_SIZE,), (COMPACT_SIZE,), (FEATURE_SIZE,)):
+            raise BundleError(
+                f"{weights} should hold sampler.scale and .temperature ({COMPACT_SIZE},) and .silence ({FEATURE_SIZE},), "
+                f"got {shapes}; get the bundle again"
+            )
+        condition, denoiser = (
+            open_engine(folder / f"{n}.onnx", threads=threads) for n in ("motion_condition", "motion")
+        )
+        return cls(condition, denoiser, scale, temperature, silence)
+
+
+class SamplerState(NamedTuple):
+    """What a stream of motion remembers.
+
+    Attributes:
+        canonical: (63,) the portrait's keypoints.
+        seed: of all noise.
+        window: windows sampled so far.
+        features: (past + n, 368) of the known frames and of those waiting.
+        eyes: (past + n, 8) likewise.
+        known: (past, 70) the last emitted motion in the network's units.
+        life: state of the eyes.
+        silent_run: silent frames in a row up to the last emitted one.
+    """
+
+    canonical: Array
+    seed: int
+    window: int
+    features: Array
+    eyes: Array
+    known: Array
+    life: EyeState
+    silent_run: int
+
+
+class MotionSampler:
+    """Samples compact motion from speech features with a diffusion network.
+
+    Args:
+        network: the two engines and their constants.
+        plan: how windows overlap.
+        steps: DDIM steps per window, 1 or more.
+        guidance: strength of the speech condition (classifier-free); other than 1 doubles the work.
+        eta: 0 gives deterministic DDIM steps, 1 fresh noise at every step.
+
+    Source: Song et al. 2021 (arXiv:2010.02502), eq. 12; x0 prediction and cosine schedule as Ditto (arXiv:2411.19509).
+    """
+
+    def __init__(
+        self,
+        network: MotionNetwork,
+        plan: WindowPlan = OFFLINE_PLAN,
+        steps: int = 10,
+        guidance: float = 1.0,
+        eta: float = 0.0,
+    ) -> None:
+        plan.check()
+        if steps < 1:
+            raise ValueError(f"a window takes at least one diffusion step, got {steps}")
+        self.plan = plan
+        self.steps = steps
+        self.guidance = float(guidance)
+        self.eta = eta
+        self._network = network
+        self._signal = schedule(steps)
+
+    def initial_state(self, canonical_keypoints: npt.ArrayLike, eye_open: npt.ArrayLike, seed: int = 0) -> SamplerState:
+        """A face at rest in silence.
+
+        Args:
+            canonical_keypoints: (21, 3) of the portrait, face units.
+            eye_open: (2,) of the portrait; eyes are driven relative to it, so only its shape is checked.
+            seed: of all noise of this stream.
+
+        Raises:
+            ValueError: on other shapes.
+        """
+        canonical = np.asarray(canonical_keypoints, np.float32)
+        if canonical.shape != (KEYPOINTS, 3) or np.shape(eye_open) != (2,):
+            raise ValueError(
+                f"wanted canonical_keypoints ({KEYPOINTS}, 3) and eye_open (2,), "
+                f"got {canonical.shape} and {np.shape(eye_open)}"
+            )
+        past = self.plan.past
+        eyes = np.zeros((past, EYE_SIZE), np.float32)
+        eyes[:, :2] = 1.0
+        features = np.tile(self._network.silence, (past, 1))
+        known = np.zeros((past, COMPACT_SIZE), np.float32)
+        return SamplerState(canonical.reshape(-1), int(seed), 0, features, eyes, known, initial_eyes(), PAUSE_FRAMES)
+
+    def __call__(
+        self, features: npt.ArrayLike, emotion: npt.ArrayLike, state: SamplerState, final: bool = False
+    ) -> tuple[Array, SamplerState]:
+        """Take features of any number of frames, give the motion that became final.
+
+        Args:
+            features: (T, 368) at 25 fps.
+            emotion: (8,) weights, read when a window is sampled.
+            state: from `initial_state` or the last call.
+            final: nothing follows: give everything that is still due.
+
+        Returns:
+            (n, 70) compact motion (expression in the camera frame) and the next state. Once `final` was said, as many
+            frames have come out as went in.
+
+        Raises:
+            ValueError: on other shapes.
+        """
+        block = np.asarray(features, np.float32)
+        mood = np.asarray(emotion, np.float32)
+        if block.ndim != 2 or block.shape[1] != FEATURE_SIZE or mood.shape != (EMOTION_SIZE,):
+            raise ValueError(
+                f"wanted features (T, {FEATURE_SIZE}) and emotion ({EMOTION_SIZE},), got {block.shape} and {mood.shape}"
+            )
+        past, hop, future = self.plan
+        eyes, life = live(state.life, silence_of(block), state.seed)
+        state = state._replace(
+            features=np.concatenate([state.features, block]), eyes=np.concatenate([state.eyes, eyes]), life=life
+        )
+        ahead = max(future, LOOK_AHEAD)
+        out: list[Array] = []
+        while len(state.features) >= past + hop + ahead:
+            motion, state = self._window(mood, state, hop)
+            out.append(motion)
+        waiting = len(state.features) - past
+        while final and waiting > 0:
+            take = min(hop, waiting)
+            rest = np.tile(self._network.silence, (past + hop + ahead, 1))
+            still = np.repeat(state.eyes[-1:], len(rest), 0)
+            padded = state._replace(
+                features=np.concatenate([state.features, rest])[: len(rest)],
+                eyes=np.concatenate([state.eyes, still])[: len(rest)],
+            )
+            motion, after = self._window(mood, padded, take)
+            out.append(motion)
+            state = after._replace(features=state.features[take:], eyes=state.eyes[take:])
+            waiting -= take
+        return (np.concatenate(out) if out else np.zeros((0, COMPACT_SIZE), np.float32)), state
+
+    def _window(self, emotion: Array, state: SamplerState, take: int) -> tuple[Array, SamplerState]:
+        """Sample the next window and emit its first `take` frames after the known ones."""
+        past = self.plan.past
+        window = self._sample(emotion, state)
+        fresh = window[past : past + take] * self._network.scale
+        phones = state.features[past : past + take + LOOK_AHEAD, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
+        guarded, silent_run = guard_mouth(fresh, phones, state.silent_run)
+        known = np.concatenate([state.known, guarded / self._network.scale])[-past:]
+        state = state._replace(
+            window=state.window + 1,
+            features=state.features[take:],
+            eyes=state.eyes[take:],
+            known=known,
+            silent_run=silent_run,
+        )
+        return finish(guarded), state
+
+    def _sample(self, emotion: Array, state: SamplerState) -> Array:
+        """(80, 70) one window in the network's units; its first `past` frames are the known ones."""
+        past = self.plan.past
+        rows = 1 if self.guidance == 1.0 else 2
+        tile = lambda x: np.ascontiguousarray(np.broadcast_to(x, (rows, *np.shape(x))), np.float32)  # noqa: E731
+        heard = np.array([[1.0], [0.0]][:rows], np.float32)
+        condition = self._network.condition(
+            features=tile(state.features[:WINDOW]),
+            emotion=tile(emotion),
+            eyes=tile(state.eyes[:WINDOW]),
+            canonical=tile(state.canonical),
+            heard=heard,
+        )["condition"]
+        mask = np.zeros((WINDOW, 1), np.float32)
+        mask[:past] = 1.0
+        random = np.random.Generator(
+            np.random.Philox(key=[state.seed & 0xFFFFFFFFFFFFFFFF, 0x0D17], counter=[0, 0, 0, state.window])
+        )
+        motion = random.standard_normal((WINDOW, COMPACT_SIZE)) * self._network.temperature
+        known = mask.astype(np.float64)
+        clean = np.zeros((WINDOW, COMPACT_SIZE))
+        clean[:past] = state.known
+        for step in range(self.steps):
+            level, signal, target = self._signal[step]
+            answer = self._network.denoiser(
+                motion=tile(known * clean + (1 - known) * motion),
+                known=tile(mask),
+                condition=condition,
+                level=np.full((rows, 1), level, np.float32),
+            )["clean"].astype(np.float64)
+            guess = answer[0] if rows == 1 else answer[1] + self.guidance * (answer[0] - answer[1])
+            noise = (motion - np.sqrt(signal) * guess) / np.sqrt(1.0 - signal)
+            spread = self.eta * np.sqrt((1 - signal / target) * (1 - target) / (1 - signal))
+            motion = np.sqrt(target) * guess + np.sqrt(max(1.0 - target - spread**2, 0.0)) * noise
+            if spread > 0.0:
+                motion = motion + spread * random.standard_normal(motion.shape) * self._network.temperature
+        return np.asarray(known * clean + (1 - known) * motion, np.float32)
+
+
+def schedule(steps: int) -> Floats:
+    """(steps, 3): noise level, share of signal power there and after the step (cosine schedule, float64).
+
+    The last step ends at exactly 1, so it returns the network's guess. Source: arXiv:2102.09672, eq. 17.
+    """
+    level = np.linspace(1.0, 0.0, steps + 1, dtype=np.float64)
+    level[0] = 0.999  # at 1 no signal is left to divide by
+    signal = np.cos((level + 0.008) / 1.008 * (np.pi / 2)) ** 2
+    signal[-1] = 1.0
+    return np.stack([level[:-1], signal[:-1], signal[1:]], -1)
+
+
+def silence_of(features: npt.ArrayLike) -> Floats:
+    """(T, 368) features -> (T,) probability of silence."""
+    f = np.asarray(features, np.float64)
+    return np.asarray(0.5 * (f[:, HIDDEN_SIZE + SILENCE] + f[:, HIDDEN_SIZE + len(PHONES) + SILENCE]))
+
+
+def guard_mouth(motion: npt.ArrayLike, phones: npt.ArrayLike, silent_run: int) -> tuple[Array, int]:
+    """Make sure that lips close on p, b, m, touch on f, v and rest in pauses.
+
+    Args:
+        motion: (n, 70) compact motion, expression in the head frame, physical units.
+        phones: (m, 2, 40) phone probabilities of these frames and of the `LOOK_AHEAD` after them; what is missing
+            counts as silence.
+        silent_run: silent frames in a row before the first.
+
+    Returns:
+        (n, 70) float32 and the silent frames in a row after the last.
+    """
+    out = np.array(motion, np.float32)
+    n = len(out)
+    p = np.asarray(phones, np.float64)
+    missing = max(0, n + LOOK_AHEAD - len(p))
+    quiet = np.concatenate([p[:, :, SILENCE].mean(1) > 0.5, np.ones(missing, bool)])
+    none = np.zeros(missing)
+    press = np.concatenate([_ramp(p[:, :, BILABIALS].sum(2).max(1), PRESS_RAMP), none])
+    tuck = np.concatenate([_ramp(p[:, :, LABIODENTALS].sum(2).max(1), TUCK_RAMP), none])
+    press = np.maximum(press[:n], 0.35 * press[1 : n + 1])
+    rest = np.zeros(n)
+    for i in range(n):
+        silent_run = silent_run + 1 if quiet[i] else 0
+        if silent_run:
+            ahead = quiet[i + 1 : i + 1 + LOOK_AHEAD]
+            left = len(ahead) if ahead.all() else int(np.argmin(ahead))
+            if silent_run + left >= PAUSE_FRAMES:
+                rest[i] = min(1.0, silent_run / PAUSE_ENTRY, (left + 1) / (PAUSE_EXIT + 1))
+    points = out[:, 7:].reshape(n, KEYPOINTS, 3)
+    _close(points, rest, 0.0, 0.6)
+    _close(points, tuck[:n] * (1.0 - press), TUCK_GAP, 0.3)
+    points[:, 17, 2] += TUCK_DEPTH * tuck[:n] * (1.0 - press)
+    _close(points, press, PRESS_GAP, 0.3)
+    return out, silent_run
+
+
+def _ramp(x: Floats, ends: tuple[float, float]) -> Floats:
+    return np.asarray(np.clip((x - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0))
+
+
+def _close(points: Array, weight: Floats, gap: float, chin: float) -> None:
+    """Bring the inner lips of (n, 21, 3) to at most `gap` in place, by `weight`; the chin follows by a share."""
+    now = points[:, 17, 1] - points[:, 14, 1]
+    change = weight * (np.minimum(now, gap) - now)
+    points[:, 17, 1] += 0.85 * change
+    points[:, 14, 1] -= 0.15 * change
+    points[:, 20, 1] -= 0.06 * change
+    points[:, 19, 1] += chin * change
+    for corner in (6, 12):
+        points[:, corner, 1] += 0.15 * change
+
+
+def finish(motion: Array) -> Array:
+    """Compact motion for the outside: gaze held on the camera, expression in the camera frame instead of the head's."""
+    out = np.array(motion, np.float64)
+    points = out[:, 7:].reshape(len(out), KEYPOINTS, 3)
+    shift = hold_gaze(out[:, 1:4])
+    for iris in (RIGHT_IRIS, LEFT_IRIS):
+        points[:, iris, :2] += shift
+    turned = points @ rotation_matrix(out[:, 1], out[:, 2], out[:, 3])
+    out[:, 7:] = turned.reshape(len(out), -1)
+    return out.astype(np.float32)

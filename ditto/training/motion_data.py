@@ -1,0 +1,176 @@
+"""Real motion: tracked face landmarks to compact motions (T, 70) and the eye state that goes with them.
+
+The template is fitted to every frame, which leaves the face posed out; keypoints are means of its landmarks and
+expressions their change against the clip's neutral: lips closed, eyes at their usual opening. Inside this package the
+expression part stays in the head frame; `ditto.sampling` turns it into the camera frame when it emits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.life import eye_keypoints
+from ditto.motion import COMPACT_SIZE, KEYPOINTS, euler_degrees
+from ditto.rendering.geometry import SELECTOR, TEMPLATE, fit_head
+
+Floats = npt.NDArray[np.float64]
+Array = npt.NDArray[np.float32]
+
+FPS = 25.0
+CLOSED_GAP = 0.004  # fu between landmarks 13 and 14: lips that touch, as the tracker sees them
+SHUT_APERTURE = 0.2  # of the open aperture: what the tracker still measures on a shut eye
+ROUNDING_GAIN = 1.0  # extra narrowing: measured rounding reads too weak on a portrait
+ROUNDING_DEPTH = 0.5  # protrusion per narrowing
+JAW_PITCH_HZ = 0.6  # above it, pitch that follows the jaw is the tracker's, not the neck's
+UPPER_LIDS, LOWER_LIDS, IRISES = (159, 386), (145, 374), (468, 473)
+EYE_CORNERS = ((33, 133), (362, 263))
+LIPS, CORNERS = (14, 17, 20), (6, 12)
+BROWS_AND_CHEEKS = (0, 1, 2, 3, 4, 7, 8, 9, 10)
+
+
+class RealClip(NamedTuple):
+    """One tracked clip.
+
+    Attributes:
+        motion: (T, 70) float32, expression in the head frame.
+        eyes: (T, 8) float32: opening left and right, gaze xL xR yL yR zL zR.
+        canonical: (63,) the neutral keypoints of the speaker, fu.
+    """
+
+    motion: Array
+    eyes: Array
+    canonical: Array
+
+
+def gaussian(values: npt.ArrayLike, sigma: float) -> Floats:
+    """(T, ...) smoothed along time by a Gaussian of `sigma` frames, ends repeated."""
+    x = np.asarray(values, np.float64)
+    reach = max(1, int(np.ceil(3.0 * sigma)))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    padded = np.pad(x, [(reach, reach)] + [(0, 0)] * (x.ndim - 1), mode="edge")
+    shifted = np.stack([padded[i : i + len(x)] for i in range(len(kernel))])
+    return np.asarray(np.tensordot(kernel / kernel.sum(), shifted, 1))
+
+
+def low_pass(values: npt.ArrayLike, hertz: float) -> Floats:
+    """Gaussian low-pass with its -3 dB point at `hertz`, for 25 frames a second."""
+    return gaussian(values, FPS * np.sqrt(np.log(2.0)) / (2.0 * np.pi * hertz))
+
+
+def real_clip(landmarks: npt.ArrayLike) -> RealClip:
+    """A tracked clip as motion.
+
+    Args:
+        landmarks: (T, 478, 3) pixels, no NaN.
+
+    Raises:
+        ValueError: if no frame has closed lips, so that there is no neutral.
+    """
+    points = np.asarray(landmarks, np.float64)
+    heads = [fit_head(frame) for frame in points]
+    scale = np.array([h[0] for h in heads])
+    rotation = np.stack([h[1] for h in heads])
+    translation = np.stack([h[2] for h in heads])
+    face = np.stack([h[3] for h in heads])
+    gap = face[:, 14, 1] - face[:, 13, 1]
+    closed = gap < CLOSED_GAP
+    if closed.sum() < 5:
+        raise ValueError(f"a clip needs 5 frames with closed lips for its neutral, got {int(closed.sum())}")
+    posed = SELECTOR @ face
+    neutral = np.median(posed[closed], 0)
+    delta = posed - neutral
+    delta[:, 5] = 0.0
+    lips = list(LIPS + CORNERS + (19,))
+    rest = list(BROWS_AND_CHEEKS)
+    delta[:, rest] -= np.median(delta[:, rest], 0)
+    delta[:, lips] = _denoise(delta[:, lips])
+    delta[:, rest] = gaussian(delta[:, rest], 1.2)
+    _round(delta)
+    eyes = _eye_state(face)
+    for keypoint, change in eye_keypoints(eyes).items():
+        delta[:, keypoint] = change
+
+    motion = np.zeros((len(points), COMPACT_SIZE), np.float32)
+    motion[:, 1:7], motion[:, 0] = _pose(scale, rotation, translation, gap)
+    motion[:, 7:] = delta.reshape(len(points), 3 * KEYPOINTS)
+    canonical = neutral.copy()
+    canonical[5] = (SELECTOR @ TEMPLATE)[5]
+    return RealClip(motion, eyes.astype(np.float32), canonical.reshape(-1).astype(np.float32))
+
+
+def _denoise(x: Floats) -> Floats:
+    """Savitzky-Golay, 5 frames, cubic: takes the tracker's jitter, leaves a closure of two frames closed."""
+    p = np.pad(x, [(2, 2)] + [(0, 0)] * (x.ndim - 1), mode="edge")
+    n = len(x)
+    return np.asarray((-3 * p[:n] + 12 * p[1 : n + 1] + 17 * p[2 : n + 2] + 12 * p[3 : n + 3] - 3 * p[4:]) / 35.0)
+
+
+def _round(delta: Floats) -> None:
+    """Strengthen narrowing of the mouth in place, with the protrusion that the tracker hardly sees."""
+    narrow = np.maximum(-(delta[:, 12, 0] - delta[:, 6, 0]), 0.0)
+    delta[:, 6, 0] += 0.5 * ROUNDING_GAIN * narrow
+    delta[:, 12, 0] -= 0.5 * ROUNDING_GAIN * narrow
+    for keypoint in LIPS:
+        delta[:, keypoint, 2] -= ROUNDING_DEPTH * narrow
+
+
+def _eye_state(face: Floats) -> Floats:
+    aperture = face[:, LOWER_LIDS, 1] - face[:, UPPER_LIDS, 1]  # (T, 2) right, left
+    usual = np.percentile(aperture, 70, 0)
+    opening = (aperture / usual - SHUT_APERTURE) / (1.0 - SHUT_APERTURE)
+    opening = 1.0 - np.clip((1.0 - opening - 0.08) / 0.92, 0.0, 1.0)  # small flutter is tracking noise
+    opening = np.repeat(opening.mean(1, keepdims=True), 2, 1)
+    gaze = np.stack([face[:, i] - face[:, c].mean(1) for i, c in zip(IRISES, EYE_CORNERS, strict=True)], 1).mean(1)
+    seen = np.flatnonzero(opening[:, 0] > 0.7)  # the iris under a lid is a guess
+    frames = np.arange(len(face))
+    gaze = np.stack([np.interp(frames, seen, gaze[seen, a]) for a in range(3)], -1) if len(seen) else gaze * 0.0
+    gaze = gaussian(gaze - np.median(gaze, 0), 1.0)
+    eyes = np.zeros((len(face), 8))
+    eyes[:, :2] = opening[:, ::-1]
+    eyes[:, 2:4], eyes[:, 4:6] = gaze[:, :1], gaze[:, 1:2]
+    return eyes
+
+
+def _pose(scale: Floats, rotation: Floats, translation: Floats, gap: Floats) -> tuple[Floats, Floats]:
+    """(T, 6) pitch, yaw, roll in degrees and translation in fu, and (T,) scale - 1, against the clip's median."""
+    angles = euler_degrees(rotation)
+    angles -= np.median(angles, 0)
+    fast = lambda x: x - low_pass(x, JAW_PITCH_HZ)  # noqa: E731
+    jaw = fast(gap)
+    slope = (fast(angles) * jaw[:, None]).sum(0) / max(float((jaw**2).sum()), 1e-9)
+    angles -= slope * jaw[:, None]
+    t = (translation - np.median(translation, 0)) / np.median(scale)
+    t[:, 2] = 0.0
+    pose = low_pass(np.concatenate([angles, t], 1), 3.0)
+    return pose, low_pass(scale / np.median(scale) - 1.0, 1.5)
+
+
+def grid_stems(tracks: Path) -> tuple[list[str], list[str]]:
+    """Stems of a folder of tracks: (trained on, held out: every tenth of the sorted list)."""
+    stems = sorted(p.stem for p in tracks.glob("*.npz"))
+    return [s for i, s in enumerate(stems) if i % 10 != 9], [s for i, s in enumerate(stems) if i % 10 == 9]
+
+
+def fill_gaps(landmarks: npt.ArrayLike) -> Floats:
+    """(T, 478, 3) with frames where no face was found (NaN) filled from their neighbours.
+
+    Raises:
+        ValueError: if a fifth of the frames or more are missing.
+    """
+    points = np.asarray(landmarks, np.float64)
+    found = np.isfinite(points[:, 0, 0])
+    if found.mean() <= 0.8:
+        raise ValueError(f"too few tracked frames: {int(found.sum())} of {len(points)}")
+    if not found.all():
+        flat = points.reshape(len(points), -1)
+        where = np.flatnonzero(found)
+        frames = np.arange(len(points))
+        right = np.clip(np.searchsorted(where, frames), 1, len(where) - 1)
+        a, b = where[right - 1], where[right]
+        u = np.clip((frames - a) / (b - a), 0.0, 1.0)[:, None]
+        points = (flat[a] * (1 - u) + flat[b] * u).reshape(points.shape)
+    return points

@@ -1,0 +1,156 @@
+"""Export the trained motion diffusion network: weights as safetensors, both halves as ONNX.
+
+    python -m ditto.training.motion_export CHECKPOINT ditto/bundles/lite [--lip-temperature 0.5]
+
+Weights are rounded to 16 bits first, so that the safetensors, the ONNX files (16-bit weights, 32-bit arithmetic) and a
+torch module loaded from either agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+
+from ditto.models.motion_diffusion import (
+    CANONICAL_SIZE,
+    EMOTION_SIZE,
+    EYE_SIZE,
+    FEATURE_SIZE,
+    MOTION_SIZE,
+    WINDOW,
+    MotionDiffusion,
+    MotionDiffusionConfig,
+)
+
+OPSET = 17
+SAMPLER_PREFIX = "sampler."
+
+
+def temperature(lips: float, head: float = 1.0) -> npt.NDArray[np.float32]:
+    """(70,) spread of the starting noise: `head` for the pose, `lips` for the face."""
+    t = np.full(MOTION_SIZE, lips, np.float32)
+    t[:7] = head
+    return t
+
+
+def half(model: nn.Module) -> None:
+    """Round everything that is saved to the nearest 16-bit float, in place."""
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.copy_(tensor.half().float())
+
+
+def export_onnx(module: nn.Module, arguments: dict[str, Tensor], output: str, path: Path) -> None:
+    """Write one module as ONNX with named inputs, a free batch size and 16-bit weights."""
+    module.eval()
+    names = list(arguments)
+    torch.onnx.export(
+        module,
+        tuple(arguments.values()),
+        str(path),
+        input_names=names,
+        output_names=[output],
+        dynamic_axes={name: {0: "batch"} for name in [*names, output]},
+        opset_version=OPSET,
+        dynamo=False,
+    )
+    model = onnx.load(str(path))
+    _halve_weights(model)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def _halve_weights(model: Any) -> None:
+    """Store large 32-bit initialisers that lose nothing as 16 bits, cast back when the graph is loaded."""
+    graph = model.graph
+    casts = []
+    for weight in list(graph.initializer):
+        if weight.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(weight)
+        if values.size < 64 or not np.array_equal(values.astype(np.float16).astype(np.float32), values):
+            continue
+        name = weight.name
+        graph.initializer.remove(weight)
+        graph.initializer.append(numpy_helper.from_array(values.astype(np.float16), f"{name}.16"))
+        casts.append(helper.make_node("Cast", [f"{name}.16"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def example_arguments(config: MotionDiffusionConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Arguments of the condition half and of the denoising half."""
+    generator = torch.Generator().manual_seed(0)
+
+    def some(*shape: int) -> Tensor:
+        return torch.randn(2, *shape, generator=generator)
+
+    first = {
+        "features": some(WINDOW, FEATURE_SIZE),
+        "emotion": some(EMOTION_SIZE),
+        "eyes": some(WINDOW, EYE_SIZE),
+        "canonical": some(CANONICAL_SIZE),
+        "heard": torch.tensor([[1.0], [0.0]]),
+    }
+    second = {
+        "motion": some(WINDOW, MOTION_SIZE),
+        "known": torch.zeros(2, WINDOW, 1),
+        "condition": some(WINDOW, config.width),
+        "level": torch.tensor([[0.9], [0.1]]),
+    }
+    return first, second
+
+
+def write(
+    model: MotionDiffusion,
+    scale: npt.NDArray[np.float32],
+    silence: npt.NDArray[np.float32],
+    spread: npt.NDArray[np.float32],
+    folder: Path,
+) -> None:
+    """Write `motion.safetensors`, `motion_condition.onnx` and `motion.onnx` into a folder."""
+    half(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: t.detach().numpy().astype(np.float16) for name, t in model.state_dict().items()}
+    for name, values in (("scale", scale), ("silence", silence), ("temperature", spread)):
+        tensors[SAMPLER_PREFIX + name] = np.asarray(values, np.float32)  # type: ignore[assignment]
+    save_file(tensors, str(folder / "motion.safetensors"))
+    first, second = example_arguments(model.config)
+    export_onnx(model.condition, first, "condition", folder / "motion_condition.onnx")
+    export_onnx(model.denoiser, second, "clean", folder / "motion.onnx")
+
+
+def read_weights(path: Path, config: MotionDiffusionConfig) -> MotionDiffusion:
+    """The network from `motion.safetensors`, for fine-tuning or comparison."""
+    tensors = {k: v for k, v in load_file(str(path)).items() if not k.startswith(SAMPLER_PREFIX)}
+    model = MotionDiffusion(config)
+    model.load_state_dict({k: torch.from_numpy(v.astype(np.float32)) for k, v in tensors.items()})
+    return model.eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--lip-temperature", type=float, default=0.5)
+    options = parser.parse_args()
+    saved = torch.load(options.checkpoint, weights_only=True)
+    model = MotionDiffusion(MotionDiffusionConfig(**saved["config"]))
+    model.load_state_dict(saved["model"])
+    write(model, saved["scale"].numpy(), saved["silence"].numpy(), temperature(options.lip_temperature), options.folder)
+    for name in ("motion.safetensors", "motion_condition.onnx", "motion.onnx"):
+        print(f"{name}: {(options.folder / name).stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""The motion sampler: windows joined without seams, deterministic, guarded."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ditto.errors import BundleError
+from ditto.motion import COMPACT_SIZE, rotation_matrix
+from ditto.phones import PHONE_INDEX
+from ditto.sampling import (
+    FEATURE_SIZE,
+    HIDDEN_SIZE,
+    LOOK_AHEAD,
+    WINDOW,
+    MotionNetwork,
+    MotionSampler,
+    WindowPlan,
+    finish,
+    guard_mouth,
+    schedule,
+)
+
+NEUTRAL = np.eye(8, dtype=np.float32)[4]
+FACE = np.zeros((21, 3))
+EYES = np.ones(2)
+
+
+class TinyCondition:
+    """A stand-in for the first half: mixes features over neighbouring frames, hides them where not heard."""
+
+    inputs = outputs = ()
+
+    def __call__(self, **arrays):
+        f = arrays["features"] * arrays["heard"][:, None]
+        mixed = f + 0.5 * np.roll(f, 1, 1) + 0.5 * np.roll(f, -1, 1)
+        eyes = np.repeat(arrays["eyes"].mean(-1, keepdims=True), COMPACT_SIZE, -1)
+        face = arrays["emotion"].sum(-1)[:, None, None] + arrays["canonical"].sum(-1)[:, None, None]
+        return {"condition": (mixed[..., :COMPACT_SIZE] + eyes + face).astype(np.float32)}
+
+
+class TinyDenoiser:
+    """A stand-in for the second half: leans on the condition, the noise and the known frames."""
+
+    inputs = outputs = ()
+
+    def __call__(self, **arrays):
+        known = (arrays["motion"] * arrays["known"]).sum(1, keepdims=True) / WINDOW
+        clean = np.tanh(arrays["condition"]) + 0.3 * arrays["motion"] + known + 0.1 * arrays["level"][:, None]
+        return {"clean": clean.astype(np.float32)}
+
+
+def tiny(**options):
+    scale = np.linspace(0.01, 0.02, COMPACT_SIZE, dtype=np.float32)
+    silence = np.zeros(FEATURE_SIZE, np.float32)
+    silence[[HIDDEN_SIZE, HIDDEN_SIZE + 40]] = 1.0
+    network = MotionNetwork(TinyCondition(), TinyDenoiser(), scale, np.full(COMPACT_SIZE, 0.7, np.float32), silence)
+    return MotionSampler(network, **options)
+
+
+def speech(frames, seed=0):
+    """(frames, 368): random hidden features, phone probabilities with bilabials and pauses among them."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(frames, FEATURE_SIZE)).astype(np.float32)
+    phones = random.dirichlet(np.full(40, 0.05), (frames, 2))
+    phones[frames // 3 : frames // 3 + 15] = np.eye(40)[0]
+    x[:, HIDDEN_SIZE:] = phones.reshape(frames, 80)
+    return x
+
+
+def in_pieces(sampler, x, cuts, seed=0):
+    state, out = sampler.initial_state(FACE, EYES, seed), []
+    for piece in np.split(x, cuts):
+        motion, state = sampler(piece, NEUTRAL, state)
+        out.append(motion)
+    motion, _ = sampler(x[:0], NEUTRAL, state, final=True)
+    return np.concatenate([*out, motion])
+
+
+@pytest.mark.parametrize("plan", [WindowPlan(), WindowPlan(70, 2, 8), WindowPlan(20, 40, 20), WindowPlan(1, 79, 0)])
+@pytest.mark.parametrize("frames", [1, 37, 50, 61, 163])
+def test_any_chunking_gives_the_same_motion_bit_for_bit(plan, frames):
+    sampler, x = tiny(plan=plan, steps=3), speech(frames)
+    whole, _ = sampler(x, NEUTRAL, sampler.initial_state(FACE, EYES, 5), final=True)
+    assert whole.shape == (frames, COMPACT_SIZE) and np.isfinite(whole).all()
+    random = np.random.default_rng(frames)
+    for cuts in (range(1, frames), range(2, frames, 2), np.sort(random.integers(0, frames, 6))):
+        assert np.array_equal(in_pieces(sampler, x, list(cuts), seed=5), whole)
+
+
+@pytest.mark.parametrize("options", [{"guidance": 1.3}, {"eta": 1.0}, {"guidance": 1.1, "eta": 0.5}])
+def test_guidance_and_fresh_noise_are_deterministic_too(options):
+    sampler, x = tiny(steps=4, **options), speech(130)
+    whole, _ = sampler(x, NEUTRAL, sampler.initial_state(FACE, EYES), final=True)
+    assert np.array_equal(in_pieces(sampler, x, [3, 70, 71]), whole)
+    plain, _ = (s := tiny(steps=4))(x, NEUTRAL, s.initial_state(FACE, EYES), final=True)
+    assert not np.array_equal(plain, whole)
+
+
+def test_seeds_give_different_motion_and_the_same_seed_the_same():
+    sampler, x = tiny(steps=2), speech(60)
+    a, b, c = (sampler(x, NEUTRAL, sampler.initial_state(FACE, EYES, seed), final=True)[0] for seed in (1, 2, 1))
+    assert np.array_equal(a, c)
+    assert not np.array_equal(a, b)
+
+
+def test_motion_comes_out_as_soon_as_a_window_is_full():
+    sampler, x = tiny(steps=1), speech(70)
+    state = sampler.initial_state(FACE, EYES)
+    motion, state = sampler(x[:59], NEUTRAL, state)
+    assert len(motion) == 0
+    motion, state = sampler(x[59:60], NEUTRAL, state)
+    assert len(motion) == 50
+    assert len(state.features) == sampler.plan.past + 10
+
+
+def test_known_frames_reach_the_next_window():
+    sampler, x = tiny(steps=2), speech(120)
+    state = sampler.initial_state(FACE, EYES)
+    _, state = sampler(x[:60], NEUTRAL, state)
+    changed = state._replace(known=state.known + 1.0)
+    assert not np.array_equal(sampler(x[60:], NEUTRAL, state)[0], sampler(x[60:], NEUTRAL, changed)[0])
+
+
+def test_no_speech_gives_no_motion():
+    sampler = tiny()
+    motion, _ = sampler(speech(0), NEUTRAL, sampler.initial_state(FACE, EYES), final=True)
+    assert motion.shape == (0, COMPACT_SIZE)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 10, 50])
+def test_schedule_is_finite_and_ends_clean(steps):
+    table = schedule(steps)
+    assert table.dtype == np.float64 and table.shape == (steps, 3)
+    assert np.isfinite(table).all() and (table[:, 1] < table[:, 2]).all() and (table[:, 1] > 0).all()
+    assert table[-1, 2] == 1.0
+    sampler = tiny(steps=steps, eta=1.0)
+    motion, _ = sampler(speech(20), NEUTRAL, sampler.initial_state(FACE, EYES), final=True)
+    assert np.isfinite(motion).all()
+
+
+def phones_of(*names):
+    """(n, 2, 40) sure phones."""
+    return np.repeat(np.eye(40)[[PHONE_INDEX[n] for n in names]][:, None], 2, 1)
+
+
+def open_mouth(frames, gap=0.08):
+    motion = np.zeros((frames, COMPACT_SIZE), np.float32)
+    motion[:, 7 + 3 * 17 + 1] = gap
+    return motion
+
+
+def gap_of(motion):
+    points = motion[:, 7:].reshape(-1, 21, 3)
+    return points[:, 17, 1] - points[:, 14, 1]
+
+
+def test_lips_close_on_bilabials_and_stay_open_on_vowels():
+    phones = phones_of("AA", "AA", "M", "AA", "AA", *["AA"] * LOOK_AHEAD)
+    gap = gap_of(guard_mouth(open_mouth(5), phones, 0)[0])
+    assert gap[2] <= 0.0
+    assert gap[0] == pytest.approx(0.08) and gap[4] == pytest.approx(0.08)
+
+
+def test_a_bilabial_in_one_token_of_a_frame_is_enough():
+    phones = phones_of(*["AA"] * (3 + LOOK_AHEAD))
+    phones[1, 1] = 0.45 * np.eye(40)[0] + 0.55 * np.eye(40)[PHONE_INDEX["B"]]
+    assert gap_of(guard_mouth(open_mouth(3), phones, 0)[0])[1] <= 0.0
+
+
+def test_the_lower_lip_meets_the_teeth_on_f():
+    phones = phones_of("AA", "F", "AA", *["AA"] * LOOK_AHEAD)
+    out, _ = guard_mouth(open_mouth(3), phones, 0)
+    assert 0.0 < gap_of(out)[1] < 0.02
+    assert out[1, 7 + 3 * 17 + 2] > 0.0
+
+
+def test_lips_rest_in_long_pauses_only():
+    short = phones_of(*["AA"] * 2, *["SIL"] * 6, *["AA"] * (4 + LOOK_AHEAD))
+    gap = gap_of(guard_mouth(open_mouth(12), short, 0)[0])
+    assert np.allclose(gap, 0.08)
+    long = phones_of(*["AA"] * 2, *["SIL"] * 14, *["AA"] * (4 + LOOK_AHEAD))
+    gap = gap_of(guard_mouth(open_mouth(20), long, 0)[0])
+    assert np.allclose(gap[5:12], 0.0, atol=1e-6)
+    assert gap[1] == pytest.approx(0.08) and gap[16] == pytest.approx(0.08)
+
+
+def test_the_guard_does_not_depend_on_where_it_is_cut():
+    motion, x = open_mouth(60), speech(60 + LOOK_AHEAD)
+    phones = x[:, HIDDEN_SIZE:].reshape(-1, 2, 40)
+    whole, run = guard_mouth(motion, phones, 4)
+    first, middle = guard_mouth(motion[:27], phones[: 27 + LOOK_AHEAD], 4)
+    second, end = guard_mouth(motion[27:], phones[27:], middle)
+    assert np.array_equal(np.concatenate([first, second]), whole) and end == run
+
+
+def test_expression_leaves_in_the_camera_frame():
+    motion = np.zeros((1, COMPACT_SIZE), np.float32)
+    motion[0, 1:4] = (5.0, -20.0, 10.0)
+    motion[0, 7 + 3 * 19 + 1] = 0.1
+    out = finish(motion)
+    assert np.allclose(out[0, 7 + 57 : 7 + 60], [0.0, 0.1, 0.0] @ rotation_matrix(5.0, -20.0, 10.0), atol=1e-6)
+
+
+@pytest.mark.parametrize("plan", [(20, 50, 11), (0, 70, 10), (80, 0, 0), (90, -20, 10)])
+def test_plans_that_do_not_fill_a_window_are_refused(plan):
+    with pytest.raises(ValueError, match="past \\+ hop \\+ future"):
+        tiny(plan=WindowPlan(*plan))
+
+
+def test_wrong_shapes_are_refused():
+    sampler = tiny()
+    state = sampler.initial_state(FACE, EYES)
+    with pytest.raises(ValueError, match="features"):
+        sampler(np.zeros((4, 367)), NEUTRAL, state)
+    with pytest.raises(ValueError, match="emotion"):
+        sampler(np.zeros((4, FEATURE_SIZE)), np.zeros(7), state)
+    with pytest.raises(ValueError, match="canonical_keypoints"):
+        sampler.initial_state(np.zeros((20, 3)), EYES)
+    with pytest.raises(ValueError, match="diffusion step"):
+        tiny(steps=0)
+
+
+def test_missing_weights_are_reported(tmp_path: Path):
+    with pytest.raises(BundleError, match=r"motion\.safetensors"):
+        MotionNetwork.open(tmp_path)
+    (tmp_path / "motion.safetensors").write_bytes(b"not weights")
+    with pytest.raises(BundleError, match=r"motion\.safetensors"):
+        MotionNetwork.open(tmp_path)
