@@ -178,11 +178,14 @@ def score(renderer: Any, path: Path, count: int, pictures: Path | None = None) -
 
 def flickers(renderer: Any, path: Path, start: int) -> tuple[float, float]:
     """Flicker of consecutive frames, rendered and real, levels. The tracks are smoothed: their noise is not ours."""
-    from scipy.ndimage import gaussian_filter1d
+    import cv2
 
     driven = read_driven(path, start, 1, FLICKER_FRAMES)
     appearance = renderer.prepare(driven.portrait)
-    smooth = gaussian_filter1d(driven.landmarks, TRACK_SMOOTHING, axis=0)
+    over_time = (1, 2 * round(4 * TRACK_SMOOTHING) + 1)
+    flat = driven.landmarks.reshape(len(driven.landmarks), -1)
+    smooth = cv2.GaussianBlur(flat, over_time, 1.0, sigmaY=TRACK_SMOOTHING, borderType=cv2.BORDER_REFLECT)
+    smooth = smooth.reshape(driven.landmarks.shape)
     rendered = [renderer.render(appearance, d) for d in drives_of(driven.portrait, smooth)]
     mask = measures.oval_mask(driven.landmarks[0], driven.portrait.crop.shape[0])
     return measures.flicker(rendered, mask), measures.flicker(driven.crops, mask)

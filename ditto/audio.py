@@ -19,6 +19,7 @@ SAMPLE_RATE = 16000
 BLOCK_SAMPLES = SAMPLE_RATE // 2  # about half a second: what AudioReader gives at a time
 LOWEST_RATE, HIGHEST_RATE = 4000, 384000
 BAD_PACKETS_IN_A_ROW = 50  # after that the rest counts as lost
+STREAMED_RIFF = 1 << 31  # sizes from here on are what writers put that do not know the length
 ESTIMATED_DURATION = {"mp3", "aac", "ac3"}  # containers whose duration FFmpeg guesses from the bit rate
 
 Array = npt.NDArray[np.float32]
@@ -134,6 +135,8 @@ class Decoder:
             self.damage = f"the file is damaged after {seconds:.2f} s ({failure})"
         elif self.duration_seconds is not None and seconds < self._trust * self.duration_seconds - 0.25:
             self.damage = f"the file declares {self.duration_seconds:.2f} s but ends after {seconds:.2f} s"
+        elif riff_is_cut(self.path):
+            self.damage = f"the file is shorter than its header says, it ends after {seconds:.2f} s"
         if self.damage:
             logger.warning("%s: %s", self.path, self.damage)
 
@@ -215,6 +218,16 @@ def mono_samples(frame: Any) -> Array:
     elif samples.dtype.kind == "i":
         samples = samples.astype(np.float64) / -float(np.iinfo(samples.dtype).min)
     return np.asarray(samples.mean(axis=0), np.float32)
+
+
+def riff_is_cut(path: Path) -> bool:
+    """Whether a WAV file lacks part of what its header declares (FFmpeg corrects the duration in silence)."""
+    with path.open("rb") as stream:
+        head = stream.read(12)
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        return False
+    declared = int.from_bytes(head[4:8], "little") + 8
+    return declared < STREAMED_RIFF and path.stat().st_size < declared - 1  # one byte: padding some writers leave out
 
 
 def check_file(path: Path) -> None:

@@ -17,7 +17,6 @@ from ditto.errors import DittoError
 # module, distribution, what it is for, whether lite needs it
 MODULES = (
     ("numpy", "numpy", "arrays", True),
-    ("scipy", "scipy", "registering a face", True),
     ("cv2", "opencv-python-headless", "images", True),
     ("PIL", "pillow", "reading pictures", True),
     ("onnxruntime", "onnxruntime", "networks", True),

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.io import wavfile
+from wav import write_wav
 
 from ditto.audio import SAMPLE_RATE, AudioReader, Resampler, read_audio
 from ditto.errors import AudioError
@@ -17,7 +17,7 @@ def tone(rate: int, seconds: float = 1.0, frequency: float = 440.0) -> np.ndarra
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000, 96000, 192000])
 def test_any_rate_becomes_16_khz_in_time(tmp_path, rate):
-    wavfile.write(tmp_path / "tone.wav", rate, tone(rate))
+    write_wav(tmp_path / "tone.wav", tone(rate), rate)
     got = read_audio(tmp_path / "tone.wav")
     want = tone(SAMPLE_RATE)
     assert got.dtype == np.float32
@@ -29,7 +29,7 @@ def test_any_rate_becomes_16_khz_in_time(tmp_path, rate):
 @pytest.mark.parametrize("channels", [1, 2, 6, 8])
 def test_channels_are_averaged(tmp_path, channels):
     samples = np.stack([tone(16000) * (c + 1) / channels for c in range(channels)], 1)
-    wavfile.write(tmp_path / "many.wav", 16000, samples)
+    write_wav(tmp_path / "many.wav", samples)
     np.testing.assert_allclose(read_audio(tmp_path / "many.wav"), samples.mean(1), atol=1e-6)
 
 
@@ -42,7 +42,7 @@ def test_sample_formats_share_one_scale(tmp_path, dtype):
         stored = np.round(want * -float(np.iinfo(dtype).min)).astype(dtype)
     else:
         stored = want.astype(dtype)
-    wavfile.write(tmp_path / "format.wav", 16000, stored)
+    write_wav(tmp_path / "format.wav", stored)
     np.testing.assert_allclose(read_audio(tmp_path / "format.wav"), want, atol=1 / 128)  # 8 bits: one level
 
 
@@ -85,7 +85,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
 
 
 def test_silence_is_audio(tmp_path):
-    wavfile.write(tmp_path / "silence.wav", 16000, np.zeros(16000, np.int16))
+    write_wav(tmp_path / "silence.wav", np.zeros(16000, np.int16))
     assert not read_audio(tmp_path / "silence.wav").any()
 
 
@@ -122,7 +122,7 @@ def test_a_picture_has_no_sound_track(tmp_path):
 
 
 def test_a_file_without_samples_is_refused(tmp_path):
-    wavfile.write(tmp_path / "empty.wav", 16000, np.zeros(0, np.int16))
+    write_wav(tmp_path / "empty.wav", np.zeros(0, np.int16))
     with pytest.raises(AudioError, match=r"empty\.wav"):
         list(AudioReader(tmp_path / "empty.wav"))
 
@@ -131,18 +131,18 @@ def test_a_file_without_samples_is_refused(tmp_path):
 def test_nan_and_infinity_are_refused_with_their_place(tmp_path, value):
     samples = tone(16000)
     samples[8000] = value
-    wavfile.write(tmp_path / "nan.wav", 16000, samples)
+    write_wav(tmp_path / "nan.wav", samples)
     with pytest.raises(AudioError, match=r"0\.500 s"):
         list(AudioReader(tmp_path / "nan.wav"))
 
 
 def test_a_truncated_file_is_read_to_its_end_and_says_so(tmp_path):
-    wavfile.write(tmp_path / "whole.wav", 16000, np.tile(tone(16000), 4))
+    write_wav(tmp_path / "whole.wav", np.tile(tone(16000), 4))
     data = (tmp_path / "whole.wav").read_bytes()
     (tmp_path / "cut.wav").write_bytes(data[: len(data) // 4])
     reader = AudioReader(tmp_path / "cut.wav")
     assert abs(sum(block.size for block in reader) - 16000) < 100
-    assert "1.00 s" in (reader.damage or "")
+    assert "ends after 1.00 s" in (reader.damage or "")
 
 
 def test_a_truncated_flac_is_read_to_its_end_and_says_so(tmp_path):

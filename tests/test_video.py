@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from scipy.io import wavfile
+from wav import write_wav
 
 from ditto.audio import read_audio
 from ditto.errors import AudioError, OutputError
@@ -45,7 +45,7 @@ def test_every_frame_comes_back_at_its_time(tmp_path, suffix):
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (44100, 2), (192000, 8)])
 def test_sound_is_as_long_as_the_pictures(tmp_path, suffix, rate, channels):
     samples = 0.3 * np.sin(np.arange(int(rate * 1.29))[:, None] / rate * 1000 * np.ones(channels)).astype(np.float32)
-    wavfile.write(tmp_path / "in.wav", rate, samples)
+    write_wav(tmp_path / "in.wav", samples, rate)
     for frames in (10, 33, 60):  # cut, as long (33 * 40 ms = 1.32 s), filled with silence
         write(tmp_path / f"out{suffix}", frames, audio=tmp_path / "in.wav")
         with av.open(str(tmp_path / f"out{suffix}")) as container:
