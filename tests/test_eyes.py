@@ -185,7 +185,7 @@ def test_the_kernel_refuses_what_does_not_fit() -> None:
         ops.draw_eye(FACE.astype(np.float32), layer.texture, curves, layer.strip, view)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"\(h, w, 16\) texture"):
         ops.draw_eye(FACE.copy(), layer.texture[..., :8], curves, layer.strip, view)
-    with pytest.raises(ValueError, match=r"\(n, 9\) curves"):
+    with pytest.raises(ValueError, match=r"\(n, 13\) curves"):
         ops.draw_eye(FACE.copy(), layer.texture, curves[:, :4], layer.strip, view)
     with pytest.raises(ValueError, match=r"\(m, 129\) strip"):
         ops.draw_eye(FACE.copy(), layer.texture, curves, layer.strip[:, :5], view)

@@ -13,15 +13,15 @@ namespace py = pybind11;
 
 namespace {
 
-constexpr int kChannels = 16, kColumns = 9;
+constexpr int kChannels = 16, kColumns = 13;
 constexpr int kSkin = 0, kLidMask = 3, kBall = 4, kKeep = 7, kSclera = 8, kGlint = 11, kIris = 12, kIrisAlpha = 15;
-enum Column { kLine, kLower, kEdge, kLift, kRise, kCore, kRest, kLowMask, kThickness };
-constexpr float kGlintFollows = 0.35f, kShadowDepth = 0.012f;
+enum Column { kLine, kLower, kEdge, kLift, kRise, kRest, kLowMask, kThickness, kCore, kWidth, kLash };
+constexpr float kGlintFollows = 0.35f, kShadowDepth = 0.012f, kHanging = 0.75f, kHairZone = 0.034f;
 
 // In the order of ditto.ops.eyes: the view of one eye as a row of floats.
 struct View {
-    float to_source[12], centre[2], reach, to_eye[6], down[2], xi_limit, sharpness, gain, lid, bared, shut, turn, gaze[2],
-        layered, lash[3], hair, shadow, reach_up, reach_down;
+    float to_source[12], centre[2], reach, to_eye[6], down[2], xi_limit, sharpness, gain, lid, bared, crease, shut, turn, crisp, gaze[2],
+        layered, hair, shadow, reach_up, reach_down;
 };
 constexpr int kViewNumbers = sizeof(View) / sizeof(float);
 
@@ -87,6 +87,15 @@ inline float sample_one(const Texture& texture, float x, float y, int channel) {
     return out;
 }
 
+// Bilinear look-up of the lash strip (rows, columns).
+inline float look_up(const float* strip, int rows, int columns, float row, int c0, float fc) {
+    row = std::min(std::max(row, 0.0f), static_cast<float>(rows - 1));
+    const int r0 = std::min(static_cast<int>(row), rows - 2);
+    const float *top = strip + static_cast<size_t>(r0) * columns + c0, *bottom = top + columns;
+    const float first = top[0] + fc * (top[1] - top[0]), second = bottom[0] + fc * (bottom[1] - bottom[0]);
+    return first + (row - static_cast<float>(r0)) * (second - first);
+}
+
 // What the frame showed before, around the box.
 struct Before {
     std::vector<uint8_t> pixels;
@@ -115,7 +124,6 @@ void draw_rows(uint8_t* image, int width, const Before& before, const int* box, 
                const float* curves, int columns, const float* strip, int strip_rows, const View& v) {
     const float to_column = static_cast<float>((columns - 1) / (2.0 * v.xi_limit));
     const float to_row = static_cast<float>(strip_rows - 1) / v.hair;
-    const float bare = std::max(0.4f * v.bared, 0.001f);
     for (int y = box[1]; y < box[3]; ++y) {
         const float py = (static_cast<float>(y) - v.centre[1]) / v.reach;
         for (int x = box[0]; x < box[2]; ++x) {
@@ -155,13 +163,17 @@ void draw_rows(uint8_t* image, int width, const Before& before, const int* box, 
             if (std::fabs(shift) > 1e-6f)
                 before.sample(static_cast<float>(x) + shift * v.down[0], static_cast<float>(y) + shift * v.down[1], skin);
             const float mask = clamp01(tex[kLidMask]);
-            const float lid_weight = mask * smooth((eta - c[kEdge] + v.bared) / bare) * v.lid;
+            const float above_edge = eta - c[kEdge];
+            const float hairy = smooth((above_edge + kHairZone) / (0.3f * kHairZone));
+            float gone = v.crease + hairy * (v.bared - v.crease);
+            gone += (1.0f - gone) * smooth(above_edge / 0.004f + 0.5f);
+            const float lid_weight = mask * gone * v.lid;
             const float low_weight = clamp01(mask * c[kLowMask]) * v.shut;
 
-            float out[3] = {0.0f, 0.0f, 0.0f};
-            if (below_line > 0.0f) {
-                float ball[3] = {tex[kBall], tex[kBall + 1], tex[kBall + 2]};
-                if (v.layered > 0.0f && below_lower < 1.0f) {
+            const float covered = std::min(below_line, below_lower), open = std::max(below_line - below_lower, 0.0f);
+            float ball[3] = {tex[kBall], tex[kBall + 1], tex[kBall + 2]};
+            if (open > 0.0f) {
+                if (v.layered > 0.0f) {
                     float turned[kChannels];
                     sample(texture, sx - v.gaze[0], sy - v.gaze[1], turned);
                     const float glint =
@@ -175,30 +187,23 @@ void draw_rows(uint8_t* image, int width, const Before& before, const int* box, 
                 const float now = std::exp(-std::max(eta - c[kLine], 0.0f) / kShadowDepth);
                 const float rest = std::exp(-std::max(eta - c[kRest], 0.0f) / kShadowDepth);
                 const float shade = 1.0f - v.shadow * std::max(now - rest, 0.0f);
-                for (int k = 0; k < 3; ++k) {
-                    const float lower = skin[k] + (tex[kSkin + k] - skin[k]) * low_weight;
-                    out[k] = ball[k] * shade + (lower - ball[k] * shade) * below_lower;
-                }
-            }
-            for (int k = 0; k < 3; ++k) {
-                const float upper = skin[k] + (tex[kSkin + k] - skin[k]) * lid_weight;
-                out[k] = upper + (out[k] - upper) * below_line;
+                for (float& value : ball) value *= shade;
             }
 
             const float d = eta - c[kLine], thick = c[kThickness];
-            const float soft = std::max(0.7f * thick, 1.0f / v.sharpness);
-            const float core = smooth((d + 1.25f * thick) / soft) * clamp01(0.8f - d * v.sharpness * 0.7f);
-            const float row =
-                std::min(std::max((d > 0.0f ? d : -d - thick) * to_row, 0.0f), static_cast<float>(strip_rows - 1));
-            const int r0 = std::min(static_cast<int>(row), strip_rows - 2);
-            const float fr = row - static_cast<float>(r0);
-            const float *top = strip + static_cast<size_t>(r0) * columns + c0, *bottom = top + columns;
-            const float first = top[0] * (1.0f - fc) + top[1] * fc, second = bottom[0] * (1.0f - fc) + bottom[1] * fc;
-            const float side = d > 0.0f ? v.turn : (d < -thick ? 1.0f - v.turn : 0.0f);
-            const float hairs = (first + (second - first) * fr) * side;
-            const float opacity = clamp01(std::max(core * c[kCore], hairs)) * v.lid;
+            float opacity = look_up(strip, strip_rows, columns, std::max(-d, 0.0f) * to_row, c0, fc);
+            const float soft = std::max(0.7f * c[kWidth], 1.0f / v.sharpness);
+            opacity = std::max(opacity * (1.0f - v.turn), c[kCore] * smooth((d + 1.25f * c[kWidth]) / soft) * v.crisp);
+            opacity *= clamp01(0.8f - d * v.sharpness * 0.7f);
+            if (d > 0.0f)
+                opacity = std::max(
+                    opacity, look_up(strip, strip_rows, columns, (thick + d) * to_row, c0, fc) * kHanging * v.turn);
+            opacity = clamp01(opacity) * v.lid;
             for (int k = 0; k < 3; ++k) {
-                const float drawn = out[k] + (v.lash[k] - out[k]) * opacity;
+                const float upper = skin[k] + (tex[kSkin + k] - skin[k]) * lid_weight;
+                const float lower = skin[k] + (tex[kSkin + k] - skin[k]) * low_weight;
+                const float out = upper + (ball[k] - upper) * open + (lower - upper) * covered;
+                const float drawn = out + (c[kLash + k] - out) * opacity;
                 const float value = own[k] + (drawn - own[k]) * keep;
                 pixel[k] = static_cast<uint8_t>(std::min(std::max(value, 0.0f), 255.0f) + 0.5f);
             }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ditto._native import EYE_VIEW_NUMBERS
 from ditto._native import draw_eye as _draw_eye
 from ditto.ops.reference.eyes import (
     BALL,
@@ -49,7 +50,7 @@ def draw_eye(image: npt.NDArray[np.uint8], texture: F32, curves: F32, strip: F32
         image: (H, W, 3), changed in place.
         texture: (h, w, 16) in source pixels: lid skin 3, where it replaces skin 1, eyeball as in the source 3, where
             the frame may change 1, eye white 3, highlight 1, iris 3, iris alpha 1.
-        curves: (n, 9) over xi, see the twin.
+        curves: (n, 13) over xi, see the twin.
         strip: (m, n) opacity of the lashes at 0 ... `view.hair` from the lash line.
 
     Raises:
@@ -76,6 +77,8 @@ def draw_eye(image: npt.NDArray[np.uint8], texture: F32, curves: F32, strip: F32
     if not (0 <= x0 and 0 <= y0 and x1 <= image.shape[1] and y1 <= image.shape[0]):
         raise ValueError(f"draw_eye takes a box inside {image.shape[1]} x {image.shape[0]} pixels, got {view.box}")
     numbers = np.concatenate([np.ravel(field) for field in view[1:]]).astype(np.float32)
+    if len(numbers) != EYE_VIEW_NUMBERS:
+        raise ValueError(f"draw_eye takes {EYE_VIEW_NUMBERS} numbers of a view, got {len(numbers)}; build ditto again")
     if not np.isfinite(numbers).all():
         raise ValueError("draw_eye takes a finite view, got NaN or infinity")
     if x1 <= x0 or y1 <= y0 or view.gain <= 0.0:

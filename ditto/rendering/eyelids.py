@@ -201,7 +201,7 @@ def fit_lids(luma: Floats, geometry: Geometry, eye: EyeIds, frame: EyeFrame) -> 
     inner = corner_taper(frame, XI, 0.25, 0.0)
     prior = ((offsets + 0.012) / 0.030) ** 2
     score = np.clip(contrast / skin_level, -0.2, 0.6) * (0.15 + 0.85 * inner) - 0.10 * prior[:, None]
-    edge = upper0 + _path(score, offsets, 4)
+    edge = upper0 + _path(score, offsets, 4, -0.010)
 
     offsets = np.arange(-0.010, 0.0355, 0.001)
     contrast, above = drop(lower0 + offsets[:, None], 0.006)
@@ -209,33 +209,41 @@ def fit_lids(luma: Floats, geometry: Geometry, eye: EyeIds, frame: EyeFrame) -> 
     prior = (offsets / 0.016) ** 2
     seen = white * corner_taper(frame, XI, 0.2, -0.05)
     score = np.clip(contrast / skin_level, -0.1, 0.5) * seen - 0.06 * prior[:, None]
-    lower = lower0 + _path(score, offsets, 2)
+    lower = lower0 + _path(score, offsets, 2, 0.0)
 
-    # Thickness of the lash line, where the eye white lies under it.
-    depth = np.arange(0.0, 0.022, 0.001)
-    below_edge = sample_linear(luma, frame.to_pixels(np.broadcast_to(XI, (len(depth), COLUMNS)), edge + depth[:, None]))
-    thickness = 0.010
-    middle = np.abs(XI) < 0.40
-    run = below_edge[:, middle]
-    dark = run.argmin(0)
-    rise = run - run.min(0)
-    ends = [int(np.argmax(rise[d:, j] > 12.0)) + d for j, d in enumerate(dark) if (rise[d:, j] > 12.0).any()]
-    if len(ends) >= 6:
-        thickness = float(np.clip(depth[int(np.median(ends))] - 0.001, 0.007, 0.015))
-
+    thickness = _lash_thickness(luma, geometry, eye, frame, edge, lower)
     # The lids meet at the corners.
-    shape = corner_taper(frame, XI, 0.18)
     inside = corner_taper(frame, XI, 0.06, 0.02)
-    upper = edge + thickness
-    upper = lower - np.maximum(lower - upper, 0.004) * np.clip(shape * 1.15, 0.0, 1.0)
-    edge = np.minimum(edge, upper - 0.6 * thickness)
+    upper = edge + thickness * (0.4 + 0.6 * corner_taper(frame, XI, 0.25))
+    upper = lower - np.maximum(lower - upper, 0.004) * corner_taper(frame, XI, 0.10, 0.02)
+    edge = np.minimum(edge, upper - 0.4 * thickness)
     return LidCurves(edge, upper, lower, inside, thickness)
 
 
-def _path(score: Floats, offsets: Floats, order: int) -> Floats:
+def _lash_thickness(
+    luma: Floats, geometry: Geometry, eye: EyeIds, frame: EyeFrame, edge: Floats, lower: Floats
+) -> float:
+    """Thickness (fu) of the dark line under `edge`, measured where eye white lies under it."""
+    iris = frame.to_eye(geometry.landmarks[eye.iris : eye.iris + 5, :2])
+    radius = float(np.abs(iris[1:, 0] - iris[0, 0]).max())
+    aside = (np.abs(XI - iris[0, 0]) > 1.1 * radius) & (np.abs(XI) < 0.40)
+    depth = np.arange(0.0, 0.036, 0.001)
+    run = sample_linear(luma, frame.to_pixels(np.broadcast_to(XI, (len(depth), COLUMNS)), edge + depth[:, None]))
+    found = []
+    for j in np.flatnonzero(aside):
+        column = run[: max(int((lower[j] - edge[j]) * 1000.0), 8), j]
+        dark = int(column[:20].argmin())
+        white = float(column[dark:].max())
+        if white - column[dark] > 15.0:
+            found.append(dark + int(np.argmax(column[dark:] > (white + column[dark]) / 2)))
+    return float(np.clip(0.001 * (np.median(found) - 1.0), 0.007, 0.020)) if len(found) >= 5 else 0.010
+
+
+def _path(score: Floats, offsets: Floats, order: int, at_corners: float) -> Floats:
     """Offsets (n,) along the smooth path of greatest sum through score (m, n).
 
-    The best path is found by dynamic programming and replaced by a polynomial through most of it: a lid has no bumps.
+    The best path is found by dynamic programming and replaced by a polynomial through most of it, and through
+    `at_corners` at the corners: a lid has no bumps.
     """
     m, n = score.shape
     step = 2
@@ -256,13 +264,15 @@ def _path(score: Floats, offsets: Floats, order: int) -> Floats:
         path[j - 1] = back[path[j], j]
     found = offsets[path]
     basis = (XI[:, None] / 0.6) ** np.arange(order + 1)
-    trust = np.where(np.abs(XI) < 0.6, 1.0, 0.05)
+    trust = np.where(np.abs(XI) < 0.46, 1.0, 0.0)
+    pinned = (np.abs(XI) > 0.50) & (np.abs(XI) < 0.60)
+    found = np.where(pinned, at_corners, found)
     fit = found
-    weights = trust
+    weights = trust + pinned
     for _ in range(12):
         w = np.sqrt(weights)[:, None]
         fit = basis @ np.linalg.lstsq(basis * w, found * w[:, 0], rcond=None)[0]
-        weights = trust / (1.0 + ((found - fit) / 0.003) ** 2)
+        weights = np.where(pinned, 1.0, trust / (1.0 + ((found - fit) / 0.003) ** 2))
     return np.asarray(np.clip(fit, offsets[0], offsets[-1]))
 
 
@@ -328,9 +338,9 @@ def lid_skin(patch: Floats, xi: Floats, eta: Floats, frame: EyeFrame, lids: LidC
     """
     edge, lower = np.interp(xi, XI, lids.edge), np.interp(xi, XI, lids.lower)
     near = corner_taper(frame, xi, 0.10, 0.12)
-    core = smoothstep(-0.014, -0.007, eta - edge) * smoothstep(0.012, 0.006, eta - lower)
+    core = smoothstep(-0.026, -0.012, eta - edge) * smoothstep(0.012, 0.006, eta - lower)
     core = core * corner_taper(frame, xi, 0.16, 0.10)
-    region = smoothstep(-0.036, -0.030, eta - edge) * smoothstep(0.026, 0.020, eta - lower) * near
+    region = smoothstep(-0.046, -0.038, eta - edge) * smoothstep(0.026, 0.020, eta - lower) * near
     luma = patch @ LUMA
     first = fill_smooth(patch, 1.0 - np.minimum(region * 1.02, 1.0))
     deviation = luma - first @ LUMA
@@ -338,7 +348,8 @@ def lid_skin(patch: Floats, xi: Floats, eta: Floats, frame: EyeFrame, lids: LidC
     rough = np.abs(luma - blur(luma, 0.02 * frame.scale_px))[outside]
     noise = 1.4826 * float(np.median(rough)) if rough.size else 4.0
     tolerance = max(2.5 * noise, 0.05 * float(np.median(luma)), 6.0)
-    known = np.maximum(1.0 - region, (1.0 - core) * smoothstep(1.3, 0.7, np.abs(deviation) / tolerance) * 0.9)
+    strange = np.where(deviation > 0.0, deviation, -2.0 * deviation) / tolerance
+    known = np.maximum(1.0 - region, (1.0 - core) * smoothstep(1.3, 0.7, strange) * 0.9)
     known = known * (1.0 - np.clip(core * 4, 0, 1))
     clean = fill_smooth(patch, known)
     # The strip between crease and lashes is dull and shaded; a closed lid is lit and coloured more like the face.
@@ -353,7 +364,7 @@ def lid_skin(patch: Floats, xi: Floats, eta: Floats, frame: EyeFrame, lids: LidC
     share = smoothstep(-0.15, 0.50, (eta - edge) / height) * smoothstep(1.25, 0.75, (eta - edge) / height)
     share = share * corner_taper(frame, xi, 0.28, 0.04)
     clean = clean + share[..., None] * (lit[..., None] * tint - clean)
-    dark = smoothstep(0.4, 1.2, (clean @ LUMA - luma) / tolerance)
+    dark = smoothstep(0.3, 1.0, (np.maximum(clean, first) @ LUMA - luma) / tolerance)
     bright = smoothstep(0.6, 1.5, (luma - clean @ LUMA) / tolerance)
     above = eta < (edge + lower) / 2
     band = smoothstep(-0.055, -0.025, eta - edge) * smoothstep(0.040, 0.020, eta - lower) * near
@@ -387,56 +398,60 @@ class LashLine(NamedTuple):
     """The upper lashes of the source.
 
     Attributes:
-        colour: (3,) 0 to 255.
-        core: (n,) opacity of the line over XI.
-        hairs: (m, n) opacity of what stands off it, 0 ... HAIR_LENGTH above.
-        thickness: (n,) fu; the line is finer towards the nose.
+        colour: (n, 3) 0 to 255 over XI.
+        strip: (m, n) opacity of line and hairs, 0 ... HAIR_LENGTH above the lid margin.
+        thickness: (n,) fu: where the line ends and hairs begin.
+        core: (n,) opacity of the line once the eye is shut, and its width (n,) fu, finer towards the nose.
     """
 
     colour: Floats
-    core: Floats
-    hairs: Floats
+    strip: Floats
     thickness: Floats
+    core: Floats
+    width: Floats
 
 
-HAIR_LENGTH = 0.032
-HAIR_ROWS = 28
+HAIR_LENGTH = 0.045
+HAIR_ROWS = 46
+LINE_WIDTH = 0.011  # fu: the lash line of a shut eye is no wider
 
 
 def lash_line(patch: Floats, clean: Floats, frame: EyeFrame, lids: LidCurves, origin: Floats) -> LashLine:
-    """Measures the source's upper lash line: colour, strength along the lid, hairs.
+    """Measures the source's upper lash line: colour and strength along the lid, hairs.
 
     Args:
         patch: (h, w, 3); clean: (h, w, 3) the skin without lashes; origin: (2,) px of the patch's corner.
     """
-    def at(image: Floats, rows: Floats) -> Floats:
-        points = frame.to_pixels(np.broadcast_to(XI, rows.shape), rows)
-        return sample_linear(image, points - origin)
-
-    taper = corner_taper(frame, XI, 0.16, 0.05)
-    line = lids.edge + np.linspace(0.15, 0.9, 6)[:, None] * lids.thickness
-    colours, skin = at(patch, line), at(clean, line)
-    luma, skin_luma = colours @ LUMA, skin @ LUMA
-    middle = np.abs(XI) < 0.42
-    flat = colours[:, middle].reshape(-1, 3)
-    order = np.argsort(flat @ LUMA)
-    colour = flat[order[: max(len(order) // 8, 1)]].mean(0)
-    skin_level = float(np.median(skin_luma[:, middle]))
-    # A closed eye always shows a line: never lighter than half the skin.
-    level = float(colour @ LUMA)
-    if level > 0.55 * skin_level:
-        colour = colour * (0.55 * skin_level / max(level, 1.0))
-        level = 0.55 * skin_level
-    span = np.maximum(skin_luma - level, 8.0)
-    opacity = np.clip((skin_luma - luma) / span, 0.0, 1.0)
-    core = blur_rows(np.maximum(opacity.max(0), 0.55), 5.0) * taper
-
-    rows = lids.edge - np.linspace(0.0, HAIR_LENGTH, HAIR_ROWS)[:, None]
-    span = np.maximum(at(clean, rows) @ LUMA - level, 12.0)
-    hairs = np.clip((at(clean, rows) @ LUMA - at(patch, rows) @ LUMA) / span - 0.06, 0.0, 1.0)
-    fade = 1.0 - smoothstep(0.35, 1.0, np.linspace(0.0, 1.0, HAIR_ROWS))
-    # A hair hangs on the line: what is set off from it by lighter skin is the crease.
-    hairs = np.minimum.accumulate(blur_rows(hairs, 1.0) * 1.05, 0)
-    wide = corner_taper(frame, XI, 0.12, 0.10)
+    up = np.linspace(0.0, HAIR_LENGTH, HAIR_ROWS)[:, None]
+    points = frame.to_pixels(np.broadcast_to(XI, (HAIR_ROWS, COLUMNS)), lids.upper - up) - origin
+    pixels, skin = sample_linear(patch, points), sample_linear(clean, points) @ LUMA
+    luma = pixels @ LUMA
     outward = np.clip(0.5 + XI * frame.outer, 0.0, 1.0)
-    return LashLine(colour, core, hairs * fade[:, None] * wide, lids.thickness * (0.55 + 0.55 * outward))
+    thickness = np.maximum((lids.upper - lids.edge) * (0.65 + 0.35 * outward), 0.003)
+    width = min(lids.thickness, LINE_WIDTH) * (0.55 + 0.55 * outward)
+
+    # Colour: the darkest of each column's line, evened out along the lid; never lighter than half the skin.
+    in_line = (up < thickness + 0.002) & (np.abs(XI) < 0.55)
+    rank = np.where(in_line, luma, np.inf).argmin(0)
+    darkest = np.take_along_axis(pixels, rank[None, :, None], 0)[0]
+    weight = (np.abs(XI) < 0.50) / (1.0 + ((darkest @ LUMA) / 20.0) ** 2)
+    colour = blur_rows(darkest * weight[:, None], 12.0) / np.maximum(blur_rows(weight, 12.0), 1e-12)[:, None]
+    order = np.argsort(darkest[np.abs(XI) < 0.50] @ LUMA)
+    colour = (colour + darkest[np.abs(XI) < 0.50][order[: len(order) // 3]].mean(0)) / 2
+    middle = np.abs(XI) < 0.42
+    limit = 0.55 * float(np.median(skin[:, middle]))
+    colour = colour * np.minimum(1.0, limit / np.maximum(colour @ LUMA, 1.0))[:, None]
+
+    span = np.maximum(skin - colour @ LUMA, 12.0)
+    opacity = np.clip((skin - luma) / span - 0.05, 0.0, 1.0)
+    least = 0.65 * smoothstep(1.2, 0.5, up / thickness)
+    opacity = blur_rows(blur_rows(np.maximum(opacity, least), 1.0, 1), 0.8)
+    # A hair hangs on the line: what is set off from it by lighter skin is the crease.
+    line = smoothstep(1.3, 0.9, up / thickness)
+    strongest = (opacity * line).max(0)
+    hairs = np.minimum.accumulate(np.where(up < thickness, strongest, np.minimum(opacity * 1.05, 1.0)), 0)
+    opacity = hairs + line * (np.maximum(opacity, 0.8 * strongest * smoothstep(1.1, 0.6, up / thickness)) - hairs)
+    fade = smoothstep(1.0, 0.35, (up - thickness) / (HAIR_LENGTH - 0.012))
+    taper = corner_taper(frame, XI, 0.14, 0.08)
+    core = blur_rows(np.maximum(strongest, 0.6), 6.0) * corner_taper(frame, XI, 0.18, 0.06)
+    return LashLine(colour, opacity * fade * taper, thickness, core, width)

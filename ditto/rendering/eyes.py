@@ -22,6 +22,7 @@ from ditto.rendering.eyelids import (
     XI,
     XI_LIMIT,
     EyeFrame,
+    LashLine,
     LidCurves,
     blur,
     corner_taper,
@@ -41,7 +42,6 @@ Floats = npt.NDArray[np.float64]
 GAZE_LIMIT = (0.30, 0.16)  # of an eye width, along x and y
 _MARGIN_UP, _MARGIN_DOWN = 0.085, 0.080  # fu of skin around the eye that may change
 _LOWER_RANGE = (-0.35, 0.25)
-_LASHES_LEAVE = 1.2  # reach of the skin bared by the lashes per travel of the lid
 
 
 class EyeLayer(NamedTuple):
@@ -53,9 +53,7 @@ class EyeLayer(NamedTuple):
     texture: npt.NDArray[np.float32]  # (h, w, 16)
     strip: npt.NDArray[np.float32]  # (m, n)
     origin: Floats  # (2,) px of the texture's corner in the crop
-    core: Floats  # (n,) opacity of the lash line
-    thickness: Floats  # (n,) of it, fu
-    lash: tuple[float, float, float]
+    lashes: LashLine
     anchors: npt.NDArray[np.int64]  # landmarks that carry the eye from frame to source
     anchor_weights: Floats
     has_iris: float  # 0 for a stone eye: it does not look around
@@ -114,17 +112,14 @@ def _prepare_eye(image: Floats, geometry: Geometry, eye: EyeIds) -> EyeLayer:
 
     anchors = np.array(eye.upper + eye.lower[1:-1] + eye.upper_ring + eye.lower_ring)
     weights = np.array([1.0] * 16 + [0.5] * 16)
-    colour = (float(lashes.colour[0]), float(lashes.colour[1]), float(lashes.colour[2]))
     return EyeLayer(
         eye,
         frame,
         lids,
         texture,
-        lashes.hairs.astype(np.float32),
+        lashes.strip.astype(np.float32),
         origin,
-        lashes.core,
-        lashes.thickness,
-        colour,
+        lashes,
         anchors,
         weights,
         has_iris,
@@ -244,10 +239,12 @@ def eye_view(
             lids.edge,
             np.maximum(lids.upper - line, 0.0) - np.maximum(drop, 0.0) * profile,
             lids.lower - lower,
-            layer.core,
             lids.upper,
             lids.inside,
-            layer.thickness,
+            layer.lashes.thickness,
+            layer.lashes.core,
+            layer.lashes.width,
+            *layer.lashes.colour.T,
         ],
         -1,
     ).astype(np.float32)
@@ -287,12 +284,13 @@ def eye_view(
         sharpness=float(np.hypot(*down)),
         gain=gain,
         lid=float(smoothstep(0.0, 0.10, b)),
-        bared=_LASHES_LEAVE * max(b, 0.0) * height,
+        bared=float(smoothstep(0.0, 0.22, b)),
+        crease=0.7 * float(smoothstep(0.30, 0.90, b)),
         shut=float(smoothstep(0.40, 0.95, b)),
-        turn=float(smoothstep(0.30, 0.90, b)),
+        turn=float(smoothstep(0.15, 0.75, b)),
+        crisp=float(smoothstep(0.06, 0.40, b)),
         gaze=(float(gaze[0]), float(gaze[1])),
         layered=float(smoothstep(0.0, 1.5, np.hypot(*gaze))),
-        lash=layer.lash,
         hair=HAIR_LENGTH,
         shadow=0.35,
         reach_up=0.045,

@@ -10,9 +10,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 CHANNELS = 16  # of an eye texture
-COLUMNS = 9  # of its lid curves
+COLUMNS = 13  # of its lid curves
 SKIN, LID_MASK, BALL, KEEP, SCLERA, GLINT, IRIS, IRIS_ALPHA = 0, 3, 4, 7, 8, 11, 12, 15
-LINE, LOWER, EDGE, LIFT, RISE, CORE, REST, LOW_MASK, THICKNESS = range(COLUMNS)  # columns of the lid curves
+LINE, LOWER, EDGE, LIFT, RISE, REST, LOW_MASK, THICKNESS, CORE, WIDTH, LASH = range(11)  # columns of the lid curves
 
 
 class EyeView(NamedTuple):
@@ -28,11 +28,11 @@ class EyeView(NamedTuple):
         sharpness: frame px per fu.
         gain: 0 keeps the frame, 1 draws the eye.
         lid: 0 the lid is the frame's own, 1 it is drawn.
-        bared: reach of the skin above the old lash line from which the lashes have gone.
+        bared, crease: how far the lashes have left the skin they stood before, and the crease over it has gone, 0 to 1.
         shut: how much of what shows below a closed lid turns to skin, 0 to 1.
-        turn: 0 lashes point up, 1 down.
+        turn: 0 lashes stand up, 1 hang down. crisp: strength of the plain lash line, 0 to 1.
         gaze: texture px by which the iris moves, (x, y). layered: 0 the eyeball as in the source, 1 iris over sclera.
-        lash: colour of the lash line. hair: length of the hairs in the lash strip.
+        hair: height of the lash strip.
         shadow: depth of the shade the lid throws on the eyeball. reach_up, reach_down: over which skin follows a lid.
     """
 
@@ -47,11 +47,12 @@ class EyeView(NamedTuple):
     gain: float
     lid: float
     bared: float
+    crease: float
     shut: float
     turn: float
+    crisp: float
     gaze: tuple[float, float]
     layered: float
-    lash: tuple[float, float, float]
     hair: float
     shadow: float
     reach_up: float
@@ -59,6 +60,8 @@ class EyeView(NamedTuple):
 
 
 GLINT_FOLLOWS = 0.35  # share of the gaze that the highlight on the cornea follows
+HAIR_ZONE = 0.034  # fu above the source's lash line that its lashes may cover
+HANGING = 0.75  # opacity of lashes that hang below a shut lid, per opacity of the same when they stand
 SHADOW_DEPTH = 0.012  # fu below the lid over which its shade falls off
 
 
@@ -95,6 +98,17 @@ def _linear(table: Floats, position: Floats) -> Floats:
     return table[i] + t * (table[i + 1] - table[i])
 
 
+def _strip(strip: Floats, height: float, column: Floats, up: Floats) -> Floats:
+    """Bilinear look-up of the lash strip (m, n) at column numbers and heights (fu)."""
+    row = np.clip(up * np.float32((len(strip) - 1) / height), 0.0, len(strip) - 1.0)
+    column = np.clip(column, 0.0, strip.shape[1] - 1.0)
+    r0, c0 = np.minimum(row.astype(np.int64), len(strip) - 2), np.minimum(column.astype(np.int64), strip.shape[1] - 2)
+    fr, fc = row - r0.astype(np.float32), column - c0.astype(np.float32)
+    top = strip[r0, c0] + fc * (strip[r0, c0 + 1] - strip[r0, c0])
+    bottom = strip[r0 + 1, c0] + fc * (strip[r0 + 1, c0 + 1] - strip[r0 + 1, c0])
+    return np.asarray(top + fr * (bottom - top))
+
+
 def _smooth(x: Floats) -> Floats:
     u = np.clip(x, 0.0, 1.0)
     return u * u * (3.0 - 2.0 * u)
@@ -117,10 +131,10 @@ def draw_eye(
         image: (H, W, 3) the frame, already warped.
         texture: (h, w, 16) in source pixels: lid skin 3, where it replaces skin 1, eyeball as in the source 3, where
             the frame may change 1, sclera 3, highlight 1, iris 3, iris alpha 1.
-        curves: (n, 9) over xi: lid line, lower lid, upper edge of the source's lashes, lift of the skin over the lid,
-            rise of the skin below, opacity of the lash line, lid line at rest, where leaks below turn to
-            skin, thickness of the lash line.
-        strip: (m, n) opacity of the hairs at 0 ... `view.hair` from the lash line, over xi.
+        curves: (n, 13) over xi: lid line, lower lid, upper edge of the source's lashes, lift of the skin over the lid,
+            rise of the skin below, lid line at rest, where leaks below turn to skin, thickness of the lash line,
+            opacity and width of the line of a shut eye, colour of the lashes 3.
+        strip: (m, n) opacity of the lashes at 0 ... `view.hair` above the lid line, over xi.
     """
     x0, y0, x1, y1 = view.box
     if x1 <= x0 or y1 <= y0 or view.gain <= 0.0:
@@ -162,8 +176,10 @@ def draw_eye(
         frame, xs[moved] + shift[moved] * np.float32(view.down[0]), ys[moved] + shift[moved] * np.float32(view.down[1])
     )
     mask = np.clip(tex[:, LID_MASK], 0.0, 1.0)
-    left = np.float32(view.bared)
-    gone = _smooth((eta - c[:, EDGE] + left) / np.float32(max(0.4 * view.bared, 0.001)))
+    above_edge = eta - c[:, EDGE]
+    hairy = _smooth((above_edge + np.float32(HAIR_ZONE)) / np.float32(0.3 * HAIR_ZONE))
+    gone = np.float32(view.crease) + hairy * np.float32(view.bared - view.crease)
+    gone = gone + (1.0 - gone) * _smooth(above_edge / np.float32(0.004) + np.float32(0.5))
     lid_weight = mask * gone * np.float32(view.lid)
     low_weight = np.clip(mask * c[:, LOW_MASK], 0.0, 1.0) * np.float32(view.shut)
     lid_skin = tex[:, SKIN : SKIN + 3]
@@ -184,25 +200,23 @@ def draw_eye(
     rest = np.exp(-np.maximum(eta - c[:, REST], 0.0) / np.float32(SHADOW_DEPTH))
     ball = ball * (1.0 - np.float32(view.shadow) * np.maximum(now - rest, 0.0))[:, None]
 
-    out = ball + (lower - ball) * below_lower[:, None]
-    out = upper + (out - upper) * below_line[:, None]
+    # What the line covers of a pixel and what lies below the lower lid: the eyeball has the rest.
+    covered = np.minimum(below_line, below_lower)[:, None]
+    open_part = np.maximum(below_line - below_lower, 0.0)[:, None]
+    out = upper + (ball - upper) * open_part + (lower - upper) * covered
 
-    # Lash line and hairs.
+    # Lashes: line and hairs above the lid's margin; as the lid shuts the hairs swing below it.
     d = eta - c[:, LINE]
     thick = c[:, THICKNESS]
-    soft = np.maximum(0.7 * thick, 1.0 / sharp)
-    core = _smooth((d + 1.25 * thick) / soft) * np.clip(0.8 - d * sharp * 0.7, 0.0, 1.0)
-    away = np.where(d > 0.0, d, -d - thick)
-    per_fu = np.float32((len(strip) - 1) / view.hair)
-    row, col = np.clip(away * per_fu, 0.0, len(strip) - 1.0), np.clip(column, 0.0, strip.shape[1] - 1.0)
-    r0, c0 = np.minimum(row.astype(np.int64), len(strip) - 2), np.minimum(col.astype(np.int64), strip.shape[1] - 2)
-    fr, fc = row - r0, col - c0
-    top = strip[r0, c0] * (1 - fc) + strip[r0, c0 + 1] * fc
-    bottom = strip[r0 + 1, c0] * (1 - fc) + strip[r0 + 1, c0 + 1] * fc
-    hairs = top + (bottom - top) * fr
-    hairs = hairs * np.where(d > 0.0, np.float32(view.turn), np.where(d < -thick, 1.0 - np.float32(view.turn), 0.0))
-    opacity = np.clip(np.maximum(core * c[:, CORE], hairs), 0.0, 1.0) * np.float32(view.lid)
-    out = out + (np.array(view.lash, np.float32) - out) * opacity[:, None].astype(np.float32)
+    turn = np.float32(view.turn)
+    standing = _strip(strip, view.hair, column, np.maximum(-d, 0.0))
+    width = c[:, WIDTH]
+    shut_line = c[:, CORE] * _smooth((d + 1.25 * width) / np.maximum(0.7 * width, 1.0 / sharp))
+    standing = np.maximum(standing * (1.0 - turn), shut_line * np.float32(view.crisp))
+    standing = standing * np.clip(0.8 - d * sharp * 0.7, 0.0, 1.0)
+    hanging = _strip(strip, view.hair, column, thick + np.maximum(d, 0.0)) * np.float32(HANGING) * turn * (d > 0.0)
+    opacity = np.clip(np.maximum(standing, hanging), 0.0, 1.0)[:, None] * np.float32(view.lid)
+    out = out + (c[:, LASH : LASH + 3] - out) * opacity
 
     out = own + (out - own) * keep[:, None]
     image[ys.astype(np.int64), xs.astype(np.int64)] = np.floor(np.clip(out, 0.0, 255.0) + 0.5).astype(np.uint8)
