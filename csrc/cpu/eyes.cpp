@@ -180,7 +180,7 @@ void draw_rows(uint8_t* image, int width, const Before& before, const int* box, 
                         sample_one(texture, sx - v.gaze[0] * kGlintFollows, sy - v.gaze[1] * kGlintFollows, kGlint);
                     const float alpha = clamp01(turned[kIrisAlpha]);
                     for (int k = 0; k < 3; ++k) {
-                        const float eye = tex[kSclera + k] * (1.0f - alpha) + turned[kIris + k] * alpha + glint;
+                        const float eye = tex[kSclera + k] * (1.0f - alpha) + (turned[kIris + k] + glint) * alpha;
                         ball[k] += (eye - ball[k]) * v.layered;
                     }
                 }

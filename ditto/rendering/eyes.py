@@ -81,7 +81,8 @@ def prepare_eyes(crop: npt.NDArray[np.uint8], geometry: Geometry) -> EyeLayers:
         )
     image = crop.astype(np.float64)
     right, left = (_prepare_eye(image, geometry, eye) for eye in EYES)
-    return EyeLayers(right, left)
+    has_iris = float(smoothstep(0.08, 0.20, min(right.has_iris, left.has_iris)))
+    return EyeLayers(right._replace(has_iris=has_iris), left._replace(has_iris=has_iris))
 
 
 def _prepare_eye(image: Floats, geometry: Geometry, eye: EyeIds) -> EyeLayer:
@@ -137,7 +138,7 @@ def _eyeball(
     lids: LidCurves,
     origin: Floats,
 ) -> float:
-    """Writes eye white, iris, highlight and the whole eyeball into `texture`; says whether there is an iris, 0 to 1."""
+    """Writes eye white, iris, highlight and the whole eyeball into `texture`; gives the contrast of the iris."""
     px = 1.0 / frame.scale_px
     upper, lower = np.interp(xi, XI, lids.upper), np.interp(xi, XI, lids.lower)
     opening = smoothstep(0.2 * px, 1.6 * px, eta - upper) * smoothstep(0.2 * px, 1.6 * px, lower - eta)
@@ -149,12 +150,27 @@ def _eyeball(
     yy, xx = np.mgrid[0:h, 0:w]
     rr = np.hypot(xx - centre[0], yy - centre[1])
 
-    white = opening * smoothstep(1.08 * radius, 1.20 * radius, rr)
+    luma = patch @ LUMA
+    # Painted and drawn irises are larger than the landmarks' human one.
+    left, right = (_iris_reach(luma, opening, side * (xx - centre[0]), yy - centre[1], radius) for side in (-1, 1))
+    centre = centre + [0.5 * (right - left) * radius, 0.0]
+    radius *= 0.5 * (left + right)
+    rr = np.hypot(xx - centre[0], yy - centre[1])
+    white = opening * smoothstep(1.06 * radius, 1.18 * radius, rr)
     if white.sum() < 6.0:
         white = opening * smoothstep(0.6 * radius, 1.2 * radius, rr) + 1e-3 * opening
     if white.sum() < 0.5:
         white = np.exp(-((rr / radius) ** 2))
+    # What the iris hides is as bright as the brighter half of the white that shows, shaded by the lid.
+    dim, bright = _quantiles(luma, white, (0.3, 0.7))
+    lit = fill_smooth(patch, white * (0.05 + 0.95 * smoothstep(dim - 1.0, bright + 1.0, luma)))
+    lit = lit * (1.0 - 0.22 * np.exp(-np.maximum(eta - upper, 0.0) / 0.012))[..., None]
     sclera = fill_smooth(patch, white)
+    sclera = sclera + (lit - sclera) * (smoothstep(1.30 * radius, 1.10 * radius, rr) * (1.0 - white))[..., None]
+    # The rim under the lids is dark in the source: keep it.
+    rim_shown = smoothstep(-1.0 * px, 0.3 * px, eta - upper) * smoothstep(-1.0 * px, 0.3 * px, lower - eta)
+    rim_shown = rim_shown * smoothstep(1.06 * radius, 1.20 * radius, rr)
+    sclera = sclera + (patch - sclera) * rim_shown[..., None]
 
     # Iris: rings of the visible part, the hidden part by rings and up-down mirror.
     seen = opening * (rr < 1.02 * radius)
@@ -177,18 +193,18 @@ def _eyeball(
     iris = hidden + (patch - hidden) * (opening * (rr < 1.25 * radius))[..., None]
 
     # Highlights on the cornea stay behind when the eye turns.
-    luma, level = iris @ LUMA, radial @ LUMA
+    level = radial @ LUMA
     thr = max(0.25 * float((sclera @ LUMA)[opening > 0.5].mean()) if (opening > 0.5).any() else 30.0, 18.0)
-    spot = smoothstep(0.8 * thr, 1.6 * thr, luma - level) * (rr < 0.80 * radius)
+    spot = smoothstep(0.8 * thr, 1.6 * thr, iris @ LUMA - level) * (rr < 0.80 * radius)
     spot = np.clip(blur(spot, 0.7) * 1.4, 0.0, 1.0)
     dull = iris + (np.minimum(iris, radial + 0.2 * thr) - iris) * spot[..., None]
     glint = np.clip((iris - dull) @ LUMA, 0.0, 255.0)
 
-    inner, outer = opening * (rr < 0.7 * radius), opening * (rr > 1.15 * radius)
-    has_iris = 0.0
+    inner, outer = opening * (rr < 0.8 * radius), opening * (rr > 1.15 * radius)
+    contrast = 0.0
     if inner.sum() > 1.0 and outer.sum() > 1.0:
-        dark, light = (float((patch @ LUMA * part).sum() / part.sum()) for part in (inner, outer))
-        has_iris = float(smoothstep(0.06, 0.18, (light - dark) / max(light, 20.0)))
+        dark, light = _quantiles(luma, inner, (0.3,))[0], _quantiles(luma, outer, (0.6,))[0]
+        contrast = float((light - dark) / max(light, 20.0))
     alpha = smoothstep(1.06 * radius, 0.90 * radius, rr)
     whole = sclera + (iris - sclera) * alpha[..., None]
     whole = whole + (patch - whole) * opening[..., None]
@@ -197,7 +213,32 @@ def _eyeball(
     texture[..., IRIS : IRIS + 3] = dull
     texture[..., IRIS_ALPHA] = alpha
     texture[..., GLINT] = glint * alpha
-    return has_iris
+    return contrast
+
+
+def _quantiles(values: Floats, weights: Floats, shares: tuple[float, ...]) -> list[float]:
+    """Weighted quantiles of (h, w) values."""
+    order = np.argsort(values, None)
+    mass = np.cumsum(weights.ravel()[order])
+    return [float(values.ravel()[order[int(np.searchsorted(mass, q * mass[-1]))]]) for q in shares]
+
+
+def _iris_reach(luma: Floats, opening: Floats, dx: Floats, dy: Floats, radius: float) -> float:
+    """Where the iris ends towards +dx, as a factor on the landmarks' radius: the last step up to the eye white."""
+    rr = np.hypot(dx, dy) / radius
+    sideways = opening * (np.abs(dy) < 0.6 * dx)
+    rings = np.arange(0.60, 1.65, 0.03)
+    near = np.exp(-0.5 * ((rr[..., None] - rings) / 0.05) ** 2) * sideways[..., None]
+    mass = near.sum((0, 1))
+    profile = (near * luma[..., None]).sum((0, 1)) / np.maximum(mass, 1e-6)
+    seen = mass > 0.15 * max(float(mass.max()), 1e-6)
+    if not (seen & (rings > 1.1)).any():
+        return 1.0
+    low, high = float(np.quantile(profile[seen & (rings < 1.2)], 0.25)), float(profile[seen & (rings > 1.0)].max())
+    step = seen[1:] & (profile[:-1] < (low + high) / 2) & (profile[1:] >= (low + high) / 2)
+    if high - low < 15.0 or not step.any():
+        return 1.0
+    return float(np.clip(rings[:-1][step][-1] + 0.015, 0.85, 1.4))
 
 
 def draw_eyes(image: npt.NDArray[np.uint8], layers: EyeLayers, geometry: Geometry, pose: Pose) -> None:
@@ -226,7 +267,7 @@ def eye_view(
     height = float(gap.max())
     drop = float(np.clip(pose.delta[LOWER_LID, 1] / max(height, 1e-3), *_LOWER_RANGE)) * height
     profile = np.clip(gap / max(height, 1e-3), 0.0, 1.0)
-    b = closure
+    b = closure if closure > 0.0 else closure * layer.has_iris
     travel = gap * UPPER_SHARE + TUCK * lids.inside * np.clip(2.0 * profile, 0.0, 1.0) if b > 0 else gap
     line = lids.upper + b * travel + drop * profile
     lower = lids.lower - (1.0 - UPPER_SHARE) * max(b, 0.0) * gap + drop * profile

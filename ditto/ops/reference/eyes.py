@@ -195,7 +195,7 @@ def draw_eye(
         alpha = np.clip(turned[:, IRIS_ALPHA], 0.0, 1.0)[:, None]
         eye = tex[:, SCLERA : SCLERA + 3] * (1.0 - alpha) + turned[:, IRIS : IRIS + 3] * alpha
         follow = np.float32(GLINT_FOLLOWS)
-        eye = eye + _sample(texture, sx - gx * follow, sy - gy * follow)[:, GLINT : GLINT + 1]
+        eye = eye + _sample(texture, sx - gx * follow, sy - gy * follow)[:, GLINT : GLINT + 1] * alpha
         ball = ball + (eye - ball) * np.float32(view.layered)
     now = np.exp(-np.maximum(eta - c[:, LINE], 0.0) / np.float32(SHADOW_DEPTH))
     rest = np.exp(-np.maximum(eta - c[:, REST], 0.0) / np.float32(SHADOW_DEPTH))
