@@ -32,6 +32,7 @@ from ditto.rendering.eyelids import (
     lash_line,
     lid_skin,
     move_lids,
+    softness,
 )
 from ditto.rendering.geometry import EYES, EyeIds, Geometry, Pose, smoothstep
 
@@ -57,6 +58,7 @@ class EyeLayer(NamedTuple):
     anchors: npt.NDArray[np.int64]  # landmarks that carry the eye from frame to source
     anchor_weights: Floats
     has_iris: float  # 0 for a stone eye: it does not look around
+    soft: float  # px of the source: sigma of its sharpest edges
 
 
 class EyeLayers(NamedTuple):
@@ -105,7 +107,8 @@ def _prepare_eye(image: Floats, geometry: Geometry, eye: EyeIds) -> EyeLayer:
     texture = np.zeros((*patch.shape[:2], CHANNELS), np.float32)
     texture[..., SKIN : SKIN + 3] = np.clip(skin.skin, 0, 255)
     texture[..., LID_MASK] = skin.mask
-    has_iris = _eyeball(texture, patch, xi, eta, geometry, eye, frame, lids, origin)
+    soft = softness(patch @ LUMA)
+    has_iris = _eyeball(texture, patch, xi, eta, geometry, eye, frame, lids, origin, soft)
     up = eta - np.interp(xi, XI, lids.edge)
     down = eta - np.interp(xi, XI, lids.lower)
     sides = smoothstep(0.0, 0.10, 0.78 - np.abs(xi))
@@ -124,6 +127,7 @@ def _prepare_eye(image: Floats, geometry: Geometry, eye: EyeIds) -> EyeLayer:
         anchors,
         weights,
         has_iris,
+        soft,
     )
 
 
@@ -137,6 +141,7 @@ def _eyeball(
     frame: EyeFrame,
     lids: LidCurves,
     origin: Floats,
+    soft: float,
 ) -> float:
     """Writes eye white, iris, highlight and the whole eyeball into `texture`; gives the contrast of the iris."""
     px = 1.0 / frame.scale_px
@@ -156,7 +161,7 @@ def _eyeball(
     centre = centre + [0.5 * (right - left) * radius, 0.0]
     radius *= 0.5 * (left + right)
     rr = np.hypot(xx - centre[0], yy - centre[1])
-    white = opening * smoothstep(1.06 * radius, 1.18 * radius, rr)
+    white = opening * smoothstep(1.03 * radius + soft, 1.10 * radius + 2.2 * soft, rr)
     if white.sum() < 6.0:
         white = opening * smoothstep(0.6 * radius, 1.2 * radius, rr) + 1e-3 * opening
     if white.sum() < 0.5:
@@ -169,8 +174,8 @@ def _eyeball(
     sclera = sclera + (lit - sclera) * (smoothstep(1.30 * radius, 1.10 * radius, rr) * (1.0 - white))[..., None]
     # The rim under the lids is dark in the source: keep it.
     rim_shown = smoothstep(-1.0 * px, 0.3 * px, eta - upper) * smoothstep(-1.0 * px, 0.3 * px, lower - eta)
-    rim_shown = rim_shown * smoothstep(1.06 * radius, 1.20 * radius, rr)
-    sclera = sclera + (patch - sclera) * rim_shown[..., None]
+    rim_shown = rim_shown * smoothstep(1.03 * radius + soft, 1.10 * radius + 2.2 * soft, rr)
+    rimmed = sclera + (patch - sclera) * rim_shown[..., None]
 
     # Iris: rings of the visible part, the hidden part by rings and up-down mirror.
     seen = opening * (rr < 1.02 * radius)
@@ -205,11 +210,11 @@ def _eyeball(
     if inner.sum() > 1.0 and outer.sum() > 1.0:
         dark, light = _quantiles(luma, inner, (0.3,))[0], _quantiles(luma, outer, (0.6,))[0]
         contrast = float((light - dark) / max(light, 20.0))
-    alpha = smoothstep(1.06 * radius, 0.90 * radius, rr)
+    alpha = smoothstep(1.02 * radius + 0.9 * soft, 1.02 * radius - 0.9 * soft, rr)
     whole = sclera + (iris - sclera) * alpha[..., None]
     whole = whole + (patch - whole) * opening[..., None]
     texture[..., BALL : BALL + 3] = whole
-    texture[..., SCLERA : SCLERA + 3] = sclera
+    texture[..., SCLERA : SCLERA + 3] = rimmed
     texture[..., IRIS : IRIS + 3] = dull
     texture[..., IRIS_ALPHA] = alpha
     texture[..., GLINT] = glint * alpha
@@ -322,7 +327,7 @@ def eye_view(
         to_eye=to_eye,
         down=(float(down[0]), float(down[1])),
         xi_limit=XI_LIMIT,
-        sharpness=float(np.hypot(*down)),
+        sharpness=float(np.hypot(*down)) / max(1.0, 1.6 * layer.soft * pose.scale_px / geometry.scale_px),
         gain=gain,
         lid=float(smoothstep(0.0, 0.10, b)),
         bared=float(smoothstep(0.0, 0.22, b)),
