@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.motion import LOWER_LID
-from ditto.rendering.geometry import EYES, EyeIds, Geometry, smoothstep
+from ditto.rendering.geometry import EYES, LEFT_EYE, RIGHT_EYE, EyeIds, Geometry, smoothstep
 
 Floats = npt.NDArray[np.float64]
 
@@ -276,6 +276,25 @@ def _path(score: Floats, offsets: Floats, order: int, at_corners: float) -> Floa
     return np.asarray(np.clip(fit, offsets[0], offsets[-1]))
 
 
+def glasses(luma: Floats, geometry: Geometry) -> float:
+    """How surely spectacles are worn, 0 to 1: a line across the bridge of the nose, even over its width.
+
+    Args:
+        luma: (S, S) crop, 0 to 255.
+    """
+    top, bottom = geometry.landmarks[9, :2], geometry.landmarks[195, :2]
+    across = geometry.landmarks[LEFT_EYE.upper[-1], :2] - geometry.landmarks[RIGHT_EYE.upper[-1], :2]
+    across = across / max(float(np.hypot(*across)), 1e-6)
+    rows = 96
+    aside = np.linspace(-0.03, 0.03, 13)[:, None] * geometry.scale_px * across
+    points = top + np.linspace(0.0, 1.0, rows)[:, None, None] * (bottom - top) + aside
+    bridge = sample_linear(blur(luma, 0.003 * geometry.scale_px), points)
+    length = float(np.hypot(*(bottom - top))) / geometry.scale_px
+    line = bridge - blur_rows(bridge, 0.022 * rows / max(length, 0.02))
+    even = max(float(-np.quantile(line, 0.8, 1).min()), float(np.quantile(line, 0.2, 1).max()))
+    return float(smoothstep(0.055, 0.10, even / max(float(np.median(bridge)), 20.0)))
+
+
 def softness(luma: Floats) -> float:
     """Blur of a picture's sharpest edges, px sigma: how much they lose when blurred once more by 1 px."""
     steepness = []
@@ -337,7 +356,9 @@ def _tent(a: Floats) -> Floats:
     return (p[:, :-2] + 2 * p[:, 1:-1] + p[:, 2:]) / 4
 
 
-def lid_skin(patch: Floats, xi: Floats, eta: Floats, frame: EyeFrame, lids: LidCurves) -> LidSkin:
+def lid_skin(
+    patch: Floats, xi: Floats, eta: Floats, frame: EyeFrame, lids: LidCurves, rims: float
+) -> LidSkin:
     """Synthesises the closed lid of one eye.
 
     Smooth skin is carried over the eye from the skin around it (twice: the second time without lashes and leaks that
@@ -346,10 +367,11 @@ def lid_skin(patch: Floats, xi: Floats, eta: Floats, frame: EyeFrame, lids: LidC
     Args:
         patch: (h, w, 3) source pixels around the eye, 0 to 255.
         xi, eta: (h, w) of each pixel.
+        rims: 1 if spectacles are worn: then lines over the lid that stand apart from the lashes are left alone.
     """
     edge, lower = np.interp(xi, XI, lids.edge), np.interp(xi, XI, lids.lower)
     near = corner_taper(frame, xi, 0.10, 0.12)
-    core = smoothstep(-0.026, -0.012, eta - edge) * smoothstep(0.012, 0.006, eta - lower)
+    core = smoothstep(-0.026 + 0.012 * rims, -0.012 + 0.006 * rims, eta - edge) * smoothstep(0.012, 0.006, eta - lower)
     core = core * corner_taper(frame, xi, 0.16, 0.10)
     region = smoothstep(-0.046, -0.038, eta - edge) * smoothstep(0.026, 0.020, eta - lower) * near
     luma = patch @ LUMA
@@ -381,6 +403,14 @@ def lid_skin(patch: Floats, xi: Floats, eta: Floats, frame: EyeFrame, lids: LidC
     band = smoothstep(-0.055, -0.025, eta - edge) * smoothstep(0.040, 0.020, eta - lower) * near
     corner = 1.0 - corner_taper(frame, xi, 0.06, -0.05)
     leak = np.where(above, np.maximum(dark, bright * 0.7), np.maximum(bright, dark * corner)) * band
+    if rims > 0.0:
+        origin = frame.to_pixels(xi, eta)[0, 0]
+        up = np.linspace(0.0, 0.056, 57)[:, None]
+        grid = frame.to_pixels(np.broadcast_to(XI, (len(up), COLUMNS)), lids.edge - up) - origin
+        joined = np.minimum.accumulate(sample_linear(leak, grid), 0)
+        column = (xi + XI_LIMIT) * ((COLUMNS - 1) / (2 * XI_LIMIT))
+        joined = sample_linear(joined, np.stack([column, (edge - eta) * 1000.0], -1))
+        leak = leak + rims * np.where(eta < edge, joined - leak, 0.0)
     mask = np.clip(np.maximum(core, blur(leak, 0.8) * 1.1), 0.0, 1.0)
 
     closed = lower - (1.0 - UPPER_SHARE) * (lower - edge)
@@ -455,6 +485,9 @@ def lash_line(patch: Floats, clean: Floats, frame: EyeFrame, lids: LidCurves, or
 
     span = np.maximum(skin - colour @ LUMA, 12.0)
     opacity = np.clip((skin - luma) / span - 0.05, 0.0, 1.0)
+    # Above the line only strokes are lashes; a shade of the lid stays where it is.
+    shade = smoothstep(0.9, 1.3, up / thickness)
+    opacity = opacity + shade * (np.clip((opacity - 0.18) / 0.72, 0.0, 1.0) - opacity)
     least = 0.65 * smoothstep(1.2, 0.5, up / thickness)
     opacity = blur_rows(blur_rows(np.maximum(opacity, least), 1.0, 1), 0.8)
     # A hair hangs on the line: what is set off from it by lighter skin is the crease.

@@ -29,6 +29,7 @@ from ditto.rendering.eyelids import (
     eye_frame,
     fill_smooth,
     fit_lids,
+    glasses,
     lash_line,
     lid_skin,
     move_lids,
@@ -43,6 +44,7 @@ Floats = npt.NDArray[np.float64]
 GAZE_LIMIT = (0.30, 0.16)  # of an eye width, along x and y
 _MARGIN_UP, _MARGIN_DOWN = 0.085, 0.080  # fu of skin around the eye that may change
 _LOWER_RANGE = (-0.35, 0.25)
+_TRIM = 0.35  # of the lash line's thickness stays behind when the lid lifts: it may show a sliver of the eyeball
 
 
 class EyeLayer(NamedTuple):
@@ -57,7 +59,7 @@ class EyeLayer(NamedTuple):
     lashes: LashLine
     anchors: npt.NDArray[np.int64]  # landmarks that carry the eye from frame to source
     anchor_weights: Floats
-    has_iris: float  # 0 for a stone eye: it does not look around
+    has_iris: float  # 0 for an eye of stone, shut or behind dark glass: it neither looks around nor blinks
     soft: float  # px of the source: sigma of its sharpest edges
 
 
@@ -82,12 +84,13 @@ def prepare_eyes(crop: npt.NDArray[np.uint8], geometry: Geometry) -> EyeLayers:
             f"prepare_eyes takes a ({geometry.size}, {geometry.size}, 3) uint8 crop, got {crop.shape} {crop.dtype}"
         )
     image = crop.astype(np.float64)
-    right, left = (_prepare_eye(image, geometry, eye) for eye in EYES)
+    rims = glasses(image @ LUMA, geometry)
+    right, left = (_prepare_eye(image, geometry, eye, rims) for eye in EYES)
     has_iris = float(smoothstep(0.08, 0.20, min(right.has_iris, left.has_iris)))
     return EyeLayers(right._replace(has_iris=has_iris), left._replace(has_iris=has_iris))
 
 
-def _prepare_eye(image: Floats, geometry: Geometry, eye: EyeIds) -> EyeLayer:
+def _prepare_eye(image: Floats, geometry: Geometry, eye: EyeIds, rims: float) -> EyeLayer:
     frame = eye_frame(geometry, eye)
     lids = fit_lids(image @ LUMA, geometry, eye, frame)
     size = geometry.size
@@ -102,7 +105,7 @@ def _prepare_eye(image: Floats, geometry: Geometry, eye: EyeIds) -> EyeLayer:
     yy, xx = np.mgrid[y0:y1, x0:x1].astype(np.float64)
     xi, eta = np.moveaxis(frame.to_eye(np.stack([xx, yy], -1)), -1, 0)
 
-    skin = lid_skin(patch, xi, eta, frame, lids)
+    skin = lid_skin(patch, xi, eta, frame, lids, rims)
     lashes = lash_line(patch, skin.clean, frame, lids, origin)
     texture = np.zeros((*patch.shape[:2], CHANNELS), np.float32)
     texture[..., SKIN : SKIN + 3] = np.clip(skin.skin, 0, 255)
@@ -270,20 +273,20 @@ def eye_view(
 
     gap = lids.lower - lids.upper
     height = float(gap.max())
-    drop = float(np.clip(pose.delta[LOWER_LID, 1] / max(height, 1e-3), *_LOWER_RANGE)) * height
+    drop = float(np.clip(pose.delta[LOWER_LID, 1] / max(height, 1e-3), *_LOWER_RANGE)) * height * layer.has_iris
     profile = np.clip(gap / max(height, 1e-3), 0.0, 1.0)
-    b = closure if closure > 0.0 else closure * layer.has_iris
+    b = closure * layer.has_iris
     travel = gap * UPPER_SHARE + TUCK * lids.inside * np.clip(2.0 * profile, 0.0, 1.0) if b > 0 else gap
     line = lids.upper + b * travel + drop * profile
     lower = lids.lower - (1.0 - UPPER_SHARE) * max(b, 0.0) * gap + drop * profile
     moved_px = max(abs(b) * height * pose.scale_px, abs(drop) * pose.scale_px, float(np.hypot(*gaze)))
-    gain = float(smoothstep(0.0, 0.8, moved_px))
+    gain = float(smoothstep(0.0, 1.2, moved_px))
     curves = np.stack(
         [
             line,
             lower,
             lids.edge,
-            np.maximum(lids.upper - line, 0.0) - np.maximum(drop, 0.0) * profile,
+            np.maximum(lids.upper - _TRIM * lids.thickness - line, 0.0) - np.maximum(drop, 0.0) * profile,
             lids.lower - lower,
             lids.upper,
             lids.inside,
@@ -329,7 +332,7 @@ def eye_view(
         xi_limit=XI_LIMIT,
         sharpness=float(np.hypot(*down)) / max(1.0, 1.6 * layer.soft * pose.scale_px / geometry.scale_px),
         gain=gain,
-        lid=float(smoothstep(0.0, 0.10, b)),
+        lid=float(smoothstep(0.0, 0.14, b)),
         bared=float(smoothstep(0.0, 0.22, b)),
         crease=0.7 * float(smoothstep(0.30, 0.90, b)),
         shut=float(smoothstep(0.40, 0.95, b)),
