@@ -15,27 +15,22 @@ from ditto import ops
 from ditto.motion import LOWER_LID
 from ditto.ops.eyes import BALL, CHANNELS, GLINT, IRIS, IRIS_ALPHA, KEEP, LID_MASK, SCLERA, SKIN, EyeView
 from ditto.rendering.eyelids import (
-    HAIR_LENGTH,
     LUMA,
     TUCK,
     UPPER_SHARE,
     XI,
     XI_LIMIT,
     EyeFrame,
-    LashLine,
     LidCurves,
     blur,
     corner_taper,
     eye_frame,
-    fill_smooth,
     fit_lids,
     glasses,
-    lash_line,
-    lid_skin,
     move_lids,
-    softness,
 )
 from ditto.rendering.geometry import EYES, EyeIds, Geometry, Pose, smoothstep
+from ditto.rendering.lid_skin import HAIR_LENGTH, LashLine, fill_smooth, lash_line, lid_skin, softness
 
 __all__ = ["EyeLayers", "draw_eyes", "move_lids", "prepare_eyes"]
 
