@@ -16,6 +16,7 @@ from ditto.motion import LOWER_LID
 from ditto.ops.eyes import BALL, CHANNELS, GLINT, IRIS, IRIS_ALPHA, KEEP, LID_MASK, SCLERA, SKIN, EyeView
 from ditto.rendering.eyelids import (
     LUMA,
+    DROOP,
     TUCK,
     UPPER_SHARE,
     XI,
@@ -39,6 +40,7 @@ Floats = npt.NDArray[np.float64]
 GAZE_LIMIT = (0.30, 0.16)  # of an eye width, along x and y
 _MARGIN_UP, _MARGIN_DOWN = 0.085, 0.080  # fu of skin around the eye that may change
 _LOWER_RANGE = (-0.35, 0.25)
+_ROOT = 0.85  # hanging lashes begin this deep in the lash line, where it is dense
 _TRIM = 0.35  # of the lash line's thickness stays behind when the lid lifts: it may show a sliver of the eyeball
 
 
@@ -271,7 +273,9 @@ def eye_view(
     drop = float(np.clip(pose.delta[LOWER_LID, 1] / max(height, 1e-3), *_LOWER_RANGE)) * height * layer.has_iris
     profile = np.clip(gap / max(height, 1e-3), 0.0, 1.0)
     b = closure * layer.has_iris
-    travel = gap * UPPER_SHARE + TUCK * lids.inside * np.clip(2.0 * profile, 0.0, 1.0) if b > 0 else gap
+    outward = smoothstep(-0.10, 0.55, XI * frame.outer)
+    travel = gap * UPPER_SHARE + (TUCK * np.clip(2.0 * profile, 0.0, 1.0) + DROOP * outward) * lids.inside
+    travel = travel if b > 0.0 else gap
     line = lids.upper + b * travel + drop * profile
     lower = lids.lower - (1.0 - UPPER_SHARE) * max(b, 0.0) * gap + drop * profile
     moved_px = max(abs(b) * height * pose.scale_px, abs(drop) * pose.scale_px, float(np.hypot(*gaze)))
@@ -285,7 +289,7 @@ def eye_view(
             lids.lower - lower,
             lids.upper,
             lids.inside,
-            layer.lashes.thickness,
+            _ROOT * layer.lashes.thickness,
             layer.lashes.core,
             layer.lashes.width,
             *layer.lashes.colour.T,

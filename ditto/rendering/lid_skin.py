@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float64]
 LID_LIGHT, LID_TINT = 0.40, 0.75  # how far a closed lid goes from the dull strip above the lashes to the face's skin
 HAIR_LENGTH = 0.045
 HAIR_ROWS = 46
-LINE_WIDTH = 0.011  # fu: the lash line of a shut eye is no wider
+LINE_WIDTH = 0.012  # fu: the lash line of a shut eye is no wider
 
 
 def softness(luma: Floats) -> float:
@@ -225,5 +225,5 @@ def lash_line(patch: Floats, clean: Floats, frame: EyeFrame, lids: LidCurves, or
     opacity = hairs + line * (np.maximum(opacity, 0.8 * strongest * smoothstep(1.1, 0.6, up / thickness)) - hairs)
     fade = smoothstep(1.0, 0.35, (up - thickness) / (HAIR_LENGTH - 0.012))
     taper = corner_taper(frame, XI, 0.14, 0.08)
-    core = blur_rows(np.maximum(strongest, 0.6), 6.0) * corner_taper(frame, XI, 0.18, 0.06)
+    core = blur_rows(np.maximum(strongest, 0.7), 6.0) * corner_taper(frame, XI, 0.18, 0.06)
     return LashLine(colour, opacity * fade * taper, thickness, core, width)
