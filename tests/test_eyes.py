@@ -13,7 +13,7 @@ from ditto.motion import LOWER_LID, rotation_matrix
 from ditto.ops import reference
 from ditto.rendering.eyelids import closures, eye_frame, move_lids
 from ditto.rendering.eyes import EyeLayers, draw_eyes, eye_view, prepare_eyes
-from ditto.rendering.geometry import EYES, TEMPLATE, Geometry, Pose, source_geometry
+from ditto.rendering.geometry import EYES, RIGHT_EYE, TEMPLATE, Geometry, Pose, source_geometry
 
 SIZE = 256
 SKIN, WHITE, IRIS, LASH = (205, 160, 135), (236, 232, 228), (60, 105, 185), (45, 30, 25)
@@ -153,6 +153,35 @@ def test_eyes_follow_the_head() -> None:
     changed = np.argwhere((image != FACE).any(-1))[:, ::-1]
     lids = pose.vertices[EYES[0].upper + EYES[1].upper, :2]
     assert (changed.min(0) > lids.min(0) - 20).all() and (changed.max(0) < lids.max(0) + 20).all()
+
+
+def test_an_eye_without_an_iris_neither_blinks_nor_looks() -> None:
+    stone = np.full_like(FACE, 150)
+    delta = _blink(GEOMETRY, 1.0, 1.0)
+    delta[[11, 15], 0] = 0.03
+    image = stone.copy()
+    draw_eyes(image, prepare_eyes(stone, GEOMETRY), GEOMETRY, _pose(GEOMETRY, delta))
+    assert np.array_equal(image, stone)
+
+
+@pytest.mark.parametrize("case", ["turned away", "off the crop", "tiny", "black", "white"])
+def test_poor_sources_are_drawn_without_failing(case: str) -> None:
+    landmarks, image = GEOMETRY.landmarks.copy(), FACE.copy()
+    if case == "turned away":
+        landmarks[RIGHT_EYE.upper + RIGHT_EYE.lower] = landmarks[33]
+    elif case == "off the crop":
+        landmarks[:, 0] -= 95.0
+    elif case == "tiny":
+        landmarks = (landmarks - 128.0) * 0.05 + 128.0
+    else:
+        image[:] = 0 if case == "black" else 255
+    geometry = source_geometry(landmarks, SIZE)
+    layers = prepare_eyes(image, geometry)
+    delta = _blink(geometry, 0.6, 1.0)
+    delta[[11, 15], 0] = 0.03
+    frame = image.copy()
+    draw_eyes(frame, layers, geometry, _pose(geometry, delta, rotation_matrix(5.0, 20.0, 5.0)))
+    assert all(np.isfinite(layer.texture).all() for layer in layers)
 
 
 def test_a_crop_of_another_size_is_refused() -> None:

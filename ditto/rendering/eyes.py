@@ -311,6 +311,8 @@ def eye_view(
     to_eye = frame.matrix.copy()
     to_eye[:, 2] += to_eye[:, :2] @ layer.origin
     jacobian = to_eye[:, :2] @ fit[:, 1:3] / reach  # frame px -> xi, eta at the centre
+    if abs(np.linalg.det(jacobian)) < 1e-9:  # seen edge on
+        return None, curves
     down = np.linalg.inv(jacobian)[:, 1]
     margin = 0.075 * pose.scale_px
     low, high = target.min(0) - margin, target.max(0) + margin
