@@ -6,7 +6,7 @@ mesh displacement, `draw_mouth` as the last layer of the picture. Lengths in fac
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,9 @@ from ditto import ops
 from ditto.ops.mouth import COLUMN_CHANNELS, SCENE_NUMBERS
 from ditto.rendering.geometry import (
     LOWER_INNER_LIP,
+    LOWER_OUTER_LIP,
     UPPER_INNER_LIP,
+    UPPER_OUTER_LIP,
     Geometry,
     Pose,
     smoothstep,
@@ -37,14 +39,17 @@ Array = npt.NDArray[np.float32]
 
 OPEN_SOURCE = 0.018  # a portrait with a wider gap than this shows parted lips
 PRESS = 0.004  # lips that touch may still be pressed this much
+OWN_TEETH_GAP = 0.035  # narrower slits show too little of a tooth to go on from
+NARROWEST = 0.36  # of the distance between the mouth's corners
 UPPER_EDGE = 0.0235  # edge of the upper incisors below the line where the lips meet
 LOWER_EDGE = 0.019
 COLUMNS = 128
-SEAM_PX = 1.8  # in a crop of 512
+SEAM_PX = 1.5  # in a crop of 512
 SHADE_UPPER, SHADE_LOWER = 1.0, 0.74
 
 # Vertical chains of landmarks from the lips outwards; neighbours keep at least KEEP of their distance, or lips fold.
 KEEP = 0.45
+KEEP_ALONG = 0.25  # and neighbours along a lip this much
 CHAINS = (
     (14, 15, 16, 17, 18, 200, 199), (87, 86, 85, 84, 83, 201), (317, 316, 315, 314, 313, 421),
     (178, 179, 180, 181, 182), (402, 403, 404, 405, 406), (88, 89, 90, 91), (318, 319, 320, 321),
@@ -112,7 +117,7 @@ def prepare_mouth(crop: npt.NDArray[np.uint8], geometry: Geometry, mask: npt.NDA
     is_open = gap > OPEN_SOURCE
     anchor = canonical[13].copy() if is_open else canonical[[13, 14]].mean(0)
     colours = measure_colours(crop, geometry, mask)
-    own = find_own_teeth(crop, geometry, anchor, colours) if is_open else None
+    own = find_own_teeth(crop, geometry, anchor, colours) if gap > OWN_TEETH_GAP else None
     blur_px = measure_blur(crop, geometry)
     tooth = colours.tooth
     upper_edge = float(anchor[1]) + UPPER_EDGE + (0.004 if is_open else 0.0)
@@ -140,7 +145,10 @@ def prepare_mouth(crop: npt.NDArray[np.uint8], geometry: Geometry, mask: npt.NDA
 
 
 def limit_lips(geometry: Geometry, delta: npt.ArrayLike) -> Floats:
-    """(21, 3) keypoint change whose lower lip, and half as much the chin, never closes the mouth further than shut."""
+    """(21, 3) keypoint change that closes the mouth no further than shut, and narrows it no more than lips can.
+
+    The chin gives way half as much as the lower lip. Narrowing saturates at NARROWEST of the portrait's own width.
+    """
     change = np.array(delta, np.float64)
     gap = inner_gap(geometry.canonical)
     room = max(gap, 0.0) - (0.010 if gap < OPEN_SOURCE else 0.004)
@@ -148,6 +156,16 @@ def limit_lips(geometry: Geometry, delta: npt.ArrayLike) -> Floats:
     over = min(change[17, 1] - change[14, 1] - least, 0.0)
     change[17, 1] -= over
     change[19, 1] -= 0.5 * over
+
+    right, left = geometry.keypoints[6, 0], geometry.keypoints[12, 0]
+    limit = NARROWEST * (left - right)
+    narrowing = change[6, 0] - change[12, 0]
+    knee = 0.6 * limit
+    if narrowing > knee:
+        kept = (knee + (limit - knee) * np.tanh((narrowing - knee) / (limit - knee))) / narrowing
+        middle = 0.5 * (change[6, 0] + change[12, 0])
+        for corner in (6, 12):
+            change[corner, 0] = middle + kept * (change[corner, 0] - middle)
     return change
 
 
@@ -164,9 +182,20 @@ def part_lips(geometry: Geometry, displacement: npt.ArrayLike) -> Floats:
     crossing = np.minimum(moved[lower, 1] - moved[upper, 1] - least, 0.0)
     moved[upper, 1] += 0.5 * crossing
     moved[lower, 1] -= 0.5 * crossing
+    # Along the lips, as seen in the portrait's own pose: in a turned face the far side would fold first.
+    across = geometry.rotation[:, 0]
+    seen, seen0 = moved @ across, source @ across
+    for contour in (UPPER_INNER_LIP, LOWER_INNER_LIP, UPPER_OUTER_LIP, LOWER_OUTER_LIP):
+        for half in (contour[5::-1], contour[5:]):
+            for near, far in pairwise(half):
+                wanted = KEEP_ALONG * (seen0[far] - seen0[near])
+                short = wanted - (seen[far] - seen[near])
+                if short * wanted > 0:
+                    seen[far] += short
+                    moved[far, 0] += short / max(float(across[0]), 0.3)
     y, y0 = moved[:, 1], source[:, 1]
     for chain in CHAINS:
-        for inner, outer in itertools.pairwise(chain):
+        for inner, outer in pairwise(chain):
             wanted = KEEP * (y0[outer] - y0[inner])
             short = wanted - (y[outer] - y[inner])
             if short * wanted > 0:
@@ -286,12 +315,12 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
     own = np.zeros((2, 2, 4), np.float32)
     if layers.own is not None:
         own = layers.own.pixels
-        scene[22:29] = 1 - 0.5 * rounding, *layers.own.from_plane.ravel()
+        scene[22:29] = 1 - 0.3 * rounding, *layers.own.from_plane.ravel()
     strength = 0.45 if layers.own is not None else 1.0
     scene[29:33] = 1 - 0.34 * strength, 0.030, 1 - 0.16 * strength, 0.018
     scene[33:35] = 0.45, 0.55
     scene[35:37] = 0.8, geometry.scale_px
-    scene[37:40] = colours.saturation * np.array([0.34, -0.10, -0.15])
+    scene[37:40] = colours.saturation * np.array([0.27, -0.08, -0.12])
     _smooth_corners(image, geometry, pose)
     outline = pose.vertices[lips][:, :2]
     margin = 2 + int(np.ceil(scene[8]))

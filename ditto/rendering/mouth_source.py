@@ -162,7 +162,9 @@ def measure_colours(crop: Image, geometry: Geometry, mask: npt.NDArray[np.float3
     if sclera is None:
         sclera = 0.5 * skin + 0.5 * level
     sclera_level = max(float(sclera @ LUMA), 8.0)
-    tooth_level = float(np.clip(0.55 * 1.14 * level + 0.45 * 1.22 * sclera_level, 50, max(0.97 * white, 50)))
+    # Under a moustache, or in a painter's shadow, little light reaches the teeth.
+    shaded = 0.72 + 0.28 * float(smoothstep(0.22, 0.46, np.median(upper_rim @ LUMA) / level))
+    tooth_level = shaded * float(np.clip(0.55 * 1.14 * level + 0.45 * 1.22 * sclera_level, 50, max(0.97 * white, 50)))
     tint = 0.1 + 0.9 * np.clip(sclera / sclera_level, 0.5, 1.4)
     tint = tint * (1 + saturation * (np.array([1.015, 1.0, 0.935]) - 1))
     tooth = tooth_level * tint / float(tint @ LUMA)
@@ -179,7 +181,7 @@ def measure_colours(crop: Image, geometry: Geometry, mask: npt.NDArray[np.float3
     )
     darkest = (across @ LUMA).argmin(0)
     seam = across[darkest, np.arange(11)].astype(np.float64)
-    shade = toned(0.36 * lip + 0.35 * cavity)
+    shade = toned(0.42 * lip + 0.30 * cavity)
     gap = geometry.canonical[LOWER_INNER_LIP, 1] - geometry.canonical[UPPER_INNER_LIP, 1]
     closed = smoothstep(0.016, 0.006, gap)[:, None]
     seam = closed * (0.8 * seam + 0.2 * shade) + (1 - closed) * shade
