@@ -44,6 +44,7 @@ NARROWEST = 0.36  # of the distance between the mouth's corners
 UPPER_EDGE = 0.0235  # edge of the upper incisors below the line where the lips meet
 LOWER_EDGE = 0.019
 COLUMNS = 128
+LIP_BORDER = 0.004  # beside a portrait's own teeth lie pixels that are half tooth, half lip
 SEAM_PX = 1.5  # in a crop of 512
 SHADE_UPPER, SHADE_LOWER = 1.0, 0.74
 
@@ -239,15 +240,17 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
     crossing = np.minimum(y_lower - y_upper, 0.0)
     y_upper, y_lower = y_upper + 0.5 * crossing, y_lower - 0.5 * crossing
     pair_x = 0.5 * (x_upper + x_lower)
-    along = np.interp(x, pair_x, np.linspace(0, 40, 11))
-    y_upper -= np.interp(along, np.arange(41), layers.overlap[0])
-    y_lower += np.interp(along, np.arange(41), layers.overlap[1])
     gap = y_lower - y_upper
     px_y = float(np.linalg.norm(in_plane[1]))
+    # What of the portrait's teeth rides on a lip is painted over as soon as there is an opening to speak of.
+    along, parted = np.interp(x, pair_x, np.linspace(0, 40, 11)), smoothstep(0.003, 0.012, gap)
+    y_upper = y_upper - parted * np.interp(along, np.arange(41), layers.overlap[0])
+    y_lower = y_lower + parted * np.interp(along, np.arange(41), layers.overlap[1])
     if is_open:
         # Lips that were apart have no line between them when they meet: one is painted, over what is squeezed there.
         thin = 0.5 * np.maximum(SEAM_PX * (geometry.size / 512) / px_y - gap, 0.0) * np.minimum(gap / 0.001, 1)
-        y_upper, y_lower = y_upper - thin, y_lower + thin
+        y_upper, y_lower = y_upper - thin, y_lower + thin + LIP_BORDER * parted
+    gap = y_lower - y_upper
     widest = max(float(now[14, 1] - now[13, 1]), float(gap.max()), 0.01)
     width = float(np.linalg.norm(now[78] - now[308]))
     sideways = np.linspace(-1, 1, COLUMNS)  # -1 and 1 in the corners

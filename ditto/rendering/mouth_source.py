@@ -244,8 +244,8 @@ def measure_overlap(crop: Image, geometry: Geometry) -> Floats:
             missed = np.where(tooth[i], 0.0, missed + length / 32 * geometry.scale_px)
             joined &= missed < 2.5
             out[row] = np.where(joined & tooth[i], depth[i] + 0.5 / geometry.scale_px, out[row])
-    out[:, 1:-1] = np.maximum(np.maximum(out[:, :-2], out[:, 2:]) * 0.75, out[:, 1:-1])
-    return out
+    steady = np.median(sliding_window_view(np.pad(out, ((0, 0), (3, 3))), 7, axis=1), axis=2)
+    return np.asarray(sliding_window_view(np.pad(steady, ((0, 0), (2, 2))), 5, axis=1).mean(2))
 
 
 def measure_grain(crop: Image, geometry: Geometry) -> Array:
@@ -287,21 +287,24 @@ def find_own_teeth(crop: Image, geometry: Geometry, anchor: Floats, colours: Col
     solid = teeth > 0.6
     starts = np.where(solid.sum(0) >= 3, solid.argmax(0), height)
     near = max(1, round(0.022 * geometry.scale_px))
-    necks = sliding_window_view(np.pad(starts, near, mode="edge"), 2 * near + 1).min(
-        1
-    )  # gum starts above all neighbours
-    for x in range(width):
+    gum_line = sliding_window_view(np.pad(starts, near, mode="edge"), 2 * near + 1).min(1)  # above all neighbours
+    shaded = max(1, round(0.009 * geometry.scale_px))  # rows in the shadow of the lip are no model for what it hides
+    grown = np.zeros((height + extra, width), bool)
+    for x in np.flatnonzero(starts < height):
         rows = np.flatnonzero(solid[:, x])
-        if len(rows) < 3:
-            continue
-        first, usable = int(rows[0]) + 1, max(2, len(rows) // 2)
+        first = int(rows[0]) + min(shaded, len(rows) // 3) + 1
+        usable = max(2, len(rows) // 2)
         k = np.arange(1, extra + first + 1)
         mirror = k % (2 * usable)
         mirror = np.where(mirror < usable, mirror, 2 * usable - 1 - mirror)
-        fade = smoothstep(0.012, 0.03, (k - (first - necks[x])) / geometry.scale_px)[:, None]
+        fade = smoothstep(0.018, 0.036, (k - (first - gum_line[x])) / geometry.scale_px)[:, None]
         rows_to = extra + first - k
         colour[rows_to, x] = smooth[np.minimum(first + mirror, height - 1), x] * (1 - fade) + colours.gum * fade
         alpha[rows_to, x] = 1.0
+        grown[rows_to, x] = True
+    even = blurred(np.concatenate([colour * alpha[..., None], alpha[..., None]], -1), 0.007 * geometry.scale_px)
+    even = even[..., :3] / np.maximum(even[..., 3:], 1e-3)
+    colour = np.where(grown[..., None], 0.25 * colour + 0.75 * even, colour)
     alpha = blurred(_eroded(alpha)[..., None], 0.8)[..., 0]
 
     tooth = np.median(pixels[teeth > 0.7], axis=0) * 1.03 if (teeth > 0.7).sum() > 10 else colours.tooth
