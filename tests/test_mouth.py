@@ -10,6 +10,7 @@ import pytest
 
 from ditto import ops
 from ditto.ops import reference
+from ditto.ops.reference import mouth as twin
 from ditto.rendering import geometry as g
 from ditto.rendering import mouth, teeth
 from ditto.rendering.mouth_source import measure_blur, polygon_cover
@@ -213,14 +214,17 @@ def test_refusals_name_what_was_wanted() -> None:
         ops.smooth_corner(image[:, ::-1], np.zeros(2), np.array([1.0, 0.0]), 100, 0.5)
     with pytest.raises(ValueError, match="above 0"):
         ops.smooth_corner(image, np.zeros(2), np.array([1.0, 0.0]), 0, 0.5)
-    columns = np.zeros((4, ops.mouth.COLUMN_CHANNELS), np.float32)
-    scene = np.zeros(ops.mouth.SCENE_NUMBERS, np.float32)
+    columns = np.zeros((4, twin.COLUMN_CHANNELS), np.float32)
+    zeros = (0.0, 0.0, 0.0)
+    scene = twin.Scene(
+        *(zeros if "tuple" in str(t) or "Array" in str(t) else 1.0 for t in twin.Scene.__annotations__.values())
+    )
     sprites = (layers.upper.pixels, layers.lower.pixels, layers.upper.pixels, layers.grain)
     for change, message in (
         ({"box": (0, 0, SIZE + 1, 4)}, "box inside"),
         ({"columns": columns[:1]}, "columns"),
-        ({"scene": scene[:5]}, "scene"),
-        ({"scene": scene.astype(np.float64)}, "float32"),
+        ({"columns": columns.astype(np.float64)}, "float32"),
+        ({"scene": scene._replace(left=np.nan)}, "finite"),
         ({"image": image.astype(np.float32)}, "uint8"),
     ):
         arguments = {"image": image, "box": (0, 0, 8, 8), "columns": columns, "scene": scene} | change

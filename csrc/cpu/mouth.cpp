@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "dispatch.h"
@@ -13,7 +14,20 @@ namespace py = pybind11;
 
 namespace {
 
-constexpr int kChannels = 23;
+// One column of the mouth; the order is that of Channel in the twin.
+enum Channel {
+    kUpperLip, kLowerLip, kUpperSteepness, kLowerSteepness, kShown, kLight,
+    kUpperTeeth, kLowerTeeth = 9, kSeam = 12, kLowerRim = 15, kUpperRim = 18, kLowerRoll = 21, kUpperRoll, kChannels
+};
+
+// The order is that of Scene in the twin, where the fields are explained.
+struct Scene {
+    float x_from_px[3], y_from_px[3], left, columns_per_unit, edge_px, teeth_per_unit;
+    float cavity[3], tongue[3], tongue_middle, tongue_back, tongue_tip, tongue_half_width, tongue_light, widest;
+    float own_shade, own_column[3], own_row[3];
+    float upper_shadow, upper_reach, lower_shadow, lower_reach, roll_shade[2], grain, grain_per_unit, tint[3];
+};
+static_assert(sizeof(Scene) == 40 * sizeof(float), "Scene is read from a packed array");
 
 struct Texture {
     const float* pixels;  // (height, width, 4), premultiplied
@@ -52,66 +66,71 @@ inline int mirrored(int i, int size) {
 
 DITTO_MULTIVERSION
 void paint_rows(uint8_t* image, int stride, int left, int top, int right, int bottom, const float* columns, int count,
-                const float* s, Texture upper, Texture lower, Texture own, const float* grain, int grain_size) {
-    const float *cavity = s + 10, *tongue = s + 13, *tint = s + 37;
-    const float last = static_cast<float>(count - 1), height_scale = s[18] - s[17];
-    for (int y = top; y < bottom; ++y) {
-        uint8_t* row = image + static_cast<size_t>(y) * stride;
-        for (int x = left; x < right; ++x) {
-            const float fx = static_cast<float>(x), fy = static_cast<float>(y);
-            const float qx = s[0] * fx + s[1] * fy + s[2], qy = s[3] * fx + s[4] * fy + s[5];
-            const float position = (qx - s[6]) * s[7];
+                const Scene& s, Texture upper, Texture lower, Texture own, const float* grain, int grain_size) {
+    const float last = static_cast<float>(count - 1), length = s.tongue_tip - s.tongue_back;
+    for (int row = top; row < bottom; ++row) {
+        uint8_t* pixels = image + static_cast<size_t>(row) * stride;
+        for (int column = left; column < right; ++column) {
+            const float px = static_cast<float>(column), py = static_cast<float>(row);
+            const float x = s.x_from_px[0] * px + s.x_from_px[1] * py + s.x_from_px[2];
+            const float y = s.y_from_px[0] * px + s.y_from_px[1] * py + s.y_from_px[2];
+            const float position = (x - s.left) * s.columns_per_unit;
             if (!(position >= 0.0f && position < last)) continue;
             const int cell = static_cast<int>(position);
-            const float f = position - static_cast<float>(cell);
+            const float part = position - static_cast<float>(cell);
             const float *p = columns + static_cast<size_t>(cell) * kChannels, *q = p + kChannels;
             float c[kChannels];
-            for (int i = 0; i < 5; ++i) c[i] = p[i] * (1.0f - f) + q[i] * f;
-            const float from_upper = qy - c[0], from_lower = c[1] - qy;
-            const float cover = clamp01(from_upper * c[2] / s[8] + 0.5f) + clamp01(from_lower * c[3] / s[8] + 0.5f);
-            const float alpha = clamp01(cover - 1.0f) * c[4];
+            for (int i = 0; i < kLight; ++i) c[i] = p[i] * (1.0f - part) + q[i] * part;
+            const float from_upper = y - c[kUpperLip], from_lower = c[kLowerLip] - y;
+            const float cover = clamp01(from_upper * c[kUpperSteepness] / s.edge_px + 0.5f) +
+                                clamp01(from_lower * c[kLowerSteepness] / s.edge_px + 0.5f);
+            const float alpha = clamp01(cover - 1.0f) * c[kShown];
             if (alpha <= 1e-3f) continue;
-            for (int i = 5; i < kChannels; ++i) c[i] = p[i] * (1.0f - f) + q[i] * f;
+            for (int i = kLight; i < kChannels; ++i) c[i] = p[i] * (1.0f - part) + q[i] * part;
 
-            const float sideways = (qx - s[16]) / s[19], side2 = sideways * sideways;
-            const float height = (qy - (s[17] + 0.55f * height_scale * side2)) / height_scale;
+            const float sideways = (x - s.tongue_middle) / s.tongue_half_width, square = sideways * sideways;
+            const float height = (y - (s.tongue_back + 0.55f * length * square)) / length;
             const float body = step(-0.15f, 0.45f, height) * step(1.25f, 0.70f, std::fabs(sideways));
-            const float lit = (0.42f + 0.58f * step(0.0f, 1.1f, height)) * (1.0f - 0.28f * side2);
-            const float groove = 1.0f - 0.10f * std::exp(-side2 / (0.13f * 0.13f)) * step(1.3f, 0.3f, height);
-            const float weight = body * lit * groove * s[20];
-            const float depth = 0.55f + 0.75f * clamp01(from_upper / s[21]);
+            const float lit = (0.42f + 0.58f * step(0.0f, 1.1f, height)) * (1.0f - 0.28f * square);
+            const float groove = 1.0f - 0.10f * std::exp(-square / (0.13f * 0.13f)) * step(1.3f, 0.3f, height);
+            const float weight = body * lit * groove * s.tongue_light;
+            const float depth = 0.55f + 0.75f * clamp01(from_upper / s.widest);
             float out[3];
-            for (int i = 0; i < 3; ++i) out[i] = cavity[i] * depth * (1.0f - weight) + tongue[i] * weight;
+            for (int i = 0; i < 3; ++i) out[i] = s.cavity[i] * depth * (1.0f - weight) + s.tongue[i] * weight;
 
-            lay_over(out, lower, c[9], qy * s[9] + c[10], c[11], tint);
-            lay_over(out, upper, c[6], qy * s[9] + c[7], c[8], tint);
-            if (s[22] > 0.0f)
-                lay_over(out, own, s[23] * qx + s[24] * qy + s[25], s[26] * qx + s[27] * qy + s[28], s[22], tint);
+            const float line = y * s.teeth_per_unit;
+            lay_over(out, lower, c[kLowerTeeth], line + c[kLowerTeeth + 1], c[kLowerTeeth + 2], s.tint);
+            lay_over(out, upper, c[kUpperTeeth], line + c[kUpperTeeth + 1], c[kUpperTeeth + 2], s.tint);
+            if (s.own_shade > 0.0f)
+                lay_over(out, own, s.own_column[0] * x + s.own_column[1] * y + s.own_column[2],
+                         s.own_row[0] * x + s.own_row[1] * y + s.own_row[2], s.own_shade, s.tint);
 
-            const float shadow = (s[29] + (1.0f - s[29]) * step(0.0f, 1.0f, from_upper / s[30])) *
-                                 (s[31] + (1.0f - s[31]) * step(0.0f, 1.0f, from_lower / s[32]));
-            const float dim = 0.4f * (1.0f - shadow), light = c[5], gone = (1.0f - light) * (1.0f - light);
+            const float shadow =
+                (s.upper_shadow + (1.0f - s.upper_shadow) * step(0.0f, 1.0f, from_upper / s.upper_reach)) *
+                (s.lower_shadow + (1.0f - s.lower_shadow) * step(0.0f, 1.0f, from_lower / s.lower_reach));
+            const float dim = 0.4f * (1.0f - shadow), light = c[kLight], gone = (1.0f - light) * (1.0f - light);
             for (int i = 0; i < 3; ++i) {
-                out[i] = out[i] * (shadow * (1.0f + tint[i] * (1.0f - shadow))) + cavity[i] * dim;
-                out[i] = out[i] * (light * (1.0f + tint[i] * (1.0f - light))) + c[12 + i] * gone;
+                out[i] = out[i] * (shadow * (1.0f + s.tint[i] * (1.0f - shadow))) + s.cavity[i] * dim;
+                out[i] = out[i] * (light * (1.0f + s.tint[i] * (1.0f - light))) + c[kSeam + i] * gone;
             }
-            for (int lip = 0; lip < 2; ++lip) {
-                const float distance = lip ? from_upper : from_lower, thick = c[21 + lip];
-                const float inward = clamp01(distance / std::max(thick, 1e-4f));
-                const float roll = (1.0f - step(0.0f, 1.0f, inward)) * clamp01(thick / 0.004f);
-                const float shade = (1.0f - s[33 + lip] * inward) * roll;
-                for (int i = 0; i < 3; ++i) out[i] = out[i] * (1.0f - roll) + c[15 + 3 * lip + i] * shade;
+            for (int side = 0; side < 2; ++side) {
+                const float roll = c[kLowerRoll + side];
+                const float inward = clamp01((side ? from_upper : from_lower) / std::max(roll, 1e-4f));
+                const float lip = (1.0f - step(0.0f, 1.0f, inward)) * clamp01(roll / 0.004f);
+                const float shade = (1.0f - s.roll_shade[side] * inward) * lip;
+                for (int i = 0; i < 3; ++i) out[i] = out[i] * (1.0f - lip) + c[kLowerRim + 3 * side + i] * shade;
             }
             float noise = 0.0f;
-            if (s[35] > 0.0f) {
-                const int gx = mirrored(static_cast<int>(std::fabs(qx * s[36])), grain_size);
-                const int gy = mirrored(static_cast<int>(std::fabs(qy * s[36] + 3.0f * grain_size)), grain_size);
-                noise = grain[static_cast<size_t>(gy) * grain_size + gx] * s[35];
+            if (s.grain > 0.0f) {
+                const int gx = mirrored(static_cast<int>(std::fabs(x * s.grain_per_unit)), grain_size);
+                const int gy =
+                    mirrored(static_cast<int>(std::fabs(y * s.grain_per_unit + 3.0f * grain_size)), grain_size);
+                noise = grain[static_cast<size_t>(gy) * grain_size + gx] * s.grain;
             }
             for (int i = 0; i < 3; ++i) {
-                const float before = row[3 * x + i];
+                const float before = pixels[3 * column + i];
                 const float after = before + (out[i] + noise - before) * alpha;
-                row[3 * x + i] = static_cast<uint8_t>(std::min(std::max(after + 0.5f, 0.0f), 255.0f));
+                pixels[3 * column + i] = static_cast<uint8_t>(std::min(std::max(after + 0.5f, 0.0f), 255.0f));
             }
         }
     }
@@ -129,7 +148,9 @@ void paint_mouth(U8& image, int left, int top, int right, int bottom, const F32&
     const int stride = static_cast<int>(image.shape(1)) * 3, count = static_cast<int>(columns.shape(0));
     const Texture textures[3] = {texture_of(upper), texture_of(lower), texture_of(own)};
     uint8_t* pixels = image.mutable_data();
-    const float *across = columns.data(), *numbers = scene.data(), *noise = grain.data();
+    const float *across = columns.data(), *noise = grain.data();
+    Scene numbers;
+    std::memcpy(&numbers, scene.data(), sizeof(Scene));
     const int grain_size = static_cast<int>(grain.shape(0));
     py::gil_scoped_release release;
     paint_rows(pixels, stride, left, top, right, bottom, across, count, numbers, textures[0], textures[1], textures[2],

@@ -6,19 +6,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto import _native
-from ditto.ops.reference.mouth import CORNER_HALF, CORNER_REACH, corner_box
+from ditto.ops.reference.mouth import (
+    COLUMN_CHANNELS,
+    CORNER_HALF,
+    CORNER_REACH,
+    SCENE_NUMBERS,
+    Scene,
+    corner_box,
+)
 
 Array = npt.NDArray[np.float32]
-
-COLUMN_CHANNELS = 23
-SCENE_NUMBERS = 40
 
 
 def paint_mouth(
     image: npt.NDArray[np.uint8],
     box: tuple[int, int, int, int],
     columns: Array,
-    scene: Array,
+    scene: Scene,
     upper: Array,
     lower: Array,
     own: Array,
@@ -33,8 +37,8 @@ def paint_mouth(
     Args:
         image: (H, W, 3) RGB, changed in place.
         box: left, top, right, bottom of the pixels to visit, inside the image.
-        columns: (N, 23), N >= 2.
-        scene: (40,).
+        columns: (N, 23), N >= 2, evenly spaced in x: see `reference.mouth.Channel`.
+        scene: see `reference.mouth.Scene`.
         upper, lower, own: (h, w, 4) premultiplied RGB (0..255) and coverage (0..1).
         grain: (g, g) levels.
 
@@ -48,17 +52,18 @@ def paint_mouth(
         raise ValueError(f"paint_mouth takes a box inside {image.shape[1]} x {image.shape[0]} pixels, got {box}")
     if columns.ndim != 2 or columns.shape[1] != COLUMN_CHANNELS or len(columns) < 2:
         raise ValueError(f"paint_mouth takes (N, {COLUMN_CHANNELS}) columns, got {columns.shape}")
-    if scene.shape != (SCENE_NUMBERS,):
-        raise ValueError(f"paint_mouth takes a scene of {SCENE_NUMBERS} numbers, got {scene.shape}")
+    numbers = scene.packed()
+    if numbers.shape != (SCENE_NUMBERS,) or not np.isfinite(numbers).all():
+        raise ValueError(f"paint_mouth takes a scene of {SCENE_NUMBERS} finite numbers, got {scene}")
     for name, texture in (("upper", upper), ("lower", lower), ("own", own)):
         if texture.ndim != 3 or texture.shape[2] != 4:
             raise ValueError(f"paint_mouth takes a (h, w, 4) texture {name}, got {texture.shape}")
     if grain.ndim != 2 or grain.shape[0] != grain.shape[1]:
         raise ValueError(f"paint_mouth takes a square grain, got {grain.shape}")
-    arrays = (columns, scene, upper, lower, own, grain)
+    arrays = (columns, upper, lower, own, grain)
     if any(a.dtype != np.float32 or not a.flags.c_contiguous for a in arrays):
         raise ValueError("paint_mouth takes contiguous float32 arrays; convert with np.ascontiguousarray")
-    _native.paint_mouth(image, left, top, right, bottom, columns, scene, upper, lower, own, grain)
+    _native.paint_mouth(image, left, top, right, bottom, columns, numbers, upper, lower, own, grain)
 
 
 def smooth_corner(

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto import ops
-from ditto.ops.mouth import COLUMN_CHANNELS, SCENE_NUMBERS
+from ditto.ops.reference.mouth import COLUMN_CHANNELS, Channel, Scene
 from ditto.rendering.geometry import (
     LOWER_INNER_LIP,
     LOWER_OUTER_LIP,
@@ -47,6 +47,9 @@ COLUMNS = 128
 LIP_BORDER = 0.004  # beside a portrait's own teeth lie pixels that are half tooth, half lip
 SEAM_PX = 1.5  # in a crop of 512
 SHADE_UPPER, SHADE_LOWER = 1.0, 0.74
+LIP_LIGHT: Floats = np.array([0.27, -0.08, -0.12])  # light between lips reddens as it fades
+ARC, ARCH_X, ARCH_Z = arch_curve()
+NO_TEETH: Array = np.zeros((2, 2, 4), np.float32)
 
 # Vertical chains of landmarks from the lips outwards; neighbours keep at least KEEP of their distance, or lips fold.
 KEEP = 0.45
@@ -131,7 +134,7 @@ def prepare_mouth(crop: npt.NDArray[np.uint8], geometry: Geometry, mask: npt.NDA
     return MouthLayers(
         anchor=anchor,
         own_gap=np.maximum(canonical[LOWER_INNER_LIP, 1] - canonical[UPPER_INNER_LIP, 1], 0.0),
-        width=float(np.linalg.norm(canonical[78] - canonical[308])),
+        width=_width(canonical),
         colours=colours,
         upper=upper,
         lower=lower,
@@ -214,119 +217,167 @@ def _curve(x: Floats, y: Floats, at: Floats) -> Floats:
     return np.asarray(a + t * t * (3 - 2 * t) * (b - a) + width * t * (1 - t) * ((1 - t) * slope[i] - t * slope[i + 1]))
 
 
-def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geometry, pose: Pose) -> None:
-    """Paints the inside of the mouth into a rendered frame (S, S, 3), in place; nothing changes with lips at rest."""
+class _Opening(NamedTuple):
+    """The gap between the lips as seen in one frame, along COLUMNS evenly spaced x of the head frame's plane.
+
+    The plane goes through the anchor; `in_plane` maps its x, y to pixels (with `origin`), `to_plane` back.
+    """
+
+    x: Floats
+    upper: Floats  # y of the lips' edges
+    lower: Floats
+    shown: Floats  # 0..1: how much the layer covers the picture
+    in_plane: Floats
+    to_plane: Floats
+    origin: Floats
+
+    @property
+    def gap(self) -> Floats:
+        return self.lower - self.upper
+
+
+def _opening(layers: MouthLayers, geometry: Geometry, pose: Pose) -> _Opening | None:
+    """None where the lips are as in the portrait."""
     rest, now = geometry.canonical, pose.canonical
     lips = UPPER_INNER_LIP + LOWER_INNER_LIP
-    motion = float(np.abs(now[lips] - rest[lips]).max())
-    gain = float(smoothstep(0.0015, 0.006, motion))
+    gain = float(smoothstep(0.0015, 0.006, np.abs(now[lips] - rest[lips]).max()))
     if gain <= 0:
-        return
-    is_open = inner_gap(rest) > OPEN_SOURCE
-    scale = pose.scale_px
-    in_plane = scale * pose.rotation[:2, :2]
+        return None
+    in_plane = pose.scale_px * pose.rotation[:2, :2]
     to_plane = np.linalg.inv(in_plane)
-    origin = (layers.anchor @ pose.rotation)[:2] * scale + pose.translation_px[:2] - layers.anchor[:2] @ in_plane
-    points = (pose.vertices[lips][:, :2] - origin) @ to_plane  # the lips' outline as seen, in the head frame's plane
-    upper, lower = points[:11], points[11:]
-    span = upper[-1, 0] - upper[0, 0]
-    if span < 0.02:
-        return
-    # x must rise along a lip for the columns; a strongly turned or puckered lip is straightened at its ends.
-    x_upper = np.maximum.accumulate(upper[:, 0]) + 1e-4 * np.arange(11)
-    x_lower = np.maximum.accumulate(lower[:, 0]) + 1e-4 * np.arange(11)
-    x = np.linspace(upper[0, 0], upper[-1, 0], COLUMNS)
-    y_upper, y_lower = _curve(x_upper, upper[:, 1], x), _curve(x_lower, lower[:, 1], x)
-    crossing = np.minimum(y_lower - y_upper, 0.0)
-    y_upper, y_lower = y_upper + 0.5 * crossing, y_lower - 0.5 * crossing
-    pair_x = 0.5 * (x_upper + x_lower)
-    gap = y_lower - y_upper
-    px_y = float(np.linalg.norm(in_plane[1]))
+    origin = (
+        (layers.anchor @ pose.rotation)[:2] * pose.scale_px + pose.translation_px[:2] - layers.anchor[:2] @ in_plane
+    )
+    outline = (pose.vertices[lips][:, :2] - origin) @ to_plane
+    left, right = outline[0, 0], outline[10, 0]
+    if right - left < 0.02:
+        return None  # seen from the side: nothing of the inside shows
+    # x must rise along a lip; a strongly turned or puckered one is straightened at its ends.
+    x_upper, x_lower = (np.maximum.accumulate(lip[:, 0]) + 1e-4 * np.arange(11) for lip in (outline[:11], outline[11:]))
+    x = np.linspace(left, right, COLUMNS)
+    upper, lower = _curve(x_upper, outline[:11, 1], x), _curve(x_lower, outline[11:, 1], x)
+    crossing = np.minimum(lower - upper, 0.0)
+    upper, lower = upper + 0.5 * crossing, lower - 0.5 * crossing
+    gap = lower - upper
+    x_pair = 0.5 * (x_upper + x_lower)
+
     # What of the portrait's teeth rides on a lip is painted over as soon as there is an opening to speak of.
-    along, parted = np.interp(x, pair_x, np.linspace(0, 40, 11)), smoothstep(0.003, 0.012, gap)
-    y_upper = y_upper - parted * np.interp(along, np.arange(41), layers.overlap[0])
-    y_lower = y_lower + parted * np.interp(along, np.arange(41), layers.overlap[1])
-    if is_open:
-        # Lips that were apart have no line between them when they meet: one is painted, over what is squeezed there.
-        thin = 0.5 * np.maximum(SEAM_PX * (geometry.size / 512) / px_y - gap, 0.0) * np.minimum(gap / 0.001, 1)
-        y_upper, y_lower = y_upper - thin, y_lower + thin + LIP_BORDER * parted
-    gap = y_lower - y_upper
-    widest = max(float(now[14, 1] - now[13, 1]), float(gap.max()), 0.01)
-    width = float(np.linalg.norm(now[78] - now[308]))
-    sideways = np.linspace(-1, 1, COLUMNS)  # -1 and 1 in the corners
+    parted = smoothstep(0.003, 0.012, gap)
+    samples = np.arange(layers.overlap.shape[1])
+    along = np.interp(x, x_pair, np.linspace(0, samples[-1], 11))
+    upper = upper - parted * np.interp(along, samples, layers.overlap[0])
+    lower = lower + parted * np.interp(along, samples, layers.overlap[1])
 
     pair_gap = np.maximum(now[LOWER_INNER_LIP, 1] - now[UPPER_INNER_LIP, 1], 0.0)
-    if is_open:
+    if inner_gap(rest) > OPEN_SOURCE:
+        # Lips that were apart have no line between them when they meet: one is painted, over what is squeezed there.
+        seam = SEAM_PX * (geometry.size / 512) / float(np.linalg.norm(in_plane[1]))
+        thin = 0.5 * np.maximum(seam - gap, 0.0) * np.minimum(gap / 0.001, 1)
+        upper, lower = upper - thin, lower + thin + LIP_BORDER * parted
         change = np.abs(pair_gap - layers.own_gap) / (layers.own_gap + 0.012)
-        shown = smoothstep(0.08, 0.45, change + 4 * abs(width / layers.width - 1))
+        shown = smoothstep(0.08, 0.45, change + 4 * abs(_width(now) / layers.width - 1))
     else:
         shown = smoothstep(0.002, 0.009, pair_gap - layers.own_gap)
-    spread = float(np.clip((width / layers.width - 0.90) / 0.30, 0, 1))
+    return _Opening(x, upper, lower, gain * np.interp(x, x_pair, shown), in_plane, to_plane, origin)
+
+
+def _width(canonical: Floats) -> float:
+    return float(np.linalg.norm(canonical[308] - canonical[78]))
+
+
+def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geometry, pose: Pose) -> None:
+    """Paints the inside of the mouth into a rendered frame (S, S, 3), in place; nothing changes with lips at rest."""
+    opening = _opening(layers, geometry, pose)
+    if opening is None:
+        return
+    _smooth_corners(image, geometry, pose)
+    rest, now = geometry.canonical, pose.canonical
+    x, gap, colours = opening.x, opening.gap, layers.colours
+    wider = _width(now) / layers.width
+    rounding = float(smoothstep(0.06, 0.30, 1 - wider))  # protruding lips keep the light from the teeth
+    widest = max(float(now[14, 1] - now[13, 1]), float(gap.max()), 0.01)
+    openness = float(smoothstep(0.02, 0.12, widest))
     chin = now[152] - rest[152]
-    lower_edge = layers.lower_edge + float(chin[1])
-    lower_edge = max(lower_edge, float(now[14, 1]) - (0.006 + 0.026 * spread))
-    colours = layers.colours
+    visible = 0.006 + 0.026 * float(np.clip((wider - 0.90) / 0.30, 0, 1))
+    lower_edge = max(layers.lower_edge + float(chin[1]), float(now[14, 1]) - visible)
+    sideways = np.linspace(-1, 1, COLUMNS)
+    middle = 0.5 * (rest[61, 0] + rest[291, 0])
 
     columns = np.empty((COLUMNS, COLUMN_CHANNELS), np.float32)
-    columns[:, 0], columns[:, 1] = y_upper, y_lower
-    columns[:, 2] = px_y / np.hypot(1, np.gradient(y_upper, x))
-    columns[:, 3] = px_y / np.hypot(1, np.gradient(y_lower, x))
-    columns[:, 4] = gain * np.interp(x, pair_x, shown)
-    columns[:, 5] = smoothstep(0.006, 0.032, gap)
-    rounding = float(smoothstep(0.06, 0.30, 1 - width / layers.width))  # protruding lips keep the light from the teeth
-    corner = 1 - 0.62 * smoothstep(0.35, 1.0, np.abs(sideways))
-    middle = 0.5 * (rest[61, 0] + rest[291, 0])
-    # Depth moves the arch sideways in a turned head; past some 20 degrees fitted depths are not to be trusted.
-    parallax = np.clip(pose.rotation[2, :2] @ np.linalg.inv(pose.rotation[:2, :2]), -0.4, 0.4)
-    arc, arch_x, arch_z = arch_curve()
-    stretch = float(np.clip(layers.width / 0.30, 0.88, 1.12))
-    for sprite, at, edge, depth, narrow, shade, shift in (
-        (layers.upper, 6, layers.upper_edge, layers.arch_z, 1.0, SHADE_UPPER, 0.0),
-        (layers.lower, 9, lower_edge, layers.arch_z + 0.018, 0.93, SHADE_LOWER, 0.4 * float(chin[0])),
-    ):
-        z = arch_z + depth - layers.anchor[2]
-        seen_x = np.maximum.accumulate(arch_x * stretch * narrow + middle + shift + z * parallax[0])
-        u = np.interp(x, seen_x + 1e-6 * np.arange(len(seen_x)), arc)
-        dy = np.interp(u, arc, z) * parallax[1]
-        bow = np.zeros(COLUMNS)
-        if at == 6 and layers.own is not None:
-            from_anchor = np.clip(x - layers.anchor[0], -0.16, 0.16)
-            bow = layers.own.edge_slope * from_anchor + layers.own.edge_bow * from_anchor**2
-        columns[:, at] = u * sprite.per_unit + 0.5 * (sprite.pixels.shape[1] - 1)
-        columns[:, at + 1] = sprite.edge_row - (edge + dy + bow) * sprite.per_unit
-        columns[:, at + 2] = (
-            shade * (1 - 0.5 * rounding) * corner * (1 - 0.35 * smoothstep(0.010, 0.12, np.interp(u, arc, arch_z)))
-        )
+    columns[:, Channel.UPPER_LIP], columns[:, Channel.LOWER_LIP] = opening.upper, opening.lower
+    px_y = float(np.linalg.norm(opening.in_plane[1]))
+    columns[:, Channel.UPPER_STEEPNESS] = px_y / np.hypot(1, np.gradient(opening.upper, x))
+    columns[:, Channel.LOWER_STEEPNESS] = px_y / np.hypot(1, np.gradient(opening.lower, x))
+    columns[:, Channel.SHOWN] = opening.shown
+    columns[:, Channel.LIGHT] = smoothstep(0.006, 0.032, gap)
     along = np.linspace(-1, 1, 11)
-    for at, strip in ((12, colours.seam), (15, colours.lower_rim), (18, colours.upper_rim)):
+    for channel, strip in (
+        (Channel.SEAM, colours.seam),
+        (Channel.LOWER_RIM, colours.lower_rim),
+        (Channel.UPPER_RIM, colours.upper_rim),
+    ):
         for i in range(3):
-            columns[:, at + i] = np.interp(sideways, along, strip[:, i])
-    columns[:, 21] = np.minimum(0.016, 0.32 * gap)
-    columns[:, 22] = np.minimum(0.008, 0.18 * gap)
+            columns[:, channel + i] = np.interp(sideways, along, strip[:, i])
+    columns[:, Channel.LOWER_ROLL] = np.minimum(0.016, 0.32 * gap)
+    columns[:, Channel.UPPER_ROLL] = np.minimum(0.008, 0.18 * gap)
 
-    openness = float(smoothstep(0.02, 0.12, widest))
-    raised = float(smoothstep(0.010, 0.035, float(chin[1]) - 0.45 * max(widest - float(layers.own_gap[5]), 0.0)))
-    tongue_tip = lower_edge + 0.010
-    tongue_top = tongue_tip - (0.055 + 0.035 * openness) - raised * max(lower_edge - layers.upper_edge, 0.0)
-    constant = -origin @ to_plane
-    scene = np.zeros(SCENE_NUMBERS, np.float32)
-    scene[0:3] = to_plane[0, 0], to_plane[1, 0], constant[0]
-    scene[3:6] = to_plane[0, 1], to_plane[1, 1], constant[1]
-    scene[6:10] = x[0], (COLUMNS - 1) / span, max(1.0, 2.2 * layers.blur_px), layers.upper.per_unit
-    scene[10:13], scene[13:16] = colours.cavity, colours.tongue
-    scene[16:22] = middle, tongue_top, tongue_tip, 0.12 * stretch, 0.55 + 0.45 * openness, widest
-    own = np.zeros((2, 2, 4), np.float32)
+    # Depth moves the arches sideways in a turned head; past some 20 degrees fitted depths are not to be trusted.
+    parallax = np.clip(pose.rotation[2, :2] @ np.linalg.inv(pose.rotation[:2, :2]), -0.4, 0.4)
+    corner = (1 - 0.5 * rounding) * (1 - 0.62 * smoothstep(0.35, 1.0, np.abs(sideways)))
+    stretch = float(np.clip(layers.width / 0.30, 0.88, 1.12))
+    bow = np.zeros(COLUMNS)
     if layers.own is not None:
-        own = layers.own.pixels
-        scene[22:29] = 1 - 0.3 * rounding, *layers.own.from_plane.ravel()
-    strength = 0.45 if layers.own is not None else 1.0
-    scene[29:33] = 1 - 0.34 * strength, 0.030, 1 - 0.16 * strength, 0.018
-    scene[33:35] = 0.45, 0.55
-    scene[35:37] = 0.8, geometry.scale_px
-    scene[37:40] = colours.saturation * np.array([0.27, -0.08, -0.12])
-    _smooth_corners(image, geometry, pose)
-    outline = pose.vertices[lips][:, :2]
-    margin = 2 + int(np.ceil(scene[8]))
+        from_anchor = np.clip(x - layers.anchor[0], -0.16, 0.16)
+        bow = layers.own.edge_slope * from_anchor + layers.own.edge_bow * from_anchor**2
+    for channel, sprite, edge, z, narrow, shift, shade in (
+        (Channel.UPPER_TEETH, layers.upper, layers.upper_edge + bow, layers.arch_z, 1.0, 0.0, SHADE_UPPER),
+        (Channel.LOWER_TEETH, layers.lower, lower_edge, layers.arch_z + 0.018, 0.93, 0.4 * float(chin[0]), SHADE_LOWER),
+    ):
+        depth = ARCH_Z + (z - layers.anchor[2])
+        seen_x = ARCH_X * stretch * narrow + middle + shift + depth * parallax[0]
+        arc = np.interp(x, np.maximum.accumulate(seen_x) + 1e-6 * np.arange(len(seen_x)), ARC)
+        row = edge + np.interp(arc, ARC, depth) * parallax[1]
+        columns[:, channel] = arc * sprite.per_unit + 0.5 * (sprite.pixels.shape[1] - 1)
+        columns[:, channel + 1] = sprite.edge_row - row * sprite.per_unit
+        far = smoothstep(0.010, 0.12, np.interp(arc, ARC, ARCH_Z))
+        columns[:, channel + 2] = shade * corner * (1 - 0.35 * far)
+
+    # A jaw lower than the lips' opening asks for means a tongue at the teeth.
+    raised = float(smoothstep(0.006, 0.026, float(chin[1]) - 0.45 * max(widest - float(layers.own_gap[5]), 0.0)))
+    tip = lower_edge + 0.010
+    back = tip - (0.055 + 0.035 * openness) - raised * max(lower_edge - layers.upper_edge, 0.0)
+    constant = -opening.origin @ opening.to_plane
+    own, strength = layers.own, 1.0 if layers.own is None else 0.45  # the portrait's own teeth have their shadows
+    scene = Scene(
+        x_from_px=(opening.to_plane[0, 0], opening.to_plane[1, 0], constant[0]),
+        y_from_px=(opening.to_plane[0, 1], opening.to_plane[1, 1], constant[1]),
+        left=x[0],
+        columns_per_unit=(COLUMNS - 1) / (x[-1] - x[0]),
+        edge_px=max(1.0, 2.2 * layers.blur_px),
+        teeth_per_unit=layers.upper.per_unit,
+        cavity=colours.cavity,
+        tongue=colours.tongue,
+        tongue_middle=middle,
+        tongue_back=back,
+        tongue_tip=tip,
+        tongue_half_width=0.12 * stretch,
+        tongue_light=0.55 + 0.45 * openness,
+        widest=widest,
+        own_shade=0.0 if own is None else 1 - 0.3 * rounding,
+        own_column=(0.0, 0.0, 0.0) if own is None else tuple(own.from_plane[0]),
+        own_row=(0.0, 0.0, 0.0) if own is None else tuple(own.from_plane[1]),
+        upper_shadow=1 - 0.34 * strength,
+        upper_reach=0.030,
+        lower_shadow=1 - 0.16 * strength,
+        lower_reach=0.018,
+        lower_roll_shade=0.45,
+        upper_roll_shade=0.55,
+        grain=0.8,
+        grain_per_unit=geometry.scale_px,
+        tint=colours.saturation * LIP_LIGHT,
+    )
+    outline = pose.vertices[UPPER_INNER_LIP + LOWER_INNER_LIP][:, :2]
+    margin = 2 + int(np.ceil(scene.edge_px + float(layers.overlap.max()) * pose.scale_px))
     left, top = np.maximum(np.floor(outline.min(0)).astype(int) - margin, 0)
     right, bottom = np.minimum(np.ceil(outline.max(0)).astype(int) + margin + 1, image.shape[1::-1])
     ops.paint_mouth(
@@ -336,7 +387,7 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
         scene,
         layers.upper.pixels,
         layers.lower.pixels,
-        own,
+        NO_TEETH if own is None else own.pixels,
         layers.grain,
     )
 

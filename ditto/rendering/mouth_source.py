@@ -302,9 +302,9 @@ def find_own_teeth(crop: Image, geometry: Geometry, anchor: Floats, colours: Col
         colour[rows_to, x] = smooth[np.minimum(first + mirror, height - 1), x] * (1 - fade) + colours.gum * fade
         alpha[rows_to, x] = 1.0
         grown[rows_to, x] = True
-    even = blurred(np.concatenate([colour * alpha[..., None], alpha[..., None]], -1), 0.007 * geometry.scale_px)
+    even = blurred(np.concatenate([colour * alpha[..., None], alpha[..., None]], -1), 0.004 * geometry.scale_px)
     even = even[..., :3] / np.maximum(even[..., 3:], 1e-3)
-    colour = np.where(grown[..., None], 0.25 * colour + 0.75 * even, colour)
+    colour = np.where(grown[..., None], 0.45 * colour + 0.55 * even, colour)
     alpha = blurred(_eroded(alpha)[..., None], 0.8)[..., 0]
 
     tooth = np.median(pixels[teeth > 0.7], axis=0) * 1.03 if (teeth > 0.7).sum() > 10 else colours.tooth

@@ -2,10 +2,73 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+from typing import Any, NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
+Colour = npt.NDArray[np.floating[Any]]  # (3,) RGB
+
+
+class Channel(IntEnum):
+    """What each column says. Face units of the head frame's plane unless noted; colours are RGB 0..255."""
+
+    UPPER_LIP = 0  # y of the upper inner lip
+    LOWER_LIP = 1
+    UPPER_STEEPNESS = 2  # pixels across the lip's edge per unit of y
+    LOWER_STEEPNESS = 3
+    SHOWN = 4  # 0..1: how much the layer covers the picture here
+    LIGHT = 5  # 0..1: light that enters between the lips
+    UPPER_TEETH = 6  # texture column; texture row at y = 0; shade 0..1
+    LOWER_TEETH = 9
+    SEAM = 12  # colour that is left without light
+    LOWER_RIM = 15  # colours of the lips beside the opening
+    UPPER_RIM = 18
+    LOWER_ROLL = 21  # how far the lip rolls inwards
+    UPPER_ROLL = 22
+
+
+COLUMN_CHANNELS = 23
+
+
+class Scene(NamedTuple):
+    """What holds for the whole mouth; the order is that of the kernel's struct. Face units unless named otherwise."""
+
+    x_from_px: tuple[float, float, float]  # x = a px + b py + c
+    y_from_px: tuple[float, float, float]
+    left: float  # x of the first column
+    columns_per_unit: float
+    edge_px: float  # width of the soft edge of the lips
+    teeth_per_unit: float  # texture rows per unit
+    cavity: Colour
+    tongue: Colour
+    tongue_middle: float
+    tongue_back: float  # y where the tongue comes out of the dark
+    tongue_tip: float
+    tongue_half_width: float
+    tongue_light: float
+    widest: float  # opening
+    own_shade: float  # light on the portrait's own teeth; 0: it shows none
+    own_column: tuple[float, float, float]  # column = a x + b y + c of their texture
+    own_row: tuple[float, float, float]
+    upper_shadow: float  # light left right under the upper lip, and how far its shadow reaches
+    upper_reach: float
+    lower_shadow: float
+    lower_reach: float
+    lower_roll_shade: float  # how much darker a lip is where it has rolled in
+    upper_roll_shade: float
+    grain: float  # strength
+    grain_per_unit: float
+    tint: Colour  # added to shaded light, in proportion to light and shade
+
+    def packed(self) -> Array:
+        """(40,) float32."""
+        return np.hstack([*self]).astype(np.float32)
+
+
+SCENE_NUMBERS = 40
 
 
 def _step(low: float, high: float, x: Array) -> Array:
@@ -13,7 +76,7 @@ def _step(low: float, high: float, x: Array) -> Array:
     return u * u * (3 - 2 * u)
 
 
-def _tinted(shade: Array, tint: Array) -> Array:
+def _tinted(shade: Array, tint: Colour) -> Array:
     """(n, 3): light that came through and off lips is redder the weaker it is."""
     return np.asarray(shade[:, None] * (1 + tint * (1 - shade)[:, None]), np.float32)
 
@@ -35,7 +98,7 @@ def paint_mouth(
     image: npt.NDArray[np.uint8],
     box: tuple[int, int, int, int],
     columns: Array,
-    scene: Array,
+    scene: Scene,
     upper: Array,
     lower: Array,
     own: Array,
@@ -45,79 +108,72 @@ def paint_mouth(
     left, top, right, bottom = box
     if right <= left or bottom <= top:
         return
-    s = scene
+    numbers: list[Any] = [np.asarray(value, np.float32) for value in scene]
+    s = Scene(*numbers)
     y, x = np.mgrid[top:bottom, left:right].astype(np.float32)
     x, y = x.ravel(), y.ravel()
-    qx, qy = s[0] * x + s[1] * y + s[2], s[3] * x + s[4] * y + s[5]
-    position = (qx - s[6]) * s[7]
-    valid = (position >= 0) & (position < len(columns) - 1)
-    keep = np.flatnonzero(valid)
-    qx, qy, position = qx[keep], qy[keep], position[keep]
+    (ax, bx, cx), (ay, by, cy) = s.x_from_px, s.y_from_px
+    x, y = ax * x + bx * y + cx, ay * x + by * y + cy
+    position = (x - s.left) * s.columns_per_unit
+    keep = np.flatnonzero((position >= 0) & (position < len(columns) - 1))
+    x, y, position = x[keep], y[keep], position[keep]
     cell = position.astype(np.int64)
-    f = (position - cell)[:, None].astype(np.float32)
-    c = (columns[cell] * (1 - f) + columns[cell + 1] * f).T
-    y_upper, y_lower = c[0], c[1]
-    softness = s[8]
-    cover = np.clip((qy - y_upper) * c[2] / softness + 0.5, 0, 1) + np.clip(
-        (y_lower - qy) * c[3] / softness + 0.5, 0, 1
-    )
-    alpha = np.clip(cover - 1, 0, 1) * c[4]
+    part = (position - cell)[:, None].astype(np.float32)
+    c = (columns[cell] * (1 - part) + columns[cell + 1] * part).T
+    edges = [np.clip(d / s.edge_px + 0.5, 0, 1) for d in ((y - c[0]) * c[2], (c[1] - y) * c[3])]
+    alpha = np.clip(edges[0] + edges[1] - 1, 0, 1) * c[Channel.SHOWN]
     seen = np.flatnonzero(alpha > 1e-3)
-    if not len(seen):
-        return
-    keep, qx, qy, alpha, c = keep[seen], qx[seen], qy[seen], alpha[seen], c[:, seen]
-    y_upper, y_lower = c[0], c[1]
+    keep, x, y, alpha, c = keep[seen], x[seen], y[seen], alpha[seen], c[:, seen]
+    from_upper, from_lower = y - c[Channel.UPPER_LIP], c[Channel.LOWER_LIP] - y
 
     # Tongue: a soft dome, its tip in front and lit, its back dark.
-    cavity, tongue, middle, tongue_top, tongue_tip, tongue_half = s[10:13], s[13:16], s[16], s[17], s[18], s[19]
-    sideways = (qx - middle) / tongue_half
-    dome = tongue_top + np.float32(0.55) * (tongue_tip - tongue_top) * sideways * sideways
-    height = (qy - dome) / (tongue_tip - tongue_top)
+    sideways = (x - s.tongue_middle) / s.tongue_half_width
+    length = s.tongue_tip - s.tongue_back
+    height = (y - (s.tongue_back + np.float32(0.55) * length * sideways * sideways)) / length
     body = _step(-0.15, 0.45, height) * _step(1.25, 0.70, np.abs(sideways))
     lit = (0.42 + 0.58 * _step(0.0, 1.1, height)) * (1 - 0.28 * sideways * sideways)
     groove = 1 - 0.10 * np.exp(-((sideways / 0.13) ** 2)) * _step(1.3, 0.3, height)
-    weight = (body * lit * groove * s[20])[:, None]
-    depth = (0.55 + 0.75 * np.clip((qy - y_upper) / s[21], 0, 1))[:, None]
-    out = cavity * depth * (1 - weight) + tongue * weight
+    weight = (body * lit * groove * s.tongue_light)[:, None]
+    depth = (0.55 + 0.75 * np.clip(from_upper / s.widest, 0, 1))[:, None]
+    out = s.cavity * depth * (1 - weight) + s.tongue * weight
 
-    for texture, at, shade in ((lower, 9, c[11]), (upper, 6, c[8])):
-        sample = _sample(texture, c[at], qy * s[9] + c[at + 1])
-        out = out * (1 - sample[:, 3:]) + sample[:, :3] * _tinted(shade, s[37:40])
-    if s[22] > 0:
-        sample = _sample(own, s[23] * qx + s[24] * qy + s[25], s[26] * qx + s[27] * qy + s[28])
-        out = out * (1 - sample[:, 3:]) + sample[:, :3] * _tinted(s[22:23], s[37:40])
+    for texture, at in ((lower, Channel.LOWER_TEETH), (upper, Channel.UPPER_TEETH)):
+        sample = _sample(texture, c[at], y * s.teeth_per_unit + c[at + 1])
+        out = out * (1 - sample[:, 3:]) + sample[:, :3] * _tinted(c[at + 2], s.tint)
+    if s.own_shade > 0:
+        (au, bu, cu), (av, bv, cv) = s.own_column, s.own_row
+        sample = _sample(own, au * x + bu * y + cu, av * x + bv * y + cv)
+        out = out * (1 - sample[:, 3:]) + sample[:, :3] * _tinted(np.full(1, s.own_shade, np.float32), s.tint)
 
-    # Lips shade what lies behind them; the upper one more, light comes from above.
-    from_upper, from_lower = qy - y_upper, y_lower - qy
-    shadow = (s[29] + (1 - s[29]) * _step(0, 1, from_upper / s[30])) * (
-        s[31] + (1 - s[31]) * _step(0, 1, from_lower / s[32])
+    # Lips shade what lies behind them; the upper one more, light comes from above. Little light enters a slit.
+    shadow = (s.upper_shadow + (1 - s.upper_shadow) * _step(0, 1, from_upper / s.upper_reach)) * (
+        s.lower_shadow + (1 - s.lower_shadow) * _step(0, 1, from_lower / s.lower_reach)
     )
-    out = out * _tinted(shadow, s[37:40]) + cavity * (0.4 * (1 - shadow))[:, None]
-    light = c[5]
-    out = out * _tinted(light, s[37:40]) + c[12:15].T * ((1 - light) * (1 - light))[:, None]
+    out = out * _tinted(shadow, s.tint) + s.cavity * (0.4 * (1 - shadow))[:, None]
+    light = c[Channel.LIGHT]
+    out = out * _tinted(light, s.tint) + c[Channel.SEAM : Channel.SEAM + 3].T * ((1 - light) * (1 - light))[:, None]
 
     # The lips' wet inner side rolls inwards instead of ending in a cut.
-    for distance, thick, colour, shade in (
-        (from_lower, c[21], c[15:18], s[33]),
-        (from_upper, c[22], c[18:21], s[34]),
+    for distance, roll, rim, darker in (
+        (from_lower, c[Channel.LOWER_ROLL], Channel.LOWER_RIM, s.lower_roll_shade),
+        (from_upper, c[Channel.UPPER_ROLL], Channel.UPPER_RIM, s.upper_roll_shade),
     ):
-        inward = np.clip(distance / np.maximum(thick, 1e-4), 0, 1)
-        roll = (1 - _step(0, 1, inward)) * np.clip(thick / 0.004, 0, 1)
-        tint = 1 - shade * inward
-        out = out * (1 - roll)[:, None] + colour.T * (tint * roll)[:, None]
+        inward = np.clip(distance / np.maximum(roll, 1e-4), 0, 1)
+        lip = (1 - _step(0, 1, inward)) * np.clip(roll / 0.004, 0, 1)
+        out = out * (1 - lip)[:, None] + c[rim : rim + 3].T * ((1 - darker * inward) * lip)[:, None]
 
-    if s[35] > 0:
+    if s.grain > 0:
         size = len(grain)
-        gx, gy = np.abs(qx * s[36]).astype(np.int64) % (2 * size), np.abs(qy * s[36] + 3 * size).astype(np.int64)
-        gy %= 2 * size
-        gx, gy = np.minimum(gx, 2 * size - 1 - gx), np.minimum(gy, 2 * size - 1 - gy)
-        out = out + (grain[gy, gx] * s[35])[:, None]
+        column = np.abs(x * s.grain_per_unit).astype(np.int64) % (2 * size)
+        row = np.abs(y * s.grain_per_unit + 3 * size).astype(np.int64) % (2 * size)
+        column, row = np.minimum(column, 2 * size - 1 - column), np.minimum(row, 2 * size - 1 - row)
+        out = out + (grain[row, column] * s.grain)[:, None]
 
-    pixels = image[top:bottom, left:right].reshape(-1, 3)[keep].astype(np.float32)
-    pixels = pixels + (out - pixels) * alpha[:, None]
-    box_pixels = image[top:bottom, left:right].reshape(-1, 3).copy()
-    box_pixels[keep] = np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
-    image[top:bottom, left:right] = box_pixels.reshape(bottom - top, right - left, 3)
+    pixels = image[top:bottom, left:right].reshape(-1, 3)
+    before = pixels[keep].astype(np.float32)
+    pixels = pixels.copy()
+    pixels[keep] = np.clip(before + (out - before) * alpha[:, None] + 0.5, 0, 255).astype(np.uint8)
+    image[top:bottom, left:right] = pixels.reshape(bottom - top, right - left, 3)
 
 
 CORNER_REACH, CORNER_HALF = 0.13, 0.036  # face units: how far out, and how far above and below
