@@ -108,7 +108,7 @@ void paint_rows(uint8_t* image, int stride, int left, int top, int right, int bo
             const float shadow =
                 (s.upper_shadow + (1.0f - s.upper_shadow) * step(0.0f, 1.0f, from_upper / s.upper_reach)) *
                 (s.lower_shadow + (1.0f - s.lower_shadow) * step(0.0f, 1.0f, from_lower / s.lower_reach));
-            const float dim = 0.4f * (1.0f - shadow), light = c[kLight], gone = (1.0f - light) * (1.0f - light);
+            const float dim = 0.4f * (1.0f - shadow), light = c[kLight], gone = (1.0f - light) * (1.0f - 0.4f * light);
             for (int i = 0; i < 3; ++i) {
                 out[i] = out[i] * (shadow * (1.0f + s.tint[i] * (1.0f - shadow))) + s.cavity[i] * dim;
                 out[i] = out[i] * (light * (1.0f + s.tint[i] * (1.0f - light))) + c[kSeam + i] * gone;

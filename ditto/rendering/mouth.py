@@ -227,6 +227,8 @@ class _Opening(NamedTuple):
     upper: Floats  # y of the lips' edges
     lower: Floats
     shown: Floats  # 0..1: how much the layer covers the picture
+    light: Floats  # 0..1: what enters between the lips
+    pressed: Floats  # height of the lip to be painted over teeth that show where lips are pressed together
     in_plane: Floats
     to_plane: Floats
     origin: Floats
@@ -241,7 +243,8 @@ def _opening(layers: MouthLayers, geometry: Geometry, pose: Pose) -> _Opening | 
     rest, now = geometry.canonical, pose.canonical
     lips = UPPER_INNER_LIP + LOWER_INNER_LIP
     gain = float(smoothstep(0.0015, 0.006, np.abs(now[lips] - rest[lips]).max()))
-    if gain <= 0:
+    press = float(smoothstep(0.0008, 0.0035, pose.delta[14, 1] - pose.delta[17, 1]))
+    if max(gain, press) <= 0:
         return None
     in_plane = pose.scale_px * pose.rotation[:2, :2]
     to_plane = np.linalg.inv(in_plane)
@@ -265,20 +268,25 @@ def _opening(layers: MouthLayers, geometry: Geometry, pose: Pose) -> _Opening | 
     parted = smoothstep(0.003, 0.012, gap)
     samples = np.arange(layers.overlap.shape[1])
     along = np.interp(x, x_pair, np.linspace(0, samples[-1], 11))
+    overlap = np.interp(along, samples, layers.overlap[1])
     upper = upper - parted * np.interp(along, samples, layers.overlap[0])
-    lower = lower + parted * np.interp(along, samples, layers.overlap[1])
+    light, pressed = smoothstep(0.006, 0.032, gap + 0.6 * parted * overlap), np.zeros(COLUMNS)
 
     pair_gap = np.maximum(now[LOWER_INNER_LIP, 1] - now[UPPER_INNER_LIP, 1], 0.0)
     if inner_gap(rest) > OPEN_SOURCE:
         # Lips that were apart have no line between them when they meet: one is painted, over what is squeezed there.
         seam = SEAM_PX * (geometry.size / 512) / float(np.linalg.norm(in_plane[1]))
         thin = 0.5 * np.maximum(seam - gap, 0.0) * np.minimum(gap / 0.001, 1)
-        upper, lower = upper - thin, lower + thin + LIP_BORDER * parted
+        upper, lower = upper - thin, lower + thin + parted * (overlap + LIP_BORDER)
         change = np.abs(pair_gap - layers.own_gap) / (layers.own_gap + 0.012)
         shown = smoothstep(0.08, 0.45, change + 4 * abs(_width(now) / layers.width - 1))
     else:
         shown = smoothstep(0.002, 0.009, pair_gap - layers.own_gap)
-    return _Opening(x, upper, lower, gain * np.interp(x, x_pair, shown), in_plane, to_plane, origin)
+        # Lips that the landmarks call closed may show a line of teeth; pressing them together hides it.
+        pressed = press * overlap
+        lower = lower + np.maximum(parted, press) * overlap
+    cover = np.maximum(gain * np.interp(x, x_pair, shown), smoothstep(0.001, 0.004, pressed))
+    return _Opening(x, upper, lower, cover, light, pressed, in_plane, to_plane, origin)
 
 
 def _width(canonical: Floats) -> float:
@@ -309,7 +317,7 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
     columns[:, Channel.UPPER_STEEPNESS] = px_y / np.hypot(1, np.gradient(opening.upper, x))
     columns[:, Channel.LOWER_STEEPNESS] = px_y / np.hypot(1, np.gradient(opening.lower, x))
     columns[:, Channel.SHOWN] = opening.shown
-    columns[:, Channel.LIGHT] = smoothstep(0.006, 0.032, gap)
+    columns[:, Channel.LIGHT] = opening.light
     along = np.linspace(-1, 1, 11)
     for channel, strip in (
         (Channel.SEAM, colours.seam),
@@ -318,7 +326,7 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
     ):
         for i in range(3):
             columns[:, channel + i] = np.interp(sideways, along, strip[:, i])
-    columns[:, Channel.LOWER_ROLL] = np.minimum(0.016, 0.32 * gap)
+    columns[:, Channel.LOWER_ROLL] = np.maximum(np.minimum(0.016, 0.32 * gap), 1.4 * opening.pressed)
     columns[:, Channel.UPPER_ROLL] = np.minimum(0.008, 0.18 * gap)
 
     # Depth moves the arches sideways in a turned head; past some 20 degrees fitted depths are not to be trusted.

@@ -244,8 +244,9 @@ def measure_overlap(crop: Image, geometry: Geometry) -> Floats:
             missed = np.where(tooth[i], 0.0, missed + length / 32 * geometry.scale_px)
             joined &= missed < 2.5
             out[row] = np.where(joined & tooth[i], depth[i] + 0.5 / geometry.scale_px, out[row])
-    steady = np.median(sliding_window_view(np.pad(out, ((0, 0), (3, 3))), 7, axis=1), axis=2)
-    return np.asarray(sliding_window_view(np.pad(steady, ((0, 0), (2, 2))), 5, axis=1).mean(2))
+    steady = np.median(sliding_window_view(np.pad(out, ((0, 0), (2, 2))), 5, axis=1), axis=2)
+    whole = sliding_window_view(np.pad(steady, ((0, 0), (2, 2))), 5, axis=1).max(2)
+    return np.asarray(sliding_window_view(np.pad(whole, ((0, 0), (2, 2))), 5, axis=1).mean(2))
 
 
 def measure_grain(crop: Image, geometry: Geometry) -> Array:

@@ -151,7 +151,9 @@ def paint_mouth(
     )
     out = out * _tinted(shadow, s.tint) + s.cavity * (0.4 * (1 - shadow))[:, None]
     light = c[Channel.LIGHT]
-    out = out * _tinted(light, s.tint) + c[Channel.SEAM : Channel.SEAM + 3].T * ((1 - light) * (1 - light))[:, None]
+    out = (
+        out * _tinted(light, s.tint) + c[Channel.SEAM : Channel.SEAM + 3].T * ((1 - light) * (1 - 0.4 * light))[:, None]
+    )
 
     # The lips' wet inner side rolls inwards instead of ending in a cut.
     for distance, roll, rim, darker in (
