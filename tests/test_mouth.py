@@ -216,9 +216,8 @@ def test_refusals_name_what_was_wanted() -> None:
         ops.smooth_corner(image, np.zeros(2), np.array([1.0, 0.0]), 0, 0.5)
     columns = np.zeros((4, twin.COLUMN_CHANNELS), np.float32)
     zeros = (0.0, 0.0, 0.0)
-    scene = twin.Scene(
-        *(zeros if "tuple" in str(t) or "Array" in str(t) else 1.0 for t in twin.Scene.__annotations__.values())
-    )
+    triples = {"x_from_px", "y_from_px", "cavity", "tongue", "own_column", "own_row", "tint"}
+    scene = twin.Scene(*(zeros if field in triples else 1.0 for field in twin.Scene._fields))
     sprites = (layers.upper.pixels, layers.lower.pixels, layers.upper.pixels, layers.grain)
     for change, message in (
         ({"box": (0, 0, SIZE + 1, 4)}, "box inside"),

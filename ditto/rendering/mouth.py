@@ -242,7 +242,8 @@ def _opening(layers: MouthLayers, geometry: Geometry, pose: Pose) -> _Opening | 
     """None where the lips are as in the portrait."""
     rest, now = geometry.canonical, pose.canonical
     lips = UPPER_INNER_LIP + LOWER_INNER_LIP
-    gain = float(smoothstep(0.0015, 0.006, np.abs(now[lips] - rest[lips]).max()))
+    motion = float(np.abs(now[lips] - rest[lips]).max())
+    gain = float(smoothstep(0.0015, 0.006, motion))
     press = float(smoothstep(0.0008, 0.0035, pose.delta[14, 1] - pose.delta[17, 1]))
     if max(gain, press) <= 0:
         return None
@@ -279,7 +280,7 @@ def _opening(layers: MouthLayers, geometry: Geometry, pose: Pose) -> _Opening | 
         thin = 0.5 * np.maximum(seam - gap, 0.0) * np.minimum(gap / 0.001, 1)
         upper, lower = upper - thin, lower + thin + parted * (overlap + LIP_BORDER)
         change = np.abs(pair_gap - layers.own_gap) / (layers.own_gap + 0.012)
-        shown = smoothstep(0.08, 0.45, change + 4 * abs(_width(now) / layers.width - 1))
+        shown = np.maximum(smoothstep(0.08, 0.45, change), smoothstep(0.006, 0.018, motion))
     else:
         shown = smoothstep(0.002, 0.009, pair_gap - layers.own_gap)
         # Lips that the landmarks call closed may show a line of teeth; pressing them together hides it.
