@@ -327,8 +327,9 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
     ):
         for i in range(3):
             columns[:, channel + i] = np.interp(sideways, along, strip[:, i])
-    columns[:, Channel.LOWER_ROLL] = np.maximum(np.minimum(0.016, 0.32 * gap), 1.4 * opening.pressed)
-    columns[:, Channel.UPPER_ROLL] = np.minimum(0.008, 0.18 * gap)
+    inner = smoothstep(0.98, 0.70, np.abs(sideways))  # corners are dark, whatever the lips beside them look like
+    columns[:, Channel.LOWER_ROLL] = inner * np.maximum(np.minimum(0.016, 0.32 * gap), 1.4 * opening.pressed)
+    columns[:, Channel.UPPER_ROLL] = inner * np.minimum(0.008, 0.18 * gap)
 
     # Depth moves the arches sideways in a turned head; past some 20 degrees fitted depths are not to be trusted.
     parallax = np.clip(pose.rotation[2, :2] @ np.linalg.inv(pose.rotation[:2, :2]), -0.4, 0.4)

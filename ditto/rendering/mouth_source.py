@@ -164,9 +164,11 @@ def measure_colours(crop: Image, geometry: Geometry, mask: npt.NDArray[np.float3
     sclera_level = max(float(sclera @ LUMA), 8.0)
     # Under a moustache, or in a painter's shadow, little light reaches the teeth.
     shaded = 0.72 + 0.28 * float(smoothstep(0.22, 0.46, np.median(upper_rim @ LUMA) / level))
-    tooth_level = shaded * float(np.clip(0.55 * 1.14 * level + 0.45 * 1.22 * sclera_level, 50, max(0.97 * white, 50)))
+    tooth_level = shaded * float(
+        np.clip(0.55 * 1.19 * level + 0.45 * 1.26 * sclera_level, 50, min(max(1.04 * white, 50), 246))
+    )
     tint = 0.1 + 0.9 * np.clip(sclera / sclera_level, 0.5, 1.4)
-    tint = tint * (1 + saturation * (np.array([1.015, 1.0, 0.935]) - 1))
+    tint = tint * (1 + saturation * (np.array([1.025, 1.0, 0.92]) - 1))
     tooth = tooth_level * tint / float(tint @ LUMA)
     gum = toned(0.62 * lip + 0.38 * level * np.array([0.96, 0.60, 0.58]))
     tongue = toned(0.60 * lip + 0.40 * skin * np.array([0.86, 0.56, 0.61]))
