@@ -332,7 +332,7 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
     columns[:, Channel.UPPER_ROLL] = inner * np.minimum(0.008, 0.18 * gap)
 
     # Depth moves the arches sideways in a turned head; past some 20 degrees fitted depths are not to be trusted.
-    parallax = np.clip(pose.rotation[2, :2] @ np.linalg.inv(pose.rotation[:2, :2]), -0.4, 0.4)
+    parallax = np.clip(pose.rotation[2, :2] @ np.linalg.inv(pose.rotation[:2, :2]), -0.32, 0.32)
     corner = (1 - 0.5 * rounding) * (1 - 0.62 * smoothstep(0.35, 1.0, np.abs(sideways)))
     stretch = float(np.clip(layers.width / 0.30, 0.88, 1.12))
     bow = np.zeros(COLUMNS)
@@ -350,7 +350,8 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
         columns[:, channel] = arc * sprite.per_unit + 0.5 * (sprite.pixels.shape[1] - 1)
         columns[:, channel + 1] = sprite.edge_row - row * sprite.per_unit
         far = smoothstep(0.010, 0.12, np.interp(arc, ARC, ARCH_Z))
-        columns[:, channel + 2] = shade * corner * (1 - 0.35 * far)
+        grazing = smoothstep(-0.05, 0.45, np.interp(arc, ARC, np.gradient(seen_x, ARC)))
+        columns[:, channel + 2] = shade * corner * (1 - 0.35 * far) * (0.25 + 0.75 * grazing)
 
     # A jaw lower than the lips' opening asks for means a tongue at the teeth.
     raised = float(smoothstep(0.006, 0.026, float(chin[1]) - 0.45 * max(widest - float(layers.own_gap[5]), 0.0)))

@@ -169,6 +169,9 @@ def measure_colours(crop: Image, geometry: Geometry, mask: npt.NDArray[np.float3
     )
     tint = 0.1 + 0.9 * np.clip(sclera / sclera_level, 0.5, 1.4)
     tint = tint * (1 + saturation * (np.array([1.025, 1.0, 0.92]) - 1))
+    # Painted or bloodshot eyes are near skin in tone: enamel keeps at most this much of the skin's own tint.
+    limit = np.abs(skin / level - 1) * np.array([0.55, 1.0, 0.70]) + 0.02
+    tint = 1 + np.clip(tint - 1, -limit, limit)
     tooth = tooth_level * tint / float(tint @ LUMA)
     gum = toned(0.62 * lip + 0.38 * level * np.array([0.96, 0.60, 0.58]))
     tongue = toned(0.60 * lip + 0.40 * skin * np.array([0.86, 0.56, 0.61]))
@@ -311,8 +314,9 @@ def find_own_teeth(crop: Image, geometry: Geometry, anchor: Floats, colours: Col
     alpha = blurred(_eroded(alpha)[..., None], 0.8)[..., 0]
 
     tooth = np.median(pixels[teeth > 0.7], axis=0) * 1.03 if (teeth > 0.7).sum() > 10 else colours.tooth
-    if tooth[0] / max(float(tooth @ LUMA), 1) > 1.19 * colours.tooth[0] / float(colours.tooth @ LUMA):
-        return None  # lip or tongue in bright light
+    redness = tooth[0] / max(float(tooth @ LUMA), 1) / (colours.tooth[0] / float(colours.tooth @ LUMA))
+    if redness > 1.15 or float(tooth @ LUMA) < 0.66 * float(colours.tooth @ LUMA):
+        return None  # lip or tongue in bright light, or too dim to go on from
 
     to_px = geometry.scale_px * geometry.rotation[:2, :2]
     origin = (anchor @ geometry.rotation)[:2] * geometry.scale_px + geometry.translation_px[:2] - anchor[:2] @ to_px
