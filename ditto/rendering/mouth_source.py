@@ -28,6 +28,7 @@ LUMA: Floats = np.array([0.299, 0.587, 0.114])
 SKIN = [50, 280, 205, 425, 187, 411]  # cheeks
 TYPICAL_SKIN: Floats = np.array([1.20, 0.95, 0.74])  # RGB over luma
 GRAIN_SIZE = 48
+GRAIN_LIMIT = 3.5  # levels
 
 
 class Colours(NamedTuple):
@@ -171,7 +172,7 @@ def measure_colours(crop: Image, geometry: Geometry, mask: npt.NDArray[np.float3
     tint = tint * (1 + saturation * (np.array([1.025, 1.0, 0.92]) - 1))
     # Painted or bloodshot eyes are near skin in tone: enamel keeps at most this much of the skin's own tint.
     limit = np.abs(skin / level - 1) * np.array([0.55, 1.0, 0.70]) + 0.02
-    tint = 1 + np.clip(tint - 1, -limit, limit)
+    tint = np.asarray(1 + np.clip(tint - 1, -limit, limit), np.float64)
     tooth = tooth_level * tint / float(tint @ LUMA)
     gum = toned(0.62 * lip + 0.38 * level * np.array([0.96, 0.60, 0.58]))
     tongue = toned(0.60 * lip + 0.40 * skin * np.array([0.86, 0.56, 0.61]))
@@ -266,7 +267,9 @@ def measure_grain(crop: Image, geometry: Geometry) -> Array:
         return np.zeros((GRAIN_SIZE, GRAIN_SIZE), np.float32)
     patch = min(patches, key=lambda p: float(np.median(np.abs(p))))
     limit = 2.5 * 1.4826 * float(np.median(np.abs(patch)))
-    return np.ascontiguousarray(np.clip(patch - patch.mean(), -limit, limit), np.float32)
+    patch = np.clip(patch - patch.mean(), -limit, limit)
+    # Cracked varnish is no texture for the inside of a mouth.
+    return np.ascontiguousarray(patch * min(1.0, GRAIN_LIMIT / max(float(patch.std()), 1e-3)), np.float32)
 
 
 def find_own_teeth(crop: Image, geometry: Geometry, anchor: Floats, colours: Colours) -> OwnTeeth | None:
