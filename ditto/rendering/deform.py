@@ -155,10 +155,12 @@ class Rim(NamedTuple):
     Attributes:
         ids: (N,) landmarks.
         follow: (N, 478): their displacement as a mean of displacements.
+        hidden: (852,) face triangles near the oval that show their back to the camera.
     """
 
     ids: npt.NDArray[np.int64]
     follow: Floats
+    hidden: npt.NDArray[np.bool_]
 
 
 def find_rim(landmarks: Floats, scale_px: float) -> Rim:
@@ -169,9 +171,10 @@ def find_rim(landmarks: Floats, scale_px: float) -> Rim:
     """
     a, b, c = (landmarks[g.FACE_TRIANGLES[:, i]] for i in range(3))
     whole = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    front = signed_areas(landmarks) * _FRONT
     seen, total = np.zeros(g.LANDMARKS), np.full(g.LANDMARKS, 1e-9)
     for corner in range(3):
-        np.add.at(seen, g.FACE_TRIANGLES[:, corner], signed_areas(landmarks) * _FRONT)
+        np.add.at(seen, g.FACE_TRIANGLES[:, corner], front)
         np.add.at(total, g.FACE_TRIANGLES[:, corner], whole)
     visible = g.smoothstep(*FACING, seen / total)
     ids = np.flatnonzero(_NEAR_OVAL & (visible < 1.0))
@@ -181,7 +184,8 @@ def find_rim(landmarks: Floats, scale_px: float) -> Rim:
     follow = np.zeros((len(ids), g.LANDMARKS))
     follow[:, :468] = weight / weight.sum(1, keepdims=True) * (1.0 - visible[ids, None])
     follow[np.arange(len(ids)), ids] += visible[ids]
-    return Rim(ids, follow)
+    hidden = (front < FACING[0] * whole) & _NEAR_OVAL[g.FACE_TRIANGLES].all(1)
+    return Rim(ids, follow, hidden)
 
 
 def follow_rim(rim: Rim, displacement: Floats) -> Floats:

@@ -34,6 +34,7 @@ _LIP_LANDMARKS = [
     96, 325, 77, 307, 89, 319, 90, 320, 179, 403, 180, 404, 86, 316, 85, 315, 15, 16,
 ]  # fmt: skip
 _LIFT = LIP_LIFT * np.isin(_INNER_TRIANGLES, _LIP_LANDMARKS).all(1)
+_FACE = len(g.FACE_TRIANGLES)
 
 
 class Appearance(NamedTuple):
@@ -133,6 +134,7 @@ class MeshRenderer:
         pose = self.pose(appearance, drive)
         destination = np.concatenate([pose.vertices[:, :2], move_surround(surround, geometry, pose)])
         depth = pose.vertices[_INNER_TRIANGLES, 2].mean(1) - _LIFT * geometry.scale_px
+        depth[:_FACE][appearance.rim.hidden] += geometry.scale_px  # behind everything else
         inner = _INNER_TRIANGLES[np.argsort(-depth, kind="stable")]
         triangles = np.concatenate([surround.triangles, inner]).astype(np.int32)
         image, alpha, origin = ops.warp(

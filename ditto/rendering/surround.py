@@ -24,7 +24,7 @@ RINGS = (1.06, 1.14, 1.24)  # of the oval, about its centre
 BODY_FOLLOWS = 0.13  # of the neck's movement
 STILL_BORDER = 0.02  # of the crop's side: nothing moves there
 FREE_BORDER = 0.11  # from here on inwards everything moves as it wants
-LEAK_NEIGHBOURS = 6  # oval landmarks that pass their expression on to a surrounding point
+NEIGHBOURS = 6  # landmarks that give a surrounding point its depth and pass their expression on to it
 LEAK_REACH = 0.16  # fu
 OVAL_CORNERS = len(g.FACE_OVAL)
 
@@ -36,7 +36,8 @@ class Surround(NamedTuple):
         points: (P, 2) crop pixels: first the middles of the oval's edges, then rings and grid.
         canonical: (P, 3) fu, head frame.
         head_weight, body_weight: (P,) in [0, 1]: share of the head's, and of the neck's movement.
-        leak: (P, 478): share of the face mesh's change that a point takes part in (the jaw's, on the neck).
+        neighbours: (P, 6) nearest landmarks.
+        shares: (P, 6): how much of their expression a point takes part in (the jaw's, on the neck).
         triangles: (N, 3) into landmarks (0..477) and points (478...).
     """
 
@@ -44,7 +45,8 @@ class Surround(NamedTuple):
     canonical: Floats
     head_weight: Floats
     body_weight: Floats
-    leak: Floats
+    neighbours: Ints
+    shares: Floats
     triangles: Ints
 
 
@@ -81,15 +83,13 @@ def _triangulate(points: Floats, size: int) -> Ints:
     return np.array([triangle for triangle in found if min(triangle) >= 0], np.int64)
 
 
-def _depth(geometry: Geometry, points: Floats, outside: Floats) -> Floats:
-    """(P,) px: the oval's depth nearby, receding towards the middle of the head."""
-    rim = geometry.landmarks[g.FACE_OVAL]
-    distance = np.sqrt(((points[:, None] - rim[None, :, :2]) ** 2).sum(-1))
-    weight = 1.0 / (distance + 2.0) ** 2
-    weight[distance > np.sort(distance, 1)[:, LEAK_NEIGHBOURS - 1 : LEAK_NEIGHBOURS]] = 0.0
-    near = (weight * rim[:, 2]).sum(1) / weight.sum(1)
-    middle = geometry.translation_px[2] + 0.10 * geometry.scale_px
-    return np.asarray(near + 0.6 * (middle - near) * smoothstep(0.0, 0.5, outside))
+def _silhouette(landmarks: Floats, size: int) -> Floats:
+    """(K, 2) outline of the face mesh in the picture; in a turned head it is not the oval."""
+    drawn = np.zeros((size, size), np.uint8)
+    for triangle in np.round(landmarks[g.FACE_TRIANGLES, :2]).astype(np.int32):
+        cv2.fillConvexPoly(drawn, triangle, (1,))
+    outlines = cv2.findContours(drawn, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
+    return np.asarray(max(outlines, key=len), np.float64).reshape(-1, 2)
 
 
 def make_surround(geometry: Geometry, mask: npt.NDArray[np.float32]) -> Surround:
@@ -109,7 +109,7 @@ def make_surround(geometry: Geometry, mask: npt.NDArray[np.float32]) -> Surround
     numbers[1 : 2 * OVAL_CORNERS : 2] = g.LANDMARKS + np.arange(OVAL_CORNERS)
     numbers[2 * OVAL_CORNERS :] = g.LANDMARKS + OVAL_CORNERS + np.arange(len(laid))
 
-    outside = np.maximum(_distance_outside(oval, points), 0.0) / scale
+    outside = np.maximum(_distance_outside(_silhouette(geometry.landmarks, size), points), 0.0) / scale
     outside[:OVAL_CORNERS] = 0.0
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), size / 128)
     column, row = np.clip(np.rint(points).astype(np.int64), 0, size - 1).T
@@ -125,27 +125,30 @@ def make_surround(geometry: Geometry, mask: npt.NDArray[np.float32]) -> Surround
     free = smoothstep(STILL_BORDER, FREE_BORDER, edge)
     wide = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.08 * scale)[row, column].astype(np.float64)
 
-    depth = _depth(geometry, points, outside)
+    distance = np.sqrt(((points[:, None] - geometry.landmarks[None, :468, :2]) ** 2).sum(-1))
+    neighbours = np.argsort(distance, 1, kind="stable")[:, :NEIGHBOURS]
+    shares = 1.0 / (np.take_along_axis(distance, neighbours, 1) + 2.0) ** 2
+    shares /= shares.sum(1, keepdims=True)
+    near = (shares * geometry.landmarks[neighbours, 2]).sum(1)
+    middle = geometry.translation_px[2] + 0.10 * scale
+    depth = near + 0.6 * (middle - near) * smoothstep(0.0, 0.5, outside)  # recedes towards the middle of the head
     canonical = ((np.c_[points, depth] - geometry.translation_px) / scale) @ geometry.rotation.T
-    leak = np.zeros((len(points), g.LANDMARKS))
-    distance = np.sqrt(((points[:, None] - corners[None]) ** 2).sum(-1))
-    nearest = np.argsort(distance, 1, kind="stable")[:, :LEAK_NEIGHBOURS]
-    share = 1.0 / (np.take_along_axis(distance, nearest, 1) + 2.0) ** 2
-    share *= np.exp(-((outside / LEAK_REACH) ** 2))[:, None] / share.sum(1, keepdims=True)
-    np.put_along_axis(leak, np.asarray(g.FACE_OVAL)[nearest], share, 1)
-    return Surround(points, canonical, head * free, (1.0 - head) * wide * free, leak, numbers[triangles])
+    shares *= np.exp(-((outside / LEAK_REACH) ** 2))[:, None]
+    return Surround(
+        points, canonical, head * free, (1.0 - head) * wide * free, neighbours, shares, numbers[triangles]
+    )
 
 
 def move_surround(surround: Surround, geometry: Geometry, pose: g.Pose) -> Floats:
     """Where the surrounding points are in a frame, (P, 2) px."""
-    rim = g.FACE_OVAL
-    change = surround.leak[:, rim] @ (pose.canonical[rim] - geometry.canonical[rim])
+    expression = (pose.canonical - geometry.canonical)[surround.neighbours]
+    change = (surround.shares[..., None] * expression).sum(1)
     turned = pose.rotation[:, :2]
     carried = pose.scale_px * (surround.canonical + change) @ turned + pose.translation_px[:2]
     neck = pose.scale_px * g.NECK_ANCHOR @ turned + pose.translation_px[:2]
     neck -= geometry.scale_px * g.NECK_ANCHOR @ geometry.rotation[:, :2] + geometry.translation_px[:2]
     moved = surround.points + surround.head_weight[:, None] * (carried - surround.points)
     moved += BODY_FOLLOWS * surround.body_weight[:, None] * neck
-    corners = pose.vertices[rim, :2]
+    corners = pose.vertices[g.FACE_OVAL, :2]
     moved[:OVAL_CORNERS] = 0.5 * (corners + np.roll(corners, -1, 0))
     return moved
