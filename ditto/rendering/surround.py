@@ -1,6 +1,6 @@
 """What lies around the face mesh: hair, neck, shoulders and background, carried along by a second mesh.
 
-Rings around the face oval and a grid to the border of the crop. Every point has a weight: how far it follows the head.
+Rings around the outline of the face and a grid to the border of the crop. Every point has a weight: how far it follows the head.
 Hair follows all the way, the body by a seventh, the border of the crop not at all.
 """
 
@@ -20,20 +20,21 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 GRID_CELLS = 32  # along a side of the crop
-RINGS = (1.06, 1.14, 1.24)  # of the oval, about its centre
+RINGS = (1.06, 1.14, 1.24)  # of the outline, about its centre
 BODY_FOLLOWS = 0.13  # of the neck's movement
 STILL_BORDER = 0.02  # of the crop's side: nothing moves there
 FREE_BORDER = 0.11  # from here on inwards everything moves as it wants
 NEIGHBOURS = 6  # landmarks that give a surrounding point its depth and pass their expression on to it
 LEAK_REACH = 0.16  # fu
-OVAL_CORNERS = len(g.FACE_OVAL)
+OUTLINE_PX = 2.0 / 512  # of the crop's side: a landmark this near to the drawn outline lies on it
 
 
 class Surround(NamedTuple):
     """The surrounding mesh of one source.
 
     Attributes:
-        points: (P, 2) crop pixels: first the middles of the oval's edges, then rings and grid.
+        outline: (K,) landmarks around the face as it is seen: the oval, or in a turned head the far cheek and brow.
+        points: (P, 2) crop pixels: first the middles of the outline's K edges, then rings and grid.
         canonical: (P, 3) fu, head frame.
         head_weight, body_weight: (P,) in [0, 1]: share of the head's, and of the neck's movement.
         neighbours: (P, 6) nearest landmarks.
@@ -41,6 +42,7 @@ class Surround(NamedTuple):
         triangles: (N, 3) into landmarks (0..477) and points (478...).
     """
 
+    outline: Ints
     points: Floats
     canonical: Floats
     head_weight: Floats
@@ -56,18 +58,37 @@ def _distance_outside(polygon: Floats, points: Floats) -> Floats:
     return -np.array([cv2.pointPolygonTest(contour, (float(x), float(y)), True) for x, y in points])
 
 
-def _lay_points(oval: Floats, size: int) -> Floats:
-    """Rings and grid points (P, 2) outside the oval, none too near to another."""
-    centre, last, cell = oval.mean(0), size - 1.0, size / GRID_CELLS
-    rings = np.concatenate([centre + (oval[: 2 * OVAL_CORNERS : 2] - centre) * k for k in RINGS])
+def _find_outline(landmarks: Floats, size: int) -> Ints:
+    """(K,) landmarks on the outline of the face mesh as it is seen, in order."""
+    drawn = np.zeros((size, size), np.uint8)
+    for triangle in np.round(landmarks[g.FACE_TRIANGLES, :2]).astype(np.int32):
+        cv2.fillConvexPoly(drawn, triangle, (1,))
+    outlines = cv2.findContours(drawn, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+    traced = np.asarray(max(outlines, key=len), np.float64).reshape(-1, 2)
+    distance = np.sqrt(((traced[:, None] - landmarks[None, :468, :2]) ** 2).sum(-1))
+    on_it = distance.min(0) <= OUTLINE_PX * size
+    at = distance[:, on_it].argmin(0)  # where along the traced outline each landmark lies
+    ids = np.flatnonzero(on_it)[np.argsort(at, kind="stable")]
+    kept = np.unique(np.sort(at), return_index=True)[1]
+    return np.asarray(ids[kept], np.int64)
+
+
+def _lay_points(outline: Floats, size: int) -> Floats:
+    """Rings and grid points (P, 2) outside the outline, none too near to another."""
+    centre, last, cell = outline.mean(0), size - 1.0, size / GRID_CELLS
+    rings = np.concatenate([centre + (outline[::2] - centre) * k for k in RINGS])
     rings = rings[(rings > 1.0).all(1) & (rings < last - 1.0).all(1)]
     axis = np.linspace(0.0, last, GRID_CELLS + 1)
     grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
-    grid = grid[_distance_outside(oval, grid) > 3.0]
-    on_border = ((grid == 0.0) | (grid == last)).any(1)
-    others = np.concatenate([rings, oval])
-    nearest = np.sqrt(((grid[:, None] - others[None]) ** 2).sum(-1)).min(1)
-    return np.concatenate([rings, grid[on_border | (nearest > 0.45 * cell)]])
+    laid = np.concatenate([rings, grid])
+    laid = laid[_distance_outside(outline, laid) > 3.0 / 512 * size]
+    on_border = ((laid == 0.0) | (laid == last)).any(1)
+    apart = np.sqrt(((laid[:, None] - np.concatenate([outline, laid])[None]) ** 2).sum(-1)) > 0.45 * cell
+    chosen = np.zeros(len(laid), bool)
+    taken = np.concatenate([np.ones(len(outline), bool), chosen])
+    for number, border in enumerate(on_border):
+        chosen[number] = taken[len(outline) + number] = border or apart[number, taken].all()
+    return np.asarray(laid[chosen])
 
 
 def _triangulate(points: Floats, size: int) -> Ints:
@@ -83,34 +104,26 @@ def _triangulate(points: Floats, size: int) -> Ints:
     return np.array([triangle for triangle in found if min(triangle) >= 0], np.int64)
 
 
-def _silhouette(landmarks: Floats, size: int) -> Floats:
-    """(K, 2) outline of the face mesh in the picture; in a turned head it is not the oval."""
-    drawn = np.zeros((size, size), np.uint8)
-    for triangle in np.round(landmarks[g.FACE_TRIANGLES, :2]).astype(np.int32):
-        cv2.fillConvexPoly(drawn, triangle, (1,))
-    outlines = cv2.findContours(drawn, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
-    return np.asarray(max(outlines, key=len), np.float64).reshape(-1, 2)
-
-
 def make_surround(geometry: Geometry, mask: npt.NDArray[np.float32]) -> Surround:
     """The surrounding mesh of a source whose person mask is (S, S) in [0, 1]."""
     size, scale = geometry.size, geometry.scale_px
-    corners = geometry.landmarks[g.FACE_OVAL][:, :2]
+    ids = _find_outline(geometry.landmarks, size)
+    corners = geometry.landmarks[ids, :2]
     middles = 0.5 * (corners + np.roll(corners, -1, 0))
-    oval = np.stack([corners, middles], 1).reshape(-1, 2)
-    laid = _lay_points(oval, size)
+    outline = np.stack([corners, middles], 1).reshape(-1, 2)
+    laid = _lay_points(outline, size)
     points = np.concatenate([middles, laid])
 
-    everything = np.concatenate([oval, laid])
+    everything = np.concatenate([outline, laid])
     triangles = _triangulate(everything, size)
-    triangles = triangles[_distance_outside(oval, everything[triangles].mean(1)) > 0.0]
-    numbers = np.empty(len(everything), np.int64)
-    numbers[0 : 2 * OVAL_CORNERS : 2] = g.FACE_OVAL
-    numbers[1 : 2 * OVAL_CORNERS : 2] = g.LANDMARKS + np.arange(OVAL_CORNERS)
-    numbers[2 * OVAL_CORNERS :] = g.LANDMARKS + OVAL_CORNERS + np.arange(len(laid))
+    triangles = triangles[_distance_outside(outline, everything[triangles].mean(1)) > 0.0]
+    count = len(ids)
+    numbers = g.LANDMARKS - count + np.arange(len(everything))
+    numbers[0 : 2 * count : 2] = ids
+    numbers[1 : 2 * count : 2] = g.LANDMARKS + np.arange(count)
 
-    outside = np.maximum(_distance_outside(_silhouette(geometry.landmarks, size), points), 0.0) / scale
-    outside[:OVAL_CORNERS] = 0.0
+    outside = np.maximum(_distance_outside(outline, points), 0.0) / scale
+    outside[:count] = 0.0
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), size / 128)
     column, row = np.clip(np.rint(points).astype(np.int64), 0, size - 1).T
     person = soft[row, column].astype(np.float64)
@@ -120,7 +133,7 @@ def make_surround(geometry: Geometry, mask: npt.NDArray[np.float32]) -> Surround
     below_chin = (points - geometry.landmarks[152, :2]) / scale @ turn
     drop = below_chin[:, 1] + 0.25 * np.clip(np.abs(below_chin[:, 0]) - 0.25, 0.0, 1.0)
     head = (person + (1.0 - person) * (1.0 - smoothstep(0.10, 0.75, outside))) * (1.0 - smoothstep(-0.12, 0.62, drop))
-    head = 1.0 - (1.0 - head) * smoothstep(0.0, 0.08, outside)  # no step at the oval
+    head = 1.0 - (1.0 - head) * smoothstep(0.0, 0.08, outside)  # no step at the outline
     edge = np.minimum(points, size - 1.0 - points).min(1) / size
     free = smoothstep(STILL_BORDER, FREE_BORDER, edge)
     wide = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.08 * scale)[row, column].astype(np.float64)
@@ -134,9 +147,8 @@ def make_surround(geometry: Geometry, mask: npt.NDArray[np.float32]) -> Surround
     depth = near + 0.6 * (middle - near) * smoothstep(0.0, 0.5, outside)  # recedes towards the middle of the head
     canonical = ((np.c_[points, depth] - geometry.translation_px) / scale) @ geometry.rotation.T
     shares *= np.exp(-((outside / LEAK_REACH) ** 2))[:, None]
-    return Surround(
-        points, canonical, head * free, (1.0 - head) * wide * free, neighbours, shares, numbers[triangles]
-    )
+    body = (1.0 - head) * wide
+    return Surround(ids, points, canonical, head * free, body * free, neighbours, shares, numbers[triangles])
 
 
 def move_surround(surround: Surround, geometry: Geometry, pose: g.Pose) -> Floats:
@@ -149,6 +161,6 @@ def move_surround(surround: Surround, geometry: Geometry, pose: g.Pose) -> Float
     neck -= geometry.scale_px * g.NECK_ANCHOR @ geometry.rotation[:, :2] + geometry.translation_px[:2]
     moved = surround.points + surround.head_weight[:, None] * (carried - surround.points)
     moved += BODY_FOLLOWS * surround.body_weight[:, None] * neck
-    corners = pose.vertices[g.FACE_OVAL, :2]
-    moved[:OVAL_CORNERS] = 0.5 * (corners + np.roll(corners, -1, 0))
+    corners = pose.vertices[surround.outline, :2]
+    moved[: len(corners)] = 0.5 * (corners + np.roll(corners, -1, 0))
     return moved
