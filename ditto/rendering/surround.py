@@ -1,7 +1,7 @@
 """What lies around the face mesh: hair, neck, shoulders and background, carried along by a second mesh.
 
-Rings around the outline of the face and a grid to the border of the crop. Every point has a weight: how far it follows the head.
-Hair follows all the way, the body by a seventh, the border of the crop not at all.
+Rings around the outline of the face and a grid to the border of the crop. Every point has a weight: how far it follows
+the head. Hair follows all the way, the body by a seventh, the border of the crop not at all.
 """
 
 from __future__ import annotations
