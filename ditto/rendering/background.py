@@ -15,6 +15,8 @@ U8 = npt.NDArray[np.uint8]
 
 FRINGE = (0.03, 0.15)  # fu outside the person: carried along up to the first, left behind from the second
 FILL_SIZE = 128  # the hole is filled at this resolution
+WISPS = 0.035  # fu: loose hair reaches this far out of the person mask
+GRAIN_PX = 8.0 / 512  # of the crop's side: texture finer than this is mirrored into the hole
 PERSON = 0.35  # mask level that counts as person when the fringe is measured
 TOUCHED = 0.06  # mask level that counts as touched by the person when the hole is filled
 GATE_PX = (0.3 / 512, 2.5 / 512)  # movement, of the crop's side, between which the plate comes in
@@ -50,6 +52,30 @@ def _push_pull(image: F32, known: F32) -> F32:
     return filled
 
 
+def _mirrored_texture(crop: F32, hole: npt.NDArray[np.bool_]) -> F32:
+    """(S, S, 3) fine texture of the surroundings, mirrored at the border of the hole into it; zero elsewhere."""
+    size = len(crop)
+    known = (~hole).astype(np.float32)
+    sigma = GRAIN_PX * size
+    weight = np.maximum(cv2.GaussianBlur(known, (0, 0), sigma), 1e-3)
+    smooth = cv2.GaussianBlur(crop * known[..., None], (0, 0), sigma) / weight[..., None]
+    texture = (crop - smooth) * known[..., None]
+    _, labels = cv2.distanceTransformWithLabels(
+        hole.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    rows, columns = np.nonzero(~hole)
+    nearest = np.zeros((labels.max() + 1, 2), np.float32)
+    nearest[labels[rows, columns]] = np.stack([columns, rows], -1)
+    inside = np.argwhere(hole)
+    mirrored = 2.0 * nearest[labels[hole]] - inside[:, ::-1]
+    mirrored = np.abs(mirrored)
+    mirrored = np.minimum(mirrored, 2.0 * (size - 1) - mirrored).astype(np.float32)
+    filled = np.zeros_like(crop)
+    x, y = np.rint(mirrored).astype(np.int64).T
+    filled[hole] = texture[y, x]
+    return filled
+
+
 def make_background(crop: U8, mask: F32, geometry: Geometry) -> Background:
     """Plate and alpha of a source crop (S, S, 3) with person mask (S, S) in [0, 1]."""
     size = geometry.size
@@ -58,14 +84,17 @@ def make_background(crop: U8, mask: F32, geometry: Geometry) -> Background:
 
     small = cv2.resize(crop, (FILL_SIZE, FILL_SIZE), interpolation=cv2.INTER_AREA)
     touched = (cv2.resize(mask, (FILL_SIZE, FILL_SIZE), interpolation=cv2.INTER_AREA) > TOUCHED).astype(np.uint8)
-    touched = cv2.dilate(touched, np.ones((5, 5), np.uint8)).astype(np.uint8)
+    reach = 2 * round(WISPS * geometry.scale_px * FILL_SIZE / size) + 5
+    touched = cv2.dilate(touched, np.ones((reach, reach), np.uint8)).astype(np.uint8)
     soft = _push_pull(small.astype(np.float32), (1 - touched).astype(np.float32))
     lined = cv2.inpaint(small, touched, 6, cv2.INPAINT_TELEA).astype(np.float32)  # carries straight lines on
-    fill = cv2.resize(0.5 * (soft + lined), (size, size), interpolation=cv2.INTER_CUBIC)
-    reach = round(size / 73) | 1
-    near = cv2.GaussianBlur(cv2.dilate(mask, np.ones((reach, reach), np.uint8)), (0, 0), size / 205)
-    hole = smoothstep(0.02, 0.12, near)[..., None]
-    plate = np.clip(np.rint(crop * (1.0 - hole) + fill * hole), 0, 255)
+    fill = np.asarray(cv2.resize(0.5 * (soft + lined), (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
+    reach = 2 * round(WISPS * geometry.scale_px) + 1
+    grown = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+    hole = smoothstep(0.02, 0.12, cv2.GaussianBlur(grown, (0, 0), size / 205))
+    if 0 < (hole > 0.0).sum() < hole.size:
+        fill = fill + _mirrored_texture(crop.astype(np.float32), hole > 0.0)
+    plate = np.clip(np.rint(crop * (1.0 - hole[..., None]) + fill * hole[..., None]), 0, 255)
     return Background(plate.astype(np.uint8), np.rint(255.0 * alpha).astype(np.uint8))
 
 
