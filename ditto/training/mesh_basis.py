@@ -65,6 +65,15 @@ def canonical_changes(path: Path, every: int) -> Floats:
     return canonical - np.median(canonical, 0)
 
 
+def read_shapes(path: Path) -> Floats:
+    """(51, 478, 3) fu: expression shapes at full weight. `mouthClose` only exists on an open jaw, so it comes on one."""
+    with np.load(path) as archive:
+        deltas = archive["deltas"].astype(np.float64) * (1.0, 1.0, SHAPE_DEPTH)
+        names = [str(name) for name in archive["names"]]
+    deltas[names.index("mouthClose")] += deltas[names.index("jawOpen")]
+    return deltas
+
+
 def keypoint_changes(changes: Floats) -> Floats:
     """(N, 478, 3) landmark changes -> (N, 21, 3); the neck anchor does not change."""
     return np.einsum("kv,nvd->nkd", g.SELECTOR, changes)
@@ -149,8 +158,7 @@ def main() -> None:
         shares.append(float(share))
         print(f"{folder}: {len(paths)} clips, {len(parts[-1].keypoint_changes)} samples, share {share}")
     clips = mix(parts, shares)
-    with np.load(options.shapes) as archive:
-        shapes = moments([archive["deltas"].astype(np.float64) * (1.0, 1.0, SHAPE_DEPTH)])
+    shapes = moments([read_shapes(options.shapes)])
     weight = SHAPE_ENERGY * np.trace(clips.gram) / np.trace(shapes.gram)
     data = Moments(clips.gram + weight * shapes.gram, clips.cross + weight * shapes.cross, clips.keypoint_changes)
     arrays = {"basis": fit(data), **clamps(data, clips, shapes)}
