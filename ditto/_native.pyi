@@ -8,6 +8,7 @@ def warp(
     triangles: npt.NDArray[np.int32],
     destination: npt.NDArray[np.float32],
     source: npt.NDArray[np.float32],
+    portable: bool = False,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.float32]]: ...
 def composite(
     image: npt.NDArray[np.uint8],

@@ -37,6 +37,17 @@ def test_warp_kernel_equals_twin(shape, shake):
         assert (np.abs(kernel.astype(float) - twin) > step).mean() < 2e-3
 
 
+def test_plain_and_vector_sampling_agree():
+    from ditto import _native
+
+    texture = smooth_texture(96, 120)
+    points, triangles = grid_mesh(96, 120)
+    moved = (points + np.random.default_rng(2).normal(0, 4, points.shape)).astype(np.float32)
+    plain, vector = (_native.warp(texture, triangles, moved, points, portable) for portable in (True, False))
+    assert np.abs(plain[0].astype(int) - vector[0]).max() <= 1  # weights in 16 bit
+    assert (plain[2] == vector[2]).all()
+
+
 def test_warp_at_rest_copies_the_texture():
     texture = np.random.default_rng(0).integers(0, 256, (64, 80, 4)).astype(np.uint8)
     points, triangles = grid_mesh(64, 80)

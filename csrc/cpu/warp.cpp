@@ -263,9 +263,9 @@ void sample_row_avx2(const Texture& texture, const float* xs, const float* ys, i
 }
 #endif
 
-void sample_row(const Texture& texture, const float* xs, const float* ys, int width, uint8_t* rgba) {
+void sample_row(const Texture& texture, const float* xs, const float* ys, int width, uint8_t* rgba, bool portable) {
 #if DITTO_HAS_AVX2
-    if (has_avx2()) return sample_row_avx2(texture, xs, ys, width, rgba);
+    if (!portable && has_avx2()) return sample_row_avx2(texture, xs, ys, width, rgba);
 #endif
     sample_row_plain(texture, xs, ys, width, rgba);
 }
@@ -338,7 +338,9 @@ using F32 = py::array_t<float, py::array::c_style>;
 using I32 = py::array_t<int, py::array::c_style>;
 
 // texture (H, W, 4), triangles (N, 3), destination and source (V, 2) -> colour (H, W, 3), alpha (H, W), map (2, H, W).
-py::tuple warp(const U8& texture_array, const I32& triangles, const F32& destination, const F32& source) {
+// `portable` takes the plain path whatever the processor can do; for tests.
+py::tuple warp(const U8& texture_array, const I32& triangles, const F32& destination, const F32& source,
+               bool portable) {
     const int height = static_cast<int>(texture_array.shape(0)), width = static_cast<int>(texture_array.shape(1));
     const Texture texture{texture_array.data(), width, height};
     U8 colour({height, width, 3}), alpha({height, width});
@@ -358,7 +360,7 @@ py::tuple warp(const U8& texture_array, const I32& triangles, const F32& destina
         std::vector<uint8_t> rgba(4 * static_cast<size_t>(width));
         for (int y = 0; y < height; ++y) {
             const size_t row = static_cast<size_t>(y) * width;
-            sample_row(texture, map_x + row, map_y + row, width, rgba.data());
+            sample_row(texture, map_x + row, map_y + row, width, rgba.data(), portable);
             split_row(rgba.data(), width, rgb + 3 * row, opacity + row);
         }
         sample_marked(texture, affines, marks.data(), map_x, map_y, width, height, rgb, opacity);
@@ -369,5 +371,6 @@ py::tuple warp(const U8& texture_array, const I32& triangles, const F32& destina
 }  // namespace
 
 void bind_warp(py::module_& m) {
-    m.def("warp", &warp, py::arg("texture"), py::arg("triangles"), py::arg("destination"), py::arg("source"));
+    m.def("warp", &warp, py::arg("texture"), py::arg("triangles"), py::arg("destination"), py::arg("source"),
+          py::arg("portable") = false);
 }

@@ -66,7 +66,7 @@ def canonical_changes(path: Path, every: int) -> Floats:
 
 
 def read_shapes(path: Path) -> Floats:
-    """(51, 478, 3) fu: expression shapes at full weight; `mouthClose` is a change of the open jaw, so it comes on one."""
+    """(51, 478, 3) fu: expression shapes at full weight; `mouthClose` changes the open jaw, so it comes on one."""
     with np.load(path) as archive:
         deltas = archive["deltas"].astype(np.float64) * (1.0, 1.0, SHAPE_DEPTH)
         names = [str(name) for name in archive["names"]]
