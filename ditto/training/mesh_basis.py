@@ -29,8 +29,9 @@ RIDGE = 1e-3  # of the mean diagonal of the Gram matrix
 SHAPE_ENERGY = 0.1  # of the clips' energy
 SHAPE_DEPTH = 0.4  # ICT's depth against what the landmark tracker reports
 CLAMP_PERCENTILE = 99.9
-CLAMP_GAIN = 2.0  # over what calm speakers do
-SHAPE_GAIN = 1.25  # over an expression shape at full weight
+CLAMP_GAIN = 2.5  # over what calm speakers do
+SHAPE_GAIN = 1.5  # over an expression shape at full weight
+SOURCE_REACH = 0.75  # of a keypoint's whole range: the source may itself be near either end
 SMALLEST_BOX = 0.02  # fu
 LID_BOX = (-0.08, 0.2)  # fu; wide eyes close by more than the clips and the shapes show
 
@@ -122,7 +123,8 @@ def clamps(data: Moments, clips: Moments, shapes: Moments) -> dict[str, Floats]:
         low = np.percentile(part.keypoint_changes, 100.0 - percentile, axis=0)
         boxes.append(gain * np.stack([low, np.percentile(part.keypoint_changes, percentile, axis=0)]))
     low, high = np.minimum(boxes[0][0], boxes[1][0]), np.maximum(boxes[0][1], boxes[1][1])
-    low, high = np.minimum(low, -SMALLEST_BOX), np.maximum(high, SMALLEST_BOX)
+    reach = np.maximum(SOURCE_REACH * (high - low), SMALLEST_BOX)
+    low, high = np.minimum(low, -reach), np.maximum(high, reach)
     low[list(LID_KEYPOINTS), 1], high[list(LID_KEYPOINTS), 1] = LID_BOX
     return {"components": components, "component_limits": np.maximum(*limits), "low": low, "high": high}
 
