@@ -15,8 +15,8 @@ from ditto import ops
 from ditto.motion import LOWER_LID
 from ditto.ops.eyes import BALL, CHANNELS, GLINT, IRIS, IRIS_ALPHA, KEEP, LID_MASK, SCLERA, SKIN, EyeView
 from ditto.rendering.eyelids import (
-    LUMA,
     DROOP,
+    LUMA,
     TUCK,
     UPPER_SHARE,
     XI,

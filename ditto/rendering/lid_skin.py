@@ -157,7 +157,7 @@ def lid_skin(patch: Floats, xi: Floats, eta: Floats, frame: EyeFrame, lids: LidC
 
 def _grain(patch: Floats, xi: Floats, eta: Floats, frame: EyeFrame, lids: LidCurves) -> Floats:
     """The fine texture of the skin below the eye, mirrored up over it, without its outliers."""
-    detail = patch - blur(patch, 0.010 * frame.scale_px)
+    detail = patch - blur(patch, 0.006 * frame.scale_px)
     axis = np.interp(xi, XI, lids.lower) + 0.016
     fold = np.mod(axis - eta, 0.080)
     mirrored = axis + np.minimum(fold, 0.080 - fold)  # to and fro over the 0.04 fu below the eye
