@@ -19,7 +19,7 @@ from ditto.errors import BundleError
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "bundles"
-SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx"}
+SUFFIXES = (".safetensors", ".onnx")
 KEYS = ("format", "name", "licence", "origin", "fps", "sample_rate", "motion_space", "parts")
 PART_KEYS = ("model", "config", "files", "sha256")
 
@@ -33,8 +33,8 @@ class Part:
     Attributes:
         model: which class of `ditto` reads it.
         config: its settings, as JSON; `read_config` makes the dataclass.
-        files: file kind (safetensors, onnx) -> path.
-        sha256: file kind -> hexadecimal digest.
+        files: what a file is in the part (weights, network, ...) -> path.
+        sha256: the same names -> hexadecimal digest.
     """
 
     name: str
@@ -43,15 +43,15 @@ class Part:
     files: Mapping[str, Path]
     sha256: Mapping[str, str]
 
-    def file(self, kind: str) -> Path:
+    def file(self, role: str) -> Path:
         """Path of one file.
 
         Raises:
-            BundleError: the part has no file of this kind, or it is not there.
+            BundleError: the part has no such file, or it is not there.
         """
-        if kind not in self.files:
-            raise BundleError(f"part {self.name!r} has {', '.join(self.files) or 'no files'}; a {kind} file is wanted")
-        path = self.files[kind]
+        if role not in self.files:
+            raise BundleError(f"part {self.name!r} has {', '.join(self.files) or 'no files'}; {role!r} is wanted")
+        path = self.files[role]
         if not path.is_file():
             raise BundleError(f"part {self.name!r} wants {path}, which is not there; get the bundle again")
         return path
@@ -62,12 +62,12 @@ class Part:
         Raises:
             BundleError: a file is missing or not the one `bundle.json` was sealed with.
         """
-        for kind in self.files:
-            path = self.file(kind)
+        for role in self.files:
+            path = self.file(role)
             came = digest(path)
-            if came != self.sha256[kind]:
+            if came != self.sha256[role]:
                 raise BundleError(
-                    f"{path} should have SHA-256 {self.sha256[kind][:12]}..., it has {came[:12]}...; get the bundle "
+                    f"{path} should have SHA-256 {self.sha256[role][:12]}..., it has {came[:12]}...; get the bundle "
                     f"again, or after changing it on purpose: python -m ditto.bundle seal {path.parent}"
                 )
 
@@ -157,13 +157,11 @@ def read_part(name: str, described: Any, folder: Path) -> Part:
     for key in ("config", "files", "sha256"):
         check_type(described[key], dict, key, where)
     files = {}
-    for kind, file in described["files"].items():
-        if kind not in SUFFIXES:
-            raise BundleError(f"{where}: files are of kind {', '.join(SUFFIXES)}, got {kind!r}")
-        check_type(file, str, f"files.{kind}", where)
-        if Path(file).name != file or Path(file).suffix != SUFFIXES[kind]:
-            raise BundleError(f"{where}: a {kind} file is a plain name ending in {SUFFIXES[kind]}, got {file!r}")
-        files[kind] = folder / file
+    for role, file in described["files"].items():
+        check_type(file, str, f"files.{role}", where)
+        if Path(file).name != file or Path(file).suffix not in SUFFIXES:
+            raise BundleError(f"{where}: files are plain names ending in {' or '.join(SUFFIXES)}, got {file!r}")
+        files[role] = folder / file
     if described["sha256"].keys() != files.keys():
         raise BundleError(f"{where}: every file wants its SHA-256; run: python -m ditto.bundle seal {folder}")
     return Part(name, described["model"], described["config"], files, described["sha256"])
@@ -225,7 +223,7 @@ def seal(folder: Path) -> dict[str, Any]:
     try:
         described = json.loads(file.read_text(encoding="utf-8"))
         for part in described["parts"].values():
-            part["sha256"] = {kind: digest(folder / name) for kind, name in part["files"].items()}
+            part["sha256"] = {role: digest(folder / name) for role, name in part["files"].items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise BundleError(f"cannot seal {file}: {type(error).__name__} {error}") from error
     file.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -239,8 +237,8 @@ def main(arguments: list[str]) -> int:
         return 2
     sealed = seal(Path(arguments[1]))
     for name, part in sealed["parts"].items():
-        for kind, sha256 in part["sha256"].items():
-            print(f"{name:10} {part['files'][kind]:28} {sha256}")
+        for role, sha256 in part["sha256"].items():
+            print(f"{name:10} {part['files'][role]:28} {sha256}")
     return 0
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ditto.bundle import Bundle, Part, shipped_bundles
-from ditto.errors import DittoError
+from ditto.errors import BundleError, DittoError
 
 # module, distribution, what it is for, whether lite needs it
 MODULES = (
@@ -165,10 +165,17 @@ def bundle_parts(name: str) -> Iterator[Check]:
 
 def opened(part: Part) -> Iterator[str]:
     """Opens every file of a part as its users do; gives what each is."""
-    for kind, path in part.files.items():
-        size = f"{path.name} {path.stat().st_size / 1e6:.1f} MB"
-        if kind == "onnx":
-            from ditto.engines import open_engine
+    from safetensors import SafetensorError, safe_open
 
+    from ditto.engines import open_engine
+
+    for path in part.files.values():
+        if path.suffix == ".onnx":
             open_engine(path)
-        yield size
+        else:
+            try:
+                with safe_open(path, framework="np"):
+                    pass
+            except SafetensorError as error:
+                raise BundleError(f"{path} is no safetensors file: {error}; get the bundle again") from error
+        yield f"{path.name} {path.stat().st_size / 1e6:.1f} MB"

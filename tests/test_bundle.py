@@ -94,9 +94,9 @@ def test_what_is_not_a_bundle_is_refused(tmp_path):
         ({"fps": "25"}, "fps is a int"),
         ({"fps": True}, "fps is a int"),
         ({"parts": {"motion": {"model": "x"}}}, "missing: config, files, sha256"),
-        ({"parts": {"m": {"model": "x", "config": {}, "files": {"pickle": "m.pt"}, "sha256": {}}}}, "got 'pickle'"),
-        ({"parts": {"m": {"model": "x", "config": {}, "files": {"onnx": "../m.onnx"}, "sha256": {}}}}, "a plain name"),
-        ({"parts": {"m": {"model": "x", "config": {}, "files": {"onnx": "m.pt"}, "sha256": {}}}}, r"ending in \.onnx"),
+        ({"parts": {"m": {"model": "x", "config": {}, "files": {"weights": "m.pkl"}, "sha256": {}}}}, "got 'm.pkl'"),
+        ({"parts": {"m": {"model": "x", "config": {}, "files": {"onnx": "../m.onnx"}, "sha256": {}}}}, "plain names"),
+        ({"parts": {"m": {"model": "x", "config": {}, "files": {"onnx": "m.pt"}, "sha256": {}}}}, r"or \.onnx, got"),
         ({"parts": {"m": {"model": "x", "config": {}, "files": {"onnx": "m.onnx"}, "sha256": {}}}}, "wants its SHA"),
     ],
 )
