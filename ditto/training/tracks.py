@@ -32,7 +32,7 @@ def read_clip(path: Path) -> tuple[list[npt.NDArray[np.uint8]], Array, float]:
         for packet in container.demux(streams):
             for frame in packet.decode():
                 if isinstance(frame, av.VideoFrame):
-                    frames.append(frame.to_ndarray(format="rgb24"))
+                    frames.append(frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False))
                 elif isinstance(frame, av.AudioFrame):
                     blocks += [b.to_ndarray()[0] for b in resampler.resample(frame)]
         if container.streams.audio:
