@@ -93,7 +93,7 @@ def drives_of(portrait: Portrait, landmarks: Floats) -> list[Drive]:
 
 def read_driven(path: Path, start: int, step: int, count: int) -> Driven:
     """Frames start, start + step, ... of a clip, in the crop of the first."""
-    from ditto.tracking import register_face
+    from ditto.tracking import refine_landmarks, register_face
 
     clip = tracked_clip(path)
     found = np.isfinite(clip.landmarks).all(axis=(1, 2))
@@ -107,6 +107,8 @@ def read_driven(path: Path, start: int, step: int, count: int) -> Driven:
     points = clip.landmarks[wanted]
     points = np.concatenate([points[..., :2] @ into_crop[:2, :2].T + into_crop[:2, 2], points[..., 2:] * zoom], -1)
     crops = [sample_crop(frames[i], portrait.crop_to_picture, size) for i in wanted]
+    with silent_stderr():
+        points = np.stack([refine_landmarks(crop, near) for crop, near in zip(crops, points, strict=True)])
     return Driven(portrait, crops, points, drives_of(portrait, points))
 
 

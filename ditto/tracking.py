@@ -462,6 +462,18 @@ def register(picture: Picture, face: int = 0, max_size: int = MAX_SIZE) -> Portr
     return register_face(rgb, found.landmarks, alpha, [other.landmarks for other in faces if other is not found])
 
 
+def refine_landmarks(picture: Bytes, landmarks: Floats) -> Floats:
+    """Landmarks (478, 3) of a face of which a good guess is known: the mean of eight slightly different looks.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        landmarks: (478, 3) picture pixels, e.g. of the frame before.
+    """
+    region = _region_of(landmarks)
+    looks, _ = _look_around(_Field(picture, region), region)
+    return np.asarray(looks.mean(0))
+
+
 def register_face(
     rgb: Bytes, landmarks: Floats, alpha: Bytes | None = None, others: Sequence[Floats] = ()
 ) -> Portrait:
@@ -477,9 +489,7 @@ def register_face(
     def to_crop(points: Floats) -> Floats:
         return np.column_stack([points[:, :2] @ into_crop[:2, :2].T + into_crop[:2, 2], points[:, 2] * zoom])
 
-    region = _region_of(to_crop(landmarks))
-    looks, _ = _look_around(_Field(crop, region), region)
-    points = looks.mean(0)
+    points = refine_landmarks(crop, to_crop(landmarks))
     if points.shape != (LANDMARKS, 3):
         raise EngineError(f"wanted {LANDMARKS} landmarks from MediaPipe, got {points.shape}; install mediapipe 0.10.21")
 
