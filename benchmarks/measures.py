@@ -141,6 +141,14 @@ def flicker(frames: Sequence[Image], mask: Floats) -> float:
     return float((second * mask).sum() / mask.sum())
 
 
+def smoothed(values: npt.ArrayLike, sigma: float) -> Floats:
+    """(T, ...) smoothed over time by a Gaussian, normalised at the ends."""
+    x = np.asarray(values, np.float64)
+    step = np.arange(len(x))
+    weights = np.exp(-0.5 * ((step[:, None] - step) / sigma) ** 2)
+    return np.asarray(np.tensordot(weights / weights.sum(1, keepdims=True), x, 1))
+
+
 def largest_difference(a: Image, b: Image) -> int:
     return int(np.abs(a.astype(np.int16) - b.astype(np.int16)).max())
 

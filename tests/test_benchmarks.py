@@ -104,6 +104,12 @@ def test_flicker_is_zero_for_a_steady_ramp_and_counts_trembling():
         measures.flicker(ramp[:2], mask)
 
 
+def test_smoothing_keeps_what_is_steady_and_takes_out_noise():
+    assert measures.smoothed(np.full((9, 2), 3.0), 1.5) == pytest.approx(np.full((9, 2), 3.0))
+    noise = np.random.default_rng(3).standard_normal((400, 1))
+    assert measures.smoothed(noise, 1.5).std() < 0.5 * noise.std()
+
+
 def test_largest_difference_does_not_wrap():
     a = np.zeros((2, 2, 3), np.uint8)
     b = a.copy()
