@@ -40,10 +40,10 @@ class Figure:
     @property
     def bar(self) -> str:
         if self.low is not None and self.high is not None:
-            return f"{self.low:g} .. {self.high:g}"
+            return f"{self.low:.4g} .. {self.high:.4g}"
         if self.low is not None:
-            return f">= {self.low:g}"
-        return "" if self.high is None else f"<= {self.high:g}"
+            return f">= {self.low:.4g}"
+        return "" if self.high is None else f"<= {self.high:.4g}"
 
     @property
     def met(self) -> bool | None:
