@@ -173,26 +173,31 @@ def sheet(head: TalkingHead, portrait: Portrait, speech: Speech, title: str) -> 
     def eyes(s: Shot) -> Image:
         return window(s.crop, s.eyes, 0.95 * s.face_px, 0.36 * s.face_px)
 
+    def face(s: Shot) -> Image:
+        centre = portrait.crop_to_picture[:2] @ [*(0.5 * (s.lips + s.eyes)), 1.0]
+        side = 2.1 * s.face_px * float(np.sqrt(np.linalg.det(portrait.crop_to_picture[:2, :2])))
+        return window(s.picture, centre, side, side)
+
     still = Shot(portrait.picture, portrait.crop, *_at_rest(portrait))
-    clip = [tile(still.picture, f"{title}: source")]
-    for index in [*np.linspace(0, len(frames) - 1, 7).astype(int), blink]:
-        clip.append(tile(shot(index).picture, f"{at(index)}{' blink' if index == blink else ''}"))
+    clip = [tile(still.picture, f"{title}: source"), tile(face(still), "source")]
+    for index in sorted([*np.linspace(0, len(frames) - 1, 6).astype(int), blink]):
+        clip.append(tile(face(shot(index)), f"{at(index)}{' blink' if index == blink else ''}"))
     mouths = [tile(mouth(still), "source")]
     for name, index in sorted(speech.moments.items(), key=lambda item: item[1]):
         mouths.append(tile(mouth(shot(index)), f"{name}  {at(index)}"))
-    blinks = [tile(eyes(still), "source", TILE // 2)]
+    blinks = [tile(eyes(still), "source", TILE // 3)]
     for step in (-3, -2, -1, 0, 1, 2, 4):
         index = int(np.clip(blink + step, 0, len(closure) - 1))
-        blinks.append(tile(eyes(shot(index)), f"{closure[index]:.2f} shut", TILE // 2))
+        blinks.append(tile(eyes(shot(index)), f"{closure[index]:.2f} shut", TILE // 3))
     line = row(
         [
             tile(still.picture, title),
-            *(tile(moment(name).picture, f"{name} {at(speech.moments[name])}") for name in ("open", "round")),
+            *(tile(face(moment(name)), f"{name} {at(speech.moments[name])}") for name in ("open", "round")),
             *(tile(mouth(moment(name)), name) for name in ("p b m", "open", "round")),
             tile(eyes(shot(blink)), "blink", TILE // 2),
         ]
     )
-    return column([row(clip), row(mouths), row(blinks[:4]), row(blinks[4:])]), line
+    return column([row(clip), row(mouths), row(blinks)]), line
 
 
 def _at_rest(portrait: Portrait) -> tuple[Floats, Floats, float]:
