@@ -176,7 +176,9 @@ def sheet(head: TalkingHead, portrait: Portrait, speech: Speech, title: str) -> 
     def face(s: Shot) -> Image:
         centre = portrait.crop_to_picture[:2] @ [*(0.5 * (s.lips + s.eyes)), 1.0]
         side = 2.1 * s.face_px * float(np.sqrt(np.linalg.det(portrait.crop_to_picture[:2, :2])))
-        return window(s.picture, centre, side, side)
+        side = min(side, *s.picture.shape[:2])
+        room = np.array(s.picture.shape[1::-1]) - side / 2
+        return window(s.picture, np.clip(centre, side / 2, room), side, side)  # moved to lie inside the picture
 
     still = Shot(portrait.picture, portrait.crop, *_at_rest(portrait))
     clip = [tile(still.picture, f"{title}: source"), tile(face(still), "source")]
