@@ -231,6 +231,12 @@ def seal(folder: Path) -> dict[str, Any]:
     return dict(described)
 
 
+def reseal(folder: Path) -> None:
+    """Seal a folder that an exporter has just written weights into, if it is a bundle."""
+    if (folder / "bundle.json").is_file():
+        seal(folder)
+
+
 def main(arguments: list[str]) -> int:
     if len(arguments) != 2 or arguments[0] != "seal":
         print("usage: python -m ditto.bundle seal FOLDER", file=sys.stderr)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from ditto.bundle import SHIPPED, Bundle, read_config, seal, shipped_bundles
+from ditto.bundle import SHIPPED, Bundle, read_config, reseal, seal, shipped_bundles
 from ditto.errors import BundleError
 
 
@@ -136,6 +136,15 @@ def test_the_seal_command_prints_what_it_wrote(folder):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "motion.onnx" in done.stdout
     Bundle.open(folder).verify()
+
+
+def test_exporters_reseal_a_bundle_and_leave_other_folders_alone(folder, tmp_path_factory):
+    (folder / "motion.onnx").write_bytes(b"exported again")
+    reseal(folder)
+    Bundle.open(folder).verify()
+    other = tmp_path_factory.mktemp("other")
+    reseal(other)
+    assert list(other.iterdir()) == []
 
 
 def test_sealing_what_is_not_there_is_refused(tmp_path):

@@ -152,6 +152,8 @@ def main() -> None:
 
     from safetensors.numpy import save_file
 
+    from ditto.bundle import reseal
+
     parts, shares = [], []
     for entry in options.tracks:
         folder, _, share = entry.rpartition("=")
@@ -167,6 +169,7 @@ def main() -> None:
     arrays = {name: np.ascontiguousarray(array.astype(np.float16)) for name, array in arrays.items()}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     save_file(arrays, options.out)
+    reseal(options.out.parent)
     if options.test:
         paths = sorted(options.test.glob("*.npz"))
         for name, value in measure(arrays["basis"].astype(np.float64), paths).items():

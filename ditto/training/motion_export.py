@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
+from ditto.bundle import reseal
 from ditto.models.motion_diffusion import (
     CANONICAL_SIZE,
     EMOTION_SIZE,
@@ -128,6 +129,7 @@ def write(
     first, second = example_arguments(model.config)
     export_onnx(model.condition, first, "condition", folder / "motion_condition.onnx")
     export_onnx(model.denoiser, second, "clean", folder / "motion.onnx")
+    reseal(folder)
 
 
 def read_weights(path: Path, config: MotionDiffusionConfig) -> MotionDiffusion:

@@ -1,0 +1,20 @@
+"""The same sentence, with the controls in hand: the head turns to the side while the eyes stay with the camera."""
+
+import math
+
+import ditto
+from ditto.audio import AudioReader
+from ditto.video import VideoWriter
+
+head = ditto.load("lite")
+portrait = head.register("examples/portrait.jpg")
+stream = head.stream(portrait, still=True)
+height, width, _ = portrait.picture.shape
+with VideoWriter("look_aside.mp4", width, height) as writer:
+    for block in AudioReader("examples/speech.flac"):
+        turn = math.sin(stream.frames / 40)
+        stream.controls = ditto.Controls(yaw_degrees=12 * turn, gaze=(-0.01 * turn, 0.0), regions={"brows": 1.5})
+        for frame in stream.push(block):
+            writer.write(frame.image, frame.audio)
+    for frame in stream.flush():
+        writer.write(frame.image, frame.audio)
