@@ -374,7 +374,7 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
         tongue_half_width=0.12 * stretch,
         tongue_light=0.55 + 0.45 * openness,
         widest=widest,
-        own_shade=0.0 if own is None else 1 - 0.3 * rounding,
+        own_shade=0.0 if own is None else 1 - 0.45 * rounding,
         own_column=(0.0, 0.0, 0.0) if own is None else tuple(own.from_plane[0]),
         own_row=(0.0, 0.0, 0.0) if own is None else tuple(own.from_plane[1]),
         upper_shadow=1 - 0.34 * strength,
