@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ditto.engines import open_engine
 from ditto.errors import BundleError
 
 HOP_SAMPLES = 1280  # 80 ms at 16 kHz: two features
@@ -28,32 +29,30 @@ class SpeechEncoder:
 
     Raises:
         BundleError: a file is missing or cannot be read.
+        EngineError: ONNX Runtime refuses the network.
     """
 
     def __init__(self, folder: str | Path, threads: int = 1) -> None:
-        import onnxruntime
         from safetensors import SafetensorError, safe_open
 
         folder = Path(folder)
         network, weights = folder / "encoder.onnx", folder / "encoder.safetensors"
         for path in (network, weights):
             if not path.is_file():
-                raise BundleError(f"the bundle lacks {path}; wanted encoder.onnx and encoder.safetensors, reinstall ditto")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+                raise BundleError(f"the bundle lacks {path}; wanted encoder.onnx and encoder.safetensors; get the bundle again")
+        self._engine = open_engine(network, threads=threads)
         try:
-            self._session = onnxruntime.InferenceSession(str(network), options, providers=["CPUExecutionProvider"])
             with safe_open(weights, framework="np") as tensors:
                 self._initial = {
                     "state." + name.removeprefix("initial."): tensors.get_tensor(name).astype(np.float32)
-                    for name in tensors.keys()  # noqa: SIM118
+                    for name in tensors.keys()
                     if name.startswith("initial.")
                 }
-        except (SafetensorError, RuntimeError, OSError) as error:
-            raise BundleError(f"the speech encoder in {folder} cannot be read ({error}); reinstall ditto") from error
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        except (SafetensorError, OSError) as error:
+            raise BundleError(f"{weights} cannot be read ({error}); get the bundle again") from error
+        wanted = {tensor.name for tensor in self._engine.inputs} - {"samples"}
+        if set(self._initial) != wanted:
+            raise BundleError(f"{weights} holds the initial {sorted(self._initial)}, {network} wants {sorted(wanted)}")
 
     def initial_state(self, batch: int = 1) -> SpeechState:
         """The state a stream starts from: as after a few seconds of other speech, the level not yet known."""
@@ -77,6 +76,5 @@ class SpeechEncoder:
             raise ValueError(
                 f"the encoder takes (batch, {HOP_SAMPLES}) samples, got {hop.shape}; let Stream buffer, or pad with zeros"
             )
-        values = self._session.run(self._outputs, {"samples": hop, **state})
-        found = dict(zip(self._outputs, values, strict=True))
+        found = self._engine(samples=hop, **state)
         return found.pop("features"), {name.removeprefix("next_"): value for name, value in found.items()}
