@@ -20,8 +20,8 @@ SpeechState = dict[str, Floats]
 class SpeechEncoder:
     """Speech in hops of 80 ms -> two feature rows of 40 ms each.
 
-    `features, state = encoder(samples, state)`. The call that takes samples [1280 k, 1280 (k + 1)) gives the features of
-    frames 2 (k - 1) and 2 (k - 1) + 1: the first call's lie before the stream, and one more hop of zeros brings the last.
+    `features, state = encoder(samples, state)`. The call that takes samples [1280 k, 1280 (k + 1)) gives the features
+    of frames 2 (k - 1) and 2 (k - 1) + 1: the first call's lie before the stream, one more hop of zeros brings the last.
 
     Args:
         folder: Bundle folder with encoder.onnx and encoder.safetensors.
@@ -39,7 +39,9 @@ class SpeechEncoder:
         network, weights = folder / "encoder.onnx", folder / "encoder.safetensors"
         for path in (network, weights):
             if not path.is_file():
-                raise BundleError(f"the bundle lacks {path}; wanted encoder.onnx and encoder.safetensors; get the bundle again")
+                raise BundleError(
+                    f"the bundle lacks {path}; wanted encoder.onnx and encoder.safetensors; get the bundle again"
+                )
         self._engine = open_engine(network, threads=threads)
         try:
             with safe_open(weights, framework="np") as tensors:
@@ -74,7 +76,8 @@ class SpeechEncoder:
         hop = np.ascontiguousarray(samples, np.float32)
         if hop.ndim != 2 or hop.shape[1] != HOP_SAMPLES:
             raise ValueError(
-                f"the encoder takes (batch, {HOP_SAMPLES}) samples, got {hop.shape}; let Stream buffer, or pad with zeros"
+                f"the encoder takes (batch, {HOP_SAMPLES}) samples, got {hop.shape}; "
+                "let Stream buffer, or pad with zeros"
             )
         found = self._engine(samples=hop, **state)
         return found.pop("features"), {name.removeprefix("next_"): value for name, value in found.items()}

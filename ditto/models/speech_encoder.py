@@ -4,8 +4,8 @@
 
 The network is the Moonshine tiny-en encoder made streaming: its filters are placed every 320 samples (50 Hz) instead of
 every 384, rotary positions are scaled by 5/6 so that attention sees the same time differences, the norm over the whole
-clip became a running level in front and a fixed scale behind the first convolution, and attention sees 2 s of cached keys
-and values, the hop's own four tokens, and three tokens ahead, computed again in the next hop (as in Emformer).
+clip became a running level in front and a fixed scale behind the first convolution, and attention sees 2 s of cached
+keys and values, the hop's own four tokens, and three tokens ahead, computed again in the next hop (as in Emformer).
 
 The call that takes samples [1280 k, 1280 (k + 1)) returns the features of frames 2 (k - 1) and 2 (k - 1) + 1.
 
@@ -216,7 +216,8 @@ class SpeechEncoder(nn.Module):
         """
         if samples.shape[1] % HOP or not samples.shape[1]:
             raise ValueError(
-                f"encoder takes whole hops of {HOP} samples, got {samples.shape[1]}; let Stream buffer, or pad with zeros"
+                f"encoder takes whole hops of {HOP} samples, got {samples.shape[1]}; "
+                "let Stream buffer, or pad with zeros"
             )
         level, hops = state.level, state.hops
         levelled = [state.samples]

@@ -2,8 +2,8 @@
 
     python -m ditto.training.encoder DATA TRACKS MOONSHINE WORK --align align.json [--steps 2600] [--seed 0]
 
-DATA is the data tree (`speech`, `grid_s1`), TRACKS the tracked GRID clips, MOONSHINE the unpacked moonshine-voice 0.1.0
-wheel. Teacher targets are kept in WORK/teacher.npz; checkpoints are WORK/encoder.pt.
+DATA is the data tree (`speech`, `grid_s1`), TRACKS the tracked GRID clips, MOONSHINE the unpacked moonshine-voice
+0.1.0 wheel. Teacher targets are kept in WORK/teacher.npz; checkpoints are WORK/encoder.pt.
 
 Targets: the teacher's hidden states on the clean clip, with full context, and phone posteriors of a probe on them,
 half replaced by forced alignments where there is one. The student hears the clip faster or slower, in another room, with
@@ -39,6 +39,7 @@ from ditto.phones import PHONE_TO_VISEME, PHONES, VISEME_NAMES
 from ditto.training.speech_data import TOKEN, Clip, Floats, add_alignments, augment, crop, read_test, read_train
 from ditto.training.teacher import Teacher, hear, phone_probe, read_weights, with_neighbours
 
+MODEL = "moonshine_voice/assets/tiny-en/encoder_model.ort"  # in the wheel
 HOPS = 40  # of a training segment: 3.2 s, of which 156 tokens are learned from
 TOKENS = (HOPS - 1) * BLOCK
 WEIGHTS = {"librispeech": 0.5, "ljspeech": 0.2, "grid": 0.26, "librivox": 0.03, "tts": 0.01}
@@ -155,13 +156,14 @@ def make_targets(clips: Sequence[Clip], moonshine: Path, work: Path, test: Seque
     """Teacher hidden states (kept in `work`) and posteriors of a probe on them."""
     path = work / "teacher.npz"
     if not path.exists():
-        teacher = Teacher(read_weights(moonshine / "moonshine_voice/assets/tiny-en/encoder_model.ort"), fifty=True).eval()
+        teacher = Teacher(read_weights(moonshine / MODEL), fifty=True).eval()
         np.savez(path, **{c.name: hear(teacher, c.waveform).astype(np.float16) for c in [*clips, *test]})
     with np.load(path) as kept:
         hidden: dict[str, npt.NDArray[np.float16]] = {name: kept[name] for name in kept.files}
     labelled = [c for c in clips if c.phones is not None]
     few = [c for i, c in enumerate(labelled) if c.source != "grid" or i % 4 == 0]  # GRID's 51 words must not rule it
-    probe = phone_probe([hidden[c.name].astype(np.float32) for c in few], [c.phones for c in few if c.phones is not None])
+    labels = [c.phones for c in few if c.phones is not None]
+    probe = phone_probe([hidden[c.name].astype(np.float32) for c in few], labels)
 
     def posteriors(name: str) -> Floats:
         with torch.no_grad():
@@ -183,7 +185,7 @@ def make_targets(clips: Sequence[Clip], moonshine: Path, work: Path, test: Seque
 
 
 class Batch(NamedTuple):
-    """samples (B, HOPS x 1280); hidden (B, TOKENS, 288); phones (B, TOKENS, 40); known (B, TOKENS): hidden is to be met."""
+    """samples (B, HOPS x 1280); hidden (B, TOKENS, 288), phones (B, TOKENS, 40); known (B, TOKENS): has a hidden target."""
 
     samples: Tensor
     hidden: Tensor
@@ -341,7 +343,7 @@ def main() -> None:
     targets = make_targets(clips, options.moonshine, options.work, test)
     torch.manual_seed(options.seed)
     encoder = SpeechEncoder()
-    weights = read_weights(options.moonshine / "moonshine_voice/assets/tiny-en/encoder_model.ort")
+    weights = read_weights(options.moonshine / MODEL)
     from_moonshine(encoder, weights, [c for c in clips if c.source in {"librispeech", "ljspeech"}][::6])
     if options.resume:
         encoder.load_state_dict(torch.load(options.resume))

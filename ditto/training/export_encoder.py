@@ -2,8 +2,8 @@
 
     python -m ditto.training.export_encoder WORK/encoder.pt DATA TRACKS ditto/bundles/lite
 
-Matrices are rounded to 8 bit with a scale an output, whose mantissa has 4 bits: scale times integer is then exact in half
-precision, so both files hold the very same numbers. Fails when ONNX Runtime and torch differ by more than 1e-4.
+Matrices are rounded to 8 bit with a scale an output, whose mantissa has 4 bits: scale times integer is then exact in
+half precision, so both files hold the very same numbers. Fails when ONNX Runtime and torch differ by more than 1e-4.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Flat(nn.Module):
 def export_onnx(
     encoder: SpeechEncoder, state: SpeechEncoderState, rounded: dict[str, tuple[Tensor, Tensor]], path: Path
 ) -> None:
-    """Write the ONNX file: one hop a call, any batch, large weights as int8 with a cast and a scale before their use."""
+    """Write the ONNX file: one hop a call, any batch, large weights as int8 with a cast and a scale before use."""
     inputs = ["samples", *(f"state.{f}" for f in SpeechEncoderState._fields)]
     outputs = ["features", *(f"next_state.{f}" for f in SpeechEncoderState._fields)]
     two = SpeechEncoderState(*(torch.cat((t, t)) for t in state))

@@ -66,7 +66,9 @@ def label_tokens(segments: Segments, tokens: int) -> npt.NDArray[np.int64]:
     return labels
 
 
-def make_clip(name: str, source: str, samples: Floats, segments: Segments | None = None, text: str | None = None) -> Clip:
+def make_clip(
+    name: str, source: str, samples: Floats, segments: Segments | None = None, text: str | None = None
+) -> Clip:
     pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
     phones = None if segments is None else label_tokens(segments, len(pcm) // TOKEN)
     return Clip(name, source, pcm, phones, text)
@@ -115,7 +117,7 @@ def read_test(data: Path) -> list[Clip]:
 
 
 def add_alignments(clips: Sequence[Clip], path: Path) -> list[Clip]:
-    """The clips with labels from a JSON of {name: segments}, as `ditto.training.align` writes it, where they lack them."""
+    """The clips, those without labels given them from the JSON {name: segments} that `ditto.training.align` writes."""
     found: dict[str, Segments] = json.loads(path.read_text())
     return [
         replace(c, phones=label_tokens(found[c.name], len(c.samples) // TOKEN))

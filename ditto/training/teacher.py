@@ -1,4 +1,4 @@
-"""The teacher: the Moonshine tiny-en speech encoder with its full context, read out of the ONNX Runtime file of its wheel.
+"""The teacher: the Moonshine tiny-en speech encoder with its full context, read out of its wheel.
 
 `pip download moonshine-voice==0.1.0` and unpack it; the file is `moonshine_voice/assets/tiny-en/encoder_model.ort`
 (MIT licence). Its matrices are 8 bit with one scale a matrix and are dequantised here.
@@ -76,7 +76,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                     if k.endswith("_quantized") and k in raw
                 )
                 zero = raw[f"{matrix}_zero_point"].astype(np.float32)
-                value = (raw[f"{matrix}_quantized"].astype(np.float32) - zero) * raw[f"{matrix}_scale"]
+                value = (raw[f"{matrix}_quantized"].astype(np.float32) - zero) * raw[f"{matrix}_scale"].astype(np.float32)
                 out[f"layers.{layer}.{short}.weight"] = torch.from_numpy(value.T.copy())
     return out
 
@@ -100,8 +100,9 @@ class Teacher(nn.Module):
 
     Args:
         weights: From `read_weights`.
-        rate: 41.67 as published (384 samples a token), or 50: the same filters placed every 320 samples and rotary
-            positions scaled by 5/6, so the attention sees true time differences.
+        fifty: 50 tokens a second instead of the published 41.67 (384 samples a token): the same filters every 320
+            samples, and rotary positions scaled by 5/6 so that attention sees true time differences. Its phone probe
+            is as good (visemes .772 against .771).
     """
 
     def __init__(self, weights: dict[str, Tensor], fifty: bool = False) -> None:
