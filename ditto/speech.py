@@ -21,7 +21,7 @@ class SpeechEncoder:
     """Speech in hops of 80 ms -> two feature rows of 40 ms each.
 
     `features, state = encoder(samples, state)`. The call that takes samples [1280 k, 1280 (k + 1)) gives the features
-    of frames 2 (k - 1) and 2 (k - 1) + 1: the first call's lie before the stream, one more hop of zeros brings the last.
+    of frames 2 (k - 1) and 2 (k - 1) + 1: the first call's lie before the stream, a hop of zeros more brings the last.
 
     Args:
         folder: Bundle folder with encoder.onnx and encoder.safetensors.

@@ -1,4 +1,4 @@
-"""Phone alignments of the training speech: a transcript, given or heard by Moonshine, laid on the sound by PocketSphinx.
+"""Phone alignments of the training speech: PocketSphinx lays a transcript, given or heard by Moonshine, on the sound.
 
     python -m ditto.training.align DATA TRACKS MOONSHINE OUT.json
 

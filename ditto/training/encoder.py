@@ -3,11 +3,11 @@
     python -m ditto.training.encoder DATA TRACKS MOONSHINE WORK --align align.json [--steps 2600] [--seed 0]
 
 DATA is the data tree (`speech`, `grid_s1`), TRACKS the tracked GRID clips, MOONSHINE the unpacked moonshine-voice
-0.1.0 wheel. Teacher targets are kept in WORK/teacher.npz; checkpoints are WORK/encoder.pt.
+0.1.0 wheel. WORK/teacher.npz keeps the teacher's hidden states, WORK/encoder.pt the weights.
 
 Targets: the teacher's hidden states on the clean clip, with full context, and phone posteriors of a probe on them,
-half replaced by forced alignments where there is one. The student hears the clip faster or slower, in another room, with
-noise, at any level, and in a stream.
+half replaced by forced alignments where there is one. The student hears the clip faster or slower, in another room,
+with noise, at any level, and in a stream.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def make_targets(clips: Sequence[Clip], moonshine: Path, work: Path, test: Seque
 
 
 class Batch(NamedTuple):
-    """samples (B, HOPS x 1280); hidden (B, TOKENS, 288), phones (B, TOKENS, 40); known (B, TOKENS): has a hidden target."""
+    """samples (B, HOPS x 1280); hidden (B, TOKENS, 288), phones (B, TOKENS, 40); known (B, TOKENS): hidden counts."""
 
     samples: Tensor
     hidden: Tensor

@@ -76,7 +76,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                     if k.endswith("_quantized") and k in raw
                 )
                 zero = raw[f"{matrix}_zero_point"].astype(np.float32)
-                value = (raw[f"{matrix}_quantized"].astype(np.float32) - zero) * raw[f"{matrix}_scale"].astype(np.float32)
+                scale = raw[f"{matrix}_scale"].astype(np.float32)
+                value = (raw[f"{matrix}_quantized"].astype(np.float32) - zero) * scale
                 out[f"layers.{layer}.{short}.weight"] = torch.from_numpy(value.T.copy())
     return out
 
