@@ -106,6 +106,42 @@ def test_the_look_ahead_is_one_hop(tiny):
     assert not same[2 * 5 :].any()
 
 
+def test_the_student_starts_as_its_teacher():
+    torch = pytest.importorskip("torch", reason="needs torch")
+    from ditto.models.speech_encoder import SpeechEncoder as Network
+    from ditto.training.encoder import from_moonshine
+    from ditto.training.speech_data import make_clip
+    from ditto.training.teacher import HIDDEN as INNER
+    from ditto.training.teacher import LAYERS, WIDTH, Teacher
+
+    torch.manual_seed(0)
+    shapes = {
+        "conv1.weight": (WIDTH, 1, 127), "norm.weight": (WIDTH,), "norm.bias": (WIDTH,), "final.weight": (WIDTH,),
+        "conv2.weight": (2 * WIDTH, WIDTH, 7), "conv2.bias": (2 * WIDTH,),
+        "conv3.weight": (WIDTH, 2 * WIDTH, 3), "conv3.bias": (WIDTH,),
+    }  # fmt: skip
+    for i in range(LAYERS):
+        p = f"layers.{i}."
+        shapes |= {p + f"{n}.weight": (WIDTH, WIDTH) for n in "qkvo"}
+        shapes |= {p + "norm1.weight": (WIDTH,), p + "norm2.weight": (WIDTH,)}
+        shapes |= {p + "fc1.weight": (INNER, WIDTH), p + "fc1.bias": (INNER,)}
+        shapes |= {p + "fc2.weight": (WIDTH, INNER), p + "fc2.bias": (WIDTH,)}
+    weights = {name: torch.randn(shape) / (shape[-1] ** 0.5 if len(shape) > 1 else 1) for name, shape in shapes.items()}
+    teacher, encoder = Teacher(weights, fifty=True), Network()
+    samples = torch.from_numpy(voice(0.3))[None, : 575 + 7 * 320]
+    with torch.no_grad():
+        from_moonshine(encoder, weights, [make_clip("any", "test", voice(1.0))])
+        # Seven tokens: the first block and its right context. The norm over the clip as a fixed scale:
+        first = torch.tanh(encoder.stem.conv1(samples[:, None]))
+        encoder.stem.scale.copy_(weights["norm.weight"] / (first.var(correction=0) + 1e-5).sqrt())
+        encoder.stem.shift.copy_(weights["norm.bias"] - encoder.stem.scale * first.mean())
+        tokens = encoder.stem(samples)
+        torch.testing.assert_close(tokens, teacher.stem(samples), atol=1e-4, rtol=1e-4)
+        none = tokens.new_zeros(1, LAYERS, 0, WIDTH)
+        hidden, _, _ = encoder.attend(tokens, none, none)
+        torch.testing.assert_close(hidden, teacher(samples)[:, :4], atol=1e-3, rtol=1e-3)
+
+
 def test_partial_hops_are_refused(tiny, shipped):
     torch = pytest.importorskip("torch", reason="needs torch")
     from ditto.models.speech_encoder import zero_state
@@ -213,6 +249,20 @@ def test_quantised_weights_are_exact_in_half_precision():
 def test_a_bundle_without_the_encoder_is_refused(tmp_path: Path):
     with pytest.raises(BundleError, match=r"lacks .*encoder\.onnx"):
         SpeechEncoder(tmp_path)
+
+
+def test_a_viseme_wins_by_all_its_phones_together():
+    pytest.importorskip("torch", reason="needs torch")
+    from ditto.phones import PHONE_INDEX
+    from ditto.training.encoder import score
+
+    row = np.zeros((3, len(PHONES)), np.float32)
+    row[:, [PHONE_INDEX["P"], PHONE_INDEX["M"]]] = 0.3
+    row[:, PHONE_INDEX["AA"]] = 0.4
+    found = score([row], [np.array([PHONE_INDEX["B"], PHONE_INDEX["AA"], 0])])
+    assert found.recall["PBM"] == 1.0
+    assert found.recall["A"] == 0.0
+    assert (found.everything, found.spoken) == (pytest.approx(1 / 3), 0.5)
 
 
 def test_labels_lie_at_token_centres():
