@@ -23,9 +23,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ditto.models.speech_encoder import HOP, SpeechEncoder, SpeechEncoderConfig, SpeechEncoderState
+from ditto.phones import PHONE_INDEX
 from ditto.training.encoder import context_speech, measure, pseudo_context
 from ditto.training.speech_data import Clip, read_test, read_train
 
+LIPS = ("P", "B", "M", "F", "V")
+LIPS_BIAS = 0.5  # a missed closure is seen, a false one hardly: recall .78 -> .81 (P B M), .68 -> .71 (F V), all -.002
 QUANTISED_FROM = 50_000  # numbers; smaller tensors stay in half precision
 TOLERANCE = 1e-4
 
@@ -176,6 +179,8 @@ def main() -> None:
     encoder = SpeechEncoder()
     encoder.load_state_dict(torch.load(options.weights))
     encoder.eval()
+    with torch.no_grad():
+        encoder.phone_out.bias[[PHONE_INDEX[phone] for phone in LIPS]] += LIPS_BIAS
     context = context_speech(clips)
     rounded = round_weights(encoder)
     start = pseudo_context(encoder, context)
