@@ -22,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ditto.bundle import reseal
 from ditto.models.speech_encoder import HOP, SpeechEncoder, SpeechEncoderConfig, SpeechEncoderState
 from ditto.phones import PHONE_INDEX
 from ditto.training.encoder import context_speech, measure, pseudo_context
@@ -192,6 +193,7 @@ def main() -> None:
     save_file(tensors, options.out / "encoder.safetensors", config)
     encoder, start = load_encoder(options.out / "encoder.safetensors")
     export_onnx(encoder, start, rounded, options.out / "encoder.onnx")
+    reseal(options.out)
     worst = check(options.out, np.concatenate([c.waveform for c in test[::10]]))
     print(f"{measure(encoder, test, start)}\nONNX Runtime against torch: {worst:.1e}")
     for name in ("encoder.safetensors", "encoder.onnx"):
