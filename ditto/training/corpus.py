@@ -1,13 +1,19 @@
 """The corpus of the motion network: real motion where a face was tracked, generated motion for speech without one.
 
-    python -m ditto.training.corpus --tracks TRACKS --speech SPEECH --features FEATURES OUT
+    python -m ditto.training.corpus DATA TRACKS MOONSHINE WORK ENCODER OUT --align align.json
 
-FEATURES is a folder of `<set>.npz` as written by `ditto.training.features`; OUT one `.npz`.
+DATA is the data tree, TRACKS the tracked GRID clips, MOONSHINE the unpacked moonshine-voice 0.1.0 wheel, WORK the
+folder where the encoder's training keeps its teacher targets, ENCODER the bundle folder whose encoder will feed the
+network (`encoder.safetensors`), OUT the `.npz` to write. Clips are of the kinds `real` (trained on), `held` (GRID clips
+kept out) and `made`. The streaming encoder hears everything twice: clean, and through another room and microphone.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +21,30 @@ import numpy.typing as npt
 from ditto.life import BLINK, eye_keypoints, initial_eyes, live
 from ditto.motion import COMPACT_SIZE, KEYPOINTS
 from ditto.sampling import guard_mouth
-from ditto.training.articulation import SILENCE, Articulation, articulate, loudness
+from ditto.training.articulation import (
+    DOMINANCE,
+    MOUTH_KEYPOINTS,
+    PRIOR,
+    SILENCE,
+    Articulation,
+    articulate,
+    blend_weights,
+    loudness,
+    refit,
+)
 from ditto.training.head_motion import BROW, EMOTION_PRIOR, emotion_offset, head_and_brows
-from ditto.training.motion_data import gaussian
+from ditto.training.motion_data import RealClip, fill_gaps, gaussian, grid_stems, real_clip
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
 REAL_POSE_GAIN = 2.0  # the tracked speaker holds his head very still
+REAL_SHIFT_GAIN = 1.5
 REAL_MOUTH_GAIN = 1.1  # and opens his mouth a little less than a portrait should
 MADE_MOUTH_GAIN = 1.12  # blending targets flattens them; brings the 95th percentile of both to 0.09
+FRAMES_OF_TRUST = 200.0
+MADE_COPIES = 2  # motions made up per utterance
+NEUTRAL = np.eye(8, dtype=np.float32)[4]
 
 
 class Generated(NamedTuple):
@@ -84,3 +104,122 @@ def generate(
     motion[:, 7:] = face.reshape(n, 3 * KEYPOINTS)
     guarded, _ = guard_mouth(motion, p[: 2 * n].reshape(n, 2, -1), 10)
     return Generated(guarded, eyes.astype(np.float32), emotion.astype(np.float32))
+
+
+def strengthen(clip: RealClip) -> Array:
+    """The motion of a real clip at the amplitude a portrait needs, (T, 70)."""
+    motion = clip.motion.copy()
+    motion[:, 1:4] *= REAL_POSE_GAIN
+    motion[:, 4:7] *= REAL_SHIFT_GAIN
+    faces = motion[:, 7:].reshape(-1, KEYPOINTS, 3)
+    faces[:, MOUTH_KEYPOINTS] *= REAL_MOUTH_GAIN
+    motion[:, 7:] = faces.reshape(len(motion), -1)
+    return motion
+
+
+def fit_mouth(
+    real: Sequence[RealClip], phones: Sequence[npt.ArrayLike], samples: Sequence[npt.ArrayLike]
+) -> Articulation:
+    """Phone targets refitted on real clips: their motion, phone probabilities (2T, 40) and sound."""
+    shares, changes = [], []
+    for clip, heard, sound in zip(real, phones, samples, strict=True):
+        share = blend_weights(heard, DOMINANCE)
+        n = min(len(share), len(clip.motion))
+        loud = loudness(sound)[0][: 2 * n].reshape(n, 2).mean(1)
+        shares.append(share[:n] * loud[:, None])
+        changes.append(clip.motion[:n, 7:].reshape(n, KEYPOINTS, 3))
+    return refit(np.concatenate(shares), np.concatenate(changes), PRIOR, FRAMES_OF_TRUST)
+
+
+class Rows:
+    """Clips gathered one by one into the arrays of the corpus file."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[Any]] = {
+            k: [] for k in ("names", "kind", "features", "motion", "eyes", "emotion", "canonical")
+        }
+
+    def add(
+        self, name: str, kind: str, features: Array, motion: Array, eyes: Array, emotion: Array, canonical: Array
+    ) -> None:
+        n = min(len(features), len(motion))
+        row = (name, kind, features[:n].astype(np.float16), motion[:n], eyes[:n], emotion, canonical)
+        for column, value in zip(self._columns.values(), row, strict=True):
+            column.append(value)
+
+    def save(self, path: Path) -> None:
+        """Write the corpus: rows of all clips one after another, `lengths` of each."""
+        c = self._columns
+        lengths = np.array([len(m) for m in c["motion"]])
+        arrays = {k: np.concatenate(c[k]) for k in ("features", "motion", "eyes")}
+        rest = {k: np.stack(c[k]) for k in ("emotion", "canonical")}
+        np.savez(path, names=np.array(c["names"]), kind=np.array(c["kind"]), lengths=lengths, **arrays, **rest)
+
+
+def main() -> None:
+    import torch
+
+    from ditto.training.encoder import make_targets
+    from ditto.training.export_encoder import load_encoder
+    from ditto.training.speech_data import add_alignments, augment, read_test, read_train
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("data", "tracks", "moonshine", "work", "encoder", "out"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--align", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    encoder, start = load_encoder(options.encoder / "encoder.safetensors")
+
+    @torch.no_grad()
+    def hear(sound: Array) -> Array:
+        """(N,) samples -> (ceil(N / 640), 368) features, as the stream gives them."""
+        frames = -(-len(sound) // 640)
+        hops = -(-frames // 2) + 1
+        padded = np.pad(sound, (0, hops * 1280 - len(sound)))
+        found: Array = encoder(torch.from_numpy(padded.astype(np.float32))[None], start)[0][0].numpy()
+        return found[2 : 2 + frames]
+
+    random = np.random.default_rng(options.seed)
+    clips = add_alignments(read_train(options.data, options.tracks), options.align)
+    heard = {
+        k: t.phones for k, t in make_targets(clips, options.moonshine, options.work, read_test(options.data)).items()
+    }
+    sound = {clip.name: clip.waveform for clip in clips}
+
+    rows = Rows()
+    trained, held = grid_stems(options.tracks)
+    fitted: list[str] = []
+    real: list[RealClip] = []
+    for stem in sorted(trained + held):
+        with np.load(options.tracks / f"{stem}.npz") as track:
+            landmarks, samples = track["landmarks"], track["samples"]
+        try:
+            clip = real_clip(fill_gaps(landmarks))
+        except ValueError as error:
+            print(f"left out {stem}: {error}")
+            continue
+        motion = strengthen(clip)
+        rest = (motion, clip.eyes, NEUTRAL, clip.canonical)
+        rows.add(stem, "held" if stem in held else "real", hear(samples), *rest)
+        if stem in heard:
+            rows.add(f"{stem}.room", "real", hear(augment(samples, random)), *rest)
+            fitted.append(stem)
+            real.append(clip)
+    mouth = fit_mouth(real, [heard[s] for s in fitted], [sound[s] for s in fitted])
+    none = np.zeros(3 * KEYPOINTS, np.float32)
+    for speech in clips:
+        if speech.source == "grid":
+            continue
+        samples = speech.waveform
+        for copy in range(MADE_COPIES):
+            made = generate(heard[speech.name], samples, mouth, random)
+            features = hear(augment(samples, random) if copy % 2 else samples)
+            rows.add(f"{speech.name}.{copy}", "made", features, made.motion, made.eyes, made.emotion, none)
+    rows.save(options.out)
+    print(f"{len(rows._columns['names'])} clips")
+
+
+if __name__ == "__main__":
+    main()
