@@ -31,10 +31,15 @@ LOOK_AHEAD = 10  # frames the mouth guard sees beyond the frame it guards
 BILABIALS = [PHONE_INDEX[p] for p in ("P", "B", "M")]
 LABIODENTALS = [PHONE_INDEX[p] for p in ("F", "V")]
 SILENCE = PHONE_INDEX["SIL"]
-PRESS_RAMP = (0.25, 0.55)  # of the larger of a frame's two bilabial probabilities
+PRESS_RAMP = (0.20, 0.45)  # of the larger of a frame's two bilabial probabilities
+PRESS_BESIDE_RAMP = (0.05, 0.15)  # the same beside a frame that is pressed: closures seldom last one frame
 TUCK_RAMP = (0.30, 0.65)
 PRESS_GAP, TUCK_GAP = -0.006, 0.012  # fu against lips that just touch
 TUCK_DEPTH = 0.012  # fu the lower lip goes back under the teeth
+GAP_WANTED = 0.082  # fu, what the widest openings of a speaker (their 95th percentile while speaking) are brought to
+GAP_USUAL = 0.078  # what the network gives for most
+GAP_RISE, GAP_FALL = 0.08, 0.0008  # per frame: how fast the running percentile follows up, and down (fu)
+GAP_GAIN = (0.9, 1.4)
 PAUSE_FRAMES = 10  # 0.4 s
 PAUSE_ENTRY, PAUSE_EXIT = 3, 3  # frames to close, and to open before speech
 
@@ -95,7 +100,7 @@ class MotionNetwork(NamedTuple):
         shapes = scale.shape, temperature.shape, silence.shape
         if shapes != ((COMPACT_SIZE,), (COMPACT_SIZE,), (FEATURE_SIZE,)):
             raise BundleError(
-                f"{weights} should hold sampler.scale and .temperature ({COMPACT_SIZE},) and .silence ({FEATURE_SIZE},), "
+                f"{weights} should hold sampler.scale, .temperature ({COMPACT_SIZE},) and .silence ({FEATURE_SIZE},), "
                 f"got {shapes}; get the bundle again"
             )
         condition, denoiser = (
@@ -116,6 +121,7 @@ class SamplerState(NamedTuple):
         known: (past, 70) the last emitted motion in the network's units.
         life: state of the eyes.
         silent_run: silent frames in a row up to the last emitted one.
+        widest: running 95th percentile of the lips' opening, fu, before it is normalised.
     """
 
     canonical: Array
@@ -126,6 +132,7 @@ class SamplerState(NamedTuple):
     known: Array
     life: EyeState
     silent_run: int
+    widest: float
 
 
 class MotionSampler:
@@ -181,7 +188,9 @@ class MotionSampler:
         eyes[:, :2] = 1.0
         features = np.tile(self._network.silence, (past, 1))
         known = np.zeros((past, COMPACT_SIZE), np.float32)
-        return SamplerState(canonical.reshape(-1), int(seed), 0, features, eyes, known, initial_eyes(), PAUSE_FRAMES)
+        return SamplerState(
+            canonical.reshape(-1), int(seed), 0, features, eyes, known, initial_eyes(), PAUSE_FRAMES, GAP_USUAL
+        )
 
     def __call__(
         self, features: npt.ArrayLike, emotion: npt.ArrayLike, state: SamplerState, final: bool = False
@@ -237,17 +246,20 @@ class MotionSampler:
         past = self.plan.past
         window = self._sample(emotion, state)
         fresh = window[past : past + take] * self._network.scale
-        phones = state.features[past : past + take + LOOK_AHEAD, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
-        guarded, silent_run = guard_mouth(fresh, phones, state.silent_run)
+        phones = state.features[past - 1 : past + take + LOOK_AHEAD, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
+        guarded, _ = guard_mouth(fresh, phones, state.silent_run)
         known = np.concatenate([state.known, guarded / self._network.scale])[-past:]
+        shown, widest = widen(fresh, silence_of(state.features[past : past + take]), state.widest)
+        shown, silent_run = guard_mouth(shown, phones, state.silent_run)
         state = state._replace(
             window=state.window + 1,
             features=state.features[take:],
             eyes=state.eyes[take:],
             known=known,
             silent_run=silent_run,
+            widest=widest,
         )
-        return finish(guarded), state
+        return finish(shown), state
 
     def _sample(self, emotion: Array, state: SamplerState) -> Array:
         """(80, 70) one window in the network's units; its first `past` frames are the known ones."""
@@ -306,13 +318,36 @@ def silence_of(features: npt.ArrayLike) -> Floats:
     return np.asarray(0.5 * (f[:, HIDDEN_SIZE + SILENCE] + f[:, HIDDEN_SIZE + len(PHONES) + SILENCE]))
 
 
+def widen(motion: npt.ArrayLike, silent: npt.ArrayLike, widest: float) -> tuple[Array, float]:
+    """Bring every speaker's opening of the lips to the same size: quiet ones would mumble.
+
+    Args:
+        motion: (n, 70) compact motion, expression in the head frame, physical units.
+        silent: (n,) probability of silence.
+        widest: running 95th percentile of the opening so far, fu.
+
+    Returns:
+        (n, 70) float32 and the running percentile after the last frame.
+    """
+    out = np.array(motion, np.float32)
+    points = out[:, 7:].reshape(len(out), KEYPOINTS, 3)
+    gap = np.maximum(points[:, 17, 1] - points[:, 14, 1], 0.0).astype(np.float64)
+    gain = np.ones(len(out))
+    for i, opening in enumerate(gap):
+        if np.asarray(silent)[i] < 0.5:
+            widest += GAP_RISE * (opening - widest) if opening > widest else -GAP_FALL * (1.0 - opening / widest)
+        gain[i] = np.clip(GAP_WANTED / max(widest, 1e-3), *GAP_GAIN)
+    _part(points, (gain - 1.0) * gap, 0.5)
+    return out, float(widest)
+
+
 def guard_mouth(motion: npt.ArrayLike, phones: npt.ArrayLike, silent_run: int) -> tuple[Array, int]:
     """Make sure that lips close on p, b, m, touch on f, v and rest in pauses.
 
     Args:
         motion: (n, 70) compact motion, expression in the head frame, physical units.
-        phones: (m, 2, 40) phone probabilities of these frames and of the `LOOK_AHEAD` after them; what is missing
-            counts as silence.
+        phones: (m, 2, 40) phone probabilities of the frame before, of these frames and of the `LOOK_AHEAD` after
+            them; what is missing counts as silence.
         silent_run: silent frames in a row before the first.
 
     Returns:
@@ -321,12 +356,15 @@ def guard_mouth(motion: npt.ArrayLike, phones: npt.ArrayLike, silent_run: int) -
     out = np.array(motion, np.float32)
     n = len(out)
     p = np.asarray(phones, np.float64)
-    missing = max(0, n + LOOK_AHEAD - len(p))
-    quiet = np.concatenate([p[:, :, SILENCE].mean(1) > 0.5, np.ones(missing, bool)])
-    none = np.zeros(missing)
-    press = np.concatenate([_ramp(p[:, :, BILABIALS].sum(2).max(1), PRESS_RAMP), none])
-    tuck = np.concatenate([_ramp(p[:, :, LABIODENTALS].sum(2).max(1), TUCK_RAMP), none])
-    press = np.maximum(press[:n], 0.35 * press[1 : n + 1])
+    missing = np.zeros((max(0, 1 + n + LOOK_AHEAD - len(p)), *p.shape[1:]))
+    missing[:, :, SILENCE] = 1.0
+    p = np.concatenate([p, missing])
+    quiet = p[1:, :, SILENCE].mean(1) > 0.5
+    bilabial = p[:, :, BILABIALS].sum(2).max(1)
+    sure = _ramp(bilabial, PRESS_RAMP)
+    beside = np.maximum(sure[:n], sure[2 : n + 2]) * _ramp(bilabial[1 : n + 1], PRESS_BESIDE_RAMP)
+    press = np.maximum.reduce([sure[1 : n + 1], beside, 0.35 * sure[2 : n + 2]])
+    tuck = _ramp(p[:, :, LABIODENTALS].sum(2).max(1), TUCK_RAMP)[1 : n + 1]
     rest = np.zeros(n)
     for i in range(n):
         silent_run = silent_run + 1 if quiet[i] else 0
@@ -337,8 +375,8 @@ def guard_mouth(motion: npt.ArrayLike, phones: npt.ArrayLike, silent_run: int) -
                 rest[i] = min(1.0, silent_run / PAUSE_ENTRY, (left + 1) / (PAUSE_EXIT + 1))
     points = out[:, 7:].reshape(n, KEYPOINTS, 3)
     _close(points, rest, 0.0, 0.6)
-    _close(points, tuck[:n] * (1.0 - press), TUCK_GAP, 0.3)
-    points[:, 17, 2] += TUCK_DEPTH * tuck[:n] * (1.0 - press)
+    _close(points, tuck * (1.0 - press), TUCK_GAP, 0.3)
+    points[:, 17, 2] += TUCK_DEPTH * tuck * (1.0 - press)
     _close(points, press, PRESS_GAP, 0.3)
     return out, silent_run
 
@@ -350,7 +388,11 @@ def _ramp(x: Floats, ends: tuple[float, float]) -> Floats:
 def _close(points: Array, weight: Floats, gap: float, chin: float) -> None:
     """Bring the inner lips of (n, 21, 3) to at most `gap` in place, by `weight`; the chin follows by a share."""
     now = points[:, 17, 1] - points[:, 14, 1]
-    change = weight * (np.minimum(now, gap) - now)
+    _part(points, weight * (np.minimum(now, gap) - now), chin)
+
+
+def _part(points: Array, change: Floats, chin: float) -> None:
+    """Open the lips of (n, 21, 3) by `change` (n,) in place: mostly the lower one; the chin follows by a share."""
     points[:, 17, 1] += 0.85 * change
     points[:, 14, 1] -= 0.15 * change
     points[:, 20, 1] -= 0.06 * change

@@ -19,6 +19,7 @@ from ditto.sampling import (
     finish,
     guard_mouth,
     schedule,
+    widen,
 )
 
 NEUTRAL = np.eye(8, dtype=np.float32)[4]
@@ -156,40 +157,65 @@ def gap_of(motion):
 
 
 def test_lips_close_on_bilabials_and_stay_open_on_vowels():
-    phones = phones_of("AA", "AA", "M", "AA", "AA", *["AA"] * LOOK_AHEAD)
+    phones = phones_of("AA", "AA", "AA", "M", "AA", "AA", *["AA"] * LOOK_AHEAD)
     gap = gap_of(guard_mouth(open_mouth(5), phones, 0)[0])
     assert gap[2] <= 0.0
     assert gap[0] == pytest.approx(0.08) and gap[4] == pytest.approx(0.08)
 
 
 def test_a_bilabial_in_one_token_of_a_frame_is_enough():
-    phones = phones_of(*["AA"] * (3 + LOOK_AHEAD))
-    phones[1, 1] = 0.45 * np.eye(40)[0] + 0.55 * np.eye(40)[PHONE_INDEX["B"]]
+    phones = phones_of(*["AA"] * (4 + LOOK_AHEAD))
+    phones[2, 1] = 0.45 * np.eye(40)[0] + 0.55 * np.eye(40)[PHONE_INDEX["B"]]
     assert gap_of(guard_mouth(open_mouth(3), phones, 0)[0])[1] <= 0.0
 
 
+def test_a_weak_bilabial_beside_a_sure_one_closes_too():
+    phones = phones_of(*["AA"] * (4 + LOOK_AHEAD))
+    weak = 0.84 * np.eye(40)[1] + 0.16 * np.eye(40)[PHONE_INDEX["P"]]
+    phones[1:3] = weak
+    assert (gap_of(guard_mouth(open_mouth(3), phones, 0)[0]) > 0.05).all()
+    phones[1] = np.eye(40)[PHONE_INDEX["P"]]
+    assert (gap_of(guard_mouth(open_mouth(3), phones, 0)[0])[:2] <= 0.0).all()
+
+
+def test_quiet_speakers_open_their_lips_as_wide_as_others():
+    quiet, loud = open_mouth(400, 0.06), open_mouth(400, 0.09)
+    speaking = np.zeros(400)
+    a, widest = widen(quiet, speaking, 0.078)
+    b, _ = widen(loud, speaking, 0.078)
+    assert gap_of(a)[-1] > 1.2 * 0.06
+    assert abs(gap_of(a)[-1] - gap_of(b)[-1]) < 0.02
+    first, middle = widen(quiet[:33], speaking[:33], 0.078)
+    second, end = widen(quiet[33:], speaking[33:], middle)
+    assert np.array_equal(np.concatenate([first, second]), a) and end == widest
+
+
+def test_silence_does_not_count_for_the_opening():
+    assert widen(open_mouth(50, 0.0), np.ones(50), 0.078)[1] == 0.078
+
+
 def test_the_lower_lip_meets_the_teeth_on_f():
-    phones = phones_of("AA", "F", "AA", *["AA"] * LOOK_AHEAD)
+    phones = phones_of("AA", "AA", "F", "AA", *["AA"] * LOOK_AHEAD)
     out, _ = guard_mouth(open_mouth(3), phones, 0)
     assert 0.0 < gap_of(out)[1] < 0.02
     assert out[1, 7 + 3 * 17 + 2] > 0.0
 
 
 def test_lips_rest_in_long_pauses_only():
-    short = phones_of(*["AA"] * 2, *["SIL"] * 6, *["AA"] * (4 + LOOK_AHEAD))
+    short = phones_of(*["AA"] * 3, *["SIL"] * 6, *["AA"] * (4 + LOOK_AHEAD))
     gap = gap_of(guard_mouth(open_mouth(12), short, 0)[0])
     assert np.allclose(gap, 0.08)
-    long = phones_of(*["AA"] * 2, *["SIL"] * 14, *["AA"] * (4 + LOOK_AHEAD))
+    long = phones_of(*["AA"] * 3, *["SIL"] * 14, *["AA"] * (4 + LOOK_AHEAD))
     gap = gap_of(guard_mouth(open_mouth(20), long, 0)[0])
     assert np.allclose(gap[5:12], 0.0, atol=1e-6)
     assert gap[1] == pytest.approx(0.08) and gap[16] == pytest.approx(0.08)
 
 
 def test_the_guard_does_not_depend_on_where_it_is_cut():
-    motion, x = open_mouth(60), speech(60 + LOOK_AHEAD)
+    motion, x = open_mouth(60), speech(61 + LOOK_AHEAD)
     phones = x[:, HIDDEN_SIZE:].reshape(-1, 2, 40)
     whole, run = guard_mouth(motion, phones, 4)
-    first, middle = guard_mouth(motion[:27], phones[: 27 + LOOK_AHEAD], 4)
+    first, middle = guard_mouth(motion[:27], phones[: 28 + LOOK_AHEAD], 4)
     second, end = guard_mouth(motion[27:], phones[27:], middle)
     assert np.array_equal(np.concatenate([first, second]), whole) and end == run
 

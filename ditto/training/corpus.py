@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ditto.life import BLINK, eye_keypoints, initial_eyes, live
 from ditto.motion import COMPACT_SIZE, KEYPOINTS
-from ditto.sampling import guard_mouth
+from ditto.sampling import PAUSE_FRAMES, guard_mouth
 from ditto.training.articulation import (
     DOMINANCE,
     MOUTH_KEYPOINTS,
@@ -102,7 +102,9 @@ def generate(
     motion = np.zeros((n, COMPACT_SIZE), np.float32)
     motion[:, :7] = pose
     motion[:, 7:] = face.reshape(n, 3 * KEYPOINTS)
-    guarded, _ = guard_mouth(motion, p[: 2 * n].reshape(n, 2, -1), 10)
+    before = np.zeros((1, 2, p.shape[1]))
+    before[..., SILENCE] = 1.0
+    guarded, _ = guard_mouth(motion, np.concatenate([before, p[: 2 * n].reshape(n, 2, -1)]), PAUSE_FRAMES)
     return Generated(guarded, eyes.astype(np.float32), emotion.astype(np.float32))
 
 
