@@ -46,7 +46,7 @@ class EyeState(NamedTuple):
 
 def initial_eyes() -> EyeState:
     """Open eyes on the camera; the first blink may come after a second."""
-    return EyeState(-1, REFRACTORY // 2, (0.0, 0.0), (0.0, 0.0), FPS, 0)
+    return EyeState(-1, REFRACTORY - FPS, (0.0, 0.0), (0.0, 0.0), FPS, 0)
 
 
 def live(state: EyeState, pausing: npt.ArrayLike, seed: int) -> tuple[Array, EyeState]:

@@ -1,11 +1,11 @@
 """The corpus of the motion network: real motion where a face was tracked, generated motion for speech without one.
 
-    python -m ditto.training.corpus DATA TRACKS MOONSHINE WORK ENCODER OUT --align align.json
+    python -m ditto.training.corpus DATA TRACKS MOONSHINE WORK motions.npz --align align.json
+    python -m ditto.training.corpus_features DATA TRACKS ENCODER motions.npz corpus.npz
 
 DATA is the data tree, TRACKS the tracked GRID clips, MOONSHINE the unpacked moonshine-voice 0.1.0 wheel, WORK the
 folder where the encoder's training keeps its teacher targets, ENCODER the bundle folder whose encoder will feed the
-network (`encoder.safetensors`), OUT the `.npz` to write. Clips are of the kinds `real` (trained on), `held` (GRID clips
-kept out) and `made`. The streaming encoder hears everything twice: clean, and through another room and microphone.
+network. Clips are of the kinds `real` (trained on), `held` (GRID clips kept out) and `made`.
 """
 
 from __future__ import annotations
@@ -138,89 +138,67 @@ class Rows:
 
     def __init__(self) -> None:
         self._columns: dict[str, list[Any]] = {
-            k: [] for k in ("names", "kind", "features", "motion", "eyes", "emotion", "canonical")
+            k: [] for k in ("names", "kind", "room", "motion", "eyes", "emotion", "canonical")
         }
 
     def add(
-        self, name: str, kind: str, features: Array, motion: Array, eyes: Array, emotion: Array, canonical: Array
+        self, name: str, kind: str, room: bool, motion: Array, eyes: Array, emotion: Array, canonical: Array
     ) -> None:
-        n = min(len(features), len(motion))
-        row = (name, kind, features[:n].astype(np.float16), motion[:n], eyes[:n], emotion, canonical)
-        for column, value in zip(self._columns.values(), row, strict=True):
+        """One clip; `room` says whether its sound is to be heard through another room and microphone."""
+        for column, value in zip(
+            self._columns.values(), (name, kind, room, motion, eyes, emotion, canonical), strict=True
+        ):
             column.append(value)
 
     def save(self, path: Path) -> None:
         """Write the corpus: rows of all clips one after another, `lengths` of each."""
         c = self._columns
         lengths = np.array([len(m) for m in c["motion"]])
-        arrays = {k: np.concatenate(c[k]) for k in ("features", "motion", "eyes")}
-        rest = {k: np.stack(c[k]) for k in ("emotion", "canonical")}
-        np.savez(path, names=np.array(c["names"]), kind=np.array(c["kind"]), lengths=lengths, **arrays, **rest)
+        together = {k: np.concatenate(c[k]) for k in ("motion", "eyes")}
+        apart = {k: np.array(c[k]) for k in ("names", "kind", "room", "emotion", "canonical")}
+        np.savez(path, lengths=lengths, **together, **apart)
 
 
 def main() -> None:
-    import torch
-
     from ditto.training.encoder import make_targets
-    from ditto.training.export_encoder import load_encoder
-    from ditto.training.speech_data import add_alignments, augment, read_test, read_train
+    from ditto.training.speech_data import add_alignments, read_test, read_train
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("data", "tracks", "moonshine", "work", "encoder", "out"):
+    for name in ("data", "tracks", "moonshine", "work", "out"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--align", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=5)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    encoder, start = load_encoder(options.encoder / "encoder.safetensors")
-
-    @torch.no_grad()
-    def hear(sound: Array) -> Array:
-        """(N,) samples -> (ceil(N / 640), 368) features, as the stream gives them."""
-        frames = -(-len(sound) // 640)
-        hops = -(-frames // 2) + 1
-        padded = np.pad(sound, (0, hops * 1280 - len(sound)))
-        found: Array = encoder(torch.from_numpy(padded.astype(np.float32))[None], start)[0][0].numpy()
-        return found[2 : 2 + frames]
-
-    random = np.random.default_rng(options.seed)
     clips = add_alignments(read_train(options.data, options.tracks), options.align)
-    heard = {
-        k: t.phones for k, t in make_targets(clips, options.moonshine, options.work, read_test(options.data)).items()
-    }
-    sound = {clip.name: clip.waveform for clip in clips}
-
+    targets = make_targets(clips, options.moonshine, options.work, read_test(options.data))
+    phones = {name: t.phones for name, t in targets.items()}
     rows = Rows()
     trained, held = grid_stems(options.tracks)
-    fitted: list[str] = []
-    real: list[RealClip] = []
+    real: dict[str, RealClip] = {}
     for stem in sorted(trained + held):
         with np.load(options.tracks / f"{stem}.npz") as track:
-            landmarks, samples = track["landmarks"], track["samples"]
+            landmarks = track["landmarks"]
         try:
             clip = real_clip(fill_gaps(landmarks))
         except ValueError as error:
             print(f"left out {stem}: {error}")
             continue
-        motion = strengthen(clip)
-        rest = (motion, clip.eyes, NEUTRAL, clip.canonical)
-        rows.add(stem, "held" if stem in held else "real", hear(samples), *rest)
-        if stem in heard:
-            rows.add(f"{stem}.room", "real", hear(augment(samples, random)), *rest)
-            fitted.append(stem)
-            real.append(clip)
-    mouth = fit_mouth(real, [heard[s] for s in fitted], [sound[s] for s in fitted])
-    none = np.zeros(3 * KEYPOINTS, np.float32)
+        row = (strengthen(clip), clip.eyes, NEUTRAL, clip.canonical)
+        rows.add(stem, "held" if stem in held else "real", False, *row)
+        if stem not in held:
+            rows.add(stem, "real", True, *row)
+            real[stem] = clip
+    sound = {clip.name: clip.waveform for clip in clips if clip.name in real}
+    mouth = fit_mouth(list(real.values()), [phones[s] for s in real], [sound[s] for s in real])
+
+    random = np.random.default_rng(options.seed)
+    nobody = np.zeros(3 * KEYPOINTS, np.float32)
     for speech in clips:
-        if speech.source == "grid":
-            continue
-        samples = speech.waveform
-        for copy in range(MADE_COPIES):
-            made = generate(heard[speech.name], samples, mouth, random)
-            features = hear(augment(samples, random) if copy % 2 else samples)
-            rows.add(f"{speech.name}.{copy}", "made", features, made.motion, made.eyes, made.emotion, none)
+        if speech.source != "grid":
+            for copy in range(MADE_COPIES):
+                made = generate(phones[speech.name], speech.waveform, mouth, random)
+                rows.add(speech.name, "made", bool(copy % 2), made.motion, made.eyes, made.emotion, nobody)
     rows.save(options.out)
-    print(f"{len(rows._columns['names'])} clips")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train the motion diffusion network on a corpus, and export it.
+"""Train the motion diffusion network on a corpus (see `ditto.training.corpus`).
 
 python -m ditto.training.motion CORPUS OUT [--seconds 2100] [--resume CHECKPOINT]
 python -m ditto.training.motion CORPUS OUT --export ditto/bundles/lite
@@ -37,6 +37,7 @@ BATCH = 24
 PAST = 20
 LEARNING_RATE = 1.5e-3
 DROP_SPEECH = 0.1
+FEATURE_NOISE = 0.05
 REST_FADE = 15  # frames over which a clip that starts at rest reaches its own pose
 POSE_SLICE, LIP_KEYPOINTS, LID_KEYPOINTS = slice(0, 7), (6, 12, 14, 17, 19, 20), (13, 16)
 
@@ -95,6 +96,25 @@ def motion_scale(corpus: Corpus) -> Array:
     return scale.astype(np.float32)
 
 
+class Units(NamedTuple):
+    """What is measured on a corpus before training.
+
+    Attributes:
+        scale: (70,) of motion, see `motion_scale`.
+        silence: (368,) features of silence.
+        feature_mean, feature_spread: (368,) of features.
+    """
+
+    scale: Array
+    silence: Array
+    feature_mean: Array
+    feature_spread: Array
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> Units:
+        return cls(motion_scale(corpus), silence_row(corpus), *feature_normaliser(corpus))
+
+
 def loss_weights() -> Array:
     """(70,) what an error costs: lips and lids most."""
     w = np.ones(MOTION_SIZE)
@@ -123,9 +143,7 @@ class Batch(NamedTuple):
     canonical: Tensor
 
 
-def draw_batch(
-    corpus: Corpus, scale: Array, silence: Array, random: np.random.Generator, size: int, augment: bool = True
-) -> Batch:
+def draw_batch(corpus: Corpus, units: Units, random: np.random.Generator, size: int, augment: bool = True) -> Batch:
     """Random windows: half of real clips, half of generated ones; beginnings and ends as the sampler meets them."""
     m, f, e = (np.zeros((size, WINDOW, k), np.float32) for k in (MOTION_SIZE, FEATURE_SIZE, 8))
     known, counts = np.zeros((size, WINDOW, 1), np.float32), np.zeros((size, WINDOW, 1), np.float32)
@@ -146,7 +164,7 @@ def draw_batch(
         rows = slice(int(corpus.start[i]) + first, int(corpus.start[i]) + last)
         at = slice(first - s, last - s)
         m[b, at], e[b, at] = corpus.motion[rows], corpus.eyes[rows]
-        f[b] = silence
+        f[b] = units.silence
         f[b, at] = corpus.features[rows]
         e[b, : at.start, :2] = 1.0
         e[b, at.stop :] = e[b, at.stop - 1]
@@ -171,12 +189,11 @@ def draw_batch(
         shape *= random.normal(1.0, 0.06, (size, 1, 3))
         shape += random.normal(0.0, 0.012, shape.shape)
         hidden = f[..., :HIDDEN_SIZE]
-        hidden += 0.05 * _HIDDEN_SPREAD * random.standard_normal(hidden.shape).astype(np.float32)
-    tensors = (m / scale, known, counts, f, e, corpus.emotion[chosen], c)
+        hidden += (
+            FEATURE_NOISE * units.feature_spread[:HIDDEN_SIZE] * random.standard_normal(hidden.shape).astype(np.float32)
+        )
+    tensors = (m / units.scale, known, counts, f, e, corpus.emotion[chosen], c)
     return Batch(*(torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in tensors))
-
-
-_HIDDEN_SPREAD = np.ones(HIDDEN_SIZE, np.float32)  # set by `train` from the corpus
 
 
 def _mirror(m: Array, e: Array, c: Array, flip: npt.NDArray[np.bool_]) -> None:
@@ -223,12 +240,10 @@ def train(
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     out.mkdir(parents=True, exist_ok=True)
-    scale, silence = motion_scale(corpus), silence_row(corpus)
+    units = Units.of(corpus)
     model = MotionDiffusion(config)
-    mean, spread = feature_normaliser(corpus)
-    model.condition.feature_mean.copy_(torch.from_numpy(mean))
-    model.condition.feature_scale.copy_(torch.from_numpy(1.0 / spread))
-    _HIDDEN_SPREAD[:] = spread[:HIDDEN_SIZE]
+    model.condition.feature_mean.copy_(torch.from_numpy(units.feature_mean))
+    model.condition.feature_scale.copy_(torch.from_numpy(1.0 / units.feature_spread))
     if resume is not None:
         model.load_state_dict(torch.load(resume, weights_only=True)["model"])
     average = copy.deepcopy(model)
@@ -239,7 +254,7 @@ def train(
         rate = LEARNING_RATE * min(1.0, (step + 1) / 150) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * spent / seconds)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch = draw_batch(corpus, scale, silence, random, BATCH)
+        batch = draw_batch(corpus, units, random, BATCH)
         size = len(batch.motion)
         level = 0.999 * (1 - torch.rand(size, 1) ** 1.3)  # a little more often noisy than not
         heard = (torch.rand(size, 1) >= DROP_SPEECH).float()
@@ -258,8 +273,8 @@ def train(
         if spent - shown > 30 or step == 5:
             shown = spent
             print(f"{spent:6.0f} s  step {step:5d}  x0 {smoothed:.4f}", flush=True)
-            _save(out, average, scale, silence, step, spent)
-    _save(out, average, scale, silence, step, time.process_time() - begin)
+            _save(out, average, units, step, spent)
+    _save(out, average, units, step, time.process_time() - begin)
     print(f"done: {step} steps, x0 {smoothed:.4f}")
 
 
@@ -271,12 +286,12 @@ def feature_normaliser(corpus: Corpus) -> tuple[Array, Array]:
     return mean, spread
 
 
-def _save(out: Path, model: MotionDiffusion, scale: Array, silence: Array, step: int, spent: float) -> None:
+def _save(out: Path, model: MotionDiffusion, units: Units, step: int, spent: float) -> None:
     checkpoint = {
         "model": model.state_dict(),
         "config": asdict(model.config),
-        "scale": torch.from_numpy(scale),
-        "silence": torch.from_numpy(silence),
+        "scale": torch.from_numpy(units.scale),
+        "silence": torch.from_numpy(units.silence),
         "step": step,
         "seconds": spent,
     }

@@ -31,15 +31,17 @@ from ditto.models.motion_diffusion import (
     MotionDiffusion,
     MotionDiffusionConfig,
 )
+from ditto.motion import KEYPOINTS
 
 OPSET = 17
 SAMPLER_PREFIX = "sampler."
+MOUTH_KEYPOINTS, EYE_KEYPOINTS = (3, 6, 7, 8, 9, 12, 14, 17, 19, 20), (11, 13, 15, 16, 18)
 
 
-def temperature(lips: float, head: float = 1.0) -> npt.NDArray[np.float32]:
-    """(70,) spread of the starting noise: `head` for the pose, `lips` for the face."""
-    t = np.full(MOTION_SIZE, lips, np.float32)
-    t[:7] = head
+def temperature(lips: float) -> npt.NDArray[np.float32]:
+    """(70,) spread of the starting noise: `lips` for mouth and eyes, which follow what is given, one for the rest."""
+    t = np.ones(MOTION_SIZE, np.float32)
+    t[7:].reshape(KEYPOINTS, 3)[[*MOUTH_KEYPOINTS, *EYE_KEYPOINTS]] = lips
     return t
 
 
