@@ -40,6 +40,8 @@ GAP_WANTED = 0.082  # fu, what the widest openings of a speaker (their 95th perc
 GAP_USUAL = 0.078  # what the network gives for most
 GAP_RISE, GAP_FALL = 0.08, 0.0008  # per frame: how fast the running percentile follows up, and down (fu)
 GAP_GAIN = (0.9, 1.4)
+POSE = slice(0, 7)
+POSE_SMOOTHING = 2.0  # frames; a head has mass, and ten steps leave some noise in the slow channels
 PAUSE_FRAMES = 10  # 0.4 s
 PAUSE_ENTRY, PAUSE_EXIT = 3, 3  # frames to close, and to open before speech
 
@@ -245,6 +247,7 @@ class MotionSampler:
         """Sample the next window and emit its first `take` frames after the known ones."""
         past = self.plan.past
         window = self._sample(emotion, state)
+        window[:, POSE] = smooth(window[:, POSE], POSE_SMOOTHING)
         fresh = window[past : past + take] * self._network.scale
         phones = state.features[past - 1 : past + take + LOOK_AHEAD, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
         guarded, _ = guard_mouth(fresh, phones, state.silent_run)
@@ -316,6 +319,15 @@ def silence_of(features: npt.ArrayLike) -> Floats:
     """(T, 368) features -> (T,) probability of silence."""
     f = np.asarray(features, np.float64)
     return np.asarray(0.5 * (f[:, HIDDEN_SIZE + SILENCE] + f[:, HIDDEN_SIZE + len(PHONES) + SILENCE]))
+
+
+def smooth(values: npt.ArrayLike, sigma: float) -> Floats:
+    """(T, k) smoothed along time by a Gaussian of `sigma` frames, ends repeated."""
+    x = np.asarray(values, np.float64)
+    reach = int(np.ceil(3.0 * sigma))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    padded = np.pad(x, [(reach, reach), (0, 0)], mode="edge")
+    return np.asarray(sum(w * padded[i : i + len(x)] for i, w in enumerate(kernel / kernel.sum())))
 
 
 def widen(motion: npt.ArrayLike, silent: npt.ArrayLike, widest: float) -> tuple[Array, float]:
