@@ -12,14 +12,23 @@ namespace py = pybind11;
 
 namespace {
 
+// What the plate takes of each pixel of a row; true if it takes anything.
 DITTO_MULTIVERSION
-void blend_row(uint8_t* image, const uint8_t* alpha, const uint8_t* plate, const float* gate, int width) {
+bool plate_shares(const uint8_t* alpha, const float* gate, int width, float* shares) {
+    float most = 0.0f;
     for (int x = 0; x < width; ++x) {
         const float share = static_cast<float>(255 - alpha[x]) * (1.0f / 255.0f) * gate[x];
-        for (int c = 0; c < 3; ++c) {
-            const float own = image[3 * x + c];
-            image[3 * x + c] = static_cast<uint8_t>(own + share * (static_cast<float>(plate[3 * x + c]) - own) + 0.5f);
-        }
+        shares[3 * x] = shares[3 * x + 1] = shares[3 * x + 2] = share;
+        most = std::max(most, share);
+    }
+    return most > 0.0f;
+}
+
+DITTO_MULTIVERSION
+void blend_row(uint8_t* image, const uint8_t* plate, const float* shares, int count) {
+    for (int i = 0; i < count; ++i) {
+        const float own = image[i];
+        image[i] = static_cast<uint8_t>(own + shares[i] * (static_cast<float>(plate[i]) - own) + 0.5f);
     }
 }
 
@@ -35,7 +44,7 @@ void composite(U8& image, const U8& alpha, const U8& plate, const F32& gate) {
     const float* cells = gate.data();
     py::gil_scoped_release release;
     std::vector<int> left(width);
-    std::vector<float> part(width), line(columns), wide(width);
+    std::vector<float> part(width), line(columns), wide(width), shares(3 * static_cast<size_t>(width));
     for (int x = 0; x < width; ++x) {
         const float u = std::min(std::max((x + 0.5f) * columns / width - 0.5f, 0.0f), static_cast<float>(columns - 1));
         left[x] = std::max(std::min(static_cast<int>(u), columns - 2), 0);
@@ -56,7 +65,8 @@ void composite(U8& image, const U8& alpha, const U8& plate, const F32& gate) {
         const int next = columns > 1 ? 1 : 0;
         for (int x = 0; x < width; ++x) wide[x] = line[left[x]] + part[x] * (line[left[x] + next] - line[left[x]]);
         const size_t row = static_cast<size_t>(y) * width;
-        blend_row(pixels + 3 * row, opacity + row, behind + 3 * row, wide.data(), width);
+        if (plate_shares(opacity + row, wide.data(), width, shares.data()))
+            blend_row(pixels + 3 * row, behind + 3 * row, shares.data(), 3 * width);
     }
 }
 
