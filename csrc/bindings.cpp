@@ -8,6 +8,7 @@ void bind_warp(py::module_&);
 void bind_composite(py::module_&);
 void bind_mouth(py::module_&);
 void bind_eyes(py::module_&);
+void bind_paste_back(py::module_&);
 
 PYBIND11_MODULE(_native, m) {
     m.doc() = "ditto's CPU kernels; call them through ditto.ops";
@@ -15,4 +16,5 @@ PYBIND11_MODULE(_native, m) {
     bind_composite(m);
     bind_mouth(m);
     bind_eyes(m);
+    bind_paste_back(m);
 }

@@ -1,0 +1,372 @@
+// A rendered crop put back into its picture. The definition is ditto/ops/reference/paste_back.py.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "dispatch.h"
+
+namespace py = pybind11;
+
+namespace {
+
+constexpr int kCell = 8;
+constexpr float kQuiet = 0.6f, kBusy = 3.0f;
+
+using Floats = std::vector<float>;
+
+inline void cubic(float t, float* w) {
+    w[0] = ((-0.5f * t + 1.0f) * t - 0.5f) * t;
+    w[1] = (1.5f * t - 2.5f) * t * t + 1.0f;
+    w[2] = ((-1.5f * t + 2.0f) * t + 0.5f) * t;
+    w[3] = (0.5f * t - 0.5f) * t * t;
+}
+
+// One row of the difference, faded at both ends; the sum of its absolute values.
+DITTO_MULTIVERSION
+int subtract_row(const uint8_t* rendered, const uint8_t* source, const float* fade, float row_fade, int count,
+                 int16_t* out) {
+    int total = 0;
+    for (int i = 0; i < count; ++i) {
+        const float d = static_cast<float>(static_cast<int>(rendered[i]) - static_cast<int>(source[i]));
+        const int16_t value = static_cast<int16_t>(std::rint(d * (row_fade * fade[i])));
+        out[i] = value;
+        total += std::abs(static_cast<int>(value));
+    }
+    return total;
+}
+
+DITTO_MULTIVERSION
+int sum_absolute(const int16_t* values, int count) {
+    int total = 0;
+    for (int i = 0; i < count; ++i) total += std::abs(static_cast<int>(values[i]));
+    return total;
+}
+
+// 0 .. 1 per cell: how busy the difference is there and in the cells around.
+Floats activity(const std::vector<int16_t>& d, const std::vector<char>& busy_row, int side) {
+    const int cells = side / kCell, padded = cells + 2;
+    Floats level(static_cast<size_t>(padded) * padded, 0.0f), most(level.size(), 0.0f), out;
+    for (int y = 0; y < cells * kCell; ++y) {
+        if (!busy_row[y]) continue;
+        for (int i = 0; i < cells; ++i) {
+            const int16_t* block = d.data() + (static_cast<size_t>(y) * side + static_cast<size_t>(i) * kCell) * 3;
+            level[static_cast<size_t>(y / kCell + 1) * padded + i + 1] +=
+                static_cast<float>(sum_absolute(block, 3 * kCell)) / (3 * kCell * kCell);
+        }
+    }
+    for (int y = 1; y <= cells; ++y)
+        for (int x = 1; x <= cells; ++x)
+            for (int j = -1; j <= 1; ++j)
+                for (int i = -1; i <= 1; ++i) {
+                    float& m = most[static_cast<size_t>(y) * padded + x];
+                    m = std::max(m, level[static_cast<size_t>(y + j) * padded + x + i]);
+                }
+    out.resize(static_cast<size_t>(cells) * cells);
+    for (int y = 0; y < cells; ++y)
+        for (int x = 0; x < cells; ++x) {
+            float mean = 0.0f;
+            for (int j = -1; j <= 1; ++j)
+                for (int i = -1; i <= 1; ++i)
+                    mean += most[static_cast<size_t>(std::min(std::max(y + j, 0), cells - 1) + 1) * padded +
+                                 std::min(std::max(x + i, 0), cells - 1) + 1];
+            const float u = std::min(std::max((mean / 9.0f - kQuiet) / (kBusy - kQuiet), 0.0f), 1.0f);
+            out[static_cast<size_t>(y) * cells + x] = u * u * (3.0f - 2.0f * u);
+        }
+    return out;
+}
+
+// Four rows of the padded difference, weighted, into one.
+DITTO_MULTIVERSION
+void mix_rows(const float* a, const float* b, const float* c, const float* d, const float* w, int count, float* out) {
+    for (int i = 0; i < count; ++i) out[i] = w[0] * a[i] + w[1] * b[i] + w[2] * c[i] + w[3] * d[i];
+}
+
+// Four floats at once, for pixels padded to four channels. Results have three: each store's last float is written over
+// by the next pixel, so their buffers are one float longer.
+#if defined(__GNUC__)
+typedef float Four __attribute__((vector_size(16)));
+inline Four load(const float* from) {
+    Four value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+}
+inline void store(float* to, Four value) { std::memcpy(to, &value, sizeof value); }
+#else
+struct Four {
+    float v[4];
+};
+inline Four load(const float* from) { return {{from[0], from[1], from[2], from[3]}}; }
+inline void store(float* to, Four value) { std::memcpy(to, value.v, sizeof value.v); }
+inline Four operator*(float a, Four b) { return {{a * b.v[0], a * b.v[1], a * b.v[2], a * b.v[3]}}; }
+inline Four operator+(Four a, Four b) {
+    return {{a.v[0] + b.v[0], a.v[1] + b.v[1], a.v[2] + b.v[2], a.v[3] + b.v[3]}};
+}
+#endif
+
+inline Four four_taps(const float* at, const float* w) {
+    return w[0] * load(at) + w[1] * load(at + 4) + w[2] * load(at + 8) + w[3] * load(at + 12);
+}
+
+// Bicubic along a row of four-channel pixels, `index` the first of the four taps; three channels out.
+DITTO_MULTIVERSION
+void sample_row(const float* line, const int* index, const float* weights, int count, float* out) {
+    for (int x = 0; x < count; ++x) store(out + 3 * x, four_taps(line + 4 * index[x], weights + 4 * x));
+}
+
+DITTO_MULTIVERSION
+void mix_cells(const float* upper, const float* lower, float part, int count, float* out) {
+    for (int i = 0; i < count; ++i) out[i] = upper[i] + part * (lower[i] - upper[i]);
+}
+
+DITTO_MULTIVERSION
+void spread_cells(const float* cells, const int* index, const float* part, int count, float* out) {
+    for (int x = 0; x < count; ++x) out[x] = cells[index[x]] + part[x] * (cells[index[x] + 1] - cells[index[x]]);
+}
+
+// Three equal channels of each value.
+DITTO_MULTIVERSION
+void triple(const float* values, int count, float* out) {
+    for (int x = 0; x < count; ++x) out[3 * x] = out[3 * x + 1] = out[3 * x + 2] = values[x];
+}
+
+DITTO_MULTIVERSION
+void take_off(float* change, const int16_t* detail, const float* busy, int count) {
+    for (int i = 0; i < count; ++i) change[i] -= busy[i] * static_cast<float>(detail[i]);
+}
+
+DITTO_MULTIVERSION
+void add_row(uint8_t* pixels, const float* change, int count) {
+    for (int i = 0; i < count; ++i) {
+        const float value = static_cast<float>(pixels[i]) + change[i] + 0.5f;
+        pixels[i] = static_cast<uint8_t>(static_cast<int>(std::min(std::max(value, 0.0f), 255.0f)));
+    }
+}
+
+DITTO_MULTIVERSION
+void add_whole_row(uint8_t* pixels, const int16_t* change, int count) {
+    for (int i = 0; i < count; ++i)
+        pixels[i] = static_cast<uint8_t>(std::min(std::max(static_cast<int>(pixels[i]) + change[i], 0), 255));
+}
+
+DITTO_MULTIVERSION
+void mark(const int16_t* values, int count, int16_t* marks) {
+    for (int i = 0; i < count; ++i) marks[i] = static_cast<int16_t>(marks[i] | values[i]);
+}
+
+// std::floor is a call where the baseline processor lacks the instruction.
+inline float floor_of(float x) {
+    const float whole = static_cast<float>(static_cast<int>(x));
+    return whole > x ? whole - 1.0f : whole;
+}
+
+struct CellAt {
+    int index;
+    float part;
+};
+
+inline CellAt cell_at(float position, int cells) {
+    const float at = std::min(std::max((position + 0.5f) / kCell - 0.5f, 0.0f), static_cast<float>(cells - 1));
+    const int index = std::min(static_cast<int>(at), std::max(cells - 2, 0));
+    return {index, at - static_cast<float>(index)};
+}
+
+// A crop that is turned against the picture: one row of the picture, sampled pixel by pixel.
+struct Turned {
+    float a[6];  // picture -> crop
+    float least_u, most_u, least_v, most_v;  // crop pixels between which something changes
+    const float* small;
+    int n, line, reduce;
+    const float* busy;  // null where there is no detail
+    int cells;
+};
+
+DITTO_MULTIVERSION
+void sample_turned_row(const Turned& t, int x0, int y, int count, float* change, float* gate) {
+    const float scale = 1.0f / static_cast<float>(t.reduce), limit = static_cast<float>(t.n) + 1.0f;
+    const float at_y = static_cast<float>(y);
+    const int next = t.cells > 1 ? 1 : 0;
+    for (int x = 0; x < count; ++x) {
+        const float at_x = static_cast<float>(x0 + x);
+        const float across = t.a[0] * at_x + t.a[1] * at_y + t.a[2], down = t.a[3] * at_x + t.a[4] * at_y + t.a[5];
+        const float u = (across + 0.5f) * scale - 0.5f, v = (down + 0.5f) * scale - 0.5f;
+        if (u <= -2.0f || u >= limit || v <= -2.0f || v >= limit) continue;
+        if (across < t.least_u || across > t.most_u || down < t.least_v || down > t.most_v) continue;
+        if (t.busy) {
+            const CellAt i = cell_at(across, t.cells), j = cell_at(down, t.cells);
+            const float* upper = t.busy + static_cast<size_t>(j.index) * t.cells + i.index;
+            const float* lower = upper + (t.cells > 1 ? t.cells : 0);
+            const float p = upper[0] + j.part * (lower[0] - upper[0]);
+            const float q = upper[next] + j.part * (lower[next] - upper[next]);
+            gate[x] = p + i.part * (q - p);
+        }
+        const float low_u = floor_of(u), low_v = floor_of(v);
+        float wx[4], wy[4], value[4];
+        cubic(u - low_u, wx);
+        cubic(v - low_v, wy);
+        const float* at = t.small + static_cast<size_t>(static_cast<int>(low_v) + 1) * t.line +
+                          4 * static_cast<size_t>(static_cast<int>(low_u) + 1);
+        store(value, wy[0] * four_taps(at, wx) + wy[1] * four_taps(at + t.line, wx) +
+                         wy[2] * four_taps(at + 2 * t.line, wx) + wy[3] * four_taps(at + 3 * t.line, wx));
+        for (int c = 0; c < 3; ++c) change[3 * x + c] = value[c];
+    }
+}
+
+using U8 = py::array_t<uint8_t, py::array::c_style>;
+using I16 = py::array_t<int16_t, py::array::c_style>;
+using F32 = py::array_t<float, py::array::c_style>;
+using F64 = py::array_t<double, py::array::c_style>;
+
+// picture (H, W, 3), source and rendered (S, S, 3), ramp (2, S), to_crop (2, 3), the part of the picture the crop
+// touches, detail (height, width, 3) or empty, reduce -> frame (H, W, 3).
+U8 paste_back(const U8& picture, const U8& source, const U8& rendered, const F32& ramp, const F64& to_crop, int x0,
+              int y0, int width, int height, const I16& detail, int reduce) {
+    const int side = static_cast<int>(rendered.shape(0)), stride = static_cast<int>(picture.shape(1)) * 3;
+    U8 frame({picture.shape(0), picture.shape(1), static_cast<py::ssize_t>(3)});
+    uint8_t* out = frame.mutable_data();
+    const uint8_t *before = source.data(), *after = rendered.data(), *pixels = picture.data();
+    const float *across = ramp.data(), *down = ramp.data() + side;
+    const int16_t* fine = detail.size() ? detail.data() : nullptr;
+    float a[6];
+    for (int i = 0; i < 6; ++i) a[i] = static_cast<float>(to_crop.data()[i]);
+    const size_t picture_bytes = static_cast<size_t>(picture.size());
+    py::gil_scoped_release release;
+    std::memcpy(out, pixels, picture_bytes);
+
+    std::vector<int16_t> d(static_cast<size_t>(side) * side * 3);
+    std::vector<char> busy_row(side);
+    Floats fade(static_cast<size_t>(side) * 3);
+    for (int x = 0; x < side; ++x) std::fill_n(fade.begin() + 3 * static_cast<std::ptrdiff_t>(x), 3, across[x]);
+    int first = side, last = -1;
+    for (int y = 0; y < side; ++y) {
+        const size_t at = static_cast<size_t>(y) * side * 3;
+        busy_row[y] = subtract_row(after + at, before + at, fade.data(), down[y], 3 * side, d.data() + at) != 0;
+        if (busy_row[y]) {
+            first = std::min(first, y);
+            last = y;
+        }
+    }
+    if (last < 0) return frame;
+    uint8_t* part = out + static_cast<size_t>(y0) * stride + static_cast<size_t>(x0) * 3;
+
+    const bool parallel = a[1] == 0.0f && a[3] == 0.0f;
+    const float shift_x = a[2] + a[0] * static_cast<float>(x0), shift_y = a[5] + a[4] * static_cast<float>(y0);
+    const bool whole = parallel && a[0] == 1.0f && a[4] == 1.0f && shift_x == std::rint(shift_x) &&
+                       shift_y == std::rint(shift_y);
+    if (whole && !fine && reduce == 1) {  // the crop is a copy: nothing to resample
+        const int left = std::max(0, -static_cast<int>(shift_x));
+        const int right = std::min(width, side - static_cast<int>(shift_x));
+        for (int y = 0; y < height; ++y) {
+            const int row = y + static_cast<int>(shift_y);
+            if (row < 0 || row >= side || !busy_row[row] || right <= left) continue;
+            const int16_t* from = d.data() + (static_cast<size_t>(row) * side + left + static_cast<int>(shift_x)) * 3;
+            add_whole_row(part + static_cast<size_t>(y) * stride + 3 * static_cast<size_t>(left), from,
+                          3 * (right - left));
+        }
+        return frame;
+    }
+
+    // Where in the crop anything changes: the taps reach two samples further, the fading of detail three cells.
+    std::vector<int16_t> marks(static_cast<size_t>(side) * 3, 0);
+    for (int y = first; y <= last; ++y)
+        if (busy_row[y]) mark(d.data() + static_cast<size_t>(y) * side * 3, 3 * side, marks.data());
+    int left = 3 * side, right = 0;
+    for (int i = 0; i < 3 * side; ++i)
+        if (marks[i]) {
+            left = std::min(left, i);
+            right = i;
+        }
+    const float reach = static_cast<float>(std::max(fine ? 4 * kCell : 0, 3 * reduce));
+    const float least_u = static_cast<float>(left / 3) - reach, most_u = static_cast<float>(right / 3) + reach;
+    const float least_v = static_cast<float>(first) - reach, most_v = static_cast<float>(last) + reach;
+
+    // The difference, reduced, as float of four channels with a border of two zeros.
+    const int n = side / reduce, line = (n + 4) * 4;
+    Floats small(static_cast<size_t>(n + 4) * line, 0.0f);
+    const float share = 1.0f / static_cast<float>(reduce * reduce);
+    for (int y = 0; y < n * reduce; ++y) {
+        if (!busy_row[y]) continue;
+        float* to = small.data() + static_cast<size_t>(y / reduce + 2) * line + 8;
+        const int16_t* from = d.data() + static_cast<size_t>(y) * side * 3;
+        for (int x = 0; x < n; ++x, to += 4)
+            for (int i = 0; i < reduce; ++i, from += 3)
+                for (int c = 0; c < 3; ++c) to[c] += share * static_cast<float>(from[c]);
+    }
+
+    const int cells = side / kCell;
+    Floats busy, cell_line(static_cast<size_t>(cells) + 1, 0.0f);
+    if (fine) busy = activity(d, busy_row, side);
+    Floats change(static_cast<size_t>(width) * 3 + 1, 0.0f), mixed(line), gate(width, 0.0f);
+    Floats gates(static_cast<size_t>(width) * 3, 0.0f);
+    Floats weights(static_cast<size_t>(width) * 4, 0.0f), cell_part(width, 0.0f);
+    std::vector<int> index(width, 0), cell(width, 0);
+    const float scale = 1.0f / static_cast<float>(reduce), limit = static_cast<float>(n) + 1.0f;
+    int begin = 0, end = width;
+    if (parallel) {
+        end = 0;
+        for (int x = 0; x < width; ++x) {
+            const float position = a[0] * static_cast<float>(x0 + x) + a[2];
+            const float u = (position + 0.5f) * scale - 0.5f;
+            if (u <= -2.0f || u >= limit || position < least_u || position > most_u) {
+                if (end == 0) begin = x + 1;
+                continue;
+            }
+            end = x + 1;
+            const float low = floor_of(u);
+            index[x] = static_cast<int>(low) + 1;
+            cubic(u - low, weights.data() + 4 * static_cast<size_t>(x));
+            const CellAt at = cell_at(position, cells);
+            cell[x] = at.index;
+            cell_part[x] = at.part;
+        }
+    }
+    if (end <= begin) return frame;
+    const Turned turned = {{a[0], a[1], a[2], a[3], a[4], a[5]}, least_u,      most_u, least_v, most_v, small.data(), n,
+                           line,                                 reduce,       fine ? busy.data() : nullptr, cells};
+    const int count = end - begin;
+    for (int y = 0; y < height; ++y) {
+        if (parallel) {
+            const float position = a[4] * static_cast<float>(y0 + y) + a[5];
+            const float v = (position + 0.5f) * scale - 0.5f;
+            if (v <= -2.0f || v >= limit || position < least_v || position > most_v) continue;
+            float w[4];
+            const float low = floor_of(v);
+            cubic(v - low, w);
+            const float* rows = small.data() + static_cast<size_t>(static_cast<int>(low) + 1) * line;
+            mix_rows(rows, rows + line, rows + 2 * line, rows + 3 * line, w, line, mixed.data());
+            sample_row(mixed.data(), index.data() + begin, weights.data() + 4 * static_cast<size_t>(begin), count,
+                       change.data() + 3 * static_cast<size_t>(begin));
+            if (fine) {
+                const CellAt row = cell_at(position, cells);
+                const float* upper = busy.data() + static_cast<size_t>(row.index) * cells;
+                mix_cells(upper, cells > 1 ? upper + cells : upper, row.part, cells, cell_line.data());
+                spread_cells(cell_line.data(), cell.data() + begin, cell_part.data() + begin, count,
+                             gate.data() + begin);
+            }
+        } else {
+            std::fill(change.begin(), change.end(), 0.0f);
+            std::fill(gate.begin(), gate.end(), 0.0f);
+            sample_turned_row(turned, x0, y0 + y, width, change.data(), gate.data());
+        }
+        const size_t from = 3 * static_cast<size_t>(begin);
+        if (fine) {
+            triple(gate.data() + begin, count, gates.data() + from);
+            take_off(change.data() + from, fine + static_cast<size_t>(y) * width * 3 + from, gates.data() + from,
+                     3 * count);
+        }
+        add_row(part + static_cast<size_t>(y) * stride + from, change.data() + from, 3 * count);
+    }
+    return frame;
+}
+
+}  // namespace
+
+void bind_paste_back(py::module_& m) {
+    m.def("paste_back", &paste_back, py::arg("picture"), py::arg("source"), py::arg("rendered"), py::arg("ramp"),
+          py::arg("to_crop"), py::arg("x"), py::arg("y"), py::arg("width"), py::arg("height"), py::arg("detail"),
+          py::arg("reduce"));
+}

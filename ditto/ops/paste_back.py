@@ -1,0 +1,68 @@
+"""A rendered crop put back into its picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto import _native
+
+
+def paste_back(
+    picture: npt.NDArray[np.uint8],
+    source: npt.NDArray[np.uint8],
+    rendered: npt.NDArray[np.uint8],
+    ramp: npt.NDArray[np.float32],
+    to_crop: npt.NDArray[np.float64],
+    corner: tuple[int, int],
+    size: tuple[int, int],
+    detail: npt.NDArray[np.int16] | None,
+    reduce: int = 1,
+) -> npt.NDArray[np.uint8]:
+    """The picture with what changed between `source` and `rendered` added to it: a new (H, W, 3) frame.
+
+    Where nothing changed the picture comes back bit for bit. Where much changed, `detail` (what the picture has and
+    the crop cannot hold) is taken off, so that it does not stand still over a moving face.
+
+    Args:
+        picture: (H, W, 3).
+        source, rendered: (S, S, 3) crops before and after.
+        ramp: (2, S) in [0, 1]: fades the change towards the left and right, and the top and bottom of the crop.
+        to_crop: (2, 3) affine, picture pixels (x, y, 1) -> crop pixels.
+        corner: first column and row of the picture that the crop touches.
+        size: width and height of the part it touches, inside the picture.
+        detail: (height, width, 3) or None for none: that part of the picture less the source crop drawn into it.
+        reduce: crops finer than the picture are first averaged over reduce x reduce pixels.
+
+    Raises:
+        ValueError: wrong shape, or a part that is not inside the picture.
+        TypeError: wrong dtype.
+    """
+    for name, array, dtype in (
+        ("picture", picture, np.uint8),
+        ("source", source, np.uint8),
+        ("rendered", rendered, np.uint8),
+        ("ramp", ramp, np.float32),
+        ("to_crop", to_crop, np.float64),
+        ("detail", detail, np.int16),
+    ):
+        if array is not None and array.dtype != dtype:
+            raise TypeError(f"paste_back takes {name} as {np.dtype(dtype)}, got {array.dtype}")
+    if picture.ndim != 3 or picture.shape[2] != 3:
+        raise ValueError(f"paste_back takes a picture (H, W, 3), got {picture.shape}")
+    side = rendered.shape[0]
+    if rendered.shape != (side, side, 3) or source.shape != rendered.shape or side < 8:
+        raise ValueError(f"paste_back takes crops (S, S, 3) of one size, S >= 8; got {source.shape}, {rendered.shape}")
+    if ramp.shape != (2, side) or to_crop.shape != (2, 3):
+        raise ValueError(f"paste_back takes a ramp (2, {side}) and to_crop (2, 3), got {ramp.shape}, {to_crop.shape}")
+    (x, y), (width, height) = corner, size
+    if min(x, y, width - 1, height - 1) < 0 or x + width > picture.shape[1] or y + height > picture.shape[0]:
+        raise ValueError(f"paste_back: {width} x {height} at {x}, {y} is not inside the picture {picture.shape}")
+    if detail is not None and detail.shape != (height, width, 3):
+        raise ValueError(f"paste_back takes detail ({height}, {width}, 3), got {detail.shape}")
+    if not 1 <= reduce <= side // 4:
+        raise ValueError(f"paste_back: reduce lies in 1 .. {side // 4}, got {reduce}")
+    arrays = [np.ascontiguousarray(a) for a in (picture, source, rendered, ramp, to_crop)]
+    kept = np.empty((0, 0, 3), np.int16) if detail is None else np.ascontiguousarray(detail)
+    frame: npt.NDArray[np.uint8] = _native.paste_back(*arrays, x, y, width, height, kept, reduce)
+    return frame
