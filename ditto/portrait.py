@@ -26,6 +26,7 @@ VERSION = 1
 LANDMARKS = 478
 IMAGES = ("picture", "alpha", "crop")  # saved as PNG, lossless
 MAX_FILE_BYTES = 1 << 29
+_DAMAGED = (SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error)  # by NumPy, zipfile and Pillow
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,8 @@ class Portrait:
         landmarks: (478, 3) crop pixels, z in the same scale.
         mask: (S, S) float32 in [0, 1]: 1 where the person is.
         canonical_keypoints: (21, 3) face units, head frame, neutral expression with closed lips.
-        scale, rotation, translation: pose of the source; model units per face unit, (3, 3) row vectors, (3,) model units.
+        scale, rotation, translation: pose of the source; model units per face unit, (3, 3) row vectors, (3,) model
+            units.
         expression: (21, 3) face units, camera frame: how the source deviates from its neutral.
         eye_open: (2,) left, right opening ratio of the source; eye_ball: (6,) xL xR yL yR zL zR.
 
@@ -166,9 +168,7 @@ class Portrait:
             return cls(**arrays)
         except FileNotFoundError:
             raise InputError(f"{name}: no such file; wanted a portrait written by Portrait.save") from None
-        except (
-            OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, SyntaxError, zipfile.BadZipFile, zlib.error
-        ) as error:  # fmt: skip
+        except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, *_DAMAGED) as error:
             raise InputError(f"{name} is damaged or no saved portrait ({error}); {advice}") from None
 
 

@@ -352,6 +352,7 @@ def find_faces(picture: Bytes) -> list[Face]:
     (30, 45, 90 and 180 degrees), a copy with a wide margin, and smaller tiles. What the mesh network then sees must
     stay in place when it is looked at a little moved, grown, turned or mirrored: on animals and patterns it does not.
     """
+    _networks()  # says so first of all where MediaPipe is missing
     faces: list[Face] = []
     stages = (
         lambda: [_turned(picture, 0.0), *_tiles(picture, 3)],

@@ -208,8 +208,8 @@ void sample_turned_row(const Turned& t, int x0, int y, int count, float* change,
         float wx[4], wy[4], value[4];
         cubic(u - low_u, wx);
         cubic(v - low_v, wy);
-        const float* at = t.small + static_cast<size_t>(static_cast<int>(low_v) + 1) * t.line +
-                          4 * static_cast<size_t>(static_cast<int>(low_u) + 1);
+        const float* at = t.small + static_cast<size_t>(static_cast<int>(low_v) + 2) * t.line +
+                          4 * static_cast<size_t>(static_cast<int>(low_u) + 2);
         store(value, wy[0] * four_taps(at, wx) + wy[1] * four_taps(at + t.line, wx) +
                          wy[2] * four_taps(at + 2 * t.line, wx) + wy[3] * four_taps(at + 3 * t.line, wx));
         for (int c = 0; c < 3; ++c) change[3 * x + c] = value[c];
@@ -284,13 +284,13 @@ U8 paste_back(const U8& picture, const U8& source, const U8& rendered, const F32
     const float least_u = static_cast<float>(left / 3) - reach, most_u = static_cast<float>(right / 3) + reach;
     const float least_v = static_cast<float>(first) - reach, most_v = static_cast<float>(last) + reach;
 
-    // The difference, reduced, as float of four channels with a border of two zeros.
-    const int n = side / reduce, line = (n + 4) * 4;
-    Floats small(static_cast<size_t>(n + 4) * line, 0.0f);
+    // The difference, reduced, as float of four channels with a border of three zeros.
+    const int n = side / reduce, line = (n + 6) * 4;
+    Floats small(static_cast<size_t>(n + 6) * line, 0.0f);
     const float share = 1.0f / static_cast<float>(reduce * reduce);
     for (int y = 0; y < n * reduce; ++y) {
         if (!busy_row[y]) continue;
-        float* to = small.data() + static_cast<size_t>(y / reduce + 2) * line + 8;
+        float* to = small.data() + static_cast<size_t>(y / reduce + 3) * line + 12;
         const int16_t* from = d.data() + static_cast<size_t>(y) * side * 3;
         for (int x = 0; x < n; ++x, to += 4)
             for (int i = 0; i < reduce; ++i, from += 3)
@@ -317,7 +317,7 @@ U8 paste_back(const U8& picture, const U8& source, const U8& rendered, const F32
             }
             end = x + 1;
             const float low = floor_of(u);
-            index[x] = static_cast<int>(low) + 1;
+            index[x] = static_cast<int>(low) + 2;
             cubic(u - low, weights.data() + 4 * static_cast<size_t>(x));
             const CellAt at = cell_at(position, cells);
             cell[x] = at.index;
@@ -336,7 +336,7 @@ U8 paste_back(const U8& picture, const U8& source, const U8& rendered, const F32
             float w[4];
             const float low = floor_of(v);
             cubic(v - low, w);
-            const float* rows = small.data() + static_cast<size_t>(static_cast<int>(low) + 1) * line;
+            const float* rows = small.data() + static_cast<size_t>(static_cast<int>(low) + 2) * line;
             mix_rows(rows, rows + line, rows + 2 * line, rows + 3 * line, w, line, mixed.data());
             sample_row(mixed.data(), index.data() + begin, weights.data() + 4 * static_cast<size_t>(begin), count,
                        change.data() + 3 * static_cast<size_t>(begin));
