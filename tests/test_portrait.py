@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import subprocess
 import sys
 import zipfile
@@ -108,7 +109,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
         "other npz": (rewritten(good, meta=None), "no saved portrait"),
         "other format": (rewritten(good, meta=meta('{"format": "x"}')), "no saved portrait"),
         "newer": (
-            rewritten(good, meta=meta('{"format": "ditto portrait", "version": %d}' % (VERSION + 1))),
+            rewritten(good, meta=meta(json.dumps({"format": "ditto portrait", "version": VERSION + 1}))),
             f"version {VERSION + 1}, this ditto reads version {VERSION}",
         ),
         "meta": (rewritten(good, meta=meta("{")), "damaged"),
