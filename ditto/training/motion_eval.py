@@ -88,10 +88,10 @@ def main() -> None:
 
     matches, lips = [], []
     for i in spread(np.flatnonzero(kind == "held")):
-        made = opening(head_frame(sample(int(i))[0]))
+        ours = opening(head_frame(sample(int(i))[0]))
         real = opening(motion[start[i] : start[i] + length[i], 7:].reshape(-1, KEYPOINTS, 3).astype(np.float64))
-        matches.append(agreement(made, real))
-        lips.append((made.std() / real.std(), float(acceleration(made) / acceleration(real))))
+        matches.append(agreement(ours, real))
+        lips.append((ours.std() / real.std(), float(acceleration(ours) / acceleration(real))))
 
     poses, changes, wanted, wanted_changes, lids, seeds = [], [], [], [], [], []
     frames, seconds = 0, 0.0
