@@ -28,6 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 CROP_SIZE = 512
 MIN_FACE = 40  # pixels; below it the mesh network guesses
+MAX_CANDIDATES = 40  # looked at closely, the surest first
 MESH_SIZE = 192  # pixels, input of the mesh network
 MESH_MARGIN = 1.5  # the mesh network's field over the box of the face
 MIN_PRESENCE = 0.9
@@ -291,12 +292,16 @@ class _View(NamedTuple):
 
 
 def _tiles(picture: Bytes, count: int) -> Iterator[_View]:
-    """`count` half-overlapping tiles along the shorter side, as many of the same size along the other."""
+    """Half-overlapping tiles: `count` along the shorter side, as many of the same size along the other.
+
+    They are never smaller than four of the smallest faces, nor more than 100.
+    """
     height, width = picture.shape[:2]
-    tile = int(np.ceil(2 * min(height, width) / (count + 1)))
+    least = max(4.0 * MIN_FACE, 2 * np.sqrt(height * width / 100))
+    tile = int(np.ceil(max(2 * min(height, width) / (count + 1), least)))
     rows, columns = (max(1, int(np.ceil(2 * n / tile)) - 1) for n in (height, width))
-    for y in np.linspace(0, height - tile, rows).astype(int):
-        for x in np.linspace(0, width - tile, columns).astype(int):
+    for y in np.linspace(0, max(height - tile, 0), rows).astype(int):
+        for x in np.linspace(0, max(width - tile, 0), columns).astype(int):
             part = np.ascontiguousarray(picture[y : y + tile, x : x + tile])
             yield _View(part, np.array([[1.0, 0.0, x], [0.0, 1.0, y]]))
 
@@ -338,7 +343,7 @@ def _candidates(views: list[_View], networks: tuple[bool, ...] = (False, True)) 
     for _, region in sorted(found, key=lambda f: -f[0]):
         if not any(_same(region, other) for other in kept):
             kept.append(region)
-    return kept
+    return kept[:MAX_CANDIDATES]
 
 
 def _same(a: Region, b: Region) -> bool:
