@@ -76,9 +76,15 @@ def _mirrored_texture(crop: F32, hole: npt.NDArray[np.bool_]) -> F32:
     return filled
 
 
+def _hull(geometry: Geometry) -> npt.NDArray[np.int32]:
+    return np.asarray(cv2.convexHull(np.rint(geometry.landmarks[:, :2]).astype(np.int32)), np.int32)
+
+
 def make_background(crop: U8, mask: F32, geometry: Geometry) -> Background:
     """Plate and alpha of a source crop (S, S, 3) with person mask (S, S) in [0, 1]."""
     size = geometry.size
+    face = cv2.fillPoly(np.zeros((size, size), np.uint8), [_hull(geometry)], (1,))
+    mask = np.maximum(mask, np.asarray(face, np.float32))  # whatever the mask says, the face is the person's
     outside = np.asarray(cv2.distanceTransform((mask < PERSON).astype(np.uint8), cv2.DIST_L2, 5)) / geometry.scale_px
     alpha = 1.0 - smoothstep(*FRINGE, outside)
 
