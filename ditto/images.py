@@ -210,3 +210,11 @@ def _limit(image: Image.Image, name: str, max_size: int) -> tuple[Bytes, Bytes |
     alpha = np.ascontiguousarray(pixels[..., 3])
     rgb = np.where(alpha[..., None] == 0, np.uint8(255), pixels[..., :3])
     return np.ascontiguousarray(rgb), alpha
+
+
+def reduce(rgb: Bytes, alpha: Bytes | None, factor: float) -> tuple[Bytes, Bytes | None]:
+    """A picture (H, W, 3) and its alpha (H, W) made smaller by `factor` < 1, antialiased, both sides even."""
+    from PIL import Image
+
+    image = Image.fromarray(rgb if alpha is None else np.dstack([rgb, alpha]))
+    return _limit(image, "the picture", max(2, round(factor * max(image.size))))

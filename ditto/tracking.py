@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ditto.cropping import choose_crop, nearness, person_mask, sample_crop
 from ditto.errors import EngineError, NoFaceError
-from ditto.images import MAX_SIZE, Bytes, Picture, read_picture
+from ditto.images import MAX_SIZE, Bytes, Picture, read_picture, reduce
 from ditto.motion import KEYPOINTS
 from ditto.portrait import Portrait
 from ditto.rendering.geometry import EYES, LANDMARKS, MIRROR, fit_head, keypoints
@@ -27,6 +27,7 @@ from ditto.rendering.geometry import EYES, LANDMARKS, MIRROR, fit_head, keypoint
 Floats = npt.NDArray[np.float64]
 
 CROP_SIZE = 512
+COARSEST_CROP = 640  # picture pixels across the crop; a larger face would be shown blurred, so the picture is reduced
 MIN_FACE = 40  # pixels; below it the mesh network guesses
 MAX_CANDIDATES = 40  # looked at closely, the surest first
 MESH_SIZE = 192  # pixels, input of the mesh network
@@ -456,7 +457,8 @@ def register(picture: Picture, face: int = 0, max_size: int = MAX_SIZE) -> Portr
     Args:
         picture: a path, the bytes of a picture file, or an array of pixels (see `ditto.images.read_picture`).
         face: which face, largest first.
-        max_size: longer side of the picture in pixels; larger ones are reduced.
+        max_size: longer side of the picture in pixels; larger ones are reduced. So is a picture whose face fills more
+            than the renderer draws sharply: the crop covers at most `COARSEST_CROP` pixels of it.
 
     Raises:
         ImageError: the picture cannot be read.
@@ -466,7 +468,13 @@ def register(picture: Picture, face: int = 0, max_size: int = MAX_SIZE) -> Portr
     rgb, alpha = read_picture(picture, max_size)
     faces = find_faces(rgb)
     found = _choose(faces, face, rgb)
-    return register_face(rgb, found.landmarks, alpha, [other.landmarks for other in faces if other is not found])
+    landmarks, others = found.landmarks, [other.landmarks for other in faces if other is not found]
+    across = CROP_SIZE * float(np.linalg.norm(choose_crop(landmarks, rgb.shape[1], rgb.shape[0], CROP_SIZE)[:2, 0]))
+    if across > COARSEST_CROP:
+        factor = COARSEST_CROP / across
+        rgb, alpha = reduce(rgb, alpha, factor)
+        landmarks, others = landmarks * factor, [other * factor for other in others]
+    return register_face(rgb, landmarks, alpha, others)
 
 
 def refine_landmarks(picture: Bytes, landmarks: Floats) -> Floats:

@@ -187,3 +187,13 @@ def test_over_40_megapixels_is_refused_without_decoding():
 def test_40_megapixels_are_read():
     rgb, _ = read_picture(encoded(Image.new("L", (8000, 5000), 90), "JPEG"))
     assert rgb.shape == (800, 1280, 3) and (rgb == 90).all()
+
+
+def test_reduce_keeps_sides_even_and_content() -> None:
+    from ditto.images import reduce
+
+    rgb = np.full((301, 203, 3), (10, 200, 30), np.uint8)
+    small, alpha = reduce(rgb, np.full((301, 203), 255, np.uint8), 0.5)
+    assert small.shape == (150, 100, 3)
+    assert alpha is not None and alpha.shape == (150, 100)
+    assert (small == (10, 200, 30)).all()
