@@ -34,8 +34,10 @@ SILENCE = PHONE_INDEX["SIL"]
 PRESS_RAMP = (0.20, 0.45)  # of the larger of a frame's two bilabial probabilities
 PRESS_BESIDE_RAMP = (0.05, 0.15)  # the same beside a frame that is pressed: closures seldom last one frame
 TUCK_RAMP = (0.30, 0.65)
-PRESS_GAP, TUCK_GAP = -0.006, 0.012  # fu against lips that just touch
-TUCK_DEPTH = 0.012  # fu the lower lip goes back under the teeth
+PRESS_GAP = -0.006  # fu against lips that just touch
+TUCK_GAP = 0.024  # fu between the lips, filled by the upper teeth that touch the lower one
+TUCK_LIFT = 0.016  # fu the upper lip rises off the teeth
+TUCK_DEPTH = 0.018  # fu the lower lip goes back under the teeth
 GAP_WANTED = 0.082  # fu, what the widest openings of a speaker (their 95th percentile while speaking) are brought to
 GAP_USUAL = 0.078  # what the network gives for most
 GAP_RISE, GAP_FALL = 0.08, 0.0008  # per frame: how fast the running percentile follows up, and down (fu)
@@ -387,14 +389,23 @@ def guard_mouth(motion: npt.ArrayLike, phones: npt.ArrayLike, silent_run: int) -
                 rest[i] = min(1.0, silent_run / PAUSE_ENTRY, (left + 1) / (PAUSE_EXIT + 1))
     points = out[:, 7:].reshape(n, KEYPOINTS, 3)
     _close(points, rest, 0.0, 0.6)
-    _close(points, tuck * (1.0 - press), TUCK_GAP, 0.3)
-    points[:, 17, 2] += TUCK_DEPTH * tuck * (1.0 - press)
+    _tuck(points, tuck * (1.0 - press) * (1.0 - rest))
     _close(points, press, PRESS_GAP, 0.3)
     return out, silent_run
 
 
 def _ramp(x: Floats, ends: tuple[float, float]) -> Floats:
     return np.asarray(np.clip((x - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0))
+
+
+def _tuck(points: Array, weight: Floats) -> None:
+    """The lower lip of (n, 21, 3) under the upper teeth, which show, in place, by `weight`: f and v."""
+    now = points[:, 17, 1] - points[:, 14, 1]
+    _part(points, weight * (TUCK_GAP - now), 0.3)
+    lift = weight * np.maximum(points[:, 14, 1] + TUCK_LIFT, 0.0)
+    points[:, (14, 17), 1] -= lift[:, None]
+    points[:, 20, 1] -= 0.6 * lift
+    points[:, 17, 2] += weight * np.maximum(TUCK_DEPTH - points[:, 17, 2], 0.0)
 
 
 def _close(points: Array, weight: Floats, gap: float, chin: float) -> None:

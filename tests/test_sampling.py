@@ -12,6 +12,7 @@ from ditto.sampling import (
     FEATURE_SIZE,
     HIDDEN_SIZE,
     LOOK_AHEAD,
+    TUCK_GAP,
     WINDOW,
     MotionNetwork,
     MotionSampler,
@@ -197,7 +198,9 @@ def test_silence_does_not_count_for_the_opening():
 def test_the_lower_lip_meets_the_teeth_on_f():
     phones = phones_of("AA", "AA", "F", "AA", *["AA"] * LOOK_AHEAD)
     out, _ = guard_mouth(open_mouth(3), phones, 0)
-    assert 0.0 < gap_of(out)[1] < 0.02
+    points = out[:, 7:].reshape(3, 21, 3)
+    assert abs(gap_of(out)[1] - TUCK_GAP) < 0.002
+    assert points[1, 14, 1] < points[0, 14, 1] - 0.005  # the upper lip lifts off the teeth
     assert out[1, 7 + 3 * 17 + 2] > 0.0
 
 
