@@ -39,6 +39,7 @@ Array = npt.NDArray[np.float32]
 
 OPEN_SOURCE = 0.018  # a portrait with a wider gap than this shows parted lips
 PRESS = 0.004  # lips that touch may still be pressed this much
+USUAL_WIDTH = 0.34  # fu between the inner corners of a mouth that does not smile
 OWN_TEETH_GAP = 0.035  # narrower slits show too little of a tooth to go on from
 NARROWEST = 0.36  # of the distance between the mouth's corners
 UPPER_EDGE = 0.0235  # edge of the upper incisors below the line where the lips meet
@@ -303,7 +304,8 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
     rest, now = geometry.canonical, pose.canonical
     x, gap, colours = opening.x, opening.gap, layers.colours
     wider = _width(now) / layers.width
-    rounding = float(smoothstep(0.06, 0.30, 1 - wider))  # protruding lips keep the light from the teeth
+    usual = min(layers.width, USUAL_WIDTH)  # a smile that goes is no rounding
+    rounding = float(smoothstep(0.06, 0.30, 1 - _width(now) / usual))  # protruding lips keep the light from the teeth
     widest = max(float(now[14, 1] - now[13, 1]), float(gap.max()), 0.01)
     openness = float(smoothstep(0.02, 0.12, widest))
     chin = now[152] - rest[152]
@@ -374,7 +376,7 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
         tongue_half_width=0.12 * stretch,
         tongue_light=0.55 + 0.45 * openness,
         widest=widest,
-        own_shade=0.0 if own is None else 1 - 0.45 * rounding,
+        own_shade=0.0 if own is None else 1 - 0.6 * rounding,
         own_column=(0.0, 0.0, 0.0) if own is None else tuple(own.from_plane[0]),
         own_row=(0.0, 0.0, 0.0) if own is None else tuple(own.from_plane[1]),
         upper_shadow=1 - 0.34 * strength,
