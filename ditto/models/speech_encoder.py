@@ -18,9 +18,11 @@ right context: Emformer, arXiv:2010.10759. The level, the token rate and the pho
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -114,11 +116,14 @@ def follow_level(samples: Tensor, level: Tensor, hops: Tensor) -> tuple[Tensor, 
     return samples * (before + (after - before) * ramp), moved, torch.clamp(hops + active, max=100.0)
 
 
-def rotary_table(positions: Tensor, rotary: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, rotary) of positions (T,) in 50 Hz tokens, each frequency twice in a row."""
-    frequency = 10000.0 ** (-torch.arange(0, rotary, 2, dtype=torch.float64) / rotary)
-    angle = (positions.double()[:, None] * (5 / 6) * frequency).repeat_interleave(2, 1)
-    return angle.cos().float(), angle.sin().float()
+def rotary_table(positions: Sequence[int], rotary: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (T, rotary) of T positions in 50 Hz tokens, each frequency twice in a row.
+
+    NumPy makes them constants of the exported network: not every ONNX Runtime has a cosine in double precision.
+    """
+    frequency = 10000.0 ** (-np.arange(0, rotary, 2) / rotary)
+    angle = (np.asarray(positions, np.float64)[:, None] * (5 / 6) * frequency).repeat(2, 1)
+    return torch.from_numpy(np.cos(angle).astype(np.float32)), torch.from_numpy(np.sin(angle).astype(np.float32))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -261,7 +266,8 @@ class SpeechEncoder(nn.Module):
             mask = (back >= 0) & (back <= self.config.left // BLOCK)
             mask[:, left + len(place) :] = back[:, left + len(place) :] == 0
             mask = mask.to(tokens.device)
-        turn = rotary_table(torch.cat((torch.arange(-left, 0), place, ahead)), self.config.rotary)
+        positions = [*range(-int(left), 0), *place.tolist(), *ahead.tolist()]
+        turn = rotary_table(positions, self.config.rotary)
         cos, sin = turn[0].to(tokens.device), turn[1].to(tokens.device)
         x = torch.cat((tokens[:, : len(place)], tokens[:, ahead]), 1)
         next_keys, next_values = [], []
