@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 WINDOW = 80
 FEATURE_SIZE, HIDDEN_SIZE = 368, 288
 EMOTION_SIZE = 8
-LOOK_AHEAD = 10  # frames the mouth guard sees beyond the frame it guards
+LOOK_BACK, LOOK_AHEAD = 3, 10  # frames the mouth guard sees before and beyond those it guards
 
 BILABIALS = [PHONE_INDEX[p] for p in ("P", "B", "M")]
 LABIODENTALS = [PHONE_INDEX[p] for p in ("F", "V")]
@@ -36,6 +36,7 @@ PRESS_BESIDE_RAMP = (0.05, 0.15)  # the same beside a frame that is pressed: clo
 TUCK_RAMP = (0.30, 0.65)
 PRESS_GAP = -0.006  # fu against lips that just touch
 TUCK_GAP = 0.024  # fu between the lips, filled by the upper teeth that touch the lower one
+CLOSING_SPEED, OPENING_SPEED = 0.050, 0.055  # fu a frame; lips are no shutters
 TUCK_LIFT = 0.016  # fu the upper lip rises off the teeth
 TUCK_DEPTH = 0.018  # fu the lower lip goes back under the teeth
 GAP_WANTED = 0.082  # fu, what the widest openings of a speaker (their 95th percentile while speaking) are brought to
@@ -57,8 +58,10 @@ class WindowPlan(NamedTuple):
 
     def check(self) -> None:
         """Raise ValueError unless the plan fills a window."""
-        if self.past + self.hop + self.future != WINDOW or min(self.past, self.hop) < 1 or self.future < 0:
-            raise ValueError(f"past + hop + future must be {WINDOW}, each positive, got {tuple(self)}")
+        if self.past + self.hop + self.future != WINDOW or min(self.past - LOOK_BACK, self.hop - 1, self.future) < 0:
+            raise ValueError(
+                f"past + hop + future must be {WINDOW}, past at least {LOOK_BACK}, hop at least 1, got {tuple(self)}"
+            )
 
 
 OFFLINE_PLAN = WindowPlan()
@@ -251,7 +254,7 @@ class MotionSampler:
         window = self._sample(emotion, state)
         window[:, POSE] = smooth(window[:, POSE], POSE_SMOOTHING)
         fresh = window[past : past + take] * self._network.scale
-        phones = state.features[past - 1 : past + take + LOOK_AHEAD, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
+        phones = state.features[past - LOOK_BACK : past + take + LOOK_AHEAD, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
         guarded, _ = guard_mouth(fresh, phones, state.silent_run)
         known = np.concatenate([state.known, guarded / self._network.scale])[-past:]
         shown, widest = widen(fresh, silence_of(state.features[past : past + take]), state.widest)
@@ -360,8 +363,8 @@ def guard_mouth(motion: npt.ArrayLike, phones: npt.ArrayLike, silent_run: int) -
 
     Args:
         motion: (n, 70) compact motion, expression in the head frame, physical units.
-        phones: (m, 2, 40) phone probabilities of the frame before, of these frames and of the `LOOK_AHEAD` after
-            them; what is missing counts as silence.
+        phones: (m, 2, 40) phone probabilities of the `LOOK_BACK` frames before, of these frames and of the `LOOK_AHEAD`
+            after them; what is missing counts as silence.
         silent_run: silent frames in a row before the first.
 
     Returns:
@@ -370,15 +373,15 @@ def guard_mouth(motion: npt.ArrayLike, phones: npt.ArrayLike, silent_run: int) -
     out = np.array(motion, np.float32)
     n = len(out)
     p = np.asarray(phones, np.float64)
-    missing = np.zeros((max(0, 1 + n + LOOK_AHEAD - len(p)), *p.shape[1:]))
+    missing = np.zeros((max(0, LOOK_BACK + n + LOOK_AHEAD - len(p)), *p.shape[1:]))
     missing[:, :, SILENCE] = 1.0
     p = np.concatenate([p, missing])
-    quiet = p[1:, :, SILENCE].mean(1) > 0.5
+    quiet = p[LOOK_BACK:, :, SILENCE].mean(1) > 0.5
     bilabial = p[:, :, BILABIALS].sum(2).max(1)
-    sure = _ramp(bilabial, PRESS_RAMP)
-    beside = np.maximum(sure[:n], sure[2 : n + 2]) * _ramp(bilabial[1 : n + 1], PRESS_BESIDE_RAMP)
-    press = np.maximum.reduce([sure[1 : n + 1], beside, 0.35 * sure[2 : n + 2]])
-    tuck = _ramp(p[:, :, LABIODENTALS].sum(2).max(1), TUCK_RAMP)[1 : n + 1]
+    sure = np.pad(_ramp(bilabial, PRESS_RAMP), 1)
+    beside = np.maximum(sure[:-2], sure[2:]) * _ramp(bilabial, PRESS_BESIDE_RAMP)
+    press = np.maximum(sure[1:-1], beside)
+    tuck = _ramp(p[:, :, LABIODENTALS].sum(2).max(1), TUCK_RAMP)[LOOK_BACK : LOOK_BACK + n]
     rest = np.zeros(n)
     for i in range(n):
         silent_run = silent_run + 1 if quiet[i] else 0
@@ -389,8 +392,12 @@ def guard_mouth(motion: npt.ArrayLike, phones: npt.ArrayLike, silent_run: int) -
                 rest[i] = min(1.0, silent_run / PAUSE_ENTRY, (left + 1) / (PAUSE_EXIT + 1))
     points = out[:, 7:].reshape(n, KEYPOINTS, 3)
     _close(points, rest, 0.0, 0.6)
-    _tuck(points, tuck * (1.0 - press) * (1.0 - rest))
-    _close(points, press, PRESS_GAP, 0.3)
+    pressed = press[LOOK_BACK : LOOK_BACK + n]
+    _tuck(points, tuck * (1.0 - pressed) * (1.0 - rest))
+    for distance in (2, 1):  # on the way to a closure, and back from it
+        _close(points, press[LOOK_BACK + distance :][:n], PRESS_GAP + distance * CLOSING_SPEED, 0.3)
+        _close(points, press[LOOK_BACK - distance :][:n], PRESS_GAP + distance * OPENING_SPEED, 0.3)
+    _close(points, pressed, PRESS_GAP, 0.3)
     return out, silent_run
 
 

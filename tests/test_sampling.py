@@ -9,9 +9,13 @@ from ditto.errors import BundleError
 from ditto.motion import COMPACT_SIZE, rotation_matrix
 from ditto.phones import PHONE_INDEX
 from ditto.sampling import (
+    CLOSING_SPEED,
     FEATURE_SIZE,
     HIDDEN_SIZE,
     LOOK_AHEAD,
+    LOOK_BACK,
+    OPENING_SPEED,
+    PRESS_GAP,
     TUCK_GAP,
     WINDOW,
     MotionNetwork,
@@ -79,7 +83,7 @@ def in_pieces(sampler, x, cuts, seed=0):
     return np.concatenate([*out, motion])
 
 
-@pytest.mark.parametrize("plan", [WindowPlan(), WindowPlan(70, 2, 8), WindowPlan(20, 40, 20), WindowPlan(1, 79, 0)])
+@pytest.mark.parametrize("plan", [WindowPlan(), WindowPlan(70, 2, 8), WindowPlan(20, 40, 20), WindowPlan(3, 77, 0)])
 @pytest.mark.parametrize("frames", [1, 37, 50, 61, 163])
 def test_any_chunking_gives_the_same_motion_bit_for_bit(plan, frames):
     sampler, x = tiny(plan=plan, steps=3), speech(frames)
@@ -142,7 +146,8 @@ def test_schedule_is_finite_and_ends_clean(steps):
 
 
 def phones_of(*names):
-    """(n, 2, 40) sure phones."""
+    """(n, 2, 40) sure phones; the first name stands for all frames before those guarded."""
+    names = (names[0],) * (LOOK_BACK - 1) + names
     return np.repeat(np.eye(40)[[PHONE_INDEX[n] for n in names]][:, None], 2, 1)
 
 
@@ -164,18 +169,26 @@ def test_lips_close_on_bilabials_and_stay_open_on_vowels():
     assert gap[0] == pytest.approx(0.08) and gap[4] == pytest.approx(0.08)
 
 
+def test_wide_open_lips_close_over_frames_not_at_once():
+    phones = phones_of(*["AA"] * 5, "M", *["AA"] * (4 + LOOK_AHEAD))
+    gap = gap_of(guard_mouth(open_mouth(9, 0.14), phones, 0)[0])
+    assert gap[4] == pytest.approx(PRESS_GAP, abs=1e-6)
+    assert np.diff(gap[2:5]) == pytest.approx([-CLOSING_SPEED] * 2, abs=1e-6)
+    assert np.diff(gap[4:7]) == pytest.approx([OPENING_SPEED] * 2, abs=1e-6)
+
+
 def test_a_bilabial_in_one_token_of_a_frame_is_enough():
     phones = phones_of(*["AA"] * (4 + LOOK_AHEAD))
-    phones[2, 1] = 0.45 * np.eye(40)[0] + 0.55 * np.eye(40)[PHONE_INDEX["B"]]
+    phones[LOOK_BACK + 1, 1] = 0.45 * np.eye(40)[0] + 0.55 * np.eye(40)[PHONE_INDEX["B"]]
     assert gap_of(guard_mouth(open_mouth(3), phones, 0)[0])[1] <= 0.0
 
 
 def test_a_weak_bilabial_beside_a_sure_one_closes_too():
     phones = phones_of(*["AA"] * (4 + LOOK_AHEAD))
     weak = 0.84 * np.eye(40)[1] + 0.16 * np.eye(40)[PHONE_INDEX["P"]]
-    phones[1:3] = weak
+    phones[LOOK_BACK : LOOK_BACK + 2] = weak
     assert (gap_of(guard_mouth(open_mouth(3), phones, 0)[0]) > 0.05).all()
-    phones[1] = np.eye(40)[PHONE_INDEX["P"]]
+    phones[LOOK_BACK] = np.eye(40)[PHONE_INDEX["P"]]
     assert (gap_of(guard_mouth(open_mouth(3), phones, 0)[0])[:2] <= 0.0).all()
 
 
@@ -215,10 +228,10 @@ def test_lips_rest_in_long_pauses_only():
 
 
 def test_the_guard_does_not_depend_on_where_it_is_cut():
-    motion, x = open_mouth(60), speech(61 + LOOK_AHEAD)
+    motion, x = open_mouth(60), speech(60 + LOOK_BACK + LOOK_AHEAD)
     phones = x[:, HIDDEN_SIZE:].reshape(-1, 2, 40)
     whole, run = guard_mouth(motion, phones, 4)
-    first, middle = guard_mouth(motion[:27], phones[: 28 + LOOK_AHEAD], 4)
+    first, middle = guard_mouth(motion[:27], phones[: 27 + LOOK_BACK + LOOK_AHEAD], 4)
     second, end = guard_mouth(motion[27:], phones[27:], middle)
     assert np.array_equal(np.concatenate([first, second]), whole) and end == run
 
