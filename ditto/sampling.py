@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from ditto.engines import Engine, open_engine
 from ditto.errors import BundleError
-from ditto.life import EYE_SIZE, LEFT_IRIS, RIGHT_IRIS, EyeState, hold_gaze, initial_eyes, live
-from ditto.motion import COMPACT_SIZE, KEYPOINTS, rotation_matrix
+from ditto.life import EYE_SIZE, LEFT_IRIS, LEFT_LID, RIGHT_IRIS, RIGHT_LID, EyeState, hold_gaze, initial_eyes, live
+from ditto.motion import COMPACT_SIZE, KEYPOINTS, TEMPLATE_APERTURE, rotation_matrix
 from ditto.phones import PHONE_INDEX, PHONES
 
 Array = npt.NDArray[np.float32]
@@ -45,6 +45,7 @@ GAP_RISE, GAP_FALL = 0.08, 0.0008  # per frame: how fast the running percentile 
 GAP_GAIN = (0.9, 1.4)
 POSE = slice(0, 7)
 POSE_SMOOTHING = 2.0  # frames; a head has mass, and ten steps leave some noise in the slow channels
+WIDEST_EYES = 0.02  # fu the upper lids rise beyond rest at most
 PAUSE_FRAMES = 10  # 0.4 s
 PAUSE_ENTRY, PAUSE_EXIT = 3, 3  # frames to close, and to open before speech
 
@@ -253,7 +254,7 @@ class MotionSampler:
         past = self.plan.past
         window = self._sample(emotion, state)
         window[:, POSE] = smooth(window[:, POSE], POSE_SMOOTHING)
-        fresh = window[past : past + take] * self._network.scale
+        fresh = shut_eyes(window[past : past + take] * self._network.scale, state.eyes[past : past + take])
         phones = state.features[past - LOOK_BACK : past + take + LOOK_AHEAD, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
         guarded, _ = guard_mouth(fresh, phones, state.silent_run)
         known = np.concatenate([state.known, guarded / self._network.scale])[-past:]
@@ -403,6 +404,17 @@ def guard_mouth(motion: npt.ArrayLike, phones: npt.ArrayLike, silent_run: int) -
 
 def _ramp(x: Floats, ends: tuple[float, float]) -> Floats:
     return np.asarray(np.clip((x - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0))
+
+
+def shut_eyes(motion: npt.ArrayLike, eyes: npt.ArrayLike) -> Array:
+    """(n, 70) compact motion whose lids are shut at least as far as the eye states (n, 8) plan: blinks close."""
+    out = np.array(motion, np.float32)
+    points = out[:, 7:].reshape(len(out), KEYPOINTS, 3)
+    for lid, side in ((LEFT_LID, 0), (RIGHT_LID, 1)):
+        open_share = np.asarray(eyes, np.float32)[:, side]
+        least = TEMPLATE_APERTURE * (1.0 - open_share) - WIDEST_EYES * open_share
+        points[:, lid, 1] = np.maximum(points[:, lid, 1], least)
+    return out
 
 
 def _tuck(points: Array, weight: Floats) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ditto.errors import BundleError
-from ditto.motion import COMPACT_SIZE, rotation_matrix
+from ditto.motion import COMPACT_SIZE, TEMPLATE_APERTURE, rotation_matrix
 from ditto.phones import PHONE_INDEX
 from ditto.sampling import (
     CLOSING_SPEED,
@@ -24,6 +24,7 @@ from ditto.sampling import (
     finish,
     guard_mouth,
     schedule,
+    shut_eyes,
     widen,
 )
 
@@ -269,3 +270,13 @@ def test_missing_weights_are_reported(tmp_path: Path):
     (tmp_path / "motion.safetensors").write_bytes(b"not weights")
     with pytest.raises(BundleError, match=r"motion\.safetensors"):
         MotionNetwork.open(tmp_path)
+
+
+def test_blinks_close_the_lids_whatever_the_network_says():
+    eyes = np.ones((3, 8), np.float32)
+    eyes[1, :2] = 0.0
+    motion = np.zeros((3, 70), np.float32)
+    motion[:, 7 + 3 * 13 + 1] = 0.01
+    lids = shut_eyes(motion, eyes)[:, 7:].reshape(3, 21, 3)[:, (13, 16), 1]
+    assert lids[1] == pytest.approx([TEMPLATE_APERTURE] * 2)
+    assert np.array_equal(lids[(0, 2),], np.array([[0.01, 0.0]] * 2, np.float32))
