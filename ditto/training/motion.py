@@ -235,17 +235,20 @@ def denoising_loss(
 def train(
     corpus: Corpus, out: Path, seconds: float, seed: int, resume: Path | None, config: MotionDiffusionConfig
 ) -> None:
-    """Train for `seconds` of process CPU time (one thread) and write `checkpoint.pt` into `out`."""
+    """Train for `seconds` of process CPU time (one thread) and write `checkpoint.pt` into `out`.
+
+    `resume` gives the weights to start from; units are measured on this corpus all the same.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     out.mkdir(parents=True, exist_ok=True)
     units = Units.of(corpus)
     model = MotionDiffusion(config)
-    model.condition.feature_mean.copy_(torch.from_numpy(units.feature_mean))
-    model.condition.feature_scale.copy_(torch.from_numpy(1.0 / units.feature_spread))
     if resume is not None:
         model.load_state_dict(torch.load(resume, weights_only=True)["model"])
+    model.condition.feature_mean.copy_(torch.from_numpy(units.feature_mean))
+    model.condition.feature_scale.copy_(torch.from_numpy(1.0 / units.feature_spread))
     average = copy.deepcopy(model)
     weights = torch.from_numpy(loss_weights())
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
