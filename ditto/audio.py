@@ -129,14 +129,14 @@ class Decoder:
             if failure is not None:
                 raise unreadable(self.path, failure) from failure
             raise AudioError(f"{self.path} holds no samples; give a recording of at least 40 ms")
-        if lost:
+        if riff_is_cut(self.path):
+            self.damage = f"the file is shorter than its header says, it ends after {seconds:.2f} s"
+        elif lost:
             self.damage = f"{lost} damaged packets were skipped"
         elif failure is not None:
             self.damage = f"the file is damaged after {seconds:.2f} s ({failure})"
         elif self.duration_seconds is not None and seconds < self._trust * self.duration_seconds - 0.25:
             self.damage = f"the file declares {self.duration_seconds:.2f} s but ends after {seconds:.2f} s"
-        elif riff_is_cut(self.path):
-            self.damage = f"the file is shorter than its header says, it ends after {seconds:.2f} s"
         if self.damage:
             logger.warning("%s: %s", self.path, self.damage)
 

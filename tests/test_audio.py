@@ -141,8 +141,8 @@ def test_a_truncated_file_is_read_to_its_end_and_says_so(tmp_path):
     data = (tmp_path / "whole.wav").read_bytes()
     (tmp_path / "cut.wav").write_bytes(data[: len(data) // 4])
     reader = AudioReader(tmp_path / "cut.wav")
-    assert abs(sum(block.size for block in reader) - 16000) < 100
-    assert "ends after 1.00 s" in (reader.damage or "")
+    assert abs(sum(block.size for block in reader) - 16000) < 1024  # FFmpeg 8.0 drops the last, broken packet
+    assert "shorter than its header says" in (reader.damage or "")
 
 
 def test_a_truncated_flac_is_read_to_its_end_and_says_so(tmp_path):
