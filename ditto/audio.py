@@ -232,12 +232,14 @@ def riff_is_cut(path: Path) -> bool:
 
 def check_file(path: Path) -> None:
     """Raises AudioError for a path that cannot be a recording: missing, a folder, empty."""
-    if path.is_dir():
-        raise AudioError(f"a recording is wanted, {path} is a folder; give a file in it")
     try:
         size = path.stat().st_size
-    except OSError as error:
-        raise AudioError(f"a recording is wanted at {path}: {error.strerror or error}; check the name") from error
+        folder = path.is_dir()
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or error
+        raise AudioError(f"a recording is wanted at {path}: {reason}; check the name") from error
+    if folder:
+        raise AudioError(f"a recording is wanted, {path} is a folder; give a file in it")
     if size == 0:
         raise AudioError(f"a recording is wanted, {path} is empty (0 bytes); record or copy it again")
 

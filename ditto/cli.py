@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from ditto.errors import DittoError, InputError
+from ditto.errors import DittoError, InputError, OutputError
 
 if TYPE_CHECKING:
     from ditto.doctor import Check
     from ditto.portrait import Portrait
     from ditto.talking_head import TalkingHead
 
-CALLERS_MISTAKE, OUR_MISTAKE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+CALLERS_MISTAKE, OUR_MISTAKE = 2, 1
+INTERRUPTED, PIPE_CLOSED = 130, 141  # as a shell reports a process that SIGINT, SIGPIPE ended
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,13 +40,29 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 @app.command()
 def animate(
-    portrait: Annotated[Path, typer.Argument(help="A picture with a face, or a portrait saved as .npz.")],
-    audio: Annotated[Path, typer.Argument(help="A recording: wav, flac, mp3, m4a, ogg, the sound of a video, ...")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The video to write, .mp4 or .webm.")],
+    portrait: Annotated[
+        Path,
+        typer.Argument(metavar="PORTRAIT", readable=False, help="A picture with a face, or a saved portrait (.npz)."),
+    ],
+    audio: Annotated[
+        Path,
+        typer.Argument(
+            metavar="AUDIO", readable=False, help="A recording: wav, flac, mp3, m4a, ogg, the sound of a video, ..."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The video to write, .mp4 or .webm; one of this name is replaced.")
+    ],
     seed: Annotated[int, typer.Option(min=0, help="All randomness; the same seed gives the same video.")] = 0,
-    emotion: Annotated[str, typer.Option(help="For example happy:0.6, or happy:0.3,surprise:0.2.")] = "",
+    emotion: Annotated[
+        str,
+        typer.Option(
+            help="Weights, at most 1 in all, of angry, disgust, fear, happy, neutral, sad, surprise, contempt: "
+            "happy:0.6, or happy:0.3,surprise:0.2."
+        ),
+    ] = "",
     bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "lite",
-    face: Annotated[int, typer.Option(min=0, help="Which face of the picture, the largest first.")] = 0,
+    face: Annotated[int, typer.Option(min=0, help="Which face of the picture; 0 is the largest.")] = 0,
     still: Annotated[bool, typer.Option("--still", help="Keep the head where it is; only the face moves.")] = False,
     max_size: Annotated[int, typer.Option(min=64, help="Longest side of the video in pixels.")] = 1280,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
@@ -55,9 +73,9 @@ def animate(
     with errors_reported(as_json, debug):
         result = run_animate(portrait, audio, output, seed, emotion, bundle, face, still, max_size, quiet or as_json)
         if as_json:
-            print(json.dumps(result))
+            say(json.dumps(result))
         elif not quiet:
-            print(
+            say(
                 f"{result['output']}: {result['frames']} frames, {result['duration_seconds']:.2f} s, "
                 f"{result['width']} x {result['height']}; animated in {result['animate_seconds']:.2f} s, "
                 f"real-time factor {result['real_time_factor']:.2f}"
@@ -90,15 +108,16 @@ def run_animate(
     # Everything that can be refused cheaply is refused before the expensive part.
     weights = parse_emotion(emotion)
     check_output(output)
-    if not portrait_path.is_file():
-        raise InputError(f"a picture is wanted at {portrait_path}, there is no such file; check the name")
+    check_picture(portrait_path, face)
     for source in (portrait_path, audio_path):
-        if output.exists() and source.exists() and os.path.samefile(output, source):
-            raise InputError(f"the output {output} is also an input; choose another name")
+        with suppress(OSError):  # one of the two is not there yet, or not at all
+            if os.path.samefile(output, source):
+                raise InputError(f"the output {output} is also an input; choose another name")
+    console = Console(stderr=True, quiet=quiet)
+    show_notes(console)
     reader = AudioReader(audio_path)
     next(iter(reader))  # decodes at least the beginning
 
-    console = Console(stderr=True, quiet=quiet)
     with console.status("loading the bundle"):
         start = time.perf_counter()
         head = ditto.load(bundle)
@@ -114,8 +133,6 @@ def run_animate(
         for frame in progress(frames, total, console):
             writer.write(frame.image)
     finished = time.perf_counter()
-    if reader.damage:
-        console.print(f"note: {audio_path}: {reader.damage}", style="yellow", highlight=False)
     duration = writer.frames / 25
     return {
         "output": str(output),
@@ -131,6 +148,40 @@ def run_animate(
         "real_time_factor": round((finished - registered) / duration, 4),
         "audio_damage": reader.damage,
     }
+
+
+def check_picture(path: Path, face: int) -> None:
+    """Raises InputError for a path that cannot be a picture or a portrait, or a face chosen where there is one only."""
+    try:
+        folder = path.stat() and path.is_dir()
+    except OSError as error:
+        raise InputError(f"a picture is wanted at {path}: {error.strerror or error}; check the name") from None
+    if folder:
+        raise InputError(f"a picture is wanted, {path} is a folder; give a file in it")
+    if face != 0 and path.suffix.lower() == ".npz":
+        raise InputError(f"--face {face} chooses in a picture, {path} is one face already; leave it out")
+
+
+class Notes(logging.Handler):
+    """Shows every warning of the library once."""
+
+    def __init__(self, console: Any) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self._shown:
+            self._shown.add(message)
+            self._console.print(f"note: {message}", style="yellow", highlight=False, markup=False)
+
+
+def show_notes(console: Any) -> None:
+    logger = logging.getLogger("ditto")
+    for handler in [handler for handler in logger.handlers if isinstance(handler, Notes)]:
+        logger.removeHandler(handler)
+    logger.addHandler(Notes(console))
 
 
 def load_portrait(head: TalkingHead, path: Path, face: int, max_size: int) -> Portrait:
@@ -153,8 +204,11 @@ def parse_emotion(text: str) -> dict[str, float]:
     weights: dict[str, float] = {}
     for item in filter(None, text.split(",")):
         name, colon, weight = item.strip().partition(":")
+        name = name.strip().lower()
+        if name in weights:
+            raise InputError(f"--emotion takes name:weight, each name once; {name} came twice")
         try:
-            weights[name.strip().lower()] = float(weight) if colon else 1.0
+            weights[name] = float(weight) if colon else 1.0
         except ValueError:
             raise InputError(f"--emotion takes name:weight, e.g. happy:0.6, got {item!r}") from None
     try:
@@ -191,7 +245,7 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
 
         checks = examine()
         if as_json:
-            print(json.dumps([check._asdict() for check in checks]))
+            say(json.dumps([check._asdict() for check in checks]))
         else:
             print_checks(checks)
         if not all(check.ok for check in checks if check.needed):
@@ -223,19 +277,25 @@ def verify(
         opened.verify()
         files = [path.name for part in opened.parts.values() for path in part.files.values()]
         if as_json:
-            print(json.dumps({"bundle": opened.name, "path": str(opened.path), "files": files, "ok": True}))
+            say(json.dumps({"bundle": opened.name, "path": str(opened.path), "files": files, "ok": True}))
         else:
-            print(f"{opened.name}: {len(files)} files are what bundle.json says ({opened.path})")
+            say(f"{opened.name}: {len(files)} files are what bundle.json says ({opened.path})")
 
 
 @contextmanager
 def errors_reported(as_json: bool, debug: bool) -> Iterator[None]:
     """Turns what goes wrong into one line on stderr (with --json also an object on stdout) and an exit code."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))  # an exception, so that files are removed
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
     try:
         yield
     except typer.Exit:
         raise
+    except BrokenPipeError:  # whoever read the report has gone
+        drop_output()
+        raise typer.Exit(PIPE_CLOSED) from None
     except KeyboardInterrupt:
         print("ditto: interrupted; nothing was written", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -245,12 +305,47 @@ def errors_reported(as_json: bool, debug: bool) -> Iterator[None]:
 
             traceback.print_exc()
         ours = not isinstance(error, InputError)
-        advice = "" if isinstance(error, DittoError) else " (this is a fault of ditto; --debug shows where)"
+        advice = " (this is a fault of ditto; --debug shows where)"
+        if isinstance(error, DittoError):
+            advice = ""
+        elif isinstance(error, ImportError):
+            advice = " (something ditto needs is missing or broken; `ditto doctor` says what to do)"
         message = " ".join(str(error).split()) or "no message"
         print(f"ditto: {type(error).__name__}: {message}{advice}", file=sys.stderr)
         if as_json:
-            print(json.dumps({"error": type(error).__name__, "message": message}))
+            with suppress(OSError, OutputError):
+                say(json.dumps({"error": type(error).__name__, "message": message}))
+        drop_output()
         raise typer.Exit(OUR_MISTAKE if ours else CALLERS_MISTAKE) from None
+
+
+def say(text: str) -> None:
+    """Print, and make sure that it has arrived.
+
+    Raises:
+        OutputError: standard output takes no more; BrokenPipeError: nobody reads it.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"the report cannot be written to standard output: {reason}; send it elsewhere") from error
+
+
+def drop_output() -> None:
+    """What standard output cannot take is forgotten; Python would try again on its way out and complain."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def stop(number: int, frame: object) -> NoReturn:
+    sys.exit(128 + number)  # an exception, so that files are removed
 
 
 def show_version(wanted: bool) -> None:
@@ -271,10 +366,20 @@ def options(
 def main() -> NoReturn:
     """Entry point of the `ditto` command."""
     try:
-        app()
-    except KeyboardInterrupt:  # before a command has begun
+        sys.exit(app(standalone_mode=False))
+    except (KeyboardInterrupt, typer.Abort):  # before a command has begun
         sys.exit(INTERRUPTED)
-    sys.exit(0)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what every usage error has, wherever this Typer keeps its Click
+            raise
+        message = error.format_message()
+        if "\n" in message or not message:  # the help of a command that was given nothing
+            error.show()  # type: ignore[attr-defined]
+        else:
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context else "ditto"
+            print(f"ditto: UsageError: {message.rstrip('.')}; see {command} --help", file=sys.stderr)
+        sys.exit(CALLERS_MISTAKE)
 
 
 if __name__ == "__main__":

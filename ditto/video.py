@@ -80,17 +80,22 @@ def check_output(path: str | PathLike[str]) -> Format:
                 f"the encoder {codec} is wanted for {file.suffix}, this PyAV ({av.__version__}) lacks it; "
                 "install PyAV from its wheels (pip install --force-reinstall av) or choose another suffix"
             ) from error
-    if file.is_dir():
-        raise OutputError(f"a file name is wanted for the output, {file} is a folder; add a name to it")
-    if not file.parent.is_dir():
-        raise OutputError(f"the folder {file.parent} is wanted for {file.name}, there is none; make it first")
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".part", dir=file.parent)
-    except OSError as error:
+        if file.is_dir():
+            raise OutputError(f"a file name is wanted for the output, {file} is a folder; add a name to it")
+        if not file.parent.is_dir():
+            raise OutputError(f"the folder {file.parent} is wanted for {file.name}, there is none; make it first")
+        os.unlink(partial_file(file))
+    except (OSError, ValueError) as error:  # ValueError: a null character
         raise refused(file, error) from error
-    os.close(descriptor)
-    os.unlink(name)
     return format
+
+
+def partial_file(file: Path) -> Path:
+    """A new empty file beside `file`, to be written and then renamed. Raises OSError."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{file.stem[:32]}.", suffix=".part", dir=file.parent)
+    os.close(descriptor)
+    return Path(name)
 
 
 class VideoWriter:
@@ -219,11 +224,9 @@ class VideoWriter:
         import av
 
         format = self._format
-        descriptor, name = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent)
-        os.close(descriptor)
-        self._part = Path(name)
+        self._part = partial_file(self.path)
         self._container = av.open(
-            name, "w", format=format.container, container_options=format.container_options, options={}
+            str(self._part), "w", format=format.container, container_options=format.container_options, options={}
         )
         self._video = self._container.add_stream(format.video_codec, rate=FPS, options=dict(format.video_options))
         self._video.width, self._video.height = self.width, self.height
@@ -352,6 +355,7 @@ def refused(path: Path, error: Exception) -> OutputError:
         errno.EROFS: "the file system is read-only; write elsewhere",
         errno.EACCES: "choose a folder you may write to",
         errno.EPERM: "choose a folder you may write to",
+        errno.ENAMETOOLONG: "choose a shorter name",
     }.get(number or 0, "write elsewhere or check the disk")
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return OutputError(f"{path} cannot be written: {reason}; {todo}")

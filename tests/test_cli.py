@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from wav import write_wav
 
 import ditto
-from ditto.cli import app
+from ditto.cli import app, main
 from ditto.errors import BundleError, NoFaceError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -138,7 +138,8 @@ def test_a_damaged_end_is_animated_up_to_there_and_said(run, tmp_path):
     (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
     done = run("animate", PORTRAIT, tmp_path / "cut.wav", "-o", tmp_path / "out.mp4")
     assert done.code == 0
-    assert "shorter than its header says" in " ".join(done.err.split())
+    assert " ".join(done.err.split()).count("shorter than its header says") == 1
+    assert run("animate", PORTRAIT, tmp_path / "cut.wav", "-o", tmp_path / "out.mp4", "-q").err == ""
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,31 @@ def test_outputs_that_cannot_be_written_are_refused_before_any_work(run, tmp_pat
     assert message in done.err
 
 
+def test_names_the_system_refuses_are_the_caller_s_mistake(run, tmp_path):
+    long = tmp_path / ("x" * 300)
+    for arguments in (
+        (PORTRAIT, SPEECH, "-o", long.with_suffix(".mp4")),
+        (PORTRAIT, long.with_suffix(".wav"), "-o", tmp_path / "out.mp4"),
+        (long.with_suffix(".png"), SPEECH, "-o", tmp_path / "out.mp4"),
+    ):
+        done = run("animate", *arguments)
+        assert done.code == 2, done.err
+        assert "name too long" in done.err
+    done = run("animate", tmp_path, SPEECH, "-o", tmp_path / "out.mp4")
+    assert "is a folder" in done.err
+
+
+def test_the_longest_name_the_system_takes_works(run, tmp_path):
+    done = run("animate", PORTRAIT, SPEECH, "-o", tmp_path / ("x" * 251 + ".mp4"), "-q")
+    assert done.code == 0, done.err
+
+
+def test_a_face_cannot_be_chosen_in_a_saved_portrait(run, tmp_path):
+    (tmp_path / "face.npz").touch()
+    done = run("animate", tmp_path / "face.npz", SPEECH, "-o", tmp_path / "out.mp4", "--face", 1)
+    assert (done.code, "one face already" in done.err) == (2, True)
+
+
 def test_an_input_is_never_overwritten(run, tmp_path):
     (tmp_path / "film.mp4").write_bytes(SPEECH.read_bytes())
     done = run("animate", PORTRAIT, tmp_path / "film.mp4", "-o", tmp_path / "film.mp4")
@@ -160,7 +186,9 @@ def test_an_input_is_never_overwritten(run, tmp_path):
     assert "also an input" in done.err
 
 
-@pytest.mark.parametrize("emotion", ["joy:0.5", "happy:much", "happy:2", "happy:0.8,sad:0.8", "happy:nan"])
+@pytest.mark.parametrize(
+    "emotion", ["joy:0.5", "happy:much", "happy:2", "happy:0.8,sad:0.8", "happy:nan", "happy:0.1,happy:0.2"]
+)
 def test_wrong_emotions_are_refused(run, tmp_path, emotion):
     done = run("animate", PORTRAIT, SPEECH, "-o", tmp_path / "out.mp4", "--emotion", emotion)
     assert done.code == 2
@@ -190,7 +218,7 @@ def test_errors_are_json_too(run, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals as on Unix")
-@pytest.mark.parametrize(("signal", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("signal", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_an_interruption_leaves_nothing_behind(tmp_path, signal, code):
     script = f"""
 import sys, time
@@ -221,6 +249,62 @@ main()
     assert process.returncode == code, said
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["animate", "a.png", "a.wav", "-o", "o.mp4", "--face", "-1"], "--face"),
+        (["animate", "a.png", "a.wav", "-o", "o.mp4", "--seed", "much"], "--seed"),
+        (["animate", "a.png", "-o", "o.mp4"], "AUDIO"),
+        (["dance"], "dance"),
+    ],
+)
+def test_a_usage_error_is_one_line(monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["ditto", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert said.startswith("ditto: UsageError: ")
+    assert message in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), ([], 2), (["bundle"], 2), (["doctor", "-x"], 2)])
+def test_main_ends_with_the_exit_code_of_the_command(monkeypatch, capsys, arguments, code):
+    monkeypatch.setattr(sys, "argv", ["ditto", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert (stopped.value.code or 0) == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
+def test_a_report_that_does_not_arrive_is_told():
+    command = [sys.executable, "-m", "ditto", "bundle", "verify", "--json"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "OutputError: the report cannot be written" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes as on Unix")
+def test_a_reader_that_has_gone_is_not_a_fault():
+    receiver, sender = os.pipe()
+    os.close(receiver)
+    command = [sys.executable, "-m", "ditto", "bundle", "verify", "--json"]
+    done = subprocess.run(command, stdout=sender, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(sender)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_broken_library_is_not_called_a_fault_of_ditto(run, tmp_path):
+    missing = ImportError("libGL.so.1: cannot open shared object file")
+    done = run("animate", PORTRAIT, SPEECH, "-o", tmp_path / "out.mp4", head=missing)
+    assert done.code == 1
+    assert "ditto doctor" in done.err
+    assert "fault of ditto" not in done.err
 
 
 def test_doctor_names_every_part_and_fails_when_one_lite_needs_is_missing(run, monkeypatch):
