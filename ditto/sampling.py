@@ -43,8 +43,10 @@ GAP_WANTED = 0.082  # fu, what the widest openings of a speaker (their 95th perc
 GAP_USUAL = 0.078  # what the network gives for most
 GAP_RISE, GAP_FALL = 0.08, 0.0008  # per frame: how fast the running percentile follows up, and down (fu)
 GAP_GAIN = (0.9, 1.4)
-POSE = slice(0, 7)
-POSE_SMOOTHING = 2.0  # frames; a head has mass, and ten steps leave some noise in the slow channels
+# Head pose, forehead, brows, nose and glabella: what has mass or moves slowly. It is smoothed, since ten steps leave some
+# noise in it, and each window takes over from the future frames of the one before gradually.
+SLOW = [*range(7), *(7 + 3 * k + axis for k in (0, 1, 2, 4, 10) for axis in range(3))]
+SLOW_SMOOTHING = 1.5  # frames
 WIDEST_EYES = 0.02  # fu the upper lids rise beyond rest at most
 PAUSE_FRAMES = 10  # 0.4 s
 PAUSE_ENTRY, PAUSE_EXIT = 3, 3  # frames to close, and to open before speech
@@ -127,6 +129,7 @@ class SamplerState(NamedTuple):
         features: (past + n, 368) of the known frames and of those waiting.
         eyes: (past + n, 8) likewise.
         known: (past, 70) the last emitted motion in the network's units.
+        tail: (future, 22) what the last window expected of the slow channels after its emitted frames.
         life: state of the eyes.
         silent_run: silent frames in a row up to the last emitted one.
         widest: running 95th percentile of the lips' opening, fu, before it is normalised.
@@ -138,6 +141,7 @@ class SamplerState(NamedTuple):
     features: Array
     eyes: Array
     known: Array
+    tail: Array
     life: EyeState
     silent_run: int
     widest: float
@@ -197,7 +201,16 @@ class MotionSampler:
         features = np.tile(self._network.silence, (past, 1))
         known = np.zeros((past, COMPACT_SIZE), np.float32)
         return SamplerState(
-            canonical.reshape(-1), int(seed), 0, features, eyes, known, initial_eyes(), PAUSE_FRAMES, GAP_USUAL
+            canonical.reshape(-1),
+            int(seed),
+            window=0,
+            features=features,
+            eyes=eyes,
+            known=known,
+            tail=np.zeros((self.plan.future, len(SLOW)), np.float32),
+            life=initial_eyes(),
+            silent_run=PAUSE_FRAMES,
+            widest=GAP_USUAL,
         )
 
     def __call__(
@@ -253,7 +266,12 @@ class MotionSampler:
         """Sample the next window and emit its first `take` frames after the known ones."""
         past = self.plan.past
         window = self._sample(emotion, state)
-        window[:, POSE] = smooth(window[:, POSE], POSE_SMOOTHING)
+        slow = smooth(window[:, SLOW], SLOW_SMOOTHING)
+        overlap = len(state.tail)
+        ramp = np.arange(1, overlap + 1)[:, None] / (overlap + 1)
+        ramp = ramp * ramp * (3.0 - 2.0 * ramp)
+        slow[past : past + overlap] = ramp * slow[past : past + overlap] + (1.0 - ramp) * state.tail
+        window[:, SLOW] = slow
         fresh = shut_eyes(window[past : past + take] * self._network.scale, state.eyes[past : past + take])
         phones = state.features[past - LOOK_BACK : past + take + LOOK_AHEAD, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
         guarded, _ = guard_mouth(fresh, phones, state.silent_run)
@@ -265,6 +283,7 @@ class MotionSampler:
             features=state.features[take:],
             eyes=state.eyes[take:],
             known=known,
+            tail=window[past + take : past + take + overlap, SLOW],
             silent_run=silent_run,
             widest=widest,
         )

@@ -35,12 +35,14 @@ from ditto.motion import KEYPOINTS
 
 OPSET = 17
 SAMPLER_PREFIX = "sampler."
+HEAD_TEMPERATURE = (1.1, 1.1, 1.3)  # pitch, yaw, roll: half of the training's heads hold stiller than a portrait should
 MOUTH_KEYPOINTS, EYE_KEYPOINTS = (3, 6, 7, 8, 9, 12, 14, 17, 19, 20), (11, 13, 15, 16, 18)
 
 
 def temperature(lips: float) -> npt.NDArray[np.float32]:
-    """(70,) spread of the starting noise: `lips` for mouth and eyes, which follow what is given, one for the rest."""
+    """(70,) spread of the starting noise: `lips` for mouth and eyes, which follow what is given, about one for the rest."""
     t = np.ones(MOTION_SIZE, np.float32)
+    t[1:4] = HEAD_TEMPERATURE
     t[7:].reshape(KEYPOINTS, 3)[[*MOUTH_KEYPOINTS, *EYE_KEYPOINTS]] = lips
     return t
 
