@@ -15,7 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ditto.errors import BundleError
+from ditto.errors import BundleError, NoBundleError
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "bundles"
@@ -95,7 +95,8 @@ class Bundle:
         """A bundle by name ("lite") or by folder. Reads `bundle.json` alone; files are opened when a part is loaded.
 
         Raises:
-            BundleError: there is none, its description is damaged, or it is of another format.
+            NoBundleError: there is none.
+            BundleError: its description is damaged, or it is of another format.
         """
         folder = find_folder(name_or_path)
         file = folder / "bundle.json"
@@ -140,11 +141,15 @@ def shipped_bundles() -> list[str]:
 
 def find_folder(name_or_path: str | PathLike[str]) -> Path:
     path = Path(name_or_path)
-    for folder in (SHIPPED / path, path) if len(path.parts) == 1 else (path,):
-        if (folder / "bundle.json").is_file():
-            return folder
-    found = "a folder without bundle.json" if path.is_dir() else "a file" if path.exists() else "nothing of that name"
-    raise BundleError(
+    try:
+        for folder in (SHIPPED / path, path) if len(path.parts) == 1 else (path,):
+            if (folder / "bundle.json").is_file():
+                return folder
+        kind = "a folder without bundle.json" if path.is_dir() else "a file"
+        found = kind if path.exists() else "nothing of that name"
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        found = f"out of reach ({getattr(error, 'strerror', None) or error})"
+    raise NoBundleError(
         f"a bundle is wanted, {str(path)!r} is {found}; name one of {', '.join(shipped_bundles()) or '(none shipped)'} "
         "or give the path of a folder with bundle.json"
     )

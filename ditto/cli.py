@@ -53,7 +53,9 @@ def animate(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The video to write, .mp4 or .webm; one of this name is replaced.")
     ],
-    seed: Annotated[int, typer.Option(min=0, help="All randomness; the same seed gives the same video.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**64 - 1, help="All randomness; the same seed gives the same video.")
+    ] = 0,
     emotion: Annotated[
         str,
         typer.Option(

@@ -31,5 +31,9 @@ class BundleError(DittoError):
     """A bundle of weights is missing, damaged or of another format."""
 
 
+class NoBundleError(BundleError, InputError):
+    """There is no bundle of the name or at the place the caller gave."""
+
+
 class EngineError(DittoError):
     """A network cannot be run by the engine asked for."""

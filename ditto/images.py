@@ -197,13 +197,14 @@ def _limit(image: Image.Image, name: str, max_size: int) -> tuple[Bytes, Bytes |
     """RGB and alpha arrays, at most `max_size` long, both sides even."""
     from PIL import Image
 
+    full = f"{image.width} x {image.height}"
     factor = max_size / max(image.size)
     if factor < 1.0:
         size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
         image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)  # antialiased; alpha premultiplied
     width, height = image.width // 2 * 2, image.height // 2 * 2
     if width < 2 or height < 2:
-        raise ImageError(f"{name} is {image.width} x {image.height} pixels; wanted a picture with a face of 40 or more")
+        raise ImageError(f"{name} is {full} pixels; wanted a picture with a face of 40 or more; give a larger one")
     pixels = np.asarray(image)[:height, :width]
     if image.mode != "RGBA":
         return np.ascontiguousarray(pixels), None

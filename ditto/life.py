@@ -64,7 +64,9 @@ def live(state: EyeState, pausing: npt.ArrayLike, seed: int) -> tuple[Array, Eye
     eyes = np.zeros((len(quiet), EYE_SIZE), np.float32)
     phase, since, gaze, aim, dwell, frame = state
     for i, pause in enumerate(quiet):
-        draw = np.random.Generator(np.random.Philox(key=[seed & 0xFFFFFFFFFFFFFFFF, 0x1DEA], counter=[0, 0, 0, frame]))
+        draw = np.random.Generator(
+            np.random.Philox(key=np.array([seed & 0xFFFFFFFFFFFFFFFF, 0x1DEA], np.uint64), counter=[0, 0, 0, frame])
+        )
         blink, turn, back, x, y, wait = (*draw.random(3), *draw.standard_normal(2), draw.exponential())
         if phase >= 0:
             phase = phase + 1 if phase + 1 < len(BLINK) else -1

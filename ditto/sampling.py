@@ -305,7 +305,9 @@ class MotionSampler:
         mask = np.zeros((WINDOW, 1), np.float32)
         mask[:past] = 1.0
         random = np.random.Generator(
-            np.random.Philox(key=[state.seed & 0xFFFFFFFFFFFFFFFF, 0x0D17], counter=[0, 0, 0, state.window])
+            np.random.Philox(
+                key=np.array([state.seed & 0xFFFFFFFFFFFFFFFF, 0x0D17], np.uint64), counter=[0, 0, 0, state.window]
+            )
         )
         motion = random.standard_normal((WINDOW, COMPACT_SIZE)) * self._network.temperature
         known = mask.astype(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 HOP_SAMPLES = 2 * SAMPLES_PER_FRAME  # one encoder hop: 80 ms, two frames
 FRAMES_PER_HOP = HOP_SAMPLES // SAMPLES_PER_FRAME
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise", "contempt")
+LARGEST_SEED = 2**64 - 1
 
 Array = npt.NDArray[np.float32]
 
@@ -51,7 +53,10 @@ def emotion_vector(emotion: Mapping[str, float] | None) -> Array:
 
     Raises:
         ValueError: unknown name, weight outside [0, 1], or weights that sum to more than one.
+        TypeError: no mapping of names to numbers.
     """
+    if emotion is not None and not isinstance(emotion, Mapping):
+        raise TypeError(f"emotion is weights by name, as {{'happy': 0.6}}, got {type(emotion).__name__}")
     weights = np.zeros(len(EMOTIONS), np.float32)
     for name, weight in (emotion or {}).items():
         if name not in EMOTIONS:
@@ -66,23 +71,44 @@ def emotion_vector(emotion: Mapping[str, float] | None) -> Array:
     return weights
 
 
-def check_samples(samples: npt.ArrayLike) -> Array:
-    """(N,) float32 samples, checked.
+def check_seed(seed: int) -> int:
+    """The seed as a Python int.
+
+    Raises:
+        TypeError: not a whole number.
+        ValueError: not in [0, 2 ** 64).
+    """
+    number = operator.index(seed)
+    if not 0 <= number <= LARGEST_SEED:
+        raise ValueError(f"a seed lies in [0, 2 ** 64), got {number}; choose another")
+    return number
+
+
+def check_samples(samples: npt.ArrayLike, position: int = 0) -> Array:
+    """(N,) float32 samples, checked; `position` is how many came before them.
 
     Raises:
         AudioError: not one-dimensional, not numbers, integers (their scale is unknown), or NaN or infinite values.
     """
-    array = np.asarray(samples)
+    try:
+        array = np.asarray(samples)
+    except ValueError as error:  # lists of lists of unequal length
+        raise AudioError(f"samples are one-dimensional numbers (mono, 16 kHz): {error}") from None
     if array.ndim != 1:
-        raise AudioError(f"samples are one-dimensional (mono, 16 kHz), got shape {array.shape}; mix channels down first")
+        came = f"shape {array.shape}" if array.ndim else type(samples).__name__
+        raise AudioError(f"samples are one-dimensional (mono, 16 kHz), got {came}; mix channels down first")
     if array.dtype == np.int16:
         return array.astype(np.float32) / np.float32(32768.0)
     if array.dtype.kind != "f":
         raise AudioError(f"samples are float in [-1, 1] or int16, got {array.dtype}; convert them first")
-    array = array.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # told below
+        array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
         bad = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise AudioError(f"samples must be finite numbers, sample {bad} of this block is {array[bad]}; clean the audio first")
+        raise AudioError(
+            f"samples are finite numbers, sample {position + bad} ({(position + bad) / SAMPLE_RATE:.3f} s) is "
+            f"{array[bad]}; clean the audio first"
+        )
     return array
 
 
@@ -107,7 +133,7 @@ class Stream:
         self._head = head
         self._portrait = portrait
         self._appearance = head.appearance(portrait)
-        self._seed = int(seed)
+        self._seed = check_seed(seed)
         self._emotion = emotion_vector(emotion)
         self._still = still
         self.controls = controls
@@ -141,7 +167,7 @@ class Stream:
         """
         if self._finished:
             raise ValueError("this stream was flushed; call reset() or make another stream before pushing again")
-        block = check_samples(samples)
+        block = check_samples(samples, self._samples)
         self._samples += block.size
         self._sound = np.concatenate([self._sound, block])
         return self._advance(block, limit=None)

@@ -10,13 +10,17 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from ditto.stream import HOP_SAMPLES, Frame, Stream
+from ditto.errors import AudioError, BundleError
+from ditto.portrait import Portrait
+from ditto.stream import FPS, HOP_SAMPLES, SAMPLE_RATE, Frame, Stream
 
 if TYPE_CHECKING:
     from ditto.bundle import Bundle
     from ditto.controls import Controls
-    from ditto.portrait import Portrait
     from ditto.rendering.paste_back import PasteBack
+
+MOTION_SPACE = "lite"
+PARTS = ("encoder", "motion", "renderer")
 
 
 class PreparedPortrait(NamedTuple):
@@ -56,7 +60,16 @@ class TalkingHead:
         return register(picture, face=face, max_size=max_size)
 
     def appearance(self, portrait: Portrait) -> PreparedPortrait:
-        """The renderer's layers of a portrait, prepared on first use and kept as long as the portrait lives."""
+        """The renderer's layers of a portrait, prepared on first use and kept as long as the portrait lives.
+
+        Raises:
+            TypeError: not a `Portrait`.
+        """
+        if not isinstance(portrait, Portrait):
+            raise TypeError(
+                f"a Portrait is wanted, got {type(portrait).__name__}; make one with register(picture), or load one with "
+                "Portrait.load(path)"
+            )
         prepared = self._prepared.get(portrait)
         if prepared is None:
             from ditto.rendering.paste_back import PasteBack
@@ -100,29 +113,32 @@ class TalkingHead:
             audio: a path to anything with a sound track, samples (N,) mono at 16 kHz, or an iterable of such blocks.
 
         Raises:
-            AudioError: the audio cannot be read, or is empty.
+            AudioError: the audio cannot be read (now), or is empty or damaged (when that is found).
+            TypeError: audio of another kind.
         """
+        blocks = _blocks(audio)
         stream = self.stream(portrait, seed=seed, emotion=emotion, still=still, controls=controls)
-        return _frames(stream, audio)
+        return _frames(stream, blocks)
 
 
-def _blocks(audio: Any) -> Iterator[npt.NDArray[Any]]:
+def _blocks(audio: Any) -> Iterable[npt.NDArray[Any]]:
     if isinstance(audio, (str, Path)):
         from ditto.audio import AudioReader
 
-        yield from AudioReader(audio)
-    elif isinstance(audio, np.ndarray):
+        return AudioReader(audio)
+    if isinstance(audio, np.ndarray) and audio.ndim > 0:
         step = HOP_SAMPLES if audio.ndim == 1 else max(1, len(audio))
-        for start in range(0, len(audio), step):
-            yield audio[start : start + step]
-    else:
-        yield from audio
+        return (audio[start : start + step] for start in range(0, len(audio), step))
+    if isinstance(audio, (bytes, bytearray, memoryview, np.ndarray)) or not isinstance(audio, Iterable):
+        raise TypeError(
+            f"audio is a path, samples (N,) or an iterable of such blocks, got {type(audio).__name__}; for bytes of raw "
+            "samples use numpy.frombuffer"
+        )
+    return audio
 
 
-def _frames(stream: Stream, audio: Any) -> Iterator[Frame]:
-    from ditto.errors import AudioError
-
-    for block in _blocks(audio):
+def _frames(stream: Stream, blocks: Iterable[npt.NDArray[Any]]) -> Iterator[Frame]:
+    for block in blocks:
         yield from stream.push(block)
     yield from stream.flush()
     if stream.frames == 0:
@@ -130,10 +146,11 @@ def _frames(stream: Stream, audio: Any) -> Iterator[Frame]:
 
 
 def load(bundle: str | Path = "lite") -> TalkingHead:
-    """Load a bundle of weights by name or folder: a `TalkingHead` that holds it.
+    """Load a bundle of weights by name or folder: a `TalkingHead` that holds it. Every file is compared with its SHA-256.
 
     Raises:
-        BundleError: the bundle is missing, damaged, or of a format this version does not know.
+        NoBundleError: there is no such bundle.
+        BundleError: the bundle is damaged, or of a kind this version does not know.
         EngineError: a network of it cannot be run here.
     """
     from ditto.bundle import Bundle
@@ -142,6 +159,15 @@ def load(bundle: str | Path = "lite") -> TalkingHead:
     from ditto.speech import SpeechEncoder
 
     opened = Bundle.open(bundle)
+    if (opened.motion_space, opened.fps, opened.sample_rate) != (MOTION_SPACE, FPS, SAMPLE_RATE):
+        raise BundleError(
+            f"a bundle of motion space {MOTION_SPACE!r}, {FPS} frames and {SAMPLE_RATE} samples a second is wanted, "
+            f"{opened.path} has {opened.motion_space!r}, {opened.fps} and {opened.sample_rate}; use another version of "
+            "ditto or another bundle"
+        )
+    for part in PARTS:
+        opened.part(part)
+    opened.verify()
     return TalkingHead(
         opened,
         encoder=SpeechEncoder(opened.path),

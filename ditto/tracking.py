@@ -389,10 +389,9 @@ def _choose(faces: list[Face], index: int, picture: Bytes) -> Face:
             f"up to three quarters, at least {MIN_FACE} pixels high; try another picture, or cut it closer to the face"
         )
     if not 0 <= index < len(faces):
-        count = "one face" if len(faces) == 1 else f"{len(faces)} faces"
         raise NoFaceError(
-            f"face {index} was asked for, but the picture has {count}; give a number from 0 (largest) to "
-            f"{len(faces) - 1}"
+            f"face {index} was asked for, but the picture has "
+            + ("one face; give 0" if len(faces) == 1 else f"{len(faces)} faces; give 0 (the largest) to {len(faces) - 1}")
         )
     face = faces[index]
     if face.size < MIN_FACE:

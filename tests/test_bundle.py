@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -6,7 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from ditto.bundle import SHIPPED, Bundle, read_config, reseal, seal, shipped_bundles
-from ditto.errors import BundleError
+from ditto.errors import BundleError, InputError
+from ditto.talking_head import load
 
 
 @pytest.fixture
@@ -71,6 +73,38 @@ def test_a_missing_file_is_found_when_wanted(folder):
         bundle.part("motion").file("onnx")
     with pytest.raises(BundleError, match="not there"):
         bundle.verify()
+
+
+@pytest.mark.parametrize("name", ["full-of-hope", "", "x" * 300, "no\0name"])
+def test_a_bundle_that_is_not_there_is_the_caller_s_mistake(name):
+    with pytest.raises(BundleError, match="name one of lite") as refused:
+        load(name)
+    assert isinstance(refused.value, InputError)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "has parts motion; 'encoder' is wanted"),
+        ({"motion_space": "full"}, "motion space 'lite'"),
+        ({"sample_rate": 8000}, "16000 samples a second"),
+    ],
+)
+def test_a_bundle_that_cannot_talk_is_refused(folder, fields, message):
+    change(folder, **fields)
+    with pytest.raises(BundleError, match=message) as refused:
+        load(folder)
+    assert not isinstance(refused.value, InputError)
+
+
+def test_a_flipped_bit_is_found_when_a_bundle_is_loaded(tmp_path):
+    shutil.copytree(SHIPPED / "lite", tmp_path / "lite")
+    file = tmp_path / "lite" / "renderer.safetensors"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    file.write_bytes(data)
+    with pytest.raises(BundleError, match=r"renderer\.safetensors should have SHA-256"):
+        load(tmp_path / "lite")
 
 
 def test_what_is_not_a_bundle_is_refused(tmp_path):
