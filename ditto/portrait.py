@@ -101,6 +101,11 @@ class Portrait:
             raise ValueError(f"a portrait has pixels and a scale, got {width} x {height}, {size}, {self.scale}")
         if abs(np.linalg.det(self.crop_to_picture[:2, :2])) < 1e-9:
             raise ValueError("a portrait's crop_to_picture can be inverted; this one cannot")
+        if not np.allclose(self.rotation @ self.rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(self.rotation) < 0:
+            raise ValueError("a portrait's rotation is a rotation; this one is not")
+        face = self.landmarks[:, :2]
+        if np.ptp(face, axis=0).min() < 1.0 or np.abs(face - size / 2).max() > 4 * size or self.scale > 100.0:
+            raise ValueError("a portrait's landmarks and scale are those of a face in the crop; these are not")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the portrait to one file (npz: images as PNG, no pickle); it appears under its name when complete.
@@ -115,12 +120,14 @@ class Portrait:
                 arrays[field.name] = _png(value) if field.name in IMAGES else np.asarray(value)
         meta = json.dumps({"format": FORMAT, "version": VERSION}).encode()
         arrays["meta"] = np.frombuffer(meta, np.uint8)
+        packed = io.BytesIO()  # not straight into the file: zipfile complains at length when a disk is full
+        np.savez_compressed(packed, **arrays)
         target = Path(path)
         partial: str | None = None
         try:
-            handle, partial = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+            handle, partial = tempfile.mkstemp(prefix=f".{target.stem[:32]}.", suffix=".partial", dir=target.parent)
             with os.fdopen(handle, "wb") as file:
-                np.savez_compressed(file, **arrays)
+                file.write(packed.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
             umask = os.umask(0)

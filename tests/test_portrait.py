@@ -3,9 +3,11 @@
 import dataclasses
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +78,11 @@ def test_arrays_are_read_only():
         ("landmarks", np.zeros((468, 3))),
         ("mask", np.zeros((SIZE, SIZE + 1), np.float32)),
         ("rotation", np.full((3, 3), np.nan)),
+        ("rotation", np.diag([1.0, 1.0, -1.0])),
+        ("rotation", np.zeros((3, 3))),
+        ("landmarks", np.zeros((478, 3))),
+        ("landmarks", np.random.default_rng(0).normal(1e6, 4, (478, 3))),
+        ("scale", 1e9),
         ("scale", 0.0),
         ("crop_to_picture", np.zeros((3, 3))),
         ("eye_ball", np.zeros(5, np.float32)),
@@ -196,3 +203,22 @@ def test_a_saved_portrait_plays_without_mediapipe(tmp_path):
         [sys.executable, "-c", PLAYED, str(tmp_path / "p")], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits as on Unix")
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path):
+    code = f"""
+import resource, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_portrait import Portrait, fields
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+try:
+    Portrait(**fields()).save({str(tmp_path / "p")!r})
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("OutputError the portrait cannot be written"), done.stderr
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
