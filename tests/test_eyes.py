@@ -114,6 +114,17 @@ def test_the_lid_comes_down_smoothly() -> None:
     assert np.abs(frames[1] - frames[0]).max() < 90.0
 
 
+@pytest.mark.parametrize("lower", [-0.01, 0.0, 0.015])
+def test_a_lid_that_lifts_takes_its_lashes_along(lower: float) -> None:
+    delta = _blink(GEOMETRY, -0.2, -0.2)
+    delta[[LOWER_LID, *(eye.lid_keypoint for eye in EYES)], 1] += lower
+    wide = _draw(delta)
+    for eye in EYES:
+        x, y = GEOMETRY.landmarks[eye.iris, :2].astype(int)
+        ink = [np.clip(95.0 - image[y - 22 : y, x - 5 : x + 6, 1], 0.0, None).sum() for image in (FACE, wide)]
+        assert ink[1] > 0.4 * ink[0] > 0.0  # lashes are darker in green than the iris
+
+
 def test_gaze_moves_the_iris_and_keeps_the_lids() -> None:
     delta = np.zeros((21, 3))
     delta[[11, 15], 0] = 0.03

@@ -41,7 +41,6 @@ GAZE_LIMIT = (0.30, 0.16)  # of an eye width, along x and y
 _MARGIN_UP, _MARGIN_DOWN = 0.085, 0.080  # fu of skin around the eye that may change
 _LOWER_RANGE = (-0.35, 0.25)
 _ROOT = 0.85  # hanging lashes begin this deep in the lash line, where it is dense
-_TRIM = 0.35  # of the lash line's thickness stays behind when the lid lifts: it may show a sliver of the eyeball
 
 
 class EyeLayer(NamedTuple):
@@ -278,6 +277,8 @@ def eye_view(
     travel = travel if b > 0.0 else gap
     line = lids.upper + b * travel + drop * profile
     lower = lids.lower - (1.0 - UPPER_SHARE) * max(b, 0.0) * gap + drop * profile
+    rise = lids.upper - line  # what lifts the lid takes its skin along; what closes it does not
+    lift = np.maximum(rise, 0.0) + np.minimum(rise + max(b, 0.0) * travel, 0.0)
     moved_px = max(abs(b) * height * pose.scale_px, abs(drop) * pose.scale_px, float(np.hypot(*gaze)))
     gain = float(smoothstep(0.0, 1.2, moved_px))
     curves = np.stack(
@@ -285,7 +286,7 @@ def eye_view(
             line,
             lower,
             lids.edge,
-            np.maximum(lids.upper - _TRIM * lids.thickness - line, 0.0) - np.maximum(drop, 0.0) * profile,
+            lift,
             lids.lower - lower,
             lids.upper,
             lids.inside,
