@@ -165,8 +165,9 @@ def _eyeball(
         white = opening * smoothstep(0.6 * radius, 1.2 * radius, rr) + 1e-3 * opening
     if white.sum() < 0.5:
         white = np.exp(-((rr / radius) ** 2))
-    # What the iris hides is as bright as the brighter half of the white that shows, shaded by the lid.
-    dim, bright = _quantiles(luma, white, (0.3, 0.7))
+    # What the iris hides is as bright as the brightest of the white that shows (lashes darken the rest), shaded by the
+    # lid.
+    dim, bright = _quantiles(luma, white, (0.55, 0.9))
     lit = fill_smooth(patch, white * (0.05 + 0.95 * smoothstep(dim - 1.0, bright + 1.0, luma)))
     lit = lit * (1.0 - 0.22 * np.exp(-np.maximum(eta - upper, 0.0) / 0.012))[..., None]
     sclera = fill_smooth(patch, white)
