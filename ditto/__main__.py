@@ -1,3 +1,19 @@
-from ditto.cli import main
+"""The `ditto` command: Ctrl-C is answered without a traceback even while the command line is still being loaded."""
 
-main()
+from __future__ import annotations
+
+import sys
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    try:
+        from ditto.cli import main as run
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    run()
+
+
+if __name__ == "__main__":
+    main()

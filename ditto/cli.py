@@ -123,6 +123,7 @@ def run_animate(
     with console.status("loading the bundle"):
         start = time.perf_counter()
         head = ditto.load(bundle)
+        interruption.check()
         loaded = time.perf_counter()
     with console.status("finding the face"):
         portrait = load_portrait(head, portrait_path, face, max_size)
@@ -234,6 +235,7 @@ def progress(frames: Iterator[Any], total: int | None, console: Any) -> Iterator
     with Progress(*columns, console=console, disable=console.quiet) as bar:
         task = bar.add_task("animating", total=total, speed="")
         for done, frame in enumerate(frames, 1):
+            interruption.check()
             yield frame
             speed = bar.tasks[0].speed
             bar.update(task, completed=done, speed=f"{speed:.0f} frames/s" if speed else "")
@@ -284,13 +286,43 @@ def verify(
             say(f"{opened.name}: {len(files)} files are what bundle.json says ({opened.path})")
 
 
+class Interruption:
+    """Ctrl-C, a request to end, a closed terminal: raised as KeyboardInterrupt, so that files are removed, and noted.
+
+    Noted, because native code that calls Python (an import, a destructor) sometimes swallows what is raised in it.
+    """
+
+    number: int | None = None
+
+    def watch(self) -> None:
+        self.number = None
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._stop)
+
+    def _stop(self, number: int, frame: object) -> NoReturn:
+        self.number = number
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if that was swallowed."""
+        if self.number is not None:
+            raise KeyboardInterrupt
+
+    def told(self) -> typer.Exit:
+        """Says it; gives the exit code as a shell has it."""
+        print("ditto: interrupted; nothing was written", file=sys.stderr)
+        return typer.Exit(INTERRUPTED if self.number is None else 128 + self.number)
+
+
+interruption = Interruption()
+
+
 @contextmanager
 def errors_reported(as_json: bool, debug: bool) -> Iterator[None]:
     """Turns what goes wrong into one line on stderr (with --json also an object on stdout) and an exit code."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, stop)
+    interruption.watch()
     try:
         yield
     except typer.Exit:
@@ -299,9 +331,10 @@ def errors_reported(as_json: bool, debug: bool) -> Iterator[None]:
         drop_output()
         raise typer.Exit(PIPE_CLOSED) from None
     except KeyboardInterrupt:
-        print("ditto: interrupted; nothing was written", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+        raise interruption.told() from None
     except Exception as error:
+        if interruption.number is not None:  # a native module that was being imported made this of it
+            raise interruption.told() from None
         if debug:
             import traceback
 
@@ -346,10 +379,6 @@ def drop_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def stop(number: int, frame: object) -> NoReturn:
-    sys.exit(128 + number)  # an exception, so that files are removed
-
-
 def show_version(wanted: bool) -> None:
     if wanted:
         import ditto
@@ -382,7 +411,3 @@ def main() -> NoReturn:
             command = context.command_path if context else "ditto"
             print(f"ditto: UsageError: {message.rstrip('.')}; see {command} --help", file=sys.stderr)
         sys.exit(CALLERS_MISTAKE)
-
-
-if __name__ == "__main__":
-    main()

@@ -251,6 +251,25 @@ main()
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals as on Unix")
+@pytest.mark.parametrize("made_of_it", [None, ImportError("initialization failed")])
+def test_an_interruption_that_native_code_swallows_counts_all_the_same(run, tmp_path, made_of_it):
+    import signal as signals
+
+    class Swallower(StandIn):
+        def register(self, picture, face=0, max_size=1280):
+            try:
+                os.kill(os.getpid(), signals.SIGINT)
+                time.sleep(5)
+            except KeyboardInterrupt:
+                if made_of_it:
+                    raise made_of_it from None
+            return super().register(picture, face, max_size)
+
+    done = run("animate", PORTRAIT, SPEECH, "-o", tmp_path / "out.mp4", "-q", head=Swallower())
+    assert (done.code, done.err, done.left) == (130, "ditto: interrupted; nothing was written\n", [])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
