@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from ditto.emotion import emotion_offset
 from ditto.engines import Engine, open_engine
 from ditto.errors import BundleError
 from ditto.life import EYE_SIZE, LEFT_IRIS, LEFT_LID, RIGHT_IRIS, RIGHT_LID, EyeState, hold_gaze, initial_eyes, live
-from ditto.motion import COMPACT_SIZE, KEYPOINTS, TEMPLATE_APERTURE, rotation_matrix
+from ditto.motion import COMPACT_SIZE, KEYPOINTS, LID_KEYPOINTS, TEMPLATE_APERTURE, rotation_matrix
 from ditto.phones import PHONE_INDEX, PHONES
 
 Array = npt.NDArray[np.float32]
@@ -48,6 +49,7 @@ GAP_GAIN = (0.9, 1.4)
 SLOW = [*range(7), *(7 + 3 * k + axis for k in (0, 1, 2, 4, 10) for axis in range(3))]
 SLOW_SMOOTHING = 1.5  # frames
 WIDEST_EYES = 0.02  # fu the upper lids rise beyond rest at most
+EMOTION_BOOST = 0.8  # of the trained strength, on top of it
 PAUSE_FRAMES = 10  # 0.4 s
 PAUSE_ENTRY, PAUSE_EXIT = 3, 3  # frames to close, and to open before speech
 
@@ -287,7 +289,7 @@ class MotionSampler:
             silent_run=silent_run,
             widest=widest,
         )
-        return finish(shown), state
+        return finish(bring_out(shown, emotion)), state
 
     def _sample(self, emotion: Array, state: SamplerState) -> Array:
         """(80, 70) one window in the network's units; its first `past` frames are the known ones."""
@@ -425,6 +427,18 @@ def guard_mouth(motion: npt.ArrayLike, phones: npt.ArrayLike, silent_run: int) -
 
 def _ramp(x: Floats, ends: tuple[float, float]) -> Floats:
     return np.asarray(np.clip((x - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0))
+
+
+def bring_out(motion: npt.ArrayLike, emotion: npt.ArrayLike) -> Array:
+    """(n, 70) compact motion in the head frame that shows an emotion (8,) more strongly than the network learnt to.
+
+    The network gives what its corpus had, tasteful rather than plain. Lips and lids are left to it.
+    """
+    out = np.array(motion, np.float32)
+    offset = EMOTION_BOOST * emotion_offset(emotion)
+    offset[[*LID_KEYPOINTS, 14, 17, 19]] = 0.0
+    out[:, 7:] += offset.reshape(-1).astype(np.float32)
+    return out
 
 
 def shut_eyes(motion: npt.ArrayLike, eyes: npt.ArrayLike) -> Array:

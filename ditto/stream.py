@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ditto.emotion import EMOTIONS as EMOTIONS
+from ditto.emotion import emotion_vector
 from ditto.errors import AudioError
 from ditto.motion import Motion, drive
 
@@ -23,7 +25,6 @@ FPS = 25
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 HOP_SAMPLES = 2 * SAMPLES_PER_FRAME  # one encoder hop: 80 ms, two frames
 FRAMES_PER_HOP = HOP_SAMPLES // SAMPLES_PER_FRAME
-EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise", "contempt")
 LARGEST_SEED = 2**64 - 1
 
 Array = npt.NDArray[np.float32]
@@ -46,29 +47,6 @@ class Frame:
     pts_seconds: float
     audio: Array
     motion: Motion
-
-
-def emotion_vector(emotion: Mapping[str, float] | None) -> Array:
-    """(8,) weights in the order of `EMOTIONS`, summing to one; what is not asked for is neutral.
-
-    Raises:
-        ValueError: unknown name, weight outside [0, 1], or weights that sum to more than one.
-        TypeError: no mapping of names to numbers.
-    """
-    if emotion is not None and not isinstance(emotion, Mapping):
-        raise TypeError(f"emotion is weights by name, as {{'happy': 0.6}}, got {type(emotion).__name__}")
-    weights = np.zeros(len(EMOTIONS), np.float32)
-    for name, weight in (emotion or {}).items():
-        if name not in EMOTIONS:
-            raise ValueError(f"unknown emotion {name!r}; choose from {', '.join(EMOTIONS)}")
-        if not 0.0 <= float(weight) <= 1.0:
-            raise ValueError(f"the weight of an emotion lies in [0, 1], got {name}={weight}")
-        weights[EMOTIONS.index(name)] = weight
-    total = float(weights.sum())
-    if total > 1.0 + 1e-6:
-        raise ValueError(f"the weights of all emotions together are at most 1, got {total:g}; scale them down")
-    weights[EMOTIONS.index("neutral")] += max(0.0, 1.0 - total)
-    return weights
 
 
 def check_seed(seed: int) -> int:

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from ditto.emotion import emotion_offset
 from ditto.motion import COMPACT_SIZE, KEYPOINTS, rotation_matrix
 from ditto.phones import PHONE_INDEX
 from ditto.rendering.geometry import TEMPLATE
 from ditto.training.articulation import PRIOR, Articulation, articulate, blend_weights, keypoints_of_channels, refit
 from ditto.training.corpus import fit_mouth, generate, strengthen
-from ditto.training.head_motion import emotion_offset, head_and_brows, stresses
+from ditto.training.head_motion import head_and_brows, stresses
 from ditto.training.motion_data import fill_gaps, grid_stems, low_pass, real_clip
 
 LOWER_LIP = [14, 87, 317]

@@ -21,6 +21,7 @@ from ditto.sampling import (
     MotionNetwork,
     MotionSampler,
     WindowPlan,
+    bring_out,
     finish,
     guard_mouth,
     schedule,
@@ -280,3 +281,11 @@ def test_blinks_close_the_lids_whatever_the_network_says():
     lids = shut_eyes(motion, eyes)[:, 7:].reshape(3, 21, 3)[:, (13, 16), 1]
     assert lids[1] == pytest.approx([TEMPLATE_APERTURE] * 2)
     assert np.array_equal(lids[(0, 2),], np.array([[0.01, 0.0]] * 2, np.float32))
+
+
+def test_an_emotion_shows_in_brows_and_corners_and_neutral_changes_nothing():
+    happy, angry, neutral = np.eye(8, dtype=np.float32)[[3, 0, 4]]
+    rest = np.zeros((2, 70), np.float32)
+    assert np.array_equal(bring_out(rest, neutral), rest)
+    assert (bring_out(rest, happy)[:, 7 + 3 * 6 + 1] < -0.01).all()  # the corner of the mouth rises
+    assert (bring_out(rest, angry)[:, 7 + 3 * 1 + 1] > 0.008).all()  # the brow comes down

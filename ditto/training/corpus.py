@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ditto.emotion import BROW, emotion_offset
 from ditto.life import BLINK, eye_keypoints, initial_eyes, live
 from ditto.motion import COMPACT_SIZE, KEYPOINTS
-from ditto.sampling import PAUSE_FRAMES, guard_mouth
+from ditto.sampling import LOOK_BACK, PAUSE_FRAMES, guard_mouth
 from ditto.training.articulation import (
     DOMINANCE,
     MOUTH_KEYPOINTS,
@@ -32,7 +33,7 @@ from ditto.training.articulation import (
     loudness,
     refit,
 )
-from ditto.training.head_motion import BROW, EMOTION_PRIOR, emotion_offset, head_and_brows
+from ditto.training.head_motion import EMOTION_PRIOR, head_and_brows
 from ditto.training.motion_data import RealClip, fill_gaps, gaussian, grid_stems, real_clip
 
 Array = npt.NDArray[np.float32]
@@ -102,7 +103,7 @@ def generate(
     motion = np.zeros((n, COMPACT_SIZE), np.float32)
     motion[:, :7] = pose
     motion[:, 7:] = face.reshape(n, 3 * KEYPOINTS)
-    before = np.zeros((1, 2, p.shape[1]))
+    before = np.zeros((LOOK_BACK, 2, p.shape[1]))
     before[..., SILENCE] = 1.0
     guarded, _ = guard_mouth(motion, np.concatenate([before, p[: 2 * n].reshape(n, 2, -1)]), PAUSE_FRAMES)
     return Generated(guarded, eyes.astype(np.float32), emotion.astype(np.float32))
