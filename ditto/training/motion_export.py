@@ -35,7 +35,7 @@ from ditto.motion import KEYPOINTS
 
 OPSET = 17
 SAMPLER_PREFIX = "sampler."
-HEAD_TEMPERATURE = (1.1, 1.1, 1.3)  # pitch, yaw, roll: half of the training's heads hold stiller than a portrait should
+HEAD_TEMPERATURE = (1.2, 1.2, 1.1)  # pitch, yaw, roll: half of the training's heads hold stiller than a portrait should
 MOUTH_KEYPOINTS, EYE_KEYPOINTS = (3, 6, 7, 8, 9, 12, 14, 17, 19, 20), (11, 13, 15, 16, 18)
 
 
