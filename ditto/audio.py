@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -242,6 +243,8 @@ def check_file(path: Path) -> None:
         raise AudioError(f"a recording is wanted, {path} is a folder; give a file in it")
     if size == 0:
         raise AudioError(f"a recording is wanted, {path} is empty (0 bytes); record or copy it again")
+    if not os.access(path, os.R_OK):
+        raise AudioError(f"a recording is wanted, {path} may not be read; check its permissions")
 
 
 def unreadable(path: Path, error: Exception) -> AudioError:

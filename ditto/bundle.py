@@ -64,7 +64,10 @@ class Part:
         """
         for role in self.files:
             path = self.file(role)
-            came = digest(path)
+            try:
+                came = digest(path)
+            except OSError as error:
+                raise BundleError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
             if came != self.sha256[role]:
                 raise BundleError(
                     f"{path} should have SHA-256 {self.sha256[role][:12]}..., it has {came[:12]}...; get the bundle "
@@ -125,7 +128,7 @@ class Bundle:
             BundleError: the bundle has none of this name.
         """
         if name not in self.parts:
-            raise BundleError(f"bundle {self.name!r} has parts {', '.join(self.parts)}; {name!r} is wanted")
+            raise BundleError(f"bundle {self.name!r} has parts {', '.join(self.parts) or '(none)'}; {name!r} is wanted")
         return self.parts[name]
 
     def verify(self) -> None:

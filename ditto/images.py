@@ -71,7 +71,8 @@ def _read_file(path: Path) -> bytes:
     except IsADirectoryError:
         raise ImageError(f"{path} is a folder; give the path of {WANTED}") from None
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path} cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"the picture {path} cannot be read: {reason}; check its name and permissions") from None
 
 
 def _too_large(name: str, width: int, height: int) -> ImageError:

@@ -175,6 +175,8 @@ class Portrait:
             return cls(**arrays)
         except FileNotFoundError:
             raise InputError(f"{name}: no such file; wanted a portrait written by Portrait.save") from None
+        except PermissionError as error:
+            raise InputError(f"the portrait {name} may not be read ({error.strerror}); check its permissions") from None
         except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, *_DAMAGED) as error:
             raise InputError(f"{name} is damaged or no saved portrait ({error}); {advice}") from None
 

@@ -107,6 +107,15 @@ def test_a_flipped_bit_is_found_when_a_bundle_is_loaded(tmp_path):
         load(tmp_path / "lite")
 
 
+def test_a_file_that_may_not_be_read_is_named(folder, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("ditto.bundle.digest", refuse)
+    with pytest.raises(BundleError, match=r"motion\.onnx cannot be read: Permission denied"):
+        Bundle.open(folder).verify()
+
+
 def test_what_is_not_a_bundle_is_refused(tmp_path):
     with pytest.raises(BundleError, match="nothing of that name"):
         Bundle.open("full-of-hope")
