@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Collection, Sequence
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,29 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks._report import ROOT
+from ditto.tracking import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ditto.portrait import Portrait
 
 Floats = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]
 SHARED = ROOT.parent / "shared" / "data"
 SCRATCH = ROOT / "out" / "benchmarks"  # git-ignored
-
-
-@contextmanager
-def silent_stderr() -> Iterator[None]:
-    """Nothing that native code writes to standard error: MediaPipe warns at every start."""
-    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(null)
 
 
 def _mesh(static: bool) -> Any:
@@ -65,14 +49,14 @@ def _static_mesh() -> Any:
 
 def detect(image: Image) -> Floats | None:
     """Landmarks (478, 3) in pixels of one picture on its own, or None; MediaPipe FaceMesh, static mode."""
-    with silent_stderr():
+    with quiet():
         mesh = _static_mesh()
     return _read(mesh, image)
 
 
 def track(frames: Sequence[Image]) -> Floats:
     """Landmarks (T, 478, 3) in pixels of consecutive frames, NaN where no face was found; FaceMesh, video mode."""
-    with silent_stderr():
+    with quiet():
         mesh = _mesh(static=False)
         _read(mesh, np.zeros((64, 64, 3), np.uint8))
     tracks = np.full((len(frames), 478, 3), np.nan)
@@ -102,7 +86,7 @@ def tracked_clip(path: Path) -> Clip:
     kept = SCRATCH / "tracks" / f"{path.stem}-{key}.npz"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with silent_stderr():
+        with quiet():
             track_file(path, kept)
     with np.load(kept) as saved:
         landmarks = saved["landmarks"].astype(np.float64) - [0.5, 0.5, 0.0]  # pixel centres at whole numbers

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from benchmarks import measures
 from benchmarks._report import Figure, figures_table, publish, rows_table
-from benchmarks.faces import SHARED, detect, frames_of, silent_stderr, tracked_clip
+from benchmarks.faces import SHARED, detect, frames_of, tracked_clip
 from benchmarks.kernels import compare_kernels, time_frames
 from ditto.bundle import SHIPPED
 from ditto.cropping import sample_crop
@@ -27,6 +27,7 @@ from ditto.motion import Drive
 from ditto.portrait import Portrait
 from ditto.rendering.geometry import fit_head, keypoints
 from ditto.rendering.mesh import MeshRenderer
+from ditto.tracking import quiet, refine_landmarks, register_face
 
 Floats = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]
@@ -93,13 +94,11 @@ def drives_of(portrait: Portrait, landmarks: Floats) -> list[Drive]:
 
 def read_driven(path: Path, start: int, step: int, count: int) -> Driven:
     """Frames start, start + step, ... of a clip, in the crop of the first."""
-    from ditto.tracking import refine_landmarks, register_face
-
     clip = tracked_clip(path)
     found = np.isfinite(clip.landmarks).all(axis=(1, 2))
     wanted = [i for i in range(start, len(clip.landmarks), step) if found[i]][:count]
     frames = frames_of(path, wanted)
-    with silent_stderr():
+    with quiet():
         portrait = register_face(frames[wanted[0]], clip.landmarks[wanted[0]])
     size = portrait.crop.shape[0]
     into_crop = np.linalg.inv(portrait.crop_to_picture)
@@ -107,7 +106,7 @@ def read_driven(path: Path, start: int, step: int, count: int) -> Driven:
     points = clip.landmarks[wanted]
     points = np.concatenate([points[..., :2] @ into_crop[:2, :2].T + into_crop[:2, 2], points[..., 2:] * zoom], -1)
     crops = [sample_crop(frames[i], portrait.crop_to_picture, size) for i in wanted]
-    with silent_stderr():
+    with quiet():
         points = np.stack([refine_landmarks(crop, near) for crop, near in zip(crops, points, strict=True)])
     return Driven(portrait, crops, points, drives_of(portrait, points))
 

@@ -19,7 +19,7 @@ from PIL import Image as Pictures
 from PIL import ImageDraw, ImageFont
 
 from benchmarks._report import Figure, publish, rows_table
-from benchmarks.faces import SCRATCH, SHARED, silent_stderr
+from benchmarks.faces import SCRATCH, SHARED
 from benchmarks.speech import example_speech, phone_posteriors, read_speech
 from ditto.errors import InputError
 from ditto.motion import LID_KEYPOINTS, LOWER_LID, Motion, drive
@@ -28,6 +28,7 @@ from ditto.portrait import Portrait
 from ditto.rendering.geometry import EYES, LOWER_OUTER_LIP, UPPER_OUTER_LIP, fit_head
 from ditto.stream import FPS
 from ditto.talking_head import PreparedPortrait, TalkingHead, load
+from ditto.tracking import quiet
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -231,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines, rows = [], []
     for path in pictures:
         try:
-            with silent_stderr():
+            with quiet():
                 portrait = head.register(path)
         except InputError as error:
             rows.append([path.name, f"{type(error).__name__}: {error}"])

@@ -45,7 +45,8 @@ class Portrait:
         scale, rotation, translation: pose of the source; model units per face unit, (3, 3) row vectors, (3,) model
             units.
         expression: (21, 3) face units, camera frame: how the source deviates from its neutral.
-        eye_open: (2,) left, right opening ratio of the source; eye_ball: (6,) xL xR yL yR zL zR.
+        eye_open: (2,) opening ratio of the source's eyes, the one on the left of the picture first; eye_ball: (6,)
+            their gaze, xL xR yL yR zL zR (`ditto.face_state.eye_state`).
 
     Raises:
         ValueError: an array has another shape or type, or values that are not finite.

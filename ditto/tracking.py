@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from ditto.cropping import choose_crop, nearness, person_mask, sample_crop
 from ditto.errors import EngineError, NoFaceError
+from ditto.face_state import eye_state, own_expression
 from ditto.images import MAX_SIZE, Bytes, Picture, read_picture, reduce
-from ditto.motion import KEYPOINTS
 from ditto.portrait import Portrait
 from ditto.rendering.geometry import EYES, LANDMARKS, MIRROR, fit_head, keypoints
 
@@ -67,7 +67,7 @@ class Region(NamedTuple):
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep MediaPipe's start-up chatter, written to file descriptor 2 by native code, off the terminal."""
     sys.stderr.flush()
     kept = os.dup(2)
@@ -103,7 +103,7 @@ class _Networks:
         os.environ.setdefault("GLOG_minloglevel", "3")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         self._lock = threading.Lock()
-        with _quiet():
+        with quiet():
             try:
                 from google.protobuf import text_format  # type: ignore[import-untyped]
                 from mediapipe.framework import calculator_pb2  # type: ignore[import-untyped]
@@ -355,9 +355,10 @@ def _same(a: Region, b: Region) -> bool:
 def find_faces(picture: Bytes) -> list[Face]:
     """All faces of a picture (H, W, 3) uint8 RGB, largest first; empty where there is none.
 
-    First the whole picture and half-overlapping quarters are searched; where that finds nothing, turned copies
-    (30, 45, 90 and 180 degrees), a copy with a wide margin, and smaller tiles. What the mesh network then sees must
-    stay in place when it is looked at a little moved, grown, turned or mirrored: on animals and patterns it does not.
+    First the whole picture and half-overlapping quarters are searched; where that finds nothing, copies turned by 20
+    and 40 degrees and one with a wide margin; then smaller tiles; then copies turned by 60, 90 and 180 degrees. What
+    the mesh network then sees must stay in place when it is looked at a little moved, grown, turned or mirrored: on
+    animals and patterns it does not.
     """
     _networks()  # says so first of all where MediaPipe is missing
     faces: list[Face] = []
@@ -400,65 +401,6 @@ def _choose(faces: list[Face], index: int, picture: Bytes) -> Face:
             "needed; give a larger picture, cut it closer to the face, or raise max_size"
         )
     return face
-
-
-def eye_state(landmarks: Floats, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Opening (2,) and gaze (6,) of the eyes as the motion network is told them.
-
-    Args:
-        landmarks: (478, 3) pixels of a square picture with sides of `size`.
-
-    Returns:
-        Opening of the left-in-the-picture (33-133) and the other eye: three lid distances over the eye's width; gaze
-        vectors, x x y y z z.
-
-    Source: Ditto (arXiv:2411.19509), released code at e9191cf, its eye conditions.
-    """
-    points = landmarks / size
-
-    def distance(a: int, b: int) -> float:
-        return float(np.linalg.norm(points[a] - points[b]))
-
-    lids = (((145, 159), (144, 160), (153, 158)), ((374, 386), (373, 387), (380, 385)))
-    corners = ((33, 133), (263, 362))
-    opening = [
-        sum(distance(*pair) for pair in pairs) / (distance(*ends) + 1e-8)
-        for pairs, ends in zip(lids, corners, strict=True)
-    ]
-    gaze = []
-    for (outer, inner), iris in zip(corners, (468, 473), strict=True):
-        look = points[iris] - (points[outer] + points[inner]) / 2
-        length = float(np.linalg.norm(look))
-        axis = points[outer] - points[inner]
-        gaze.append(length * (look / max(length, 1e-9) - axis / np.linalg.norm(axis)))
-    return np.array(opening, np.float32), np.stack(gaze, -1).reshape(6).astype(np.float32)
-
-
-# A face with parted lips: how far its keypoints are from closed, per unit of the gap beyond .010 (keypoint, change
-# of y). Measured on the renderer: with these the lips meet.
-OPEN_GAP = 0.018
-# A broad smile would make every vowel a laugh: this share of what lifts and widens the mouth beyond the usual is taken
-# for expression. Usual: 29 portraits have corners within .02 of the lips' height and mouths .26-.39 wide.
-SMILE_SHARE = 0.8
-USUAL_LIFT, USUAL_WIDTH = 0.012, 0.370  # fu
-_OPENING = ((17, 0.75), (14, -0.25), (20, -0.15), (19, 0.30))
-
-
-def own_expression(canonical: Floats) -> Floats:
-    """How a face (478, 3) fu deviates from neutral, closed lips and no broad smile: (21, 3) fu, head frame."""
-    expression = np.zeros((KEYPOINTS, 3))
-    points = keypoints(canonical)
-    lips, corners = points[[14, 17], 1].mean(), points[[6, 12], 1].mean()
-    smile = SMILE_SHARE * max(0.0, float(lips - corners) - USUAL_LIFT)
-    wide = SMILE_SHARE * max(0.0, float(points[12, 0] - points[6, 0]) - USUAL_WIDTH) if smile > 0.0 else 0.0
-    for corner, cheek, side in ((6, 3, -0.5), (12, 7, 0.5)):
-        expression[corner] = side * wide, -smile, 0.0
-        expression[cheek, 1] = -0.4 * smile
-    gap = float(canonical[14, 1] - canonical[13, 1])
-    if gap > OPEN_GAP:
-        for keypoint, share in _OPENING:
-            expression[keypoint, 1] = share * (gap - 0.010)
-    return expression
 
 
 def register(picture: Picture, face: int = 0, max_size: int = MAX_SIZE) -> Portrait:

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from ditto.errors import NoFaceError
+from ditto.face_state import eye_state, own_expression
 from ditto.images import read_picture
 from ditto.motion import rotation_matrix
 from ditto.rendering.geometry import EYES, FACE_OVAL, LANDMARKS, MIRROR, TEMPLATE, fit_head, keypoints
-from ditto.tracking import MIN_FACE, eye_state, find_faces, own_expression, register, register_face
+from ditto.tracking import MIN_FACE, find_faces, register, register_face
 
 PORTRAIT = Path(__file__).parents[1] / "examples" / "portrait.jpg"
 SHARED = Path(__file__).parents[2] / "shared"

@@ -79,6 +79,7 @@ RIGID = [
 ]  # fmt: skip
 
 MAX_SLOPE = 1.8  # depth per distance across the picture
+PARTED_LIPS = 0.018  # fu between the inner lips: a portrait with a wider gap shows an open mouth
 
 NECK_KEYPOINT = 5
 NECK_ANCHOR: Floats = np.array([0.0, 0.95, 0.05])  # fu; rigid with the head, holds pitch when keypoints give the pose
@@ -197,6 +198,11 @@ def keypoints(canonical: npt.ArrayLike) -> Floats:
     points = np.asarray(SELECTOR @ np.asarray(canonical, np.float64))
     points[..., NECK_KEYPOINT, :] = NECK_ANCHOR
     return points
+
+
+def inner_gap(canonical: Floats) -> float:
+    """Opening between the inner lips at the middle of a face (478, 3) fu; below 0 where the landmarks cross."""
+    return float(canonical[14, 1] - canonical[13, 1])
 
 
 def source_geometry(landmarks: npt.ArrayLike, size: int) -> Geometry:

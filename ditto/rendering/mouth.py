@@ -17,10 +17,12 @@ from ditto.ops.reference.mouth import COLUMN_CHANNELS, Channel, Scene
 from ditto.rendering.geometry import (
     LOWER_INNER_LIP,
     LOWER_OUTER_LIP,
+    PARTED_LIPS,
     UPPER_INNER_LIP,
     UPPER_OUTER_LIP,
     Geometry,
     Pose,
+    inner_gap,
     smoothstep,
 )
 from ditto.rendering.mouth_source import (
@@ -37,7 +39,6 @@ from ditto.rendering.teeth import LOWER, UPPER, Sprite, arch_curve, draw_arch
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[np.float32]
 
-OPEN_SOURCE = 0.018  # a portrait with a wider gap than this shows parted lips
 PRESS = 0.004  # lips that touch may still be pressed this much
 USUAL_WIDTH = 0.34  # fu between the inner corners of a mouth that does not smile
 OWN_TEETH_GAP = 0.035  # narrower slits show too little of a tooth to go on from
@@ -96,11 +97,6 @@ class MouthLayers(NamedTuple):
     grain: Array
 
 
-def inner_gap(canonical: Floats) -> float:
-    """Opening between the inner lips at the middle; below 0 where the landmarks cross."""
-    return float(canonical[14, 1] - canonical[13, 1])
-
-
 def prepare_mouth(crop: npt.NDArray[np.uint8], geometry: Geometry, mask: npt.NDArray[np.float32]) -> MouthLayers:
     """Measures colours, sharpness and own teeth of a portrait, and draws its dental arches.
 
@@ -119,7 +115,7 @@ def prepare_mouth(crop: npt.NDArray[np.uint8], geometry: Geometry, mask: npt.NDA
         )
     canonical = geometry.canonical
     gap = inner_gap(canonical)
-    is_open = gap > OPEN_SOURCE
+    is_open = gap > PARTED_LIPS
     anchor = canonical[13].copy() if is_open else canonical[[13, 14]].mean(0)
     colours = measure_colours(crop, geometry, mask)
     own = find_own_teeth(crop, geometry, anchor, colours) if gap > OWN_TEETH_GAP else None
@@ -156,7 +152,7 @@ def limit_lips(geometry: Geometry, delta: npt.ArrayLike) -> Floats:
     """
     change = np.array(delta, np.float64)
     gap = inner_gap(geometry.canonical)
-    room = max(gap, 0.0) - (0.010 if gap < OPEN_SOURCE else 0.004)
+    room = max(gap, 0.0) - (0.010 if gap < PARTED_LIPS else 0.004)
     least = -max(room + 0.008, PRESS)
     over = min(change[17, 1] - change[14, 1] - least, 0.0)
     change[17, 1] -= over
@@ -180,7 +176,7 @@ def part_lips(geometry: Geometry, displacement: npt.ArrayLike) -> Floats:
     moved = source + np.asarray(displacement, np.float64)
     upper, lower = UPPER_INNER_LIP[1:-1], LOWER_INNER_LIP[1:-1]
     own = source[lower, 1] - source[upper, 1]
-    if inner_gap(source) < OPEN_SOURCE:
+    if inner_gap(source) < PARTED_LIPS:
         least = np.minimum(own, 0.012)
     else:
         least = 0.005 * np.sin(np.linspace(0, np.pi, 11))[1:-1]
@@ -275,7 +271,7 @@ def _opening(layers: MouthLayers, geometry: Geometry, pose: Pose) -> _Opening | 
     light, pressed = smoothstep(0.006, 0.032, gap + 0.6 * parted * overlap), np.zeros(COLUMNS)
 
     pair_gap = np.maximum(now[LOWER_INNER_LIP, 1] - now[UPPER_INNER_LIP, 1], 0.0)
-    if inner_gap(rest) > OPEN_SOURCE:
+    if inner_gap(rest) > PARTED_LIPS:
         # Lips that were apart have no line between them when they meet: one is painted, over what is squeezed there.
         seam = SEAM_PX * (geometry.size / 512) / float(np.linalg.norm(in_plane[1]))
         thin = 0.5 * np.maximum(seam - gap, 0.0) * np.minimum(gap / 0.001, 1)

@@ -1,6 +1,6 @@
 """Add what the streaming encoder hears to a corpus of motions; see `ditto.training.corpus`.
 
-python -m ditto.training.corpus_features DATA TRACKS ENCODER motions.npz corpus.npz [--seed 0]
+    python -m ditto.training.corpus_features DATA TRACKS ENCODER motions.npz corpus.npz [--seed 0]
 """
 
 from __future__ import annotations

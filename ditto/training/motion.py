@@ -1,7 +1,8 @@
 """Train the motion diffusion network on a corpus (see `ditto.training.corpus`).
 
-python -m ditto.training.motion CORPUS OUT [--seconds 2100] [--resume CHECKPOINT]
-python -m ditto.training.motion CORPUS OUT --export ditto/bundles/lite
+    python -m ditto.training.motion CORPUS OUT [--seconds 2100] [--seed 0] [--resume CHECKPOINT]
+
+Keeps OUT/checkpoint.pt; `ditto.training.motion_export` makes the bundle's files of it.
 """
 
 from __future__ import annotations
