@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.phones import PHONE_INDEX, PHONE_TO_VISEME, VISEME_NAMES
+from ditto.images import LUMA
+from ditto.phones import BILABIALS, PHONE_INDEX, PHONE_TO_VISEME, VISEME_NAMES
 from ditto.rendering.geometry import (
     FACE_OVAL,
     LOWER_INNER_LIP,
@@ -114,7 +115,7 @@ def psnr(a: Image, b: Image, mask: Floats | None = None) -> float:
 
 def luma(image: Image) -> Floats:
     """(..., H, W, 3) RGB -> (..., H, W), Rec. 601."""
-    return np.asarray(image.astype(np.float64) @ np.array([0.299, 0.587, 0.114]))
+    return np.asarray(image.astype(np.float64) @ LUMA)
 
 
 def detail(image: Image, mask: Floats) -> float:
@@ -261,7 +262,7 @@ def frame_times(frames: int, fps: float = 25.0) -> Floats:
 def bilabial_frames(segments: Iterable[Segment], frames: int) -> Bools:
     """(T,) true where the middle of the frame lies in a P, B or M."""
     inside = labels_at(segments, frame_times(frames))
-    return np.isin(inside, [PHONE_INDEX[p] for p in "PBM"])
+    return np.isin(inside, BILABIALS)
 
 
 def bilabial_events(segments: Iterable[Segment], frames: int) -> list[slice]:

@@ -21,12 +21,12 @@ from PIL import ImageDraw, ImageFont
 from benchmarks._report import Figure, publish, rows_table
 from benchmarks.faces import SCRATCH, SHARED
 from benchmarks.speech import example_speech, phone_posteriors, read_speech
+from ditto.audio import SAMPLE_RATE
 from ditto.errors import InputError
-from ditto.motion import LID_KEYPOINTS, LOWER_LID, Motion, drive
+from ditto.motion import FPS, LID_KEYPOINTS, LOWER_LID, Motion, drive
 from ditto.phones import PHONE_INDEX
 from ditto.portrait import Portrait
 from ditto.rendering.geometry import EYES, LOWER_OUTER_LIP, UPPER_OUTER_LIP, fit_head
-from ditto.stream import FPS
 from ditto.talking_head import PreparedPortrait, TalkingHead, load
 from ditto.tracking import quiet
 
@@ -34,7 +34,6 @@ Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-SAMPLE_RATE = 16000
 WANTED: dict[str, tuple[str, ...]] = {
     "p b m": ("P", "B", "M"),
     "f v": ("F", "V"),

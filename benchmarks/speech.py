@@ -13,7 +13,7 @@ from benchmarks._report import ROOT
 from benchmarks.faces import SHARED
 from benchmarks.measures import Segment
 from ditto.phones import PHONES
-from ditto.stream import HOP_SAMPLES
+from ditto.speech import HOP_SAMPLES
 
 Floats = npt.NDArray[np.float64]
 Samples = npt.NDArray[np.float32]

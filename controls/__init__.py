@@ -126,6 +126,7 @@ def edit_expression(delta: npt.NDArray[np.float64], controls: Controls) -> npt.N
 
 
 def moves_head(controls: Controls) -> bool:
+    """Whether any control changes the pose."""
     pose = ("head", "zoom", "pitch_degrees", "yaw_degrees", "roll_degrees")
     return any(getattr(controls, name) != getattr(NEUTRAL, name) for name in pose)
 
@@ -140,11 +141,13 @@ def keypoint_index(name: str | int) -> int:
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raises ValueError unless a finite number lies in [low, high]."""
     if not (math.isfinite(value) and low <= value <= high):
         raise ValueError(f"{name} lies in [{low:g}, {high:g}], got {value!r}")
 
 
 def check_vector(name: str, value: tuple[float, ...], size: int) -> None:
+    """Raises ValueError unless there are `size` finite numbers of at most `MOST_DELTA`."""
     if len(value) != size or not all(math.isfinite(v) and abs(v) <= MOST_DELTA for v in value):
         raise ValueError(f"{name} has {size} numbers in [-{MOST_DELTA:g}, {MOST_DELTA:g}] face units, got {value!r}")
 

@@ -8,6 +8,7 @@ INTERRUPTED = 130
 
 
 def main() -> None:
+    """Entry point of the `ditto` command."""
     try:
         from ditto.cli import main as run
     except KeyboardInterrupt:

@@ -248,6 +248,7 @@ def check_file(path: Path) -> None:
 
 
 def unreadable(path: Path, error: Exception) -> AudioError:
+    """The error for a file FFmpeg cannot decode, with its reason."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return AudioError(
         f"a recording FFmpeg can read is wanted (wav, flac, mp3, m4a, ogg, a video, ...), {path} cannot be decoded: "

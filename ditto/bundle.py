@@ -31,6 +31,7 @@ class Part:
     """One network (or fitted table) of a bundle.
 
     Attributes:
+        name: of the part: encoder, motion, renderer.
         model: which class of `ditto` reads it.
         config: its settings, as JSON; `read_config` makes the dataclass.
         files: what a file is in the part (weights, network, ...) -> path.
@@ -143,6 +144,11 @@ def shipped_bundles() -> list[str]:
 
 
 def find_folder(name_or_path: str | PathLike[str]) -> Path:
+    """The folder of a bundle by name or path.
+
+    Raises:
+        NoBundleError: neither a shipped bundle nor a folder with `bundle.json`.
+    """
     path = Path(name_or_path)
     try:
         for folder in (SHIPPED / path, path) if len(path.parts) == 1 else (path,):
@@ -159,6 +165,11 @@ def find_folder(name_or_path: str | PathLike[str]) -> Path:
 
 
 def read_part(name: str, described: Any, folder: Path) -> Part:
+    """One entry of `parts`, checked.
+
+    Raises:
+        BundleError: unknown or missing keys, wrong types, file names that lead out of the folder, files without a digest.
+    """
     where = f"{folder / 'bundle.json'}, part {name!r}"
     check_keys(described, PART_KEYS, where)
     check_type(described["model"], str, "model", where)
@@ -196,6 +207,7 @@ def read_config(config: type[Config], values: Mapping[str, Any], where: str) -> 
 
 
 def check_keys(values: Any, known: tuple[str, ...] | list[str], where: str, required: list[str] | None = None) -> None:
+    """Raises BundleError unless `values` is an object with known keys only and every required one (all by default)."""
     if not isinstance(values, Mapping):
         raise BundleError(f"{where}: an object with {', '.join(known)} is wanted, got {type(values).__name__}")
     unknown = [key for key in values if key not in known]
@@ -208,6 +220,7 @@ def check_keys(values: Any, known: tuple[str, ...] | list[str], where: str, requ
 
 
 def check_type(value: Any, kind: type, key: str, where: str | Path) -> None:
+    """Raises BundleError unless a JSON value is of a kind; true and false are no numbers."""
     if not isinstance(value, kind) or isinstance(value, bool):
         raise BundleError(f"{where}: {key} is a {kind.__name__}, got {value!r}")
 
@@ -246,6 +259,7 @@ def reseal(folder: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
+    """`python -m ditto.bundle seal FOLDER`; gives the exit code."""
     if len(arguments) != 2 or arguments[0] != "seal":
         print("usage: python -m ditto.bundle seal FOLDER", file=sys.stderr)
         return 2

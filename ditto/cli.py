@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -105,6 +106,7 @@ def run_animate(
 
     import ditto
     from ditto.audio import AudioReader
+    from ditto.motion import FPS
     from ditto.video import VideoWriter, check_output
 
     # Everything that can be refused cheaply is refused before the expensive part.
@@ -130,13 +132,13 @@ def run_animate(
         head.appearance(portrait)
         registered = time.perf_counter()
     height, width = portrait.picture.shape[:2]
-    total = None if reader.duration_seconds is None else int(-(-reader.duration_seconds * 25 // 1))
+    total = None if reader.duration_seconds is None else math.ceil(reader.duration_seconds * FPS)
     frames = head.animate(portrait, reader, seed=seed, emotion=weights, still=still)
     with VideoWriter(output, width, height, audio=audio_path) as writer:
         for frame in progress(frames, total, console):
             writer.write(frame.image)
     finished = time.perf_counter()
-    duration = writer.frames / 25
+    duration = writer.frames / FPS
     return {
         "output": str(output),
         "frames": writer.frames,
@@ -181,6 +183,7 @@ class Notes(logging.Handler):
 
 
 def show_notes(console: Any) -> None:
+    """Warnings of the library go to this console from now on, each once."""
     logger = logging.getLogger("ditto")
     for handler in [handler for handler in logger.handlers if isinstance(handler, Notes)]:
         logger.removeHandler(handler)
@@ -202,7 +205,7 @@ def parse_emotion(text: str) -> dict[str, float]:
     Raises:
         InputError: another form, an unknown name, or weights outside [0, 1] or over 1 in all.
     """
-    from ditto.stream import EMOTIONS, emotion_vector
+    from ditto.emotion import EMOTIONS, emotion_vector
 
     weights: dict[str, float] = {}
     for item in filter(None, text.split(",")):
@@ -257,6 +260,7 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
 
 
 def print_checks(checks: list[Check]) -> None:
+    """The checks as a table: mark, name, detail, and what to do where something is wrong."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -295,6 +299,7 @@ class Interruption:
     number: int | None = None
 
     def watch(self) -> None:
+        """Listen to the signals that are not ignored, from now on."""
         self.number = None
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
@@ -380,6 +385,7 @@ def drop_output() -> None:
 
 
 def show_version(wanted: bool) -> None:
+    """Print the version and leave, if asked to."""
     if wanted:
         import ditto
 
@@ -395,7 +401,7 @@ def options(
 
 
 def main() -> NoReturn:
-    """Entry point of the `ditto` command."""
+    """Run the command line and leave with its exit code."""
     try:
         sys.exit(app(standalone_mode=False))
     except (KeyboardInterrupt, typer.Abort):  # before a command has begun

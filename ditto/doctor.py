@@ -95,6 +95,7 @@ def machine() -> str:
 
 
 def native_module() -> Check:
+    """Whether the compiled kernels load."""
     try:
         native = importlib.import_module("ditto._native")
     except ImportError as error:
@@ -104,6 +105,7 @@ def native_module() -> Check:
 
 
 def module(name: str, distribution: str, purpose: str, needed: bool) -> Check:
+    """Whether a module loads: its version, or why not and what to install."""
     try:
         importlib.import_module(name)
     except Exception as error:  # a broken native library raises what it likes
@@ -126,6 +128,7 @@ def module(name: str, distribution: str, purpose: str, needed: bool) -> Check:
 
 
 def codecs() -> Iterator[Check]:
+    """One check an output format: PyAV has its encoders."""
     try:
         import av
     except ImportError:

@@ -23,6 +23,7 @@ Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | npt.NDArray[
 
 MAX_PIXELS = 40_000_000
 MAX_SIZE = 1280
+LUMA: npt.NDArray[np.float64] = np.array([0.299, 0.587, 0.114])  # of RGB, Rec. 601
 # Named one by one: Pillow's full list holds formats that start other programs (EPS) or fetch nothing we want.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "TGA", "JPEG2000", "AVIF", "ICO")
 WANTED = "a picture (JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, PPM, TGA)"

@@ -11,12 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion import TEMPLATE_APERTURE
+from ditto.motion import FPS, TEMPLATE_APERTURE
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
-FPS = 25
 EYE_SIZE = 8
 RIGHT_IRIS, LEFT_IRIS, RIGHT_LID, LEFT_LID, LOWER_LIDS = 11, 15, 13, 16, 18
 # A blink: three frames to close, one shut, five to open; opening per frame.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float32]
 
+FPS = 25  # motions, and so frames, a second
 KEYPOINTS = 21
 BINS = 66
 MOTION_SIZE = 1 + 3 * BINS + 3 + 3 * KEYPOINTS  # 265

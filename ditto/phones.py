@@ -7,6 +7,9 @@ PHONES: tuple[str, ...] = (
     "K", "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
 )  # fmt: skip
 PHONE_INDEX: dict[str, int] = {phone: i for i, phone in enumerate(PHONES)}
+SILENCE: int = PHONE_INDEX["SIL"]
+BILABIALS: list[int] = [PHONE_INDEX[phone] for phone in ("P", "B", "M")]
+LABIODENTALS: list[int] = [PHONE_INDEX[phone] for phone in ("F", "V")]
 
 VISEMES: dict[str, tuple[str, ...]] = {
     "SIL": ("SIL",),

@@ -19,19 +19,17 @@ from ditto.engines import Engine, open_engine
 from ditto.errors import BundleError
 from ditto.life import EYE_SIZE, LEFT_IRIS, LEFT_LID, RIGHT_IRIS, RIGHT_LID, EyeState, hold_gaze, initial_eyes, live
 from ditto.motion import COMPACT_SIZE, KEYPOINTS, LID_KEYPOINTS, TEMPLATE_APERTURE, rotation_matrix
-from ditto.phones import PHONE_INDEX, PHONES
+from ditto.phones import BILABIALS, LABIODENTALS, PHONES, SILENCE
+from ditto.speech import FEATURE_SIZE
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
 WINDOW = 80
-FEATURE_SIZE, HIDDEN_SIZE = 368, 288
+HIDDEN_SIZE = FEATURE_SIZE - 2 * len(PHONES)  # 288
 EMOTION_SIZE = 8
 LOOK_BACK, LOOK_AHEAD = 3, 10  # frames the mouth guard sees before and beyond those it guards
 
-BILABIALS = [PHONE_INDEX[p] for p in ("P", "B", "M")]
-LABIODENTALS = [PHONE_INDEX[p] for p in ("F", "V")]
-SILENCE = PHONE_INDEX["SIL"]
 PRESS_RAMP = (0.15, 0.40)  # of the larger of a frame's two bilabial probabilities
 PRESS_BESIDE_RAMP = (0.04, 0.12)  # the same beside a frame that is pressed: closures seldom last one frame
 TUCK_RAMP = (0.30, 0.65)

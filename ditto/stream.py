@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ditto.emotion import EMOTIONS as EMOTIONS
+from ditto.audio import SAMPLE_RATE
 from ditto.emotion import emotion_vector
 from ditto.errors import AudioError
-from ditto.motion import Motion, drive
+from ditto.motion import FPS, Motion, drive
+from ditto.speech import HOP_SAMPLES
 
 if TYPE_CHECKING:
     from ditto.controls import Controls
     from ditto.portrait import Portrait
     from ditto.talking_head import TalkingHead
 
-SAMPLE_RATE = 16000
-FPS = 25
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
-HOP_SAMPLES = 2 * SAMPLES_PER_FRAME  # one encoder hop: 80 ms, two frames
-FRAMES_PER_HOP = HOP_SAMPLES // SAMPLES_PER_FRAME
+FRAMES_PER_HOP = HOP_SAMPLES // SAMPLES_PER_FRAME  # 2
 LARGEST_SEED = 2**64 - 1
 
 Array = npt.NDArray[np.float32]

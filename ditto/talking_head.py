@@ -10,13 +10,17 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+from ditto.audio import SAMPLE_RATE
 from ditto.errors import AudioError, BundleError
+from ditto.motion import FPS
 from ditto.portrait import Portrait
-from ditto.stream import FPS, HOP_SAMPLES, SAMPLE_RATE, Frame, Stream
+from ditto.speech import HOP_SAMPLES
+from ditto.stream import Frame, Stream
 
 if TYPE_CHECKING:
     from ditto.bundle import Bundle
     from ditto.controls import Controls
+    from ditto.rendering import Renderer
     from ditto.rendering.paste_back import PasteBack
 
 MOTION_SPACE = "lite"
@@ -36,7 +40,7 @@ class TalkingHead:
     Made by `ditto.load`.
     """
 
-    def __init__(self, bundle: Bundle, encoder: Any, sampler: Any, renderer: Any) -> None:
+    def __init__(self, bundle: Bundle, encoder: Any, sampler: Any, renderer: Renderer) -> None:
         self.bundle = bundle
         self.encoder = encoder
         self.sampler = sampler
@@ -91,7 +95,7 @@ class TalkingHead:
 
         Args:
             seed: all randomness of the stream; the same seed and samples give the same frames bit for bit.
-            emotion: weights by name (see `ditto.stream.EMOTIONS`), e.g. {"happy": 0.6}.
+            emotion: weights by name (see `ditto.emotion.EMOTIONS`), e.g. {"happy": 0.6}.
             still: keep the head where it is in the portrait; only the face moves.
             controls: edits applied to every frame's motion.
         """

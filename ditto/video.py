@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from ditto.audio import SAMPLE_RATE, Decoder
 from ditto.errors import OutputError
+from ditto.motion import FPS
 
 logger = logging.getLogger(__name__)
 
-FPS = 25
 BT709, SRGB_CURVE, LIMITED_RANGE = 1, 13, 1  # FFmpeg's numbers for how RGB became YUV
 
 
@@ -335,6 +335,7 @@ class SampleTrack(SoundTrack):
     """
 
     def add_samples(self, samples: npt.NDArray[np.float32]) -> None:
+        """Put the sound of one frame, (640,) at 16 kHz, into the fifo; raises ValueError for another shape."""
         import av
 
         block = np.ascontiguousarray(samples, np.float32)
@@ -368,6 +369,7 @@ def sync(path: Path) -> None:
 
 
 def current_umask() -> int:
+    """The permissions new files do not get (the system tells them only while changing them)."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -97,4 +97,5 @@ def describe(node: Any) -> Tensor:
 
 
 def first_line(error: Exception) -> str:
+    """What an error says, without the pages ONNX Runtime adds."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -56,6 +56,7 @@ class SpeechEncoderConfig:
 
     @property
     def features(self) -> int:
+        """Numbers of a feature row: the hidden ones and two sets of phone probabilities."""
         return self.width + 2 * len(PHONES)
 
 
@@ -153,6 +154,8 @@ class Stem(nn.Module):
 
 
 class Layer(nn.Module):
+    """A transformer layer that attends to cached keys and values of the past as well as to its own tokens."""
+
     def __init__(self, config: SpeechEncoderConfig) -> None:
         super().__init__()
         self.heads = config.heads
@@ -166,6 +169,14 @@ class Layer(nn.Module):
     def forward(
         self, x: Tensor, keys: Tensor, values: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Output (B, T, width), and the tokens' own keys (before rotation) and values, (B, T, width) each.
+
+        Args:
+            x: (B, T, width).
+            keys, values: (B, left, width) of the tokens before.
+            turn: cosines and sines (left + T, rotary).
+            mask: (T, left + T), true where a token may look; None for everywhere.
+        """
         batch, length, width = x.shape
 
         def split(y: Tensor) -> Tensor:

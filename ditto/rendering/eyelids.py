@@ -23,7 +23,6 @@ UPPER_SHARE = 0.88  # of the aperture is closed by the upper lid, the rest by th
 OUTER_REACH, INNER_REACH = 0.57, 0.53  # |xi| where the lids really meet; the landmarks' corners stand inside
 TUCK = 0.007  # fu by which a shut upper lid overlaps the lower one's wet rim
 DROOP = 0.008  # fu by which the upper lid hangs over the outer corner when shut
-LUMA: Floats = np.array([0.299, 0.587, 0.114])
 
 _APERTURE_FLOOR = 0.6  # of the gap of the middle landmarks: guards against a mismeasured keypoint aperture
 _CLOSURE_RANGE = (-0.45, 1.0)

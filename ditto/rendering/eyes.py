@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto import ops
+from ditto.images import LUMA
 from ditto.motion import LOWER_LID
 from ditto.ops.eyes import BALL, CHANNELS, GLINT, IRIS, IRIS_ALPHA, KEEP, LID_MASK, SCLERA, SKIN, EyeView
 from ditto.rendering.eyelids import (
     DROOP,
-    LUMA,
     TUCK,
     UPPER_SHARE,
     XI,

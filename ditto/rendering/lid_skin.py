@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ditto.images import LUMA
 from ditto.rendering.eyelids import (
     COLUMNS,
-    LUMA,
     UPPER_SHARE,
     XI,
     XI_LIMIT,

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from ditto.images import LUMA
 from ditto.rendering.geometry import (
     EYES,
     FACE_OVAL,
@@ -24,7 +25,6 @@ Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]
 
-LUMA: Floats = np.array([0.299, 0.587, 0.114])
 SKIN = [50, 280, 205, 425, 187, 411]  # cheeks
 TYPICAL_SKIN: Floats = np.array([1.20, 0.95, 0.74])  # RGB over luma
 GRAIN_SIZE = 48

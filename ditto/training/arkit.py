@@ -114,7 +114,7 @@ def register(neutral: Floats, landmarks: npt.NDArray[np.int64]) -> Callable[[Flo
     return warp
 
 
-def belongs(neutral: Floats, shapes: dict[str, Floats]) -> dict[int, Bools]:
+def belongs(shapes: dict[str, Floats]) -> dict[int, Bools]:
     """Which skin vertices (V,) a lip or lid landmark may take its displacement from."""
     drop = shapes["jawOpen"][:, 1]
     lower_lip = drop > 0.5 * drop.max()
@@ -132,7 +132,7 @@ def carry(neutral: Floats, shapes: dict[str, Floats], landmarks: npt.NDArray[np.
     """Displacements (478, 3) fu by ARKit's names."""
     warp = register(neutral, landmarks)
     warped = warp(neutral)
-    rules = belongs(neutral, shapes)
+    rules = belongs(shapes)
     candidates = nearest(g.TEMPLATE[:468], warped, NEAREST)
     for vertex, allowed in rules.items():
         ids = np.flatnonzero(allowed)

@@ -66,9 +66,6 @@ ZH  .12 .26 -.50 .65 .40 .40 0 0 1.0
 _ROWS = {row.split()[0]: [float(x) for x in row.split()[1:]] for row in _TABLE.strip().splitlines()}
 TARGETS: Floats = np.array([_ROWS[p][:8] for p in PHONES])  # (40, 8)
 DOMINANCE: Floats = np.array([_ROWS[p][8] for p in PHONES])  # (40,)
-BILABIALS = [PHONE_INDEX[p] for p in ("P", "B", "M")]
-LABIODENTALS = [PHONE_INDEX[p] for p in ("F", "V")]
-SILENCE = PHONE_INDEX["SIL"]
 
 # Keypoint travel of a channel at one, face units. Width of an opening mouth is a channel of its own.
 GAP, JAW, WIDE, NARROW, ROUND_X, ROUND_Z = 0.135, 0.034, 0.075, 0.150, 0.020, 0.030

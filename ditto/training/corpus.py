@@ -21,12 +21,12 @@ import numpy.typing as npt
 from ditto.emotion import BROW, emotion_offset
 from ditto.life import BLINK, eye_keypoints, initial_eyes, live
 from ditto.motion import COMPACT_SIZE, KEYPOINTS
+from ditto.phones import SILENCE
 from ditto.sampling import LOOK_BACK, PAUSE_FRAMES, guard_mouth
 from ditto.training.articulation import (
     DOMINANCE,
     MOUTH_KEYPOINTS,
     PRIOR,
-    SILENCE,
     Articulation,
     articulate,
     blend_weights,

@@ -69,6 +69,7 @@ def label_tokens(segments: Segments, tokens: int) -> npt.NDArray[np.int64]:
 def make_clip(
     name: str, source: str, samples: Floats, segments: Segments | None = None, text: str | None = None
 ) -> Clip:
+    """A clip of samples (N,) in [-1, 1], with phones where there are segments (start, end in seconds, phone)."""
     pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
     phones = None if segments is None else label_tokens(segments, len(pcm) // TOKEN)
     return Clip(name, source, pcm, phones, text)

@@ -41,6 +41,7 @@ def read_clip(path: Path) -> tuple[list[npt.NDArray[np.uint8]], Array, float]:
 
 
 def track(path: Path, out: Path) -> str:
+    """Track one clip and write its `.npz`, which appears when complete; gives the name of the clip."""
     from mediapipe.python.solutions import face_mesh  # type: ignore[import-untyped]
 
     frames, samples, fps = read_clip(path)
