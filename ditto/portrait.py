@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import tempfile
 import zipfile
 import zlib
 from contextlib import suppress
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.errors import InputError, OutputError
+from ditto.files import complete_file, partial_file
 from ditto.motion import KEYPOINTS
 
 Floats = npt.NDArray[np.float64]
@@ -124,25 +124,19 @@ class Portrait:
         packed = io.BytesIO()  # not straight into the file: zipfile complains at length when a disk is full
         np.savez_compressed(packed, **arrays)
         target = Path(path)
-        partial: str | None = None
+        part: Path | None = None
         try:
-            handle, partial = tempfile.mkstemp(prefix=f".{target.stem[:32]}.", suffix=".partial", dir=target.parent)
-            with os.fdopen(handle, "wb") as file:
-                file.write(packed.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(partial, 0o666 & ~umask)  # mkstemp gives 0600
-            os.replace(partial, target)
+            part = partial_file(target)
+            part.write_bytes(packed.getbuffer())
+            complete_file(part, target)
         except OSError as error:
             raise OutputError(
                 f"the portrait cannot be written to {target}: {error.strerror or error}; choose another place"
             ) from None
         finally:
-            if partial is not None:
+            if part is not None:
                 with suppress(OSError):
-                    os.unlink(partial)
+                    part.unlink()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Portrait:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
 from os import PathLike
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from ditto.audio import SAMPLE_RATE, Decoder
 from ditto.errors import OutputError
+from ditto.files import complete_file, partial_file
 from ditto.motion import FPS
 
 logger = logging.getLogger(__name__)
@@ -89,13 +89,6 @@ def check_output(path: str | PathLike[str]) -> Format:
     except (OSError, ValueError) as error:  # ValueError: a null character
         raise refused(file, error) from error
     return format
-
-
-def partial_file(file: Path) -> Path:
-    """A new empty file beside `file`, to be written and then renamed. Raises OSError."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{file.stem[:32]}.", suffix=".part", dir=file.parent)
-    os.close(descriptor)
-    return Path(name)
 
 
 class VideoWriter:
@@ -199,9 +192,7 @@ class VideoWriter:
             container, self._container = self._container, None
             container.close()
             assert self._part is not None
-            sync(self._part)
-            os.chmod(self._part, 0o666 & ~current_umask())
-            os.replace(self._part, self.path)
+            complete_file(self._part, self.path)
             self._part = None
         except (av.FFmpegError, OSError) as error:
             raise refused(self.path, error) from error
@@ -360,16 +351,3 @@ def refused(path: Path, error: Exception) -> OutputError:
     }.get(number or 0, "write elsewhere or check the disk")
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return OutputError(f"{path} cannot be written: {reason}; {todo}")
-
-
-def sync(path: Path) -> None:
-    """Make sure the file is on the disk before it gets its name."""
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def current_umask() -> int:
-    """The permissions new files do not get (the system tells them only while changing them)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
