@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from benchmarks._report import ROOT
 from ditto.tracking import quiet
+from ditto.training import held_out
 
 if TYPE_CHECKING:
     from ditto.portrait import Portrait
@@ -96,7 +97,7 @@ def tracked_clip(path: Path) -> Clip:
 def grid_holdout(folder: Path) -> list[Path]:
     """The GRID clips that no training sees: every tenth of the sorted stems, from the tenth on."""
     clips = sorted(folder.glob("*.mkv"), key=lambda p: p.stem)
-    return [p for i, p in enumerate(clips) if i % 10 == 9]
+    return [p for i, p in enumerate(clips) if held_out(i)]
 
 
 def spread(items: Sequence[Path], count: int) -> list[Path]:

@@ -54,7 +54,10 @@ class SpeechEncoder:
             raise BundleError(f"{weights} cannot be read ({error}); get the bundle again") from error
         wanted = {tensor.name for tensor in self._engine.inputs} - {"samples"}
         if set(self._initial) != wanted:
-            raise BundleError(f"{weights} holds the initial {sorted(self._initial)}, {network} wants {sorted(wanted)}")
+            raise BundleError(
+                f"{weights} holds the initial {sorted(self._initial)}, {network} wants {sorted(wanted)}; "
+                "get the bundle again"
+            )
 
     def initial_state(self, batch: int = 1) -> SpeechState:
         """The state a stream starts from: as after a few seconds of other speech, the level not yet known."""

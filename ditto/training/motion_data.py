@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.life import eye_keypoints
-from ditto.motion import COMPACT_SIZE, KEYPOINTS, euler_degrees
+from ditto.motion import COMPACT_SIZE, FPS, KEYPOINTS, euler_degrees
 from ditto.rendering.geometry import SELECTOR, TEMPLATE, fit_head
+from ditto.training import held_out
 
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[np.float32]
 
-FPS = 25.0
 CLOSED_GAP = 0.004  # fu between landmarks 13 and 14: lips that touch, as the tracker sees them
 SHUT_APERTURE = 0.2  # of the open aperture: what the tracker still measures on a shut eye
 ROUNDING_GAIN = 1.0  # extra narrowing: measured rounding reads too weak on a portrait
@@ -152,7 +152,7 @@ def _pose(scale: Floats, rotation: Floats, translation: Floats, gap: Floats) -> 
 def grid_stems(tracks: Path) -> tuple[list[str], list[str]]:
     """Stems of a folder of tracks: (trained on, held out: every tenth of the sorted list)."""
     stems = sorted(p.stem for p in tracks.glob("*.npz"))
-    return [s for i, s in enumerate(stems) if i % 10 != 9], [s for i, s in enumerate(stems) if i % 10 == 9]
+    return [s for i, s in enumerate(stems) if not held_out(i)], [s for i, s in enumerate(stems) if held_out(i)]
 
 
 def fill_gaps(landmarks: npt.ArrayLike) -> Floats:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.phones import PHONE_INDEX
+from ditto.training import held_out
 
 SAMPLE_RATE = 16000
 TOKEN = 320  # samples of one 50 Hz token
@@ -106,7 +107,7 @@ def read_train(data: Path, tracks: Path) -> list[Clip]:
 
 def grid_train(stems: Iterable[Path]) -> list[Path]:
     """The GRID clips that may be trained on: all but every tenth of the sorted list."""
-    return [path for i, path in enumerate(sorted(stems, key=lambda p: p.stem)) if i % 10 != 9]
+    return [path for i, path in enumerate(sorted(stems, key=lambda p: p.stem)) if not held_out(i)]
 
 
 def read_test(data: Path) -> list[Clip]:
