@@ -173,6 +173,15 @@ def test_configs_become_dataclasses_and_unknown_keys_are_errors(folder):
         read_config(Config, {"width": 8}, "motion")
 
 
+def test_the_shipped_configs_are_those_of_the_models():
+    pytest.importorskip("torch")
+    from ditto.models.motion_diffusion import MotionDiffusionConfig
+    from ditto.models.speech_encoder import SpeechEncoderConfig
+
+    for name, kind in (("encoder", SpeechEncoderConfig), ("motion", MotionDiffusionConfig)):
+        assert read_config(kind, Bundle.open("lite").part(name).config, name) == kind()
+
+
 def test_the_seal_command_prints_what_it_wrote(folder):
     (folder / "motion.onnx").write_bytes(b"trained again")
     command = [sys.executable, "-m", "ditto.bundle", "seal", str(folder)]

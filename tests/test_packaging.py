@@ -146,5 +146,5 @@ def test_the_sdist_holds_what_a_build_needs(built):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"setup.py", "pyproject.toml", "csrc/bindings.cpp", "csrc/dispatch.h", "requirements/base.txt", "NOTICE"}
-    assert wanted | modules("engines") | modules("controls") <= names
+    assert wanted | modules("engines") | modules("controls") | modules("benchmarks") | modules("tests") <= names
     assert "ditto/bundles/lite/renderer.safetensors" in names
