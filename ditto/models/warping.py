@@ -1,0 +1,220 @@
+"""The warping network: the source's feature volume bent to the driving keypoints and flattened to a feature map.
+
+Every keypoint suggests a motion of its own, the still background another; the dense motion network weighs them at every
+voxel and says what is hidden.
+
+B: batch, K: keypoints, C: channels, D x H x W: depth, height, width of the volume. Coordinates are x, y, z in -1..1.
+
+Source: LivePortrait (arXiv:2407.03168), section 3.1 (W of face vid2vid, arXiv:2011.15126, section 3). Parameter names are
+those of the published file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+VARIANCE = 0.01  # of a keypoint's heatmap
+
+
+@dataclass(frozen=True)
+class WarpingConfig:
+    """Sizes of the network.
+
+    Attributes:
+        keypoints: K.
+        channels: C of the volume.
+        depth: D of the volume.
+        compressed: channels of the volume that the dense motion network sees.
+        base: channels in front of the hourglass's first halving, doubled by each.
+        widest: no layer of the hourglass is wider.
+        levels: halvings of the hourglass.
+        outputs: channels of the feature map.
+    """
+
+    keypoints: int = 21
+    channels: int = 32
+    depth: int = 16
+    compressed: int = 4
+    base: int = 32
+    widest: int = 1024
+    levels: int = 5
+    outputs: int = 256
+
+
+class DenseMotion(NamedTuple):
+    """Where every voxel comes from.
+
+    Attributes:
+        mask: (B, K + 1, D, H, W) weight of each motion, background first; sums to one.
+        deformation: (B, D, H, W, 3) coordinates in the source volume.
+        occlusion_map: (B, 1, H, W) in 0..1, 0 where the source shows nothing.
+    """
+
+    mask: Tensor
+    deformation: Tensor
+    occlusion_map: Tensor
+
+
+class Warped(NamedTuple):
+    """What the network gives.
+
+    Attributes:
+        feature: (B, 256, H, W), for the decoder.
+        motion: how it was made.
+    """
+
+    feature: Tensor
+    motion: DenseMotion
+
+
+class ConvNorm3d(nn.Module):
+    """3 x 3 x 3 convolution, batch norm, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(inputs, outputs, 3, padding=1)
+        self.norm = nn.BatchNorm3d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, inputs, D, H, W) -> (B, outputs, D, H, W)."""
+        return F.relu(self.norm(self.conv(x)))
+
+
+class HourglassEncoder(nn.Module):
+    """Halves height and width level by level."""
+
+    def __init__(self, widths: list[int]) -> None:
+        super().__init__()
+        self.down_blocks = nn.ModuleList([ConvNorm3d(a, b) for a, b in pairwise(widths)])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """x (B, C, D, H, W) -> x and every level's output."""
+        levels = [x]
+        for block in self.down_blocks:
+            levels.append(F.avg_pool3d(block(levels[-1]), (1, 2, 2)))
+        return levels
+
+
+class HourglassDecoder(nn.Module):
+    """Doubles height and width level by level, each beside the encoder's output of that size."""
+
+    def __init__(self, widths: list[int], base: int) -> None:
+        super().__init__()
+        outputs = [*widths[-2:0:-1], base]
+        inputs = [widths[-1], *(2 * width for width in outputs[:-1])]
+        self.up_blocks = nn.ModuleList([ConvNorm3d(a, b) for a, b in zip(inputs, outputs, strict=True)])
+        last = base + widths[0]
+        self.conv = nn.Conv3d(last, last, 3, padding=1)
+        self.norm = nn.BatchNorm3d(last)
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        """The encoder's levels -> (B, C, D, H, W)."""
+        x = levels[-1]
+        for block, beside in zip(self.up_blocks, levels[-2::-1], strict=True):
+            x = torch.cat((block(F.interpolate(x, scale_factor=(1, 2, 2))), beside), 1)
+        return F.relu(self.norm(self.conv(x)))
+
+
+class Hourglass(nn.Module):
+    """An encoder and a decoder with every level joined."""
+
+    def __init__(self, inputs: int, config: WarpingConfig) -> None:
+        super().__init__()
+        widths = [inputs, *(min(config.widest, config.base << (i + 1)) for i in range(config.levels))]
+        self.encoder = HourglassEncoder(widths)
+        self.decoder = HourglassDecoder(widths, config.base)
+        self.outputs = config.base + inputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, inputs, D, H, W) -> (B, outputs, D, H, W)."""
+        out: Tensor = self.decoder(self.encoder(x))
+        return out
+
+
+def coordinate_grid(like: Tensor) -> Tensor:
+    """x, y, z of every voxel, (D, H, W, 3), the outermost ones at -1 and 1; `like` (..., D, H, W)."""
+    axes = [torch.linspace(-1, 1, n, dtype=like.dtype, device=like.device) for n in like.shape[-3:]]
+    z, y, x = torch.meshgrid(*axes, indexing="ij")
+    return torch.stack((x, y, z), -1)
+
+
+def heatmap(grid: Tensor, keypoints: Tensor) -> Tensor:
+    """A blob around each keypoint (B, K, 3) on the grid (D, H, W, 3) -> (B, K, D, H, W)."""
+    distance = (grid - keypoints[:, :, None, None, None]).square().sum(-1)
+    return torch.exp(-0.5 / VARIANCE * distance)
+
+
+class DenseMotionNetwork(nn.Module):
+    """Weighs the keypoints' motions at every voxel."""
+
+    def __init__(self, config: WarpingConfig) -> None:
+        super().__init__()
+        motions = config.keypoints + 1
+        self.hourglass = Hourglass(motions * (config.compressed + 1), config)
+        channels = self.hourglass.outputs
+        self.mask = nn.Conv3d(channels, motions, 7, padding=3)
+        self.compress = nn.Conv3d(config.channels, config.compressed, 1)
+        self.norm = nn.BatchNorm3d(config.compressed)
+        self.occlusion = nn.Conv2d(channels * config.depth, 1, 7, padding=3)
+
+    def forward(self, volume: Tensor, kp_source: Tensor, kp_driving: Tensor) -> DenseMotion:
+        """volume (B, C, D, H, W), keypoints (B, K, 3) -> where every voxel comes from."""
+        batch, height, width = len(volume), *volume.shape[-2:]
+        seen = F.relu(self.norm(self.compress(volume)))  # (B, 4, D, H, W)
+        grid = coordinate_grid(volume)
+
+        by_keypoint = grid + (kp_source - kp_driving)[:, :, None, None, None]
+        still = grid.expand(batch, 1, -1, -1, -1, -1)
+        motions = torch.cat((still, by_keypoint), 1)  # (B, K + 1, D, H, W, 3)
+        count = motions.shape[1]
+        # The sampler takes the grid's ends for the outer faces of the voxels, not for their centres; the weights were
+        # trained so.
+        moved = F.grid_sample(
+            seen[:, None].expand(-1, count, -1, -1, -1, -1).flatten(0, 1), motions.flatten(0, 1), align_corners=False
+        ).unflatten(0, (batch, count))  # (B, K + 1, 4, D, H, W)
+
+        blobs = heatmap(grid, kp_driving) - heatmap(grid, kp_source)
+        blobs = torch.cat((torch.zeros_like(blobs[:, :1]), blobs), 1)[:, :, None]  # the background has none
+        x = self.hourglass(torch.cat((blobs, moved), 2).flatten(1, 2))
+
+        mask = self.mask(x).softmax(1)
+        deformation = (motions * mask[..., None]).sum(1)
+        occlusion = self.occlusion(x.reshape(batch, -1, height, width)).sigmoid()
+        return DenseMotion(mask, deformation, occlusion)
+
+
+class ConvNorm2d(nn.Module):
+    """3 x 3 convolution, batch norm, leaky ReLU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, inputs, H, W) -> (B, outputs, H, W)."""
+        return F.leaky_relu(self.norm(self.conv(x)), 0.01)
+
+
+class WarpingNetwork(nn.Module):
+    """Bends a feature volume and flattens it."""
+
+    def __init__(self, config: WarpingConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or WarpingConfig()
+        self.dense_motion_network = DenseMotionNetwork(c)
+        self.third = ConvNorm2d(c.channels * c.depth, c.outputs)
+        self.fourth = nn.Conv2d(c.outputs, c.outputs, 1)
+
+    def forward(self, feature_3d: Tensor, kp_source: Tensor, kp_driving: Tensor) -> Warped:
+        """feature_3d (B, 32, 16, 64, 64), kp_source and kp_driving (B, 21, 3) -> feature map (B, 256, 64, 64)."""
+        motion: DenseMotion = self.dense_motion_network(feature_3d, kp_source, kp_driving)
+        bent = F.grid_sample(feature_3d, motion.deformation, align_corners=False)
+        flat = self.fourth(self.third(bent.flatten(1, 2)))
+        return Warped(flat * motion.occlusion_map, motion)
