@@ -21,9 +21,10 @@ from benchmarks import measures
 from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.faces import SHARED, example_portrait, face_window, grid_holdout, spread, track, tracked_clip
 from benchmarks.speech import Samples, load_alignments, phone_posteriors, read_speech
+from ditto.latency import FRAMES_PER_HOP
 from ditto.motion import COMPACT_SIZE, drive
 from ditto.portrait import Portrait
-from ditto.stream import FRAMES_PER_HOP, SAMPLES_PER_FRAME
+from ditto.stream import SAMPLES_PER_FRAME
 from ditto.talking_head import TalkingHead, load
 
 Floats = npt.NDArray[np.float64]

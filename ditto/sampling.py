@@ -17,6 +17,11 @@ from safetensors import SafetensorError, safe_open
 from ditto.emotion import emotion_offset
 from ditto.engines import Engine, open_engine
 from ditto.errors import BundleError
+from ditto.latency import LOOK_AHEAD as LOOK_AHEAD
+from ditto.latency import LOOK_BACK as LOOK_BACK
+from ditto.latency import OFFLINE_PLAN
+from ditto.latency import WINDOW as WINDOW
+from ditto.latency import WindowPlan as WindowPlan
 from ditto.life import EYE_SIZE, LEFT_IRIS, LEFT_LID, RIGHT_IRIS, RIGHT_LID, EyeState, hold_gaze, initial_eyes, live
 from ditto.motion import COMPACT_SIZE, KEYPOINTS, LID_KEYPOINTS, TEMPLATE_APERTURE, rotation_matrix
 from ditto.phones import BILABIALS, LABIODENTALS, PHONES, SILENCE
@@ -25,10 +30,8 @@ from ditto.speech import FEATURE_SIZE
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
-WINDOW = 80
 HIDDEN_SIZE = FEATURE_SIZE - 2 * len(PHONES)  # 288
 EMOTION_SIZE = 8
-LOOK_BACK, LOOK_AHEAD = 3, 10  # frames the mouth guard sees before and beyond those it guards
 
 PRESS_RAMP = (0.15, 0.40)  # of the larger of a frame's two bilabial probabilities
 PRESS_BESIDE_RAMP = (0.04, 0.12)  # the same beside a frame that is pressed: closures seldom last one frame
@@ -49,25 +52,8 @@ SLOW_SMOOTHING = 1.5  # frames
 WIDEST_EYES = 0.02  # fu the upper lids rise beyond rest at most
 EMOTION_BOOST = 0.8  # of the trained strength, on top of it
 PAUSE_FRAMES = 10  # 0.4 s
+PAUSE_HEARD = 4  # silent frames that make a pause where nobody knows yet what follows
 PAUSE_ENTRY, PAUSE_EXIT = 3, 3  # frames to close, and to open before speech
-
-
-class WindowPlan(NamedTuple):
-    """How an 80-frame window is used: frames known from before, frames to emit, frames of mere context."""
-
-    past: int = 20
-    hop: int = 50
-    future: int = 10
-
-    def check(self) -> None:
-        """Raise ValueError unless the plan fills a window."""
-        if self.past + self.hop + self.future != WINDOW or min(self.past - LOOK_BACK, self.hop - 1, self.future) < 0:
-            raise ValueError(
-                f"past + hop + future must be {WINDOW}, past at least {LOOK_BACK}, hop at least 1, got {tuple(self)}"
-            )
-
-
-OFFLINE_PLAN = WindowPlan()
 
 
 class MotionNetwork(NamedTuple):
@@ -178,6 +164,10 @@ class MotionSampler:
         self._network = network
         self._signal = schedule(steps)
 
+    def planned(self, plan: WindowPlan, steps: int) -> MotionSampler:
+        """The same network and settings with another plan and number of steps."""
+        return MotionSampler(self._network, plan, steps, self.guidance, self.eta)
+
     def initial_state(self, canonical_keypoints: npt.ArrayLike, eye_open: npt.ArrayLike, seed: int = 0) -> SamplerState:
         """A face at rest in silence.
 
@@ -237,12 +227,11 @@ class MotionSampler:
             raise ValueError(
                 f"wanted features (T, {FEATURE_SIZE}) and emotion ({EMOTION_SIZE},), got {block.shape} and {mood.shape}"
             )
-        past, hop, future = self.plan
+        past, hop, _, ahead = self.plan
         eyes, life = live(state.life, silence_of(block), state.seed)
         state = state._replace(
             features=np.concatenate([state.features, block]), eyes=np.concatenate([state.eyes, eyes]), life=life
         )
-        ahead = max(future, LOOK_AHEAD)
         out: list[Array] = []
         while len(state.features) >= past + hop + ahead:
             motion, state = self._window(mood, state, hop)
@@ -273,11 +262,12 @@ class MotionSampler:
         slow[past : past + overlap] = ramp * slow[past : past + overlap] + (1.0 - ramp) * state.tail
         window[:, SLOW] = slow
         fresh = shut_eyes(window[past : past + take] * self._network.scale, state.eyes[past : past + take])
-        phones = state.features[past - LOOK_BACK : past + take + LOOK_AHEAD, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
-        guarded, _ = guard_mouth(fresh, phones, state.silent_run)
+        ahead = min(self.plan.ahead, LOOK_AHEAD)
+        phones = state.features[past - LOOK_BACK : past + take + ahead, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
+        guarded, _ = guard_mouth(fresh, phones, state.silent_run, ahead)
         known = np.concatenate([state.known, guarded / self._network.scale])[-past:]
         shown, widest = widen(fresh, silence_of(state.features[past : past + take]), state.widest)
-        shown, silent_run = guard_mouth(shown, phones, state.silent_run)
+        shown, silent_run = guard_mouth(shown, phones, state.silent_run, ahead)
         state = state._replace(
             window=state.window + 1,
             features=state.features[take:],
@@ -294,13 +284,13 @@ class MotionSampler:
         past = self.plan.past
         rows = 1 if self.guidance == 1.0 else 2
         tile = lambda x: np.ascontiguousarray(np.broadcast_to(x, (rows, *np.shape(x))), np.float32)  # noqa: E731
-        heard = np.array([[1.0], [0.0]][:rows], np.float32)
+        heard = past + self.plan.hop + self.plan.ahead
         condition = self._network.condition(
-            features=tile(state.features[:WINDOW]),
+            features=tile(fill(state.features, heard)),
             emotion=tile(emotion),
-            eyes=tile(state.eyes[:WINDOW]),
+            eyes=tile(fill(state.eyes, heard)),
             canonical=tile(state.canonical),
-            heard=heard,
+            heard=np.array([[1.0], [0.0]][:rows], np.float32),
         )["condition"]
         mask = np.zeros((WINDOW, 1), np.float32)
         mask[:past] = 1.0
@@ -342,6 +332,12 @@ def schedule(steps: int) -> Floats:
     return np.stack([level[:-1], signal[:-1], signal[1:]], -1)
 
 
+def fill(rows: Array, heard: int) -> Array:
+    """(WINDOW, k): the first `heard` rows of (n, k), the last of them repeated to the end of the window."""
+    known = rows[: min(heard, WINDOW)]
+    return np.concatenate([known, np.repeat(known[-1:], WINDOW - len(known), 0)])
+
+
 def silence_of(features: npt.ArrayLike) -> Floats:
     """(T, 368) features -> (T,) probability of silence."""
     f = np.asarray(features, np.float64)
@@ -380,14 +376,17 @@ def widen(motion: npt.ArrayLike, silent: npt.ArrayLike, widest: float) -> tuple[
     return out, float(widest)
 
 
-def guard_mouth(motion: npt.ArrayLike, phones: npt.ArrayLike, silent_run: int) -> tuple[Array, int]:
+def guard_mouth(
+    motion: npt.ArrayLike, phones: npt.ArrayLike, silent_run: int, look_ahead: int = LOOK_AHEAD
+) -> tuple[Array, int]:
     """Make sure that lips close on p, b, m, touch on f, v and rest in pauses.
 
     Args:
         motion: (n, 70) compact motion, expression in the head frame, physical units.
-        phones: (m, 2, 40) phone probabilities of the `LOOK_BACK` frames before, of these frames and of the `LOOK_AHEAD`
+        phones: (m, 2, 40) phone probabilities of the `LOOK_BACK` frames before, of these frames and of the `look_ahead`
             after them; what is missing counts as silence.
         silent_run: silent frames in a row before the first.
+        look_ahead: frames seen beyond each one, at most `LOOK_AHEAD`; with few, a pause is believed later.
 
     Returns:
         (n, 70) float32 and the silent frames in a row after the last.
@@ -405,13 +404,16 @@ def guard_mouth(motion: npt.ArrayLike, phones: npt.ArrayLike, silent_run: int) -
     press = np.maximum(sure[1:-1], beside)
     tuck = _ramp(p[:, :, LABIODENTALS].sum(2).max(1), TUCK_RAMP)[LOOK_BACK : LOOK_BACK + n]
     rest = np.zeros(n)
+    pause = min(PAUSE_FRAMES, PAUSE_HEARD + look_ahead)
+    late = max(0, pause - look_ahead - 1)  # silent frames that pass before it is known
     for i in range(n):
         silent_run = silent_run + 1 if quiet[i] else 0
         if silent_run:
-            ahead = quiet[i + 1 : i + 1 + LOOK_AHEAD]
+            ahead = quiet[i + 1 : i + 1 + look_ahead]
             left = len(ahead) if ahead.all() else int(np.argmin(ahead))
-            if silent_run + left >= PAUSE_FRAMES:
-                rest[i] = min(1.0, silent_run / PAUSE_ENTRY, (left + 1) / (PAUSE_EXIT + 1))
+            if silent_run + left >= pause:
+                leaving = 1.0 if ahead.all() else (left + 1) / (PAUSE_EXIT + 1)
+                rest[i] = min(1.0, (silent_run - late) / PAUSE_ENTRY, leaving)
     points = out[:, 7:].reshape(n, KEYPOINTS, 3)
     _close(points, rest, 0.0, 0.6)
     pressed = press[LOOK_BACK : LOOK_BACK + n]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ditto.audio import SAMPLE_RATE
 from ditto.emotion import emotion_vector
 from ditto.errors import AudioError
+from ditto.latency import latency_of
 from ditto.motion import FPS, Motion, drive
 from ditto.speech import HOP_SAMPLES
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ditto.talking_head import TalkingHead
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
-FRAMES_PER_HOP = HOP_SAMPLES // SAMPLES_PER_FRAME  # 2
 LARGEST_SEED = 2**64 - 1
 
 Array = npt.NDArray[np.float32]
@@ -105,7 +105,9 @@ class Stream:
         emotion: Mapping[str, float] | None = None,
         still: bool = False,
         controls: Controls | None = None,
+        latency: str = "quality",
     ) -> None:
+        plan, steps = latency_of(latency)
         self._head = head
         self._portrait = portrait
         self._appearance = head.appearance(portrait)
@@ -113,12 +115,14 @@ class Stream:
         self._emotion = emotion_vector(emotion)
         self._still = still
         self.controls = controls
+        self._sampler = head.sampler if latency == "quality" else head.sampler.planned(plan, steps)
+        self._delay_seconds = plan.delay_seconds
         self.reset()
 
     def reset(self) -> None:
         """Forget everything heard and shown; the next push starts a new utterance at frame 0 with the same seed."""
         self._encoder_state: Any = self._head.encoder.initial_state(1)
-        self._sampler_state: Any = self._head.sampler.initial_state(
+        self._sampler_state: Any = self._sampler.initial_state(
             self._portrait.canonical_keypoints, self._portrait.eye_open, self._seed
         )
         self._waiting = np.zeros(0, np.float32)  # samples the encoder has not taken yet
@@ -128,6 +132,14 @@ class Stream:
         self._features = 0
         self._frames = 0
         self._finished = False
+
+    @property
+    def delay_seconds(self) -> float:
+        """Algorithmic delay: a frame is final at most this long after its first sample came in at the pace of speech.
+
+        It is also what the first frame takes, so playback that starts with it never waits, compute time apart.
+        """
+        return self._delay_seconds
 
     @property
     def frames(self) -> int:
@@ -176,7 +188,7 @@ class Stream:
                 rows = rows[: limit - self._features]
             self._features += len(rows)
             final = limit is not None and self._features >= limit
-            motion, self._sampler_state = self._head.sampler(rows, self._emotion, self._sampler_state, final=final)
+            motion, self._sampler_state = self._sampler(rows, self._emotion, self._sampler_state, final=final)
             frames += [self._show(row) for row in motion]
         return frames
 

@@ -90,6 +90,7 @@ class TalkingHead:
         emotion: Mapping[str, float] | None = None,
         still: bool = False,
         controls: Controls | None = None,
+        latency: str = "quality",
     ) -> Stream:
         """A new stream: push samples (mono, 16 kHz), get frames.
 
@@ -98,8 +99,10 @@ class TalkingHead:
             emotion: weights by name (see `ditto.emotion.EMOTIONS`), e.g. {"happy": 0.6}.
             still: keep the head where it is in the portrait; only the face moves.
             controls: edits applied to every frame's motion.
+            latency: "quality", "balanced" or "low" (see `ditto.latency.LATENCIES`): how much of what follows a frame of
+                speech is waited for before the frame is shown.
         """
-        return Stream(self, portrait, seed=seed, emotion=emotion, still=still, controls=controls)
+        return Stream(self, portrait, seed=seed, emotion=emotion, still=still, controls=controls, latency=latency)
 
     def animate(
         self,

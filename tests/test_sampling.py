@@ -85,7 +85,10 @@ def in_pieces(sampler, x, cuts, seed=0):
     return np.concatenate([*out, motion])
 
 
-@pytest.mark.parametrize("plan", [WindowPlan(), WindowPlan(70, 2, 8), WindowPlan(20, 40, 20), WindowPlan(3, 77, 0)])
+@pytest.mark.parametrize(
+    "plan",
+    [WindowPlan(), WindowPlan(70, 2, 8, 0), WindowPlan(60, 6, 14, 4), WindowPlan(20, 40, 20), WindowPlan(3, 77, 0)],
+)
 @pytest.mark.parametrize("frames", [1, 37, 50, 61, 163])
 def test_any_chunking_gives_the_same_motion_bit_for_bit(plan, frames):
     sampler, x = tiny(plan=plan, steps=3), speech(frames)
