@@ -5,6 +5,7 @@
 """
 
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +13,7 @@ import ditto
 from ditto.video import VideoWriter
 
 head = ditto.load("lite")
-portrait = head.register("examples/portrait.jpg")
+portrait = head.register(Path(__file__).with_name("portrait.jpg"))
 stream = head.stream(portrait, seed=1)
 height, width, _ = portrait.picture.shape
 with VideoWriter(sys.argv[1], width, height) as writer:
