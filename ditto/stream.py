@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +104,7 @@ class Stream:
         seed: int = 0,
         emotion: Mapping[str, float] | None = None,
         still: bool = False,
-        controls: Controls | None = None,
+        controls: Controls | Callable[[int], Controls] | None = None,
         latency: str = "quality",
     ) -> None:
         plan, steps = latency_of(latency)
@@ -200,7 +200,8 @@ class Stream:
         if self.controls is not None:
             from ditto.controls import apply
 
-            motion = apply(motion, self.controls)
+            controls = self.controls(self._frames) if callable(self.controls) else self.controls
+            motion = apply(motion, controls)
         crop = self._head.renderer.render(self._appearance.mesh, drive(self._portrait, motion))
         image = self._appearance.paste_back(crop)
         sound = np.zeros(SAMPLES_PER_FRAME, np.float32)

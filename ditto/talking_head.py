@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -89,7 +89,7 @@ class TalkingHead:
         seed: int = 0,
         emotion: Mapping[str, float] | None = None,
         still: bool = False,
-        controls: Controls | None = None,
+        controls: Controls | Callable[[int], Controls] | None = None,
         latency: str = "quality",
     ) -> Stream:
         """A new stream: push samples (mono, 16 kHz), get frames.
@@ -98,7 +98,7 @@ class TalkingHead:
             seed: all randomness of the stream; the same seed and samples give the same frames bit for bit.
             emotion: weights by name (see `ditto.emotion.EMOTIONS`), e.g. {"happy": 0.6}.
             still: keep the head where it is in the portrait; only the face moves.
-            controls: edits applied to every frame's motion.
+            controls: edits applied to every frame's motion; a function of the frame's index makes a timeline.
             latency: "quality", "balanced" or "low" (see `ditto.latency.LATENCIES`): how much of what follows a frame of
                 speech is waited for before the frame is shown.
         """
@@ -112,7 +112,7 @@ class TalkingHead:
         seed: int = 0,
         emotion: Mapping[str, float] | None = None,
         still: bool = False,
-        controls: Controls | None = None,
+        controls: Controls | Callable[[int], Controls] | None = None,
     ) -> Iterator[Frame]:
         """All frames of a recording, one by one, in constant memory: a stream fed to the end.
 

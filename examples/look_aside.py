@@ -7,19 +7,18 @@ import math
 from pathlib import Path
 
 import ditto
-from ditto.audio import AudioReader
 from ditto.video import VideoWriter
 
-here = Path(__file__).parent
+
+def look_aside(frame: int) -> ditto.Controls:
+    turn = math.sin(frame / 40)
+    return ditto.Controls(yaw_degrees=12 * turn, gaze=(-0.01 * turn, 0.0), regions={"brows": 1.5})
+
+
+speech = Path(__file__).with_name("speech.flac")
 head = ditto.load("lite")
-portrait = head.register(here / "portrait.jpg")
-stream = head.stream(portrait, still=True)
+portrait = head.register(Path(__file__).with_name("portrait.jpg"))
 height, width, _ = portrait.picture.shape
-with VideoWriter("look_aside.mp4", width, height) as writer:
-    for block in AudioReader(here / "speech.flac"):
-        turn = math.sin(stream.frames / 40)
-        stream.controls = ditto.Controls(yaw_degrees=12 * turn, gaze=(-0.01 * turn, 0.0), regions={"brows": 1.5})
-        for frame in stream.push(block):
-            writer.write(frame.image, frame.audio)
-    for frame in stream.flush():
-        writer.write(frame.image, frame.audio)
+with VideoWriter("look_aside.mp4", width, height, audio=speech) as writer:
+    for frame in head.animate(portrait, speech, still=True, controls=look_aside):
+        writer.write(frame.image)

@@ -149,3 +149,13 @@ def test_wrong_arguments_are_named(head, portrait):
         head.stream(portrait, emotion="happy")
     with pytest.raises(ValueError, match="unknown emotion"):
         head.stream(portrait, emotion={"hapy": 1.0})
+
+
+def test_a_timeline_of_controls_turns_the_frames_it_names(head, portrait, speech, whole):
+    def timeline(frame):
+        return ditto.Controls(yaw_degrees=10.0 if frame >= FRAMES // 2 else 0.0)
+
+    turned = list(head.animate(portrait, speech, seed=3, controls=timeline))
+    change = [b.motion.yaw_degrees - a.motion.yaw_degrees for a, b in zip(whole, turned, strict=True)]
+    assert change[: FRAMES // 2] == pytest.approx([0.0] * (FRAMES // 2), abs=1e-3)
+    assert change[FRAMES // 2 :] == pytest.approx([10.0] * (FRAMES - FRAMES // 2), abs=0.05)
