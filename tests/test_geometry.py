@@ -56,3 +56,8 @@ def test_mirrored_face_has_mirrored_keypoints():
 def test_head_fit_refuses_other_landmark_counts():
     with pytest.raises(ValueError, match="478"):
         g.fit_head(np.zeros((468, 3)))
+
+
+def test_the_inverse_of_two_by_two_undoes_it():
+    matrix = np.array([[0.9, -0.3], [0.2, 1.4]])
+    assert np.allclose(g.inverse_2x2(matrix) @ matrix, np.eye(2), atol=1e-12)

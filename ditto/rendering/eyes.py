@@ -30,7 +30,7 @@ from ditto.rendering.eyelids import (
     glasses,
     move_lids,
 )
-from ditto.rendering.geometry import EYES, EyeIds, Geometry, Pose, smoothstep
+from ditto.rendering.geometry import EYES, EyeIds, Geometry, Pose, inverse_2x2, smoothstep
 from ditto.rendering.lid_skin import HAIR_LENGTH, LashLine, fill_smooth, lash_line, lid_skin, softness
 
 __all__ = ["EyeLayers", "draw_eyes", "move_lids", "prepare_eyes"]
@@ -315,7 +315,7 @@ def eye_view(
     jacobian = to_eye[:, :2] @ fit[:, 1:3] / reach  # frame px -> xi, eta at the centre
     if abs(np.linalg.det(jacobian)) < 1e-9:  # seen edge on
         return None, curves
-    down = np.linalg.inv(jacobian)[:, 1]
+    down = inverse_2x2(jacobian)[:, 1]
     margin = 0.075 * pose.scale_px
     low, high = target.min(0) - margin, target.max(0) + margin
     size_y, size_x = geometry.size, geometry.size

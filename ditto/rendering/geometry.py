@@ -231,3 +231,9 @@ def limit_slope(geometry: Geometry) -> Geometry:
 _POSE_WEIGHTS = {0: 1.0, 4: 1.0, 5: 1.0, 10: 1.0, 8: 0.3, 9: 0.3, 1: 0.1, 2: 0.1, 3: 0.2, 7: 0.2, 18: 0.5}
 POSE_WEIGHTS: Floats = np.zeros(KEYPOINTS)
 POSE_WEIGHTS[list(_POSE_WEIGHTS)] = list(_POSE_WEIGHTS.values())
+
+
+def inverse_2x2(matrix: Floats) -> Floats:
+    """The inverse of (2, 2). Not `np.linalg.inv`: it wakes BLAS's threads, which then spin beside every frame."""
+    (a, b), (c, d) = matrix
+    return np.array([[d, -b], [-c, a]]) / (a * d - b * c)

@@ -23,6 +23,7 @@ from ditto.rendering.geometry import (
     Geometry,
     Pose,
     inner_gap,
+    inverse_2x2,
     smoothstep,
 )
 from ditto.rendering.mouth_source import (
@@ -245,7 +246,7 @@ def _opening(layers: MouthLayers, geometry: Geometry, pose: Pose) -> _Opening | 
     if max(gain, press) <= 0:
         return None
     in_plane = pose.scale_px * pose.rotation[:2, :2]
-    to_plane = np.linalg.inv(in_plane)
+    to_plane = inverse_2x2(in_plane)
     origin = (
         (layers.anchor @ pose.rotation)[:2] * pose.scale_px + pose.translation_px[:2] - layers.anchor[:2] @ in_plane
     )
@@ -330,7 +331,7 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
     columns[:, Channel.UPPER_ROLL] = inner * np.minimum(0.008, 0.18 * gap)
 
     # Depth moves the arches sideways in a turned head; past some 20 degrees fitted depths are not to be trusted.
-    parallax = np.clip(pose.rotation[2, :2] @ np.linalg.inv(pose.rotation[:2, :2]), -0.32, 0.32)
+    parallax = np.clip(pose.rotation[2, :2] @ inverse_2x2(pose.rotation[:2, :2]), -0.32, 0.32)
     corner = (1 - 0.5 * rounding) * (1 - 0.62 * smoothstep(0.35, 1.0, np.abs(sideways)))
     stretch = float(np.clip(layers.width / 0.30, 0.88, 1.12))
     bow = np.zeros(COLUMNS)
