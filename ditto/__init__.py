@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ditto.errors import InputError as InputError
     from ditto.errors import NoFaceError as NoFaceError
     from ditto.errors import OutputError as OutputError
+    from ditto.errors import SessionError as SessionError
     from ditto.motion import Motion as Motion
     from ditto.portrait import Portrait as Portrait
     from ditto.stream import Frame as Frame
@@ -47,6 +48,7 @@ _HOMES = {
     "NoFaceError": "ditto.errors",
     "OutputError": "ditto.errors",
     "Portrait": "ditto.portrait",
+    "SessionError": "ditto.errors",
     "Stream": "ditto.stream",
     "TalkingHead": "ditto.talking_head",
     "load": "ditto.talking_head",
@@ -64,6 +66,7 @@ __all__ = [
     "NoFaceError",
     "OutputError",
     "Portrait",
+    "SessionError",
     "Stream",
     "TalkingHead",
     "__version__",

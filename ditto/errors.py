@@ -35,5 +35,9 @@ class NoBundleError(BundleError, InputError):
     """There is no bundle of the name or at the place the caller gave."""
 
 
+class SessionError(DittoError):
+    """A live session is closed, not open yet, or broken."""
+
+
 class EngineError(DittoError):
     """A network cannot be run by the engine asked for."""

@@ -20,6 +20,7 @@ from ditto.stream import Frame, Stream
 if TYPE_CHECKING:
     from ditto.bundle import Bundle
     from ditto.controls import Controls
+    from ditto.live import AsyncSession, Session
     from ditto.rendering import Renderer
     from ditto.rendering.paste_back import PasteBack
 
@@ -103,6 +104,43 @@ class TalkingHead:
                 speech is waited for before the frame is shown.
         """
         return Stream(self, portrait, seed=seed, emotion=emotion, still=still, controls=controls, latency=latency)
+
+    def session(
+        self,
+        portrait: Portrait,
+        *,
+        latency: str = "low",
+        seed: int = 0,
+        emotion: Mapping[str, float] | None = None,
+        still: bool = False,
+        controls: Controls | Callable[[int], Controls] | None = None,
+    ) -> AsyncSession:
+        """A live session for asyncio around a stream of its own: `async with head.session(portrait) as s`.
+
+        Arguments as of `stream`.
+        """
+        from ditto.live import AsyncSession
+
+        return AsyncSession(
+            self.stream(portrait, seed=seed, emotion=emotion, still=still, controls=controls, latency=latency)
+        )
+
+    def blocking_session(
+        self,
+        portrait: Portrait,
+        *,
+        latency: str = "low",
+        seed: int = 0,
+        emotion: Mapping[str, float] | None = None,
+        still: bool = False,
+        controls: Controls | Callable[[int], Controls] | None = None,
+    ) -> Session:
+        """The same for threads: `with head.blocking_session(portrait) as s`."""
+        from ditto.live import Session
+
+        return Session(
+            self.stream(portrait, seed=seed, emotion=emotion, still=still, controls=controls, latency=latency)
+        )
 
     def animate(
         self,
