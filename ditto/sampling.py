@@ -6,6 +6,7 @@ at fixed frames: however the features are cut into calls, the motion is the same
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from ditto.emotion import emotion_offset
 from ditto.engines import Engine, open_engine
+from ditto.engines.batched import BatchedEngine
 from ditto.errors import BundleError
 from ditto.latency import LOOK_AHEAD as LOOK_AHEAD
 from ditto.latency import LOOK_BACK as LOOK_BACK
@@ -100,7 +102,7 @@ class MotionNetwork(NamedTuple):
                 f"got {shapes}; get the bundle again"
             )
         condition, denoiser = (
-            open_engine(folder / f"{n}.onnx", threads=threads) for n in ("motion_condition", "motion")
+            BatchedEngine(open_engine(folder / f"{n}.onnx", threads=threads)) for n in ("motion_condition", "motion")
         )
         return cls(condition, denoiser, scale, temperature, silence)
 
@@ -133,6 +135,15 @@ class SamplerState(NamedTuple):
     widest: float
 
 
+class Job(NamedTuple):
+    """What a stream asks of a sampler; the arguments of `MotionSampler.__call__`."""
+
+    features: npt.ArrayLike
+    emotion: npt.ArrayLike
+    state: SamplerState
+    final: bool = False
+
+
 class MotionSampler:
     """Samples compact motion from speech features with a diffusion network.
 
@@ -161,12 +172,12 @@ class MotionSampler:
         self.steps = steps
         self.guidance = float(guidance)
         self.eta = eta
-        self._network = network
+        self.network = network
         self._signal = schedule(steps)
 
     def planned(self, plan: WindowPlan, steps: int) -> MotionSampler:
         """The same network and settings with another plan and number of steps."""
-        return MotionSampler(self._network, plan, steps, self.guidance, self.eta)
+        return MotionSampler(self.network, plan, steps, self.guidance, self.eta)
 
     def initial_state(self, canonical_keypoints: npt.ArrayLike, eye_open: npt.ArrayLike, seed: int = 0) -> SamplerState:
         """A face at rest in silence.
@@ -188,7 +199,7 @@ class MotionSampler:
         past = self.plan.past
         eyes = np.zeros((past, EYE_SIZE), np.float32)
         eyes[:, :2] = 1.0
-        features = np.tile(self._network.silence, (past, 1))
+        features = np.tile(self.network.silence, (past, 1))
         known = np.zeros((past, COMPACT_SIZE), np.float32)
         return SamplerState(
             canonical.reshape(-1),
@@ -221,51 +232,81 @@ class MotionSampler:
         Raises:
             ValueError: on other shapes.
         """
-        block = np.asarray(features, np.float32)
-        mood = np.asarray(emotion, np.float32)
-        if block.ndim != 2 or block.shape[1] != FEATURE_SIZE or mood.shape != (EMOTION_SIZE,):
-            raise ValueError(
-                f"wanted features (T, {FEATURE_SIZE}) and emotion ({EMOTION_SIZE},), got {block.shape} and {mood.shape}"
-            )
-        past, hop, _, ahead = self.plan
-        eyes, life = live(state.life, silence_of(block), state.seed)
-        state = state._replace(
-            features=np.concatenate([state.features, block]), eyes=np.concatenate([state.eyes, eyes]), life=life
-        )
-        out: list[Array] = []
-        while len(state.features) >= past + hop + ahead:
-            motion, state = self._window(mood, state, hop)
-            out.append(motion)
-        waiting = len(state.features) - past
-        while final and waiting > 0:
-            take = min(hop, waiting)
-            rest = np.tile(self._network.silence, (past + hop + ahead, 1))
-            still = np.repeat(state.eyes[-1:], len(rest), 0)
-            padded = state._replace(
-                features=np.concatenate([state.features, rest])[: len(rest)],
-                eyes=np.concatenate([state.eyes, still])[: len(rest)],
-            )
-            motion, after = self._window(mood, padded, take)
-            out.append(motion)
-            state = after._replace(features=state.features[take:], eyes=state.eyes[take:])
-            waiting -= take
-        return (np.concatenate(out) if out else np.zeros((0, COMPACT_SIZE), np.float32)), state
+        return self.together([Job(features, emotion, state, final)])[0]
 
-    def _window(self, emotion: Array, state: SamplerState, take: int) -> tuple[Array, SamplerState]:
-        """Sample the next window and emit its first `take` frames after the known ones."""
+    def together(self, jobs: Sequence[Job]) -> list[tuple[Array, SamplerState]]:
+        """Several streams at once: windows that are due go through the networks as one batch.
+
+        Args:
+            jobs: the arguments of a call of its own, for each stream; any number of frames each.
+
+        Returns:
+            For each stream what a call of its own gives it, bit for bit (`ditto.engines.batched` sees to it).
+
+        Raises:
+            ValueError: on other shapes, before any window is sampled.
+        """
+        emotions, states = [], []
+        for features, emotion, state, _ in jobs:
+            block, mood = np.asarray(features, np.float32), np.asarray(emotion, np.float32)
+            if block.ndim != 2 or block.shape[1] != FEATURE_SIZE or mood.shape != (EMOTION_SIZE,):
+                raise ValueError(
+                    f"wanted features (T, {FEATURE_SIZE}) and emotion ({EMOTION_SIZE},), "
+                    f"got {block.shape} and {mood.shape}"
+                )
+            eyes, life = live(state.life, silence_of(block), state.seed)
+            emotions.append(mood)
+            states.append(
+                state._replace(
+                    features=np.concatenate([state.features, block]),
+                    eyes=np.concatenate([state.eyes, eyes]),
+                    life=life,
+                )
+            )
+        out: list[list[Array]] = [[] for _ in jobs]
+        while True:
+            takes = [self._due(state, job.final) for state, job in zip(states, jobs, strict=True)]
+            due = [i for i, take in enumerate(takes) if take]
+            if not due:
+                break
+            windows = self._sample([emotions[i] for i in due], [self._filled(states[i]) for i in due])
+            for i, window in zip(due, windows, strict=True):
+                motion, states[i] = self._emit(window, emotions[i], states[i], takes[i])
+                out[i].append(motion)
+        none = np.zeros((0, COMPACT_SIZE), np.float32)
+        return [(np.concatenate([none, *motions]), state) for motions, state in zip(out, states, strict=True)]
+
+    def _due(self, state: SamplerState, final: bool) -> int:
+        """Frames the next window emits; 0 while it has to wait for more speech."""
+        past, hop, _, ahead = self.plan
+        waiting = len(state.features) - past
+        return hop if waiting >= hop + ahead else min(hop, waiting) if final else 0
+
+    def _filled(self, state: SamplerState) -> SamplerState:
+        """The state with as much speech as a window hears: after the end of the stream, silence."""
+        missing = self.plan.past + self.plan.hop + self.plan.ahead - len(state.features)
+        if missing <= 0:
+            return state
+        return state._replace(
+            features=np.concatenate([state.features, np.tile(self.network.silence, (missing, 1))]),
+            eyes=np.concatenate([state.eyes, np.repeat(state.eyes[-1:], missing, 0)]),
+        )
+
+    def _emit(self, window: Array, emotion: Array, state: SamplerState, take: int) -> tuple[Array, SamplerState]:
+        """The first `take` frames of a sampled window after the known ones, made sure of, and the state after them."""
         past = self.plan.past
-        window = self._sample(emotion, state)
+        heard = self._filled(state)
         slow = smooth(window[:, SLOW], SLOW_SMOOTHING)
         overlap = len(state.tail)
         ramp = np.arange(1, overlap + 1)[:, None] / (overlap + 1)
         ramp = ramp * ramp * (3.0 - 2.0 * ramp)
         slow[past : past + overlap] = ramp * slow[past : past + overlap] + (1.0 - ramp) * state.tail
         window[:, SLOW] = slow
-        fresh = shut_eyes(window[past : past + take] * self._network.scale, state.eyes[past : past + take])
+        fresh = shut_eyes(window[past : past + take] * self.network.scale, state.eyes[past : past + take])
         ahead = min(self.plan.ahead, LOOK_AHEAD)
-        phones = state.features[past - LOOK_BACK : past + take + ahead, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
+        phones = heard.features[past - LOOK_BACK : past + take + ahead, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
         guarded, _ = guard_mouth(fresh, phones, state.silent_run, ahead)
-        known = np.concatenate([state.known, guarded / self._network.scale])[-past:]
+        known = np.concatenate([state.known, guarded / self.network.scale])[-past:]
         shown, widest = widen(fresh, silence_of(state.features[past : past + take]), state.widest)
         shown, silent_run = guard_mouth(shown, phones, state.silent_run, ahead)
         state = state._replace(
@@ -279,45 +320,55 @@ class MotionSampler:
         )
         return finish(bring_out(shown, emotion)), state
 
-    def _sample(self, emotion: Array, state: SamplerState) -> Array:
-        """(80, 70) one window in the network's units; its first `past` frames are the known ones."""
-        past = self.plan.past
-        rows = 1 if self.guidance == 1.0 else 2
-        tile = lambda x: np.ascontiguousarray(np.broadcast_to(x, (rows, *np.shape(x))), np.float32)  # noqa: E731
-        heard = past + self.plan.hop + self.plan.ahead
-        condition = self._network.condition(
-            features=tile(fill(state.features, heard)),
-            emotion=tile(emotion),
-            eyes=tile(fill(state.eyes, heard)),
-            canonical=tile(state.canonical),
-            heard=np.array([[1.0], [0.0]][:rows], np.float32),
+    def _sample(self, emotions: Sequence[Array], states: Sequence[SamplerState]) -> Array:
+        """(B, 80, 70) the next window of B streams in the network's units; the first `past` frames are the known ones.
+
+        With guidance, all rows come once more in each batch, unheard.
+        """
+        past, hop, _, ahead = self.plan
+        count = len(states)
+        heard = np.ones((count, 1), np.float32)
+        if self.guidance != 1.0:
+            heard = np.concatenate([heard, np.zeros((count, 1), np.float32)])
+        twice = lambda x: np.asarray(np.concatenate([x] * (len(heard) // count)), np.float32)  # noqa: E731
+        condition = self.network.condition(
+            features=twice([fill(state.features, past + hop + ahead) for state in states]),
+            emotion=twice(emotions),
+            eyes=twice([fill(state.eyes, past + hop + ahead) for state in states]),
+            canonical=twice([state.canonical for state in states]),
+            heard=heard,
         )["condition"]
-        mask = np.zeros((WINDOW, 1), np.float32)
-        mask[:past] = 1.0
-        random = np.random.Generator(
-            np.random.Philox(
-                key=np.array([state.seed & 0xFFFFFFFFFFFFFFFF, 0x0D17], np.uint64), counter=[0, 0, 0, state.window]
-            )
-        )
-        motion = random.standard_normal((WINDOW, COMPACT_SIZE)) * self._network.temperature
-        known = mask.astype(np.float64)
-        clean = np.zeros((WINDOW, COMPACT_SIZE))
-        clean[:past] = state.known
-        for step in range(self.steps):
-            level, signal, target = self._signal[step]
-            answer = self._network.denoiser(
-                motion=tile(known * clean + (1 - known) * motion),
-                known=tile(mask),
+        mask = np.zeros((count, WINDOW, 1))
+        mask[:, :past] = 1.0
+        noises = [window_noise(state.seed, state.window) for state in states]
+
+        def draw() -> Floats:
+            return np.stack([n.standard_normal((WINDOW, COMPACT_SIZE)) for n in noises]) * self.network.temperature
+
+        motion = draw()
+        clean = np.zeros((count, WINDOW, COMPACT_SIZE))
+        clean[:, :past] = [state.known for state in states]
+        for level, signal, target in self._signal:
+            guess = self.network.denoiser(
+                motion=twice(mask * clean + (1 - mask) * motion),
+                known=twice(mask),
                 condition=condition,
-                level=np.full((rows, 1), level, np.float32),
+                level=np.full((len(heard), 1), level, np.float32),
             )["clean"].astype(np.float64)
-            guess = answer[0] if rows == 1 else answer[1] + self.guidance * (answer[0] - answer[1])
+            if self.guidance != 1.0:
+                guess = guess[count:] + self.guidance * (guess[:count] - guess[count:])
             noise = (motion - np.sqrt(signal) * guess) / np.sqrt(1.0 - signal)
             spread = self.eta * np.sqrt((1 - signal / target) * (1 - target) / (1 - signal))
             motion = np.sqrt(target) * guess + np.sqrt(max(1.0 - target - spread**2, 0.0)) * noise
             if spread > 0.0:
-                motion = motion + spread * random.standard_normal(motion.shape) * self._network.temperature
-        return np.asarray(known * clean + (1 - known) * motion, np.float32)
+                motion = motion + spread * draw()
+        return np.asarray(mask * clean + (1 - mask) * motion, np.float32)
+
+
+def window_noise(seed: int, window: int) -> np.random.Generator:
+    """Where all noise of a stream's window comes from."""
+    key = np.array([seed & 0xFFFFFFFFFFFFFFFF, 0x0D17], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, window]))
 
 
 def schedule(steps: int) -> Floats:

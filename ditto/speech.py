@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ditto.engines import open_engine
+from ditto.engines.batched import BatchedEngine, cut, join
 from ditto.errors import BundleError
 
 HOP_SAMPLES = 1280  # 80 ms at 16 kHz: two features
@@ -25,7 +27,8 @@ class SpeechEncoder:
 
     Args:
         folder: Bundle folder with encoder.onnx and encoder.safetensors.
-        threads: Threads of one call. The result does not depend on the calls before, only on samples and state.
+        threads: Threads of one call. A row's result depends on its samples and state alone: not on the calls before,
+            and not on the rows beside it.
 
     Raises:
         BundleError: a file is missing or cannot be read.
@@ -42,7 +45,7 @@ class SpeechEncoder:
                 raise BundleError(
                     f"the bundle lacks {path}; wanted encoder.onnx and encoder.safetensors; get the bundle again"
                 )
-        self._engine = open_engine(network, threads=threads)
+        self._engine = BatchedEngine(open_engine(network, threads=threads))
         try:
             with safe_open(weights, framework="np") as tensors:
                 self._initial = {
@@ -84,3 +87,31 @@ class SpeechEncoder:
             )
         found = self._engine(samples=hop, **state)
         return found.pop("features"), {name.removeprefix("next_"): value for name, value in found.items()}
+
+    def together(self, hops: Sequence[npt.ArrayLike], states: Sequence[SpeechState]) -> list[tuple[Floats, SpeechState]]:
+        """One hop of each of several streams, as one batch.
+
+        Args:
+            hops: (1280,) each.
+            states: each stream's own, of one row.
+
+        Returns:
+            For each stream what a call of its own gives it, bit for bit: features (2, 368) and the next state, which
+            keeps no memory of the other streams.
+
+        Raises:
+            ValueError: not one hop and one state of one row for each stream.
+        """
+        shapes = [np.shape(hop) for hop in hops]
+        if len(hops) != len(states) or any(shape != (HOP_SAMPLES,) for shape in shapes):
+            raise ValueError(f"wanted hops ({HOP_SAMPLES},) and as many states, got {shapes} and {len(states)} states")
+        if any(len(value) != 1 for state in states for value in state.values()):
+            raise ValueError("wanted states of one row each; states of several belong to calls of their own")
+        if not hops:
+            return []
+        if len(hops) == 1:
+            features, state = self(np.asarray(hops[0])[None], states[0])
+            return [(features[0], state)]
+        features, state = self(np.stack(hops), join(list(states)))
+        rows = [{name: value.copy() for name, value in cut(state, i, 1).items()} for i in range(len(hops))]
+        return list(zip(features, rows, strict=True))

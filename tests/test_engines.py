@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ditto.engines import Engine, Tensor, open_engine
+from ditto.engines.batched import LARGEST_BATCH, BatchedEngine
 from ditto.errors import EngineError
 
 # y = 2 x + 1, next_state.sum = state.sum + y; x (N, 3) float32. Made with onnx.helper; the test needs no onnx.
@@ -60,3 +61,37 @@ def test_unknown_backends_and_no_threads_are_refused(tmp_path):
         open_engine(tmp_path / "tiny.onnx", backend="abacus")
     with pytest.raises(ValueError, match="at least 1"):
         open_engine(tmp_path / "tiny.onnx", threads=0)
+
+
+class Unequal:
+    """An engine that adds up in another order where more than two rows come; counts its calls."""
+
+    inputs = outputs = ()
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, x):
+        self.calls.append(len(x))
+        return {"sum": np.cumsum(x[:, ::-1] if len(x) > 2 else x, 1)[:, -1:]}
+
+
+def test_rows_come_out_as_if_alone_even_where_batches_are_not_equal():
+    plain, batched = Unequal(), BatchedEngine(inner := Unequal())
+    x = np.random.default_rng(0).normal(size=(2 * LARGEST_BATCH + 3, 50)).astype(np.float32)
+    alone = np.concatenate([plain(x=row[None])["sum"] for row in x])
+    assert not np.array_equal(plain(x=x)["sum"], alone)
+    for rows in (1, 2, 3, 2, 3, LARGEST_BATCH, len(x)):
+        assert np.array_equal(batched(x=x[:rows])["sum"], alone[:rows])
+    one_by_one = [1] * LARGEST_BATCH
+    learnt = [1, *(1, 1, 2), *(1, 1, 1, 3), 2, *(1, 1, 1), *one_by_one, LARGEST_BATCH]
+    assert inner.calls == [*learnt, *one_by_one, *one_by_one, *(1, 1, 1)]
+
+
+def test_a_batch_of_uneven_arrays_is_refused_like_a_single_one(engine):
+    batched = BatchedEngine(engine)
+    assert isinstance(batched, Engine) and batched.inputs == engine.inputs and batched.outputs == engine.outputs
+    with pytest.raises(EngineError, match="takes x"):
+        batched(x=np.zeros((2, 3), np.float32), **{"state.sum": np.zeros((3, 3), np.float32)})
+    x = np.zeros((0, 3), np.float32)
+    assert batched(x=x, **{"state.sum": x})["y"].shape == (0, 3)

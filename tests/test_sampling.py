@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ditto.bundle import SHIPPED
 from ditto.errors import BundleError
 from ditto.motion import COMPACT_SIZE, TEMPLATE_APERTURE, rotation_matrix
 from ditto.phones import PHONE_INDEX
@@ -18,6 +19,7 @@ from ditto.sampling import (
     PRESS_GAP,
     TUCK_GAP,
     WINDOW,
+    Job,
     MotionNetwork,
     MotionSampler,
     WindowPlan,
@@ -106,6 +108,40 @@ def test_guidance_and_fresh_noise_are_deterministic_too(options):
     assert np.array_equal(in_pieces(sampler, x, [3, 70, 71]), whole)
     plain, _ = (s := tiny(steps=4))(x, NEUTRAL, s.initial_state(FACE, EYES), final=True)
     assert not np.array_equal(plain, whole)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return MotionSampler(MotionNetwork.open(SHIPPED / "lite"), WindowPlan(70, 2, 8, 0), 2)
+
+
+@pytest.mark.parametrize("streams", [1, 2, 3, 5])
+@pytest.mark.parametrize("guidance", [1.0, 1.2])
+def test_streams_that_go_together_get_what_they_get_alone(shipped, streams, guidance):
+    sampler = MotionSampler(shipped.network, shipped.plan, 2, guidance)
+    speeches = [speech(n, seed=n) for n in (9, 6, 7, 1, 4)][:streams]
+    moods = np.eye(8, dtype=np.float32)[:streams]
+    states = [sampler.initial_state(FACE, EYES, seed) for seed in range(streams)]
+    alone = [sampler(x, mood, state, final=True) for x, mood, state in zip(speeches, moods, states, strict=True)]
+    pieces = [np.split(x, [2 + i, 5]) for i, x in enumerate(speeches)]  # due at different times, some with nothing new
+    out = [[] for _ in range(streams)]
+    for k in range(3):
+        jobs = [Job(p[k], mood, state, k == 2) for p, mood, state in zip(pieces, moods, states, strict=True)]
+        found = sampler.together(jobs)
+        states = [state for _, state in found]
+        for motions, (motion, _) in zip(out, found, strict=True):
+            motions.append(motion)
+    for motions, (motion, state), after in zip(out, alone, states, strict=True):
+        assert np.array_equal(np.concatenate(motions), motion)
+        assert np.array_equal(after.known, state.known) and after.window == state.window
+
+
+def test_nothing_together_is_nothing_and_one_wrong_job_refuses_all():
+    sampler = tiny(steps=1)
+    state = sampler.initial_state(FACE, EYES)
+    assert sampler.together([]) == []
+    with pytest.raises(ValueError, match=r"features \(T, 368\)"):
+        sampler.together([Job(speech(80), NEUTRAL, state), Job(np.zeros((4, 367)), NEUTRAL, state)])
 
 
 def test_seeds_give_different_motion_and_the_same_seed_the_same():

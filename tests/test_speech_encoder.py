@@ -90,6 +90,32 @@ def test_a_row_of_a_batch_is_as_if_alone(tiny):
     torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("streams", [1, 2, 3, 5])
+def test_streams_that_go_together_get_what_they_get_alone(shipped, streams):
+    voices = [voice(0.4, seed, level).reshape(-1, HOP_SAMPLES) for seed, level in enumerate((0.05, 0.3, 0.01, 0.1, 0.2))]
+    alone = [run(shipped, hops.reshape(-1)) for hops in voices[:streams]]
+    states, rows = [shipped.initial_state() for _ in range(streams)], []
+    for k in range(len(voices[0]) + 1):
+        hops = [(hops[k] if k < len(hops) else np.zeros(HOP_SAMPLES, np.float32)) for hops in voices[:streams]]
+        found = shipped.together(hops, states)
+        rows.append([features for features, _ in found])
+        states = [state for _, state in found]
+    for stream in range(streams):
+        assert np.array_equal(np.concatenate([row[stream] for row in rows[1:]]), alone[stream])
+    assert all(value.shape == STATE[name] and value.base is None for name, value in states[-1].items() if streams > 1)
+
+
+def test_streams_of_wrong_shapes_are_refused(shipped):
+    hop, state = np.zeros(HOP_SAMPLES, np.float32), shipped.initial_state()
+    assert shipped.together([], []) == []
+    with pytest.raises(ValueError, match="as many states"):
+        shipped.together([hop, hop], [state])
+    with pytest.raises(ValueError, match=r"hops \(1280,\)"):
+        shipped.together([hop[:-1]], [state])
+    with pytest.raises(ValueError, match="one row each"):
+        shipped.together([hop], [shipped.initial_state(2)])
+
+
 def test_the_look_ahead_is_one_hop(tiny):
     torch = pytest.importorskip("torch", reason="needs torch")
     from ditto.models.speech_encoder import HOP, zero_state
