@@ -61,31 +61,42 @@ def live(state: EyeState, pausing: npt.ArrayLike, seed: int) -> tuple[Array, Eye
     """
     quiet = np.clip(np.asarray(pausing, np.float64), 0.0, 1.0)
     eyes = np.zeros((len(quiet), EYE_SIZE), np.float32)
-    phase, since, gaze, aim, dwell, frame = state
     for i, pause in enumerate(quiet):
-        draw = np.random.Generator(
-            np.random.Philox(key=np.array([seed & 0xFFFFFFFFFFFFFFFF, 0x1DEA], np.uint64), counter=[0, 0, 0, frame])
+        random = np.random.Generator(
+            np.random.Philox(key=np.array([seed & 0xFFFFFFFFFFFFFFFF, 0x1DEA], np.uint64), counter=[0, 0, 0, state.frame])
         )
-        blink, turn, back, x, y, wait = (*draw.random(3), *draw.standard_normal(2), draw.exponential())
-        if phase >= 0:
-            phase = phase + 1 if phase + 1 < len(BLINK) else -1
-            since = 0
-        else:
-            since += 1
-            rate = BLINKS_PER_SECOND_SPEAKING * (1.0 - pause) + BLINKS_PER_SECOND_PAUSING * pause
-            if since > REFRACTORY and (blink < rate / FPS or since > LONGEST_OPEN):
-                phase, since = 0, 0
-        dwell -= 1
-        if dwell <= 0:
-            aim = (0.0, 0.0) if back < RETURN_TO_CAMERA else (GAZE_SPREAD[0] * x, GAZE_SPREAD[1] * y)
-            dwell = max(5, int(DWELL_SECONDS * FPS * wait))
-            if phase < 0 and since > REFRACTORY and turn < 0.12 and abs(aim[0] - gaze[0]) > GAZE_SPREAD[0]:
-                phase, since = 0, 0  # a wide glance likes to hide in a blink
-        gaze = (gaze[0] + GAZE_STEP * (aim[0] - gaze[0]), gaze[1] + GAZE_STEP * (aim[1] - gaze[1]))
-        eyes[i, :2] = BLINK[phase] if phase >= 0 else 1.0
-        eyes[i, 2:4], eyes[i, 4:6] = gaze[0], gaze[1]
-        frame += 1
-    return eyes, EyeState(phase, since, gaze, aim, dwell, frame)
+        rate = BLINKS_PER_SECOND_SPEAKING * (1.0 - pause) + BLINKS_PER_SECOND_PAUSING * pause
+        state = next_eyes(state, rate, RETURN_TO_CAMERA, random)
+        eyes[i] = eyes_of(state)
+    return eyes, state
+
+
+def next_eyes(state: EyeState, blinks_per_second: float, home: float, random: np.random.Generator) -> EyeState:
+    """One frame further: `home` is the share of glances that return to the camera; six numbers are drawn."""
+    phase, since, gaze, aim, dwell, frame = state
+    blink, turn, back, x, y, wait = (*random.random(3), *random.standard_normal(2), random.exponential())
+    if phase >= 0:
+        phase = phase + 1 if phase + 1 < len(BLINK) else -1
+        since = 0
+    else:
+        since += 1
+        if since > REFRACTORY and (blink < blinks_per_second / FPS or since > LONGEST_OPEN):
+            phase, since = 0, 0
+    dwell -= 1
+    if dwell <= 0:
+        aim = (0.0, 0.0) if back < home else (GAZE_SPREAD[0] * x, GAZE_SPREAD[1] * y)
+        dwell = max(5, int(DWELL_SECONDS * FPS * wait))
+        if phase < 0 and since > REFRACTORY and turn < 0.12 and abs(aim[0] - gaze[0]) > GAZE_SPREAD[0]:
+            phase, since = 0, 0  # a wide glance likes to hide in a blink
+    gaze = (gaze[0] + GAZE_STEP * (aim[0] - gaze[0]), gaze[1] + GAZE_STEP * (aim[1] - gaze[1]))
+    return EyeState(phase, since, gaze, aim, dwell, frame + 1)
+
+
+def eyes_of(state: EyeState) -> Array:
+    """(8,) the eye state of the frame that led to `state`."""
+    opening = BLINK[state.phase] if state.phase >= 0 else 1.0
+    (right, down) = state.gaze
+    return np.array([opening, opening, right, right, down, down, 0.0, 0.0], np.float32)
 
 
 def eye_keypoints(eyes: npt.ArrayLike) -> dict[int, Floats]:
