@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ditto.models.weights import load_state
+
 SLOPE = 0.2  # of the leaky ReLUs
 HIDDEN = 128  # channels between the feature map and the norms' scale and shift
 
@@ -161,9 +163,9 @@ def load_decoder(weights: Mapping[str, Tensor], config: DecoderConfig | None = N
     """A decoder from the entries of a published file, spectral normalisation folded, in evaluation mode.
 
     Raises:
-        RuntimeError: an entry is missing, left over, or of another shape; the message names it.
+        BundleError: an entry is missing, left over, or of another shape; the message names it.
     """
     decoder = SpadeDecoder(config)
-    decoder.load_state_dict(weights)
+    load_state(decoder, weights, "the decoder's file")
     fold_spectral_norm(decoder)
     return decoder.eval()
