@@ -1,0 +1,174 @@
+"""Idle: a face that says nothing and is alive. One frame at a time, never a loop, everything drawn from (seed, frame).
+
+Breath, a head that drifts and now and then settles anew, glances, blinks, a little life in brows and mouth corners;
+lips closed.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.emotion import SMILE, emotion_offset
+from ditto.life import (
+    LEFT_IRIS,
+    LEFT_LID,
+    LID_FOLLOWS_GAZE,
+    RIGHT_IRIS,
+    RIGHT_LID,
+    EyeState,
+    eyes_of,
+    initial_eyes,
+    next_eyes,
+)
+from ditto.live.listening import NEUTRAL, Reaction
+from ditto.motion import COMPACT_SIZE, FPS, KEYPOINTS, LID_KEYPOINTS, TEMPLATE_APERTURE
+from ditto.sampling import EMOTION_BOOST, finish
+
+Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+
+CHANNELS = ("pitch", "yaw", "roll", "x", "y", "scale", "brow", "smile", "lid")
+# Standard deviations of the slow drift: degrees, face units, factor, and shares of a smile.
+DRIFT = np.array([0.35, 0.50, 0.30, 0.0010, 0.0008, 0.0010, 0.0016, 0.05, 0.0015])
+DRIFT_SECONDS = (0.8, 4.0, 20.0)  # equal shares of three speeds are near to a spectrum of 1/f
+SETTLE = np.array([0.55, 1.00, 0.60, 0.0015, 0.0010, 0.0015, 0.0010, 0.04, 0.0])  # where the body rests anew
+SETTLE_SECONDS = (2.5, 4.5)  # at least, and the mean of what comes on top
+BOUNDS = np.array([2.2, 3.6, 2.2, 0.006, 0.005, 0.006, 0.007, 0.25, 0.005])
+SPRING = 3.2 / FPS  # how fast the head goes where it is drawn to, radians a frame; critically damped
+HEAD_FOLLOWS_GAZE = (45.0, 35.0)  # degrees of pitch and yaw per face unit of a glance
+PIVOT = 0.25 * 0.95  # fu: the head leans about a point a quarter of the way down to the neck
+BREATH_SECONDS = (4.1, 0.16)  # mean, and spread of its logarithm
+BREATH_RISE, BREATH_PITCH = 0.006, 0.35  # fu the head rises, degrees it tips back
+INHALED, EXHALED = 0.38, 0.85  # of a breath
+BLINKS_PER_SECOND = 0.36  # hazard; with the refractory time and the blink itself about 17 a minute
+HOME = 0.72  # share of glances that return to the camera
+GLANCE = 0.75  # of the width of those in speech
+LONGEST_GLANCE = int(1.6 * FPS)  # frames; a longer look away would be leaving
+LIPS = (14, 17)  # upper and lower inner lip
+
+_STEP = np.exp(-1.0 / (FPS * np.array(DRIFT_SECONDS)))[:, None]
+KEPT, FRESH = _STEP, np.sqrt((1.0 - _STEP * _STEP) / len(DRIFT_SECONDS))  # their sum has variance one
+
+
+class IdleState(NamedTuple):
+    """What an idle face remembers.
+
+    Attributes:
+        frame: frames made, which indexes the noise.
+        eyes: blinks and glances.
+        drift: (3, 9) slow noise, one row per speed; columns as `CHANNELS`.
+        rest: (9,) where the body rests at present.
+        rest_frames: frames until it rests anew.
+        place, speed: (9,) of the channels, after the spring.
+        breath: where in a breath, its share per frame, its depth.
+    """
+
+    frame: int
+    eyes: EyeState
+    drift: Floats
+    rest: Floats
+    rest_frames: int
+    place: Floats
+    speed: Floats
+    breath: tuple[float, float, float]
+
+
+def initial_idle() -> IdleState:
+    """The portrait at rest, just breathed out, eyes on the camera."""
+    none = np.zeros(len(CHANNELS))
+    drift = np.zeros((len(DRIFT_SECONDS), len(CHANNELS)))
+    breath = EXHALED, 1.0 / (BREATH_SECONDS[0] * FPS), 0.0
+    return IdleState(0, initial_eyes(), drift, none, 2 * FPS, none, none, breath)
+
+
+def idle(state: IdleState, seed: int, emotion: npt.ArrayLike, reaction: Reaction = NEUTRAL) -> tuple[Array, IdleState]:
+    """The next frame of an idle face.
+
+    Args:
+        state: from `initial_idle` or the last call.
+        seed: of everything that is drawn.
+        emotion: (8,) weights, shown as plainly as in speech.
+        reaction: to what the other party says.
+
+    Returns:
+        (70,) compact motion as `MotionSampler` gives it, and the next state.
+    """
+    random = np.random.Generator(
+        np.random.Philox(key=np.array([seed & 0xFFFFFFFFFFFFFFFF, 0x1D1E], np.uint64), counter=[0, 0, 0, state.frame])
+    )
+    eyes = next_eyes(state.eyes, BLINKS_PER_SECOND * reaction.blinks, HOME, random)
+    if eyes.aim != (0.0, 0.0) and eyes.dwell > LONGEST_GLANCE:
+        eyes = eyes._replace(dwell=LONGEST_GLANCE)
+    drift = KEPT * state.drift + FRESH * random.standard_normal(state.drift.shape)
+    rest, rest_frames = state.rest, state.rest_frames - 1
+    if rest_frames <= 0:
+        rest = SETTLE * random.standard_normal(len(CHANNELS))
+        rest_frames = int(FPS * (SETTLE_SECONDS[0] + SETTLE_SECONDS[1] * random.exponential()))
+    right, down = (side * GLANCE * (1.0 - 0.85 * reaction.attention) for side in eyes.gaze)
+    wanted = DRIFT * drift.sum(0) + rest
+    wanted[:2] += HEAD_FOLLOWS_GAZE[1] * down, -HEAD_FOLLOWS_GAZE[0] * right
+    wanted = BOUNDS * np.tanh(wanted / BOUNDS)
+    speed = state.speed + SPRING * SPRING * (wanted - state.place) - 2.0 * SPRING * state.speed
+    place = state.place + speed
+    breath = _breathe(state.breath, random)
+    air = breath[2] * _inhaled(breath[0])
+
+    row = np.zeros(COMPACT_SIZE)
+    pitch, yaw, roll, x, y, scale, brow, smile, lid = place.tolist()
+    roll += reaction.tilt
+    row[:6] = scale, pitch - BREATH_PITCH * air + reaction.nod, yaw, roll, x, y
+    row[4] += PIVOT * np.sin(np.radians(roll))
+    row[5] -= BREATH_RISE * air
+    points = row[7:].reshape(KEYPOINTS, 3)
+    points += _shown(np.asarray(emotion, np.float32).tobytes())
+    raised = brow + reaction.brow
+    points[(1, 2), 1] -= raised
+    points[10, 1] -= 0.3 * raised
+    for corner, side in ((6, -1.0), (12, 1.0)):
+        points[corner, :2] += side * 0.35 * SMILE * smile, -0.6 * SMILE * smile
+    opening = float(eyes_of(eyes)[0])
+    for iris_and_lid in ((RIGHT_IRIS, RIGHT_LID), (LEFT_IRIS, LEFT_LID)):
+        points[iris_and_lid[0], :2] += right, down
+        upper = points[iris_and_lid[1]]
+        follow = LID_FOLLOWS_GAZE[0 if down < 0.0 else 1] * down
+        upper[1] = TEMPLATE_APERTURE * (1.0 - opening) + (upper[1] + follow + lid) * opening
+    state = IdleState(state.frame + 1, eyes, drift, rest, rest_frames, place, speed, breath)
+    return finish(row[None].astype(np.float32))[0], state
+
+
+def _breathe(breath: tuple[float, float, float], random: np.random.Generator) -> tuple[float, float, float]:
+    """The breath one frame later; each has a length and a depth of its own."""
+    at, step, depth = breath
+    at += step
+    if at < 1.0:
+        return at, step, depth
+    seconds = BREATH_SECONDS[0] * np.exp(BREATH_SECONDS[1] * random.standard_normal())
+    return at - 1.0, float(1.0 / (FPS * seconds)), float(random.uniform(0.7, 1.2))
+
+
+def _inhaled(at: float) -> float:
+    """How full the lungs are at a share of a breath: in, longer out, a short rest."""
+    if at < INHALED:
+        return 0.5 - 0.5 * float(np.cos(np.pi * at / INHALED))
+    if at < EXHALED:
+        return 0.5 + 0.5 * float(np.cos(np.pi * (at - INHALED) / (EXHALED - INHALED)))
+    return 0.0
+
+
+@lru_cache(maxsize=64)
+def _shown(emotion: bytes) -> Floats:
+    """(21, 3) what (8,) float32 weights do to a silent face, head frame: as in speech, with the lips closed."""
+    offset = emotion_offset(np.frombuffer(emotion, np.float32))
+    plainly = np.full((KEYPOINTS, 1), 1.0 + EMOTION_BOOST)
+    plainly[[*LID_KEYPOINTS, *LIPS, 19]] = 1.0  # as the sampler brings emotions out
+    offset = offset * plainly
+    upper, lower = LIPS
+    gap = offset[lower, 1] - offset[upper, 1]
+    offset[lower, 1] -= 0.85 * gap
+    offset[upper, 1] += 0.15 * gap
+    offset.flags.writeable = False
+    return np.asarray(offset)

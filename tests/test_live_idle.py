@@ -1,0 +1,86 @@
+"""Idle faces: alive, lips closed, never the same twice."""
+
+import numpy as np
+
+from ditto.emotion import emotion_vector
+from ditto.life import hold_gaze
+from ditto.live.idle import idle, initial_idle
+from ditto.live.listening import Reaction
+from ditto.motion import rotation_matrix
+
+MINUTE = 25 * 60
+NEUTRAL = emotion_vector(None)
+
+
+def rows(frames, seed=0, emotion=NEUTRAL, reaction=None):
+    state, out = initial_idle(), []
+    for _ in range(frames):
+        row, state = idle(state, seed, emotion, *([reaction] if reaction else []))
+        out.append(row)
+    return np.array(out)
+
+
+def head_frame(motion):
+    turn = rotation_matrix(motion[:, 1], motion[:, 2], motion[:, 3])
+    return motion[:, 7:].reshape(-1, 21, 3) @ np.swapaxes(turn, 1, 2)
+
+
+def blinks(points):
+    shut = points[:, 13, 1] > 0.05
+    return int((shut[1:] & ~shut[:-1]).sum())
+
+
+def test_the_same_seed_gives_the_same_face_and_another_another():
+    assert np.array_equal(rows(100, seed=3), rows(100, seed=3))
+    assert not np.array_equal(rows(100, seed=3), rows(100, seed=4))
+
+
+def test_it_begins_as_the_portrait_is():
+    first = rows(1)[0]
+    assert np.abs(first[:7]).max() < 0.05
+    assert np.abs(first[7:]).max() < 0.002
+
+
+def test_lips_are_closed_whatever_it_feels():
+    for emotion in (None, {"happy": 1.0}, {"surprise": 1.0}, {"disgust": 0.5, "fear": 0.5}):
+        points = head_frame(rows(500, emotion=emotion_vector(emotion)))
+        assert (points[:, 17, 1] - points[:, 14, 1]).max() <= 0.004
+
+
+def test_it_blinks_10_to_25_times_a_minute_and_shuts_its_eyes():
+    for seed in range(3):
+        assert 10 <= blinks(head_frame(rows(4 * MINUTE, seed))) / 4 <= 25
+
+
+def test_the_head_moves_less_than_in_speech_and_is_not_bowed():
+    motion = rows(6 * MINUTE)
+    pitch, yaw, roll = motion[:, 1:4].T
+    assert 0.3 < pitch.std() < 1.0 and 0.5 < yaw.std() < 1.6 and 0.25 < roll.std() < 0.9
+    assert abs(pitch.mean()) < 0.5 and np.abs(motion[:, 1:4]).max() < 4.5
+
+
+def test_it_never_repeats_itself():
+    yaw = rows(6 * MINUTE)[:, 2].astype(np.float64)
+    yaw -= yaw.mean()
+    power = np.abs(np.fft.rfft(yaw, 2 * len(yaw))) ** 2
+    alike = np.fft.irfft(power)[: 2 * MINUTE]
+    assert (alike[20 * 25 :] / alike[0]).max() < 0.5
+
+
+def test_the_gaze_stays_on_the_camera_while_the_head_turns():
+    motion = rows(2 * MINUTE)
+    iris = head_frame(motion)[:, 11, :2] - hold_gaze(motion[:, 1:4])
+    assert 0.5 < (np.hypot(*iris.T) < 2e-3).mean() < 0.95
+
+
+def test_an_emotion_shows():
+    calm, happy = (head_frame(rows(1, emotion=emotion_vector(e)))[0] for e in (None, {"happy": 1.0}))
+    assert happy[6, 1] - calm[6, 1] < -0.02 and happy[12, 1] - calm[12, 1] < -0.02
+
+
+def test_a_reaction_moves_the_head_and_holds_the_gaze():
+    plain, moved = rows(200), rows(200, reaction=Reaction(nod=3.0, tilt=2.0, brow=0.01, attention=1.0))
+    assert np.isclose((moved - plain)[0, 1], 3.0, atol=0.01) and np.isclose((moved - plain)[0, 3], 2.0, atol=0.01)
+    assert np.isclose((head_frame(moved) - head_frame(plain))[0, 1, 1], -0.01, atol=1e-4)
+    away, kept = (head_frame(m)[:, 11, 0] - hold_gaze(m[:, 1:4])[:, 0] for m in (plain, moved))
+    assert np.abs(kept).max() < 0.3 * np.abs(away).max()
