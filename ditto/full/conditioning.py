@@ -1,0 +1,72 @@
+"""What the motion network is told of a frame: speech 1024 | emotion 8 | lids 2 | gaze 6 | canonical keypoints 63.
+
+T: frames, N: frames of the source (1 for a picture).
+
+Source: the released Ditto at e9191cf (tests/fixtures/reference, wiring_condition). Lids and gaze are those of
+`ditto.face_state.eye_state`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.emotion import EMOTIONS
+from ditto.full.motion_math import mirror_index
+
+Array = npt.NDArray[np.float32]
+
+LABEL_LOGIT = 8.0  # of a label that is set, against 0 of the others
+CONDITION_SIZE = 1024 + 8 + 2 + 6 + 63  # 1103
+
+
+def emotion_of_labels(labels: int | Sequence[int]) -> Array:
+    """One emotion (index in `EMOTIONS`) or several at once as the network knows them: (8,), summing to one."""
+    weights = np.ones(len(EMOTIONS))
+    weights[np.atleast_1d(np.asarray(labels, int))] = np.exp(LABEL_LOGIT)
+    return (weights / weights.sum()).astype(np.float32)
+
+
+def emotion_of_weights(weights: npt.ArrayLike) -> Array:
+    """Weights (..., 8) that sum to one, as of `ditto.emotion.emotion_vector` -> (..., 8) of what the network knows."""
+    single = np.stack([emotion_of_labels(i) for i in range(len(EMOTIONS))])
+    w = np.asarray(weights, np.float32)
+    return np.asarray((w[..., :, None] * single).sum(-2), np.float32)
+
+
+class SourceCondition(NamedTuple):
+    """The conditions that come from the source.
+
+    Attributes:
+        eye_open: (N, 2) opening of the lids.
+        eye_ball: (N, 6) gaze.
+        canonical: (63,) keypoints.
+    """
+
+    eye_open: Array
+    eye_ball: Array
+    canonical: Array
+
+
+def condition_rows(speech: Array, first: int, emotions: Array, source: SourceCondition) -> Array:
+    """Conditions (T, 1103) of frames first, first + 1, ...
+
+    Args:
+        speech: (T, 1024) features.
+        first: index of the first frame; frames before 0 are as frame 0.
+        emotions: (M, 8); frame k takes row k modulo M.
+        source: its frames are gone through there and back again.
+    """
+    frames = [max(0, first + k) for k in range(len(speech))]
+    shown = [mirror_index(k, len(source.eye_open)) for k in frames]
+    columns = (
+        speech,
+        emotions[[k % len(emotions) for k in frames]],
+        source.eye_open[shown],
+        source.eye_ball[shown],
+        np.broadcast_to(source.canonical, (len(speech), source.canonical.size)),
+    )
+    return np.concatenate(columns, 1).astype(np.float32, copy=False)

@@ -1,0 +1,194 @@
+"""Crops as the released pipeline makes them: upright for the face, by two anchors and the box of an outline.
+
+N: points. Affine matrices (3, 3) act on column vectors (x, y, 1).
+
+Source: LivePortrait (arXiv:2407.03168), released cropping, and the released Ditto at e9191cf (tests/fixtures/reference,
+wiring_crop).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+
+NETWORK_SIZE = 256  # pixels, what the appearance and motion extractors take
+
+
+class Framing(NamedTuple):
+    """How large a crop is and where the face lies in it.
+
+    Attributes:
+        size: pixels of a side.
+        scale: side of the crop over the longer side of the outline's box.
+        rise: the crop's centre moves by this part of its side towards the eyes.
+        upright: turn the crop with the face.
+    """
+
+    size: int
+    scale: float
+    rise: float
+    upright: bool = True
+
+
+FACE = Framing(512, 2.3, 0.125)  # what is animated
+LANDMARK_FIELD = Framing(224, 1.5, 0.1)  # what the 203-point network sees
+
+
+class FaceOutline(NamedTuple):
+    """What of a face a crop depends on.
+
+    Attributes:
+        eyes: (2,) centre between the eyes, pixels.
+        lips: (2,) centre of the mouth.
+        points: (N, 2) whose box in the face's own axes sets centre and size.
+    """
+
+    eyes: Floats
+    lips: Floats
+    points: Floats
+
+
+def outline_of_203(points: npt.ArrayLike) -> FaceOutline:
+    """The outline of LivePortrait's 203 landmarks (203, 2)."""
+    p = np.asarray(points, np.float64)
+    eyes = (p[[0, 6, 12, 18]].mean(0) + p[[24, 30, 36, 42]].mean(0)) / 2
+    return FaceOutline(eyes, p[[48, 66]].mean(0), p)
+
+
+def outline_of_106(points: npt.ArrayLike) -> FaceOutline:
+    """The outline of InsightFace's 106 landmarks (106, 2)."""
+    p = np.asarray(points, np.float64)
+    eyes = (p[[33, 35, 40, 39]].mean(0) + p[[87, 89, 94, 93]].mean(0)) / 2
+    return FaceOutline(eyes, p[[52, 61]].mean(0), p)
+
+
+# The 203 points follow the jaw from temple to temple and the brows, which are the top of their box; MediaPipe's
+# corresponding points are the lower half of its face oval and its brows (the forehead of the oval would lift the box).
+_MEDIAPIPE_EYES = ((33, 159, 133, 145), (263, 386, 362, 374))  # outer corner, upper lid, inner corner, lower lid
+_MEDIAPIPE_LIPS = (61, 291)
+_MEDIAPIPE_JAW = (
+    127, 234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361, 323, 454, 356,
+)  # fmt: skip
+_MEDIAPIPE_BROWS = (70, 63, 105, 66, 107, 46, 53, 52, 65, 55, 300, 293, 334, 296, 336, 276, 283, 282, 295, 285)
+
+
+def outline_of_mediapipe(landmarks: npt.ArrayLike) -> FaceOutline:
+    """MediaPipe's 478 landmarks (478, 2 or 3) in the place of the 203: the one mapping between the two.
+
+    Eye centres are the mean of both corners and both lid middles, the mouth's centre lies between its corners, and the
+    box is that of jaw line and brows, all as with the 203.
+    """
+    p = np.asarray(landmarks, np.float64)[:, :2]
+    first, second = (p[list(eye)].mean(0) for eye in _MEDIAPIPE_EYES)
+    outline = p[[*_MEDIAPIPE_JAW, *_MEDIAPIPE_BROWS]]
+    return FaceOutline((first + second) / 2, p[list(_MEDIAPIPE_LIPS)].mean(0), outline)
+
+
+def crop_matrix(face: FaceOutline, framing: Framing = FACE) -> Floats:
+    """Picture pixels -> crop pixels, (3, 3)."""
+    down = face.lips - face.eyes
+    length = float(np.hypot(*down))
+    down = down / length if length > 1e-3 else np.array([0.0, 1.0])
+    across = np.array([down[1], -down[0]])
+    x, y = face.points @ across, face.points @ down
+    low, high = np.array([x.min(), y.min()]), np.array([x.max(), y.max()])
+    side = float((high - low).max()) * framing.scale
+    middle = (low + high) / 2 - (0.0, framing.rise * side)
+    centre = middle[0] * across + middle[1] * down
+    step = framing.size / side
+    turn = step * (np.stack([across, down]) if framing.upright else np.eye(2))
+    matrix = np.eye(3)
+    matrix[:2, :2] = turn
+    matrix[:2, 2] = framing.size / 2 - (turn * centre).sum(1)
+    return matrix
+
+
+def invert(matrix: npt.ArrayLike) -> Floats:
+    """The inverse of an affine (3, 3)."""
+    (a, b, x), (c, d, y) = np.asarray(matrix, np.float64)[:2]
+    scale = 1.0 / (a * d - b * c)
+    return np.array(
+        [
+            [scale * d, -scale * b, scale * (b * y - d * x)],
+            [-scale * c, scale * a, scale * (c * x - a * y)],
+            [0.0, 0.0, 1.0],
+        ]
+    )
+
+
+class Taps(NamedTuple):
+    """Bilinear sampling prepared once, so that a picture can be drawn many times: zero beyond the source.
+
+    OpenCV before version 5 rounds positions to 1/32 of a pixel; the released pipeline's numbers come from exact ones.
+
+    Attributes:
+        indices: (4, N) into the source's pixels, row by row; N pixels are drawn.
+        weights: (4, N, 1).
+    """
+
+    indices: npt.NDArray[np.intp]
+    weights: Array
+
+    def draw(self, source: npt.NDArray[np.generic]) -> Array:
+        """(N, C) of a source (H, W, C)."""
+        pixels = source.reshape(-1, source.shape[-1]).astype(np.float32, copy=False)
+        drawn: Array = self.weights[0] * pixels.take(self.indices[0], 0)
+        for i in (1, 2, 3):
+            drawn += self.weights[i] * pixels.take(self.indices[i], 0)
+        return drawn
+
+
+def taps(to_source: npt.ArrayLike, x: npt.ArrayLike, y: npt.ArrayLike, size: tuple[int, int]) -> Taps:
+    """Taps of the pixels (x, y), each (N,).
+
+    Args:
+        to_source: (3, 3), pixels that are drawn -> pixels of the source.
+        size: height and width of the source.
+    """
+    m = np.asarray(to_source, np.float64)
+    height, width = size
+    u = m[0, 0] * np.asarray(x) + m[0, 1] * np.asarray(y) + m[0, 2]
+    v = m[1, 0] * np.asarray(x) + m[1, 1] * np.asarray(y) + m[1, 2]
+    left, top = np.floor(u), np.floor(v)
+    indices, weights = [], []
+    for column, across in ((left, left + 1 - u), (left + 1, u - left)):
+        for row, down in ((top, top + 1 - v), (top + 1, v - top)):
+            inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            weights.append(np.where(inside, across * down, 0.0))
+            indices.append(np.where(inside, row * width + column, 0.0).astype(np.intp))
+    return Taps(np.stack(indices), np.stack(weights)[..., None].astype(np.float32))
+
+
+def cut(picture: Bytes, matrix: npt.ArrayLike, size: int) -> Bytes:
+    """The crop (size, size, 3) of a picture, bilinear, black beyond it; `matrix` leads from picture to crop."""
+    y, x = np.divmod(np.arange(size * size), size)
+    crop = taps(invert(matrix), x, y, (picture.shape[0], picture.shape[1])).draw(picture)
+    return np.rint(crop).astype(np.uint8).reshape(size, size, 3)
+
+
+def network_input(crop: Bytes) -> npt.NDArray[np.float32]:
+    """A face crop (512, 512, 3) as the extractors take it: (1, 3, 256, 256), RGB in 0..1."""
+    import cv2
+
+    small = cv2.resize(crop, (NETWORK_SIZE, NETWORK_SIZE), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray((small.astype(np.float32) / 255.0).transpose(2, 0, 1)[None])
+
+
+def limited_size(height: int, width: int, longest: int = 1920) -> tuple[int, int]:
+    """Height and width of a source picture after its longest side is limited and both sides are made even.
+
+    `longest` below 1: no limit.
+    """
+    side = max(height, width)
+    if 0 < longest < side:
+        shrink = longest / side
+        height, width = (
+            (longest, round(width * shrink)) if height >= width else (round(height * shrink), longest)
+        )  # fmt: skip
+    return height - height % 2, width - width % 2

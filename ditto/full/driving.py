@@ -1,0 +1,220 @@
+"""From generated motion to the motion that is shown: relative to the source, only where it should act, faded, gaze held.
+
+Where the released code does something that is plainly not meant, `Driving` names the choice and its default does what is
+meant; docs/full.md lists them.
+
+Source: the released Ditto at e9191cf (tests/fixtures/reference, wiring_stitch and wiring_motion_math).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.full.motion_math import ANGLES, LAYOUT, Floats, Pose, degrees_of
+from ditto.motion import BINS, KEYPOINTS
+
+LIPS = (6, 12, 14, 17, 19, 20)
+EYES = (11, 13, 15, 16, 18)
+BLINK_FRAMES = 15
+OPEN_FRAMES = (60, 100)  # between two blinks at random
+GAZE_YAW, GAZE_PITCH = 0.26, 0.28  # degrees the eyes turn back for one degree of the head
+OUTWARD, INWARD, DOWNWARD = 0.0007, 0.001, 0.001  # of an iris keypoint, for one degree
+
+Part = dict[str, Floats]  # by the names of LAYOUT; an angle has 66 logits, or one number: degrees
+
+
+@dataclass(frozen=True)
+class Driving:
+    """How generated motion acts on a source.
+
+    Attributes:
+        relative: only its change since its first frame acts. Otherwise the motion itself.
+        factors: what acts, and how strongly, of exp, pitch, yaw, roll and t; what is not named stays with the source.
+        keypoints: whose expression acts: "lips and eyes" as released, "lips" (as released for a video source, whose
+            own eyes show), or "all".
+        strength: factor on exp, pitch, yaw and roll: the scale of the face that conditions came from over the source's.
+        silence: what closes when `Edit.speaking` falls: "lips", or as released "all" (brows and eyes freeze as well).
+        angles: what `Edit.turn_factor` and fading act on: "degrees", or as released the "logits" of the bins.
+        hold_gaze: the eyes turn back a little as the head turns; as released, where eyes are driven.
+    """
+
+    relative: bool = True
+    factors: Mapping[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("exp", "pitch", "yaw", "roll", "t"), 1.0)
+    )
+    keypoints: Literal["lips and eyes", "lips", "all"] = "lips and eyes"
+    strength: float = 1.0
+    silence: Literal["lips", "all"] = "lips"
+    angles: Literal["degrees", "logits"] = "degrees"
+    hold_gaze: bool = True
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is changed about one frame.
+
+    Attributes:
+        speaking: 1 shows the motion, 0 the source's closed lips (`Driving.silence`), in between a mixture.
+        turn: degrees added to pitch, yaw, roll; the released configuration bows the head by a pitch of 2, here it is 0.
+        turn_factor: factor on an angle, by name.
+        expression: (63,) added to exp.
+        blink: (63,) added to the source's expression at the eyes, which the motion then leaves alone; None: no blink.
+        shown: 1 shows the motion, 0 what it fades to, in between a mixture.
+        faded: what fades, by name.
+    """
+
+    speaking: float = 1.0
+    turn: Mapping[str, float] = field(default_factory=dict)
+    turn_factor: Mapping[str, float] = field(default_factory=dict)
+    expression: npt.ArrayLike = 0.0
+    blink: npt.ArrayLike | None = None
+    shown: float = 1.0
+    faded: Sequence[str] = ("exp",)
+
+
+PLAIN_EDIT = Edit()
+
+
+class Driven(NamedTuple):
+    """One frame of motion to be shown.
+
+    Attributes:
+        pose: what keypoints are computed from.
+        parts: the same before the gaze is held, as `drive_motion` takes it for `fade_to`.
+    """
+
+    pose: Pose
+    parts: Part
+
+
+def split(vector: npt.ArrayLike) -> Part:
+    """A released motion vector (265,) by name, scale made whole."""
+    v = np.asarray(vector, np.float64)
+    parts = {name: v[columns] for name, columns in LAYOUT.items()}
+    return parts | {"scale": parts["scale"] + 1.0}
+
+
+def drive_motion(
+    source: npt.ArrayLike,
+    motion: npt.ArrayLike,
+    origin: npt.ArrayLike,
+    driving: Driving,
+    edit: Edit = PLAIN_EDIT,
+    fade_to: Part | None = None,
+) -> Driven:
+    """A frame of generated motion acting on a source.
+
+    Args:
+        source, motion: (265,) released motion vectors.
+        origin: (265,) the frame that motion is relative to.
+        driving: how it acts.
+        edit: what is changed about this frame.
+        fade_to: the parts of another frame, the first one for example; None: the source.
+    """
+    still, moved, first = split(source), split(motion), split(origin)
+    parts = still.copy()
+    for name, factor in driving.factors.items():
+        change = moved[name] - (first[name] if driving.relative else still[name])
+        strength = 1.0 if name == "t" else driving.strength
+        parts[name] = still[name] + factor * strength * change
+    parts["exp"] = _mix_expression(still["exp"], parts["exp"], driving, edit)
+    if driving.angles == "degrees":
+        parts, still = in_degrees(parts), in_degrees(still)
+
+    for name in ANGLES:
+        if name in edit.turn:
+            parts[name] = _degrees(parts[name]) + edit.turn[name]
+        if name in edit.turn_factor:
+            parts[name] = parts[name] * edit.turn_factor[name]
+    parts["exp"] = parts["exp"] + np.asarray(edit.expression, np.float64)
+    if edit.shown != 1.0:
+        goal = still if fade_to is None else fade_to
+        for name in edit.faded:
+            parts[name] = _between(goal[name], parts[name], edit.shown)
+
+    degrees = np.concatenate([_degrees(parts[name]) for name in ANGLES])
+    expression = parts["exp"]
+    if driving.hold_gaze and driving.keypoints != "lips":
+        at_rest = np.concatenate([_degrees(still[name]) for name in ANGLES])
+        expression = hold_gaze(expression, *(degrees - at_rest)[:2])
+    return Driven(Pose(float(parts["scale"][0]), degrees, parts["t"], expression), parts)
+
+
+def in_degrees(parts: Part) -> Part:
+    """The same with every angle as one number."""
+    return parts | {name: _degrees(parts[name]) for name in ANGLES}
+
+
+def hold_gaze(expression: Floats, pitch: float, yaw: float) -> Floats:
+    """Expression (63,) with the irises turned back, for a head turned by so many degrees against the source."""
+    right, down = GAZE_YAW * yaw, GAZE_PITCH * pitch
+    e = expression.reshape(KEYPOINTS, 3).copy()
+    e[11, 0] += right * (OUTWARD if right > 0 else INWARD)
+    e[15, 0] += right * (INWARD if right > 0 else OUTWARD)
+    e[[11, 15], 1] -= DOWNWARD * down
+    return e.reshape(-1)
+
+
+def _mix_expression(still: Floats, moved: Floats, driving: Driving, edit: Edit) -> Floats:
+    """Expression (63,) of the source and of the motion, each where it belongs."""
+    moving = list(range(KEYPOINTS)) if driving.keypoints == "all" else list(LIPS)
+    if driving.keypoints == "lips and eyes":
+        moving += EYES
+    mixed = still.reshape(KEYPOINTS, 3).copy()
+    mixed[moving] = moved.reshape(KEYPOINTS, 3)[moving]
+    if edit.blink is not None:
+        blink = np.asarray(edit.blink, np.float64).reshape(KEYPOINTS, 3)
+        mixed[list(EYES)] = (still.reshape(KEYPOINTS, 3) + blink)[list(EYES)]
+    if edit.speaking != 1.0:
+        closing = list(LIPS) if driving.silence == "lips" else list(range(KEYPOINTS))
+        rest = still.reshape(KEYPOINTS, 3)[closing]
+        mixed[closing] = rest + edit.speaking * (mixed[closing] - rest)
+    return mixed.reshape(-1)
+
+
+def _degrees(angle: Floats) -> Floats:
+    """(1,) degrees of an angle in either form."""
+    return np.atleast_1d(degrees_of(angle)) if angle.size == BINS else angle
+
+
+def _between(goal: Floats, shown: Floats, share: float) -> Floats:
+    """`share` of `shown`, the rest `goal`; angles of unlike forms meet in degrees."""
+    if goal.size != shown.size:
+        goal, shown = _degrees(goal), _degrees(shown)
+    return share * shown + (1 - share) * goal
+
+
+def blink_frames(frames: int, waits: Sequence[int] = (), seed: int = 0) -> npt.NDArray[np.intp]:
+    """Place within a blink (0..14) of each of `frames` frames; 0 where eyes are open.
+
+    Args:
+        waits: open frames before the first blink, between it and the next, and so on, round and round; empty: random
+            ones of 60 to 100 from `seed`. A negative one: no blink at all.
+
+    Source: the released code; like there no blink begins near the end.
+    """
+    out = np.zeros(frames, np.intp)
+    if waits and waits[0] < 0:
+        return out
+    dice = random.Random(seed)
+    first, last = (waits[0], waits[-1]) if waits else (dice.randint(*OPEN_FRAMES), dice.randint(*OPEN_FRAMES))
+    at, turn = first, 1
+    while at < frames - max(last, BLINK_FRAMES):
+        out[at : at + BLINK_FRAMES] = np.arange(BLINK_FRAMES)
+        at += BLINK_FRAMES + (waits[turn % len(waits)] if waits else dice.randint(*OPEN_FRAMES))
+        turn += 1
+    return out
+
+
+def fades(frames: int, fade_in: int, fade_out: int) -> Floats:
+    """`Edit.shown` of each of `frames` frames: from 0 within the first `fade_in`, to 0 within the last `fade_out` + 1."""
+    frame = np.arange(frames)
+    rising = frame / fade_in if fade_in > 0 else np.ones(frames)
+    falling = (frames - 1 - frame) / fade_out if fade_out > 0 else np.ones(frames)
+    return np.asarray(np.minimum(1.0, np.minimum(rising, falling)))

@@ -1,0 +1,62 @@
+"""The rendered crop put back as the released pipeline does it: a soft-edged mask and the crop, warped, blended, cut off.
+
+Source: the released Ditto at e9191cf (tests/fixtures/reference, wiring_putback).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.full.cropping import invert, taps
+
+Bytes = npt.NDArray[np.uint8]
+Array = npt.NDArray[np.float32]
+
+CORE = 0.9  # of each side: where the mask is one
+
+
+def soft_mask(width: int, height: int, core_width: float = CORE, core_height: float = CORE) -> Array:
+    """(height, width) in 0..1: one in the middle, linear ramps to the sides, round corners."""
+
+    def ramp(size: int, core: float) -> npt.NDArray[np.float64]:
+        inside = int(size * core)
+        before = (size - inside) // 2
+        after = size - before - inside
+        return np.concatenate([np.linspace(0, 1, before), np.ones(inside), np.linspace(1, 0, after)])
+
+    away_x, away_y = 1 - ramp(width, core_width), 1 - ramp(height, core_height)
+    return (1 - np.minimum(1, np.hypot(away_x, away_y[:, None]))).astype(np.float32)
+
+
+class PasteBack:
+    """Frames of one picture: renders warped into it under a soft mask.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        crop_to_picture: (3, 3) affine, crop pixels -> picture pixels.
+        size: pixels of a crop's side.
+    """
+
+    def __init__(self, picture: Bytes, crop_to_picture: npt.ArrayLike, size: int = 512) -> None:
+        height, width = picture.shape[:2]
+        to_picture = np.asarray(crop_to_picture, np.float64)
+        to_crop = invert(to_picture)
+        corners = to_picture[:2] @ np.array([[-1, size, -1, size], [-1, -1, size, size], [1, 1, 1, 1]])
+        x0, y0 = (int(max(0, np.floor(low))) for low in corners.min(1))
+        x1, y1 = (int(min(end, np.ceil(high) + 1)) for end, high in zip((width, height), corners.max(1), strict=True))
+        y, x = (axis.ravel() for axis in np.mgrid[y0 : max(y0, y1), x0 : max(x0, x1)])
+        weight = taps(to_crop, x, y, (size, size)).draw(soft_mask(size, size)[..., None])
+        shown = np.flatnonzero(weight)
+        x, y, self._weight = x[shown], y[shown], weight[shown]
+        self._picture = picture
+        self._pixels = y * width + x  # of the frame, row by row, where the mask is not zero
+        self._taps = taps(to_crop, x, y, (size, size))
+        self._rest: Array = (1 - self._weight) * picture.reshape(-1, 3)[self._pixels]
+
+    def __call__(self, render: npt.NDArray[np.uint8] | Array) -> Bytes:
+        """The frame (H, W, 3) uint8 for a render (S, S, 3), 0..255."""
+        frame = self._picture.copy()
+        blend = self._weight * self._taps.draw(render) + self._rest
+        frame.reshape(-1, 3)[self._pixels] = np.clip(blend, 0, 255).astype(np.uint8)
+        return frame

@@ -1,0 +1,199 @@
+"""Windows of motion joined as the released pipeline joins them, of a whole recording or as features come in.
+
+Every window is sampled from the motion before it (`known`) and 80 conditions; neighbours overlap, and the newer takes
+over along a linear ramp.
+
+T: frames.
+
+Source: the released Ditto at e9191cf (tests/fixtures/reference, wiring_schedule).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.full.motion_math import smooth_rows
+from ditto.motion import EXPRESSION, MOTION_SIZE
+
+Array = npt.NDArray[np.float32]
+Sample = Callable[[Array, Array], Array]  # known (265,), conditions (80, D) -> motion (80, 265)
+
+WINDOW = 80
+
+
+class WindowRules(NamedTuple):
+    """How windows follow each other.
+
+    Attributes:
+        overlap: frames that a window shares with the one before: 10 for recordings, 70 or 75 for streams.
+        smoothing: frames that scale, pose and translation are averaged over; 1 leaves them.
+        reset_every: every so many windows, what is known before a window is the source again; 0: never.
+        reset_keeps: columns of the motion that are not reset.
+    """
+
+    overlap: int = 10
+    smoothing: int = 3
+    reset_every: int = 0
+    reset_keeps: slice | None = None
+
+    @property
+    def hop(self) -> int:
+        """Frames a window adds."""
+        return WINDOW - self.overlap
+
+    @property
+    def fused(self) -> int:
+        """Frames over which a window takes over."""
+        return min(self.overlap, self.hop)
+
+    def check(self) -> None:
+        """Raise ValueError for rules that cannot be followed."""
+        if not (0 < self.overlap < WINDOW and self.smoothing % 2 == 1 and self.smoothing > 0 and self.reset_every >= 0):
+            raise ValueError(
+                f"overlap lies in 1 to {WINDOW - 1}, smoothing is odd, reset_every not negative; got {self}"
+            )
+
+
+class Joined(NamedTuple):
+    """Motion joined so far.
+
+    Attributes:
+        motion: (T, 265) the last frames.
+        known: (265,) the motion before the next window.
+        windows: sampled so far.
+    """
+
+    motion: Array
+    known: Array
+    windows: int
+
+
+def start(source: npt.ArrayLike) -> Joined:
+    """Before the first window: the motion of the source (265,) is known."""
+    return Joined(np.zeros((0, MOTION_SIZE), np.float32), np.asarray(source, np.float32), 0)
+
+
+def fuse(motion: Array, window: Array, rules: WindowRules) -> Array:
+    """Joined motion and the next window (80, 265): `rules.hop` frames longer; the last frames before them are blended."""
+    hop, fused = rules.hop, rules.fused
+    ramp = (np.arange(fused, dtype=np.float32) / np.float32(fused))[:, None]
+    blend = motion[-fused:] * (1 - ramp) + window[WINDOW - hop - fused : WINDOW - hop] * ramp
+    return np.concatenate([motion[:-fused], blend, window[WINDOW - hop :]])
+
+
+def smooth_pose(motion: Array, first: int, stop: int, width: int) -> Array:
+    """Motion (T, 265) with scale, pose and translation of frames [first, stop) averaged over `width` neighbours."""
+    if width <= 1:
+        return motion
+    half = width // 2
+    low = max(0, first - half)
+    smooth = motion.copy()
+    rows = smooth_rows(motion[low : stop + half, : EXPRESSION.start], width)
+    smooth[first:stop, : EXPRESSION.start] = rows[first - low : stop - low]
+    return smooth
+
+
+def join(joined: Joined, conditions: Array, sample: Sample, source: Array, rules: WindowRules) -> Joined:
+    """One more window: conditions (80, D)."""
+    window = np.asarray(sample(joined.known, conditions), np.float32)
+    if joined.windows == 0:
+        motion = smooth_pose(window, 0, WINDOW, rules.smoothing)
+    else:
+        motion = fuse(joined.motion, window, rules)
+        new = len(motion) - rules.hop
+        motion = smooth_pose(motion, new - rules.fused, new + 1, rules.smoothing)
+    known = motion[len(motion) - rules.overlap - 1]
+    windows = joined.windows + 1
+    if rules.reset_every and windows % rules.reset_every == 0:
+        reset = source.copy()
+        if rules.reset_keeps is not None:
+            reset[rules.reset_keeps] = known[rules.reset_keeps]
+        known = reset
+    return Joined(motion, known, windows)
+
+
+def filled(conditions: Array, frames: int = WINDOW) -> Array:
+    """Conditions (T, D) filled up to `frames` with the last one."""
+    missing = frames - len(conditions)
+    return np.concatenate([conditions, np.repeat(conditions[-1:], missing, 0)]) if missing > 0 else conditions
+
+
+def recording_motion(sample: Sample, conditions: Array, source: npt.ArrayLike, rules: WindowRules) -> Array:
+    """Motion (T, 265) of a whole recording: conditions (T, D)."""
+    rules.check()
+    known = np.asarray(source, np.float32)
+    joined = start(known)
+    for first in range(0, len(conditions), rules.hop):
+        joined = join(joined, filled(conditions[first : first + WINDOW]), sample, known, rules)
+    motion = joined.motion[: len(conditions)]
+    return smooth_pose(motion, 0, len(motion), rules.smoothing)
+
+
+class Live(NamedTuple):
+    """What a stream of windows remembers.
+
+    Attributes:
+        joined: the end of the joined motion.
+        waiting: (T, D) conditions of the next window as far as known: its overlap, and what has come since.
+        origin: (80, 265) the first window, which lies mostly in the silence before; what motion is relative to.
+    """
+
+    joined: Joined
+    waiting: Array
+    origin: Array
+
+
+def start_live(source: npt.ArrayLike, silence: Array, rules: WindowRules) -> Live:
+    """Before a stream: conditions (overlap, D) of silence precede it.
+
+    Raises:
+        ValueError: rules that leave gaps in a stream, or silence of another length.
+    """
+    rules.check()
+    if rules.overlap < WINDOW // 2 or len(silence) != rules.overlap:
+        raise ValueError(
+            f"a stream has an overlap of {WINDOW // 2} frames or more and starts from as many frames of silence, "
+            f"got {rules.overlap} and {len(silence)}"
+        )
+    return Live(start(source), np.asarray(silence, np.float32), np.zeros((0, MOTION_SIZE), np.float32))
+
+
+def advance_live(
+    live: Live, conditions: Array, sample: Sample, source: npt.ArrayLike, rules: WindowRules, final: bool = False
+) -> tuple[Array, Live]:
+    """Motion (n, 265) that became known with more conditions (T, D), and the next state.
+
+    A frame is known once the window after its own is sampled. `final` fills the last windows up with the last condition
+    and gives all there is: up to two hops more than conditions came in. (The released code gives nothing at all where
+    fewer than a hop came in.)
+    """
+    known = np.asarray(source, np.float32)
+    joined, origin = live.joined, live.origin
+    waiting = np.concatenate([live.waiting, conditions])
+    out = [np.zeros((0, MOTION_SIZE), np.float32)]
+    heard = joined.windows > 0 or len(waiting) > rules.overlap
+
+    def next_window() -> None:
+        nonlocal joined, origin, waiting
+        joined = join(joined, filled(waiting[:WINDOW]), sample, known, rules)
+        waiting = waiting[rules.hop :]
+        if joined.windows == 1:
+            origin = joined.motion
+        else:
+            end = len(joined.motion) - rules.fused
+            out.append(joined.motion[end - rules.hop : end])
+        joined = joined._replace(motion=joined.motion[-2 * WINDOW :])
+
+    while len(waiting) >= WINDOW:
+        next_window()
+    if final and heard:
+        if joined.windows == 0:
+            waiting = filled(waiting)
+            next_window()
+        next_window()
+        out.append(joined.motion[-rules.fused :])
+    return np.concatenate(out), Live(joined, waiting, origin)
