@@ -38,6 +38,7 @@ DRIFT_SECONDS = (0.8, 4.0, 20.0)  # equal shares of three speeds are near to a s
 SETTLE = np.array([0.55, 1.00, 0.60, 0.0015, 0.0010, 0.0015, 0.0010, 0.04, 0.0])  # where the body rests anew
 SETTLE_SECONDS = (2.5, 4.5)  # at least, and the mean of what comes on top
 BOUNDS = np.array([2.2, 3.6, 2.2, 0.006, 0.005, 0.006, 0.007, 0.25, 0.005])
+LINGERS, RESUME_FRAMES = 0.7, int(1.4 * FPS)  # of where speech left the head, and for how long
 SPRING = 3.2 / FPS  # how fast the head goes where it is drawn to, radians a frame; critically damped
 HEAD_FOLLOWS_GAZE = (45.0, 35.0)  # degrees of pitch and yaw per face unit of a glance
 PIVOT = 0.25 * 0.95  # fu: the head leans about a point a quarter of the way down to the neck
@@ -48,6 +49,7 @@ BLINKS_PER_SECOND = 0.36  # hazard; with the refractory time and the blink itsel
 HOME = 0.72  # share of glances that return to the camera
 GLANCE = 0.75  # of the width of those in speech
 LONGEST_GLANCE = int(1.6 * FPS)  # frames; a longer look away would be leaving
+HELD_GLANCES = 0.85  # of the glances, and of their length, that full attention does without
 LIPS = (14, 17)  # upper and lower inner lip
 
 _STEP = np.exp(-1.0 / (FPS * np.array(DRIFT_SECONDS)))[:, None]
@@ -85,6 +87,21 @@ def initial_idle() -> IdleState:
     return IdleState(0, initial_eyes(), drift, none, 2 * FPS, none, none, breath)
 
 
+def resume(state: IdleState, shown: npt.ArrayLike) -> IdleState:
+    """The state of an idle face that goes on from a row (70,) of another source: it stays about where that left it.
+
+    The head comes back little by little, as it settles anew; breath and drift go on, the eyes are open on the camera.
+    """
+    row = np.asarray(shown, np.float64)
+    place = np.zeros(len(CHANNELS))
+    place[:3] = row[1:4]
+    place = BOUNDS * np.tanh(place / BOUNDS)
+    eyes = state.eyes._replace(phase=-1, since=0, gaze=(0.0, 0.0), aim=(0.0, 0.0), dwell=FPS // 2)
+    return state._replace(
+        eyes=eyes, rest=LINGERS * place, rest_frames=RESUME_FRAMES, place=place, speed=np.zeros(len(CHANNELS))
+    )
+
+
 def idle(state: IdleState, seed: int, emotion: npt.ArrayLike, reaction: Reaction = NEUTRAL) -> tuple[Array, IdleState]:
     """The next frame of an idle face.
 
@@ -100,15 +117,17 @@ def idle(state: IdleState, seed: int, emotion: npt.ArrayLike, reaction: Reaction
     random = np.random.Generator(
         np.random.Philox(key=np.array([seed & 0xFFFFFFFFFFFFFFFF, 0x1D1E], np.uint64), counter=[0, 0, 0, state.frame])
     )
-    eyes = next_eyes(state.eyes, BLINKS_PER_SECOND * reaction.blinks, HOME, random)
-    if eyes.aim != (0.0, 0.0) and eyes.dwell > LONGEST_GLANCE:
-        eyes = eyes._replace(dwell=LONGEST_GLANCE)
+    home = HOME + (1.0 - HOME) * HELD_GLANCES * reaction.attention
+    eyes = next_eyes(state.eyes, BLINKS_PER_SECOND * reaction.blinks, home, random)
+    longest = int(LONGEST_GLANCE * (1.0 - HELD_GLANCES * reaction.attention))
+    if eyes.aim != (0.0, 0.0) and eyes.dwell > longest:
+        eyes = eyes._replace(dwell=longest)
     drift = KEPT * state.drift + FRESH * random.standard_normal(state.drift.shape)
     rest, rest_frames = state.rest, state.rest_frames - 1
     if rest_frames <= 0:
         rest = SETTLE * random.standard_normal(len(CHANNELS))
         rest_frames = int(FPS * (SETTLE_SECONDS[0] + SETTLE_SECONDS[1] * random.exponential()))
-    right, down = (side * GLANCE * (1.0 - 0.85 * reaction.attention) for side in eyes.gaze)
+    right, down = (GLANCE * side for side in eyes.gaze)
     wanted = DRIFT * drift.sum(0) + rest
     wanted[:2] += HEAD_FOLLOWS_GAZE[1] * down, -HEAD_FOLLOWS_GAZE[0] * right
     wanted = BOUNDS * np.tanh(wanted / BOUNDS)

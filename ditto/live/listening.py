@@ -16,25 +16,28 @@ from ditto.stream import SAMPLES_PER_FRAME, check_samples
 
 Array = npt.NDArray[np.float32]
 
-MOST_WAITING = 30 * FPS  # frames of sound that wait to be heard; older ones are forgotten
+MOST_WAITING = 10 * FPS  # frames of sound kept for later; older ones are forgotten
+MOST_BEHIND = FPS  # frames; what is further behind is heard at once
 HELD = 8  # frames without sound that are bridged: what comes over a network comes in bursts
-ABOVE_FLOOR = 9.0  # dB over the noise floor that make a voice
+FLOOR_SECONDS = 4  # speech has a dip in so much time: the lowest level there is the noise
+FIRST_FLOOR, LOWEST_FLOOR = -60.0, -75.0  # dB of full scale: before anything is known, and of digital silence
+ABOVE_FLOOR = 9.0  # dB over the noise that make a voice
 QUIETEST_VOICE = -52.0  # dB of full scale
-FIRST_FLOOR = -60.0  # dB, before anything is known
-FLOOR_RISE, FLOOR_FALL = 0.02, 0.3  # dB, and share of the difference, per frame
 ONSET, HANGOVER = 3, 7  # voiced frames that begin a phrase, unvoiced ones that end it
-PHRASE = 15  # frames; shorter ones ("yes") get no nod
+PHRASE = 15  # voiced frames; shorter ones ("yes") get no nod
 NOD_AT_PAUSE = 0.7  # probability
-NODS_PER_SECOND = 0.14  # in long speech, once LONG frames have passed; where the voice dips
+NOD_AT_DIP = 0.25  # probability, where the voice dips in speech that has gone on for LONG without a nod
 LONG = 4 * FPS
 NOD_GAP = int(1.6 * FPS)  # frames from the end of a nod to the next
 NOD_DEGREES = (2.0, 3.8)
 SECOND_BEAT = 0.35  # probability
 BEAT = (10, 14)  # frames, shortest and longest
 RISING = 2.5  # dB by which the end of a phrase is louder than its mean
-QUESTION = (0.012, 2.4)  # brow raise in face units, and tilt in degrees, after a rising end
+QUESTION = (2.4, 0.012)  # tilt in degrees and raise of the brows in face units, after a rising end
+LEAN, LEAN_DEGREES = 0.4, (0.6, 1.7)  # probability of a tilt while a phrase begins, and how far
+ATTENTION = 0.85  # while the other speaks
 ATTENTIVE_BLINKS = 0.35  # of the usual rate, while a phrase begins
-EASE = 0.16  # share per frame of the way of attention, brow and tilt; twice in a row
+EASE = 0.16  # share per frame of the way of tilt, brow and attention; twice in a row
 
 
 class Reaction(NamedTuple):
@@ -58,10 +61,27 @@ class Reaction(NamedTuple):
 NEUTRAL = Reaction()
 
 
+class Phrase(NamedTuple):
+    """What was said since the last pause: voiced frames, the sum of their levels (dB), the level of the last few."""
+
+    frames: int = 0
+    total: float = 0.0
+    recent: float = 0.0
+
+
+class Beat(NamedTuple):
+    """One nod of the head: its first frame, degrees, and frames."""
+
+    first: int
+    degrees: float
+    frames: int
+
+
 class Listener:
     """Hears the other party and says, frame by frame, how a face reacts. Used by one thread at a time.
 
-    However the samples are cut into pushes, the reactions are the same; a frame of sound is heard per `react`.
+    A frame of sound is heard per `react`; what came too early waits, a second at most. As long as it does, the
+    reactions are the same however the samples are cut into pushes.
 
     Args:
         seed: of everything that is drawn.
@@ -71,19 +91,19 @@ class Listener:
         self._seed = seed & 0xFFFFFFFFFFFFFFFF
         self._rest = np.zeros(0, np.float32)  # samples of a frame that is not full yet
         self._levels: deque[float] = deque(maxlen=MOST_WAITING)
+        self._past = deque([FIRST_FLOOR] * (FLOOR_SECONDS * FPS), maxlen=FLOOR_SECONDS * FPS)
         self._heard = 0  # frames of sound
-        self._missing = HELD  # frames in a row without any
-        self._floor = FIRST_FLOOR
+        self._missing = 0  # frames in a row without any
         self._voiced = self._unvoiced = 0  # frames in a row
-        self._phrase: list[float] = [0.0, 0.0, 0.0]  # frames, sum of levels, recent level
         self._speaking = False
-        self._due: list[tuple[int, float, int]] = []  # beats to come: first frame, degrees, frames
+        self._phrase = Phrase()
+        self._beats: list[Beat] = []
+        self._frame = 0  # reactions since the first sound
+        self._since = 0  # frame in which the other began to speak, or the last nod ended
         self._free_from = 0  # first frame in which another nod may begin
-        self._last_nod = 0
-        self._aim = np.zeros(3)  # tilt, brow, attention
+        self._aim = (0.0, 0.0)  # tilt and brow
         self._aim_until = 0
-        self._eased = np.zeros((2, 3))
-        self._frame = 0
+        self._eased = np.zeros((2, 3))  # tilt, brow and attention, half way and as shown
 
     def push(self, samples: npt.ArrayLike) -> None:
         """Take what the other party says: (N,) float32 in [-1, 1] or int16, mono, 16 kHz.
@@ -98,69 +118,72 @@ class Listener:
         self._levels.extend((10.0 * np.log10((blocks * blocks).mean(1) + 1e-12)).tolist())
 
     def react(self) -> Reaction:
-        """The reaction of the next frame; `NEUTRAL` as long as nothing was heard."""
-        if self._levels:
+        """The reaction of the next frame; neutral as long as nothing was heard."""
+        while self._levels:
             self._missing = 0
             self._hear(self._levels.popleft())
-        elif self._missing < HELD:
+            if len(self._levels) < MOST_BEHIND:
+                break
+        else:
+            if not self._heard:
+                return NEUTRAL
             self._missing += 1
-        elif self._heard:
-            self._hear(-120.0)
-        if not self._heard:
-            return NEUTRAL
-        if self._frame >= self._aim_until:
-            self._aim[:2] = 0.0
-        self._aim[2] = 1.0 if self._speaking else 0.0
-        self._eased[0] += EASE * (self._aim - self._eased[0])
+            if self._missing > HELD:
+                self._tell(False, LOWEST_FLOOR)
+        aim = (*(self._aim if self._frame < self._aim_until else (0.0, 0.0)), ATTENTION * self._speaking)
+        self._eased[0] += EASE * (aim - self._eased[0])
         self._eased[1] += EASE * (self._eased[0] - self._eased[1])
         tilt, brow, attention = self._eased[1].tolist()
-        nod = sum(degrees * _beat((self._frame - first + 1) / (frames + 1)) for first, degrees, frames in self._due)
-        self._due = [beat for beat in self._due if self._frame < beat[0] + beat[2]]
+        nod = sum((b.degrees * _bow((self._frame - b.first + 1) / (b.frames + 1)) for b in self._beats), 0.0)
+        self._beats = [b for b in self._beats if self._frame < b.first + b.frames]
         self._frame += 1
-        starting = self._speaking and self._phrase[0] < FPS
-        return Reaction(nod, tilt, brow, attention, ATTENTIVE_BLINKS if starting else 1.0)
+        begins = self._speaking and self._phrase.frames < FPS
+        return Reaction(nod, tilt, brow, attention, ATTENTIVE_BLINKS if begins else 1.0)
 
     def _hear(self, level: float) -> None:
         """One more frame of sound, `level` in dB of full scale."""
-        random = np.random.Generator(
-            np.random.Philox(key=np.array([self._seed, 0x0EA2], np.uint64), counter=[0, 0, 0, self._heard])
-        )
         self._heard += 1
-        self._floor += FLOOR_FALL * (level - self._floor) if level < self._floor else FLOOR_RISE
-        voiced = level > max(self._floor + ABOVE_FLOOR, QUIETEST_VOICE)
+        level = max(level, LOWEST_FLOOR)
+        self._past.append(level)
+        self._tell(level > max(min(self._past) + ABOVE_FLOOR, QUIETEST_VOICE), level)
+
+    def _tell(self, voiced: bool, level: float) -> None:
+        """Where in what the other party says this frame is, and what follows from it."""
         self._voiced = self._voiced + 1 if voiced else 0
         self._unvoiced = 0 if voiced else self._unvoiced + 1
         if voiced:
             frames, total, recent = self._phrase
-            share = 0.25 if frames else 1.0
-            self._phrase = [frames + 1.0, total + level, recent + share * (level - recent)]
+            recent += (0.25 if frames else 1.0) * (level - recent)
+            self._phrase = Phrase(frames + 1, total + level, recent)
         if not self._speaking and self._voiced >= ONSET:
             self._speaking = True
-            self._last_nod = self._frame
-        elif self._speaking and self._unvoiced >= HANGOVER:
-            self._speaking = False
-            self._phrase_ends(random)
-        elif not self._speaking and self._unvoiced >= HANGOVER:
-            self._phrase = [0.0, 0.0, 0.0]
-        elif self._speaking and self._unvoiced >= 2 and self._frame - self._last_nod > LONG:
-            dips = 0.25  # about this share of the frames of speech lies so deep in a dip
-            if random.random() < NODS_PER_SECOND / FPS / dips:
+            self._since = self._frame
+            random = self._random()
+            if random.random() < LEAN:
+                self._lean(random, random.uniform(*LEAN_DEGREES), 0.0, random.uniform(2.0, 5.0))
+        elif self._speaking and self._unvoiced == 2 and self._frame - self._since > LONG:
+            random = self._random()
+            if random.random() < NOD_AT_DIP:
                 self._nod(random, 0, 0.7)
+        elif self._unvoiced >= HANGOVER:
+            if self._speaking and self._phrase.frames >= PHRASE:
+                self._phrase_ends(self._random())
+            self._speaking, self._phrase = False, Phrase()
 
     def _phrase_ends(self, random: np.random.Generator) -> None:
+        tilt, brow = QUESTION
         frames, total, recent = self._phrase
-        self._phrase = [0.0, 0.0, 0.0]
-        if frames < PHRASE:
-            return
         if recent - total / frames > RISING:
-            brow, tilt = QUESTION
-            self._aim[:2] = (
-                tilt * random.choice((-1.0, 1.0)) * random.uniform(0.5, 1.0),
-                brow * random.uniform(0.6, 1.0),
+            self._lean(
+                random, tilt * random.uniform(0.5, 1.0), brow * random.uniform(0.6, 1.0), random.uniform(1.0, 1.8)
             )
-            self._aim_until = self._frame + int(FPS * random.uniform(1.0, 1.8))
         if random.random() < NOD_AT_PAUSE:
             self._nod(random, int(random.integers(0, 6)), 1.0)
+
+    def _lean(self, random: np.random.Generator, tilt: float, brow: float, seconds: float) -> None:
+        """The head to one side, and the brows up, for some time."""
+        self._aim = float(random.choice((-tilt, tilt))), brow
+        self._aim_until = self._frame + int(FPS * seconds)
 
     def _nod(self, random: np.random.Generator, wait: int, strength: float) -> None:
         """One or two beats from `wait` frames on, unless there was one just now."""
@@ -168,15 +191,18 @@ class Listener:
         if first < self._free_from:
             return
         degrees = strength * random.uniform(*NOD_DEGREES)
-        for beat in range(1 + (random.random() < SECOND_BEAT)):
-            frames = int(random.integers(*BEAT, endpoint=True))
-            self._due.append((first, degrees * (1.0, 0.55)[beat], frames))
-            first += frames
-        self._free_from, self._last_nod = first + NOD_GAP, first
+        for share in (1.0, 0.55) if random.random() < SECOND_BEAT else (1.0,):
+            beat = Beat(first, share * degrees, int(random.integers(*BEAT, endpoint=True)))
+            self._beats.append(beat)
+            first += beat.frames
+        self._since, self._free_from = first, first + NOD_GAP
+
+    def _random(self) -> np.random.Generator:
+        """What this frame draws from."""
+        key = np.array([self._seed, 0x0EA2], np.uint64)
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, self._missing, self._heard]))
 
 
-def _beat(share: float) -> float:
-    """A nod's way down and up, at a share of its time: zero and at rest at both ends, down faster than up."""
-    if not 0.0 < share < 1.0:
-        return 0.0
-    return float(np.sin(np.pi * share**0.8) ** 2)
+def _bow(share: float) -> float:
+    """A nod's way down and up at a share of its time: at rest at both ends, down faster than up."""
+    return float(np.sin(np.pi * share**0.8) ** 2) if 0.0 < share < 1.0 else 0.0

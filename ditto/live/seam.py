@@ -43,17 +43,27 @@ class Seam(NamedTuple):
     gap: float
 
     @classmethod
-    def between(cls, shown: npt.ArrayLike, before: npt.ArrayLike, target: npt.ArrayLike, k: int = 0) -> Seam:
-        """The seam from the rows shown to a new source, which is taken to set out from rest.
+    def between(
+        cls,
+        shown: npt.ArrayLike,
+        before: npt.ArrayLike,
+        target: npt.ArrayLike,
+        k: int = 0,
+        previous: npt.ArrayLike | None = None,
+    ) -> Seam:
+        """The seam from the rows shown to a new source.
 
         Args:
             shown: (70,) the last row shown, as given out by `at` or a source.
             before: (70,) the row shown before it.
             target: (70,) the first row of the new source.
             k: its frame.
+            previous: (70,) the new source's row before that, if it goes on from an earlier place; without it the new
+                source is taken to set out from rest.
         """
         last, earlier, fresh = _inside(shown), _inside(before), _inside(target)
-        return cls(k, last - fresh, last - earlier, _gap(last))
+        ago = fresh if previous is None else _inside(previous)
+        return cls(k, last - ago, (last - earlier) - (fresh - ago), _gap(last))
 
     def at(self, k: int, target: npt.ArrayLike) -> Array:
         """The row (70,) to show in frame `k`, where the new source has `target` (70,)."""
