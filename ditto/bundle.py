@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ditto.errors import BundleError, NoBundleError
 
@@ -22,6 +23,10 @@ SHIPPED = Path(__file__).parent / "bundles"
 SUFFIXES = (".safetensors", ".onnx")
 KEYS = ("format", "name", "licence", "origin", "fps", "sample_rate", "motion_space", "parts")
 PART_KEYS = ("model", "config", "files", "sha256")
+NETWORKS = (  # of the paper, in ditto.models
+    "hubert", "lmdm", "appearance_extractor", "motion_extractor", "warping_network", "spade_decoder",
+    "stitching_network", "retargeting_network",
+)  # fmt: skip
 
 Config = TypeVar("Config")
 
@@ -57,13 +62,13 @@ class Part:
             raise BundleError(f"part {self.name!r} wants {path}, which is not there; get the bundle again")
         return path
 
-    def verify(self) -> None:
-        """Compare every file with its digest.
+    def verify(self, *roles: str) -> None:
+        """Compare files with their digests: those named, or all.
 
         Raises:
             BundleError: a file is missing or not the one `bundle.json` was sealed with.
         """
-        for role in self.files:
+        for role in roles or self.files:
             path = self.file(role)
             try:
                 came = digest(path)
@@ -138,29 +143,53 @@ class Bundle:
             part.verify()
 
 
+def user_bundles() -> Path:
+    """Where a user's own bundles are: the folder DITTO_BUNDLES, or what the system keeps for a program's data."""
+    if named := os.environ.get("DITTO_BUNDLES"):
+        return Path(named).expanduser()
+    if sys.platform == "win32":
+        data = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        data = Path.home() / "Library" / "Application Support"
+    else:
+        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return data / "ditto" / "bundles"
+
+
 def shipped_bundles() -> list[str]:
     """Names of the bundles inside the package."""
     return sorted(p.parent.name for p in SHIPPED.glob("*/bundle.json"))
 
 
+def known_bundles() -> list[str]:
+    """Names that `Bundle.open` takes: shipped bundles first, then the user's."""
+    shipped = shipped_bundles()
+    try:
+        own = sorted(p.parent.name for p in user_bundles().glob("*/bundle.json"))
+    except OSError:  # a folder that may not be read
+        own = []
+    return shipped + [name for name in own if name not in shipped and not name.startswith(".")]
+
+
 def find_folder(name_or_path: str | PathLike[str]) -> Path:
-    """The folder of a bundle by name or path.
+    """The folder of a bundle: by name inside the package, by name among the user's bundles, or by path.
 
     Raises:
-        NoBundleError: neither a shipped bundle nor a folder with `bundle.json`.
+        NoBundleError: nowhere is a folder with `bundle.json`.
     """
     path = Path(name_or_path)
     try:
-        for folder in (SHIPPED / path, path) if len(path.parts) == 1 else (path,):
+        for folder in (SHIPPED / path, user_bundles() / path, path) if len(path.parts) == 1 else (path,):
             if (folder / "bundle.json").is_file():
                 return folder
         kind = "a folder without bundle.json" if path.is_dir() else "a file"
         found = kind if path.exists() else "nothing of that name"
     except (OSError, ValueError) as error:  # ValueError: a null character
         found = f"out of reach ({getattr(error, 'strerror', None) or error})"
+    advice = "; `ditto bundle pull full` gets the published one" if str(path) == "full" else ""
     raise NoBundleError(
-        f"a bundle is wanted, {str(path)!r} is {found}; name one of {', '.join(shipped_bundles()) or '(none shipped)'} "
-        "or give the path of a folder with bundle.json"
+        f"a bundle is wanted, {str(path)!r} is {found}; name one of {', '.join(known_bundles()) or '(none)'} "
+        f"or give the path of a folder with bundle.json{advice}"
     )
 
 
@@ -223,6 +252,69 @@ def check_type(value: Any, kind: type, key: str, where: str | Path) -> None:
     """Raises BundleError unless a JSON value is of a kind; true and false are no numbers."""
     if not isinstance(value, kind) or isinstance(value, bool):
         raise BundleError(f"{where}: {key} is a {kind.__name__}, got {value!r}")
+
+
+class FileCheck(NamedTuple):
+    """What was found out about one file of a bundle.
+
+    Attributes:
+        part: whose it is.
+        file: its name.
+        ok: whether all is as it should be.
+        detail: size and contents; or what is wrong and what to do.
+    """
+
+    part: str
+    file: str
+    ok: bool
+    detail: str
+
+
+def examine(bundle: Bundle) -> Iterator[FileCheck]:
+    """One check a file: its SHA-256; that weights are finite; that names and shapes are those of the network, where it is
+    one of the paper's and torch is there to build it."""
+    for part in bundle.parts.values():
+        for role, path in part.files.items():
+            try:
+                part.verify(role)
+                detail = [f"{path.stat().st_size / 1e6:,.1f} MB"]
+                if path.suffix == ".safetensors":
+                    detail += examine_weights(part, path)
+            except BundleError as error:
+                yield FileCheck(part.name, path.name, False, str(error))
+            else:
+                yield FileCheck(part.name, path.name, True, ", ".join(detail))
+
+
+def examine_weights(part: Part, path: Path) -> list[str]:
+    """What a file of weights holds, in words.
+
+    Raises:
+        BundleError: unreadable, NaN, or not what the part's network takes.
+    """
+    import numpy as np
+    from safetensors import SafetensorError, safe_open
+
+    shapes = {}
+    try:
+        with safe_open(path, framework="np") as tensors:
+            for name in tensors.keys():
+                values = tensors.get_tensor(name)
+                shapes[name] = (values.shape, values.dtype.name)
+                if values.dtype.kind == "f" and np.isnan(values).any():
+                    raise BundleError(f"{path}: {name} holds NaN; get the bundle again")
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{path} is no readable safetensors file: {error}; get the bundle again") from error
+    words = [f"{len(shapes)} tensors", "no NaN"]
+    if part.model in NETWORKS:
+        try:
+            from ditto.models.loading import build_part
+            from ditto.models.weights import Entry, check_entries, entries
+        except ImportError:
+            return words + ["shapes not compared (needs torch)"]
+        check_entries({name: Entry(*found) for name, found in shapes.items()}, entries(build_part(part)), path)
+        words.append(f"all of {part.model}")
+    return words
 
 
 def digest(path: Path) -> str:

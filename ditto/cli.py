@@ -1,4 +1,4 @@
-"""The command line: `ditto animate`, `ditto doctor`, `ditto bundle verify`."""
+"""The command line: `ditto animate`, `ditto doctor`, `ditto bundle convert`, `ditto bundle verify`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import typer
 from ditto.errors import DittoError, InputError, OutputError
 
 if TYPE_CHECKING:
+    from ditto.bundle import Bundle
     from ditto.doctor import Check
     from ditto.portrait import Portrait
     from ditto.talking_head import TalkingHead
@@ -277,17 +278,91 @@ def print_checks(checks: list[Check]) -> None:
 def verify(
     bundle: Annotated[str, typer.Argument(help="Name or folder.")] = "lite", as_json: Json = False, debug: Debug = False
 ) -> None:
-    """Compare every file of a bundle with the SHA-256 in its bundle.json."""
+    """Check every file of a bundle: SHA-256, no NaN, the shapes that its network takes."""
     with errors_reported(as_json, debug):
         from ditto.bundle import Bundle
 
-        opened = Bundle.open(bundle)
-        opened.verify()
-        files = [path.name for part in opened.parts.values() for path in part.files.values()]
-        if as_json:
-            say(json.dumps({"bundle": opened.name, "path": str(opened.path), "files": files, "ok": True}))
-        else:
-            say(f"{opened.name}: {len(files)} files are what bundle.json says ({opened.path})")
+        report_checks(Bundle.open(bundle), as_json)
+
+
+def report_checks(opened: Bundle, as_json: bool) -> None:
+    """Check a bundle, a row of a table or one JSON object for all of it.
+
+    Raises:
+        BundleError: a file is not what it should be.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ditto.bundle import examine
+    from ditto.errors import BundleError
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    checks = []
+    with Console(stderr=True, quiet=as_json).status(f"checking {opened.path}"):
+        for check in examine(opened):
+            interruption.check()
+            checks.append(check)
+            mark = "[green]ok[/]" if check.ok else "[red]no[/]"
+            table.add_row(mark, escape(check.part), escape(check.file), escape(check.detail))
+    wrong = [check for check in checks if not check.ok]
+    files = [check.file for check in checks]
+    if not as_json:
+        Console().print(table)
+    if wrong:
+        more = f" ({len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise BundleError(f"{wrong[0].detail}{more}")
+    if as_json:
+        say(json.dumps({"bundle": opened.name, "path": str(opened.path), "files": files, "ok": True}))
+    else:
+        say(f"{opened.name}: {len(files)} files are what bundle.json says ({opened.path})")
+
+
+@bundles.command()
+def convert(
+    source: Annotated[
+        Path, typer.Option("--from", help="The folder of published checkpoints; files are found anywhere in it.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The bundle's folder; by default where `--bundle full` finds it."),
+    ] = None,
+    hubert: Annotated[
+        Path | None,
+        typer.Option(help="The folder of Hugging Face's facebook/hubert-large-ls960-ft, if it is elsewhere."),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle that is there.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make a bundle of the published Ditto checkpoints."""
+    with errors_reported(as_json, debug):
+        run_convert(source, output, hubert, replace, as_json)
+
+
+def run_convert(source: Path, output: Path | None, hubert: Path | None, replace: bool, as_json: bool) -> None:
+    """What `ditto bundle convert` does: convert, then check what was written.
+
+    Raises:
+        InputError: torch is not installed.
+    """
+    from rich.console import Console
+
+    try:
+        from ditto.conversion import convert
+    except ImportError as error:
+        raise InputError(f"{error}: reading checkpoints needs torch; pip install 'ditto-talking-head[full]'") from error
+    console = Console(stderr=True, quiet=as_json)
+    show_notes(console)
+    with console.status("reading") as status:
+
+        def report(text: str) -> None:
+            interruption.check()
+            status.update(text)
+
+        bundle = convert(source, output, hubert=hubert, replace=replace, report=report)
+    report_checks(bundle, as_json)
 
 
 class Interruption:

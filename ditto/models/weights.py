@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor, nn
 
 from ditto.errors import BundleError
@@ -23,6 +25,11 @@ class Entry(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: str
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes its numbers take."""
+        return math.prod(self.shape) * int(np.dtype(self.dtype).itemsize)
 
     def __str__(self) -> str:
         return f"{self.dtype} {self.shape}"

@@ -1,0 +1,106 @@
+"""The published checkpoints: which files there are, and what is in them.
+
+Source of the names: antgroup/ditto-talkinghead, README ("Download Checkpoints"); KlingTeam/LivePortrait, README.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ditto.errors import BundleError
+from ditto.models.appearance import AppearanceConfig
+from ditto.models.decoder import DecoderConfig
+from ditto.models.lmdm import LMDMConfig
+from ditto.models.motion_extractor import MotionExtractorConfig
+from ditto.models.stitching import EYE_RETARGETING, LIP_RETARGETING, STITCHING
+from ditto.models.warping import WarpingConfig
+
+HUBERT_ONNX = ("hubert_streaming_fix_kv.onnx", "hubert.onnx")
+SETTINGS = {
+    "offline": ("v0.4_hubert_cfg_pytorch", "v0.4_hubert_cfg_trt"),
+    "online": ("v0.4_hubert_cfg_trt_online",),
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network as it is published.
+
+    Attributes:
+        part: its name in the bundle.
+        model: one of `ditto.models.loading.MODELS`.
+        config: its sizes.
+        files: names its file may have: Ditto's, LivePortrait's.
+        module: its name inside a file of several networks.
+        needed: whether Ditto needs it.
+    """
+
+    part: str
+    model: str
+    config: Any
+    files: tuple[str, ...]
+    module: str = ""
+    needed: bool = True
+
+
+STITCHING_FILES = ("stitch_network.pth", "stitching_retargeting_module.pth")
+PUBLISHED = (
+    Published("motion", "lmdm", LMDMConfig(), ("lmdm_v0.4_hubert.pth",)),
+    Published(
+        "appearance",
+        "appearance_extractor",
+        AppearanceConfig(),
+        ("appearance_extractor.pth", "appearance_feature_extractor.pth"),
+    ),
+    Published("motion_extractor", "motion_extractor", MotionExtractorConfig(), ("motion_extractor.pth",)),
+    Published("warping", "warping_network", WarpingConfig(), ("warp_network.pth", "warping_module.pth")),
+    Published("decoder", "spade_decoder", DecoderConfig(), ("decoder.pth", "spade_generator.pth")),
+    Published("stitching", "stitching_network", STITCHING, STITCHING_FILES, "retarget_shoulder"),
+    Published("eye_retargeting", "retargeting_network", EYE_RETARGETING, STITCHING_FILES, "retarget_eye", False),
+    Published("lip_retargeting", "retargeting_network", LIP_RETARGETING, STITCHING_FILES, "retarget_mouth", False),
+)
+
+
+def find(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The file of the first of these names anywhere in a folder; None: there is none.
+
+    Raises:
+        BundleError: there are several.
+    """
+    for name in names:
+        found = sorted(path for path in folder.rglob(name) if path.is_file())
+        if len(found) > 1:
+            raise BundleError(
+                f"{folder} has {name} more than once: {found[0]}, {found[1]}; give the folder that holds the right one"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def find_all(folder: Path) -> dict[str, Path]:
+    """The file of every network in a published folder, by part.
+
+    Raises:
+        BundleError: some are missing; the message names them all, and what is there instead.
+    """
+    files = {network.part: find(folder, network.files) for network in PUBLISHED}
+    lost = [" or ".join(n.files) for n in PUBLISHED if n.needed and files[n.part] is None]
+    if lost:
+        raise BundleError(
+            f"{folder} lacks {', '.join(lost)}; {what_is_there(folder)}. The folder wanted holds what ditto_pytorch/models of "
+            "huggingface.co/digital-avatar/ditto-talkinghead does (`ditto bundle pull full` gets it)"
+        )
+    return {part: file for part, file in files.items() if file is not None}
+
+
+def what_is_there(folder: Path) -> str:
+    """A few words on what a folder holds that lacks the torch files."""
+    suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    if ".pth" not in suffixes and suffixes & {".onnx", ".engine"}:
+        kinds = " and ".join(sorted(suffixes & {".onnx", ".engine"}))
+        return f"{kinds} files are there, whose norms are multiplied into other weights for good"
+    names = sorted(path.name for path in folder.rglob("*.pth"))
+    return f"of .pth files there are {', '.join(names[:6]) or 'none'}"

@@ -1,0 +1,96 @@
+"""A folder as Ditto's checkpoints are published, of networks small enough for a test."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ditto.conversion.published import PUBLISHED
+from ditto.models.appearance import AppearanceConfig
+from ditto.models.decoder import DecoderConfig
+from ditto.models.hubert import KERNELS, STRIDES, Hubert, HubertConfig
+from ditto.models.lmdm import LMDMConfig
+from ditto.models.loading import MODELS
+from ditto.models.motion_extractor import MotionExtractorConfig
+from ditto.models.warping import WarpingConfig
+
+HUBERT = HubertConfig(channels=32, width=64, layers=2, heads=4, inner=128, position_kernel=16, position_groups=4)
+TINY = {
+    "encoder": HUBERT,
+    "motion": LMDMConfig(condition=HUBERT.width + 79, width=32, inner=64, heads=4, condition_layers=1, layers=1),
+    "appearance": AppearanceConfig(base=8, channels=4, depth=4, residual_blocks=1),
+    "motion_extractor": MotionExtractorConfig(depths=(1, 1, 1, 1), widths=(8, 16, 24, 32)),
+    "warping": WarpingConfig(channels=4, depth=4, compressed=2, base=4, widest=16, levels=2, outputs=16),
+    "decoder": DecoderConfig(inputs=16, width=32, outputs=8),
+}
+SETTINGS = {
+    "base_cfg": {"decoder_cfg": {"model_path": "models/decoder.pth"}},
+    "audio2motion_cfg": {"model_path": "models/lmdm_v0.4_hubert.pth"},
+    "default_kwargs": {
+        "overlap_v2": 10,
+        "online_mode": False,
+        "fix_kp_cond_dim": [0, 202],
+        "smo_k_d": np.int64(3),
+        "overall_ctrl_info": {"delta_pitch": 2},
+        "emo": np.arange(24, dtype=np.float64).reshape(3, 8),
+        "v_min_max_for_clip": np.array([[-np.inf] * 265, [1.0] * 265]),
+        "ch_info": {"x_s_info_lst": [{"kp": np.ones((1, 63), np.float32)}]},
+    },
+}
+
+
+def networks():
+    """Networks with seeded weights, by part."""
+    torch.manual_seed(0)
+    out = {n.part: MODELS[n.model].build(TINY.get(n.part, n.config)).eval() for n in PUBLISHED}
+    out["encoder"] = Hubert(HUBERT).eval()
+    for network in out.values():
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, 0.02, 0.2)
+    return out
+
+
+def hugging_face(state):
+    """A state dict with the names of Hugging Face's fine-tuned HuBERT."""
+    names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    out = {"lm_head.weight": torch.zeros(32, HUBERT.width), "lm_head.bias": torch.zeros(32)}
+    for key, tensor in state.items():
+        for new, old in names.items():
+            key = key.replace(new, old)
+        out[f"hubert.{key}"] = tensor
+    return out
+
+
+def publish(folder: Path) -> dict[str, torch.nn.Module]:
+    """Write the folder; gives the networks whose weights are in it, by part."""
+    made = networks()
+    models, cfg, hubert = folder / "ditto_pytorch" / "models", folder / "ditto_cfg", folder / "hubert-large-ls960-ft"
+    for path in (models, cfg, hubert):
+        path.mkdir(parents=True)
+    stitching = {}
+    for network in PUBLISHED:
+        state = made[network.part].state_dict()
+        if network.module:
+            stitching[network.module] = {f"module.{key}": tensor for key, tensor in state.items()}
+        else:
+            torch.save({"model_state_dict": state} if network.part == "motion" else state, models / network.files[0])
+    torch.save(stitching, models / "stitch_network.pth")
+    torch.save(hugging_face(made["encoder"].state_dict()), hubert / "pytorch_model.bin")
+    (hubert / "config.json").write_text(json.dumps(hubert_config()))
+    (cfg / "v0.4_hubert_cfg_pytorch.pkl").write_bytes(pickle.dumps(SETTINGS))
+    online = {"default_kwargs": {**SETTINGS["default_kwargs"], "overlap_v2": 70, "online_mode": True}}
+    (cfg / "v0.4_hubert_cfg_trt_online.pkl").write_bytes(pickle.dumps(online, protocol=2))
+    return made
+
+
+def hubert_config() -> dict:
+    """What Hugging Face's config.json says of the tiny HuBERT."""
+    return {
+        "model_type": "hubert", "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True,
+        "conv_kernel": list(KERNELS), "conv_stride": list(STRIDES), "conv_dim": [HUBERT.channels] * 7,
+        "hidden_size": HUBERT.width, "num_hidden_layers": HUBERT.layers, "num_attention_heads": HUBERT.heads,
+        "intermediate_size": HUBERT.inner, "num_conv_pos_embeddings": HUBERT.position_kernel,
+        "num_conv_pos_embedding_groups": HUBERT.position_groups,
+    }  # fmt: skip
