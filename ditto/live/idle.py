@@ -40,7 +40,7 @@ SETTLE_SECONDS = (2.5, 4.5)  # at least, and the mean of what comes on top
 BOUNDS = np.array([2.2, 3.6, 2.2, 0.006, 0.005, 0.006, 0.007, 0.25, 0.005])
 LINGERS, RESUME_FRAMES = 0.7, int(1.4 * FPS)  # of where speech left the head, and for how long
 SPRING = 3.2 / FPS  # how fast the head goes where it is drawn to, radians a frame; critically damped
-HEAD_FOLLOWS_GAZE = (45.0, 35.0)  # degrees of pitch and yaw per face unit of a glance
+HEAD_FOLLOWS_GAZE = (45.0, 35.0)  # degrees of yaw and pitch per face unit of a glance
 PIVOT = 0.25 * 0.95  # fu: the head leans about a point a quarter of the way down to the neck
 BREATH_SECONDS = (4.1, 0.16)  # mean, and spread of its logarithm
 BREATH_RISE, BREATH_PITCH = 0.006, 0.35  # fu the head rises, degrees it tips back
@@ -50,10 +50,29 @@ HOME = 0.72  # share of glances that return to the camera
 GLANCE = 0.75  # of the width of those in speech
 LONGEST_GLANCE = int(1.6 * FPS)  # frames; a longer look away would be leaving
 HELD_GLANCES = 0.85  # of the glances, and of their length, that full attention does without
+# Now and then brows rise, mouth corners lift, or lips press: face units, share of a smile, face units; and the seconds
+# one takes, at least and at most.
+GESTURES = ((0.007, 1.0, 1.8), (0.22, 1.6, 3.2), (0.004, 0.7, 1.3))
+GESTURE_SECONDS = 9.0  # mean time between two
 LIPS = (14, 17)  # upper and lower inner lip
 
 _STEP = np.exp(-1.0 / (FPS * np.array(DRIFT_SECONDS)))[:, None]
 KEPT, FRESH = _STEP, np.sqrt((1.0 - _STEP * _STEP) / len(DRIFT_SECONDS))  # their sum has variance one
+
+
+class Gesture(NamedTuple):
+    """A small passing movement: which of `GESTURES`, where in it, its frames (0 is none), and how far it goes."""
+
+    kind: int = 0
+    at: int = 0
+    frames: int = 0
+    size: float = 0.0
+
+    @property
+    def shares(self) -> list[float]:
+        """How far brows, corners and lips have come in it at present."""
+        now = 0.5 - 0.5 * float(np.cos(2.0 * np.pi * (self.at + 1) / (self.frames + 1))) if self.frames else 0.0
+        return [self.size * now if kind == self.kind else 0.0 for kind in range(len(GESTURES))]
 
 
 class IdleState(NamedTuple):
@@ -67,6 +86,7 @@ class IdleState(NamedTuple):
         rest_frames: frames until it rests anew.
         place, speed: (9,) of the channels, after the spring.
         breath: where in a breath, its share per frame, its depth.
+        gesture: what the face is just doing.
     """
 
     frame: int
@@ -77,6 +97,7 @@ class IdleState(NamedTuple):
     place: Floats
     speed: Floats
     breath: tuple[float, float, float]
+    gesture: Gesture
 
 
 def initial_idle() -> IdleState:
@@ -84,7 +105,7 @@ def initial_idle() -> IdleState:
     none = np.zeros(len(CHANNELS))
     drift = np.zeros((len(DRIFT_SECONDS), len(CHANNELS)))
     breath = EXHALED, 1.0 / (BREATH_SECONDS[0] * FPS), 0.0
-    return IdleState(0, initial_eyes(), drift, none, 2 * FPS, none, none, breath)
+    return IdleState(0, initial_eyes(), drift, none, 2 * FPS, none, none, breath, Gesture())
 
 
 def resume(state: IdleState, shown: npt.ArrayLike) -> IdleState:
@@ -114,6 +135,12 @@ def idle(state: IdleState, seed: int, emotion: npt.ArrayLike, reaction: Reaction
     Returns:
         (70,) compact motion as `MotionSampler` gives it, and the next state.
     """
+    state = _advance(state, seed, reaction)
+    return _row(state, np.asarray(emotion, np.float32), reaction), state
+
+
+def _advance(state: IdleState, seed: int, reaction: Reaction) -> IdleState:
+    """One frame further."""
     random = np.random.Generator(
         np.random.Philox(key=np.array([seed & 0xFFFFFFFFFFFFFFFF, 0x1D1E], np.uint64), counter=[0, 0, 0, state.frame])
     )
@@ -127,36 +154,52 @@ def idle(state: IdleState, seed: int, emotion: npt.ArrayLike, reaction: Reaction
     if rest_frames <= 0:
         rest = SETTLE * random.standard_normal(len(CHANNELS))
         rest_frames = int(FPS * (SETTLE_SECONDS[0] + SETTLE_SECONDS[1] * random.exponential()))
-    right, down = (GLANCE * side for side in eyes.gaze)
     wanted = DRIFT * drift.sum(0) + rest
-    wanted[:2] += HEAD_FOLLOWS_GAZE[1] * down, -HEAD_FOLLOWS_GAZE[0] * right
+    right, down = eyes.gaze
+    wanted[:2] += HEAD_FOLLOWS_GAZE[1] * GLANCE * down, -HEAD_FOLLOWS_GAZE[0] * GLANCE * right
     wanted = BOUNDS * np.tanh(wanted / BOUNDS)
     speed = state.speed + SPRING * SPRING * (wanted - state.place) - 2.0 * SPRING * state.speed
-    place = state.place + speed
     breath = _breathe(state.breath, random)
-    air = breath[2] * _inhaled(breath[0])
+    gesture = _gesture(state.gesture, random)
+    return IdleState(state.frame + 1, eyes, drift, rest, rest_frames, state.place + speed, speed, breath, gesture)
 
-    row = np.zeros(COMPACT_SIZE)
-    pitch, yaw, roll, x, y, scale, brow, smile, lid = place.tolist()
+
+def _row(state: IdleState, emotion: Array, reaction: Reaction) -> Array:
+    """(70,) the face as it stands."""
+    row = np.zeros(COMPACT_SIZE, np.float32)
+    pitch, yaw, roll, x, y, scale, brow, smile, lid = state.place.tolist()
+    air = state.breath[2] * _inhaled(state.breath[0])
+    raised, lifted, pressed = state.gesture.shares
     roll += reaction.tilt
-    row[:6] = scale, pitch - BREATH_PITCH * air + reaction.nod, yaw, roll, x, y
-    row[4] += PIVOT * np.sin(np.radians(roll))
-    row[5] -= BREATH_RISE * air
+    x += PIVOT * float(np.sin(np.radians(roll)))
+    row[:6] = scale, pitch - BREATH_PITCH * air + reaction.nod, yaw, roll, x, y - BREATH_RISE * air
     points = row[7:].reshape(KEYPOINTS, 3)
-    points += _shown(np.asarray(emotion, np.float32).tobytes())
-    raised = brow + reaction.brow
+    points += _shown(emotion.tobytes())
+    raised += brow + reaction.brow
     points[(1, 2), 1] -= raised
     points[10, 1] -= 0.3 * raised
     for corner, side in ((6, -1.0), (12, 1.0)):
-        points[corner, :2] += side * 0.35 * SMILE * smile, -0.6 * SMILE * smile
-    opening = float(eyes_of(eyes)[0])
-    for iris_and_lid in ((RIGHT_IRIS, RIGHT_LID), (LEFT_IRIS, LEFT_LID)):
-        points[iris_and_lid[0], :2] += right, down
-        upper = points[iris_and_lid[1]]
-        follow = LID_FOLLOWS_GAZE[0 if down < 0.0 else 1] * down
-        upper[1] = TEMPLATE_APERTURE * (1.0 - opening) + (upper[1] + follow + lid) * opening
-    state = IdleState(state.frame + 1, eyes, drift, rest, rest_frames, place, speed, breath)
-    return finish(row[None].astype(np.float32))[0], state
+        points[corner, :2] += side * 0.35 * SMILE * (smile + lifted), -0.6 * SMILE * (smile + lifted)
+    for lip, way in ((14, 0.4), (20, 0.3), (17, -0.6), (19, -0.4)):
+        points[lip, 1] += way * pressed
+    right, down = (GLANCE * side for side in state.eyes.gaze)
+    opening = float(eyes_of(state.eyes)[0])
+    for iris, upper in ((RIGHT_IRIS, RIGHT_LID), (LEFT_IRIS, LEFT_LID)):
+        points[iris, :2] += right, down
+        open_lid = points[upper, 1] + LID_FOLLOWS_GAZE[0 if down < 0.0 else 1] * down + lid
+        points[upper, 1] = TEMPLATE_APERTURE * (1.0 - opening) + open_lid * opening
+    return finish(row[None])[0]
+
+
+def _gesture(gesture: Gesture, random: np.random.Generator) -> Gesture:
+    """The gesture one frame later, or another that begins."""
+    if gesture.at + 1 < gesture.frames:
+        return gesture._replace(at=gesture.at + 1)
+    if random.random() > 1.0 / (FPS * GESTURE_SECONDS):
+        return Gesture()
+    kind = int(random.integers(len(GESTURES)))
+    size, shortest, longest = GESTURES[kind]
+    return Gesture(kind, 0, int(FPS * random.uniform(shortest, longest)), size * float(random.uniform(0.4, 1.0)))
 
 
 def _breathe(breath: tuple[float, float, float], random: np.random.Generator) -> tuple[float, float, float]:
