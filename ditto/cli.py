@@ -1,31 +1,37 @@
-"""The command line: `ditto animate`, `ditto doctor`, `ditto bundle convert`, `ditto bundle verify`."""
+"""The command line: `ditto animate`, `ditto doctor`, `ditto bundle convert | pull | verify`."""
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from ditto.errors import DittoError, InputError, OutputError
+from ditto import cli_bundle
+from ditto.console import (
+    CALLERS_MISTAKE,
+    INTERRUPTED,
+    OUR_MISTAKE,
+    Debug,
+    Json,
+    errors_reported,
+    interruption,
+    say,
+    show_notes,
+)
+from ditto.errors import InputError
 
 if TYPE_CHECKING:
-    from ditto.bundle import Bundle
     from ditto.doctor import Check
     from ditto.portrait import Portrait
     from ditto.talking_head import TalkingHead
-
-CALLERS_MISTAKE, OUR_MISTAKE = 2, 1
-INTERRUPTED, PIPE_CLOSED = 130, 141  # as a shell reports a process that SIGINT, SIGPIPE ended
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,11 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One portrait and a voice become a talking head.",
 )
-bundles = typer.Typer(no_args_is_help=True, help="Folders of weights.")
-app.add_typer(bundles, name="bundle")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+app.add_typer(cli_bundle.app, name="bundle")
 
 
 @app.command()
@@ -168,29 +170,6 @@ def check_picture(path: Path, face: int) -> None:
         raise InputError(f"--face {face} chooses in a picture, {path} is one face already; leave it out")
 
 
-class Notes(logging.Handler):
-    """Shows every warning of the library once."""
-
-    def __init__(self, console: Any) -> None:
-        super().__init__(logging.WARNING)
-        self._console = console
-        self._shown: set[str] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if message not in self._shown:
-            self._shown.add(message)
-            self._console.print(f"note: {message}", style="yellow", highlight=False, markup=False)
-
-
-def show_notes(console: Any) -> None:
-    """Warnings of the library go to this console from now on, each once."""
-    logger = logging.getLogger("ditto")
-    for handler in [handler for handler in logger.handlers if isinstance(handler, Notes)]:
-        logger.removeHandler(handler)
-    logger.addHandler(Notes(console))
-
-
 def load_portrait(head: TalkingHead, path: Path, face: int, max_size: int) -> Portrait:
     """A portrait saved as .npz, or a face registered from a picture."""
     if path.suffix.lower() == ".npz":
@@ -272,191 +251,6 @@ def print_checks(checks: list[Check]) -> None:
         detail = escape(check.detail) + (f"\n[bold]{escape(check.todo)}[/]" if check.todo else "")
         table.add_row(mark, escape(check.name), detail)
     Console().print(table)
-
-
-@bundles.command()
-def verify(
-    bundle: Annotated[str, typer.Argument(help="Name or folder.")] = "lite", as_json: Json = False, debug: Debug = False
-) -> None:
-    """Check every file of a bundle: SHA-256, no NaN, the shapes that its network takes."""
-    with errors_reported(as_json, debug):
-        from ditto.bundle import Bundle
-
-        report_checks(Bundle.open(bundle), as_json)
-
-
-def report_checks(opened: Bundle, as_json: bool) -> None:
-    """Check a bundle, a row of a table or one JSON object for all of it.
-
-    Raises:
-        BundleError: a file is not what it should be.
-    """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from ditto.bundle import examine
-    from ditto.errors import BundleError
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    checks = []
-    with Console(stderr=True, quiet=as_json).status(f"checking {opened.path}"):
-        for check in examine(opened):
-            interruption.check()
-            checks.append(check)
-            mark = "[green]ok[/]" if check.ok else "[red]no[/]"
-            table.add_row(mark, escape(check.part), escape(check.file), escape(check.detail))
-    wrong = [check for check in checks if not check.ok]
-    files = [check.file for check in checks]
-    if not as_json:
-        Console().print(table)
-    if wrong:
-        more = f" ({len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise BundleError(f"{wrong[0].detail}{more}")
-    if as_json:
-        say(json.dumps({"bundle": opened.name, "path": str(opened.path), "files": files, "ok": True}))
-    else:
-        say(f"{opened.name}: {len(files)} files are what bundle.json says ({opened.path})")
-
-
-@bundles.command()
-def convert(
-    source: Annotated[
-        Path, typer.Option("--from", help="The folder of published checkpoints; files are found anywhere in it.")
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="The bundle's folder; by default where `--bundle full` finds it."),
-    ] = None,
-    hubert: Annotated[
-        Path | None,
-        typer.Option(help="The folder of Hugging Face's facebook/hubert-large-ls960-ft, if it is elsewhere."),
-    ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle that is there.")] = False,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Make a bundle of the published Ditto checkpoints."""
-    with errors_reported(as_json, debug):
-        run_convert(source, output, hubert, replace, as_json)
-
-
-def run_convert(source: Path, output: Path | None, hubert: Path | None, replace: bool, as_json: bool) -> None:
-    """What `ditto bundle convert` does: convert, then check what was written.
-
-    Raises:
-        InputError: torch is not installed.
-    """
-    from rich.console import Console
-
-    try:
-        from ditto.conversion import convert
-    except ImportError as error:
-        raise InputError(f"{error}: reading checkpoints needs torch; pip install 'ditto-talking-head[full]'") from error
-    console = Console(stderr=True, quiet=as_json)
-    show_notes(console)
-    with console.status("reading") as status:
-
-        def report(text: str) -> None:
-            interruption.check()
-            status.update(text)
-
-        bundle = convert(source, output, hubert=hubert, replace=replace, report=report)
-    report_checks(bundle, as_json)
-
-
-class Interruption:
-    """Ctrl-C, a request to end, a closed terminal: raised as KeyboardInterrupt, so that files are removed, and noted.
-
-    Noted, because native code that calls Python (an import, a destructor) sometimes swallows what is raised in it.
-    """
-
-    number: int | None = None
-
-    def watch(self) -> None:
-        """Listen to the signals that are not ignored, from now on."""
-        self.number = None
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._stop)
-
-    def _stop(self, number: int, frame: object) -> NoReturn:
-        self.number = number
-        raise KeyboardInterrupt
-
-    def check(self) -> None:
-        """Raises KeyboardInterrupt if that was swallowed."""
-        if self.number is not None:
-            raise KeyboardInterrupt
-
-    def told(self) -> typer.Exit:
-        """Says it; gives the exit code as a shell has it."""
-        print("ditto: interrupted; nothing was written", file=sys.stderr)
-        return typer.Exit(INTERRUPTED if self.number is None else 128 + self.number)
-
-
-interruption = Interruption()
-
-
-@contextmanager
-def errors_reported(as_json: bool, debug: bool) -> Iterator[None]:
-    """Turns what goes wrong into one line on stderr (with --json also an object on stdout) and an exit code."""
-    interruption.watch()
-    try:
-        yield
-    except typer.Exit:
-        raise
-    except BrokenPipeError:  # whoever read the report has gone
-        drop_output()
-        raise typer.Exit(PIPE_CLOSED) from None
-    except KeyboardInterrupt:
-        raise interruption.told() from None
-    except Exception as error:
-        if interruption.number is not None:  # a native module that was being imported made this of it
-            raise interruption.told() from None
-        if debug:
-            import traceback
-
-            traceback.print_exc()
-        ours = not isinstance(error, InputError)
-        advice = " (this is a fault of ditto; --debug shows where)"
-        if isinstance(error, DittoError):
-            advice = ""
-        elif isinstance(error, ImportError):
-            advice = " (something ditto needs is missing or broken; `ditto doctor` says what to do)"
-        message = " ".join(str(error).split()) or "no message"
-        print(f"ditto: {type(error).__name__}: {message}{advice}", file=sys.stderr)
-        if as_json:
-            with suppress(OSError, OutputError):
-                say(json.dumps({"error": type(error).__name__, "message": message}))
-        drop_output()
-        raise typer.Exit(OUR_MISTAKE if ours else CALLERS_MISTAKE) from None
-
-
-def say(text: str) -> None:
-    """Print, and make sure that it has arrived.
-
-    Raises:
-        OutputError: standard output takes no more; BrokenPipeError: nobody reads it.
-    """
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"the report cannot be written to standard output: {reason}; send it elsewhere") from error
-
-
-def drop_output() -> None:
-    """What standard output cannot take is forgotten; Python would try again on its way out and complain."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show_version(wanted: bool) -> None:

@@ -90,12 +90,7 @@ def convert(
         OutputError: the bundle cannot be written, e.g. for want of space.
     """
     folder = given_folder(source)
-    target = user_bundles() / NAME if output is None else Path(output)
-    if target.exists() and not (replace and (target / "bundle.json").is_file()):
-        what = "is there already" if (target / "bundle.json").is_file() else "is there and is no bundle"
-        raise InputError(
-            f"the bundle would be written to {target}, which {what}; give another folder, or --replace a bundle"
-        )
+    target = free_target(output, replace)
     networks = [dataclasses.replace(n, config=(configs or {}).get(n.part, n.config)) for n in PUBLISHED]
     files = find_all(folder)
     speech = given_folder(hubert) if hubert is not None else find_hubert(folder)
@@ -130,6 +125,21 @@ def convert(
         (part_folder / "bundle.json").write_text(text, encoding="utf-8")
         Bundle.open(part_folder)
     return Bundle.open(target)
+
+
+def free_target(output: str | Path | None, replace: bool) -> Path:
+    """The folder to write to.
+
+    Raises:
+        InputError: there is something that may not be replaced.
+    """
+    target = user_bundles() / NAME if output is None else Path(output)
+    if target.exists() and not (replace and (target / "bundle.json").is_file()):
+        what = "is there already" if (target / "bundle.json").is_file() else "is there and is no bundle"
+        raise InputError(
+            f"the bundle would be written to {target}, which {what}; give another folder, or --replace a bundle"
+        )
+    return target
 
 
 def given_folder(path: str | Path) -> Path:
