@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ditto.controls import Controls as Controls
     from ditto.errors import AudioError as AudioError
     from ditto.errors import BundleError as BundleError
+    from ditto.errors import BusyError as BusyError
     from ditto.errors import DittoError as DittoError
     from ditto.errors import EngineError as EngineError
     from ditto.errors import ImageError as ImageError
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AudioError": "ditto.errors",
     "BundleError": "ditto.errors",
+    "BusyError": "ditto.errors",
     "Controls": "ditto.controls",
     "DittoError": "ditto.errors",
     "EngineError": "ditto.errors",
@@ -56,6 +58,7 @@ _HOMES = {
 __all__ = [
     "AudioError",
     "BundleError",
+    "BusyError",
     "Controls",
     "DittoError",
     "EngineError",

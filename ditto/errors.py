@@ -39,5 +39,9 @@ class SessionError(DittoError):
     """A live session is closed, not open yet, or broken."""
 
 
+class BusyError(SessionError):
+    """A head has as many sessions as it serves."""
+
+
 class EngineError(DittoError):
     """A network cannot be run by the engine asked for."""

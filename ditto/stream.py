@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,16 +13,15 @@ import numpy.typing as npt
 from ditto.audio import SAMPLE_RATE
 from ditto.emotion import emotion_vector
 from ditto.errors import AudioError
-from ditto.latency import latency_of
 from ditto.motion import FPS, Motion, drive
-from ditto.speech import HOP_SAMPLES
+from ditto.utterance import SAMPLES_PER_FRAME as SAMPLES_PER_FRAME
+from ditto.utterance import Utterance
 
 if TYPE_CHECKING:
     from ditto.controls import Controls
     from ditto.portrait import Portrait
     from ditto.talking_head import TalkingHead
 
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 LARGEST_SEED = 2**64 - 1
 
 Array = npt.NDArray[np.float32]
@@ -88,6 +87,19 @@ def check_samples(samples: npt.ArrayLike, position: int = 0) -> Array:
     return array
 
 
+def edited(compact: Array, still: bool, controls: Controls | Callable[[int], Controls] | None, frame: int) -> Motion:
+    """The motion of a compact row (70,): the head kept where it is if `still`, then the controls of that frame."""
+    if still:
+        compact = compact.copy()
+        compact[:7] = 0.0
+    motion = Motion.from_compact(compact)
+    if controls is None:
+        return motion
+    from ditto.controls import apply
+
+    return apply(motion, controls(frame) if callable(controls) else controls)
+
+
 class Stream:
     """A conversation's worth of speech turned into frames. Made by `TalkingHead.stream`; not shared between threads.
 
@@ -107,7 +119,6 @@ class Stream:
         controls: Controls | Callable[[int], Controls] | None = None,
         latency: str = "quality",
     ) -> None:
-        plan, steps = latency_of(latency)
         self._head = head
         self._portrait = portrait
         self._appearance = head.appearance(portrait)
@@ -115,23 +126,14 @@ class Stream:
         self._emotion = emotion_vector(emotion)
         self._still = still
         self.controls = controls
-        self._sampler = head.sampler if latency == "quality" else head.sampler.planned(plan, steps)
-        self._delay_seconds = plan.delay_seconds
+        self._sampler = head.sampler_for(latency)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything heard and shown; the next push starts a new utterance at frame 0 with the same seed."""
-        self._encoder_state: Any = self._head.encoder.initial_state(1)
-        self._sampler_state: Any = self._sampler.initial_state(
-            self._portrait.canonical_keypoints, self._portrait.eye_open, self._seed
-        )
-        self._waiting = np.zeros(0, np.float32)  # samples the encoder has not taken yet
+        self._utterance = Utterance(self._head.encoder, self._sampler, self._portrait, self._seed)
         self._sound = np.zeros(0, np.float32)  # samples whose frames are not out yet
-        self._samples = 0
-        self._hops = 0
-        self._features = 0
         self._frames = 0
-        self._finished = False
 
     @property
     def delay_seconds(self) -> float:
@@ -139,7 +141,7 @@ class Stream:
 
         It is also what the first frame takes, so playback that starts with it never waits, compute time apart.
         """
-        return self._delay_seconds
+        return self._sampler.plan.delay_seconds
 
     @property
     def frames(self) -> int:
@@ -153,55 +155,30 @@ class Stream:
             AudioError: samples of another kind, NaN or infinite.
             ValueError: after `flush`; call `reset` or make another stream.
         """
-        if self._finished:
+        if self._utterance.ended:
             raise ValueError("this stream was flushed; call reset() or make another stream before pushing again")
-        block = check_samples(samples, self._samples)
-        self._samples += block.size
+        block = check_samples(samples, self._utterance.samples)
         self._sound = np.concatenate([self._sound, block])
-        return self._advance(block, limit=None)
+        self._utterance.push(block)
+        return self._advance()
 
     def flush(self) -> list[Frame]:
         """End the utterance: the remaining frames, the last one filled up with silence."""
-        if self._finished:
-            return []
-        self._finished = True
-        wanted = -(-self._samples // SAMPLES_PER_FRAME)
-        if wanted == 0:
-            return []
-        frames: list[Frame] = []
-        silence = np.zeros(HOP_SAMPLES, np.float32)
-        while self._features < wanted:
-            frames += self._advance(silence[: HOP_SAMPLES - self._waiting.size], limit=wanted)
-        return frames
+        self._utterance.end()
+        return self._advance()
 
-    def _advance(self, block: Array, limit: int | None) -> list[Frame]:
-        self._waiting = np.concatenate([self._waiting, block])
-        frames: list[Frame] = []
-        while self._waiting.size >= HOP_SAMPLES:
-            hop, self._waiting = self._waiting[:HOP_SAMPLES], self._waiting[HOP_SAMPLES:]
-            features, self._encoder_state = self._head.encoder(hop[None], self._encoder_state)
-            self._hops += 1
-            if self._hops == 1:  # the encoder looks one hop ahead: its first answer lies before the stream
-                continue
-            rows = features[0]
-            if limit is not None:
-                rows = rows[: limit - self._features]
-            self._features += len(rows)
-            final = limit is not None and self._features >= limit
-            motion, self._sampler_state = self._sampler(rows, self._emotion, self._sampler_state, final=final)
-            frames += [self._show(row) for row in motion]
+    def _advance(self) -> list[Frame]:
+        utterance, frames = self._utterance, []
+        while (hop := utterance.hop()) is not None:
+            features, state = self._head.encoder(hop[None], utterance.encoder_state)
+            job = utterance.heard(features[0], state, self._emotion)
+            if job is not None:
+                rows = utterance.moved(*utterance.sampler(*job))
+                frames += [self._show(row) for row in rows]
         return frames
 
     def _show(self, compact: Array) -> Frame:
-        if self._still:
-            compact = compact.copy()
-            compact[:7] = 0.0
-        motion = Motion.from_compact(compact)
-        if self.controls is not None:
-            from ditto.controls import apply
-
-            controls = self.controls(self._frames) if callable(self.controls) else self.controls
-            motion = apply(motion, controls)
+        motion = edited(compact, self._still, self.controls, self._frames)
         crop = self._head.renderer.render(self._appearance.mesh, drive(self._portrait, motion))
         image = self._appearance.paste_back(crop)
         sound = np.zeros(SAMPLES_PER_FRAME, np.float32)

@@ -12,15 +12,19 @@ import numpy.typing as npt
 
 from ditto.audio import SAMPLE_RATE
 from ditto.errors import AudioError, BundleError
+from ditto.latency import latency_of
+from ditto.live.stage import Stage
 from ditto.motion import FPS
 from ditto.portrait import Portrait
 from ditto.speech import HOP_SAMPLES
 from ditto.stream import Frame, Stream
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ditto.bundle import Bundle
     from ditto.controls import Controls
-    from ditto.live import AsyncSession, Session
+    from ditto.live import AsyncSession, Session, SessionOptions
     from ditto.rendering import Renderer
     from ditto.rendering.paste_back import PasteBack
 
@@ -39,13 +43,20 @@ class TalkingHead:
     """A speech encoder, a motion sampler and a renderer. Immutable after load; many streams share it.
 
     Made by `ditto.load`.
+
+    Attributes:
+        stage: the threads that compute for all live sessions of this head.
     """
 
-    def __init__(self, bundle: Bundle, encoder: Any, sampler: Any, renderer: Renderer) -> None:
+    def __init__(
+        self, bundle: Bundle, encoder: Any, sampler: Any, renderer: Renderer, max_sessions: int | None = None
+    ) -> None:
         self.bundle = bundle
         self.encoder = encoder
         self.sampler = sampler
         self.renderer = renderer
+        self.stage = Stage(self, max_sessions)
+        self._samplers: dict[str, Any] = {}
         self._prepared: WeakKeyDictionary[Portrait, PreparedPortrait] = WeakKeyDictionary()
 
     def register(self, picture: str | Path | bytes | npt.NDArray[Any], face: int = 0, max_size: int = 1280) -> Portrait:
@@ -70,12 +81,7 @@ class TalkingHead:
         Raises:
             TypeError: not a `Portrait`.
         """
-        if not isinstance(portrait, Portrait):
-            raise TypeError(
-                f"a Portrait is wanted, got {type(portrait).__name__}; make one with register(picture), or load one with "
-                "Portrait.load(path)"
-            )
-        prepared = self._prepared.get(portrait)
+        prepared = self._prepared.get(check_portrait(portrait))
         if prepared is None:
             from ditto.rendering.paste_back import PasteBack
 
@@ -105,42 +111,39 @@ class TalkingHead:
         """
         return Stream(self, portrait, seed=seed, emotion=emotion, still=still, controls=controls, latency=latency)
 
-    def session(
-        self,
-        portrait: Portrait,
-        *,
-        latency: str = "low",
-        seed: int = 0,
-        emotion: Mapping[str, float] | None = None,
-        still: bool = False,
-        controls: Controls | Callable[[int], Controls] | None = None,
-    ) -> AsyncSession:
-        """A live session for asyncio around a stream of its own: `async with head.session(portrait) as s`.
+    def session(self, portrait: Portrait, **options: Unpack[SessionOptions]) -> AsyncSession:
+        """A live session for asyncio, with idle life between utterances: `async with head.session(portrait) as s`.
 
-        Arguments as of `stream`.
+        Args:
+            options: see `ditto.live.SessionOptions`.
+
+        Raises:
+            ValueError, TypeError: an option there is not, or a value that it cannot have.
         """
         from ditto.live import AsyncSession
+        from ditto.live.settings import Settings
 
-        return AsyncSession(
-            self.stream(portrait, seed=seed, emotion=emotion, still=still, controls=controls, latency=latency)
-        )
+        return AsyncSession(self.stage, check_portrait(portrait), Settings(**options))
 
-    def blocking_session(
-        self,
-        portrait: Portrait,
-        *,
-        latency: str = "low",
-        seed: int = 0,
-        emotion: Mapping[str, float] | None = None,
-        still: bool = False,
-        controls: Controls | Callable[[int], Controls] | None = None,
-    ) -> Session:
-        """The same for threads: `with head.blocking_session(portrait) as s`."""
+    def blocking_session(self, portrait: Portrait, **options: Unpack[SessionOptions]) -> Session:
+        """The same for threads: `with head.blocking_session(portrait) as s`.
+
+        Raises:
+            BusyError: `stage.max_sessions` are open.
+        """
         from ditto.live import Session
+        from ditto.live.settings import Settings
 
-        return Session(
-            self.stream(portrait, seed=seed, emotion=emotion, still=still, controls=controls, latency=latency)
-        )
+        return Session(self.stage, check_portrait(portrait), Settings(**options))
+
+    def sampler_for(self, latency: str) -> Any:
+        """The motion sampler of a latency; the same one each time, so that streams can share its calls.
+
+        Raises:
+            ValueError: there is no such latency.
+        """
+        plan, steps = latency_of(latency)
+        return self._samplers.setdefault(latency, self.sampler.planned(plan, steps))
 
     def animate(
         self,
@@ -164,6 +167,16 @@ class TalkingHead:
         blocks = _blocks(audio)
         stream = self.stream(portrait, seed=seed, emotion=emotion, still=still, controls=controls)
         return _frames(stream, blocks)
+
+
+def check_portrait(portrait: Portrait) -> Portrait:
+    """The portrait; raises TypeError if it is something else."""
+    if not isinstance(portrait, Portrait):
+        raise TypeError(
+            f"a Portrait is wanted, got {type(portrait).__name__}; make one with register(picture), or load one with "
+            "Portrait.load(path)"
+        )
+    return portrait
 
 
 def _blocks(audio: Any) -> Iterable[npt.NDArray[Any]]:
@@ -190,8 +203,11 @@ def _frames(stream: Stream, blocks: Iterable[npt.NDArray[Any]]) -> Iterator[Fram
         raise AudioError("the audio holds no samples; give at least one frame of sound (640 samples at 16 kHz)")
 
 
-def load(bundle: str | Path = "lite") -> TalkingHead:
+def load(bundle: str | Path = "lite", max_sessions: int | None = None) -> TalkingHead:
     """Load a bundle of weights by name or folder: a `TalkingHead` that holds it. Every file is compared with its SHA-256.
+
+    Args:
+        max_sessions: how many live sessions it serves at once; by default one a processor core.
 
     Raises:
         NoBundleError: there is no such bundle.
@@ -218,4 +234,5 @@ def load(bundle: str | Path = "lite") -> TalkingHead:
         encoder=SpeechEncoder(opened.path),
         sampler=MotionSampler(MotionNetwork.open(opened.path)),
         renderer=MeshRenderer(opened.path),
+        max_sessions=max_sessions,
     )

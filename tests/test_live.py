@@ -7,51 +7,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from actors import Actor
 from hypothesis import given, settings
-from hypothesis.strategies import integers, lists, sampled_from, tuples
+from hypothesis.strategies import booleans, integers, lists, sampled_from, tuples
 
 import ditto
 from ditto.audio import Resampler, read_audio
-from ditto.errors import AudioError, BundleError, SessionError
-from ditto.live import AsyncSession, Frame, SegmentEnd, Session
-from ditto.live.session import LARGEST_INBOX, LARGEST_OUTBOX
+from ditto.errors import AudioError, BundleError, BusyError, SessionError
+from ditto.live import Frame, SegmentEnd, utterance_seed
+from ditto.live.performance import LARGEST_INBOX, PICTURES_AHEAD, ROWS_AHEAD
+from ditto.live.seam import SLOW_FRAMES
 from ditto.stream import FPS, SAMPLES_PER_FRAME
-from ditto.stream import Frame as StreamFrame
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-PICTURE = np.zeros((2, 2, 3), np.uint8)
 SECOND = FPS * SAMPLES_PER_FRAME
 
 
-class Echo:
-    """Stands where the stream stands: a frame for every 640 samples, at once."""
-
-    def __init__(self):
-        self.reset()
-
-    def reset(self):
-        self.sound, self.index = np.zeros(0, np.float32), 0
-
-    def push(self, samples):
-        time.sleep(0.0001)  # as computing would, so that interrupts come in the midst of it
-        self.sound, frames = np.concatenate([self.sound, samples]), []
-        while self.sound.size >= SAMPLES_PER_FRAME:
-            own, self.sound = self.sound[:SAMPLES_PER_FRAME], self.sound[SAMPLES_PER_FRAME:]
-            frames.append(StreamFrame(PICTURE, self.index, self.index / FPS, own, None))
-            self.index += 1
-        return frames
-
-    def flush(self):
-        return self.push(np.zeros(-self.sound.size % SAMPLES_PER_FRAME, np.float32))
+@pytest.fixture(scope="module")
+def head():
+    return ditto.load("lite", max_sessions=4)
 
 
-class Broken(Echo):
-    def __init__(self, error):
-        super().__init__()
-        self.error = error
+@pytest.fixture(scope="module")
+def portrait(head):
+    return head.register(EXAMPLES / "portrait.jpg", max_size=256)
 
-    def push(self, samples):
-        raise self.error
+
+@pytest.fixture(scope="module")
+def speech():
+    return read_audio(EXAMPLES / "speech.flac")[8000:26000]
 
 
 def said(number, size):
@@ -59,16 +43,26 @@ def said(number, size):
     return np.full(size, (number + 1) / 1024, np.float32)
 
 
-# All samples of a schedule together fit into inbox and outbox, so that no push waits for a read.
-OPERATIONS = tuples(sampled_from(["push", "flush", "interrupt", "read", "breathe"]), integers(1, 1500))
+def speech_of(items, epoch):
+    return [item for item in items if isinstance(item, Frame) and item.kind == "speech" and item.epoch == epoch]
+
+
+def read_until_end(s, epoch):
+    items = []
+    while not items or items[-1] != SegmentEnd(epoch, items[-1].pts_seconds):
+        items.append(s.get())
+    return items
+
+
+OPERATIONS = tuples(sampled_from(["push", "flush", "interrupt", "control", "read", "breathe"]), integers(1, 4000))
 
 
 @settings(max_examples=500, deadline=None, derandomize=True)
-@given(operations=lists(OPERATIONS, max_size=24))
-def test_nothing_of_an_interrupted_utterance_appears(operations):
+@given(operations=lists(OPERATIONS, max_size=24), idle=booleans())
+def test_nothing_of_an_interrupted_utterance_appears(operations, idle):
     async def play():
-        async with AsyncSession(Echo()) as s:
-            number, fresh, read, last = 0, 0, 0, -1
+        async with Actor().session(idle=idle) as s:
+            number, fresh, read, last, shown = 0, 0, 0, -1, 0
             for operation, size in operations:
                 if operation == "push":
                     await s.push(said(number, size))
@@ -81,6 +75,8 @@ def test_nothing_of_an_interrupted_utterance_appears(operations):
                     number, read, last = number + 1, 0, -1
                     fresh = number
                     assert s.epoch == number
+                elif operation == "control":
+                    s.control(gaze=(size / 1000, 0.0))
                 elif operation == "breathe":
                     await asyncio.sleep(0.0005 * (size % 3))
                 else:
@@ -89,28 +85,32 @@ def test_nothing_of_an_interrupted_utterance_appears(operations):
                     except asyncio.TimeoutError:
                         continue
                     assert item.epoch >= fresh
-                    if isinstance(item, Frame):
-                        assert round(float(item.audio[0]) * 1024) == item.epoch + 1
-                        assert item.index == (last + 1 if read else 0)
-                        last, read = item.index, read + 1
-                    else:
+                    if isinstance(item, SegmentEnd):
+                        assert item.pts_seconds == read / FPS
                         last, read = -1, 0
+                        continue
+                    assert (item.index, item.pts_seconds) == (shown, shown / FPS)
+                    shown += 1
+                    if item.kind == "speech":
+                        assert round(float(item.audio[0]) * 1024) == item.epoch + 1
+                        assert item.speech_index == last + 1
+                        last, read = item.speech_index, read + 1
+                    else:
+                        assert idle and item.speech_index is None and not item.audio.any()
 
     asyncio.run(play())
 
 
-def test_frames_are_those_of_the_stream_at_any_rate_and_each_utterance_ends():
-    head = ditto.load("lite")
-    portrait = head.register(EXAMPLES / "portrait.jpg", max_size=256)
-    speech = read_audio(EXAMPLES / "speech.flac")[8000:15000]
-    other = Resampler(SAMPLE_RATE := 16000, 24000)
+def test_speech_is_that_of_the_stream_at_any_rate_and_each_utterance_ends(head, portrait, speech):
+    other = Resampler(16000, 24000)
     at_24000 = np.concatenate([other.push(speech), other.flush()])
-    back = Resampler(24000, SAMPLE_RATE)
+    back = Resampler(24000, 16000)
     expected = {16000: speech, 24000: np.concatenate([back.push(at_24000), back.flush()])}
 
-    async def play(utterances):
+    async def play(utterances, **options):
         items = []
-        async with head.session(portrait, latency="low", seed=3) as s:
+        async with head.session(portrait, latency="low", seed=3, **options) as s:
+            assert s.delay_seconds == 0.16
             for rate, samples in utterances:
                 for start in range(0, len(samples), 977):
                     await s.push(samples[start : start + 977], sample_rate=rate)
@@ -118,46 +118,218 @@ def test_frames_are_those_of_the_stream_at_any_rate_and_each_utterance_ends():
             async for item in s:
                 items.append(item)
                 if isinstance(item, SegmentEnd) and item.epoch == len(utterances) - 1:
+                    assert s.compute_seconds > 0.0
                     return items
 
-    items = asyncio.run(play([(16000, speech), (24000, at_24000)]))
-    with head.blocking_session(portrait, latency="low", seed=3) as s:
+    plain = asyncio.run(play([(16000, speech), (24000, at_24000)], idle=False))
+    joined = asyncio.run(play([(16000, speech), (24000, at_24000)]))
+    with head.blocking_session(portrait, latency="low", seed=3, idle=False) as s:
         s.push(speech)
         s.flush()
-        blocking = [s.get() for _ in range(12)]
-    for found, epoch, samples in (
-        (items, 0, expected[16000]),
-        (items, 1, expected[24000]),
-        (blocking, 0, expected[16000]),
+        blocking = read_until_end(s, 0)
+    for found, epoch, samples, seam in (
+        (plain, 0, expected[16000], 0),
+        (plain, 1, expected[24000], 0),
+        (blocking, 0, expected[16000], 0),
+        (joined, 1, expected[24000], SLOW_FRAMES),
     ):
-        stream = head.stream(portrait, latency="low", seed=3)
+        stream = head.stream(portrait, latency="low", seed=utterance_seed(3, epoch))
         frames = stream.push(samples) + stream.flush()
-        *mine, end = [item for item in found if item.epoch == epoch]
-        assert end == SegmentEnd(epoch, len(frames) / FPS)
-        assert len(mine) == len(frames)
+        mine = speech_of(found, epoch)
+        assert SegmentEnd(epoch, len(frames) / FPS) in found
+        assert [frame.speech_index for frame in mine] == list(range(len(frames)))
         for a, b in zip(mine, frames, strict=True):
-            assert (a.kind, a.index, a.pts_seconds) == ("speech", b.index, b.pts_seconds)
-            np.testing.assert_array_equal(a.image, b.image)
             np.testing.assert_array_equal(a.audio, b.audio)
+            if a.speech_index >= seam:
+                np.testing.assert_array_equal(a.image, b.image)
+                np.testing.assert_array_equal(a.motion.values, b.motion.values)
+    assert [item.index for item in joined if isinstance(item, Frame)] == list(range(len(joined) - 2))
+
+
+def test_two_sessions_at_once_give_the_frames_of_one(head, portrait, speech):
+    def talk(found, seed):
+        with head.blocking_session(portrait, latency="low", seed=seed, idle=False) as s:
+            for start in range(0, len(speech), 3200):
+                s.push(speech[start : start + 3200])
+            s.flush()
+            found.extend(frame.image for frame in speech_of(read_until_end(s, 0), 0))
+
+    alone, first, second, other = [], [], [], []
+    talk(alone, 5)
+    threads = [threading.Thread(target=talk, args=job) for job in ((first, 5), (second, 5), (other, 6))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    np.testing.assert_array_equal(first, alone)
+    np.testing.assert_array_equal(second, alone)
+    assert len(other) == len(alone) and any((a != b).any() for a, b in zip(other, alone, strict=True))
+
+
+def test_hops_of_different_sessions_go_together():
+    actor = Actor(pause_seconds=0.01)
+    sessions = [actor.blocking_session(idle=False) for _ in range(4)]
+    for s in sessions:
+        s.push(said(0, SECOND))
+        s.flush()
+    for s in sessions:
+        assert len(speech_of(read_until_end(s, 0), 0)) == FPS
+        s.close()
+    assert actor.largest_batch > 1
+
+
+def test_an_error_of_one_session_stays_with_it():
+    actor = Actor(error=BundleError("gone"), bad=np.float32(8 / 1024), pause_seconds=0.01)
+    with actor.blocking_session(idle=False) as good, actor.blocking_session(idle=False) as bad:
+        bad.push(said(7, SECOND))
+        good.push(said(0, SECOND))
+        good.flush()
+        assert len(speech_of(read_until_end(good, 0), 0)) == FPS
+        with pytest.raises(BundleError, match="gone"):
+            while True:
+                bad.get()
+
+
+def test_sound_is_that_which_was_pushed_at_the_rate_asked_for():
+    tone = np.sin(np.arange(48000) * (2.0 * np.pi * 9000.0 / 48000.0)).astype(np.float32)  # beyond 16 kHz's reach
+    with Actor().blocking_session(audio_rate=48000, idle=False) as s:
+        for start in range(0, 48000, 1111):
+            s.push(tone[start : start + 1111], sample_rate=48000)
+        s.flush()
+        frames = speech_of(read_until_end(s, 0), 0)
+    assert {frame.audio.shape for frame in frames} == {(1920,)}
+    np.testing.assert_array_equal(np.concatenate([frame.audio for frame in frames]), tone)
+    with Actor().blocking_session(audio_rate=24000, idle=False) as s:
+        s.push(tone, sample_rate=48000)
+        s.flush()
+        sound = np.concatenate([frame.audio for frame in speech_of(read_until_end(s, 0), 0)])
+    assert sound.shape == (24000,) and np.abs(sound[100:-100] - tone[::2][100:-100]).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("output", "shape"), [("rgb24", (2, 2, 3)), ("bgr24", (2, 2, 3)), ("rgba", (2, 2, 4)), ("yuv420p", (3, 2))]
+)
+def test_pictures_come_in_the_form_asked_for(output, shape):
+    with Actor().blocking_session(output=output) as s:
+        frame = s.get()
+    assert (frame.image.shape, frame.image.dtype, frame.kind) == (shape, np.uint8, "idle")
+
+
+def test_options_are_checked_before_anything_opens():
+    actor = Actor()
+    for options, error, words in (
+        ({"latency": "none"}, ValueError, "latency is one of"),
+        ({"output": "jpeg"}, ValueError, "output is one of"),
+        ({"audio_rate": 44101}, ValueError, "multiple of 25"),
+        ({"audio_rate": 1e4}, TypeError, "whole number"),
+        ({"seed": -1}, ValueError, "seed"),
+        ({"emotion": {"hapy": 1.0}}, ValueError, "hapy"),
+        ({"colour": 1}, TypeError, "colour"),
+    ):
+        with pytest.raises(error, match=words):
+            actor.blocking_session(**options)
+    assert actor.stage.sessions == 0
+
+
+def test_idle_frames_come_at_the_pace_of_the_clock_and_speech_as_soon_as_it_is_there():
+    with Actor().blocking_session() as s:
+        start = time.monotonic()
+        idle = [s.get() for _ in range(10)]
+        assert time.monotonic() - start >= 9 / FPS - 0.02
+        assert [item.kind for item in idle] == ["idle"] * 10
+        s.push(said(0, 10 * SECOND))
+        s.flush()
+        items = read_until_end(s, 0)
+        assert time.monotonic() - start < 9.0  # ten seconds of speech do not take ten seconds
+        assert len(speech_of(items, 0)) == 10 * FPS
+        assert items[-1] == SegmentEnd(0, 10.0)
+
+
+def test_after_speech_the_face_comes_to_rest_and_lives_on():
+    with Actor().blocking_session() as s:
+        s.push(said(0, SECOND))
+        s.flush()
+        read_until_end(s, 0)
+        after = [s.get() for _ in range(2 * SLOW_FRAMES)]
+        kinds = [item.kind for item in after]
+        assert kinds[0] == "transition" and kinds[-1] == "idle" and kinds == sorted(kinds, reverse=True)
+        assert {item.epoch for item in after} == {1}
+
+
+def test_in_want_of_speech_the_face_lives_on_and_the_rest_of_the_utterance_follows():
+    with Actor().blocking_session() as s:
+        s.push(said(0, SECOND))
+        items = [s.get() for _ in range(2 * FPS)]
+        kinds = [item.kind for item in items]
+        assert kinds.index("transition") > kinds.index("speech")
+        s.push(said(0, SECOND))
+        s.flush()
+        items += read_until_end(s, 0)
+        assert [frame.speech_index for frame in speech_of(items, 0)] == list(range(2 * FPS))
+
+
+def test_an_interrupt_shows_the_way_to_rest_at_once_however_far_the_reader_was_ahead():
+    with Actor().blocking_session() as s:
+        s.push(said(0, 9 * SECOND))
+        while s.get().kind != "speech":
+            pass
+        for _ in range(4 * FPS):
+            s.get()
+        start = time.monotonic()
+        assert s.interrupt() == 4 * 1000 + 40
+        item = s.get()
+        assert (item.kind, item.epoch) == ("transition", 1)
+        assert time.monotonic() - start < 1.0
+
+
+def test_a_control_shows_from_the_next_frame_on(head, portrait, speech):
+    with head.blocking_session(portrait, latency="low", idle=False) as s:
+        s.push(speech)
+        s.flush()
+        plain = read_until_end(s, 0)
+        s.push(speech)
+        s.flush()
+        before = [s.get() for _ in range(5)]
+        time.sleep(0.2)  # frames are drawn ahead
+        s.control(head=(0.0, 10.0, 0.0), ramp_seconds=0.2)
+        after = read_until_end(s, 1)
+        with pytest.raises(ValueError, match=r"head|yaw"):
+            s.control(head=(0.0, 1000.0, 0.0))
+    stream = head.stream(portrait, latency="low", seed=utterance_seed(0, 1))
+    own = [float(frame.motion.yaw_degrees) for frame in stream.push(speech) + stream.flush()]
+    mine = [float(frame.motion.yaw_degrees) for frame in speech_of(before + after, 1)]
+    turned = np.array(mine) - own
+    assert len(plain) == len(own) + 1
+    assert np.abs(turned[:5]).max() == 0.0
+    assert 0.0 < turned[6] < 10.0
+    np.testing.assert_allclose(turned[11:], 10.0, atol=0.01)
 
 
 def test_a_reader_that_stalls_makes_push_wait_and_an_interrupt_frees_it():
-    with Session(Echo()) as s:
-        flood = threading.Thread(target=s.push, args=(said(0, 20 * SECOND),))
+    with Actor().blocking_session(idle=False) as s:
+        assert s.get(timeout_seconds=0.05) is None  # the stage waits by now
+        flood = threading.Thread(target=s.push, args=(said(0, 60 * SECOND),))
         flood.start()
-        flood.join(0.2)
-        assert flood.is_alive()  # 20 s do not fit into inbox and outbox
-        exchange = s._exchange
-        assert exchange._waiting <= LARGEST_INBOX + 1280 and len(exchange._outbox) <= LARGEST_OUTBOX
-        assert [s.get().index for _ in range(30)] == list(range(30))
+        flood.join(0.5)
+        assert flood.is_alive()  # a minute does not fit
+        performance = s._performance
+        assert performance._waiting <= LARGEST_INBOX + 1280
+        assert len(performance._pictures) <= PICTURES_AHEAD and len(performance._rows) <= ROWS_AHEAD + 50
+        assert [s.get().speech_index for _ in range(30)] == list(range(30))
         assert s.interrupt() == 30 * 40
         flood.join()
-        assert exchange._waiting == 0  # the rest of the flood is not even handed over
+        assert performance._waiting == 0  # the rest of the flood is not even handed over
         assert s.get(timeout_seconds=0.05) is None
 
 
+def test_a_reader_that_never_reads_finds_one_idle_frame():
+    with Actor().blocking_session() as s:
+        time.sleep(0.3)
+        assert len(s._performance._pictures) == 1
+
+
 def test_an_interrupt_while_idle_or_twice_does_no_harm():
-    with Session(Echo()) as s:
+    with Actor().blocking_session(idle=False) as s:
         assert (s.interrupt(), s.interrupt()) == (0, 0)
         s.push(said(2, 640))
         s.flush()
@@ -167,7 +339,7 @@ def test_an_interrupt_while_idle_or_twice_does_no_harm():
 
 
 def test_nothing_pushed_is_nothing_to_end():
-    with Session(Echo()) as s:
+    with Actor().blocking_session(idle=False) as s:
         s.push(np.zeros(0))
         s.push(b"")
         s.flush()
@@ -175,23 +347,26 @@ def test_nothing_pushed_is_nothing_to_end():
 
 
 def test_bytes_are_16_bit_samples_and_their_number_is_even():
-    with Session(Echo()) as s:
-        with pytest.raises(AudioError, match="even number of bytes, got 3"):
-            s.push(b"abc")
+    with Actor().blocking_session(idle=False) as s:
+        for call in (s.push, s.listen):
+            with pytest.raises(AudioError, match="even number of bytes, got 3"):
+                call(b"abc")
         s.push(np.full(640, 8192, "<i2").tobytes())
+        s.flush()
         assert s.get().audio[0] == 0.25
 
 
 def test_what_is_no_speech_is_refused_and_what_came_before_stays():
-    with Session(Echo()) as s:
+    with Actor().blocking_session(idle=False) as s:
         s.push(said(0, 640))
         for pcm, words in (
             (np.full(9, np.nan), "finite"),
             (np.zeros((9, 2)), "one-dimensional"),
             ("words", "samples are"),
         ):
-            with pytest.raises(AudioError, match=words):
-                s.push(pcm)
+            for call in (s.push, s.listen):
+                with pytest.raises(AudioError, match=words):
+                    call(pcm)
         with pytest.raises(AudioError, match="keeps its sample rate, 16000 Hz, got 24000 Hz"):
             s.push(np.zeros(9), sample_rate=24000)
         s.push(said(0, 640))
@@ -202,16 +377,18 @@ def test_what_is_no_speech_is_refused_and_what_came_before_stays():
 
 
 @pytest.mark.parametrize(("error", "kind"), [(BundleError("gone"), BundleError), (KeyError("k"), SessionError)])
-def test_errors_of_the_computing_thread_reach_the_caller(error, kind):
-    with Session(Broken(error)) as s:
-        s.push(said(0, 640))
-        for call in (s.get, s.flush, s.interrupt, lambda: s.push(said(0, 640)), lambda: list(s)):
+def test_errors_of_the_computing_threads_reach_the_caller(error, kind):
+    with Actor(error).blocking_session(idle=False) as s:
+        s.push(said(0, 1280))
+        with pytest.raises(kind, match=r"gone|KeyError: 'k'"):
+            s.get()
+        for call in (s.get, s.flush, s.interrupt, s.control, lambda: s.push(said(0, 640)), lambda: list(s)):
             with pytest.raises(kind, match=r"gone|KeyError: 'k'"):
                 call()
 
     async def play():
-        async with AsyncSession(Broken(error)) as s:
-            await s.push(said(0, 640))
+        async with Actor(error).session() as s:
+            await s.push(said(0, 1280))
             async for _ in s:
                 pass
 
@@ -220,30 +397,58 @@ def test_errors_of_the_computing_thread_reach_the_caller(error, kind):
 
 
 def test_a_closed_session_says_so_and_ends_its_readers():
-    s = Session(Echo())
+    s = Actor().blocking_session()
     reader = threading.Thread(target=lambda: list(s))
     reader.start()
     s.close()
     s.close()
     reader.join()
-    for call in (lambda: s.push(said(0, 9)), s.flush, s.interrupt, s.get):
+    for call in (lambda: s.push(said(0, 9)), s.flush, s.interrupt, s.get, s.control, lambda: s.listen(said(0, 9))):
         with pytest.raises(SessionError, match="closed"):
             call()
     with pytest.raises(SessionError, match="not open"):
-        asyncio.run(AsyncSession(Echo()).push(b""))
+        asyncio.run(Actor().session().push(b""))
+
+
+def test_one_session_too_many_is_refused_until_another_closes():
+    actor = Actor(max_sessions=2)
+    first, second = actor.blocking_session(), actor.blocking_session()
+    with pytest.raises(BusyError, match="2 sessions at once"):
+        actor.blocking_session()
+    first.close()
+    actor.blocking_session().close()
+    second.close()
+    with pytest.raises(ValueError, match="at least 1"):
+        Actor(max_sessions=0)
 
 
 def test_200_sessions_leave_no_thread():
     before = threading.active_count()
+    actor = Actor()
     for _ in range(200):
-        with Session(Echo()) as s:
+        with actor.blocking_session() as s:
             s.push(said(0, 2000))
     assert threading.active_count() == before
 
     async def play():
         for _ in range(50):
-            async with AsyncSession(Echo()) as s:
+            async with actor.session() as s:
                 await s.push(said(0, 2000))
 
     asyncio.run(play())
-    assert not [thread for thread in threading.enumerate() if thread.name == "ditto-session"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ditto-stage")]
+
+
+def test_a_session_given_up_while_it_opens_is_closed():
+    actor = Actor()
+
+    async def play():
+        opening = asyncio.ensure_future(actor.session().__aenter__())
+        await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        while actor.stage.sessions:
+            await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(play(), 20))

@@ -1,0 +1,81 @@
+"""What a session is opened with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from ditto.audio import HIGHEST_RATE, LOWEST_RATE
+from ditto.emotion import emotion_vector
+from ditto.latency import latency_of
+from ditto.live.items import OUTPUTS
+from ditto.motion import FPS
+from ditto.stream import LARGEST_SEED, check_seed
+
+if TYPE_CHECKING:
+    from ditto.controls import Controls
+
+SEED_STEP = 0x9E3779B97F4A7C15  # odd, so that 2 ** 64 utterances in a row have seeds of their own
+
+
+class SessionOptions(TypedDict, total=False):
+    """Keywords of `TalkingHead.session` and `blocking_session`.
+
+    Attributes:
+        latency: "low" (default), "balanced" or "quality": what is waited for before a frame is shown.
+        output: form of the pictures: "rgb24" (default), "bgr24", "rgba" or "yuv420p".
+        audio_rate: samples a second of the sound that frames carry, a multiple of 25; 16000 unless given.
+        idle: whether the face lives between utterances; without, only speech gives frames. True unless given.
+        seed: all randomness of the session; 0 unless given.
+        emotion: weights by name, e.g. {"happy": 0.6}; `control` changes it.
+        still: keep the head where it is in the portrait.
+        controls: edits of every frame; a function of the frame's index makes a timeline. `control` replaces it.
+    """
+
+    latency: str
+    output: str
+    audio_rate: int
+    idle: bool
+    seed: int
+    emotion: Mapping[str, float] | None
+    still: bool
+    controls: Controls | Callable[[int], Controls] | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`SessionOptions`, checked.
+
+    Raises:
+        ValueError: a latency, output, rate, seed or emotion there is not.
+        TypeError: a seed or a rate that is not a whole number, or a name that is no option.
+    """
+
+    latency: str = "low"
+    output: str = "rgb24"
+    audio_rate: int = 16000
+    idle: bool = True
+    seed: int = 0
+    emotion: Mapping[str, float] | None = None
+    still: bool = False
+    controls: Any = None
+
+    def __post_init__(self) -> None:
+        latency_of(self.latency)
+        if self.output not in OUTPUTS:
+            raise ValueError(f"output is one of {', '.join(OUTPUTS)}, got {self.output!r}; choose one of them")
+        if not isinstance(self.audio_rate, int) or isinstance(self.audio_rate, bool):
+            raise TypeError(f"audio_rate is a whole number of samples a second, got {self.audio_rate!r}")
+        if self.audio_rate % FPS or not LOWEST_RATE <= self.audio_rate <= HIGHEST_RATE:
+            raise ValueError(
+                f"audio_rate is a multiple of {FPS} from {LOWEST_RATE} to {HIGHEST_RATE}, got {self.audio_rate}; "
+                "16000, 24000 and 48000 are"
+            )
+        object.__setattr__(self, "seed", check_seed(self.seed))
+        emotion_vector(self.emotion)
+
+
+def utterance_seed(seed: int, epoch: int) -> int:
+    """The seed of one utterance of a session: a `Stream` with it, fed with the same samples, gives the same frames."""
+    return (seed + epoch * SEED_STEP) & LARGEST_SEED

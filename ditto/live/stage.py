@@ -1,0 +1,223 @@
+"""The stage: a few threads that compute for all sessions of one head, the most urgent frame first.
+
+Hops of speech that are ready at the same time are heard, and their motion sampled, as one batch; at the same time other
+threads draw. Which work happens when changes no result.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ditto.errors import BusyError
+from ditto.live.performance import Array, Performance, Speech, Task
+from ditto.live.settings import Settings
+from ditto.sampling import Job
+
+if TYPE_CHECKING:
+    from ditto.portrait import Portrait
+    from ditto.talking_head import TalkingHead
+
+T = TypeVar("T")
+Observer = Callable[[str, float, int], None]
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Stage:
+    """Threads come with the first session and go with the last.
+
+    Args:
+        head: whose networks the sessions share.
+        max_sessions: how many at once; by default one a core.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self, head: TalkingHead, max_sessions: int | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        if max_sessions is not None and max_sessions < 1:
+            raise ValueError(f"max_sessions is at least 1, got {max_sessions}")
+        self.max_sessions = cores() if max_sessions is None else max_sessions
+        self._head = head
+        self._clock = clock
+        self.lock = threading.RLock()
+        self._work = threading.Condition(self.lock)
+        self._performances: list[Performance] = []
+        self._reserved = 0  # sessions, open or being opened
+        self._threads: list[threading.Thread] = []
+        self._hearing = False
+        self._observers: list[Observer] = []
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that are open."""
+        with self.lock:
+            return len(self._performances)
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Call `observer(name, seconds, rows)` after every step; the function that is returned ends that.
+
+        Steps are "encode" and "sample" (rows: sessions together), "render", "paste" and "convert" (one frame).
+        """
+        self._observers.append(observer)
+        return lambda: self._observers.remove(observer)
+
+    def enter(self, portrait: Portrait, settings: Settings) -> Performance:
+        """Open a session.
+
+        Raises:
+            BusyError: there are `max_sessions` already.
+        """
+        with self.lock:
+            if self._reserved >= self.max_sessions:
+                raise BusyError(
+                    f"this head serves {self.max_sessions} sessions at once, and has them; close one, try again later, "
+                    "or load it with a larger max_sessions"
+                )
+            self._reserved += 1
+        try:
+            performance = Performance(self._head, portrait, settings, self.lock, self._work.notify, self._clock)
+        except BaseException:
+            with self.lock:
+                self._reserved -= 1
+            raise
+        with self.lock:
+            self._performances.append(performance)
+            if not self._threads:
+                self._threads = [
+                    threading.Thread(target=self._run, name=f"ditto-stage-{n}", daemon=True)
+                    for n in range(min(cores(), 8))
+                ]
+                for thread in self._threads:
+                    thread.start()
+            self._work.notify_all()
+        return performance
+
+    def leave(self, performance: Performance) -> None:
+        """Close a session; returns when nothing of it runs any more. Twice does no harm."""
+        ended: list[threading.Thread] = []
+        with self.lock:
+            performance.close()
+            performance.changed.wait_for(lambda: not (performance.hearing or performance.drawing))
+            if performance in self._performances:
+                self._performances.remove(performance)
+                self._reserved -= 1
+            if not self._performances:
+                ended, self._threads = self._threads, []
+                self._work.notify_all()
+        for thread in ended:
+            thread.join()
+
+    def _run(self) -> None:
+        me = threading.current_thread()
+        while True:
+            with self.lock:
+                call = None
+                while me in self._threads and (call := self._next()) is None:
+                    self._work.wait(self._until_idle())
+                if call is None:
+                    return
+                self._work.notify()  # there may be more to do
+            call()
+
+    def _until_idle(self) -> float | None:
+        due = min((performance.idle_due for performance in self._performances), default=float("inf"))
+        return None if due == float("inf") else max(0.0, due - self._clock())
+
+    def _next(self) -> Callable[[], None] | None:
+        """The most urgent work; marks it as begun."""
+        first: Performance | None = None
+        soonest = float("inf")
+        for performance in self._performances:
+            due = performance.drawable_at
+            if due < soonest:
+                first, soonest = performance, due
+        if not self._hearing:
+            ready = [(p, hop) for p in self._performances if (hop := p.hop()) is not None]
+            if ready and min(p.wanted_at for p, _ in ready) <= soonest:
+                self._hearing = True
+                for performance, _ in ready:
+                    performance.hearing = True
+                return lambda: self._hear([(p, *hop) for p, hop in ready])
+        if first is None:
+            return None
+        chosen = first
+        chosen.drawing = True
+        task = chosen.task()
+        return lambda: self._draw(chosen, task)
+
+    def _hear(self, batch: list[tuple[Performance, Speech, Array]]) -> None:
+        """One hop of every session of the batch: its rows, or what broke it."""
+        start = time.perf_counter()
+        encoder = self._head.encoder
+        hops = [(hop, speech.utterance.encoder_state) for _, speech, hop in batch]
+        answers = self._timed(
+            "encode", lambda: attempt(lambda rows: encoder.together(*zip(*rows, strict=True)), hops), len(batch)
+        )
+        with self.lock:
+            moods = [performance.mood for performance, _, _ in batch]
+        done: list[tuple[Performance, Speech, Array, Array | Exception]] = []
+        jobs: dict[int, list[tuple[Performance, Speech, Array, Job]]] = {}
+        for (performance, speech, _), mood, answer in zip(batch, moods, answers, strict=True):
+            if isinstance(answer, Exception):
+                done.append((performance, speech, mood, answer))
+                continue
+            features, state = answer
+            job = speech.utterance.heard(features, state, mood)
+            if job is not None:
+                jobs.setdefault(id(performance.sampler), []).append((performance, speech, mood, job))
+        for group in jobs.values():
+            together, asked = group[0][0].sampler.together, [job for *_, job in group]
+            moved = self._timed("sample", partial(attempt, together, asked), len(group))
+            for (performance, speech, mood, _), answer in zip(group, moved, strict=True):
+                rows = answer if isinstance(answer, Exception) else speech.utterance.moved(*answer)
+                done.append((performance, speech, mood, rows))
+        seconds = time.perf_counter() - start
+        with self.lock:
+            self._hearing = False
+            for performance, _, _ in batch:
+                performance.hearing = False
+                performance.changed.notify_all()
+            for performance, speech, mood, rows in done:
+                if isinstance(rows, Exception):
+                    performance.fail(rows)
+                else:
+                    performance.heard(speech, rows, mood, seconds)
+
+    def _draw(self, performance: Performance, task: Task) -> None:
+        start = time.perf_counter()
+        try:
+            frame, face = performance.draw(task, self._timed)
+        except Exception as error:  # whatever it is, it belongs to the caller
+            frame, failed = None, error
+        with self.lock:
+            performance.drawing = False
+            performance.changed.notify_all()
+            if frame is None:
+                performance.fail(failed)
+            else:
+                performance.drawn(task, frame, face, time.perf_counter() - start)
+
+    def _timed(self, name: str, call: Callable[[], T], rows: int = 1) -> T:
+        start = time.perf_counter()
+        result = call()
+        seconds = time.perf_counter() - start
+        for observer in self._observers:
+            observer(name, seconds, rows)
+        return result
+
+
+def attempt(call: Callable[[list[Any]], Iterable[T]], rows: list[Any]) -> list[T | Exception]:
+    """What `call` gives for rows together; if it fails, for each alone, so that an error stays with its own row."""
+    try:
+        return list(call(rows))
+    except Exception as error:  # handed on
+        return [error] if len(rows) == 1 else [attempt(call, [row])[0] for row in rows]
