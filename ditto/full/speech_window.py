@@ -7,7 +7,7 @@ Source: the released Ditto at e9191cf (tests/fixtures/reference, wiring_wav2feat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,7 +75,7 @@ class WindowEncoder:
     lead_features = 0  # rows of the first answers that lie before the stream
 
     def __init__(self, network: Network, width: int) -> None:
-        self._network = network
+        self.network = network
         self.width = width
 
     def initial_state(self, batch: int = 1) -> WindowState:
@@ -98,4 +98,9 @@ class WindowEncoder:
         fresh = state.frames - AHEAD
         if fresh <= 0 or fresh % FRESH:
             return np.zeros((len(hop), 0, self.width), np.float32), state
-        return window_features(self._network, state.recent), state
+        return window_features(self.network, state.recent), state
+
+    def together(self, hops: Sequence[npt.ArrayLike], states: Sequence[WindowState]) -> list[tuple[Array, WindowState]]:
+        """A frame (640,) of each of several streams; each gets what a call of its own gives: features (n, D), state."""
+        answers = [self(np.asarray(hop)[None], state) for hop, state in zip(hops, states, strict=True)]
+        return [(features[0], state) for features, state in answers]

@@ -124,13 +124,56 @@ def filled(conditions: Array, frames: int = WINDOW) -> Array:
 
 def recording_motion(sample: Sample, conditions: Array, source: npt.ArrayLike, rules: WindowRules) -> Array:
     """Motion (T, 265) of a whole recording: conditions (T, D)."""
+    state = start_recording(source, conditions.shape[1], rules)
+    return advance_recording(state, conditions, sample, source, rules, final=True)[0]
+
+
+class Recording(NamedTuple):
+    """What a recording remembers that comes in piece by piece.
+
+    Attributes:
+        joined: the end of the joined motion, before the last smoothing.
+        waiting: (T, D) conditions from the beginning of the next window on.
+        received: frames of conditions that came.
+        given: frames of motion given out.
+    """
+
+    joined: Joined
+    waiting: Array
+    received: int
+    given: int
+
+
+def start_recording(source: npt.ArrayLike, size: int, rules: WindowRules) -> Recording:
+    """Before a recording whose conditions have `size` numbers."""
     rules.check()
+    return Recording(start(source), np.zeros((0, size), np.float32), 0, 0)
+
+
+def advance_recording(
+    state: Recording, conditions: Array, sample: Sample, source: npt.ArrayLike, rules: WindowRules, final: bool = False
+) -> tuple[Array, Recording]:
+    """Motion (n, 265) that became known with more conditions (T, D), and the next state.
+
+    All of it is what `recording_motion` gives for all conditions at once.
+    """
     known = np.asarray(source, np.float32)
-    joined = start(known)
-    for first in range(0, len(conditions), rules.hop):
-        joined = join(joined, filled(conditions[first : first + WINDOW]), sample, known, rules)
-    motion = joined.motion[: len(conditions)]
-    return smooth_pose(motion, 0, len(motion), rules.smoothing)
+    joined, waiting = state.joined, np.concatenate([state.waiting, conditions])
+    received, given = state.received + len(conditions), state.given
+    out = [np.zeros((0, MOTION_SIZE), np.float32)]
+    while len(waiting) >= WINDOW or (final and len(waiting)):
+        joined = join(joined, filled(waiting[:WINDOW]), sample, known, rules)
+        waiting = waiting[rules.hop :]
+        end = WINDOW + (joined.windows - 1) * rules.hop  # frames joined so far
+        first = end - len(joined.motion)
+        last = final and not len(waiting)
+        motion = joined.motion[: received - first] if last else joined.motion
+        stop = received if last else end - rules.fused - rules.smoothing // 2
+        smooth = smooth_pose(motion, given - first, stop - first, rules.smoothing)
+        out.append(smooth[given - first : stop - first])
+        given = stop
+        joined = joined._replace(motion=joined.motion[-2 * WINDOW :])
+    return np.concatenate(out), Recording(joined, waiting, received, given)
 
 
 class Live(NamedTuple):

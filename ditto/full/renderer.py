@@ -1,0 +1,67 @@
+"""Draws a portrait by the published networks: keypoints posed, stitched, the feature volume warped and decoded.
+
+Source: LivePortrait (arXiv:2407.03168), section 3.1 and 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.full.cropping import FACE
+from ditto.full.motion_math import Pose, posed_keypoints
+from ditto.full.paste_back import PasteBack
+from ditto.full.source import Call, Source
+from ditto.motion import Motion
+from ditto.portrait import Portrait
+
+Array = npt.NDArray[np.float32]
+
+
+class NeuralFaceRenderer:
+    """A portrait under a motion that is relative to it.
+
+    Args:
+        source_of: portrait -> its source.
+        renderer: engine: feature_3d, kp_source, kp_driving -> image (1, 3, 512, 512) in 0..1.
+        stitching: engine: kp_source, kp_driving -> kp_stitched (1, 21, 3); None: keypoints are taken as they are.
+    """
+
+    def __init__(self, source_of: Callable[[Portrait], Source], renderer: Call, stitching: Call | None) -> None:
+        self._source_of = source_of
+        self._renderer = renderer
+        self._stitching = stitching
+
+    def prepare(self, portrait: Portrait) -> Source:
+        """The portrait's source."""
+        return self._source_of(portrait)
+
+    def paste_back(self, portrait: Portrait) -> PasteBack:
+        """The way of rendered crops into the portrait's picture."""
+        return PasteBack(portrait.picture, self._source_of(portrait).crop_to_picture, FACE.size)
+
+    def drive(self, portrait: Portrait, motion: Motion) -> Motion:
+        """One frame as `render` takes it: the motion (265,) itself."""
+        if motion.values.ndim != 1:
+            raise ValueError(f"drive() takes one frame (265,), got {motion.values.shape}; index the motion first")
+        return motion
+
+    def keypoints(self, source: Source, motion: Motion) -> Array:
+        """Driving keypoints (21, 3), model units, before stitching."""
+        change, rest = motion.compact.astype(np.float64), source.pose
+        pose = Pose(
+            rest.scale * (1.0 + change[0]), rest.degrees + change[1:4], rest.t + change[4:7], rest.exp + change[7:]
+        )
+        return posed_keypoints(source.condition.canonical, pose).astype(np.float32)
+
+    def render(self, source: Source, motion: Motion) -> Array:
+        """One frame of the face crop, (512, 512, 3) RGB, 0..255; `PasteBack` makes whole grey levels of it."""
+        still = source.keypoints.astype(np.float32)[None]
+        moved = self.keypoints(source, motion)[None]
+        if self._stitching is not None:
+            moved = self._stitching(kp_source=still, kp_driving=moved)["kp_stitched"]
+        image = self._renderer(feature_3d=source.volume, kp_source=still, kp_driving=moved)["image"][0]
+        crop = np.clip(image.transpose(1, 2, 0), 0.0, 1.0) * np.float32(255.0)
+        return np.ascontiguousarray(crop, np.float32)

@@ -1,0 +1,234 @@
+"""From HuBERT features to compact motion relative to the portrait, by the published motion network.
+
+Everything random comes from (seed, window); everything remembered is in the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.full.conditioning import condition_rows, emotion_of_weights
+from ditto.full.driving import Driving, drive_motion
+from ditto.full.source import Call, Source
+from ditto.full.speech_window import AHEAD
+from ditto.full.windows import (
+    WINDOW,
+    Live,
+    Recording,
+    Sample,
+    WindowRules,
+    advance_live,
+    advance_recording,
+    start_live,
+    start_recording,
+)
+from ditto.motion import COMPACT_SIZE, FPS, MOTION_SIZE
+from ditto.portrait import Portrait
+from ditto.sampling import window_noise
+
+Array = npt.NDArray[np.float32]
+
+SILENT_WINDOW = 2**40  # the number of the window in silence, far from those of speech
+
+
+class Pace(NamedTuple):
+    """How a stream of some latency is sampled.
+
+    Attributes:
+        rules: how windows follow each other; an overlap of less than half a window is a recording's.
+        steps: DDIM steps of a window.
+    """
+
+    rules: WindowRules
+    steps: int
+
+    @property
+    def recording(self) -> bool:
+        """Whether windows follow each other as in a recording."""
+        return self.rules.overlap < WINDOW // 2
+
+    @property
+    def delay_seconds(self) -> float:
+        """The longest way from the first sample of a frame to the last sample it waits for."""
+        rules = self.rules
+        waits = WINDOW + rules.smoothing // 2 if self.recording else 2 * rules.hop
+        return (waits + AHEAD) / FPS
+
+
+# The released settings for recordings (overlap 10), and the two that its authors name for streams (70 and 75).
+PACES = {
+    "quality": Pace(WindowRules(10), 10),
+    "balanced": Pace(WindowRules(70), 10),
+    "low": Pace(WindowRules(75), 10),
+}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What windows are sampled with, and what their motion does to the face.
+
+    Attributes:
+        noise: "fresh" in every step of every window, or as released "shared": that of the steps is the same for every
+            window, only what a window starts from is not.
+        origin: what motion is relative to: the mean of a window sampled for "silence", or as released the "first" frame,
+            whose chance tilt then bows the head for good.
+        driving: how motion acts on the portrait.
+    """
+
+    noise: Literal["fresh", "shared"] = "fresh"
+    origin: Literal["silence", "first"] = "silence"
+    driving: Driving = field(default_factory=Driving)
+
+
+class FullState(NamedTuple):
+    """What a stream of motion remembers.
+
+    Attributes:
+        source: of the portrait.
+        seed: of all noise.
+        windows: what joins them; None before the first features.
+        origin: (265,) what motion is relative to; None before it is known.
+        received: frames of features that came.
+        given: frames of motion given out.
+    """
+
+    source: Source
+    seed: int
+    windows: Live | Recording | None
+    origin: Array | None
+    received: int
+    given: int
+
+
+class FullSampler:
+    """Samples compact motion, relative to the portrait: scale ratio - 1, degrees, t and exp in LivePortrait's units.
+
+    Args:
+        engine_for: steps -> engine: cond_frame (1, 265), cond (1, 80, 1103), start (1, 80, 265),
+            noise (steps - 1, 1, 80, 265) -> motion (1, 80, 265).
+        source_of: portrait -> its source.
+        silence: (5, D) features of silence.
+        sampling: the choices there are.
+        latency: one of `PACES`.
+    """
+
+    def __init__(
+        self,
+        engine_for: Callable[[int], Call],
+        source_of: Callable[[Portrait], Source],
+        silence: Array,
+        sampling: Sampling | None = None,
+        latency: str = "quality",
+    ) -> None:
+        if latency not in PACES:
+            raise ValueError(f"latency is one of {', '.join(PACES)}, got {latency!r}; choose one of them")
+        self.pace = PACES[latency]
+        self.sampling = sampling or Sampling()
+        self._engine_for, self._source_of, self._silence = engine_for, source_of, silence
+        self._engine = engine_for(self.pace.steps)
+
+    def at(self, latency: str) -> FullSampler:
+        """The same network at another latency.
+
+        Raises:
+            ValueError: there is none of this name.
+        """
+        return FullSampler(self._engine_for, self._source_of, self._silence, self.sampling, latency)
+
+    @property
+    def delay_seconds(self) -> float:
+        """The longest way from the first sample of a frame to the last sample that frame waits for."""
+        return self.pace.delay_seconds
+
+    def initial_state(self, portrait: Portrait, seed: int = 0) -> FullState:
+        """The portrait as it is, in silence."""
+        return FullState(self._source_of(portrait), seed, None, None, 0, 0)
+
+    def __call__(
+        self, features: npt.ArrayLike, emotion: npt.ArrayLike, state: FullState, final: bool = False
+    ) -> tuple[Array, FullState]:
+        """Motion (n, 70) that became known with more features.
+
+        Args:
+            features: (T, D).
+            emotion: (8,) weights as of `ditto.emotion.emotion_vector`.
+            state: from `initial_state` or the call before.
+            final: no more features come: as many rows as features have come out then.
+
+        Raises:
+            ValueError: features or emotion of another shape.
+        """
+        speech, weights = np.asarray(features, np.float32), np.asarray(emotion, np.float32)
+        width = self._silence.shape[1]
+        if speech.ndim != 2 or speech.shape[1] != width or weights.shape != (8,):
+            raise ValueError(f"wanted features (T, {width}) and emotion (8,), got {speech.shape} and {weights.shape}")
+        moods, source, rules = emotion_of_weights(weights)[None], state.source, self.pace.rules
+        rows = condition_rows(speech, state.received, moods, source.condition)
+        windows, origin = state.windows, state.origin
+        if windows is None:
+            windows, origin = self._begin(state, moods)
+        sample = self._sample(state.seed, windows.joined.windows)
+        motion = np.zeros((0, MOTION_SIZE), np.float32)
+        if isinstance(windows, Recording):
+            motion, windows = advance_recording(windows, rows, sample, source.motion, rules, final)
+        else:
+            motion, windows = advance_live(windows, rows, sample, source.motion, rules, final)
+            if origin is None and len(windows.origin):
+                origin = windows.origin[: rules.overlap] if self.sampling.origin == "silence" else windows.origin[:1]
+                origin = origin.mean(0)
+        received = state.received + len(rows)
+        motion = motion[: received - state.given]  # released windows give more than came in
+        if origin is None and len(motion):
+            origin = motion[0]
+        shown = self._relative(source, motion, origin)
+        return shown, FullState(source, state.seed, windows, origin, received, state.given + len(shown))
+
+    def together(
+        self, jobs: Sequence[tuple[npt.ArrayLike, npt.ArrayLike, FullState, bool]]
+    ) -> list[tuple[Array, FullState]]:
+        """Several streams, one after another; jobs are the arguments of a call each, and give what it gives."""
+        return [self(*job) for job in jobs]
+
+    def _begin(self, state: FullState, moods: Array) -> tuple[Live | Recording, Array | None]:
+        """Before the first window: what precedes speech."""
+        source, rules = state.source, self.pace.rules
+        silent = np.tile(self._silence, (-(-WINDOW // len(self._silence)), 1))
+        if not self.pace.recording:
+            rows = condition_rows(silent[: rules.overlap], -rules.overlap, moods, source.condition)
+            return start_live(source.motion, rows, rules), None
+        origin = None
+        rows = condition_rows(silent[:WINDOW], 0, moods, source.condition)
+        if self.sampling.origin == "silence":
+            origin = self._sample(state.seed, SILENT_WINDOW)(source.motion, rows).mean(0)
+        return start_recording(source.motion, rows.shape[1], rules), origin
+
+    def _sample(self, seed: int, window: int) -> Sample:
+        """Samples the windows from number `window` on, each with its own noise."""
+        numbers = iter(range(window, window + 2**32))
+
+        def sample(known: Array, conditions: Array) -> Array:
+            number, steps = next(numbers), self.pace.steps
+            dice = window_noise(seed, number)
+            first = dice.standard_normal((1, WINDOW, MOTION_SIZE), np.float32)
+            if self.sampling.noise == "shared":
+                dice = window_noise(seed, SILENT_WINDOW + 1)
+            fresh = dice.standard_normal((steps - 1, 1, WINDOW, MOTION_SIZE), np.float32)
+            found = self._engine(cond_frame=known[None], cond=conditions[None], start=first, noise=fresh)
+            return np.asarray(found["motion"][0], np.float32)
+
+        return sample
+
+    def _relative(self, source: Source, motion: Array, origin: Array | None) -> Array:
+        """Motion (n, 265) acting on the source, as the change against it (n, 70)."""
+        rows = np.zeros((len(motion), COMPACT_SIZE), np.float32)
+        for row, frame in zip(rows, motion, strict=True):
+            pose = drive_motion(source.motion, frame, frame if origin is None else origin, self.sampling.driving).pose
+            rest = source.pose
+            row[0] = pose.scale / rest.scale - 1.0
+            row[1:4], row[4:7], row[7:] = pose.degrees - rest.degrees, pose.t - rest.t, pose.exp - rest.exp
+        return rows

@@ -1,0 +1,93 @@
+"""What the full pipeline knows of a portrait: its upright crop, its motion, its feature volume. Made once for each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.face_state import eye_state
+from ditto.full.conditioning import SourceCondition
+from ditto.full.cropping import FACE, crop_matrix, cut, invert, network_input, outline_of_mediapipe
+from ditto.full.motion_math import Pose, pose_of, posed_keypoints
+from ditto.portrait import Portrait
+
+Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+
+Call = Callable[..., Mapping[str, npt.NDArray[Any]]]  # a network: arrays by name in and out, as an `Engine`
+
+MOTION_PARTS = ("pitch", "yaw", "roll", "t", "exp")  # of the motion extractor, behind the scale, as in 265 numbers
+
+
+class Source(NamedTuple):
+    """A portrait as the networks take it.
+
+    Attributes:
+        crop_to_picture: (3, 3) affine, pixels of the 512 crop -> picture pixels.
+        motion: (265,) read off the crop.
+        pose: the same, angles in degrees.
+        condition: lids, gaze and canonical keypoints.
+        keypoints: (21, 3) as posed in the crop, model units.
+        volume: (1, 32, 16, 64, 64) the appearance feature volume.
+    """
+
+    crop_to_picture: Floats
+    motion: Array
+    pose: Pose
+    condition: SourceCondition
+    keypoints: Floats
+    volume: Array
+
+
+class SourceReader:
+    """Sources of portraits, read on first use and kept as long as the portrait lives.
+
+    Args:
+        appearance: engine: image -> volume.
+        motion_extractor: engine: image -> pitch, yaw, roll, t, exp, scale, kp.
+    """
+
+    def __init__(self, appearance: Call, motion_extractor: Call) -> None:
+        self._appearance = appearance
+        self._motion_extractor = motion_extractor
+        self._known: WeakKeyDictionary[Portrait, Source] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def __call__(self, portrait: Portrait) -> Source:
+        """The source of a portrait."""
+        with self._lock:
+            source = self._known.get(portrait)
+            if source is None:
+                source = self._known[portrait] = self._read(portrait)
+            return source
+
+    def _read(self, portrait: Portrait) -> Source:
+        landmarks = _through(portrait.landmarks, portrait.crop_to_picture)
+        to_crop = crop_matrix(outline_of_mediapipe(landmarks), FACE)
+        image = network_input(cut(portrait.picture, to_crop, FACE.size))
+        found = self._motion_extractor(image=image)
+        eye_open, eye_ball = eye_state(_through(landmarks, to_crop), FACE.size)
+        canonical = found["kp"].reshape(-1)
+        columns = [found["scale"] - 1, *(found[name] for name in MOTION_PARTS)]
+        motion = np.concatenate([column.reshape(-1) for column in columns]).astype(np.float32)
+        pose = pose_of(motion)
+        return Source(
+            invert(to_crop),
+            motion,
+            pose,
+            SourceCondition(eye_open[None], eye_ball[None], canonical),
+            posed_keypoints(canonical, pose),
+            self._appearance(image=image)["volume"],
+        )
+
+
+def _through(landmarks: Floats, matrix: Floats) -> Floats:
+    """Landmarks (478, 3) through an affine (3, 3) that keeps angles; depth keeps the scale of the rest."""
+    (a, b), (c, d) = matrix[:2, :2]
+    flat = (landmarks[:, None, :2] * matrix[:2, :2]).sum(-1) + matrix[:2, 2]
+    return np.column_stack([flat, landmarks[:, 2] * np.sqrt(abs(a * d - b * c))])
