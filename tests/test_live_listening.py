@@ -45,7 +45,7 @@ def test_nothing_heard_nothing_done():
 
 def test_any_chunking_gives_the_same_reactions():
     sound = talk((3, 0.1, 0.1), (5, 0.1, 0.1), (1, 0.1, 0.1))
-    for chunk in (160, 441, 12800):
+    for chunk in (160, 441, 12800, 31000):
         assert np.array_equal(listen(sound, chunk), listen(sound))
 
 
@@ -102,8 +102,9 @@ def test_memory_is_bounded_and_what_lies_far_back_is_caught_up_with():
     for _ in range(60):
         listener.push(talk())
     assert len(listener._levels) == MOST_WAITING
-    listener.react()
-    assert len(listener._levels) < 26
+    for _ in range(50):
+        listener.react()
+    assert len(listener._levels) == 0
 
 
 def test_what_is_no_sound_is_refused():

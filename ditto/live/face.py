@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.live.idle import IdleState, idle, initial_idle
+from ditto.live.idle import IdleState, idle, initial_idle, resume
 from ditto.live.listening import Reaction
 from ditto.live.ramp import emotion_change
 from ditto.live.seam import Seam
@@ -27,6 +27,7 @@ class Face(NamedTuple):
         row, before: (70,) the last two motions shown, before controls; None at the beginning.
         seam: on its way from what was shown when the source of motion changed, or None.
         age: frames shown since the seam began.
+        said: the last row of speech as it came, of which utterance; to go on after a stop.
     """
 
     frames: int
@@ -36,6 +37,7 @@ class Face(NamedTuple):
     before: Array | None
     seam: Seam | None
     age: int
+    said: tuple[int, Array] | None = None
 
 
 def at_rest() -> Face:
@@ -53,21 +55,24 @@ def speak(face: Face, row: Array, made_with: Array, wanted: Array, epoch: int, j
         epoch: number of the utterance.
         joined: whether it grows out of what was shown before, or stands as it is.
     """
-    return _shown(face, emotion_change(row, made_with, wanted), epoch, joined)
+    row = emotion_change(row, made_with, wanted)
+    previous = face.said[1] if face.said is not None and face.said[0] == epoch else None
+    return _shown(face, row, epoch, joined, previous)._replace(said=(epoch, row))
 
 
 def live(face: Face, seed: int, emotion: Array, reaction: Reaction) -> Face:
     """The face with a frame of idle motion."""
-    row, state = idle(face.idle, seed, emotion, reaction)
+    before = face.idle if face.speaking == IDLE or face.row is None else resume(face.idle, face.row)
+    row, state = idle(before, seed, emotion, reaction)
     return _shown(face._replace(idle=state), row, IDLE, True)
 
 
-def _shown(face: Face, row: Array, speaking: int, joined: bool) -> Face:
+def _shown(face: Face, row: Array, speaking: int, joined: bool, previous: Array | None = None) -> Face:
     seam, age = face.seam, face.age
     if speaking != face.speaking or face.row is None:
         seam, age = None, 0
         if joined and face.row is not None and face.before is not None:
-            seam = Seam.between(face.row, face.before, row)
+            seam = Seam.between(face.row, face.before, row, previous=previous)
     if seam is not None and seam.done(age):
         seam = None
     if seam is not None:

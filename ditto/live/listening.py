@@ -17,7 +17,7 @@ from ditto.stream import SAMPLES_PER_FRAME, check_samples
 Array = npt.NDArray[np.float32]
 
 MOST_WAITING = 10 * FPS  # frames of sound kept for later; older ones are forgotten
-MOST_BEHIND = FPS  # frames; what is further behind is heard at once
+CATCH_UP = 2 * FPS  # frames; what has waited all that time without need is then heard at once
 HELD = 8  # frames without sound that are bridged: what comes over a network comes in bursts
 FLOOR_SECONDS = 4  # speech has a dip in so much time: the lowest level there is the noise
 FIRST_FLOOR, LOWEST_FLOOR = -60.0, -75.0  # dB of full scale: before anything is known, and of digital silence
@@ -80,8 +80,8 @@ class Beat(NamedTuple):
 class Listener:
     """Hears the other party and says, frame by frame, how a face reacts. Used by one thread at a time.
 
-    A frame of sound is heard per `react`; what came too early waits, a second at most. As long as it does, the
-    reactions are the same however the samples are cut into pushes.
+    A frame of sound is heard per `react`, and what came early waits. However the samples are cut into pushes, of up to
+    two seconds each, the reactions are the same.
 
     Args:
         seed: of everything that is drawn.
@@ -92,6 +92,7 @@ class Listener:
         self._rest = np.zeros(0, np.float32)  # samples of a frame that is not full yet
         self._levels: deque[float] = deque(maxlen=MOST_WAITING)
         self._past = deque([FIRST_FLOOR] * (FLOOR_SECONDS * FPS), maxlen=FLOOR_SECONDS * FPS)
+        self._waited = [0, MOST_WAITING]  # reactions since it was looked at, fewest frames that were waiting
         self._heard = 0  # frames of sound
         self._missing = 0  # frames in a row without any
         self._voiced = self._unvoiced = 0  # frames in a row
@@ -119,17 +120,16 @@ class Listener:
 
     def react(self) -> Reaction:
         """The reaction of the next frame; neutral as long as nothing was heard."""
-        while self._levels:
-            self._missing = 0
-            self._hear(self._levels.popleft())
-            if len(self._levels) < MOST_BEHIND:
-                break
-        else:
-            if not self._heard:
-                return NEUTRAL
+        if self._levels:
+            for _ in range(1 + self._behind()):
+                self._hear(self._levels.popleft())
+        elif self._heard:
+            self._waited = [0, MOST_WAITING]
             self._missing += 1
             if self._missing > HELD:
                 self._tell(False, LOWEST_FLOOR)
+        else:
+            return NEUTRAL
         aim = (*(self._aim if self._frame < self._aim_until else (0.0, 0.0)), ATTENTION * self._speaking)
         self._eased[0] += EASE * (aim - self._eased[0])
         self._eased[1] += EASE * (self._eased[0] - self._eased[1])
@@ -140,9 +140,16 @@ class Listener:
         begins = self._speaking and self._phrase.frames < FPS
         return Reaction(nod, tilt, brow, attention, ATTENTIVE_BLINKS if begins else 1.0)
 
+    def _behind(self) -> int:
+        """Frames of sound to catch up with now, most often none."""
+        reactions, fewest = self._waited[0] + 1, min(self._waited[1], len(self._levels) - 1)
+        self._waited = [reactions, fewest] if reactions < CATCH_UP else [0, MOST_WAITING]
+        return fewest if reactions == CATCH_UP else 0
+
     def _hear(self, level: float) -> None:
         """One more frame of sound, `level` in dB of full scale."""
         self._heard += 1
+        self._missing = 0
         level = max(level, LOWEST_FLOOR)
         self._past.append(level)
         self._tell(level > max(min(self._past) + ABOVE_FLOOR, QUIETEST_VOICE), level)

@@ -392,7 +392,7 @@ class Performance:
         assert not isinstance(row, SegmentEnd)
         if row is not None and row.sound is None:
             row = row._replace(sound=row.speech.cut(self._sound_size))
-        reaction = self._listener.react() if row is None else Reaction()
+        reaction = self._listener.react()  # it goes on hearing while the face speaks
         self._task = Task(self._generation, self._face, row, reaction, self._ramps, self.epoch)
         return self._task
 
