@@ -7,16 +7,21 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from ditto.errors import EngineError
 
+if TYPE_CHECKING:  # the base install has no torch
+    from torch import nn
+
+    from .networks import Example
+
 __all__ = ["BACKENDS", "Engine", "Tensor", "open_engine"]
 
-BACKENDS = ("onnxruntime",)
+BACKENDS = ("onnxruntime", "onnxruntime-tensorrt", "torch", "tensorrt")
 
 
 class Tensor(NamedTuple):
@@ -46,27 +51,68 @@ class Engine(Protocol):
     def __call__(self, **arrays: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]: ...
 
 
-def open_engine(path: str | PathLike[str], backend: str = "onnxruntime", threads: int = 1) -> Engine:
-    """The engine that runs the network in a file.
+def open_engine(
+    network: str | PathLike[str] | nn.Module,
+    backend: str = "onnxruntime",
+    threads: int = 1,
+    *,
+    device: str = "cpu",
+    precision: str = "float32",
+    example: Example | None = None,
+    cache: str | PathLike[str] | None = None,
+) -> Engine:
+    """The engine that runs a network.
 
     Args:
-        path: an ONNX (or ORT format) file.
-        backend: one of `BACKENDS`.
-        threads: threads inside one call; with a fixed number the result is the same bit for bit on the same machine.
+        network: an ONNX (or ORT format) file, or a torch module. Backends other than "torch" export a module to `cache`
+            first and check it against torch; "torch" takes a module over (moves it, packs its weights).
+        backend: one of `BACKENDS`; "onnxruntime-tensorrt" is ONNX Runtime's TensorRT provider.
+        threads: threads inside one call on the CPU; with a fixed number the result is the same bit for bit on the same
+            machine. torch has one number for the whole process.
+        device: "cpu", "cuda" or "cuda:1".
+        precision: of a module: "float32", "float16", "bfloat16" (torch), "int8" (torch on the CPU: linear layers).
+        example: inputs whose types and shapes the engine is made for; those of the published networks are known.
+        cache: folder for exported networks and plans; the platform's by default, or $DITTO_CACHE.
 
     Raises:
-        ValueError: an unknown backend, or fewer than one thread.
-        EngineError: the file is missing or damaged, or the backend is not installed.
+        ValueError: an unknown backend, device or precision, a combination that does not exist, or fewer than one thread.
+        EngineError: the file is missing or damaged, the backend is not installed, there is no such device, its memory
+            does not suffice, or the exported network differs from torch.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is one of {', '.join(BACKENDS)}, got {backend!r}")
     if threads < 1:
         raise ValueError(f"threads is at least 1, got {threads}")
-    file = Path(path)
-    if not file.is_file():
-        raise EngineError(
-            f"a network file is wanted at {file}, there is none; `ditto bundle verify` says what is missing"
-        )
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or device == "cpu:":
+        raise ValueError(f"device is cpu, cuda or cuda:N, got {device!r}")
+    if kind == "cpu" and backend in ("tensorrt", "onnxruntime-tensorrt"):
+        raise ValueError(f"{backend} runs on NVIDIA GPUs alone, got device='cpu'; take device='cuda'")
+    folder = None if cache is None else Path(cache)
+    if isinstance(network, (str, PathLike)):
+        file = Path(network)
+        if backend == "torch":
+            raise ValueError(f"torch runs modules, got the file {file}; load it into a network of ditto.models")
+        if not file.is_file():
+            raise EngineError(
+                f"a network file is wanted at {file}, there is none; `ditto bundle verify` says what is missing"
+            )
+    else:
+        from .networks import example_of
+
+        example = example or example_of(network)
+        if backend == "torch":
+            from .torch_engine import TorchEngine
+
+            return TorchEngine(network, example.inputs, example.outputs, device, precision, threads)
+        from .export import exported
+
+        file = exported(network, example, precision, folder)
+    if backend == "tensorrt":
+        from .tensorrt_engine import TensorRTEngine
+
+        return TensorRTEngine(file, device, folder)
     from .onnx_engine import OnnxEngine
 
-    return OnnxEngine(file, threads)
+    provider = "tensorrt" if backend == "onnxruntime-tensorrt" else kind
+    return OnnxEngine(file, threads, provider, int(number or 0), folder)

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime: its CPU, CUDA or TensorRT provider, and no other one in silence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ditto.errors import EngineError
 
 from . import Tensor
 
-PROVIDER = "CPUExecutionProvider"
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+PACKAGES = {"cpu": "onnxruntime", "cuda": "onnxruntime-gpu", "tensorrt": "onnxruntime-gpu and tensorrt"}
 DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
@@ -25,17 +26,32 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 
 class OnnxEngine:
-    """A network run by ONNX Runtime's CPU provider, one call at a time, deterministically.
+    """A network run by ONNX Runtime, one call at a time, deterministically.
+
+    Args:
+        path: an ONNX or ORT format file.
+        threads: on the CPU.
+        provider: one of `PROVIDERS`. What it cannot run is refused, not left to the CPU.
+        index: which GPU.
+        cache: where the TensorRT provider keeps its engines and timings.
 
     Raises:
-        EngineError: ONNX Runtime is not installed, refuses the file, or does not run it on the CPU provider.
+        EngineError: ONNX Runtime is not installed, refuses the file, or does not run it on the provider.
     """
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(
+        self, path: Path, threads: int = 1, provider: str = "cpu", index: int = 0, cache: Path | None = None
+    ) -> None:
         try:
             import onnxruntime
         except ImportError as error:
             raise EngineError(f"ONNX Runtime is wanted for {path.name}: {error}; pip install onnxruntime") from error
+        wanted = PROVIDERS[provider]
+        if wanted not in onnxruntime.get_available_providers():
+            raise EngineError(
+                f"{wanted} is wanted for {path.name}, this ONNX Runtime {onnxruntime.__version__} has "
+                f"{', '.join(onnxruntime.get_available_providers())}; pip install {PACKAGES[provider]}, or take device='cpu'"
+            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -44,18 +60,23 @@ class OnnxEngine:
         options.log_severity_level = 3
         # Idle workers must not burn the cores the renderer needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if provider != "cpu":
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=[(wanted, provider_options(provider, index, cache))]
+            )
         except Exception as error:  # ONNX Runtime raises a family of types that share only Exception
             raise EngineError(
-                f"a network ONNX Runtime {onnxruntime.__version__} can load is wanted, {path} is refused: "
+                f"a network ONNX Runtime {onnxruntime.__version__} can run on {wanted} is wanted, {path} is refused: "
                 f"{first_line(error)}; `ditto bundle verify` tells whether the file is damaged"
             ) from error
         session.disable_fallback()
         used = session.get_providers()
-        if used != [PROVIDER]:
+        if not used or used[0] != wanted:
             raise EngineError(
-                f"{PROVIDER} is wanted for {path.name}, ONNX Runtime chose {', '.join(used)}; reinstall it"
+                f"{wanted} is wanted for {path.name}, ONNX Runtime chose {', '.join(used) or 'none'}; "
+                f"reinstall {PACKAGES[provider]}, or take device='cpu'"
             )
         self.path = path
         self.inputs = tuple(describe(node) for node in session.get_inputs())
@@ -86,6 +107,22 @@ class OnnxEngine:
             came = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
             raise EngineError(f"{self.path.name} takes {wanted}; got {came}: {first_line(error)}") from error
         return dict(zip(self._output_names, results, strict=True))
+
+
+def provider_options(provider: str, index: int, cache: Path | None) -> dict[str, str]:
+    """ONNX Runtime's options for a provider."""
+    if provider == "cpu":
+        return {}
+    options = {"device_id": str(index)}
+    if provider == "cuda":
+        options["use_tf32"] = "0"
+    elif cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+        options |= {
+            "trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache),
+            "trt_timing_cache_enable": "1", "trt_timing_cache_path": str(cache),
+        }  # fmt: skip
+    return options
 
 
 def describe(node: Any) -> Tensor:

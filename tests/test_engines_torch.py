@@ -1,0 +1,407 @@
+"""torch engines, exported networks and their cache: everything gives what the plain torch module gives."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the full-size networks need torch (pip install ditto[full])")
+
+from engine_networks import FULL, TINY, make  # noqa: E402
+from fixtures.reference.recipe import distance  # noqa: E402
+
+from ditto.engines import Engine, Tensor, cache, open_engine  # noqa: E402
+from ditto.engines.networks import Example, example_of  # noqa: E402
+from ditto.engines.torch_engine import TorchEngine, arguments_of, flatten  # noqa: E402
+from ditto.errors import EngineError  # noqa: E402
+
+EQUAL = 1e-5  # float32, sums in another order, an instance norm behind
+ONNX = 1e-3
+HALF = 2e-2
+
+
+def plain(network, example):
+    """Results of the module itself."""
+    with torch.no_grad():
+        found = network(*(pick(example.inputs) for pick in arguments_of(network, example.inputs)))
+    return {name: value.numpy() for name, value in flatten(example.outputs, found).items()}
+
+
+def arrays(example):
+    return {name: value.numpy() for name, value in example.inputs.items()}
+
+
+def assert_close(found, wanted, tolerance):
+    assert found.keys() == wanted.keys()
+    errors = {name: distance(found[name], value) if value.any() else 0.0 for name, value in wanted.items()}
+    assert max(errors.values()) <= tolerance, errors
+
+
+@pytest.fixture
+def small():
+    network = make(TINY, "stitching")
+    return network, example_of(network)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_torch_engine_equals_the_module(name):
+    network = make(TINY, name)
+    example = example_of(network, batch=2, size=16)
+    wanted = plain(network, example)
+    engine = open_engine(network, "torch", example=example)
+    assert isinstance(engine, Engine)
+    assert [tensor.name for tensor in engine.inputs] == list(example.inputs)
+    assert {tensor.name: tensor.shape for tensor in engine.outputs} == {k: v.shape for k, v in wanted.items()}
+    found = engine(**arrays(example))
+    assert_close(found, wanted, EQUAL)
+    again = engine(**arrays(example))
+    assert all(np.array_equal(found[key], again[key]) for key in found)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_onnx_runtime_equals_torch(name, tmp_path):
+    pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
+    network = make(TINY, name)
+    example = example_of(network, batch=2, size=16)
+    wanted = plain(network, example)
+    engine = open_engine(network, example=example, cache=tmp_path)
+    assert [tensor.name for tensor in engine.inputs] == list(example.inputs)
+    assert_close(engine(**arrays(example)), wanted, ONNX)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL)
+def test_onnx_runtime_equals_torch_at_full_size(name, tmp_path):
+    pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
+    network = make(FULL, name)
+    example = example_of(network)
+    wanted = plain(network, example)
+    engine = open_engine(network, threads=2, example=example, cache=tmp_path)
+    assert_close(engine(**arrays(example)), wanted, ONNX)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize("name", ["lmdm_fast", "hubert_streaming", "motion_extractor"])
+def test_reduced_precision_stays_near(name, precision):
+    network = make(TINY, name)
+    example = example_of(network)
+    wanted = plain(network, example)
+    found = open_engine(network, "torch", precision=precision)(**arrays(example))
+    assert all(value.dtype == wanted[key].dtype for key, value in found.items())
+    assert_close(found, wanted, 3 * HALF)
+    assert any(distance(found[key], wanted[key]) > EQUAL for key in found if wanted[key].any())
+
+
+@pytest.mark.parametrize("name", ["appearance", "warping"])
+def test_half_precision_files_take_and_give_float32(name, tmp_path):
+    pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
+    network = make(TINY, name)
+    example = example_of(network, size=16)
+    wanted = plain(network, example)
+    found = open_engine(network, precision="float16", example=example, cache=tmp_path)(**arrays(example))
+    assert all(value.dtype == np.float32 for value in found.values())
+    assert_close(found, wanted, HALF)
+
+
+def test_an_engine_keeps_tensors_where_they_are(small):
+    network, example = small
+    engine = TorchEngine(network, example.inputs, example.outputs)
+    found = engine.run(**example.inputs)
+    assert isinstance(found["kp_stitched"], torch.Tensor)
+    assert np.array_equal(found["kp_stitched"], engine(**arrays(example))["kp_stitched"])
+
+
+def test_wrong_names_types_and_shapes_are_refused(small):
+    network, example = small
+    engine = open_engine(network, "torch", example=example)
+    given = arrays(example)
+    with pytest.raises(EngineError, match="missing: kp_driving, unknown: kp"):
+        engine(kp_source=given["kp_source"], kp=given["kp_driving"])
+    with pytest.raises(EngineError, match=r"kp_source is float32 .* got float64"):
+        engine(**{**given, "kp_source": given["kp_source"].astype(np.float64)})
+    with pytest.raises(EngineError, match=r"kp_source is float32 \(1, 21, 3\), got float32 \(2, 21, 3\)"):
+        engine(**{**given, "kp_source": np.repeat(given["kp_source"], 2, 0)})
+
+
+def test_examples_that_do_not_fit_the_network_are_refused(small):
+    network, example = small
+    with pytest.raises(ValueError, match=r"takes kp_driving, kp_source; the example has kp_source"):
+        open_engine(network, "torch", example=Example({"kp_source": example.inputs["kp_source"]}, ("out",)))
+    with pytest.raises(ValueError, match="gives 1 results, 2 are named: a, b"):
+        open_engine(network, "torch", example=example._replace(outputs=("a", "b")))
+    with pytest.raises(TypeError, match="got Linear; give an Example"):
+        open_engine(torch.nn.Linear(2, 2), "torch")
+
+
+def test_what_does_not_exist_is_refused(small, tmp_path):
+    network, _ = small
+    with pytest.raises(ValueError, match=r"precision is one of float32, .* got 'float8'"):
+        open_engine(network, "torch", precision="float8")
+    with pytest.raises(ValueError, match="float16 does not run on cpu"):
+        open_engine(network, "torch", precision="float16")
+    with pytest.raises(ValueError, match="float32 or float16, got 'bfloat16'"):
+        open_engine(network, precision="bfloat16", cache=tmp_path)
+    with pytest.raises(ValueError, match="torch runs modules"):
+        open_engine(tmp_path / "network.onnx", "torch")
+    for device in ("tpu", "cuda:x", "cpu:"):
+        with pytest.raises(ValueError, match=f"device is cpu, cuda or cuda:N, got '{device}'"):
+            open_engine(network, "torch", device=device)
+    with pytest.raises(ValueError, match="tensorrt runs on NVIDIA GPUs alone"):
+        open_engine(network, "tensorrt")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_that_is_not_there_is_refused(small, tmp_path):
+    network, _ = small
+    with pytest.raises(EngineError, match=r"cuda:1 is wanted, torch .* sees 0 CUDA devices; take device='cpu'"):
+        open_engine(network, "torch", device="cuda:1")
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        (tmp_path / "network.onnx").write_bytes(b"not looked at")
+        for backend, provider in (("onnxruntime", "CUDA"), ("onnxruntime-tensorrt", "Tensorrt")):
+            with pytest.raises(EngineError, match=rf"{provider}ExecutionProvider is wanted .* pip install onnxruntime-gpu"):
+                open_engine(tmp_path / "network.onnx", backend, device="cuda")
+
+
+class Hungry(torch.nn.Module):
+    """Runs out of memory above a batch."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most = most
+        self.linear = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return self.linear(x)
+
+
+def test_out_of_memory_says_which_batch_fits():
+    def example(batch):
+        return Example({"x": torch.zeros(batch, 4)}, ("y",))
+
+    with pytest.raises(EngineError, match=r"a batch of 12 in float32 does not fit .* a batch of 3 fits"):
+        open_engine(Hungry(5), "torch", example=example(12))
+    with pytest.raises(EngineError, match=r"a batch of 2 .* the weights alone take 0\.00 GiB"):
+        open_engine(Hungry(0), "torch", example=example(2))
+    network = Hungry(5)
+    engine = open_engine(network, "torch", example=example(4))
+    network.most = 2  # another program took the memory meanwhile
+    with pytest.raises(EngineError, match="a batch of 2 fits"):
+        engine(x=np.zeros((4, 4), np.float32))
+    network.most = 5
+    assert engine(x=np.zeros((4, 4), np.float32))["y"].shape == (4, 4)
+
+
+class Wrong(torch.nn.Module):
+    """Gives something else in an ONNX file than in torch."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * (1.0 if torch.compiler.is_exporting() else 1.01)
+
+
+def test_an_export_that_differs_fails_and_leaves_nothing(tmp_path):
+    pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
+    example = Example({"x": torch.ones(2, 3)}, ("y",))
+    with pytest.raises(EngineError, match=r"Wrong in ONNX should give .* y differs by 0\.0099"):
+        open_engine(Wrong(), example=example, cache=tmp_path)
+    assert [p.suffix for p in tmp_path.iterdir()] == [".lock"]
+
+
+def test_an_export_is_kept_and_made_anew_when_weights_change(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
+    from ditto.engines import export
+
+    made = []
+    original = export.export_onnx
+    monkeypatch.setattr(export, "export_onnx", lambda *a: (made.append(a[2]), original(*a))[1])
+    network = make(TINY, "retarget_lip")
+    example = example_of(network)
+    for _ in range(2):
+        open_engine(network, cache=tmp_path)
+    assert len(made) == 1
+    network.mlp[0].bias += 1
+    wanted = plain(network, example)
+    assert_close(open_engine(network, cache=tmp_path)(**arrays(example)), wanted, ONNX)
+    open_engine(network, example=example_of(network, batch=2), cache=tmp_path)
+    assert len(made) == 3
+    assert len(list(tmp_path.glob("*.onnx"))) == 3
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    def refuse(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("ditto.files.os.fsync", refuse)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, full_disk):
+    with pytest.raises(EngineError, match=r"No space left on device \(\d+ MiB free\); free space, or set DITTO_CACHE"):
+        cache.build_once(tmp_path / "new" / "thing", lambda part: cache.write_bytes(part, b"x"))
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["thing.lock"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(EngineError, match=r"file(/sub)? will not do"):
+        cache.build_once(tmp_path / "file" / "sub" / "thing", lambda part: cache.write_bytes(part, b"x"))
+
+
+def test_of_two_processes_one_builds(tmp_path):
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom ditto.engines.cache import build_once\n"
+        "def build(part):\n"
+        "    with open(sys.argv[2], 'a') as log: log.write('built\\n')\n"
+        "    time.sleep(0.5)\n"
+        "    part.write_bytes(b'plan')\n"
+        "assert build_once(Path(sys.argv[1]), build).read_bytes() == b'plan'\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "one.plan"), str(tmp_path / "log")]
+    running = [subprocess.Popen(command, cwd=Path(cache.__file__).parents[2]) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in running] == [0, 0]
+    assert (tmp_path / "log").read_text() == "built\n"
+    assert not list(tmp_path.glob(".*.part"))
+
+
+DEPENDS = {"network": "abc", "gpu": "A100, compute 8.0", "tensorrt": "11.2.0"}
+
+
+def test_a_plan_for_something_else_is_refused_and_named(tmp_path):
+    file = tmp_path / "a.plan"
+    cache.write_plan(file, DEPENDS, b"\x00plan\n\xff")
+    assert cache.read_plan(file, DEPENDS) == b"\x00plan\n\xff"
+    with pytest.raises(EngineError, match=r"gpu T4, compute 7\.5 is wanted, it has A100, compute 8\.0; build it again"):
+        cache.read_plan(file, {**DEPENDS, "gpu": "T4, compute 7.5"})
+    with pytest.raises(EngineError, match=r"tensorrt 12\.0\.1 is wanted, it has 11\.2\.0"):
+        cache.read_plan(file, {**DEPENDS, "tensorrt": "12.0.1"})
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(EngineError, match="is damaged"):
+        cache.read_plan(file, DEPENDS)
+    for content in (b"", b"not json\nplan", b"[1]\nplan", b'{"depends": {}}\n'):
+        file.write_bytes(content)
+        with pytest.raises(EngineError, match="is no plan of ditto's"):
+            cache.read_plan(file, DEPENDS)
+
+
+class FakeTensorRT:
+    """The calls `tensorrt_engine` makes while it builds, as TensorRT documents them."""
+
+    __version__ = "11.2.0"
+    builds = 0
+    refuse_file = refuse_plan = False
+
+    class NetworkDefinitionCreationFlag:
+        STRONGLY_TYPED = 1
+
+    def Builder(self, logger):
+        outer = self
+
+        class Builder:
+            def create_network(self, flags):
+                assert flags == 1 << 1
+                return "network"
+
+            def create_builder_config(self):
+                return types.SimpleNamespace(
+                    create_timing_cache=lambda known: known or b"empty",
+                    set_timing_cache=lambda timing, ignore_mismatch: None,
+                    get_timing_cache=lambda: types.SimpleNamespace(serialize=lambda: b"timings"),
+                )
+
+            def build_serialized_network(self, network, config):
+                outer.builds += 1
+                return None if outer.refuse_plan else b"plan %d" % outer.builds
+
+        return Builder()
+
+    def OnnxParser(self, network, logger):
+        return types.SimpleNamespace(
+            parse_from_file=lambda path: not self.refuse_file, num_errors=1,
+            get_error=lambda i: types.SimpleNamespace(desc=lambda: "GridSample has 5 axes"),
+        )  # fmt: skip
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """plan_of with a faked TensorRT and GPU: (function of nothing, the fake, the GPU)."""
+    from ditto.engines.tensorrt_engine import plan_of
+
+    gpu = types.SimpleNamespace(name="A100", major=8, minor=0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    (tmp_path / "net.onnx").write_bytes(b"network")
+    fake = FakeTensorRT()
+    return lambda: plan_of(fake, None, tmp_path / "net.onnx", torch.device("cuda"), tmp_path / "plans"), fake, gpu
+
+
+def test_a_plan_is_built_once_and_again_for_another_gpu_version_or_network(planned, tmp_path):
+    plan, fake, gpu = planned
+    assert plan() == plan() == b"plan 1"
+    assert (tmp_path / "plans" / "timing-11.2.0.cache").read_bytes() == b"timings"
+    gpu.name = "T4"
+    assert plan() == b"plan 2"
+    fake.__version__ = "12.0.0"
+    assert plan() == b"plan 3"
+    (tmp_path / "net.onnx").write_bytes(b"other weights")
+    assert plan() == plan() == b"plan 4"
+
+
+def test_a_plan_that_was_put_there_or_damaged_is_built_again(planned, tmp_path, caplog):
+    plan, _, gpu = planned
+    plan()
+    (own,) = (tmp_path / "plans").glob("net-*.plan")
+    gpu.name = "T4"
+    plan()
+    (other,) = set((tmp_path / "plans").glob("net-*.plan")) - {own}
+    own.replace(other)  # copied from another machine under this one's name
+    assert plan() == b"plan 3"
+    assert "gpu T4, compute 8.0 is wanted, it has A100, compute 8.0" in caplog.text
+    other.write_bytes(other.read_bytes()[:-2])
+    assert plan() == b"plan 4"
+    assert json.loads(other.read_bytes().split(b"\n", 1)[0])["depends"]["gpu"] == "T4, compute 8.0"
+
+
+def test_with_a_full_disk_a_plan_is_used_but_not_kept(planned, tmp_path, full_disk, caplog):
+    plan, _, _ = planned
+    assert plan() == b"plan 1"
+    assert "is used but not kept" in caplog.text and "No space left" in caplog.text
+    assert not [p for p in (tmp_path / "plans").iterdir() if p.suffix != ".lock"]
+
+
+def test_a_network_tensorrt_refuses_is_told_with_its_reason(planned):
+    plan, fake, _ = planned
+    fake.refuse_file = True
+    with pytest.raises(EngineError, match=r"TensorRT 11\.2\.0 refuses net\.onnx: GridSample has 5 axes"):
+        plan()
+    fake.refuse_file, fake.refuse_plan = False, True
+    with pytest.raises(EngineError, match=r"builds no plan of net\.onnx"):
+        plan()
+
+
+def test_no_tensorrt_and_an_old_one_are_refused(monkeypatch):
+    from ditto.engines.tensorrt_engine import import_tensorrt
+
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(EngineError, match="pip install tensorrt, or take backend='torch'"):
+        import_tensorrt()
+    monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(__version__="10.3.0"))
+    with pytest.raises(EngineError, match=r"TensorRT 11\.2 or later is wanted .* 10\.3\.0 is installed"):
+        import_tensorrt()
+
+
+def test_shapes_and_types_are_described(small):
+    network, example = small
+    engine = open_engine(network, "torch", example=example)
+    assert engine.inputs == (
+        Tensor("kp_source", np.dtype(np.float32), (1, 21, 3)),
+        Tensor("kp_driving", np.dtype(np.float32), (1, 21, 3)),
+    )
+    assert engine.outputs == (Tensor("kp_stitched", np.dtype(np.float32), (1, 21, 3)),)
