@@ -1,0 +1,211 @@
+"""What a reader of a session was given, and the numbers made of it: misses, delays, lags, slopes. No clock is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.live import Frame
+from ditto.motion import Motion, rotation_matrix
+from ditto.stream import FPS
+
+Floats = npt.NDArray[np.float64]
+Image = npt.NDArray[np.uint8]
+
+FRAME_SECONDS = 1 / FPS
+BUFFER_FRAMES = 1  # of the playout that deadlines are for
+KINDS = ("speech", "idle", "transition")
+SPEECH = KINDS.index("speech")
+REST_GAP = 0.004  # face units between the lips, over rest, at which they are at rest
+OPEN_GAP = 0.02  # at which they are plainly open
+UPPER_LIP, LOWER_LIP = 14, 17  # keypoints
+QUIETEST = -70.0  # dB of a frame's sound; digital silence has no logarithm
+LOUDNESS_RANGE = 30.0  # dB below the loudest frame
+
+
+def lip_gap(motion: Motion) -> float:
+    """Gap between the lips of one motion (265,) over rest, face units, head frame, before rendering."""
+    pitch, yaw, roll = motion.pitch_degrees, motion.yaw_degrees, motion.roll_degrees
+    apart = motion.expression[LOWER_LIP].astype(np.float64) - motion.expression[UPPER_LIP]
+    return float((apart * rotation_matrix(float(pitch), float(yaw), float(roll))[1]).sum())
+
+
+def decibels(sound: npt.NDArray[np.float32]) -> float:
+    """Level of one frame's sound (N,) in dB of full scale, QUIETEST at least."""
+    power = float(np.square(sound, dtype=np.float64).mean())
+    return max(QUIETEST, 10.0 * np.log10(max(power, 1e-12)))
+
+
+Seen = npt.NDArray[np.void]  # (T,) of ROW
+ROW = np.dtype(
+    [
+        ("arrived", "f8"),  # seconds of the monotonic clock when the reader held the frame
+        ("kind", "i4"),  # index into KINDS
+        ("epoch", "i4"),  # number of the utterance
+        ("index", "i4"),  # frames of the session before this one
+        ("spoken", "i4"),  # frames of the utterance before this one; -1 unless speech
+        ("gap", "f8"),  # between the lips over rest, face units, before rendering
+        ("level", "f8"),  # of the sound the frame carries, dB
+    ]
+)
+
+
+class Trace:
+    """Keeps what came in memory that is written to at once: a trace that grew would look like a leak."""
+
+    def __init__(self, capacity: int) -> None:
+        self._rows = np.ones(capacity, ROW)
+        self._count = 0
+
+    def add(self, arrived: float, frame: Frame) -> None:
+        """Note a frame that the reader held at `arrived`.
+
+        Raises:
+            ValueError: there are more frames than the trace was made for.
+        """
+        if self._count == len(self._rows):
+            raise ValueError(f"the trace was made for {self._count} frames and another came; make it longer")
+        spoken = -1 if frame.speech_index is None else frame.speech_index
+        numbers = KINDS.index(frame.kind), frame.epoch, frame.index, spoken
+        self._rows[self._count] = (arrived, *numbers, lip_gap(frame.motion), decibels(frame.audio))
+        self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def seen(self, since: int = 0) -> Seen:
+        """A view (T,) of what was noted so far, from frame number `since` on."""
+        return self._rows[since : self._count]
+
+
+def speech_of(seen: Seen, epoch: int | None = None) -> Seen:
+    """The speech frames, of one utterance or of all."""
+    spoken = seen["kind"] == SPEECH
+    return seen[spoken if epoch is None else spoken & (seen["epoch"] == epoch)]
+
+
+class Spread(NamedTuple):
+    """Of some repeats: how many, percentiles, least and most."""
+
+    repeats: int
+    p50: float
+    p95: float
+    p99: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float] | Floats, factor: float = 1.0) -> Spread:
+        """NaN throughout where there are no values; `factor` changes the unit, 1000 for milliseconds."""
+        x = np.asarray(values, np.float64) * factor
+        if x.size == 0:
+            return cls(0, *np.full(5, np.nan).tolist())
+        return cls(len(x), *np.percentile(x, [50, 95, 99, 0, 100]).tolist())
+
+    @property
+    def relative(self) -> float:
+        """Most less least, over the median."""
+        return (self.most - self.least) / self.p50
+
+
+def lateness(arrived: npt.ArrayLike, number: npt.ArrayLike, buffer_frames: float = BUFFER_FRAMES) -> Floats:
+    """Seconds (T,) by which frames came after their deadlines; negative: early.
+
+    A player takes up an utterance when its first frame comes, waits `buffer_frames`, then shows one frame every 40 ms.
+
+    Args:
+        arrived: (T,) seconds.
+        number: (T,) of the frame within its utterance; the first row is the one that starts the clock.
+    """
+    at, k = np.asarray(arrived, np.float64), np.asarray(number, np.float64)
+    if at.size == 0:
+        return at
+    return np.asarray(at - (at[0] + (k - k[0] + buffer_frames) * FRAME_SECONDS))
+
+
+def missed(seen: Seen, buffer_frames: float = BUFFER_FRAMES) -> tuple[int, int]:
+    """Speech frames that came after their deadlines, and all speech frames, over every utterance."""
+    speech = speech_of(seen)
+    late = 0
+    for epoch in np.unique(speech["epoch"]):
+        own = speech[speech["epoch"] == epoch]
+        late += int((lateness(own["arrived"], own["spoken"], buffer_frames) > 1e-9).sum())
+    return late, len(speech)
+
+
+def rest_after(interrupted: float, arrived: npt.ArrayLike, gap: npt.ArrayLike) -> float:
+    """Seconds from an interrupt to a frame whose lips are at rest, NaN if there is none.
+
+    The frames (T,) are those that came after it. They are shown at playout pace: the first as it comes, each other one as
+    it comes but 40 ms after the one before at the earliest.
+    """
+    shown = -np.inf
+    for at, apart in zip(np.asarray(arrived, np.float64), np.asarray(gap, np.float64), strict=True):
+        shown = max(float(at), shown + FRAME_SECONDS)
+        if apart <= REST_GAP:
+            return shown - interrupted
+    return float("nan")
+
+
+def loudness(level: npt.ArrayLike) -> Floats:
+    """Levels (T,) in dB as a share: 0 at LOUDNESS_RANGE below the loudest frame and under it, 1 at the loudest."""
+    x = np.asarray(level, np.float64)
+    return np.asarray(np.clip((x - x.max(initial=QUIETEST) + LOUDNESS_RANGE) / LOUDNESS_RANGE, 0.0, 1.0))
+
+
+class Lag(NamedTuple):
+    """By how many frames one curve follows another where they are most alike, and the correlation there."""
+
+    frames: float
+    r: float
+
+
+def lag(lips: Sequence[Floats], sound: Sequence[Floats], most: float = 8.0, step: float = 0.1) -> Lag:
+    """By how many frames the lips come after the sound; negative: before it.
+
+    Every utterance is a pair of curves of equal length; frames that are NaN are left out. Between frames the sound's curve
+    is interpolated. All utterances together give one correlation for each lag within +- `most`.
+
+    Raises:
+        ValueError: fewer than 25 frames in common.
+    """
+    best = Lag(float("nan"), -np.inf)
+    for shift in np.arange(-round(most / step), round(most / step) + 1) * step:
+        pairs = []
+        for shown, heard in zip(lips, sound, strict=True):
+            at = np.arange(len(heard), dtype=np.float64)
+            then = np.interp(at - shift, at, heard, left=np.nan, right=np.nan)
+            pairs.append(np.stack([shown, then]))
+        both = np.concatenate(pairs, axis=1)
+        both = both[:, np.isfinite(both).all(0)]
+        if both.shape[1] < FPS:
+            raise ValueError(f"a lag takes at least {FPS} frames in common, got {both.shape[1]} at {shift:.1f} frames")
+        a, b = both - both.mean(1, keepdims=True)
+        scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
+        r = float((a * b).sum()) / scale if scale > 1e-12 else 0.0
+        if r > best.r + 1e-12 or (abs(r - best.r) <= 1e-12 and abs(shift) < abs(best.frames)):
+            best = Lag(float(shift), r)
+    return best
+
+
+def slope_per_minute(seconds: npt.ArrayLike, values: npt.ArrayLike, part: float = 0.8) -> float:
+    """Least-squares slope of values (T,) over the last `part` of the time, in their unit per minute; NaN of under 3."""
+    t, y = np.asarray(seconds, np.float64), np.asarray(values, np.float64)
+    chosen = t >= t[-1] - part * (t[-1] - t[0]) if t.size else np.zeros(0, bool)
+    t, y = t[chosen], y[chosen]
+    if t.size < 3:
+        return float("nan")
+    t = t - t.mean()
+    return 60.0 * float((t * (y - y.mean())).sum() / (t * t).sum())
+
+
+def clock_drift(arrived: npt.ArrayLike, index: npt.ArrayLike) -> float:
+    """Seconds by which the wall clock went ahead of the session's (index / 25) from the first frame (T,) to the last.
+
+    Of the least-squares line, so that a single late frame does not count. Negative: the session runs fast.
+    """
+    at, behind = np.asarray(arrived, np.float64), np.asarray(index, np.float64) * FRAME_SECONDS
+    return slope_per_minute(at, at - behind, part=1.0) * float(at[-1] - at[0]) / 60.0

@@ -1,0 +1,128 @@
+"""How live a session is: first frame, deadlines, interrupts, lips against sound, memory, how many at once.
+
+    python -m benchmarks.rtf [--bundle lite] [--latency low] [--sessions N|auto] [--minutes 1] [--json FILE]
+
+Measured through `head.session`, as an application uses it. Prints one JSON line, then the report in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks._rtf_measure import (
+    Run,
+    Setting,
+    converse_at_once,
+    lips_against_sound,
+    load_and_register,
+    most_sessions,
+    read_utterances,
+)
+from benchmarks._rtf_play import flat_out, take_turns
+from benchmarks._rtf_report import Report, publish
+from benchmarks.faces import SHARED, example_portrait
+from benchmarks.speech import example_speech
+from ditto.errors import DittoError
+from ditto.files import complete_file, partial_file
+from ditto.latency import LATENCIES
+
+TURNS = 12  # of speaking and interrupting, each
+THROUGHPUTS = 5
+MOST_SESSIONS = 64
+
+
+def say(words: str) -> None:
+    """What is going on, for whoever waits."""
+    print(words, file=sys.stderr, flush=True)
+
+
+async def measure(options: argparse.Namespace, words: Sequence[str]) -> Report:
+    """Everything, one after another; `words` are the command's own."""
+    sessions = options.sessions
+    most = MOST_SESSIONS if sessions == "auto" else sessions
+    speech = read_utterances(options.speech)
+    say("loading and registering")
+    head, portrait, loading = load_and_register(options.bundle, options.portrait, most)
+    setting = Setting(head, portrait, speech, options.latency, options.seed)
+
+    say("first frames and interrupts")
+    async with setting.player(8.0 * options.turns) as player:
+        paced = await take_turns(player, setting.speech, options.turns, True, options.seed)
+        flat = await take_turns(player, setting.speech, options.turns, False, options.seed)
+        say("flat out")
+        throughput = await flat_out(player, max(setting.speech, key=len), THROUGHPUTS)
+        delay, faults = player.session.delay_seconds, player.faults
+
+    async def converse(count: int) -> Run:
+        say(f"{count} in conversation, {options.minutes:g} minutes")
+        return await converse_at_once(setting, count, options.minutes)
+
+    runs, held = await most_sessions(converse, most) if sessions == "auto" else ([await converse(sessions)], None)
+    say("lips against sound")
+    held_run = next(run for run in runs if held is None or len(run.players) == max(1, held))
+    sync = lips_against_sound(setting, held_run)
+    command = shlex.join(["python", "-m", "benchmarks.rtf", *words])
+    return Report(
+        command, setting, delay, options.minutes, loading, paced, flat, throughput, faults, runs, held, held_run, sync
+    )
+
+
+def default_speech() -> Path:
+    """The recordings nothing was trained on; in a checkout without them, the example."""
+    recordings = SHARED / "speech" / "librispeech_test"
+    return recordings if recordings.is_dir() else example_speech()
+
+
+def count_of_sessions(text: str) -> int | str:
+    """A number from 1 to 64, or "auto"."""
+    if text == "auto":
+        return text
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_SESSIONS:
+        raise argparse.ArgumentTypeError(f"sessions are 1 to {MOST_SESSIONS}, or auto, got {text!r}")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m benchmarks.rtf", description=__doc__.split("\n")[0])
+    made.add_argument("--bundle", default="lite", help="name or folder")
+    made.add_argument("--latency", default="low", choices=list(LATENCIES))
+    made.add_argument("--device", default="cpu", help="cpu; sessions compute nowhere else")
+    made.add_argument("--sessions", type=count_of_sessions, default=1, help="how many at once, or auto: as many as hold")
+    made.add_argument("--minutes", type=float, default=1.0, help="of conversation, for every number of sessions")
+    made.add_argument("--portrait", type=Path, default=example_portrait(), help="a picture, or a saved portrait (.npz)")
+    made.add_argument("--speech", type=Path, default=default_speech(), help="a recording, or a folder of them")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--turns", type=int, default=TURNS, help="repeats of first frames and interrupts")
+    made.add_argument("--json", type=Path, help="write the JSON to a file, too")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    command = parser()
+    words = sys.argv[1:] if arguments is None else arguments
+    options = command.parse_args(words)
+    if options.device != "cpu":
+        command.error(f"sessions run on the cpu, got --device {options.device}; leave it out")
+    if not 0.0 < options.minutes <= 600.0 or not 1 <= options.turns <= 1000:
+        command.error("minutes lie above 0 and up to 600, turns from 1 to 1000")
+    try:
+        report = asyncio.run(measure(options, words))
+    except (DittoError, ValueError) as error:
+        command.error(str(error))
+    line = publish(report)
+    if options.json is not None:
+        part = partial_file(options.json)
+        part.write_text(json.dumps(json.loads(line), indent=1) + "\n", encoding="utf-8")
+        complete_file(part, options.json)
+    if report.faults:
+        raise SystemExit("the sessions did other than they promise; see Checked")
+
+
+if __name__ == "__main__":
+    main()

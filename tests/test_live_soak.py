@@ -1,0 +1,191 @@
+"""Sessions that come and go, stall and vanish leave nothing behind, and others do not notice."""
+
+import asyncio
+import gc
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ditto
+from ditto.audio import read_audio
+from ditto.errors import BusyError, SessionError
+from ditto.live import Frame, SegmentEnd
+from ditto.live.performance import Performance
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+CYCLES = 200
+LARGEST_GROWTH = 8.0  # MiB over 180 sessions; one remembers 1.3 of speech alone
+
+
+@pytest.fixture(scope="module")
+def head():
+    return ditto.load("lite", max_sessions=3)
+
+
+@pytest.fixture(scope="module")
+def portrait(head):
+    return head.register(EXAMPLES / "portrait.jpg", max_size=256)
+
+
+@pytest.fixture(scope="module")
+def speech():
+    return read_audio(EXAMPLES / "speech.flac")
+
+
+def threads():
+    return {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio")}  # its pool stays
+
+
+def resident_mib():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def performances(head):
+    gc.collect()
+    return [thing for thing in gc.get_objects() if isinstance(thing, Performance) and thing.head is head]
+
+
+def wait_for(done, seconds=20.0):
+    """Whether something came to be in good time."""
+    deadline = time.monotonic() + seconds
+    while not done() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return done()
+
+
+def spoken(s, epoch=0):
+    """The speech frames of an utterance up to its end."""
+    frames = []
+    for item in s:
+        if isinstance(item, SegmentEnd) and item.epoch == epoch:
+            return frames
+        if isinstance(item, Frame) and item.kind == "speech" and item.epoch == epoch:
+            frames.append(item)
+    raise AssertionError("the session ended before its utterance")
+
+
+def test_200_sessions_leave_threads_and_memory_as_they_were(head, portrait, speech):
+    def cycle(number):
+        """Each way of leaving in turn: unused, with speech unheard, unread, half read, interrupted, abandoned."""
+        with head.blocking_session(portrait, seed=number, idle=number % 2 == 0) as s:
+            way = number % 6
+            if way >= 1:
+                s.push(speech[:1600] if way == 1 else speech[:4800])
+            if way >= 3:
+                s.get()
+            if way == 4:
+                s.interrupt()
+            if way == 5:
+                s.listen(speech[:3200])
+                s.control(gaze=(5.0, 0.0))
+                s.flush()
+
+    async def cycle_in_a_loop(number):
+        async with head.session(portrait, seed=number) as s:
+            await s.push(speech[:4800])
+            if number % 2:
+                await anext(s)
+
+    before = threads()
+    for number in range(20):
+        cycle(number)
+    asyncio.run(cycle_in_a_loop(1))
+    gc.collect()
+    warm = resident_mib() if Path("/proc/self/statm").exists() else None
+    for number in range(CYCLES - 20):
+        if number % 10:
+            cycle(number)
+        else:
+            asyncio.run(cycle_in_a_loop(number // 10))
+    assert threads() == before
+    assert head.stage.sessions == 0
+    assert performances(head) == []
+    if warm is not None:
+        assert resident_mib() - warm < LARGEST_GROWTH
+
+
+def test_a_reader_that_never_reads_ends_the_work_and_keeps_nobody_else_waiting(head, portrait, speech):
+    steps, before = [], threads()
+    with head.blocking_session(portrait, idle=False) as stalled:
+        end = head.stage.observe(lambda name, seconds, rows: steps.append(name))
+        failed = []
+
+        def flood():
+            try:
+                while True:
+                    stalled.push(speech)
+            except SessionError as error:
+                failed.append(error)
+
+        pusher = threading.Thread(target=flood)
+        pusher.start()
+        quiet = [0, -1]
+
+        def at_rest():
+            quiet.append(len(steps))
+            time.sleep(0.2)
+            return quiet[-1] == quiet[-2] > 0
+
+        assert wait_for(at_rest)
+        assert pusher.is_alive()  # push waits
+        assert steps.count("render") <= 2 * 25  # about a second ahead of the reader
+        end()
+        with head.blocking_session(portrait, idle=False) as other:
+            other.push(speech[:8000])
+            other.flush()
+            assert len(spoken(other)) == 13
+    pusher.join()
+    assert "closed" in str(failed[0])
+    assert threads() == before
+
+
+def test_a_client_that_vanishes_is_gone_and_another_sees_the_same_frames(head, portrait, speech):
+    samples = speech[8000:20000]
+    with head.blocking_session(portrait, seed=4, idle=False) as s:
+        s.push(samples)
+        s.flush()
+        alone = [frame.image for frame in spoken(s)]
+
+    async def client():
+        async with head.session(portrait, seed=1) as s:
+            await s.push(speech)
+            async for _ in s:
+                pass
+
+    async def vanish():
+        task = asyncio.create_task(client())
+        await asyncio.sleep(0.3)  # in the midst of it
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    before = threads()
+    with head.blocking_session(portrait, seed=4, idle=False) as stays:
+        own = threads()
+        stays.push(samples[:5000])
+        for _ in range(3):
+            asyncio.run(vanish())
+        stays.push(samples[5000:])
+        stays.flush()
+        np.testing.assert_array_equal([frame.image for frame in spoken(stays)], alone)
+        assert threads() == own
+        assert head.stage.sessions == 1
+    assert threads() == before
+
+
+def test_a_full_stage_refuses_and_has_room_again_at_once(head, portrait, speech):
+    opened = [head.blocking_session(portrait) for _ in range(3)]
+    for _ in range(50):
+        with pytest.raises(BusyError, match="3 sessions"):
+            head.blocking_session(portrait)
+    for s in opened:
+        s.close()
+    for _ in range(20):
+        with head.blocking_session(portrait, idle=False) as s:
+            s.push(speech[:640])
+    assert head.stage.sessions == 0
