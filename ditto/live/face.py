@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.live.idle import IdleState, idle, initial_idle, resume, resume
+from ditto.live.idle import IdleState, idle, initial_idle, resume
 from ditto.live.listening import Reaction
 from ditto.live.ramp import emotion_change
 from ditto.live.seam import Seam
