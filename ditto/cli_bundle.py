@@ -125,6 +125,11 @@ def pull(
         run_pull(bundle, output, yes, replace, as_json)
 
 
+def somebody_is_there() -> bool:
+    """Whether a question can be answered."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def run_pull(name: str, output: Path | None, yes: bool, replace: bool, as_json: bool) -> None:
     """What `ditto bundle pull` does: show the licences, ask, fetch, convert, check.
 
@@ -140,7 +145,7 @@ def run_pull(name: str, output: Path | None, yes: bool, replace: bool, as_json: 
     console = Console(stderr=True)
     console.print(licences(), highlight=False, markup=False)
     if not yes:
-        if not sys.stdin.isatty():
+        if not somebody_is_there():
             raise InputError("nobody is there to agree to these licences; read them and add --yes")
         if not typer.confirm("Fetch these files under these licences?", err=True):
             raise InputError("nothing was fetched")

@@ -143,6 +143,8 @@ def reason(error: Exception, offline: bool) -> str:
     """Why a file did not come, and what to do."""
     from huggingface_hub import errors
 
+    if isinstance(error.__cause__, errors.HfHubHTTPError):  # the client makes "not in the cache" of what the hub answered
+        error = error.__cause__
     if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
         if offline:
             return "is not in the cache, and HF_HUB_OFFLINE forbids to fetch it; unset it"
@@ -151,7 +153,8 @@ def reason(error: Exception, offline: bool) -> str:
         return "wants a login: accept its terms on the hub's page and set HF_TOKEN"
     if isinstance(error, (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError)):
         return "is not on the hub; upgrade ditto, or convert a copy of the checkpoints with `ditto bundle convert`"
-    return f"could not be fetched: {type(error).__name__} {error}; run it again, what is complete is kept"
+    told = " ".join(str(error).split())[:300] or type(error).__name__
+    return f"could not be fetched: {told}; run it again, what is complete is kept"
 
 
 def check(path: Path, repository: Repository, file: str) -> None:

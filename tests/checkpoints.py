@@ -1,4 +1,4 @@
-"""A folder as Ditto's checkpoints are published, of networks small enough for a test."""
+"""A folder as Ditto's checkpoints are published: of networks small enough for a test, or of the published sizes."""
 
 import json
 import pickle
@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fixtures.reference.recipe import manifest, weights
 
 from ditto.conversion.published import PUBLISHED
 from ditto.models.appearance import AppearanceConfig
 from ditto.models.decoder import DecoderConfig
 from ditto.models.hubert import KERNELS, STRIDES, Hubert, HubertConfig
-from ditto.models.lmdm import LMDMConfig
+from ditto.models.lmdm import LMDM, LMDMConfig
 from ditto.models.loading import MODELS
 from ditto.models.motion_extractor import MotionExtractorConfig
 from ditto.models.warping import WarpingConfig
@@ -25,6 +26,11 @@ TINY = {
     "warping": WarpingConfig(channels=4, depth=4, compressed=2, base=4, widest=16, levels=2, outputs=16),
     "decoder": DecoderConfig(inputs=16, width=32, outputs=8),
 }
+RECORDED = {  # part -> network with recorded outputs
+    "encoder": "hubert_large", "motion": "lmdm", "appearance": "appearance_feature_extractor",
+    "motion_extractor": "motion_extractor", "warping": "warping_network", "decoder": "spade_decoder",
+    "stitching": "stitching_network", "eye_retargeting": "retarget_eye", "lip_retargeting": "retarget_lip",
+}  # fmt: skip
 SETTINGS = {
     "base_cfg": {"decoder_cfg": {"model_path": "models/decoder.pth"}},
     "audio2motion_cfg": {"model_path": "models/lmdm_v0.4_hubert.pth"},
@@ -55,7 +61,7 @@ def networks():
 def hugging_face(state):
     """A state dict with the names of Hugging Face's fine-tuned HuBERT."""
     names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
-    out = {"lm_head.weight": torch.zeros(32, HUBERT.width), "lm_head.bias": torch.zeros(32)}
+    out = {"lm_head.weight": torch.zeros(32, len(state["masked_spec_embed"])), "lm_head.bias": torch.zeros(32)}
     for key, tensor in state.items():
         for new, old in names.items():
             key = key.replace(new, old)
@@ -66,31 +72,48 @@ def hugging_face(state):
 def publish(folder: Path) -> dict[str, torch.nn.Module]:
     """Write the folder; gives the networks whose weights are in it, by part."""
     made = networks()
-    models, cfg, hubert = folder / "ditto_pytorch" / "models", folder / "ditto_cfg", folder / "hubert-large-ls960-ft"
-    for path in (models, cfg, hubert):
-        path.mkdir(parents=True)
-    stitching = {}
-    for network in PUBLISHED:
-        state = made[network.part].state_dict()
-        if network.module:
-            stitching[network.module] = {f"module.{key}": tensor for key, tensor in state.items()}
-        else:
-            torch.save({"model_state_dict": state} if network.part == "motion" else state, models / network.files[0])
-    torch.save(stitching, models / "stitch_network.pth")
-    torch.save(hugging_face(made["encoder"].state_dict()), hubert / "pytorch_model.bin")
-    (hubert / "config.json").write_text(json.dumps(hubert_config()))
+    write_checkpoints(folder, {part: network.state_dict() for part, network in made.items()}, HUBERT)
+    cfg = folder / "ditto_cfg"
+    cfg.mkdir()
     (cfg / "v0.4_hubert_cfg_pytorch.pkl").write_bytes(pickle.dumps(SETTINGS))
     online = {"default_kwargs": {**SETTINGS["default_kwargs"], "overlap_v2": 70, "online_mode": True}}
     (cfg / "v0.4_hubert_cfg_trt_online.pkl").write_bytes(pickle.dumps(online, protocol=2))
     return made
 
 
-def hubert_config() -> dict:
-    """What Hugging Face's config.json says of the tiny HuBERT."""
+def publish_full_size(folder: Path) -> None:
+    """The same at the published sizes, 2 GB, with the deterministic weights of the recorded outputs."""
+    tables = LMDM().state_dict()
+    states = {}
+    for part, name in RECORDED.items():
+        made = {key: torch.from_numpy(value) for key, value in weights(name).items()}
+        states[part] = {entry["name"]: made.get(entry["name"], tables.get(entry["name"])) for entry in manifest(name)}
+    write_checkpoints(folder, states, HubertConfig())
+
+
+def write_checkpoints(folder: Path, states: dict[str, dict[str, torch.Tensor]], hubert: HubertConfig) -> None:
+    """The files of torch, by part."""
+    models, speech = folder / "ditto_pytorch" / "models", folder / "hubert-large-ls960-ft"
+    for path in (models, speech):
+        path.mkdir(parents=True)
+    stitching = {}
+    for network in PUBLISHED:
+        state = states[network.part]
+        if network.module:
+            stitching[network.module] = {f"module.{key}": tensor for key, tensor in state.items()}
+        else:
+            torch.save({"model_state_dict": state} if network.part == "motion" else state, models / network.files[0])
+    torch.save(stitching, models / "stitch_network.pth")
+    torch.save(hugging_face(states["encoder"]), speech / "pytorch_model.bin")
+    (speech / "config.json").write_text(json.dumps(config_json(hubert)))
+
+
+def config_json(hubert: HubertConfig) -> dict:
+    """What Hugging Face's config.json says of a HuBERT."""
     return {
         "model_type": "hubert", "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True,
-        "conv_kernel": list(KERNELS), "conv_stride": list(STRIDES), "conv_dim": [HUBERT.channels] * 7,
-        "hidden_size": HUBERT.width, "num_hidden_layers": HUBERT.layers, "num_attention_heads": HUBERT.heads,
-        "intermediate_size": HUBERT.inner, "num_conv_pos_embeddings": HUBERT.position_kernel,
-        "num_conv_pos_embedding_groups": HUBERT.position_groups,
+        "conv_kernel": list(KERNELS), "conv_stride": list(STRIDES), "conv_dim": [hubert.channels] * 7,
+        "hidden_size": hubert.width, "num_hidden_layers": hubert.layers, "num_attention_heads": hubert.heads,
+        "intermediate_size": hubert.inner, "num_conv_pos_embeddings": hubert.position_kernel,
+        "num_conv_pos_embedding_groups": hubert.position_groups,
     }  # fmt: skip

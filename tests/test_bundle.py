@@ -3,10 +3,22 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from ditto.bundle import SHIPPED, Bundle, read_config, reseal, seal, shipped_bundles
+from ditto.bundle import (
+    SHIPPED,
+    Bundle,
+    digest,
+    examine,
+    known_bundles,
+    read_config,
+    reseal,
+    seal,
+    shipped_bundles,
+    user_bundles,
+)
 from ditto.errors import BundleError, InputError
 from ditto.talking_head import load
 
@@ -213,3 +225,60 @@ def test_shipped_networks_stay_in_single_precision():
         assert not [t.name for t in tensors if t.data_type == onnx.TensorProto.DOUBLE], path.name
         casts = [a.i for node in graph.node if node.op_type == "Cast" for a in node.attribute if a.name == "to"]
         assert onnx.TensorProto.DOUBLE not in casts, path.name
+
+
+@pytest.fixture
+def user_folder(tmp_path_factory, monkeypatch):
+    mine = tmp_path_factory.mktemp("mine")
+    monkeypatch.setenv("DITTO_BUNDLES", str(mine))
+    return mine
+
+
+def test_a_user_s_bundle_is_found_by_name_and_does_not_hide_a_shipped_one(folder, user_folder):
+    for name in ("tiny", "lite"):
+        shutil.copytree(folder, user_folder / name)
+    assert Bundle.open("tiny").path == user_folder / "tiny"
+    assert Bundle.open("lite").path == SHIPPED / "lite"
+    assert known_bundles() == ["lite", "tiny"]
+    with pytest.raises(BundleError, match="name one of lite, tiny or give the path"):
+        Bundle.open("other")
+
+
+def test_the_full_bundle_says_how_to_get_it(user_folder):
+    with pytest.raises(BundleError, match="`ditto bundle pull full` gets the published one"):
+        Bundle.open("full")
+
+
+@pytest.mark.parametrize(
+    ("platform", "environment", "wanted"),
+    [
+        ("linux", {"XDG_DATA_HOME": "/data"}, "/data/ditto/bundles"),
+        ("linux", {"HOME": "/home/me"}, "/home/me/.local/share/ditto/bundles"),
+        ("darwin", {"HOME": "/home/me"}, "/home/me/Library/Application Support/ditto/bundles"),
+        ("win32", {"LOCALAPPDATA": "/local"}, "/local/ditto/bundles"),
+        ("linux", {"DITTO_BUNDLES": "/mine", "XDG_DATA_HOME": "/data"}, "/mine"),
+    ],
+)
+def test_a_user_s_bundles_are_where_the_system_keeps_such_things(monkeypatch, platform, environment, wanted):
+    for name in ("DITTO_BUNDLES", "XDG_DATA_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", platform)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert user_bundles().as_posix() == wanted
+
+
+def test_every_file_is_examined_and_the_wrong_ones_are_told(tmp_path):
+    copy = Path(shutil.copytree(SHIPPED / "lite", tmp_path / "lite"))
+    assert all(check.ok for check in examine(Bundle.open(copy)))
+    (copy / "motion.onnx").write_bytes(b"another network")
+    (copy / "renderer.safetensors").unlink()
+    (copy / "encoder.safetensors").write_bytes(b"\x08" + b"\0" * 7 + b"{}      more")
+    seal_anew = json.loads((copy / "bundle.json").read_text())
+    seal_anew["parts"]["encoder"]["sha256"]["weights"] = digest(copy / "encoder.safetensors")
+    (copy / "bundle.json").write_text(json.dumps(seal_anew))
+    wrong = {check.file: check.detail for check in examine(Bundle.open(copy)) if not check.ok}
+    assert wrong.keys() == {"motion.onnx", "renderer.safetensors", "encoder.safetensors"}
+    assert "should have SHA-256" in wrong["motion.onnx"]
+    assert "which is not there" in wrong["renderer.safetensors"]
+    assert "is no readable safetensors file" in wrong["encoder.safetensors"]

@@ -4,23 +4,31 @@ import errno
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
+import subprocess
+import sys
 import warnings
 import zipfile
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fixtures.reference.recipe import Recorded, manifest
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="reading checkpoints needs torch (pip install ditto[full])")
 
-from checkpoints import HUBERT, SETTINGS, TINY, hubert_config, publish  # noqa: E402
+from checkpoints import HUBERT, RECORDED, SETTINGS, TINY, config_json, publish, publish_full_size  # noqa: E402
 
 from ditto.bundle import Bundle, examine, seal  # noqa: E402
+from ditto.cli import app  # noqa: E402
 from ditto.conversion import convert  # noqa: E402
+from ditto.conversion.published import PUBLISHED  # noqa: E402
 from ditto.conversion.settings import released_settings  # noqa: E402
 from ditto.errors import BundleError, InputError, OutputError  # noqa: E402
 from ditto.models.hubert import Hubert  # noqa: E402
@@ -242,7 +250,7 @@ def test_hubert_may_be_safetensors_and_elsewhere(published, folder, tmp_path):
 )
 def test_a_hubert_of_another_kind_is_refused(folder, fields, message):
     configs = {part: config for part, config in TINY.items() if part != "encoder"}
-    (folder / SPEECH / "config.json").write_text(json.dumps(hubert_config() | fields))
+    (folder / SPEECH / "config.json").write_text(json.dumps(config_json(HUBERT) | fields))
     with pytest.raises(BundleError) as raised:
         convert(folder, folder.parent / "full", configs=configs)
     assert message in str(raised.value)
@@ -500,3 +508,73 @@ def test_what_is_written_is_what_safetensors_reads(bundle):
         length = struct.unpack("<Q", data[:8])[0]
         assert length % 8 == 0
         assert load_file(file)
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """`ditto bundle ...` with a converter that knows the tiny sizes."""
+    monkeypatch.setattr("ditto.conversion.convert", partial(convert, configs=TINY))
+    return lambda *arguments: CliRunner().invoke(app, ["bundle", *map(str, arguments)])
+
+
+def test_the_command_writes_a_bundle_and_checks_it(published, tmp_path, run):
+    done = run("convert", "--from", published.folder, "-o", tmp_path / "full")
+    assert done.exit_code == 0, done.stderr
+    assert "full: 10 files are what bundle.json says" in done.stdout.replace("\n", " ")
+    told = json.loads(run("verify", tmp_path / "full", "--json").stdout)
+    assert told["ok"] is True
+    assert "motion.safetensors" in told["files"]
+    file = tmp_path / "full" / "motion.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    done = run("verify", tmp_path / "full")
+    assert done.exit_code == 1
+    assert "no  motion" in done.stdout
+    assert "motion.safetensors should have SHA-256" in done.stderr
+
+
+def test_the_command_tells_what_is_wrong_in_one_line(folder, run):
+    (folder / DECODER).write_bytes(b"not torch")
+    done = run("convert", "--from", folder, "-o", folder.parent / "full")
+    assert done.exit_code == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "decoder.pth (9 bytes) is no torch file" in done.stderr
+    assert run("convert", "--from", folder / "nowhere").exit_code == 2
+
+
+def test_parts_are_those_with_recorded_outputs():
+    from ditto.models.hubert import HubertConfig
+    from ditto.models.loading import build
+    from ditto.models.weights import entries
+
+    sizes = {n.part: (n.model, n.config) for n in PUBLISHED} | {"encoder": ("hubert", HubertConfig())}
+    assert sizes.keys() == RECORDED.keys()
+    for part, name in RECORDED.items():
+        wanted = {entry["name"]: (tuple(entry["shape"]), entry["dtype"]) for entry in manifest(name)}
+        assert entries(build(*sizes[part])) == wanted
+
+
+TELL_LARGEST = """
+import atexit, sys
+from ditto.cli import main
+atexit.register(lambda: print(open("/proc/self/status").read(), file=sys.stderr))
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="how much memory a process took is read as Linux tells it")
+def test_the_published_sizes_go_through_in_less_memory_than_they_take(tmp_path):
+    """2 GB in and 2 GB out. What is mapped from a file counts here, so holding it once more would not fit."""
+    publish_full_size(tmp_path / "checkpoints")
+    command = [sys.executable, "-c", TELL_LARGEST, "bundle", "convert", "--json"]
+    command += ["--from", str(tmp_path / "checkpoints"), "-o", str(tmp_path / "full")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert json.loads(done.stdout)["ok"] is True
+    bundle = Bundle.open(tmp_path / "full")
+    assert sum(1 for check in examine(bundle) if check.ok) == len(RECORDED)
+    largest = int(re.search(r"VmHWM:\s+(\d+) kB", done.stderr)[1]) * 1024
+    assert largest < sum(file.stat().st_size for file in bundle.path.iterdir())
+    stitching = load_part(bundle.part("stitching"))
+    recorded = Recorded("stitching_network")
+    source, driving = (torch.from_numpy(recorded[f"case0/kp_{side}"]) for side in ("source", "driving"))
+    assert recorded.error("case0/out", stitching(source, driving)) <= 1e-4
