@@ -488,6 +488,13 @@ def test_verify_and_load_name_what_is_wrong_with_a_resealed_bundle(bundle, tmp_p
         assert "decoder.safetensors" in str(raised.value)
 
 
+def test_verify_says_what_it_cannot_do_without_torch(bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ditto.models.loading", None)
+    check = next(check for check in examine(bundle) if check.part == "motion")
+    assert check.ok
+    assert check.detail.endswith("no NaN, shapes not compared (needs torch)")
+
+
 def test_a_part_that_is_no_network_is_refused(bundle, tmp_path):
     with pytest.raises(BundleError, match=r"a model of hubert, lmdm, .* is wanted, got 'released_settings'"):
         load_part(bundle.part("settings"))

@@ -35,6 +35,7 @@ from ditto.models.speech_encoder import (
     follow_level,
     zero_state,
 )
+from ditto.models.weights import load_state
 from ditto.phones import PHONE_TO_VISEME, PHONES, VISEME_NAMES
 from ditto.training.speech_data import TOKEN, Clip, Floats, add_alignments, augment, crop, read_test, read_train
 from ditto.training.teacher import Teacher, hear, phone_probe, read_weights, with_neighbours
@@ -346,7 +347,7 @@ def main() -> None:
     weights = read_weights(options.moonshine / MODEL)
     from_moonshine(encoder, weights, [c for c in clips if c.source in {"librispeech", "ljspeech"}][::6])
     if options.resume:
-        encoder.load_state_dict(torch.load(options.resume))
+        load_state(encoder, torch.load(options.resume, weights_only=True), options.resume)
     segments = Segments(clips, targets, options.seed)
     train(encoder, segments, test, context_speech(clips), options.work, options.steps, options.batch)
 

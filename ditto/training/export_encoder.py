@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ditto.bundle import reseal
 from ditto.models.speech_encoder import HOP, SpeechEncoder, SpeechEncoderConfig, SpeechEncoderState
+from ditto.models.weights import load_state
 from ditto.phones import PHONE_INDEX
 from ditto.training.encoder import context_speech, measure, pseudo_context
 from ditto.training.speech_data import Clip, read_test, read_train
@@ -77,7 +78,7 @@ def load_encoder(path: Path) -> tuple[SpeechEncoder, SpeechEncoderState]:
     tensors = load_file(path)
     initial = {k.removeprefix("initial."): v.float() for k, v in tensors.items() if k.startswith("initial.")}
     encoder = SpeechEncoder()
-    encoder.load_state_dict({k: v.float() for k, v in tensors.items() if not k.startswith("initial.")})
+    load_state(encoder, {k: v.float() for k, v in tensors.items() if not k.startswith("initial.")}, path)
     return encoder.eval(), SpeechEncoderState(**initial)
 
 
@@ -178,7 +179,7 @@ def main() -> None:
     torch.set_num_threads(1)
     clips, test = read_train(options.data, options.tracks), read_test(options.data)
     encoder = SpeechEncoder()
-    encoder.load_state_dict(torch.load(options.weights))
+    load_state(encoder, torch.load(options.weights, weights_only=True), options.weights)
     encoder.eval()
     with torch.no_grad():
         encoder.phone_out.bias[[PHONE_INDEX[phone] for phone in LIPS]] += LIPS_BIAS

@@ -28,6 +28,7 @@ from ditto.models.motion_diffusion import (
     MotionDiffusionConfig,
     signal_level,
 )
+from ditto.models.weights import load_state
 from ditto.motion import KEYPOINTS
 from ditto.phones import PHONE_INDEX
 from ditto.rendering.geometry import KEYPOINT_MIRROR, TEMPLATE, keypoints
@@ -247,7 +248,7 @@ def train(
     units = Units.of(corpus)
     model = MotionDiffusion(config)
     if resume is not None:
-        model.load_state_dict(torch.load(resume, weights_only=True)["model"])
+        load_state(model, torch.load(resume, weights_only=True)["model"], resume)
     model.condition.feature_mean.copy_(torch.from_numpy(units.feature_mean))
     model.condition.feature_scale.copy_(torch.from_numpy(1.0 / units.feature_spread))
     average = copy.deepcopy(model)

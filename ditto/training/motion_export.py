@@ -31,6 +31,7 @@ from ditto.models.motion_diffusion import (
     MotionDiffusion,
     MotionDiffusionConfig,
 )
+from ditto.models.weights import load_state
 from ditto.motion import KEYPOINTS
 
 OPSET = 17
@@ -140,7 +141,7 @@ def read_weights(path: Path, config: MotionDiffusionConfig) -> MotionDiffusion:
     """The network from `motion.safetensors`, for fine-tuning or comparison."""
     tensors = {k: v for k, v in load_file(str(path)).items() if not k.startswith(SAMPLER_PREFIX)}
     model = MotionDiffusion(config)
-    model.load_state_dict({k: torch.from_numpy(v.astype(np.float32)) for k, v in tensors.items()})
+    load_state(model, {k: torch.from_numpy(v.astype(np.float32)) for k, v in tensors.items()}, path)
     return model.eval()
 
 
@@ -152,7 +153,7 @@ def main() -> None:
     options = parser.parse_args()
     saved = torch.load(options.checkpoint, weights_only=True)
     model = MotionDiffusion(MotionDiffusionConfig(**saved["config"]))
-    model.load_state_dict(saved["model"])
+    load_state(model, saved["model"], options.checkpoint)
     write(model, saved["scale"].numpy(), saved["silence"].numpy(), temperature(options.lip_temperature), options.folder)
     for name in ("motion.safetensors", "motion_condition.onnx", "motion.onnx"):
         print(f"{name}: {(options.folder / name).stat().st_size / 1e6:.2f} MB")
