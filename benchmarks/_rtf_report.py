@@ -17,6 +17,7 @@ from benchmarks._rtf_trace import (
     FRAME_SECONDS,
     KINDS,
     REST_GAP,
+    Floats,
     Spread,
     clock_drift,
     lateness,
@@ -71,7 +72,8 @@ between. Each converses by itself: utterances of up to 8 s, pauses of 0.4 to 1.6
 **cores used**: processor time of the process over wall time. The thread that pushes, reads and measures (looking at each
 frame's lips and sound) is in it, and stated by itself.
 
-**repeatable**: the first of all repeats is left out; figures are medians and percentiles of repeats, each begun at another
+**repeatable**: *halves apart* is the difference of the medians of the first and second half of the repeats, as a share of
+the median of all. The first of all repeats is left out; figures are medians and percentiles of repeats, each begun at another
 phase of the session's 40 ms and 80 ms (from the seed); waiting is asleep, never spinning. What other processes computed
 meanwhile is stated: with more than {QUIET_CORES} cores of it the figures are not to be trusted.
 """.strip()
@@ -130,8 +132,7 @@ def factor_spread(report: Report) -> Spread:
 
 
 def rest_spread(report: Report) -> Spread:
-    rests = np.array([turn.rest for turn in report.paced])
-    return Spread.of(rests[np.isfinite(rests)], 1000.0)
+    return Spread.of([turn.rest for turn in report.paced], 1000.0)
 
 
 def memory_slope(run: Run) -> float:
@@ -174,35 +175,43 @@ def figures(report: Report) -> list[Figure]:
     return found
 
 
-def _row(name: str, spread: Spread) -> list[Any]:
-    return [name, *(float(x) if i else x for i, x in enumerate(spread)), 100.0 * spread.relative]
+COLUMNS = ["what", "n", "p50", "p95", "p99", "least", "most", "halves apart, %"]  # of a `Spread`
+
+
+def talks(run: Run) -> list[float]:
+    """Seconds from the first sample to the first frame of every utterance of a conversation; NaN where none came."""
+    return [player.first_frame(said) - said.began for player in run.players for said in player.utterances]
 
 
 def delays(report: Report) -> Sheet:
     """Percentiles of everything that is a delay."""
-    paced = [turn.first_frame for turn in report.paced]
-    run = report.run
-    talk = [
-        player.first_frame(said) - said.began for player in run.players for said in player.utterances
-    ]
-    flat = Spread.of([turn.first_frame for turn in report.flat], 1000.0)
+    paced = np.array([turn.first_frame for turn in report.paced])
     loading = report.loading
-    rows = [
-        _row("first frame, paced, from its first sample", first_spread(report)),
-        _row("first frame, paced, from the first push", Spread.of([x - CHUNK / SAMPLE_RATE for x in paced], 1000.0)),
-        _row("first frame, paced, compute", Spread.of([x - report.delay for x in paced], 1000.0)),
-        _row("first frame, flat out (compute)", flat),
-        _row("first frame in conversation", Spread.of([x for x in talk if np.isfinite(x)], 1000.0)),
-        _row("interrupt, the call", Spread.of([turn.interrupt for turn in report.paced], 1000.0)),
-        _row("interrupt to lips at rest", rest_spread(report)),
-        _row("load in a fresh process", Spread.of(loading.cold, 1000.0)),
-        _row("fresh process with import and load", Spread.of(loading.process, 1000.0)),
-        _row("load again", Spread.of(loading.warm, 1000.0)),
-        _row("portrait, first", Spread.of([loading.first_registration], 1000.0)),
-        _row("portrait, again", Spread.of(loading.registration, 1000.0)),
-        _row("portrait, layers for drawing", Spread.of([loading.preparation], 1000.0)),
-    ]
-    return Sheet("Delays, ms", ["what", "n", "p50", "p95", "p99", "least", "most", "spread, %"], rows)
+    rows: dict[str, Sequence[float] | Floats] = {
+        "first frame, paced, from its first sample": paced,
+        "first frame, paced, from the first push": paced - CHUNK / SAMPLE_RATE,
+        "first frame, paced, compute": paced - report.delay,
+        "first frame, flat out (compute)": [turn.first_frame for turn in report.flat],
+        "first frame in conversation": talks(report.run),
+        "interrupt, the call": [turn.interrupt for turn in report.paced],
+        "interrupt to lips at rest": [turn.rest for turn in report.paced],
+        "load in a fresh process": loading.cold,
+        "fresh process with import and load": loading.process,
+        "load again": loading.warm,
+        "portrait, first": [loading.first_registration],
+        "portrait, again": loading.registration,
+        "portrait, layers for drawing": [loading.preparation],
+    }
+    return Sheet("Delays, ms", COLUMNS, [[name, *Spread.of(seconds, 1000.0)] for name, seconds in rows.items()])
+
+
+def throughput(report: Report) -> Sheet:
+    """What a second of speech takes, flat out."""
+    rows = {
+        "real-time factor": [flat.wall / flat.speech for flat in report.throughput],
+        "processor seconds": [flat.processor / flat.speech for flat in report.throughput],
+    }
+    return Sheet("For a second of speech, flat out", COLUMNS, [[name, *Spread.of(x)] for name, x in rows.items()])
 
 
 def stages(run: Run) -> Sheet:
@@ -225,10 +234,7 @@ def conversations(report: Report) -> Sheet:
     rows = []
     for run in report.runs:
         late, every = run.missed
-        work, first = run.meter.work, [
-            player.first_frame(said) - said.began for player in run.players for said in player.utterances
-        ]
-        spread = Spread.of([x for x in first if np.isfinite(x)], 1000.0)
+        work, spread = run.meter.work, Spread.of(talks(run), 1000.0)
         cells = [len(run.players), work.wall, every, late, 100.0 * late / every, spread.p50, spread.p95]
         cores = [work.process / work.wall, work.thread / work.wall, work.others / work.wall]
         rows.append([*cells, *cores, memory_slope(run), drift_ms(run)])
@@ -300,7 +306,7 @@ def figures_sheet(found: Sequence[Figure]) -> Sheet:
 def publish(report: Report) -> str:
     """Print the JSON line and the Markdown report; give the JSON line."""
     found = figures(report)
-    sheets = [about(report), delays(report), stages(report.run), conversations(report), pace(report.run)]
+    sheets = [about(report), delays(report), throughput(report), stages(report.run), conversations(report), pace(report.run)]
     sheets += [kinds(report.run), offsets(report.sync)]
     tables = {sheet.title: sheet.records for sheet in sheets}
     line = json_line("rtf", found, seed=report.setting.seed, faults=report.faults, tables=tables)

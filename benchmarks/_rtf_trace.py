@@ -88,7 +88,11 @@ def speech_of(seen: Seen, epoch: int | None = None) -> Seen:
 
 
 class Spread(NamedTuple):
-    """Of some repeats: how many, percentiles, least and most."""
+    """Of some repeats: how many, percentiles, least and most, and how well the figure repeats.
+
+    Attributes:
+        halves: difference of the medians of the first and the second half of the repeats, % of the median of all.
+    """
 
     repeats: int
     p50: float
@@ -96,19 +100,22 @@ class Spread(NamedTuple):
     p99: float
     least: float
     most: float
+    halves: float
 
     @classmethod
     def of(cls, values: Sequence[float] | Floats, factor: float = 1.0) -> Spread:
-        """NaN throughout where there are no values; `factor` changes the unit, 1000 for milliseconds."""
-        x = np.asarray(values, np.float64) * factor
-        if x.size == 0:
-            return cls(0, *np.full(5, np.nan).tolist())
-        return cls(len(x), *np.percentile(x, [50, 95, 99, 0, 100]).tolist())
+        """NaN where there are no values; `factor` changes the unit, 1000 for milliseconds. Values that are NaN do not count.
 
-    @property
-    def relative(self) -> float:
-        """Most less least, over the median."""
-        return (self.most - self.least) / self.p50
+        Halves of one value say nothing: 4 repeats are the least for them.
+        """
+        x = np.asarray(values, np.float64)
+        x = x[np.isfinite(x)] * factor
+        if x.size == 0:
+            return cls(0, *np.full(6, np.nan).tolist())
+        p50, p95, p99, least, most = (float(p) for p in np.percentile(x, [50, 95, 99, 0, 100]))
+        first, second = x[: len(x) // 2], x[len(x) // 2 :]
+        apart = abs(float(np.median(first)) - float(np.median(second))) if len(x) > 3 else float("nan")
+        return cls(len(x), p50, p95, p99, least, most, 100.0 * apart / p50)
 
 
 def lateness(arrived: npt.ArrayLike, number: npt.ArrayLike, buffer_frames: float = BUFFER_FRAMES) -> Floats:

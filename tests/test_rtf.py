@@ -64,8 +64,10 @@ def test_rest_is_when_a_frame_with_closed_lips_is_shown_at_playout_pace():
 
 def test_percentiles_are_of_all_repeats_in_the_unit_asked_for():
     spread = Spread.of(np.arange(1, 102) / 1000.0, 1000.0)
-    assert spread == pytest.approx((101, 51.0, 96.0, 100.0, 1.0, 101.0))
-    assert spread.relative == pytest.approx(100 / 51)
+    assert spread[:6] == pytest.approx((101, 51.0, 96.0, 100.0, 1.0, 101.0))
+    assert spread.halves == pytest.approx(100.0 * 50.5 / 51.0)  # medians 25.5 and 76
+    assert Spread.of([2.0, np.nan, 2.0, 2.0, 2.0]).halves == 0.0
+    assert np.isnan(Spread.of([1.0, 2.0, 3.0]).halves)
     assert Spread.of([]).repeats == 0 and np.isnan(Spread.of([]).p95)
 
 
@@ -260,13 +262,14 @@ def test_what_cannot_be_measured_is_refused_in_words(arguments, words, capsys):
 
 
 def test_a_short_report_is_whole(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(_rtf_measure, "REPEATS", 1)
+    monkeypatch.setattr(_rtf_measure, "REPEATS", 0)
     monkeypatch.setattr(rtf, "THROUGHPUTS", 1)
     monkeypatch.setattr(_rtf_play, "PAUSES", (0.0, 0.2))
     speech, portrait, file = (tmp_path / name for name in ("speech.wav", "portrait.npz", "report.json"))
     write_wav(speech, read_speech(example_speech())[8000:33600])
     ditto.load("lite").register(example_portrait(), max_size=256).save(portrait)
     words = ["--speech", speech, "--portrait", portrait, "--json", file, "--minutes", 0.01, "--turns", 1]
+    words += ["--sessions", 2]
     rtf.main([str(word) for word in words])
     line, report = capsys.readouterr().out.split("\n", 1)
     body = json.loads(file.read_text())
@@ -283,5 +286,5 @@ def test_a_short_report_is_whole(tmp_path, capsys, monkeypatch):
     assert made["providers"] == "CPUExecutionProvider"
     assert len(made["SHA-256 motion.onnx"]) == 64
     (run,) = body["tables"]["Conversations"]
-    assert run["speech frames"] == 80 and run["sessions"] == 1  # 1.6 s twice
+    assert run["speech frames"] == 160 and run["sessions"] == 2  # 1.6 s twice, by both
     assert "### What is meant" in report
