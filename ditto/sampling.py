@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,16 @@ from ditto.engines.batched import BatchedEngine
 from ditto.errors import BundleError
 from ditto.latency import LOOK_AHEAD as LOOK_AHEAD
 from ditto.latency import LOOK_BACK as LOOK_BACK
-from ditto.latency import OFFLINE_PLAN
+from ditto.latency import OFFLINE_PLAN, latency_of
 from ditto.latency import WINDOW as WINDOW
 from ditto.latency import WindowPlan as WindowPlan
 from ditto.life import EYE_SIZE, LEFT_IRIS, LEFT_LID, RIGHT_IRIS, RIGHT_LID, EyeState, hold_gaze, initial_eyes, live
 from ditto.motion import COMPACT_SIZE, KEYPOINTS, LID_KEYPOINTS, TEMPLATE_APERTURE, rotation_matrix
 from ditto.phones import BILABIALS, LABIODENTALS, PHONES, SILENCE
 from ditto.speech import FEATURE_SIZE
+
+if TYPE_CHECKING:
+    from ditto.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -175,9 +178,26 @@ class MotionSampler:
         self.network = network
         self._signal = schedule(steps)
 
+    def at(self, latency: str) -> MotionSampler:
+        """The same network and settings at a latency, one of `ditto.latency.LATENCIES`.
+
+        Raises:
+            ValueError: there is none of this name.
+        """
+        return self.planned(*latency_of(latency))
+
+    @property
+    def delay_seconds(self) -> float:
+        """The longest way from the first sample of a frame to the last sample that frame waits for."""
+        return self.plan.delay_seconds
+
     def planned(self, plan: WindowPlan, steps: int) -> MotionSampler:
         """The same network and settings with another plan and number of steps."""
         return MotionSampler(self.network, plan, steps, self.guidance, self.eta)
+
+    def begin(self, portrait: Portrait, seed: int) -> SamplerState:
+        """A portrait at rest in silence."""
+        return self.initial_state(portrait.canonical_keypoints, portrait.eye_open, seed)
 
     def initial_state(self, canonical_keypoints: npt.ArrayLike, eye_open: npt.ArrayLike, seed: int = 0) -> SamplerState:
         """A face at rest in silence.

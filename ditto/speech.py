@@ -13,6 +13,7 @@ from ditto.engines.batched import BatchedEngine, cut, join
 from ditto.errors import BundleError
 
 HOP_SAMPLES = 1280  # 80 ms at 16 kHz: two features
+HOP_FEATURES = 2
 FEATURE_SIZE = 368  # hidden 288 | phone probabilities of the first 50 Hz token 40 | of the second 40
 
 Floats = npt.NDArray[np.float32]
@@ -34,6 +35,9 @@ class SpeechEncoder:
         BundleError: a file is missing or cannot be read.
         EngineError: ONNX Runtime refuses the network.
     """
+
+    hop_samples = HOP_SAMPLES
+    lead_features = HOP_FEATURES  # rows of the first answers that lie before the stream: it looks one hop ahead
 
     def __init__(self, folder: str | Path, threads: int = 1) -> None:
         from safetensors import SafetensorError, safe_open

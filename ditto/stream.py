@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ditto.audio import SAMPLE_RATE
 from ditto.emotion import emotion_vector
 from ditto.errors import AudioError
-from ditto.motion import FPS, Motion, drive
+from ditto.motion import FPS, Motion
 from ditto.utterance import SAMPLES_PER_FRAME as SAMPLES_PER_FRAME
 from ditto.utterance import Utterance
 
@@ -141,7 +141,7 @@ class Stream:
 
         It is also what the first frame takes, so playback that starts with it never waits, compute time apart.
         """
-        return self._sampler.plan.delay_seconds
+        return float(self._sampler.delay_seconds)
 
     @property
     def frames(self) -> int:
@@ -179,7 +179,7 @@ class Stream:
 
     def _show(self, compact: Array) -> Frame:
         motion = edited(compact, self._still, self.controls, self._frames)
-        crop = self._head.renderer.render(self._appearance.mesh, drive(self._portrait, motion))
+        crop = self._head.renderer.render(self._appearance.mesh, self._head.renderer.drive(self._portrait, motion))
         image = self._appearance.paste_back(crop)
         sound = np.zeros(SAMPLES_PER_FRAME, np.float32)
         own = self._sound[:SAMPLES_PER_FRAME]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.audio import SAMPLE_RATE
-from ditto.errors import AudioError, BundleError
+from ditto.errors import AudioError, BundleError, EngineError
 from ditto.latency import latency_of
 from ditto.live.stage import Stage
 from ditto.motion import FPS
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from ditto.controls import Controls
     from ditto.live import AsyncSession, Session, SessionOptions
     from ditto.rendering import Renderer
-    from ditto.rendering.paste_back import PasteBack
 
-MOTION_SPACE = "lite"
 PARTS = ("encoder", "motion", "renderer")
 
 
@@ -36,7 +34,7 @@ class PreparedPortrait(NamedTuple):
     """What a stream needs of a portrait: the renderer's layers and the way back into the picture."""
 
     mesh: Any
-    paste_back: PasteBack
+    paste_back: Callable[[Any], npt.NDArray[np.uint8]]
 
 
 class TalkingHead:
@@ -83,9 +81,7 @@ class TalkingHead:
         """
         prepared = self._prepared.get(check_portrait(portrait))
         if prepared is None:
-            from ditto.rendering.paste_back import PasteBack
-
-            prepared = PreparedPortrait(self.renderer.prepare(portrait), PasteBack(portrait))
+            prepared = PreparedPortrait(self.renderer.prepare(portrait), self.renderer.paste_back(portrait))
             self._prepared[portrait] = prepared
         return prepared
 
@@ -142,8 +138,10 @@ class TalkingHead:
         Raises:
             ValueError: there is no such latency.
         """
-        plan, steps = latency_of(latency)
-        return self._samplers.setdefault(latency, self.sampler.planned(plan, steps))
+        latency_of(latency)
+        if latency not in self._samplers:
+            self._samplers[latency] = self.sampler.at(latency)
+        return self._samplers[latency]
 
     def animate(
         self,
@@ -215,24 +213,39 @@ def load(bundle: str | Path = "lite", max_sessions: int | None = None) -> Talkin
         EngineError: a network of it cannot be run here.
     """
     from ditto.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    if opened.motion_space not in OPEN or (opened.fps, opened.sample_rate) != (FPS, SAMPLE_RATE):
+        raise BundleError(
+            f"a bundle of motion space {' or '.join(map(repr, OPEN))}, {FPS} frames and {SAMPLE_RATE} samples a second is "
+            f"wanted, {opened.path} has {opened.motion_space!r}, {opened.fps} and {opened.sample_rate}; use another "
+            "version of ditto or another bundle"
+        )
+    return TalkingHead(opened, *OPEN[opened.motion_space](opened), max_sessions=max_sessions)
+
+
+def _open_lite(bundle: Bundle) -> tuple[Any, Any, Renderer]:
     from ditto.rendering.mesh import MeshRenderer
     from ditto.sampling import MotionNetwork, MotionSampler
     from ditto.speech import SpeechEncoder
 
-    opened = Bundle.open(bundle)
-    if (opened.motion_space, opened.fps, opened.sample_rate) != (MOTION_SPACE, FPS, SAMPLE_RATE):
-        raise BundleError(
-            f"a bundle of motion space {MOTION_SPACE!r}, {FPS} frames and {SAMPLE_RATE} samples a second is wanted, "
-            f"{opened.path} has {opened.motion_space!r}, {opened.fps} and {opened.sample_rate}; use another version of "
-            "ditto or another bundle"
-        )
     for part in PARTS:
-        opened.part(part)
-    opened.verify()
-    return TalkingHead(
-        opened,
-        encoder=SpeechEncoder(opened.path),
-        sampler=MotionSampler(MotionNetwork.open(opened.path)),
-        renderer=MeshRenderer(opened.path),
-        max_sessions=max_sessions,
-    )
+        bundle.part(part)
+    bundle.verify()
+    return SpeechEncoder(bundle.path), MotionSampler(MotionNetwork.open(bundle.path)), MeshRenderer(bundle.path)
+
+
+def _open_full(bundle: Bundle) -> tuple[Any, Any, Renderer]:
+    try:
+        from ditto.full.pipeline import PARTS, open_parts
+    except ImportError as error:
+        raise EngineError(
+            f"{bundle.path} needs PyTorch, which cannot be imported ({error}); pip install 'ditto-talking-head[full]'"
+        ) from error
+    for part in PARTS:
+        bundle.part(part)
+    bundle.verify()
+    return open_parts(bundle)
+
+
+OPEN = {"lite": _open_lite, "full": _open_full}  # by the space of their motion

@@ -10,8 +10,7 @@ import numpy.typing as npt
 from ditto.audio import SAMPLE_RATE
 from ditto.motion import FPS
 from ditto.portrait import Portrait
-from ditto.sampling import Job, MotionSampler
-from ditto.speech import HOP_SAMPLES, SpeechEncoder
+from ditto.sampling import Job
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 
@@ -31,14 +30,15 @@ class Utterance:
         rows: of motion given out so far.
     """
 
-    def __init__(self, encoder: SpeechEncoder, sampler: MotionSampler, portrait: Portrait, seed: int) -> None:
+    def __init__(self, encoder: Any, sampler: Any, portrait: Portrait, seed: int) -> None:
         self.sampler = sampler
         self.encoder_state: Any = encoder.initial_state(1)
         self.samples = 0
         self.rows = 0
-        self._sampler_state: Any = sampler.initial_state(portrait.canonical_keypoints, portrait.eye_open, seed)
+        self._sampler_state: Any = sampler.begin(portrait, seed)
+        self._hop = encoder.hop_samples
+        self._lead = encoder.lead_features  # rows to come that lie before the speech
         self._waiting = np.zeros(0, np.float32)  # samples the encoder has not taken yet
-        self._hops = 0
         self._features = 0
         self._wanted: int | None = None  # rows in all, once that is known
 
@@ -62,19 +62,21 @@ class Utterance:
         return self.rows == self._wanted
 
     def hop(self) -> Array | None:
-        """(1280,) the next samples for the encoder, silence after the end; None while there are too few."""
-        if self._waiting.size >= HOP_SAMPLES:
-            return self._waiting[:HOP_SAMPLES]
+        """The next samples for the encoder, a hop of them, silence after the end; None while there are too few."""
+        if self._waiting.size >= self._hop:
+            return self._waiting[: self._hop]
         if self._wanted is None or self._features >= self._wanted:
             return None
-        return np.pad(self._waiting, (0, HOP_SAMPLES - self._waiting.size))
+        return np.pad(self._waiting, (0, self._hop - self._waiting.size))
 
     def heard(self, features: Array, encoder_state: Any, emotion: Array) -> Job | None:
-        """The sampler's job for the features (2, 368) of the last hop; None for those that lie before the speech."""
+        """The sampler's job for the features (n, D) of the last hop; None where it gives none of the speech."""
         self.encoder_state = encoder_state
-        self._waiting = self._waiting[HOP_SAMPLES:]
-        self._hops += 1
-        if self._hops == 1:  # the encoder looks one hop ahead
+        self._waiting = self._waiting[self._hop :]
+        before = min(self._lead, len(features))
+        self._lead -= before
+        features = features[before:]
+        if not len(features):
             return None
         if self._wanted is not None:
             features = features[: self._wanted - self._features]

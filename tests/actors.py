@@ -8,7 +8,7 @@ import numpy as np
 from ditto.latency import latency_of
 from ditto.live import AsyncSession, Session, Stage
 from ditto.live.settings import Settings
-from ditto.motion import COMPACT_SIZE, KEYPOINTS
+from ditto.motion import COMPACT_SIZE, KEYPOINTS, drive
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)
 PORTRAIT = SimpleNamespace(
@@ -24,6 +24,8 @@ PORTRAIT = SimpleNamespace(
 
 class Actor:
     """Stands where a `TalkingHead` stands. `error` is what its encoder raises when it hears a sample of `bad`."""
+
+    hop_samples, lead_features = 1280, 2
 
     def __init__(self, error=None, bad=None, pause_seconds=0.0001, max_sessions=8):
         self.encoder = self.sampler = self.renderer = self
@@ -41,11 +43,13 @@ class Actor:
         return SimpleNamespace(mesh=None, paste_back=lambda crop: crop)
 
     def sampler_for(self, latency):
-        self.plan = latency_of(latency).plan
+        self.delay_seconds = latency_of(latency).plan.delay_seconds
         return self
 
     def initial_state(self, *_):
         return 0
+
+    begin = initial_state
 
     def together(self, first, states=None):
         """As the encoder: hops and states; as the sampler: jobs."""
@@ -56,6 +60,9 @@ class Actor:
         if self.error is not None and any(self.bad is None or np.any(hop == self.bad) for hop in first):
             raise self.error
         return [(np.zeros((2, 368), np.float32), state + 1) for state in states]
+
+    def drive(self, portrait, motion):
+        return drive(portrait, motion)
 
     def render(self, mesh, drive):
         return PICTURE

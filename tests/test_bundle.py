@@ -98,7 +98,7 @@ def test_a_bundle_that_is_not_there_is_the_caller_s_mistake(name):
     ("fields", "message"),
     [
         ({}, "has parts motion; 'encoder' is wanted"),
-        ({"motion_space": "full"}, "motion space 'lite'"),
+        ({"motion_space": "other"}, "motion space 'lite' or 'full'"),
         ({"sample_rate": 8000}, "16000 samples a second"),
     ],
 )

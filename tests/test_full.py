@@ -8,6 +8,8 @@ torch = pytest.importorskip("torch", reason="the full pipeline needs torch (pip 
 
 from checkpoints import TINY, publish  # noqa: E402
 
+from ditto import load  # noqa: E402
+from ditto.controls import Controls  # noqa: E402
 from ditto.conversion import convert  # noqa: E402
 from ditto.emotion import emotion_vector  # noqa: E402
 from ditto.full.driving import LIPS, Driving, Edit, drive_motion, split  # noqa: E402
@@ -16,6 +18,7 @@ from ditto.full.pipeline import open_parts  # noqa: E402
 from ditto.full.sampler import PACES, FullSampler, Sampling  # noqa: E402
 from ditto.full.speech_window import SAMPLES_PER_FRAME, window_features  # noqa: E402
 from ditto.full.windows import WindowRules, advance_recording, recording_motion, start_recording  # noqa: E402
+from ditto.live import SegmentEnd  # noqa: E402
 from ditto.motion import MOTION_SIZE, Motion, rest_motion  # noqa: E402
 
 NEUTRAL = emotion_vector(None)
@@ -54,7 +57,7 @@ def features_of(encoder, samples):
 
 
 def run(sampler, features, portrait, seed=0, block=5, emotion=NEUTRAL):
-    state, rows = sampler.initial_state(portrait, seed), []
+    state, rows = sampler.begin(portrait, seed), []
     for first in range(0, len(features), block):
         last = first + block >= len(features)
         found, state = sampler(features[first : first + block], emotion, state, final=last)
@@ -99,7 +102,7 @@ def test_rows_come_after_the_delay_that_is_told(parts, portrait):
     for latency in PACES:
         sampler = parts.sampler.at(latency)
         encoder, late = parts.encoder, 0
-        state, heard, given = sampler.initial_state(portrait), encoder.initial_state(1), 0
+        state, heard, given = sampler.begin(portrait), encoder.initial_state(1), 0
         for frame, hop in enumerate(speech_of(200).reshape(-1, SAMPLES_PER_FRAME)):
             features, heard = encoder(hop[None], heard)
             rows, state = sampler(features[0], NEUTRAL, state)
@@ -126,7 +129,7 @@ def test_seed_and_emotion_and_speech_change_the_motion(parts, portrait):
 def test_several_streams_together_are_as_each_alone(parts, portrait):
     sampler, encoder = parts.sampler.at("low"), parts.encoder
     features = [features_of(encoder, speech_of(20, seed)) for seed in (0, 1)]
-    jobs = [(block, NEUTRAL, sampler.initial_state(portrait, seed), True) for seed, block in enumerate(features)]
+    jobs = [(block, NEUTRAL, sampler.begin(portrait, seed), True) for seed, block in enumerate(features)]
     for (rows, _), (block, mood, state, final) in zip(sampler.together(jobs), jobs, strict=True):
         np.testing.assert_array_equal(rows, sampler(block, mood, state, final)[0])
 
@@ -266,3 +269,55 @@ def test_a_recording_in_pieces_is_the_recording(frames):
         motion, state = advance_recording(state, conditions[first : first + 7], sample, source, rules, final=last)
         pieces.append(motion)
     np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+# The whole
+
+
+@pytest.fixture(scope="module")
+def head(bundle):
+    return load(bundle.path)
+
+
+def test_a_full_bundle_makes_a_talking_head(head, portrait):
+    samples = speech_of(3)
+    frames = list(head.animate(portrait, samples, seed=2))
+    assert len(frames) == 3
+    assert frames[0].image.shape == portrait.picture.shape
+    np.testing.assert_array_equal(np.concatenate([frame.audio for frame in frames]), samples)
+    stream, streamed = head.stream(portrait, seed=2), []
+    for first in range(0, len(samples), 777):
+        streamed += stream.push(samples[first : first + 777])
+    streamed += stream.flush()
+    for found, wanted in zip(streamed, frames, strict=True):
+        np.testing.assert_array_equal(found.image, wanted.image)
+        np.testing.assert_array_equal(found.motion.values, wanted.motion.values)
+
+
+def test_controls_and_still_work_on_the_portrait(head, portrait):
+    samples = speech_of(3)
+    still = next(iter(head.animate(portrait, samples, still=True, controls=Controls(expression=0.0))))
+    np.testing.assert_allclose(still.motion.compact, np.zeros(70), atol=1e-3)
+    turned = next(iter(head.animate(portrait, samples, still=True, controls=Controls(yaw_degrees=9.0))))
+    assert turned.motion.yaw_degrees == pytest.approx(9.0, abs=1e-2)
+
+
+@pytest.mark.parametrize("latency", ["low", "balanced", "quality"])
+def test_a_stream_tells_its_delay(head, portrait, latency):
+    assert head.stream(portrait, latency=latency).delay_seconds == head.sampler.at(latency).delay_seconds
+
+
+def test_a_session_of_a_full_head_speaks(head, portrait):
+    samples = speech_of(3)
+    with head.blocking_session(portrait, idle=False, seed=0) as session:
+        session.push(samples)
+        session.flush()
+        frames = []
+        while not isinstance(item := session.get(30.0), SegmentEnd):
+            assert item is not None
+            frames.append(item)
+    wanted = head.stream(portrait, latency="low", seed=0)
+    wanted = wanted.push(samples) + wanted.flush()
+    assert len(frames) == len(wanted) == 3
+    for found, frame in zip(frames, wanted, strict=True):
+        np.testing.assert_array_equal(found.image, frame.image)

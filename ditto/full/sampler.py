@@ -145,7 +145,7 @@ class FullSampler:
         """The longest way from the first sample of a frame to the last sample that frame waits for."""
         return self.pace.delay_seconds
 
-    def initial_state(self, portrait: Portrait, seed: int = 0) -> FullState:
+    def begin(self, portrait: Portrait, seed: int = 0) -> FullState:
         """The portrait as it is, in silence."""
         return FullState(self._source_of(portrait), seed, None, None, 0, 0)
 
@@ -157,7 +157,7 @@ class FullSampler:
         Args:
             features: (T, D).
             emotion: (8,) weights as of `ditto.emotion.emotion_vector`.
-            state: from `initial_state` or the call before.
+            state: from `begin` or the call before.
             final: no more features come: as many rows as features have come out then.
 
         Raises:

@@ -21,7 +21,7 @@ from ditto.live.items import OUTPUTS, Frame, Item, SegmentEnd
 from ditto.live.listening import Listener, Reaction
 from ditto.live.ramp import Ramps
 from ditto.live.settings import Settings, utterance_seed
-from ditto.motion import FPS, drive
+from ditto.motion import FPS
 from ditto.speech import HOP_SAMPLES
 from ditto.stream import check_samples, edited
 from ditto.utterance import SAMPLE_RATE, Utterance
@@ -441,7 +441,7 @@ class Performance:
             from ditto.controls import apply
 
             motion = apply(motion, controls)
-        pose = drive(self.portrait, motion)
+        pose = self.head.renderer.drive(self.portrait, motion)
         crop = timed("render", lambda: self.head.renderer.render(self.prepared.mesh, pose))
         image = timed("paste", lambda: self.prepared.paste_back(crop))
         image = timed("convert", lambda: OUTPUTS[settings.output](image, self.portrait.alpha))

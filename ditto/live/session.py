@@ -44,7 +44,7 @@ class _Calls:
     @property
     def delay_seconds(self) -> float:
         """Algorithmic delay: from the first sample of a frame to the last sample that the frame waits for, at most."""
-        return self._opened().sampler.plan.delay_seconds
+        return float(self._opened().sampler.delay_seconds)
 
     @property
     def compute_seconds(self) -> float:

@@ -1,22 +1,29 @@
-"""Renderers: a portrait and a drive become a picture of the face crop."""
+"""Renderers: a portrait and a motion become a picture of the face crop, and that becomes a frame."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from ditto.motion import Drive
+    from ditto.motion import Motion
     from ditto.portrait import Portrait
 
 
 class Renderer(Protocol):
-    """What a stream asks of a renderer. `Appearance` is the renderer's own affair."""
+    """What a stream asks of a renderer. What `prepare` gives and `render` takes is the renderer's own affair."""
 
     def prepare(self, portrait: Portrait) -> Any:
         """Everything about the portrait that does not change from frame to frame."""
 
-    def render(self, appearance: Any, drive: Drive) -> npt.NDArray[np.uint8]:
-        """One frame of the face crop, (S, S, 3) uint8 RGB."""
+    def paste_back(self, portrait: Portrait) -> Callable[[Any], npt.NDArray[np.uint8]]:
+        """What makes a whole frame (H, W, 3) uint8 RGB of what `render` gives."""
+
+    def drive(self, portrait: Portrait, motion: Motion) -> Any:
+        """One frame of motion (265,) as `render` takes it."""
+
+    def render(self, appearance: Any, drive: Any) -> npt.NDArray[Any]:
+        """One frame of the face crop, (S, S, 3) RGB, 0 to 255."""

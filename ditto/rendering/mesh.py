@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto import ops
-from ditto.motion import KEYPOINTS, Drive
+from ditto.motion import KEYPOINTS, Drive, Motion, drive
 from ditto.portrait import Portrait
 from ditto.rendering import geometry as g
 from ditto.rendering.background import Background, make_background, plate_gate
@@ -21,6 +21,7 @@ from ditto.rendering.deform import Rim, clamp_keypoints, displace, find_rim, fol
 from ditto.rendering.eyes import EyeLayers, draw_eyes, move_lids, prepare_eyes
 from ditto.rendering.geometry import Geometry, Pose
 from ditto.rendering.mouth import MouthLayers, draw_mouth, limit_lips, part_lips, prepare_mouth
+from ditto.rendering.paste_back import PasteBack
 from ditto.rendering.surround import Surround, make_surround, move_surround
 
 Floats = npt.NDArray[np.float64]
@@ -112,6 +113,14 @@ class MeshRenderer:
             prepare_eyes(crop, geometry),
             prepare_mouth(crop, geometry, portrait.mask),
         )
+
+    def paste_back(self, portrait: Portrait) -> PasteBack:
+        """The way of rendered crops into the portrait's picture."""
+        return PasteBack(portrait)
+
+    def drive(self, portrait: Portrait, motion: Motion) -> Drive:
+        """One frame of motion (265,) as `render` takes it."""
+        return drive(portrait, motion)
 
     def pose(self, appearance: Appearance, drive: Drive) -> Pose:
         """Where the face mesh is under a drive."""
