@@ -33,9 +33,9 @@ Floats = npt.NDArray[np.float64]
 
 CHANNELS = ("pitch", "yaw", "roll", "x", "y", "scale", "brow", "smile", "lid")
 # Standard deviations of the slow drift: degrees, face units, factor, and shares of a smile.
-DRIFT = np.array([0.35, 0.50, 0.30, 0.0010, 0.0008, 0.0010, 0.0016, 0.05, 0.0015])
+DRIFT = np.array([0.28, 0.45, 0.20, 0.0010, 0.0008, 0.0010, 0.0016, 0.05, 0.0015])
 DRIFT_SECONDS = (0.8, 4.0, 20.0)  # equal shares of three speeds are near to a spectrum of 1/f
-SETTLE = np.array([0.55, 1.00, 0.60, 0.0015, 0.0010, 0.0015, 0.0010, 0.04, 0.0])  # where the body rests anew
+SETTLE = np.array([0.42, 0.90, 0.38, 0.0015, 0.0010, 0.0015, 0.0010, 0.04, 0.0])  # where the body rests anew
 SETTLE_SECONDS = (2.5, 4.5)  # at least, and the mean of what comes on top
 BOUNDS = np.array([2.2, 3.6, 2.2, 0.006, 0.005, 0.006, 0.007, 0.25, 0.005])
 LINGERS, RESUME_FRAMES = 0.7, int(1.4 * FPS)  # of where speech left the head, and for how long

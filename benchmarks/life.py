@@ -1,0 +1,210 @@
+"""Does a silent face live, and does it come and go without a jump: idle, seams, listening, before rendering.
+
+    python -m benchmarks.life [--bundle lite] [--minutes 10] [--seed 0]
+
+Idle minutes beside the example said in two presets; then every way from one to the other, at every frame of the speech.
+Acceleration is the second difference of a keypoint posed by the motion, face units a frame squared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks._report import Figure, figures_table, publish, rows_table
+from benchmarks.speech import Samples, example_speech, read_speech
+from ditto.emotion import emotion_vector
+from ditto.latency import latency_of
+from ditto.life import BLINK, RIGHT_LID
+from ditto.live.face import Face, at_rest, live, speak
+from ditto.live.idle import idle, initial_idle
+from ditto.live.listening import NEUTRAL, Listener
+from ditto.live.ramp import Ramps
+from ditto.motion import FPS, KEYPOINTS, TEMPLATE_APERTURE, rotation_matrix
+from ditto.rendering.geometry import TEMPLATE, keypoints
+from ditto.speech import HOP_SAMPLES
+from ditto.stream import SAMPLES_PER_FRAME
+from ditto.talking_head import TalkingHead, load
+
+Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+
+CLOSED = 0.004  # fu between the inner lips, at most
+AROUND = 24  # frames looked at after a switch
+CALM = emotion_vector(None)
+HEAD_POINTS = (0, 4, 5, 10)  # forehead, nose, neck, glabella
+
+
+def said(head: TalkingHead, samples: Samples, latency: str, seed: int) -> Array:
+    """(T, 70) the motion of a recording on a template face."""
+    plan, steps = latency_of(latency)
+    sampler, state = head.sampler.planned(plan, steps), head.encoder.initial_state(1)
+    frames = -(-len(samples) // SAMPLES_PER_FRAME)
+    padded = np.zeros((len(samples) // HOP_SAMPLES + 2) * HOP_SAMPLES, np.float32)
+    padded[: len(samples)] = samples
+    heard = []
+    for hop in padded.reshape(-1, HOP_SAMPLES):
+        features, state = head.encoder(hop[None], state)
+        heard.append(features[0])
+    start = sampler.initial_state(keypoints(TEMPLATE), (1.0, 1.0), seed)
+    rows, _ = sampler(np.concatenate(heard[1:])[:frames], CALM, start, final=True)
+    return rows
+
+
+def silent(frames: int, seed: int) -> Array:
+    """(frames, 70) idle motion."""
+    state, rows = initial_idle(), []
+    for _ in range(frames):
+        row, state = idle(state, seed, CALM)
+        rows.append(row)
+    return np.array(rows)
+
+
+def in_head(rows: Array) -> Floats:
+    """(T, 21, 3) expression in the head frame."""
+    turn = rotation_matrix(rows[:, 1], rows[:, 2], rows[:, 3])
+    return np.asarray(rows[:, 7:].reshape(-1, KEYPOINTS, 3) @ np.swapaxes(turn, 1, 2))
+
+
+def acceleration(rows: Sequence[Array] | Array, points: Sequence[int] = tuple(range(KEYPOINTS))) -> float:
+    """The largest of any keypoint over (T, 70)."""
+    r = np.asarray(rows, np.float64)
+    expression = r[:, 7:].reshape(-1, KEYPOINTS, 3)
+    posed = keypoints(TEMPLATE) @ rotation_matrix(r[:, 1], r[:, 2], r[:, 3]) + expression
+    posed = (1.0 + r[:, :1, None]) * posed + r[:, None, 4:7]
+    return float(np.linalg.norm(np.diff(posed[:, list(points)], 2, axis=0), axis=-1).max())
+
+
+class Player:
+    """Shows a face as a session does, and keeps the motion shown."""
+
+    def __init__(self, seed: int) -> None:
+        self.face: Face = at_rest()
+        self.seed = seed
+        self.shown: list[Array] = []
+
+    def _show(self, face: Face) -> None:
+        assert face.row is not None
+        self.face = face
+        self.shown.append(face.row)
+
+    def speak(self, rows: Array, epoch: int = 0) -> None:
+        for row in rows:
+            self._show(speak(self.face, row, CALM, CALM, epoch, True))
+
+    def live(self, frames: int) -> None:
+        for _ in range(frames):
+            self._show(live(self.face, self.seed, CALM, NEUTRAL))
+
+
+def seams(rows: Array, seed: int) -> dict[str, list[list[Array]]]:
+    """What is shown around every switch: two frames before it, so that no difference misses it, and `AROUND` after."""
+    found: dict[str, list[list[Array]]] = {"idle, then speech": [], "speech, then idle": [], "interrupt": []}
+    found["speech starves, goes on"] = []
+
+    def keep(name: str, player: Player, last: int) -> None:
+        found[name].append(player.shown[-last - 2 :])
+
+    for number in range(40):
+        player = Player(seed + number)
+        player.live(3 + 37 * number % 200)
+        player.speak(rows[:AROUND])
+        keep("idle, then speech", player, AROUND)
+        player = Player(seed + number)
+        player.live(number)
+        player.speak(rows[-2 * AROUND :], 1)
+        player.live(AROUND)
+        keep("speech, then idle", player, AROUND)
+    for k in range(3, len(rows) - AROUND):
+        player = Player(seed + k)
+        player.live(k % 40)
+        player.speak(rows[k - 3 : k])
+        player.face = player.face._replace(seam=None, row=rows[k - 1], before=rows[k - 2])  # deep inside speech
+        player.shown[-3:] = list(rows[k - 3 : k])
+        player.live(AROUND)
+        keep("interrupt", player, AROUND)
+        player.speak(rows[k : k + AROUND])
+        keep("speech starves, goes on", player, AROUND)
+    return found
+
+
+def cost(call: Callable[[], Any], times: int = 400, repeats: int = 5) -> float:
+    """Processor time of a call in milliseconds, least of several runs."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.process_time()
+        for _ in range(times):
+            call()
+        best = min(best, time.process_time() - start)
+    return 1000.0 * best / times
+
+
+def costs(rows: Array, seed: int) -> dict[str, float]:
+    """Milliseconds a frame of each part."""
+    _, state = idle(initial_idle(), seed, CALM)
+    player = Player(seed)
+    player.live(3)
+    face = speak(player.face, rows[40], CALM, CALM, 0, True)
+    listener = Listener(seed)
+    frame = np.zeros(SAMPLES_PER_FRAME, np.float32)
+    ramps = Ramps.start().set(0, 2.0, emotion={"happy": 1.0}, head=(1, 2, 3))
+
+    def hear() -> None:
+        listener.push(frame)
+        listener.react()
+
+    return {
+        "idle ms a frame": cost(lambda: idle(state, seed, CALM)),
+        "seam ms a frame": cost(lambda: speak(face, rows[41], CALM, CALM, 0, True)),
+        "listening ms a frame": cost(hear),
+        "ramp ms a frame": cost(lambda: ramps.at(20)),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.life", description=__doc__.split("\n")[0])
+    parser.add_argument("--bundle", default="lite")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of idle")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    head, samples = load(options.bundle), read_speech(example_speech())
+    speech = {name: said(head, samples, name, options.seed) for name in ("quality", "low")}
+    still = silent(int(options.minutes * 60 * FPS), options.seed)
+
+    points = in_head(still)
+    shut = points[:, RIGHT_LID, 1] > TEMPLATE_APERTURE * (1.0 - BLINK[2])
+    blinks = int((shut[1:] & ~shut[:-1]).sum())
+    figures = [
+        Figure("blinks a minute", blinks / options.minutes, 10.0, 25.0),
+        Figure("lips closed", float((points[:, 17, 1] - points[:, 14, 1] <= CLOSED).mean()), 0.99),
+    ]
+    for number, angle in ((1, "pitch"), (2, "yaw"), (3, "roll")):
+        beside = {name: float(rows[:, number].std()) for name, rows in speech.items()}
+        figures.append(Figure(f"{angle}, standard deviation in degrees", float(still[:, number].std()), beside=beside))
+    smooth = {name: acceleration(rows, HEAD_POINTS) for name, rows in speech.items()}
+    figures.append(Figure("largest acceleration of the head", acceleration(still, HEAD_POINTS), beside=smooth))
+    table: list[list[Any]] = []
+    for name, rows in speech.items():
+        inside = acceleration(rows)
+        for case, shown in seams(rows, options.seed).items():
+            at_seams = max(acceleration(frames) for frames in shown)
+            figures.append(Figure(f"{case} ({name}), ratio", at_seams / inside, high=1.5))
+            table.append([case, name, len(shown), inside, at_seams, at_seams / inside])
+            if case == "interrupt":
+                third = max(float(np.diff(in_head(np.array(f))[4, (14, 17), 1])[0]) for f in shown)
+                figures.append(
+                    Figure(f"lips apart in the third frame of an interrupt ({name}), fu", third, high=CLOSED)
+                )
+    figures += [Figure(name, value) for name, value in costs(speech["low"], options.seed).items()]
+    columns = ["seam", "preset", "switches", "largest inside speech", "at the seams", "ratio"]
+    tables = [figures_table("Idle, seams", figures, "idle"), rows_table("Acceleration at seams", columns, table)]
+    publish("life", figures, tables, minutes=options.minutes, seed=options.seed)
+
+
+if __name__ == "__main__":
+    main()
