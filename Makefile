@@ -37,7 +37,7 @@ $(VENV)/.ready: $(VENV)/.packages pyproject.toml $(NATIVE)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.ready
-	$(PIP) pytest hypothesis ruff mypy
+	$(PIP) pytest hypothesis ruff mypy httpx selenium fastapi uvicorn websockets aiortc
 	@touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""The command line: `ditto animate`, `ditto doctor`, `ditto bundle convert | pull | verify`."""
+"""The command line: `ditto animate`, `ditto serve`, `ditto doctor`, `ditto bundle convert | pull | verify`."""
 
 from __future__ import annotations
 
@@ -222,6 +222,59 @@ def progress(frames: Iterator[Any], total: int | None, console: Any) -> Iterator
             yield frame
             speed = bar.tasks[0].speed
             bar.update(task, completed=done, speed=f"{speed:.0f} frames/s" if speed else "")
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Where to listen; any address but this machine's own wants --token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8400,
+    token: Annotated[
+        str, typer.Option(envvar="DITTO_TOKEN", help="What clients must know; auto makes one.", show_envvar=True)
+    ] = "",
+    portrait: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="The face a client begins with: a picture or a saved portrait (.npz)."),
+    ] = None,
+    bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "lite",
+    sessions: Annotated[
+        int | None, typer.Option(min=1, help="Most sessions at once; as many as the machine is good for if not given.")
+    ] = None,
+    max_size: Annotated[int, typer.Option(min=64, help="Longest side of portraits in pixels.")] = 640,
+    certificate: Annotated[Path | None, typer.Option(readable=False, help="For https: a PEM file.")] = None,
+    key: Annotated[Path | None, typer.Option(readable=False, help="For https: the key of --certificate.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Open a page on which anyone can make a portrait speak; with WebRTC and a WebSocket for programs behind it."""
+    with errors_reported(False, debug):
+        from rich.console import Console
+
+        import ditto
+        from ditto.live.server.run import Address, listen, missing_packages
+
+        if missing := missing_packages():
+            raise InputError(f"`ditto serve` wants {', '.join(missing)}; pip install 'ditto-talking-head[serve]'")
+        from ditto.live.server.app import create_app
+        from ditto.live.server.portraits import SHIPPED
+        from ditto.live.server.run import serve as run_server
+
+        address = Address(host, port, token, certificate, key)
+        picture = portrait or SHIPPED
+        check_picture(picture, 0)
+        console = Console(stderr=True)
+        show_notes(console)
+        with listen(address) as listening:
+            with console.status("loading the bundle, finding the face"):
+                head = ditto.load(bundle, max_sessions=sessions)
+                first = load_portrait(head, picture, 0, max_size)
+                head.appearance(first)
+                interruption.check()
+            app = create_app(head, first, token=address.token, max_size=max_size)
+            say(f"ditto is at {address.url}")
+            for note in address.notes:
+                console.print(note, style="dim", highlight=False)
+            run_server(app, address, listening)
 
 
 @app.command()

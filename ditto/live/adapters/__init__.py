@@ -1,0 +1,1 @@
+"""Sessions as other frameworks want them. Each module needs its framework and nothing else does."""

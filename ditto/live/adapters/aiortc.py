@@ -1,0 +1,160 @@
+"""aiortc: a session as a video and an audio track on one clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from fractions import Fraction
+
+import av
+import numpy as np
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+
+from ditto.live import Item, SegmentEnd
+from ditto.live.playout import BUFFER_FRAMES, Played, Playout
+from ditto.motion import FPS
+
+VIDEO_RATE, AUDIO_RATE = 90_000, 48_000  # ticks a second of RTP: of any video, of Opus
+PACKETS_PER_FRAME = 2
+PACKET_SAMPLES = AUDIO_RATE // FPS // PACKETS_PER_FRAME  # 960: 20 ms
+LARGEST_QUEUE = 2  # frames that wait for an encoder that does not keep up; of more, the oldest are left out
+
+
+class VideoTrack(MediaStreamTrack):
+    """The pictures of a session. Made by `SessionTracks`."""
+
+    kind = "video"
+
+    def __init__(self, tracks: SessionTracks) -> None:
+        super().__init__()
+        self._tracks = tracks
+        self._queue: asyncio.Queue[Played | None] = asyncio.Queue(LARGEST_QUEUE)
+
+    async def recv(self) -> av.VideoFrame:
+        """The next picture, at the moment it is due; pts is 1/90000 s.
+
+        Raises:
+            MediaStreamError: the session is closed.
+        """
+        played = await take(self, self._queue)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(played.frame.image), format=self._tracks.pixels)
+        frame.pts, frame.time_base = played.tick * (VIDEO_RATE // FPS), Fraction(1, VIDEO_RATE)
+        return frame
+
+
+class AudioTrack(MediaStreamTrack):
+    """The sound of a session: 48 kHz mono in packets of 20 ms. Made by `SessionTracks`."""
+
+    kind = "audio"
+
+    def __init__(self, tracks: SessionTracks) -> None:
+        super().__init__()
+        self._tracks = tracks
+        self._queue: asyncio.Queue[Played | None] = asyncio.Queue(LARGEST_QUEUE)
+        self._second: av.AudioFrame | None = None
+        self._due = 0.0
+
+    async def recv(self) -> av.AudioFrame:
+        """The next 20 ms, at the moment they are due; pts is 1/48000 s.
+
+        Raises:
+            MediaStreamError: the session is closed.
+            ValueError: the session was not opened with audio_rate=48000.
+        """
+        loop = asyncio.get_running_loop()
+        if self._second is not None:
+            packet, self._second = self._second, None
+            await asyncio.sleep(self._due - loop.time())
+            return packet
+        played = await take(self, self._queue)
+        self._due = loop.time() + PACKET_SAMPLES / AUDIO_RATE
+        sound = played.frame.audio
+        if sound.shape != (PACKETS_PER_FRAME * PACKET_SAMPLES,):
+            raise ValueError(
+                f"tracks play {AUDIO_RATE} Hz, {PACKETS_PER_FRAME * PACKET_SAMPLES} samples a frame, got {sound.shape}; "
+                f"open the session with audio_rate={AUDIO_RATE}"
+            )
+        first, self._second = (
+            packet_of(part, (PACKETS_PER_FRAME * played.tick + i) * PACKET_SAMPLES)
+            for i, part in enumerate(np.split(sound, PACKETS_PER_FRAME))
+        )
+        return first
+
+
+class SessionTracks:
+    """A session's two tracks: `pc.addTrack(tracks.video)`, `pc.addTrack(tracks.audio)`.
+
+    Pictures and sound leave together, each frame at its moment (`ditto.live.playout.Playout`), idle frames included.
+    The session is opened with `audio_rate=48000`; `output="yuv420p"` saves a conversion.
+
+    Args:
+        session: an open `AsyncSession`; nobody else may read it.
+        pixels: what its `output` is: "yuv420p" or "rgb24".
+        buffer_frames: frames that are kept back against unevenness.
+        seen: called with everything that has been played.
+    """
+
+    def __init__(
+        self,
+        session: AsyncIterator[Item],
+        pixels: str = "yuv420p",
+        buffer_frames: int = BUFFER_FRAMES,
+        seen: Callable[[Played | SegmentEnd], object] | None = None,
+    ) -> None:
+        self.playout = Playout(session, buffer_frames)
+        self.pixels = pixels
+        self._seen = seen
+        self.video = VideoTrack(self)
+        self.audio = AudioTrack(self)
+        self._pump: asyncio.Task[None] | None = None
+
+    def start(self) -> asyncio.Task[None]:
+        """Begin to read the session: the task that ends with it, or with what breaks it."""
+        if self._pump is None:
+            self._pump = asyncio.get_running_loop().create_task(self._run())
+        return self._pump
+
+    async def stop(self) -> None:
+        """Stop reading and end both tracks. The session stays open; twice does no harm."""
+        pump = self.start()
+        pump.cancel()
+        await asyncio.wait([pump])
+
+    async def _run(self) -> None:
+        try:
+            async for item in self.playout:
+                if isinstance(item, Played):
+                    put(self.video._queue, item)
+                    put(self.audio._queue, item)
+                if self._seen is not None:
+                    self._seen(item)
+        finally:
+            for track in (self.video, self.audio):
+                put(track._queue, None)
+
+
+def put(queue: asyncio.Queue[Played | None], item: Played | None) -> None:
+    """Append; in a full queue the oldest makes room."""
+    if queue.full():
+        queue.get_nowait()
+    queue.put_nowait(item)
+
+
+async def take(track: VideoTrack | AudioTrack, queue: asyncio.Queue[Played | None]) -> Played:
+    """The next of the queue. Raises MediaStreamError at the end."""
+    if track.readyState != "live":
+        raise MediaStreamError
+    track._tracks.start()
+    played = await queue.get()
+    if played is None:
+        track.stop()
+        raise MediaStreamError
+    return played
+
+
+def packet_of(sound: np.ndarray, pts: int) -> av.AudioFrame:
+    """(960,) float samples as a packet of 16-bit ones."""
+    samples = np.clip(np.rint(sound * 32768.0), -32768, 32767).astype(np.int16)
+    packet = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+    packet.sample_rate, packet.pts, packet.time_base = AUDIO_RATE, pts, Fraction(1, AUDIO_RATE)
+    return packet

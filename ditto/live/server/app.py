@@ -1,0 +1,255 @@
+"""The routes: the page, portraits, WebRTC offers, sound files, the WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response, WebSocket
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+
+import ditto
+from ditto.emotion import EMOTIONS
+from ditto.errors import AudioError
+from ditto.latency import LATENCIES
+from ditto.live.server import limits
+from ditto.live.server.clients import Clients
+from ditto.live.server.conversation import Recording
+from ditto.live.server.guard import Guard
+from ditto.live.server.portraits import Portraits, preview
+from ditto.live.server.protocol import VERSION, ProtocolError, Start, command_of, error_of
+from ditto.live.server.socket import serve_socket
+from ditto.live.server.voice import voices
+from ditto.live.server.webrtc import Peer
+from ditto.portrait import Portrait
+from ditto.talking_head import TalkingHead
+
+logger = logging.getLogger(__name__)
+
+PAGE = Path(__file__).with_name("page")
+MEDIA = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
+         ".svg": "image/svg+xml", ".jpg": "image/jpeg"}  # fmt: skip
+RECORDINGS = (  # how the kinds of sound file begin that are taken; playlists name other files, so none is
+    (0, b"RIFF"), (0, b"RF64"), (0, b"fLaC"), (0, b"OggS"), (0, b"ID3"), (4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"),
+    (0, b"FORM"), (0, b"#!AMR"), (0, b"caff"), (0, b"\x30\x26\xb2\x75"), (0, b"\xff\xfb"), (0, b"\xff\xf3"),
+    (0, b"\xff\xf2"), (0, b"\xff\xf1"), (0, b"\xff\xf9"), (0, b"\xff\xfa"),
+)  # fmt: skip
+
+
+@dataclass
+class Peers:
+    """WebRTC connections under way; asyncio itself would forget their tasks."""
+
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def add(self, peer: Peer) -> asyncio.Task[None]:
+        """Run a peer until its end."""
+        task = asyncio.create_task(peer.run())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+
+def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size: int = 640) -> FastAPI:
+    """The server as an ASGI application.
+
+    Args:
+        head: what talks.
+        portrait: the one a client gets that names none.
+        token: wanted of everyone; none serves this machine alone.
+        max_size: longest side in pixels of uploaded portraits.
+    """
+    portraits = Portraits(head, portrait, max_size)
+    clients = Clients(head, portraits)
+    peers = Peers()
+    page = {file.name: file.read_bytes() for file in PAGE.iterdir() if file.suffix in MEDIA}
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(voices)  # asked once
+        yield
+        if peers.tasks:
+            await asyncio.wait(peers.tasks)
+
+    app = FastAPI(title="ditto", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.state.clients = clients
+    app.add_middleware(Guard, token=token)
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> Response:
+        text = {404: "there is nothing of that name here", 405: "this address is not asked that way"}
+        said = text.get(error.status_code, str(error.detail))
+        return refusal(ProtocolError("not_found", said, error.status_code))
+
+    @app.get("/")
+    async def index() -> Response:
+        return Response(page["index.html"], media_type=MEDIA[".html"])
+
+    @app.get("/page/{name}")
+    async def part_of_page(name: str) -> Response:
+        if name not in page:
+            return refusal(ProtocolError("not_found", "there is nothing of that name here", 404))
+        return Response(page[name], media_type=MEDIA[Path(name).suffix])
+
+    @app.get("/api/info")
+    async def info() -> Response:
+        return JSONResponse(
+            {
+                "version": ditto.__version__,
+                "protocol": VERSION,
+                "emotions": list(EMOTIONS),
+                "latencies": {name: round(1000 * plan.plan.delay_seconds) for name, plan in LATENCIES.items()},
+                "voices": [voice._asdict() for voice in voices()],
+                "limits": {
+                    "picture_bytes": limits.LARGEST_PICTURE,
+                    "recording_bytes": limits.LARGEST_RECORDING,
+                    "message_bytes": limits.LARGEST_MESSAGE,
+                    "text_characters": limits.LONGEST_TEXT,
+                },
+            }
+        )
+
+    @app.post("/api/portraits")
+    async def add_portrait(request: Request) -> Response:
+        async def work() -> Response:
+            data = await body_of(request, limits.LARGEST_PICTURE)
+            name, added = await portraits.add(data, any_face=request.query_params.get("face") == "largest")
+            height, width = added.picture.shape[:2]
+            return JSONResponse({"portrait": name, "width": width, "height": height}, 201)
+
+        return await answered(work)
+
+    @app.get("/api/portraits/{name}")
+    async def picture(name: str) -> Response:
+        async def work() -> Response:
+            return Response(await asyncio.to_thread(preview, portraits[name]), media_type="image/jpeg")
+
+        return await answered(work)
+
+    @app.post("/api/webrtc")
+    async def offer(request: Request) -> Response:
+        async def work() -> Response:
+            start, sdp = offer_of(await body_of(request, limits.LARGEST_OFFER))
+            peer = Peer(start, sdp, clients)
+            peers.add(peer)
+            return JSONResponse(await asyncio.wait_for(asyncio.shield(peer.answer), limits.START_SECONDS))
+
+        return await answered(work)
+
+    @app.post("/api/clients/{name}/speech")
+    async def recording(name: str, request: Request) -> Response:
+        async def work() -> Response:
+            client = clients[name]
+            path = await file_of(request, limits.LARGEST_RECORDING)
+            try:
+                clients[name].conversation.say(Recording(path))
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+            return JSONResponse({"client": client.name, "queued": True}, 202)
+
+        return await answered(work)
+
+    @app.websocket("/api/live")
+    async def live(socket: WebSocket) -> None:
+        await serve_socket(socket, clients)
+
+    return app
+
+
+async def answered(work: Callable[[], Awaitable[Response]]) -> Response:
+    """The answer, or the error in words."""
+    try:
+        return await work()
+    except ClientDisconnect:
+        return Response(status_code=499)  # nobody reads it
+    except asyncio.TimeoutError:
+        return refusal(ProtocolError("timeout", "it took too long; try again", 504))
+    except Exception as error:
+        return refusal(error)
+
+
+def refusal(error: Exception) -> Response:
+    """An error as an answer."""
+    message, status = error_of(error)
+    if status == 500:
+        logger.error("a request failed", exc_info=error)
+    return JSONResponse({"error": message}, status, headers={"retry-after": "5"} if status == 503 else None)
+
+
+def offer_of(data: bytes) -> tuple[Start, str]:
+    """The start and the SDP of an offer. Raises ProtocolError."""
+    try:
+        offer = json.loads(data)
+    except ValueError as error:
+        raise ProtocolError("bad_message", f"an offer is a JSON object: {error}") from None
+    if not isinstance(offer, dict) or not isinstance(offer.get("sdp"), str):
+        raise ProtocolError("bad_message", 'an offer is a JSON object with "sdp" and what "start" takes')
+    sdp = offer.pop("sdp")
+    offer.pop("type", None)
+    return command_of(Start, offer), sdp
+
+
+async def body_of(request: Request, largest: int) -> bytes:
+    """The body of a request. Raises ProtocolError beyond so many bytes, before they are read."""
+    data = bytearray()
+    async for chunk in chunks_of(request, largest):
+        data += chunk
+    return bytes(data)
+
+
+async def file_of(request: Request, largest: int) -> Path:
+    """The body as a file of its own, whose remover is the caller.
+
+    Raises:
+        ProtocolError: too large. AudioError: it does not begin like a sound file.
+    """
+    descriptor, name = tempfile.mkstemp(prefix="ditto-", suffix=".sound")
+    path = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            head = b""
+            async for chunk in chunks_of(request, largest):
+                if len(head) < 16:
+                    head += chunk[:16]
+                    if len(head) >= 16:
+                        check_recording(head)
+                await asyncio.to_thread(file.write, chunk)
+            check_recording(head)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def check_recording(head: bytes) -> None:
+    """Raises AudioError unless a file that begins so can be a recording."""
+    if not any(head[at : at + len(magic)] == magic for at, magic in RECORDINGS):
+        raise AudioError("a sound file is wanted (wav, flac, mp3, m4a, ogg, webm, aiff, a video); this is none")
+
+
+async def chunks_of(request: Request, largest: int) -> AsyncIterator[bytes]:
+    """The body as it comes."""
+    declared = request.headers.get("content-length", "0")
+    size = int(declared) if declared.isdigit() else 0
+    stream = request.stream().__aiter__()
+    while size <= largest:
+        try:
+            chunk = await asyncio.wait_for(stream.__anext__(), limits.SILENCE_SECONDS)
+        except StopAsyncIteration:
+            return
+        largest -= len(chunk)
+        if largest < 0:
+            break
+        size = 0
+        yield chunk
+    raise ProtocolError("too_large", "the upload is larger than this server takes; GET /api/info has the limits", 413)

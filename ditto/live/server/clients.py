@@ -1,0 +1,114 @@
+"""Who is connected: one conversation a client, opened and closed here, whatever carries it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ditto.latency import latency_of
+from ditto.live.server.conversation import Conversation, Tell
+from ditto.live.server.portraits import Portraits
+from ditto.live.server.protocol import VERSION, ProtocolError, Start
+from ditto.motion import FPS
+from ditto.talking_head import TalkingHead
+
+REPLACED = {"type": "closed", "code": "replaced", "text": "the same client connected again; this connection is over"}
+STOPPED = {"type": "closed", "code": "stopped", "text": "the server stops"}
+
+
+class Client:
+    """One connection.
+
+    Attributes:
+        name: the client's id.
+        conversation: what is spoken.
+        ready: the message that tells the client so.
+        leaving: done with the last message, once the connection is to end.
+    """
+
+    def __init__(self, name: str, conversation: Conversation, ready: dict[str, Any]) -> None:
+        self.name = name
+        self.conversation = conversation
+        self.ready = ready
+        self.leaving: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self.gone = asyncio.Event()
+
+    async def end(self, message: dict[str, Any]) -> None:
+        """Ask the connection to end with this message; returns when its session is closed."""
+        if not self.leaving.done():
+            self.leaving.set_result(message)
+        await self.gone.wait()
+
+
+class Clients:
+    """Every client, by id."""
+
+    def __init__(self, head: TalkingHead, portraits: Portraits) -> None:
+        self._head = head
+        self._portraits = portraits
+        self._clients: dict[str, Client] = {}
+
+    def __getitem__(self, name: str) -> Client:
+        """Raises ProtocolError where nobody of that id is connected."""
+        if name not in self._clients:
+            raise ProtocolError("no_client", "no client of that id is connected; connect first", 404)
+        return self._clients[name]
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    @asynccontextmanager
+    async def joined(self, start: Start, output: str, audio_rate: int, tell: Tell) -> AsyncIterator[Client]:
+        """A client with an open session, as long as the block lasts. One of the same id is ended before.
+
+        Raises:
+            ProtocolError: no such portrait. BusyError: no room. ValueError: what `TalkingHead.session` refuses.
+        """
+        portrait = self._portraits[start.portrait]
+        name = start.client or secrets.token_urlsafe(12)
+        await self._end_older(name)  # its place is free then
+        delay = latency_of(start.latency).plan.delay_seconds
+        session = self._head.session(
+            portrait,
+            latency=start.latency,
+            output=output,
+            audio_rate=audio_rate,
+            idle=start.idle,
+            seed=start.seed,
+            emotion=start.emotion or None,
+            still=start.still,
+        )
+        async with session:
+            height, width = portrait.picture.shape[:2]
+            conversation = Conversation(session, delay, tell)
+            client = Client(
+                name,
+                conversation,
+                {
+                    "type": "ready", "protocol": VERSION, "client": name, "portrait": start.portrait, "width": width,
+                    "height": height, "fps": FPS, "audio_rate": audio_rate, "latency": start.latency,
+                    "algorithmic_ms": round(1000 * delay),
+                },
+            )  # fmt: skip
+            await self._end_older(name)  # one that came meanwhile
+            self._clients[name] = client
+            try:
+                yield client
+            finally:
+                try:
+                    await conversation.close()
+                finally:
+                    if self._clients.get(name) is client:
+                        del self._clients[name]
+                    client.gone.set()
+
+    async def _end_older(self, name: str) -> None:
+        while (other := self._clients.get(name)) is not None:
+            await other.end(REPLACED)
+
+    async def end(self) -> None:
+        """End every connection."""
+        await asyncio.gather(*(client.end(STOPPED) for client in list(self._clients.values())))

@@ -1,0 +1,68 @@
+"""An open microphone becomes utterances: they begin and end where the voice does."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+
+BLOCK_SECONDS = 0.02
+QUIETEST_VOICE_DB = -46.0  # below it nothing counts as voice, however quiet the room
+ABOVE_NOISE_DB = 10.0
+NOISE_RISE_DB = 0.02  # a block; the noise floor follows a level that rises slowly, one that falls at once
+OPENING_BLOCKS = 2  # of voice begin an utterance
+LEAD_BLOCKS = 5  # come before them, for the breath of a consonant
+CLOSING_BLOCKS = 35  # 0.7 s without voice end it
+
+
+class VoiceGate:
+    """Lets through what is voice.
+
+    `push` takes samples of a microphone, any number at a time, and gives what is new of utterances in order: arrays of
+    samples, and None where one ends. How the samples are cut makes no difference.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self._block = round(rate * BLOCK_SECONDS)
+        self._waiting = np.zeros(0, np.float32)
+        self._lead: deque[Array] = deque(maxlen=OPENING_BLOCKS + LEAD_BLOCKS)
+        self._noise_db = -60.0
+        self._voiced = 0  # blocks of voice in a row
+        self._quiet = 0  # blocks without, within an utterance
+        self._open = False
+
+    def push(self, samples: Array) -> list[Array | None]:
+        """(n,) samples in [-1, 1] -> pieces of utterances; None ends one."""
+        self._waiting = np.concatenate([self._waiting, samples])
+        given: list[Array | None] = []
+        while self._waiting.size >= self._block:
+            block, self._waiting = self._waiting[: self._block], self._waiting[self._block :]
+            voice = self._is_voice(block)
+            self._voiced = self._voiced + 1 if voice else 0
+            if self._open:
+                given.append(block)
+                self._quiet = 0 if voice else self._quiet + 1
+                if self._quiet >= CLOSING_BLOCKS:
+                    self._open = False
+                    given.append(None)
+                continue
+            self._lead.append(block)
+            if self._voiced >= OPENING_BLOCKS:
+                self._open, self._quiet = True, 0
+                given.append(np.concatenate(self._lead))
+                self._lead.clear()
+        return given
+
+    def close(self) -> list[Array | None]:
+        """The microphone is off: the end of an utterance that is under way."""
+        was_open, self._open = self._open, False
+        self._lead.clear()
+        return [None] if was_open else []
+
+    def _is_voice(self, block: Array) -> bool:
+        level_db = 10.0 * float(np.log10(float(np.mean(np.square(block, dtype=np.float64))) + 1e-10))
+        self._noise_db = min(level_db, self._noise_db + NOISE_RISE_DB)
+        return level_db > max(self._noise_db + ABOVE_NOISE_DB, QUIETEST_VOICE_DB)

@@ -1,0 +1,247 @@
+// Two ways to the server with one face: open, send, microphone, sound, delay, close. Messages are those of docs/serve.md.
+
+const CONNECT_MS = 6000;
+const GATHER_MS = 1500;
+const ALIVE_MS = 2000;
+
+export class Refused extends Error {
+  constructor(code, text) {
+    super(text);
+    this.code = code;
+  }
+}
+
+/** The answer of the server as JSON; throws Refused with its words. */
+export async function answer(response) {
+  let said;
+  try {
+    said = await response.json();
+  } catch {
+    throw new Refused("unreadable", `The server answered in a way this page does not understand (${response.status}).`);
+  }
+  if (!response.ok) throw new Refused(said.error?.code, said.error?.text ?? `The server refused (${response.status}).`);
+  return said;
+}
+
+export class WebRtc {
+  constructor(video, canvas, heard, ended) {
+    Object.assign(this, { video, heard, ended, ready: null });
+    canvas.hidden = true;
+  }
+
+  async open(start) {
+    const pc = this.pc = new RTCPeerConnection({ iceServers: [] });
+    this.microphoneSender = pc.addTransceiver("audio", { direction: "sendrecv" }).sender;
+    pc.addTransceiver("video", { direction: "recvonly" });
+    this.channel = pc.createDataChannel("control");
+    this.channel.onmessage = (event) => this.heard(JSON.parse(event.data));
+    this.channel.onclose = () => this.over();
+    const media = new MediaStream();
+    pc.ontrack = ({ track, receiver }) => {
+      if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
+      media.addTrack(track);
+    };
+    await pc.setLocalDescription();
+    await gathered(pc);
+    const said = await answer(await fetch("/api/webrtc", {
+      method: "POST", headers: { "content-type": "application/json" },
+      body: JSON.stringify({ ...start, sdp: pc.localDescription.sdp }),
+    }));
+    await pc.setRemoteDescription({ type: "answer", sdp: said.sdp });
+    await connected(pc, this.channel);
+    pc.onconnectionstatechange = () => {
+      if (["failed", "closed", "disconnected"].includes(pc.connectionState)) this.over();
+    };
+    this.alive = setInterval(() => this.send({ type: "alive" }), ALIVE_MS);
+    this.video.srcObject = media;
+    this.video.hidden = false;
+    this.video.play().catch(() => {});
+    this.heard(said);
+  }
+
+  send(message) {
+    if (this.channel?.readyState === "open") this.channel.send(JSON.stringify(message));
+  }
+
+  async microphone(mode, stream) {
+    await this.microphoneSender.replaceTrack(mode === "off" ? null : stream.getAudioTracks()[0]);
+    this.send({ type: "microphone", mode });
+  }
+
+  sound(on) {
+    this.video.muted = !on;
+    if (on) this.video.play().catch(() => {});
+  }
+
+  async delay() {
+    let round = null, kept = 0;
+    for (const item of (await this.pc.getStats()).values()) {
+      if (item.type === "candidate-pair" && item.nominated && item.currentRoundTripTime !== undefined) {
+        round = 1000 * item.currentRoundTripTime;
+      }
+      if (item.type === "inbound-rtp" && item.kind === "video" && item.jitterBufferEmittedCount) {
+        const [delay, count] = this.before ?? [0, 0];
+        const frames = item.jitterBufferEmittedCount - count;
+        if (frames > 0) kept = 1000 * (item.jitterBufferDelay - delay) / frames;
+        this.before = [item.jitterBufferDelay, item.jitterBufferEmittedCount];
+      }
+    }
+    return round === null ? null : Math.round(round + kept);
+  }
+
+  over() {
+    if (this.closed) return;
+    this.close();
+    this.ended();
+  }
+
+  close() {
+    if (this.closed) return;
+    this.closed = true;
+    clearInterval(this.alive);
+    this.send({ type: "close" });
+    this.pc?.close();
+    this.video.hidden = true;
+    this.video.srcObject = null;
+  }
+}
+
+function gathered(pc) {
+  return new Promise((done) => {
+    if (pc.iceGatheringState === "complete") return done();
+    pc.addEventListener("icegatheringstatechange", () => pc.iceGatheringState === "complete" && done());
+    setTimeout(done, GATHER_MS);
+  });
+}
+
+function connected(pc, channel) {
+  return new Promise((done, failed) => {
+    const timer = setTimeout(() => failed(new Refused("no_path", "WebRTC found no way to the server.")), CONNECT_MS);
+    channel.onopen = () => { clearTimeout(timer); done(); };
+    pc.onconnectionstatechange = () => {
+      if (pc.connectionState !== "failed") return;
+      clearTimeout(timer);
+      failed(new Refused("no_path", "WebRTC found no way to the server."));
+    };
+  });
+}
+
+const HEADER_BYTES = 28;
+const LEAD_SECONDS = 0.06;
+
+export class Socket {
+  constructor(video, canvas, heard, ended) {
+    Object.assign(this, { canvas, heard, ended, shown: Promise.resolve(), until: 0, loud: false });
+    video.hidden = true;
+    this.context = canvas.getContext("2d");
+  }
+
+  open(start) {
+    const socket = this.socket = new WebSocket(`${location.origin.replace("http", "ws")}/api/live`);
+    socket.binaryType = "arraybuffer";
+    return new Promise((done, failed) => {
+      const timer = setTimeout(() => failed(new Refused("no_path", "The server does not answer.")), CONNECT_MS);
+      socket.onopen = () => this.send({ type: "start", ...start, audio_rate: 24000 });
+      socket.onmessage = ({ data }) => {
+        if (typeof data !== "string") return this.frame(data);
+        const message = JSON.parse(data);
+        if (message.type === "ready") {
+          this.rate = message.audio_rate;
+          this.canvas.width = message.width;
+          this.canvas.height = message.height;
+          this.canvas.hidden = false;
+          clearTimeout(timer);
+          done();
+        } else if (message.type === "error") {
+          failed(new Refused(message.code, message.text));
+        }
+        this.heard(message);
+      };
+      socket.onclose = () => {
+        clearTimeout(timer);
+        failed(new Refused("closed", "The connection was closed."));
+        if (!this.closed) { this.close(); this.ended(); }
+      };
+    });
+  }
+
+  /** One frame: its sound is queued, its picture shown when the sound is heard. */
+  frame(data) {
+    const view = new DataView(data);
+    const spoken = view.getUint8(1) === 1;
+    const bytes = view.getUint32(16, true);
+    let wait = 0;
+    if (spoken && this.audio?.state === "running") {
+      const samples = new Int16Array(data.slice(HEADER_BYTES, HEADER_BYTES + bytes));
+      const now = this.audio.currentTime;
+      if (this.until < now) this.until = now + LEAD_SECONDS;
+      const buffer = this.audio.createBuffer(1, samples.length, this.rate);
+      buffer.getChannelData(0).set(Float32Array.from(samples, (sample) => sample / 32768));
+      const source = this.audio.createBufferSource();
+      source.buffer = buffer;
+      source.connect(this.volume);
+      source.start(this.until);
+      wait = 1000 * (this.until - now);
+      this.until += buffer.duration;
+    }
+    if (data.byteLength > HEADER_BYTES + bytes) {
+      const picture = new Blob([data.slice(HEADER_BYTES + bytes)], { type: "image/jpeg" });
+      const due = performance.now() + wait;
+      this.shown = this.shown.then(() => this.show(picture, due)).catch(() => {});
+    }
+  }
+
+  async show(picture, due) {
+    const bitmap = await createImageBitmap(picture);
+    const early = due - performance.now();
+    if (early > 4) await new Promise((done) => setTimeout(done, early));
+    this.context.drawImage(bitmap, 0, 0);
+    bitmap.close();
+  }
+
+  send(message) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+
+  async microphone(mode, stream) {
+    this.capture?.disconnect();
+    this.source?.disconnect();
+    this.capture = this.source = null;
+    if (mode === "off") return this.send({ type: "speak" });
+    const audio = this.output();
+    await audio.audioWorklet.addModule("/page/capture.js");
+    this.capture = new AudioWorkletNode(audio, "capture");
+    this.source = audio.createMediaStreamSource(stream);
+    this.source.connect(this.capture);
+    this.send({ type: mode, rate: audio.sampleRate });
+    this.capture.port.onmessage = ({ data }) => this.socket.readyState === WebSocket.OPEN && this.socket.send(data);
+  }
+
+  sound(on) {
+    this.loud = on;
+    if (on) this.output().resume();
+    if (this.volume) this.volume.gain.value = on ? 1 : 0;
+  }
+
+  output() {
+    if (!this.audio) {
+      this.audio = new AudioContext({ sampleRate: 48000 });
+      this.volume = new GainNode(this.audio, { gain: this.loud ? 1 : 0 });
+      this.volume.connect(this.audio.destination);
+    }
+    return this.audio;
+  }
+
+  async delay() {
+    return null;
+  }
+
+  close() {
+    if (this.closed) return;
+    this.closed = true;
+    this.send({ type: "close" });
+    this.socket.close();
+    this.audio?.close();
+    this.canvas.hidden = true;
+  }
+}

@@ -1,0 +1,84 @@
+"""Frames become JPEG or H.264, one encoder a client."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from ditto.live import Frame
+from ditto.live.server.protocol import H264, H264_KEY, JPEG, NO_PICTURE, Start
+from ditto.motion import FPS
+
+KEY_FRAMES = 2 * FPS  # one at least every two seconds
+H264_OPTIONS = {"preset": "veryfast", "tune": "zerolatency", "crf": "21", "profile": "baseline"}
+
+
+class Encoder(Protocol):
+    """Makes bytes of a picture; `pixels` is the session's output it wants."""
+
+    pixels: str
+
+    def encode(self, frame: Frame) -> tuple[bytes, int]:
+        """The bytes, and what they are (`protocol.JPEG`, ...)."""
+        ...
+
+
+class JpegEncoder:
+    """Every picture on its own."""
+
+    pixels = "bgr24"
+
+    def __init__(self, quality: int) -> None:
+        self._options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+
+    def encode(self, frame: Frame) -> tuple[bytes, int]:
+        done, data = cv2.imencode(".jpg", frame.image, self._options)
+        assert done
+        return data.tobytes(), JPEG
+
+
+class H264Encoder:
+    """Annex B, one access unit a frame, parameter sets with every key frame, nothing held back."""
+
+    pixels = "yuv420p"
+
+    def __init__(self) -> None:
+        self._context: Any = None
+        self._frames = 0
+
+    def encode(self, frame: Frame) -> tuple[bytes, int]:
+        import av
+
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.image), format="yuv420p")
+        if self._context is None:
+            self._context = av.CodecContext.create("libx264", "w")
+            self._context.width, self._context.height = picture.width, picture.height
+            self._context.pix_fmt = "yuv420p"
+            self._context.time_base, self._context.framerate = Fraction(1, FPS), Fraction(FPS)
+            self._context.thread_count = 1
+            self._context.gop_size = KEY_FRAMES
+            self._context.options = H264_OPTIONS | {"x264-params": "annexb=1:repeat-headers=1"}
+        picture.pts, picture.time_base = self._frames, Fraction(1, FPS)
+        self._frames += 1
+        packets = self._context.encode(picture)
+        key = any(packet.is_keyframe for packet in packets)
+        return b"".join(bytes(packet) for packet in packets), H264_KEY if key else H264
+
+
+class NoEncoder:
+    """Sound only."""
+
+    pixels = "yuv420p"
+
+    def encode(self, frame: Frame) -> tuple[bytes, int]:
+        return b"", NO_PICTURE
+
+
+def encoder_of(start: Start) -> Encoder:
+    """The encoder a client asked for."""
+    if start.video == "jpeg":
+        return JpegEncoder(start.quality)
+    return H264Encoder() if start.video == "h264" else NoEncoder()

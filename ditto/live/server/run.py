@@ -1,0 +1,134 @@
+"""What `ditto serve` does: load, listen, say where."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import signal
+import socket
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ditto.errors import InputError
+from ditto.live.server.guard import check_token, is_loopback
+from ditto.live.server.limits import LARGEST_MESSAGE, MOST_SOCKETS, SILENCE_SECONDS
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from uvicorn import Server
+
+AUTO = "auto"
+PACKAGES = ("fastapi", "uvicorn", "websockets", "aiortc")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the server listens, checked before anything is loaded.
+
+    Raises:
+        InputError: no token where others can connect, or a bad one; a certificate without its key, or no such files.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8400
+    token: str = ""
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.token == AUTO:
+            object.__setattr__(self, "token", secrets.token_urlsafe(24))
+        check_token(self.host, self.token)
+        if (self.certificate is None) != (self.key is None):
+            raise InputError("--certificate and --key go together, got one of them; give both")
+        for file in (self.certificate, self.key):
+            if file is not None and not file.is_file():
+                raise InputError(f"a file is wanted at {file}, there is none; check the name")
+
+    @property
+    def url(self) -> str:
+        """What to open; with the token, so that it need not be typed."""
+        name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(self.host, self.host)
+        name = f"[{name}]" if ":" in name else name
+        scheme = "http" if self.certificate is None else "https"
+        return f"{scheme}://{name}:{self.port}/" + (f"?token={self.token}" if self.token else "")
+
+    @property
+    def notes(self) -> list[str]:
+        """What else the one who starts it should know."""
+        if is_loopback(self.host):
+            return ["This machine only. Ctrl-C stops it."]
+        notes = ["Whoever has the token can connect. Ctrl-C stops it."]
+        if self.certificate is None:
+            notes.append("Browsers give no microphone to http pages of other machines; --certificate and --key help.")
+        return notes
+
+
+def missing_packages() -> list[str]:
+    """What `ditto serve` needs and is not installed."""
+    return [name for name in PACKAGES if find_spec(name) is None]
+
+
+def listen(address: Address) -> socket.socket:
+    """A socket that listens there; a connection whose other end has vanished is found out within seconds.
+
+    Raises:
+        InputError: the address is taken or not of this machine.
+    """
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, where = found[0]
+        listening = socket.create_server(where[:2], family=family, backlog=256)
+    except OSError as error:
+        todo = "choose another --port" if error.errno == errno.EADDRINUSE else "check --host and --port"
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror or error
+        raise InputError(f"cannot listen at {address.host}, port {address.port}: {reason}; {todo}") from None
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", SILENCE_SECONDS / 2),
+        ("TCP_KEEPINTVL", SILENCE_SECONDS / 4),
+        ("TCP_KEEPCNT", 2),
+        ("TCP_USER_TIMEOUT", 1000 * SILENCE_SECONDS),
+    ):
+        if (option := getattr(socket, name, None)) is not None:  # those the system has
+            listening.setsockopt(socket.IPPROTO_TCP, option, round(value))
+    return listening
+
+
+def serve(app: FastAPI, address: Address, listening: socket.socket) -> None:
+    """Serve until Ctrl-C or a request to end; connections are told and closed first."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the server sees them first, ends, and hands them on
+        signal.signal(number, lambda number, frame: None)
+    server_of(app, address).run([listening])
+
+
+def server_of(app: FastAPI, address: Address) -> Server:
+    """The server, not running yet."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        limit_concurrency=MOST_SOCKETS,
+        timeout_graceful_shutdown=5,
+        # Pings are answered only while the server reads, and it does not while too much speech waits: TCP looks after
+        # connections that vanish (see `listen`), and sending after readers that take nothing.
+        ws_ping_interval=None,
+        ws_max_size=4 * LARGEST_MESSAGE,
+        ws_per_message_deflate=False,
+        server_header=False,
+        ssl_certfile=address.certificate,
+        ssl_keyfile=address.key,
+    )
+
+    class Serving(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await app.state.clients.end()  # while they can still be told
+            await super().shutdown(sockets)
+
+    return Serving(config)

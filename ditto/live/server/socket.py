@@ -1,0 +1,274 @@
+"""One WebSocket: messages in, frames out, bounded both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from typing import Any
+
+import numpy as np
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from ditto.errors import AudioError
+from ditto.live import AsyncSession, Frame
+from ditto.live.playout import Played, Playout
+from ditto.live.server.clients import Client, Clients
+from ditto.live.server.limits import LARGEST_MESSAGE, SILENCE_SECONDS, START_SECONDS
+from ditto.live.server.pictures import Encoder, encoder_of
+from ditto.live.server.protocol import (
+    NO_PICTURE,
+    Alive,
+    Close,
+    Command,
+    Listen,
+    Microphone,
+    ProtocolError,
+    Repeat,
+    Speak,
+    Start,
+    error_of,
+    pack_frame,
+    parse,
+)
+
+logger = logging.getLogger(__name__)
+
+MOST_PICTURES = 10  # that wait for a slow reader at the pace of playout; of more, the oldest lose their picture
+MOST_FRAMES = 250  # whose sound waits: ten seconds; then the reader is too slow
+FAST_FRAMES = 5  # that wait at the pace "fast", which loses nothing and lets the session wait
+GOODBYE_SECONDS = 2.0
+
+
+class Waiting:
+    """A frame on its way out; `picture` is False once it lost its picture to newer ones."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.picture = True
+
+
+class Outbox:
+    """What waits to be sent, in order. JSON is never lost, nor is sound; pictures are, oldest first."""
+
+    def __init__(self, fast: bool) -> None:
+        self._fast = fast
+        self._items: deque[Waiting | dict[str, Any]] = deque()
+        self._changed = asyncio.Event()
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Append a JSON message."""
+        self._items.append(message)
+        self._changed.set()
+
+    async def put(self, frame: Frame) -> None:
+        """Append a frame.
+
+        Raises:
+            ProtocolError: the reader has taken nothing for ten seconds of sound.
+        """
+        while self._fast and self._frames() >= FAST_FRAMES:
+            self._changed.clear()
+            await self._changed.wait()
+        frames = [item for item in self._items if isinstance(item, Waiting)]
+        if len(frames) >= MOST_FRAMES:
+            raise ProtocolError("too_slow", "the reader does not keep up with the sound; this connection is over", 408)
+        with_picture = [item for item in frames if item.picture]
+        if len(with_picture) >= MOST_PICTURES and not self._fast:
+            with_picture[0].picture = False
+        self._items.append(Waiting(frame))
+        self._changed.set()
+
+    async def get(self) -> Waiting | dict[str, Any]:
+        """The next, when there is one."""
+        while not self._items:
+            self._changed.clear()
+            await self._changed.wait()
+        item = self._items.popleft()
+        self._changed.set()
+        return item
+
+    def drop_speech(self, epoch: int) -> None:
+        """Forget speech of earlier epochs that was not sent yet."""
+        self._items = deque(
+            item
+            for item in self._items
+            if not (isinstance(item, Waiting) and item.frame.kind == "speech" and item.frame.epoch < epoch)
+        )
+        self._changed.set()
+
+    def _frames(self) -> int:
+        return sum(isinstance(item, Waiting) for item in self._items)
+
+
+async def serve_socket(socket: WebSocket, clients: Clients) -> None:
+    """A connection from its beginning to its end; whatever goes wrong is told in words before it closes."""
+    await socket.accept()
+    try:
+        start = await asyncio.wait_for(first_message(socket), START_SECONDS)
+        encoder = encoder_of(start)
+        outbox = Outbox(start.pace == "fast")
+        async with clients.joined(start, encoder.pixels, start.audio_rate, outbox.tell) as client:
+            last = await converse(socket, start, client, outbox, encoder)
+        await goodbye(socket, last, 1000)
+    except WebSocketDisconnect:
+        pass
+    except asyncio.TimeoutError:
+        text = f'a "start" message is wanted within {START_SECONDS:g} s'
+        await goodbye(socket, {"type": "error", "code": "timeout", "text": text}, 1008)
+    except Exception as error:
+        message, status = error_of(error)
+        if status == 500:
+            logger.exception("a connection failed")
+        await goodbye(socket, message, 1013 if status == 503 else 1011 if status >= 500 else 1008)
+
+
+async def first_message(socket: WebSocket) -> Start:
+    """The message that opens; others are answered with an error, and waited out."""
+    while True:
+        try:
+            message = await receive(socket)
+            command = parse(message) if isinstance(message, str) else None
+            if isinstance(command, Start):
+                return command
+            raise ProtocolError("not_now", 'the first message is {"type": "start", ...}')
+        except ProtocolError as error:
+            await socket.send_text(json.dumps(error_of(error)[0]))
+
+
+async def converse(
+    socket: WebSocket, start: Start, client: Client, outbox: Outbox, encoder: Encoder
+) -> dict[str, Any]:
+    """Carry the conversation until one side ends it; gives the last message.
+
+    Raises:
+        WebSocketDisconnect: the client went. Whatever broke the session.
+    """
+    conversation = client.conversation
+    playout = Playout(conversation.session) if start.pace == "playout" else None
+
+    def interrupted(epoch: int) -> None:
+        outbox.drop_speech(epoch)
+        if playout is not None:
+            playout.interrupted(epoch)
+
+    conversation.interrupted = interrupted
+    outbox.tell(client.ready | {"video": start.video, "pace": start.pace})
+    tasks = [
+        asyncio.create_task(work)
+        for work in (
+            take_frames(conversation.session if playout is None else playout, client, outbox),
+            send_all(socket, outbox, encoder),
+            take_messages(socket, start, client, outbox),
+        )
+    ]
+    try:
+        over: list[asyncio.Future[Any]] = [*tasks, client.leaving]
+        await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
+        if client.leaving.done():
+            return client.leaving.result()
+        return {"type": "closed", "code": "closed", "text": "goodbye"}
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def take_frames(items: AsyncSession | Playout, client: Client, outbox: Outbox) -> None:
+    """From the session to the outbox."""
+    async for item in items:
+        frame = item.frame if isinstance(item, Played) else item
+        if isinstance(frame, Frame):
+            await outbox.put(frame)
+        client.conversation.seen(item)
+
+
+async def send_all(socket: WebSocket, outbox: Outbox, encoder: Encoder) -> None:
+    """From the outbox to the client."""
+    while True:
+        item = await outbox.get()
+        if isinstance(item, dict):
+            data: str | bytes = json.dumps(item)
+        else:
+            picture = await asyncio.to_thread(encoder.encode, item.frame) if item.picture else (b"", NO_PICTURE)
+            data = pack_frame(item.frame, *picture)
+        sending = socket.send_text(data) if isinstance(data, str) else socket.send_bytes(data)
+        try:
+            await asyncio.wait_for(sending, SILENCE_SECONDS)
+        except asyncio.TimeoutError:
+            raise ProtocolError("too_slow", f"nothing was taken for {SILENCE_SECONDS:g} s", 408) from None
+
+
+async def take_messages(socket: WebSocket, start: Start, client: Client, outbox: Outbox) -> None:
+    """From the client to the conversation, until it says close. What is wrong is told, and the rest goes on."""
+    conversation = client.conversation
+    sound: Speak | Listen | Repeat = Speak(start.rate)
+    while True:
+        try:
+            message = await receive(socket)
+            if isinstance(message, bytes):
+                samples = samples_of(message)
+                match sound:
+                    case Speak(rate):
+                        await conversation.speak(samples, rate)
+                    case Listen(rate):
+                        conversation.hear(samples, rate)
+                    case Repeat(rate):
+                        await conversation.repeat(samples, rate)
+                continue
+            command: Command = parse(message)
+            if isinstance(command, (Speak, Listen, Repeat)):
+                conversation.end_microphone()
+                sound = command
+            elif isinstance(command, Close):
+                return
+            elif isinstance(command, Start):
+                raise ProtocolError("not_now", "this connection has started; open another one for another session")
+            elif isinstance(command, Microphone):
+                raise ProtocolError("not_now", 'microphone tracks are of WebRTC; send "repeat" or "listen" and samples')
+            elif not isinstance(command, Alive):
+                await conversation.command(command)
+        except (WebSocketDisconnect, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            answer, status = error_of(error)
+            if status >= 500:
+                raise
+            outbox.tell(answer)
+
+
+def samples_of(message: bytes) -> np.ndarray:
+    """(N,) int16 samples of a binary message. Raises AudioError for an odd number of bytes."""
+    if len(message) % 2:
+        raise AudioError(f"sound is s16le, an even number of bytes, got {len(message)}; the message was left out")
+    return np.frombuffer(message, "<i2").astype(np.int16)
+
+
+async def receive(socket: WebSocket) -> str | bytes:
+    """The next message.
+
+    Raises:
+        WebSocketDisconnect: there will be none. ProtocolError: it is too large.
+    """
+    event = await socket.receive()
+    if event["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(event.get("code", 1006))
+    message: str | bytes = event["text"] if event.get("text") is not None else event["bytes"]
+    if len(message) > LARGEST_MESSAGE:
+        raise ProtocolError("too_long", f"a message has at most {LARGEST_MESSAGE} bytes, got {len(message)}", 413)
+    return message
+
+
+async def goodbye(socket: WebSocket, message: dict[str, Any], code: int) -> None:
+    """The last message, and the close. A client that does not take it is left alone."""
+    if socket.client_state is not WebSocketState.CONNECTED or socket.application_state is not WebSocketState.CONNECTED:
+        return
+    try:
+        await asyncio.wait_for(socket.send_text(json.dumps(message)), GOODBYE_SECONDS)
+        await asyncio.wait_for(socket.close(code, message["code"]), GOODBYE_SECONDS)
+    except (WebSocketDisconnect, RuntimeError, OSError, asyncio.TimeoutError) as error:
+        logger.debug("a client did not wait for its goodbye: %r", error)

@@ -1,0 +1,79 @@
+"""Typed text becomes speech, where the server has espeak-ng."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+import subprocess
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.errors import DittoError
+from ditto.live.server.limits import SPEAK_SECONDS
+from ditto.live.server.protocol import ProtocolError
+
+PROGRAM = "espeak-ng"
+WORDS_A_MINUTE = 155
+WANTED = "this server has no espeak-ng, so text is not spoken; install it, or send sound"
+
+
+class Voice(NamedTuple):
+    """A language espeak-ng speaks."""
+
+    code: str
+    name: str
+
+
+@cache
+def voices() -> tuple[Voice, ...]:
+    """The languages of espeak-ng, by name; none where it is not installed."""
+    program = shutil.which(PROGRAM)
+    if program is None:
+        return ()
+    try:
+        listed = subprocess.run([program, "--voices"], capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    rows = (line.split() for line in listed.splitlines()[1:])
+    found = {row[1]: Voice(row[1], row[3].replace("_", " ")) for row in rows if len(row) > 3}
+    return tuple(sorted(found.values(), key=lambda voice: voice.name))
+
+
+def speech_of(text: str, voice: str = "en") -> tuple[npt.NDArray[np.int16], int]:
+    """(N,) samples of a spoken text, and their rate. Takes some tens of milliseconds; call it in a thread.
+
+    The text goes through a pipe, never through a shell or an argument.
+
+    Raises:
+        ProtocolError: no espeak-ng, a language it does not have, or text in which it finds nothing to say.
+        DittoError: it failed or took too long.
+    """
+    program = shutil.which(PROGRAM)
+    if program is None or not voices():
+        raise ProtocolError("no_voice", WANTED, 501)
+    if not any(f"{known.code}-".startswith(f"{voice}-") for known in voices()):  # "en" is not listed, "en-gb" is
+        raise ProtocolError("unknown_voice", f"voice is a language code of espeak-ng, as en or de, got {voice[:20]!r}")
+    command = [program, "--stdin", "--stdout", "-b", "1", "-s", str(WORDS_A_MINUTE), "-v", voice]
+    said = re.sub(r"[\x00-\x1f\x7f]+", " ", text).encode("utf-8", "replace")
+    try:
+        done = subprocess.run(command, input=said, capture_output=True, timeout=SPEAK_SECONDS, check=True)
+    except subprocess.TimeoutExpired:
+        raise DittoError(f"espeak-ng did not finish within {SPEAK_SECONDS:g} s; send less text") from None
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise DittoError(f"espeak-ng failed ({error}); look into its installation") from error
+    samples, rate = samples_of_wav(done.stdout)
+    if samples.size == 0:
+        raise ProtocolError("bad_message", "there is nothing in this text that can be spoken; send words")
+    return samples, rate
+
+
+def samples_of_wav(data: bytes) -> tuple[npt.NDArray[np.int16], int]:
+    """16-bit samples and rate of a WAV from a pipe, whose header does not know the length."""
+    if len(data) < 44 or data[:4] != b"RIFF" or data[36:40] != b"data":
+        return np.zeros(0, np.int16), 0
+    (rate,) = struct.unpack_from("<I", data, 24)
+    return np.frombuffer(data[44 : 44 + (len(data) - 44) // 2 * 2], "<i2").astype(np.int16), rate

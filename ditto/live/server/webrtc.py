@@ -1,0 +1,187 @@
+"""WebRTC: pictures and sound as tracks, the microphone back, commands in a data channel."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from typing import Any
+
+from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
+from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationError
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+
+from ditto.audio import mono_samples
+from ditto.live.adapters.aiortc import AUDIO_RATE, SessionTracks
+from ditto.live.server.clients import Client, Clients
+from ditto.live.server.limits import LARGEST_MESSAGE, SILENCE_SECONDS, START_SECONDS
+from ditto.live.server.protocol import (
+    Alive,
+    Close,
+    Listen,
+    Microphone,
+    ProtocolError,
+    Repeat,
+    Speak,
+    Start,
+    error_of,
+    parse,
+)
+
+logger = logging.getLogger(__name__)
+
+CHANNEL = "control"
+REFUSED = (ValueError, KeyError, IndexError, AttributeError, InvalidAccessError, InvalidStateError, OperationError)
+MOST_UNSENT = 1 << 16  # bytes of JSON that wait in the data channel; a client that takes none is told no more
+
+
+class Peer:
+    """One WebRTC client; `run` is its life."""
+
+    def __init__(self, start: Start, offer: str, clients: Clients) -> None:
+        self._start = start
+        self._offer = offer
+        self._clients = clients
+        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._channel: RTCDataChannel | None = None
+        self._microphone = "off"
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._heard = time.monotonic() + START_SECONDS - SILENCE_SECONDS  # when the last sign of life came
+        self.answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Answer the offer, then talk until one side ends it. What goes wrong before the answer is its exception."""
+        try:
+            async with self._clients.joined(self._start, "yuv420p", AUDIO_RATE, self._tell) as client:
+                tracks = SessionTracks(client.conversation.session, seen=client.conversation.seen)
+                client.conversation.interrupted = tracks.playout.interrupted
+                try:
+                    self._listen_to(client)
+                    self.answer.set_result(client.ready | {"sdp": await self._negotiate(tracks)})
+                    self._tell(await self._until_the_end(client, tracks.start()))
+                finally:
+                    await tracks.stop()
+        except Exception as error:
+            if not self.answer.done():
+                self.answer.set_exception(error)
+            else:
+                message, status = error_of(error)
+                if status >= 500:
+                    logger.warning("a WebRTC connection failed", exc_info=error)
+                self._tell(message)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            if self._channel is not None and self._channel.readyState == "open":
+                await asyncio.sleep(0.2)  # for the last message to leave
+            await self._connection.close()
+
+    async def _until_the_end(self, client: Client, pump: asyncio.Task[None]) -> dict[str, Any]:
+        watch = asyncio.create_task(self._watch())
+        self._tasks.append(watch)
+        over: list[asyncio.Future[Any]] = [client.leaving, pump, watch, self._failed]
+        await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
+        if client.leaving.done():
+            return client.leaving.result()
+        if pump.done():
+            pump.result()
+        return {"type": "closed", "code": "closed", "text": "goodbye"}
+
+    async def _watch(self) -> None:
+        while time.monotonic() - self._heard < SILENCE_SECONDS:
+            await asyncio.sleep(0.5)
+
+    def _fail(self) -> None:
+        if not self._failed.done():
+            self._failed.set_result(None)
+
+    def _listen_to(self, client: Client) -> None:
+        connection = self._connection
+
+        @connection.on("connectionstatechange")
+        def changed() -> None:
+            if connection.connectionState in ("failed", "closed"):
+                self._fail()
+
+        @connection.on("datachannel")
+        def opened(channel: RTCDataChannel) -> None:
+            if channel.label != CHANNEL or self._channel is not None:
+                channel.close()
+                return
+            self._channel = channel
+            channel.on("message", lambda message: self._take(client, message))
+            channel.on("close", self._fail)
+
+        @connection.on("track")
+        def came(track: MediaStreamTrack) -> None:
+            if track.kind == "audio":
+                self._tasks.append(asyncio.create_task(self._hear(client, track)))
+            else:
+                track.stop()
+
+    async def _negotiate(self, tracks: SessionTracks) -> str:
+        try:
+            await self._connection.setRemoteDescription(RTCSessionDescription(self._offer, "offer"))
+            kinds = [item.kind for item in self._connection.getTransceivers()]
+            if sorted(kinds) != ["audio", "video"]:
+                raise ProtocolError("bad_offer", f"an offer has one audio and one video section, got {kinds}")
+            self._connection.addTrack(tracks.audio)
+            self._connection.addTrack(tracks.video)
+            await self._connection.setLocalDescription(await self._connection.createAnswer())
+        except REFUSED as error:
+            raise ProtocolError("bad_offer", f"the offer cannot be answered: {error}") from error
+        return str(self._connection.localDescription.sdp)
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        channel = self._channel
+        if channel is not None and channel.readyState == "open" and channel.bufferedAmount < MOST_UNSENT:
+            channel.send(json.dumps(message))
+
+    def _take(self, client: Client, message: str | bytes) -> None:
+        self._heard = time.monotonic()
+        try:
+            if isinstance(message, bytes) or len(message) > LARGEST_MESSAGE:
+                raise ProtocolError("bad_message", "the data channel takes JSON; sound comes as a track")
+            command = parse(message)
+            if isinstance(command, (Start, Speak, Listen, Repeat)):
+                raise ProtocolError("not_now", "this is of the WebSocket; over WebRTC the microphone is a track")
+            if isinstance(command, Close):
+                if not client.leaving.done():
+                    client.leaving.set_result({"type": "closed", "code": "closed", "text": "goodbye"})
+            elif isinstance(command, Microphone):
+                self._microphone = command.mode
+                if command.mode != "repeat":
+                    client.conversation.end_microphone()
+            elif not isinstance(command, Alive):
+                self._tasks = [task for task in self._tasks if not task.done()]
+                self._tasks.append(asyncio.create_task(self._do(client, command)))
+        except ProtocolError as error:
+            self._tell(error_of(error)[0])
+
+    async def _do(self, client: Client, command: Any) -> None:
+        try:
+            await client.conversation.command(command)
+        except Exception as error:
+            message, status = error_of(error)
+            if status >= 500:
+                logger.warning("a command failed", exc_info=error)
+            self._tell(message)
+
+    async def _hear(self, client: Client, track: MediaStreamTrack) -> None:
+        while True:
+            try:
+                frame: Any = await track.recv()
+            except MediaStreamError:
+                return
+            if self._microphone == "off":
+                continue
+            try:
+                if self._microphone == "repeat":
+                    await client.conversation.repeat(mono_samples(frame), frame.sample_rate)
+                else:
+                    client.conversation.hear(mono_samples(frame), frame.sample_rate)
+            except Exception as error:
+                self._tell(error_of(error)[0])
+                return

@@ -1,0 +1,169 @@
+"""For the tests of the server: a head that needs no networks, and a server on a port of its own."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+
+from ditto.errors import BusyError, SessionError
+from ditto.live import Frame, SegmentEnd
+from ditto.motion import FPS, Motion
+
+WIDTH, HEIGHT = 96, 64
+REST = Motion(np.zeros(265, np.float32))
+
+
+class StandInSession:
+    """Frames of one grey: 40 at idle, 200 in speech. Speech is computed at once, idle frames come by the clock."""
+
+    def __init__(self, head, output, audio_rate, idle):
+        self.head, self.output, self.audio_rate, self.idle = head, output, audio_rate, idle
+        self.epoch = self.index = self.spoken = 0
+        self.samples, self.rate = 0.0, None
+        self.items, self.changed = [], asyncio.Event()
+        self.heard = 0
+        self.controls, self.closed = [], False
+        self.next_idle = time.monotonic()
+
+    async def __aenter__(self):
+        if len(self.head.sessions) >= self.head.max_sessions:
+            raise BusyError("all places are taken; try again later")
+        self.head.sessions.append(self)
+        self.head.opened += 1
+        return self
+
+    async def __aexit__(self, *_):
+        await self.close()
+
+    async def close(self):
+        self.closed = True
+        self.changed.set()
+        if self in self.head.sessions:
+            self.head.sessions.remove(self)
+
+    def check(self):
+        if self.closed:
+            raise SessionError("closed")
+
+    async def push(self, pcm, sample_rate=16000):
+        self.check()
+        while len(self.items) > 25:
+            await asyncio.sleep(0.01)
+        self.rate = sample_rate
+        self.samples += len(pcm) / sample_rate
+        while self.samples >= 1 / FPS - 1e-9:
+            self.samples -= 1 / FPS
+            self.items.append(("speech", self.epoch, self.spoken))
+            self.spoken += 1
+        self.changed.set()
+
+    async def flush(self):
+        self.check()
+        if self.rate is None:
+            return
+        if self.samples > 1e-6:
+            self.items.append(("speech", self.epoch, self.spoken))
+            self.spoken += 1
+        self.items.append(SegmentEnd(self.epoch, self.spoken / FPS))
+        self.epoch, self.spoken, self.samples, self.rate = self.epoch + 1, 0, 0.0, None
+        self.changed.set()
+
+    async def interrupt(self):
+        self.check()
+        unread = sum(isinstance(item, tuple) for item in self.items)
+        played = max(0, self.spoken - unread)
+        self.items.clear()
+        self.epoch, self.spoken, self.samples, self.rate = self.epoch + 1, 0, 0.0, None
+        return played * 40
+
+    def control(self, **changes):
+        if "joy" in (changes.get("emotion") or {}):
+            raise ValueError("unknown emotion 'joy'")
+        self.controls.append(changes)
+
+    def listen(self, pcm, sample_rate=16000):
+        self.heard += len(pcm)
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        while not self.items:
+            if self.closed:
+                raise StopAsyncIteration
+            wait = self.next_idle - time.monotonic()
+            if self.idle and wait <= 0:
+                return self.frame("idle", self.epoch, None)
+            self.changed.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.changed.wait(), wait if self.idle else None)
+        item = self.items.pop(0)
+        return item if isinstance(item, SegmentEnd) else self.frame(*item)
+
+    def frame(self, kind, epoch, spoken):
+        grey = 200 if kind == "speech" else 40
+        shape = (HEIGHT * 3 // 2, WIDTH) if self.output == "yuv420p" else (HEIGHT, WIDTH, 3)
+        image = np.full(shape, grey, np.uint8)
+        if self.output == "yuv420p":
+            image[HEIGHT:] = 128
+        sound = np.full(self.audio_rate // FPS, 0.25 if kind == "speech" else 0.0, np.float32)
+        frame = Frame(image, self.index, self.index / FPS, kind, epoch, spoken, sound, REST)
+        self.index += 1
+        self.next_idle = max(self.next_idle + 1 / FPS, time.monotonic() - 0.5)
+        return frame
+
+
+class StandInHead:
+    """Answers like a `TalkingHead`; `opened` counts its sessions, `sessions` are those open now."""
+
+    def __init__(self, max_sessions=8):
+        self.max_sessions, self.opened, self.sessions = max_sessions, 0, []
+        self.portrait = SimpleNamespace(picture=np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
+        self.registered = []
+
+    def register(self, picture, face=0, max_size=640):
+        self.registered.append(len(picture))
+        return SimpleNamespace(picture=np.full((max_size, max_size, 3), 90, np.uint8))
+
+    def appearance(self, portrait):
+        return None
+
+    def session(self, portrait, *, latency, output, audio_rate, idle, seed, emotion, still):
+        return StandInSession(self, output, audio_rate, idle)
+
+
+@contextlib.contextmanager
+def running(app, **options):
+    """The application behind a real socket; gives its host and port."""
+    import uvicorn
+
+    from ditto.live.server.run import Address, listen, server_of
+
+    with listen(Address(port=0)) as listening:
+        server: uvicorn.Server = server_of(app, Address(port=0))
+        server.config.timeout_graceful_shutdown = 2
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        try:
+            deadline = time.monotonic() + 20
+            while not server.started and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert server.started
+            yield f"127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(15)
+            assert not thread.is_alive()
+
+
+def until(condition, seconds=10.0):
+    """Whether something becomes true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return bool(condition())

@@ -1,0 +1,180 @@
+"""Pieces of the server by themselves: the playout clock, the tracks, the gate of the microphone."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from serving import HEIGHT, REST, WIDTH, StandInHead
+
+from ditto.live import Frame, SegmentEnd
+from ditto.live.playout import Played, Playout
+from ditto.live.server.microphone import VoiceGate
+
+FRAME = 0.04
+
+
+def frame(index, kind="idle", epoch=0, rate=16000):
+    image = np.zeros((2, 2, 3), np.uint8)
+    return Frame(image, index, index / 25, kind, epoch, None, np.zeros(rate // 25, np.float32), REST)
+
+
+class Scripted:
+    """Gives items at set times of a clock that only sleeping moves."""
+
+    def __init__(self, script):
+        self.script, self.now = list(script), 0.0
+
+    async def sleep(self, seconds):
+        self.now += seconds
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        if not self.script:
+            raise StopAsyncIteration
+        when, item = self.script.pop(0)
+        self.now = max(self.now, when)
+        return item
+
+
+def played(script, interrupted=None):
+    """(time, what) of everything a playout of the script gives."""
+    source = Scripted(script)
+    playout = Playout(source, clock=lambda: source.now, sleep=source.sleep)
+    if interrupted is not None:
+        playout.interrupted(interrupted)
+
+    async def run():
+        return [(round(source.now, 6), item) async for item in playout]
+
+    return asyncio.run(run())
+
+
+def test_frames_that_come_in_pairs_leave_one_by_one():
+    script = [(0.08 * (index // 2), frame(index, "speech")) for index in range(12)]
+    given = played(script)
+    assert [at for at, _ in given] == pytest.approx([FRAME * (index + 1) for index in range(12)])
+    assert [item.tick for _, item in given] == list(range(12))
+
+
+def test_a_late_frame_moves_all_that_follow_and_none_is_left_out():
+    script = [(FRAME * index + (0.15 if index >= 5 else 0.0), frame(index, "speech")) for index in range(10)]
+    given = played(script)
+    assert [item.frame.index for _, item in given] == list(range(10))
+    # The one frame kept back takes up 0.04 of the 0.15 s; three whole ticks take up the rest.
+    assert [item.tick for _, item in given] == [0, 1, 2, 3, 4, 8, 9, 10, 11, 12]
+    assert [at for at, _ in given] == pytest.approx([FRAME * (item.tick + 1) for _, item in given])
+
+
+def test_what_is_kept_back_of_an_interrupted_utterance_is_not_shown():
+    script = [(0.0, frame(0, "speech", epoch=0)), (0.0, frame(1, "transition", epoch=1)), (0.0, frame(2, epoch=1))]
+    assert [item.frame.kind for _, item in played(script, interrupted=1)] == ["transition", "idle"]
+
+
+def test_the_end_of_a_segment_keeps_its_place():
+    script = [(0.0, frame(0, "speech")), (0.0, SegmentEnd(0, 0.04)), (0.0, frame(1))]
+    assert [type(item).__name__ for _, item in played(script)] == ["Played", "SegmentEnd", "Played"]
+
+
+def test_tracks_share_one_clock_and_carry_the_session_s_sound():
+    pytest.importorskip("aiortc", reason="ditto serve is an extra: pip install 'ditto-talking-head[serve]'")
+    from aiortc.mediastreams import MediaStreamError
+
+    from ditto.live.adapters.aiortc import SessionTracks
+
+    async def run():
+        head = StandInHead()
+        session = head.session(head.portrait, latency="low", output="yuv420p", audio_rate=48000, idle=True, seed=0,
+                               emotion=None, still=False)  # fmt: skip
+        seen = []
+        async with session:
+            tracks = SessionTracks(session, seen=seen.append)
+            await session.push(np.zeros(8000, np.int16), 16000)
+            await session.flush()
+
+            async def take(track, count):
+                return [await track.recv() for _ in range(count)]
+
+            pictures, packets = await asyncio.gather(take(tracks.video, 16), take(tracks.audio, 32))
+            await tracks.stop()
+            await tracks.stop()
+            for track in (tracks.video, tracks.audio):
+                with pytest.raises(MediaStreamError):
+                    while True:
+                        await track.recv()
+                assert track.readyState == "ended"
+        return pictures, packets, seen
+
+    pictures, packets, seen = asyncio.run(run())
+    assert all((picture.width, picture.height, picture.format.name) == (WIDTH, HEIGHT, "yuv420p") for picture in pictures)
+    assert all(packet.samples == 960 and packet.sample_rate == 48000 for packet in packets)
+    spoken = [item for item in seen if isinstance(item, Played) and item.frame.kind == "speech"]
+    assert len(spoken) == 13
+    assert [item for item in seen if isinstance(item, SegmentEnd)] == [SegmentEnd(0, 0.52)]
+    bright = {picture.pts / 90000 for picture in pictures if picture.to_ndarray()[0, 0] == 200}
+    loud = {packet.pts / 48000 for packet in packets if packet.to_ndarray().max() > 0}
+    assert {round(at, 3) for at in bright} == {round(at, 3) for at in loud if round(at * 50) % 2 == 0}
+    assert {round(at + 0.02, 3) for at in bright} == {round(at, 3) for at in loud if round(at * 50) % 2 == 1}
+
+
+def test_tracks_refuse_another_rate():
+    pytest.importorskip("aiortc", reason="ditto serve is an extra: pip install 'ditto-talking-head[serve]'")
+    from ditto.live.adapters.aiortc import SessionTracks
+
+    async def run():
+        head = StandInHead()
+        async with head.session(head.portrait, latency="low", output="rgb24", audio_rate=16000, idle=True, seed=0,
+                                emotion=None, still=False) as session:  # fmt: skip
+            tracks = SessionTracks(session, pixels="rgb24")
+            with pytest.raises(ValueError, match="audio_rate=48000"):
+                await tracks.audio.recv()
+            await tracks.stop()
+
+    asyncio.run(run())
+
+
+def voice_and_pauses(rate=16000, seed=0):
+    noise = np.random.default_rng(seed).normal(0, 0.001, 5 * rate).astype(np.float32)
+    noise[rate : 2 * rate] += 0.2 * np.sin(np.arange(rate) * 0.3).astype(np.float32)
+    noise[int(3.5 * rate) : 4 * rate] += 0.1 * np.sin(np.arange(4 * rate - int(3.5 * rate)) * 0.2).astype(np.float32)
+    return noise
+
+
+def test_the_gate_finds_utterances_with_a_little_before_them():
+    gate = VoiceGate(16000)
+    pieces = gate.push(voice_and_pauses()) + gate.close()
+    lengths, current = [], 0
+    for piece in pieces:
+        if piece is None:
+            lengths.append(current / 16000)
+            current = 0
+        else:
+            current += len(piece)
+    assert lengths == pytest.approx([1.0 + 0.1 + 0.7, 0.5 + 0.1 + 0.7], abs=0.05)
+    assert current == 0
+
+
+@given(cuts=st.lists(st.integers(1, 5000), min_size=1, max_size=40))
+@settings(max_examples=20, deadline=None)
+def test_the_gate_does_not_depend_on_the_cutting(cuts):
+    sound = voice_and_pauses()
+    whole, cut = VoiceGate(16000), VoiceGate(16000)
+    pieces, start, turn = [], 0, 0
+    while start < sound.size:
+        pieces += cut.push(sound[start : start + cuts[turn % len(cuts)]])
+        start, turn = start + cuts[turn % len(cuts)], turn + 1
+    wanted = whole.push(sound)
+    assert [None if piece is None else piece.tobytes() for piece in pieces] == [
+        None if piece is None else piece.tobytes() for piece in wanted
+    ]
+
+
+def test_silence_and_steady_noise_open_nothing():
+    for level in (0.0, 0.002, 0.05):
+        noise = np.random.default_rng(1).normal(0, level + 1e-9, 16000 * 40).astype(np.float32)
+        gate = VoiceGate(16000)
+        gate.push(noise[: 16000 * 30])  # a loud noise is learned, and taken for voice until it is
+        assert [piece for piece in gate.push(noise[16000 * 30 :]) if piece is not None] == [], level
