@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ditto.bundle import Bundle, Part, shipped_bundles
+from ditto.bundle import Bundle, Part, known_bundles, shipped_bundles, user_bundles
 from ditto.errors import BundleError, DittoError
 
 # module, distribution, what it is for, whether lite needs it
@@ -25,6 +25,7 @@ MODULES = (
     ("soxr", "soxr", "resampling audio", True),
     ("mediapipe.python.solution_base", "mediapipe", "finding a face (a saved portrait plays without it)", True),
     ("torch", "torch", "training and the full bundle", False),
+    ("huggingface_hub", "huggingface_hub", "ditto bundle pull", False),
 )
 FEATURES = (
     "sse4_2",
@@ -72,6 +73,9 @@ def examine() -> list[Check]:
     ]
     for name in shipped_bundles():
         checks += bundle_parts(name)
+    for name in known_bundles()[len(shipped_bundles()) :]:  # of gigabytes: not read here
+        detail = f"{user_bundles() / name} (`ditto bundle verify {name}` reads all of it)"
+        checks.append(Check(f"bundle {name}", True, False, detail))
     if "lite" not in shipped_bundles():
         checks.append(Check("bundle lite", False, True, "not in this installation", "reinstall ditto"))
     return checks

@@ -282,3 +282,13 @@ def test_every_file_is_examined_and_the_wrong_ones_are_told(tmp_path):
     assert "should have SHA-256" in wrong["motion.onnx"]
     assert "which is not there" in wrong["renderer.safetensors"]
     assert "is no readable safetensors file" in wrong["encoder.safetensors"]
+
+
+def test_doctor_names_a_user_s_bundles_without_reading_them(folder, user_folder):
+    from ditto.doctor import examine as doctor
+
+    shutil.copytree(folder, user_folder / "tiny")
+    (user_folder / "tiny" / "motion.onnx").unlink()
+    check = next(check for check in doctor() if check.name == "bundle tiny")
+    assert check.ok
+    assert "`ditto bundle verify tiny` reads all of it" in check.detail

@@ -28,11 +28,14 @@ from checkpoints import HUBERT, RECORDED, SETTINGS, TINY, config_json, publish, 
 from ditto.bundle import Bundle, examine, seal  # noqa: E402
 from ditto.cli import app  # noqa: E402
 from ditto.conversion import convert  # noqa: E402
+from ditto.conversion.checkpoints import Stored, read_safetensors, read_torch  # noqa: E402
+from ditto.conversion.onnx_weights import read_hubert_onnx  # noqa: E402
 from ditto.conversion.published import PUBLISHED  # noqa: E402
-from ditto.conversion.settings import released_settings  # noqa: E402
+from ditto.conversion.settings import read_settings, released_settings  # noqa: E402
 from ditto.errors import BundleError, InputError, OutputError  # noqa: E402
-from ditto.models.hubert import Hubert  # noqa: E402
-from ditto.models.loading import load_part  # noqa: E402
+from ditto.models.hubert import Hubert, HubertConfig  # noqa: E402
+from ditto.models.loading import build, load_part  # noqa: E402
+from ditto.models.weights import entries  # noqa: E402
 
 MODELS = Path("ditto_pytorch/models")
 DECODER, WARP, LMDM = MODELS / "decoder.pth", MODELS / "warp_network.pth", MODELS / "lmdm_v0.4_hubert.pth"
@@ -339,6 +342,43 @@ def test_names_that_become_one_are_refused(folder):
     refused(folder, "decoder.pth has fc.bias twice")
 
 
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors", "settings", "graph"])
+def test_damage_anywhere_is_told_or_harmless(published, tmp_path, kind):
+    """Cut off at random, or with random bytes: the reader gives what is there or a BundleError, nothing else."""
+    from safetensors.torch import save_file
+
+    file = tmp_path / ("settings.pkl" if kind == "settings" else kind)
+    state, wanted = published.networks["stitching"].state_dict(), entries(published.networks["encoder"])
+    readers = {
+        "safetensors": read_safetensors,
+        "graph": partial(read_hubert_onnx, wanted=wanted),
+        "settings": read_settings,
+    }
+    if kind == "settings":
+        shutil.copy(published.folder / OFFLINE, file)
+    elif kind == "safetensors":
+        save_file(state, file)
+    elif kind == "graph":
+        pytest.importorskip("onnx", reason="exporting a graph needs onnx")
+        export(published.networks["encoder"], file)
+    else:
+        torch.save(state, file, _use_new_zipfile_serialization=kind == "zip")
+    data, random, told = file.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(60):
+        spoilt = bytearray(data[: random.integers(len(data))] if random.random() < 0.3 else data)
+        for place in random.integers(min(len(spoilt), 4000), size=random.integers(1, 20)) if spoilt else ():
+            spoilt[place] = random.integers(256)
+        file.write_bytes(spoilt)
+        try:
+            for tensor in readers.get(kind, read_torch)(file).values():
+                if isinstance(tensor, Stored):
+                    tensor.read()
+        except BundleError as error:
+            assert str(file) in str(error)
+            told += 1
+    assert told > 10
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -549,10 +589,6 @@ def test_the_command_tells_what_is_wrong_in_one_line(folder, run):
 
 
 def test_parts_are_those_with_recorded_outputs():
-    from ditto.models.hubert import HubertConfig
-    from ditto.models.loading import build
-    from ditto.models.weights import entries
-
     sizes = {n.part: (n.model, n.config) for n in PUBLISHED} | {"encoder": ("hubert", HubertConfig())}
     assert sizes.keys() == RECORDED.keys()
     for part, name in RECORDED.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -80,7 +81,9 @@ def load_torch(file: Path) -> Any:
         damaged = check_sums(file) if packed else None
         if damaged:
             raise BundleError(f"{file} is damaged: the checksum of {damaged} in it is wrong; get the file again")
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=packed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice to those who wrote the file
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=packed)
     except BundleError:
         raise
     except Exception as error:  # what a damaged pickle makes torch raise has no common base

@@ -171,7 +171,7 @@ def read_tensor(data: mmap.mmap, whole: Field, file: Path) -> tuple[str, Stored]
         elif part.number == EXTERNAL_DATA:
             raise BundleError(f"{file} keeps its weights in another file; give the ONNX file that holds them itself")
     entry = Entry(tuple(shape), TYPES.get(kind, f"ONNX type {kind}"))
-    return name, Stored(entry, partial(read_numbers, data, raw, entry, name))
+    return name, Stored(entry, partial(read_numbers, data, raw, entry, f"{file}: {name}"))
 
 
 def packed(data: mmap.mmap, part: Field) -> list[int]:
@@ -185,12 +185,16 @@ def packed(data: mmap.mmap, part: Field) -> list[int]:
     return out
 
 
-def read_numbers(data: mmap.mmap, raw: Field | None, entry: Entry, name: str) -> npt.NDArray[Any]:
-    """The numbers of a tensor in the file, as a copy."""
-    count = int(np.prod(entry.shape, dtype=np.int64))
-    if raw is None or raw.end - raw.start != count * np.dtype(entry.dtype).itemsize:
+def read_numbers(data: mmap.mmap, raw: Field | None, entry: Entry, where: str) -> npt.NDArray[Any]:
+    """The numbers of a tensor in the file, as a copy.
+
+    Raises:
+        BundleError: they are of a type that no weights have, or not as many as its shape says.
+    """
+    known = entry.dtype in TYPES.values()
+    if raw is None or not known or raw.end - raw.start != entry.bytes:
         got = 0 if raw is None else raw.end - raw.start
-        raise BundleError(f"the ONNX tensor {name} is {entry} but has {got} bytes; get the file again")
+        raise BundleError(f"{where} should be {entry}, but has {got:,} bytes; get the file again")
     return np.frombuffer(data[raw.start : raw.end], entry.dtype).reshape(entry.shape)
 
 
