@@ -41,6 +41,7 @@ class Utterance:
         self._waiting = np.zeros(0, np.float32)  # samples the encoder has not taken yet
         self._features = 0
         self._wanted: int | None = None  # rows in all, once that is known
+        self._final = False  # whether the sampler knows that no more come
 
     def push(self, samples: Array) -> None:
         """Take checked samples (N,)."""
@@ -63,9 +64,11 @@ class Utterance:
 
     def hop(self) -> Array | None:
         """The next samples for the encoder, a hop of them, silence after the end; None while there are too few."""
+        if self._final:
+            return None
         if self._waiting.size >= self._hop:
             return self._waiting[: self._hop]
-        if self._wanted is None or self._features >= self._wanted:
+        if not self._wanted:
             return None
         return np.pad(self._waiting, (0, self._hop - self._waiting.size))
 
@@ -76,12 +79,11 @@ class Utterance:
         before = min(self._lead, len(features))
         self._lead -= before
         features = features[before:]
-        if not len(features):
-            return None
         if self._wanted is not None:
             features = features[: self._wanted - self._features]
         self._features += len(features)
-        return Job(features, emotion, self._sampler_state, final=self._features == self._wanted)
+        self._final = self._features == self._wanted
+        return Job(features, emotion, self._sampler_state, self._final) if len(features) or self._final else None
 
     def moved(self, rows: Array, sampler_state: Any) -> Array:
         """The rows (n, 70), counted."""

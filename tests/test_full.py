@@ -14,12 +14,15 @@ from ditto.conversion import convert  # noqa: E402
 from ditto.emotion import emotion_vector  # noqa: E402
 from ditto.full.driving import LIPS, Driving, Edit, drive_motion, split  # noqa: E402
 from ditto.full.motion_math import posed_keypoints  # noqa: E402
-from ditto.full.pipeline import open_parts  # noqa: E402
+from ditto.full.pipeline import FullOptions, open_parts  # noqa: E402
 from ditto.full.sampler import PACES, FullSampler, Sampling  # noqa: E402
+from ditto.full.speech_stream import CachedEncoder  # noqa: E402
 from ditto.full.speech_window import SAMPLES_PER_FRAME, window_features  # noqa: E402
 from ditto.full.windows import WindowRules, advance_recording, recording_motion, start_recording  # noqa: E402
 from ditto.live import SegmentEnd  # noqa: E402
 from ditto.motion import MOTION_SIZE, Motion, rest_motion  # noqa: E402
+from ditto.talking_head import TalkingHead  # noqa: E402
+from ditto.utterance import Utterance  # noqa: E402
 
 NEUTRAL = emotion_vector(None)
 
@@ -52,8 +55,8 @@ def features_of(encoder, samples):
     hops = np.pad(samples, (0, 7 * SAMPLES_PER_FRAME)).reshape(-1, SAMPLES_PER_FRAME)
     for hop in hops:
         features, state = encoder(hop[None], state)
-        found.append(features[0])
-    return np.concatenate(found)[:frames]
+        found += list(features[0])
+    return np.array(found[:frames])
 
 
 def run(sampler, features, portrait, seed=0, block=5, emotion=NEUTRAL):
@@ -178,17 +181,14 @@ def test_a_latency_there_is_not_is_refused(parts):
 def test_noise_is_fresh_or_shared(parts, portrait):
     given = []
 
-    def engine_for(steps):
-        def engine(cond_frame, cond, start, noise):
-            given.append((start, noise))
-            return {"motion": np.zeros((1, 80, MOTION_SIZE), np.float32)}
-
-        return engine
+    def engine(cond_frame, cond, start, noise):
+        given.append((start, noise))
+        return {"motion": np.zeros((1, 80, MOTION_SIZE), np.float32)}
 
     silence = np.zeros((5, 4), np.float32)
     for noise, fresh in (("fresh", True), ("shared", False)):
         given.clear()
-        sampler = FullSampler(engine_for, parts.renderer.prepare, silence, Sampling(noise=noise), "balanced")
+        sampler = FullSampler(engine, parts.renderer.prepare, silence, parts.encoder, Sampling(noise=noise), "balanced")
         run(sampler, np.zeros((30, 4), np.float32), portrait)
         assert len(given) == 4
         starts, steps = (np.stack(values) for values in zip(*given, strict=True))
@@ -198,18 +198,17 @@ def test_noise_is_fresh_or_shared(parts, portrait):
 
 
 def test_head_is_not_bowed_by_a_chance_first_frame(parts, portrait):
-    def engine_for(steps):
-        def engine(cond_frame, cond, start, noise):
-            motion = np.zeros((1, 80, MOTION_SIZE), np.float32)
-            motion[:, 0, 1:67] = np.linspace(-3, 3, 66)  # the first frame alone looks elsewhere
-            return {"motion": motion}
-
-        return engine
+    def engine(cond_frame, cond, start, noise):
+        motion = np.zeros((1, 80, MOTION_SIZE), np.float32)
+        motion[:, 0, 1:67] = np.linspace(-3, 3, 66)  # the first frame alone looks elsewhere
+        return {"motion": motion}
 
     silence = np.zeros((5, 4), np.float32)
     bowed = {}
     for origin in ("silence", "first"):
-        sampler = FullSampler(engine_for, parts.renderer.prepare, silence, Sampling(origin=origin), "balanced")
+        sampler = FullSampler(
+            engine, parts.renderer.prepare, silence, parts.encoder, Sampling(origin=origin), "balanced"
+        )
         bowed[origin] = np.abs(run(sampler, np.zeros((60, 4), np.float32), portrait)[30:, 1]).mean()
     assert bowed["first"] > 10 * bowed["silence"]
 
@@ -280,9 +279,9 @@ def head(bundle):
 
 
 def test_a_full_bundle_makes_a_talking_head(head, portrait):
-    samples = speech_of(3)
+    samples = speech_of(2)
     frames = list(head.animate(portrait, samples, seed=2))
-    assert len(frames) == 3
+    assert len(frames) == 2
     assert frames[0].image.shape == portrait.picture.shape
     np.testing.assert_array_equal(np.concatenate([frame.audio for frame in frames]), samples)
     stream, streamed = head.stream(portrait, seed=2), []
@@ -295,7 +294,7 @@ def test_a_full_bundle_makes_a_talking_head(head, portrait):
 
 
 def test_controls_and_still_work_on_the_portrait(head, portrait):
-    samples = speech_of(3)
+    samples = speech_of(1)
     still = next(iter(head.animate(portrait, samples, still=True, controls=Controls(expression=0.0))))
     np.testing.assert_allclose(still.motion.compact, np.zeros(70), atol=1e-3)
     turned = next(iter(head.animate(portrait, samples, still=True, controls=Controls(yaw_degrees=9.0))))
@@ -307,8 +306,35 @@ def test_a_stream_tells_its_delay(head, portrait, latency):
     assert head.stream(portrait, latency=latency).delay_seconds == head.sampler.at(latency).delay_seconds
 
 
+def test_hearing_with_a_memory(bundle, portrait):
+    options = FullOptions(hearing="streaming", context=speech_of(25, 7))
+    parts = open_parts(bundle, options)
+    assert isinstance(parts.encoder, CachedEncoder)
+    assert parts.encoder.hop_samples == 6400
+    assert parts.sampler.at("low").delay_seconds == pytest.approx(0.6)
+    head = TalkingHead(bundle, *parts)
+    for frames in (10, 13):  # a whole unit, after whose features nothing more is heard; and more than one
+        utterance = Utterance(head.encoder, head.sampler_for("low"), portrait, 0)
+        utterance.push(speech_of(frames))
+        utterance.end()
+        rows = []
+        while (hop := utterance.hop()) is not None:
+            features, state = head.encoder(hop[None], utterance.encoder_state)
+            job = utterance.heard(features[0], state, NEUTRAL)
+            rows += list(utterance.moved(*utterance.sampler(*job)))
+        assert utterance.done
+        assert len(rows) == frames
+    other = open_parts(bundle, FullOptions(hearing="streaming"))
+    features = [encoder(speech_of(10)[None], encoder.initial_state(1))[0] for encoder in (parts.encoder, other.encoder)]
+    assert np.abs(features[0] - features[1]).max() > 1e-4  # the context is heard
+    with pytest.raises(ValueError, match=r"takes \(1, 6400\) samples, got \(1, 640\)"):
+        parts.encoder(np.zeros((1, 640)), parts.encoder.initial_state(1))
+    with pytest.raises(ValueError, match="window or streaming, got 'both'"):
+        open_parts(bundle, FullOptions(hearing="both"))
+
+
 def test_a_session_of_a_full_head_speaks(head, portrait):
-    samples = speech_of(3)
+    samples = speech_of(2)
     with head.blocking_session(portrait, idle=False, seed=0) as session:
         session.push(samples)
         session.flush()
@@ -318,6 +344,6 @@ def test_a_session_of_a_full_head_speaks(head, portrait):
             frames.append(item)
     wanted = head.stream(portrait, latency="low", seed=0)
     wanted = wanted.push(samples) + wanted.flush()
-    assert len(frames) == len(wanted) == 3
+    assert len(frames) == len(wanted) == 2
     for found, frame in zip(frames, wanted, strict=True):
         np.testing.assert_array_equal(found.image, frame.image)

@@ -237,7 +237,7 @@ def test_speech_windows_of_the_released_online_driver():
 
 def test_speech_windows_of_a_stream_are_those_of_a_recording():
     audio = noise("wav2feat/audio16000", (16000,), scale=0.1)
-    encoder = WindowEncoder(stand_in_rows, 8)
+    encoder = WindowEncoder(stand_in_rows)
     state, found, arrival = encoder.initial_state(1), [], []
     for start in range(0, 16000 + 5 * SAMPLES_PER_FRAME, SAMPLES_PER_FRAME):
         hop = np.pad(audio, (0, 16000))[None, start : start + SAMPLES_PER_FRAME]

@@ -2,135 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from ditto.bundle import Bundle, Part
-from ditto.engines import open_engine
+from ditto.engines import Engine, open_engine
 from ditto.full.renderer import NeuralFaceRenderer
 from ditto.full.sampler import FullSampler, Sampling
 from ditto.full.source import SourceReader
-from ditto.full.speech_window import WINDOW_SAMPLES, WindowEncoder, window_features
-from ditto.models.lmdm import LMDM, ddim_sample, ddim_schedule
+from ditto.full.speech_stream import CachedEncoder
+from ditto.full.speech_window import Network, WindowEncoder
+from ditto.live.stage import cores
+from ditto.models.decoder import SpadeDecoder
+from ditto.models.hubert import Hubert
+from ditto.models.lmdm import LMDM, ddim_schedule
+from ditto.models.lmdm_fast import FastLMDM
 from ditto.models.loading import load_part
+from ditto.models.neural_renderer import NeuralRenderer
+from ditto.models.streaming_hubert import StreamingHubert
+from ditto.models.warping import WarpingNetwork
 
 Array = npt.NDArray[np.float32]
 
 PARTS = ("encoder", "motion", "appearance", "motion_extractor", "warping", "decoder", "stitching")
 
 
+@dataclass(frozen=True)
+class FullOptions:
+    """How a full bundle is run.
+
+    Attributes:
+        hearing: "window": HuBERT over 0.4 s windows, as released; "streaming": with a memory of what was said, as in the
+            paper. The published motion network was trained on neither's exact features but on the released ONNX file's.
+        context: with "streaming", speech (N,) at 16 kHz that every stream starts as if it had heard; None: nothing.
+        sampling: the choices about motion.
+        backend: of every network, one of `ditto.engines.BACKENDS`.
+        device: "cpu", "cuda" or "cuda:1".
+        precision: of the networks for pictures; those for speech and motion stay float32, as released.
+        threads: on the CPU; None: one for each core.
+    """
+
+    hearing: Literal["window", "streaming"] = "window"
+    context: Array | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    backend: str = "torch"
+    device: str = "cpu"
+    precision: str = "float32"
+    threads: int | None = None
+
+    def open(self, network: torch.nn.Module, precision: str = "float32") -> Engine:
+        """An engine for a network."""
+        threads = self.threads or cores()
+        return open_engine(network, self.backend, threads, device=self.device, precision=precision)
+
+
 class FullParts(NamedTuple):
     """What a `TalkingHead` is made of."""
 
-    encoder: WindowEncoder
+    encoder: WindowEncoder | CachedEncoder
     sampler: FullSampler
     renderer: NeuralFaceRenderer
 
 
-def open_parts(bundle: Bundle, sampling: Sampling | None = None, *, device: str = "cpu") -> FullParts:
+def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
     """Encoder, sampler and renderer of a full bundle.
-
-    HuBERT is the released ONNX file where the bundle has it, since its context of other speech is in no other; else the
-    network of the same sizes.
-
-    Args:
-        bundle: with `PARTS`.
-        sampling: the choices there are; None: the defaults.
-        device: where torch runs the networks.
 
     Raises:
         BundleError: a part is missing, damaged, or does not fit its network.
         EngineError: a network cannot be run here.
+        ValueError: an option there is not.
     """
+    options = options or FullOptions()
     parts = {name: bundle.part(name) for name in PARTS}
-    speech = hear(parts["encoder"], device)
-    silence = window_features(speech, np.zeros((1, WINDOW_SAMPLES), np.float32))[0]
+    encoder = open_encoder(parts["encoder"], options)
+    silence = np.zeros((1, encoder.hop_samples), np.float32)
+    state: Any = encoder.initial_state(1)
+    quiet = np.zeros((0, 1), np.float32)
+    while not len(quiet):
+        features, state = encoder(silence, state)
+        quiet = features[0]
+
+    sampling, precision = options.sampling, options.precision
     source_of = SourceReader(
-        TorchCall(load_part(parts["appearance"]), ["volume"], device),
-        TorchCall(load_part(parts["motion_extractor"]), [], device),
+        options.open(load_part(parts["appearance"]), precision),
+        options.open(load_part(parts["motion_extractor"]), precision),
     )
-    motion = load_part(parts["motion"])
-    assert isinstance(motion, LMDM)
-    sampler = FullSampler(partial(ddim_call, motion, device), source_of, silence, sampling)
-    renderer = NeuralFaceRenderer(
-        source_of,
-        TorchCall(WarpAndDecode(load_part(parts["warping"]), load_part(parts["decoder"])), ["image"], device),
-        TorchCall(load_part(parts["stitching"]), ["kp_stitched"], device),
+    exact = torch.float64 if sampling.schedule == "float64" else torch.float32
+    motion = FastLMDM(cast(LMDM, load_part(parts["motion"])), ddim_schedule(sampling.steps, exact), sampling.guidance)
+    renderer = NeuralRenderer(
+        cast(WarpingNetwork, load_part(parts["warping"])), cast(SpadeDecoder, load_part(parts["decoder"]))
     )
-    return FullParts(WindowEncoder(speech, silence.shape[1]), sampler, renderer)
+    return FullParts(
+        encoder,
+        FullSampler(options.open(motion), source_of, quiet, encoder, sampling),
+        NeuralFaceRenderer(source_of, options.open(renderer, precision), options.open(load_part(parts["stitching"]))),
+    )
 
 
-def hear(part: Part, device: str) -> Callable[[Array], Array]:
-    """The speech network: samples (B, 6480) -> rows (B, 20, D)."""
-    if "onnx" in part.files:
-        engine = open_engine(part.file("onnx"))
-        name = engine.inputs[0].name
+def released_hubert(engine: Engine) -> Network:
+    """The released ONNX file: samples (B, 6480) -> rows (B, 20, D), a window at a time."""
+    name = engine.inputs[0].name
 
-        def released(samples: Array) -> Array:
-            rows = [next(iter(engine(**{name: window[None]}).values())) for window in samples]
-            return np.stack([row.reshape(-1, row.shape[-1]) for row in rows])
+    def rows(samples: Array) -> Array:
+        found = [next(iter(engine(**{name: window[None]}).values())) for window in samples]
+        return np.stack([row.reshape(-1, row.shape[-1]) for row in found])
 
-        return released
-    network = TorchCall(load_part(part), ["rows"], device)
-    return lambda samples: network(samples=samples)["rows"]
+    return rows
 
 
-class TorchCall:
-    """A torch network that takes and gives arrays by name.
+def open_encoder(part: Part, options: FullOptions) -> WindowEncoder | CachedEncoder:
+    """The speech encoder.
 
-    Args:
-        network: in evaluation mode.
-        names: of its outputs; none: it gives a NamedTuple, whose fields are the names.
-        device: where it runs.
+    For windows it is the released ONNX file where the bundle has it, since the context inside it is in no other; else the
+    network of the same sizes.
+
+    Raises:
+        ValueError: a way of hearing there is not, or a context shorter than a unit.
     """
-
-    def __init__(self, network: nn.Module, names: Sequence[str], device: str) -> None:
-        self._network = network.to(device)
-        self._names = tuple(names)
-        self._device = device
-
-    @torch.no_grad()
-    def __call__(self, **arrays: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-        """Run it once."""
-        given = {name: torch.as_tensor(np.ascontiguousarray(a), device=self._device) for name, a in arrays.items()}
-        found = self._network(**given)
-        named = dict(zip(self._names, (found,), strict=True)) if self._names else found._asdict()
-        return {name: value.cpu().numpy() for name, value in named.items()}
-
-
-class WarpAndDecode(nn.Module):
-    """A feature volume bent to the driving keypoints and drawn."""
-
-    def __init__(self, warping: nn.Module, decoder: nn.Module) -> None:
-        super().__init__()
-        self.warping, self.decoder = warping, decoder
-
-    def forward(self, feature_3d: torch.Tensor, kp_source: torch.Tensor, kp_driving: torch.Tensor) -> torch.Tensor:
-        """feature_3d (B, 32, 16, 64, 64), keypoints (B, 21, 3) -> image (B, 3, 512, 512) in 0..1."""
-        image: torch.Tensor = self.decoder(self.warping(feature_3d, kp_source, kp_driving).feature)
-        return image
-
-
-class Sampler(nn.Module):
-    """All DDIM steps of a window."""
-
-    def __init__(self, network: LMDM, steps: int) -> None:
-        super().__init__()
-        self.network, self.schedule = network, ddim_schedule(steps)
-
-    def forward(
-        self, cond_frame: torch.Tensor, cond: torch.Tensor, start: torch.Tensor, noise: torch.Tensor
-    ) -> torch.Tensor:
-        """cond_frame (B, 265), cond (B, 80, 1103), start (B, 80, 265), noise (steps - 1, B, 80, 265) -> (B, 80, 265)."""
-        return ddim_sample(self.network, cond_frame, cond, start, list(noise), self.schedule)
-
-
-def ddim_call(network: LMDM, device: str, steps: int) -> TorchCall:
-    """The motion network as a sampler takes it, for so many steps. Its schedule is float64's."""
-    return TorchCall(Sampler(network, steps), ["motion"], device)
+    if options.hearing not in ("window", "streaming"):
+        raise ValueError(f"hearing is window or streaming, got {options.hearing!r}")
+    if options.hearing == "window" and "onnx" in part.files:
+        return WindowEncoder(released_hubert(open_engine(part.file("onnx"), threads=options.threads or cores())))
+    hubert = cast(Hubert, load_part(part))
+    if options.hearing == "window":
+        network = options.open(hubert)
+        return WindowEncoder(lambda samples: network(samples=samples)["rows"])
+    streaming = StreamingHubert(hubert)
+    with torch.no_grad():
+        heard = streaming.empty_state()
+        if options.context is not None:
+            heard = streaming.pseudo_context(torch.as_tensor(np.asarray(options.context, np.float32))[None])
+    initial = {f"state.{name}": value.numpy() for name, value in heard._asdict().items()}
+    return CachedEncoder(options.open(streaming), initial, streaming.samples)

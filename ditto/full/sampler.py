@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ import numpy.typing as npt
 from ditto.full.conditioning import condition_rows, emotion_of_weights
 from ditto.full.driving import Driving, drive_motion
 from ditto.full.source import Call, Source
-from ditto.full.speech_window import AHEAD
 from ditto.full.windows import (
     WINDOW,
     Live,
@@ -36,36 +35,8 @@ Array = npt.NDArray[np.float32]
 SILENT_WINDOW = 2**40  # the number of the window in silence, far from those of speech
 
 
-class Pace(NamedTuple):
-    """How a stream of some latency is sampled.
-
-    Attributes:
-        rules: how windows follow each other; an overlap of less than half a window is a recording's.
-        steps: DDIM steps of a window.
-    """
-
-    rules: WindowRules
-    steps: int
-
-    @property
-    def recording(self) -> bool:
-        """Whether windows follow each other as in a recording."""
-        return self.rules.overlap < WINDOW // 2
-
-    @property
-    def delay_seconds(self) -> float:
-        """The longest way from the first sample of a frame to the last sample it waits for."""
-        rules = self.rules
-        waits = WINDOW + rules.smoothing // 2 if self.recording else 2 * rules.hop
-        return (waits + AHEAD) / FPS
-
-
 # The released settings for recordings (overlap 10), and the two that its authors name for streams (70 and 75).
-PACES = {
-    "quality": Pace(WindowRules(10), 10),
-    "balanced": Pace(WindowRules(70), 10),
-    "low": Pace(WindowRules(75), 10),
-}
+PACES = {"quality": WindowRules(10), "balanced": WindowRules(70), "low": WindowRules(75)}
 
 
 @dataclass(frozen=True)
@@ -73,6 +44,9 @@ class Sampling:
     """What windows are sampled with, and what their motion does to the face.
 
     Attributes:
+        steps: of DDIM; the released code's default is 50, its configuration for streams has 10.
+        guidance: strength of the conditions.
+        schedule: "float64", or as released "float32", where numbers cancel that should not.
         noise: "fresh" in every step of every window, or as released "shared": that of the steps is the same for every
             window, only what a window starts from is not.
         origin: what motion is relative to: the mean of a window sampled for "silence", or as released the "first" frame,
@@ -80,9 +54,22 @@ class Sampling:
         driving: how motion acts on the portrait.
     """
 
+    steps: int = 10
+    guidance: float = 2.0
+    schedule: Literal["float64", "float32"] = "float64"
     noise: Literal["fresh", "shared"] = "fresh"
     origin: Literal["silence", "first"] = "silence"
     driving: Driving = field(default_factory=Driving)
+
+
+class Hearing(Protocol):
+    """What a sampler knows of the encoder: features that come together, and frames of speech after them it waits for."""
+
+    @property
+    def hop_features(self) -> int: ...
+
+    @property
+    def look_ahead(self) -> int: ...
 
 
 class FullState(NamedTuple):
@@ -109,28 +96,32 @@ class FullSampler:
     """Samples compact motion, relative to the portrait: scale ratio - 1, degrees, t and exp in LivePortrait's units.
 
     Args:
-        engine_for: steps -> engine: cond_frame (1, 265), cond (1, 80, 1103), start (1, 80, 265),
-            noise (steps - 1, 1, 80, 265) -> motion (1, 80, 265).
+        engine: cond_frame (1, 265), cond (1, 80, 1103), start (1, 80, 265), noise (steps - 1, 1, 80, 265) -> motion
+            (1, 80, 265).
         source_of: portrait -> its source.
-        silence: (5, D) features of silence.
+        silence: (n, D) features of silence.
+        encoder: where features come from.
         sampling: the choices there are.
         latency: one of `PACES`.
+
+    Raises:
+        ValueError: another latency.
     """
 
     def __init__(
         self,
-        engine_for: Callable[[int], Call],
+        engine: Call,
         source_of: Callable[[Portrait], Source],
         silence: Array,
+        encoder: Hearing,
         sampling: Sampling | None = None,
         latency: str = "quality",
     ) -> None:
         if latency not in PACES:
             raise ValueError(f"latency is one of {', '.join(PACES)}, got {latency!r}; choose one of them")
-        self.pace = PACES[latency]
+        self.rules = PACES[latency]
         self.sampling = sampling or Sampling()
-        self._engine_for, self._source_of, self._silence = engine_for, source_of, silence
-        self._engine = engine_for(self.pace.steps)
+        self._engine, self._source_of, self._silence, self._encoder = engine, source_of, silence, encoder
 
     def at(self, latency: str) -> FullSampler:
         """The same network at another latency.
@@ -138,12 +129,25 @@ class FullSampler:
         Raises:
             ValueError: there is none of this name.
         """
-        return FullSampler(self._engine_for, self._source_of, self._silence, self.sampling, latency)
+        return FullSampler(self._engine, self._source_of, self._silence, self._encoder, self.sampling, latency)
+
+    @property
+    def recording(self) -> bool:
+        """Whether windows follow each other as in a recording, not as in a stream."""
+        return self.rules.overlap < WINDOW // 2
 
     @property
     def delay_seconds(self) -> float:
         """The longest way from the first sample of a frame to the last sample that frame waits for."""
-        return self.pace.delay_seconds
+        hop, together = self.rules.hop, self._encoder.hop_features
+        waits = 0
+        for window in range(together):  # after which hops of the encoder and of windows meet again
+            if self.recording:
+                first, due = max(0, window * hop - self.rules.smoothing // 2), WINDOW + window * hop
+            else:
+                first, due = window * hop, (window + 2) * hop
+            waits = max(waits, -(-due // together) * together + self._encoder.look_ahead - first)
+        return waits / FPS
 
     def begin(self, portrait: Portrait, seed: int = 0) -> FullState:
         """The portrait as it is, in silence."""
@@ -165,9 +169,11 @@ class FullSampler:
         """
         speech, weights = np.asarray(features, np.float32), np.asarray(emotion, np.float32)
         width = self._silence.shape[1]
+        if speech.ndim == 2 and not len(speech):
+            speech = speech.reshape(0, width)
         if speech.ndim != 2 or speech.shape[1] != width or weights.shape != (8,):
             raise ValueError(f"wanted features (T, {width}) and emotion (8,), got {speech.shape} and {weights.shape}")
-        moods, source, rules = emotion_of_weights(weights)[None], state.source, self.pace.rules
+        moods, source, rules = emotion_of_weights(weights)[None], state.source, self.rules
         rows = condition_rows(speech, state.received, moods, source.condition)
         windows, origin = state.windows, state.origin
         if windows is None:
@@ -196,9 +202,9 @@ class FullSampler:
 
     def _begin(self, state: FullState, moods: Array) -> tuple[Live | Recording, Array | None]:
         """Before the first window: what precedes speech."""
-        source, rules = state.source, self.pace.rules
+        source, rules = state.source, self.rules
         silent = np.tile(self._silence, (-(-WINDOW // len(self._silence)), 1))
-        if not self.pace.recording:
+        if not self.recording:
             rows = condition_rows(silent[: rules.overlap], -rules.overlap, moods, source.condition)
             return start_live(source.motion, rows, rules), None
         origin = None
@@ -212,7 +218,7 @@ class FullSampler:
         numbers = iter(range(window, window + 2**32))
 
         def sample(known: Array, conditions: Array) -> Array:
-            number, steps = next(numbers), self.pace.steps
+            number, steps = next(numbers), self.sampling.steps
             dice = window_noise(seed, number)
             first = dice.standard_normal((1, WINDOW, MOTION_SIZE), np.float32)
             if self.sampling.noise == "shared":

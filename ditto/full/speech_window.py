@@ -63,20 +63,20 @@ class WindowState(NamedTuple):
 class WindowEncoder:
     """Speech in hops of a frame -> features, five at a time.
 
-    `features, state = encoder(samples, state)`: the call that completes a window gives (B, 5, D), the others (B, 0, D).
+    `features, state = encoder(samples, state)`: the call that completes a window gives (B, 5, D), the others none (B, 0, 0).
     Features of frames 5 k to 5 k + 4 come with frame 5 k + 6: two frames of look-ahead.
 
     Args:
         network: samples (B, 6480) -> rows (B, 20, D).
-        width: D.
     """
 
     hop_samples = SAMPLES_PER_FRAME
     lead_features = 0  # rows of the first answers that lie before the stream
+    hop_features = FRESH  # that come together
+    look_ahead = AHEAD  # frames
 
-    def __init__(self, network: Network, width: int) -> None:
+    def __init__(self, network: Network) -> None:
         self.network = network
-        self.width = width
 
     def initial_state(self, batch: int = 1) -> WindowState:
         """Nothing heard."""
@@ -97,7 +97,7 @@ class WindowEncoder:
         state = WindowState(np.concatenate([state.recent[:, SAMPLES_PER_FRAME:], hop], 1), state.frames + 1)
         fresh = state.frames - AHEAD
         if fresh <= 0 or fresh % FRESH:
-            return np.zeros((len(hop), 0, self.width), np.float32), state
+            return np.zeros((len(hop), 0, 0), np.float32), state
         return window_features(self.network, state.recent), state
 
     def together(self, hops: Sequence[npt.ArrayLike], states: Sequence[WindowState]) -> list[tuple[Array, WindowState]]:
