@@ -26,8 +26,9 @@ def head_frame(motion):
 
 
 def blinks(points):
+    """Frames in which a blink begins."""
     shut = points[:, 13, 1] > 0.05
-    return int((shut[1:] & ~shut[:-1]).sum())
+    return np.flatnonzero(shut[1:] & ~shut[:-1])
 
 
 def test_the_same_seed_gives_the_same_face_and_another_another():
@@ -49,7 +50,10 @@ def test_lips_are_closed_whatever_it_feels():
 
 def test_it_blinks_10_to_25_times_a_minute_and_shuts_its_eyes():
     for seed in range(3):
-        assert 10 <= blinks(head_frame(rows(4 * MINUTE, seed))) / 4 <= 25
+        starts = blinks(head_frame(rows(4 * MINUTE, seed)))
+        assert 10 <= len(starts) / 4 <= 25
+        times = np.bincount(np.diff(starts))
+        assert times.max() <= 0.1 * times.sum()  # no time between two is usual
 
 
 def test_the_head_moves_less_than_in_speech_and_is_not_bowed():

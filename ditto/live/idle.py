@@ -45,7 +45,7 @@ PIVOT = 0.25 * 0.95  # fu: the head leans about a point a quarter of the way dow
 BREATH_SECONDS = (4.1, 0.16)  # mean, and spread of its logarithm
 BREATH_RISE, BREATH_PITCH = 0.006, 0.35  # fu the head rises, degrees it tips back
 INHALED, EXHALED = 0.38, 0.85  # of a breath
-BLINKS_PER_SECOND = 0.36  # hazard; with the refractory time and the blink itself about 17 a minute
+BLINKS_PER_SECOND = (0.08, 0.13)  # hazard, and what each second of open eyes adds to it; about 17 a minute
 HOME = 0.72  # share of glances that return to the camera
 GLANCE = 0.75  # of the width of those in speech
 LONGEST_GLANCE = int(1.6 * FPS)  # frames; a longer look away would be leaving
@@ -145,7 +145,8 @@ def _advance(state: IdleState, seed: int, reaction: Reaction) -> IdleState:
         np.random.Philox(key=np.array([seed & 0xFFFFFFFFFFFFFFFF, 0x1D1E], np.uint64), counter=[0, 0, 0, state.frame])
     )
     home = HOME + (1.0 - HOME) * HELD_GLANCES * reaction.attention
-    eyes = next_eyes(state.eyes, BLINKS_PER_SECOND * reaction.blinks, home, random)
+    rate = BLINKS_PER_SECOND[0] + BLINKS_PER_SECOND[1] * max(0, state.eyes.since) / FPS
+    eyes = next_eyes(state.eyes, rate * reaction.blinks, home, random)
     longest = int(LONGEST_GLANCE * (1.0 - HELD_GLANCES * reaction.attention))
     if eyes.aim != (0.0, 0.0) and eyes.dwell > longest:
         eyes = eyes._replace(dwell=longest)
