@@ -1,0 +1,61 @@
+"""What the adapters share: when an item of a session is due, and sound as frameworks carry it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.errors import AudioError
+from ditto.live.items import Frame
+from ditto.stream import FPS
+
+LEAD_SECONDS = 2 / FPS  # how far ahead of its playout speech is handed on: what the receiver's queues hold
+
+
+class Playout:
+    """The clock of whoever plays: one frame each 40 ms.
+
+    Speech is handed on a little ahead of it, so that its sound has no gaps. A frame without sound is handed on when it is
+    due: were it early, the pictures queued at the receiver would stay there and hold up those of the next words, whose
+    sound finds its own queue empty.
+    """
+
+    def __init__(self) -> None:
+        self._end = 0.0  # when the last frame handed on will have been played, in the loop's time
+
+    async def wait(self, frame: Frame) -> None:
+        """Wait until the frame is to be handed on."""
+        now = asyncio.get_running_loop().time()
+        due = max(self._end, now)
+        self._end = due + 1 / FPS
+        await asyncio.sleep(due - now - (LEAD_SECONDS if frame.kind == "speech" else 0))
+
+    async def wait_for_end(self) -> None:
+        """Wait until everything handed on has been played."""
+        await asyncio.sleep(self._end - asyncio.get_running_loop().time())
+
+    def clear(self) -> None:
+        """What was handed on and not played yet is gone."""
+        self._end = 0.0
+
+
+def mono(pcm: bytes | bytearray | memoryview, channels: int) -> npt.NDArray[np.float32]:
+    """(N,) samples in [-1, 1] of interleaved s16le samples, the mean of the channels.
+
+    Raises:
+        AudioError: the bytes are no whole number of samples.
+    """
+    data = bytes(pcm)
+    if channels < 1 or len(data) % (2 * channels):
+        raise AudioError(
+            f"16-bit samples of {channels} channels are a multiple of {2 * channels} bytes, got {len(data)}; keep what is "
+            "left over for later"
+        )
+    return np.frombuffer(data, "<i2").reshape(-1, channels).mean(axis=1, dtype=np.float32) / np.float32(32768)
+
+
+def pcm16(samples: npt.NDArray[np.float32]) -> bytes:
+    """Samples in [-1, 1] as s16le; louder ones are cut off."""
+    return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()

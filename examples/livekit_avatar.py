@@ -1,0 +1,151 @@
+"""A LiveKit agent with a face, without a LiveKit server: the real AvatarRunner publishes into a room that only listens.
+
+    python examples/livekit_avatar.py out.mp4
+    python examples/livekit_avatar.py out.mp4 --text "Any sentence, spoken by espeak-ng."
+
+The agent speaks, is interrupted half-way, and speaks again. out.mp4 is what someone in the room would have seen and heard,
+out.jsonl what the agent and the room were told. In a real agent everything but `main` stays: room and audio are those of the
+job (see docs/adapters.md).
+"""
+
+import argparse
+import asyncio
+import json
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from livekit import rtc
+from livekit.agents.voice.avatar import AvatarRunner, QueueAudioOutput
+
+import ditto
+from ditto.audio import read_audio
+from ditto.live.adapters.livekit import DittoVideoGenerator
+from ditto.video import VideoWriter
+
+HERE = Path(__file__).parent
+
+
+class Journal:
+    """One JSON line for each event, with its time in seconds."""
+
+    def __init__(self, path: Path) -> None:
+        self.file, self.start = path.open("w"), time.monotonic()
+
+    def note(self, event: str, **details: object) -> None:
+        line = {"seconds": round(time.monotonic() - self.start, 3), "event": event, **details}
+        self.file.write(json.dumps(line) + "\n")
+
+
+class ListeningRoom(rtc.EventEmitter):
+    """Stands where the room stands: connected, with somebody who subscribes at once and records what the tracks carry."""
+
+    def __init__(self, writer: VideoWriter, journal: Journal) -> None:
+        super().__init__()
+        self.writer, self.journal, self.local_participant = writer, journal, self
+        self.picture = np.zeros((writer.height, writer.width, 3), np.uint8)
+        self.tasks: list[asyncio.Task] = []
+
+    def isconnected(self) -> bool:
+        return True
+
+    async def publish_track(self, track, options):
+        self.journal.note("track published", name=track.name)
+        watch = self.watch if isinstance(track, rtc.LocalVideoTrack) else self.hear
+        self.tasks.append(asyncio.create_task(watch(track)))
+        return self
+
+    async def wait_for_subscription(self) -> None:
+        pass
+
+    async def watch(self, track: rtc.LocalVideoTrack) -> None:
+        async for event in rtc.VideoStream(track, format=rtc.VideoBufferType.RGB24):
+            self.picture = np.frombuffer(event.frame.data, np.uint8).reshape(self.picture.shape)
+            self.journal.note("picture", captured_us=event.timestamp_us)
+
+    async def hear(self, track: rtc.LocalAudioTrack) -> None:
+        """Each 40 ms of sound is recorded with the picture that is to be seen meanwhile."""
+        stream = rtc.AudioStream(track, sample_rate=16000, num_channels=1, frame_size_ms=40)
+        async for event in stream:
+            samples = np.frombuffer(event.frame.data, np.int16).astype(np.float32) / 32768
+            self.journal.note("sound", level=round(float(np.abs(samples).max()), 3))
+            await asyncio.to_thread(self.writer.write, self.picture, samples)
+
+    async def leave(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+def speech(text: str | None) -> np.ndarray:
+    """(N,) float32 at 16 kHz."""
+    if text is None:
+        return read_audio(HERE / "speech.flac")
+    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+        subprocess.run(["espeak-ng", "-w", file.name, "--stdin"], input=text.encode(), check=True, timeout=60)
+        return read_audio(file.name)
+
+
+async def say(audio: QueueAudioOutput, samples: np.ndarray) -> None:
+    """What an agent does with the sound of its synthesiser: frames of 20 ms, as fast as they come."""
+    for start in range(0, len(samples), 320):
+        block = (samples[start : start + 320] * 32767).astype(np.int16)
+        await audio.capture_frame(rtc.AudioFrame(block.tobytes(), 16000, 1, len(block)))
+    audio.flush()
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--portrait", type=Path, default=HERE / "portrait.jpg", help="a picture, or a saved .npz")
+    parser.add_argument("--text", help="spoken by espeak-ng instead of examples/speech.flac")
+    arguments = parser.parse_args()
+
+    head = ditto.load("lite")
+    if arguments.portrait.suffix == ".npz":
+        portrait = ditto.Portrait.load(arguments.portrait)
+    else:
+        portrait = head.register(arguments.portrait, max_size=512)
+    samples = speech(arguments.text)
+    height, width, _ = portrait.picture.shape
+    journal = Journal(arguments.output.with_suffix(".jsonl"))
+
+    async with DittoVideoGenerator(head, portrait, latency="low", seed=1) as generator:
+        with VideoWriter(arguments.output, width, height) as writer:
+            room = ListeningRoom(writer, journal)
+            audio = QueueAudioOutput(wait_playback_start=True)
+            audio.on("playback_started", lambda event: journal.note("playback started"))
+            audio.on(
+                "playback_finished",
+                lambda event: journal.note(
+                    "playback finished",
+                    position_seconds=round(event.playback_position, 3),
+                    interrupted=event.interrupted,
+                ),
+            )
+            runner = AvatarRunner(room, audio_recv=audio, video_gen=generator, options=generator.options)
+            await runner.start()
+            await asyncio.sleep(1)  # the face is there before it speaks
+
+            journal.note("says", seconds_of_speech=len(samples) / 16000)
+            await say(audio, samples)
+            await asyncio.sleep(min(2.5, len(samples) / 32000))
+            journal.note("interrupted")
+            audio.clear_buffer()
+            await audio.wait_for_playout()
+            await asyncio.sleep(1)
+
+            journal.note("says", seconds_of_speech=len(samples) / 16000)
+            await say(audio, samples)
+            await audio.wait_for_playout()
+            await asyncio.sleep(0.5)
+            await runner.aclose()
+            await room.leave()
+    journal.file.close()
+    print(f"{arguments.output} and {arguments.output.with_suffix('.jsonl')}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

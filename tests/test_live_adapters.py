@@ -1,0 +1,77 @@
+"""What the adapters share: the playout clock, and sound as frameworks carry it. Needs none of the frameworks."""
+
+import asyncio
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ditto.errors import AudioError
+from ditto.live.adapters.playout import LEAD_SECONDS, Playout, mono, pcm16
+
+SPEECH, IDLE = SimpleNamespace(kind="speech"), SimpleNamespace(kind="idle")
+
+
+def handed_on(frames, late_seconds=0.0):
+    """When, by a clock that only sleeping moves, each frame is handed on; the reader is late once, before the third."""
+
+    async def play():
+        loop, now, times = asyncio.get_running_loop(), [100.0], []
+        loop.time, sleep = lambda: now[0], asyncio.sleep
+
+        async def pass_time(seconds):
+            now[0] += max(0.0, seconds)
+
+        playout = Playout()
+        asyncio.sleep = pass_time
+        try:
+            for number, frame in enumerate(frames):
+                now[0] += late_seconds if number == 2 else 0.0
+                if frame is None:
+                    playout.clear()
+                    continue
+                await playout.wait(frame)
+                times.append(round(now[0] - 100, 3))
+            await playout.wait_for_end()
+            return times, round(now[0] - 100, 3)
+        finally:
+            asyncio.sleep = sleep
+            del loop.time
+
+    return asyncio.run(play())
+
+
+def test_speech_is_two_frames_ahead_of_its_playout_and_silence_never():
+    assert LEAD_SECONDS == 0.08
+    assert handed_on([SPEECH] * 5) == ([0, 0, 0, 0.04, 0.08], 0.2)
+    assert handed_on([IDLE] * 4) == ([0, 0.04, 0.08, 0.12], 0.16)
+    assert handed_on([IDLE, IDLE, SPEECH, SPEECH, SPEECH, IDLE]) == ([0, 0.04, 0.04, 0.04, 0.08, 0.2], 0.24)
+
+
+def test_a_late_frame_moves_the_clock_and_a_cleared_one_frees_it():
+    assert handed_on([SPEECH] * 4, late_seconds=0.5) == ([0, 0, 0.5, 0.5], 0.58)
+    assert handed_on([SPEECH, SPEECH, None, IDLE]) == ([0, 0, 0], 0.04)
+
+
+def test_channels_are_averaged_and_half_samples_refused():
+    stereo = np.array([[100, 300], [-32768, -32768], [32767, 32767]], "<i2")
+    np.testing.assert_array_equal(mono(stereo.tobytes(), 2) * 32768, [200, -32768, 32767])
+    assert mono(b"", 1).shape == (0,)
+    for data, channels in ((b"abc", 1), (b"abcd12", 2), (b"ab", 0)):
+        with pytest.raises(AudioError, match=f"multiple of .* bytes, got {len(data)}"):
+            mono(data, channels)
+
+
+def test_sound_goes_out_as_it_came_in():
+    samples = np.random.default_rng(0).integers(-32768, 32768, 5000).astype("<i2")
+    assert pcm16(mono(samples.tobytes(), 1)) == samples.tobytes()
+    assert np.frombuffer(pcm16(np.array([2, -2], np.float32)), "<i2").tolist() == [32767, -32768]
+
+
+@pytest.mark.parametrize(("adapter", "package"), [("livekit", "livekit-agents"), ("pipecat", "pipecat-ai")])
+def test_a_missing_package_is_named(adapter, package):
+    code = f"import sys; sys.modules['{adapter}'] = None; import ditto.live.adapters.{adapter}"
+    failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert failed.returncode == 1 and f"needs {package}; pip install" in failed.stderr
