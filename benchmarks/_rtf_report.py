@@ -56,7 +56,7 @@ within {REST_GAP} face units of rest. Frames are shown as they come, but {1000 *
 at least, as a player does.
 
 **A/V offset**: by how many frames the lips that are shown come after the sound that the same frames carry: the lag of
-the highest correlation, in tenths of a frame. The same speech is said at the beginning and at the end of the run. A
+the highest correlation (whole frames, then a parabola). The same speech is said at the beginning and at the end of the run. A
 lag against loudness is not zero for a perfect mouth, since lips move ahead of the voice; its change is what counts.
 That every speech frame carries exactly its own samples is checked on each one.
 
@@ -271,7 +271,7 @@ def kinds(run: Run) -> Sheet:
 
 def offsets(sync: Sequence[Sync]) -> Sheet:
     rows = [[s.lips, s.against, s.first.frames, s.first.r, s.last.frames, s.last.r, s.change] for s in sync]
-    columns = ["lips", "against", "start", "r", "end", "r", "change"]
+    columns = ["lips", "against", "start", "r at the start", "end", "r at the end", "change"]
     return Sheet("A/V offset, frames by which lips come after the sound", columns, rows)
 
 
