@@ -109,7 +109,8 @@ class StandInSession:
         image = np.full(shape, grey, np.uint8)
         if self.output == "yuv420p":
             image[HEIGHT:] = 128
-        sound = np.full(self.audio_rate // FPS, 0.25 if kind == "speech" else 0.0, np.float32)
+        wave = np.where(np.arange(self.audio_rate // FPS) // 24 % 2, 0.25, -0.25)
+        sound = (wave if kind == "speech" else 0.0 * wave).astype(np.float32)
         frame = Frame(image, self.index, self.index / FPS, kind, epoch, spoken, sound, REST)
         self.index += 1
         self.next_idle = max(self.next_idle + 1 / FPS, time.monotonic() - 0.5)

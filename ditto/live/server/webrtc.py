@@ -32,6 +32,7 @@ from ditto.live.server.protocol import (
 logger = logging.getLogger(__name__)
 
 CHANNEL = "control"
+GOODBYE = {"type": "closed", "code": "closed", "text": "goodbye"}
 REFUSED = (ValueError, KeyError, IndexError, AttributeError, InvalidAccessError, InvalidStateError, OperationError)
 MOST_UNSENT = 1 << 16  # bytes of JSON that wait in the data channel; a client that takes none is told no more
 
@@ -87,7 +88,9 @@ class Peer:
             return client.leaving.result()
         if pump.done():
             pump.result()
-        return {"type": "closed", "code": "closed", "text": "goodbye"}
+        if watch.done():
+            return {"type": "closed", "code": "silent", "text": f"no sign of life for {SILENCE_SECONDS:g} s"}
+        return GOODBYE
 
     async def _watch(self) -> None:
         while time.monotonic() - self._heard < SILENCE_SECONDS:
@@ -149,7 +152,7 @@ class Peer:
                 raise ProtocolError("not_now", "this is of the WebSocket; over WebRTC the microphone is a track")
             if isinstance(command, Close):
                 if not client.leaving.done():
-                    client.leaving.set_result({"type": "closed", "code": "closed", "text": "goodbye"})
+                    client.leaving.set_result(GOODBYE)
             elif isinstance(command, Microphone):
                 self._microphone = command.mode
                 if command.mode != "repeat":

@@ -68,9 +68,16 @@ export class WebRtc {
     this.send({ type: "microphone", mode });
   }
 
-  sound(on) {
+  /** Whether it can be heard now: browsers stop a video that becomes loud before anything was clicked. */
+  async sound(on) {
     this.video.muted = !on;
-    if (on) this.video.play().catch(() => {});
+    try {
+      await this.video.play();
+    } catch {
+      this.video.muted = true;
+      this.video.play().catch(() => {});
+    }
+    return !this.video.muted;
   }
 
   async delay() {
@@ -217,10 +224,11 @@ export class Socket {
     this.capture.port.onmessage = ({ data }) => this.socket.readyState === WebSocket.OPEN && this.socket.send(data);
   }
 
-  sound(on) {
+  async sound(on) {
     this.loud = on;
     if (on) this.output().resume();
     if (this.volume) this.volume.gain.value = on ? 1 : 0;
+    return on;
   }
 
   output() {

@@ -73,7 +73,7 @@ async function connect() {
     connection = attempt;
     document.body.dataset.transport = Way.name;
     retries = 0;
-    connection.sound(loud);
+    setSound(loud);
     look(0);
     if (mode !== "off") await connection.microphone(mode, microphone);
     enable(true);
@@ -186,11 +186,15 @@ function unmute() {
   if (!loud) setSound(true);
 }
 
-function setSound(on) {
+async function setSound(on) {
   loud = on;
+  if (connection) loud = await connection.sound(on);
+  showSound(loud);
+}
+
+function showSound(on) {
   $("sound").textContent = on ? "Sound on" : "Sound off";
   $("sound").setAttribute("aria-pressed", on);
-  connection?.sound(on);
 }
 
 // The microphone
