@@ -128,7 +128,5 @@ def providers() -> list[str]:
 def weights(bundle: Bundle) -> dict[str, str]:
     """File name -> SHA-256, of every file of a bundle; `load` has compared them with the files."""
     return {
-        part.files[role].name: sha256
-        for part in bundle.parts.values()
-        for role, sha256 in sorted(part.sha256.items())
+        part.files[role].name: sha256 for part in bundle.parts.values() for role, sha256 in sorted(part.sha256.items())
     }

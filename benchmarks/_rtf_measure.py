@@ -15,7 +15,7 @@ import numpy.typing as npt
 from benchmarks import measures
 from benchmarks._rtf_machine import Meter, cold_loads
 from benchmarks._rtf_play import Pictures, Player, Samples, Utterance, converse
-from benchmarks._rtf_trace import Lag, lag, lip_gap, loudness, missed, speech_of
+from benchmarks._rtf_trace import STEP, Lag, Tape, lag, lip_gap, loudness, missed, speech_of
 from benchmarks.faces import face_window, track
 from benchmarks.speech import read_speech
 from ditto.audio import SAMPLE_RATE
@@ -43,7 +43,12 @@ class Setting(NamedTuple):
     def player(self, seconds: float, number: int = 0) -> Player:
         """A player of the session `number`, for about so many seconds."""
         session = self.head.session(self.portrait, latency=self.latency, seed=self.seed + number)
-        return Player(session, capacity=int((2.0 * seconds + 120.0) * FPS))
+        return Player(session, frames_in(seconds))
+
+
+def frames_in(seconds: float) -> int:
+    """Frames that may come in about so much time: with ample room, since overloaded sessions take longer."""
+    return int((2.0 * seconds + 120.0) * FPS)
 
 
 # Loading
@@ -104,19 +109,15 @@ def read_utterances(path: Path) -> list[Samples]:
 # Stages
 
 
-class Step(NamedTuple):
-    """One call of a stage: what it did, seconds, and how many sessions it served."""
-
-    name: str
-    seconds: float
-    rows: int
+STEPS = ("encode", "sample", "render", "paste", "convert")  # as `Stage.observe` names them
+STEPS_A_FRAME = 5  # at most: three, and two for every hop or window
 
 
 @contextmanager
-def watched(head: TalkingHead) -> Iterator[list[Step]]:
-    """Every call of the stage's networks and of the renderer meanwhile."""
-    steps: list[Step] = []
-    end = head.stage.observe(lambda name, seconds, rows: steps.append(Step(name, seconds, rows)))
+def watched(head: TalkingHead, frames: int) -> Iterator[Tape]:
+    """Every call of the stage's networks and of the renderer meanwhile, of STEP, for so many frames at most."""
+    steps = Tape(STEP, STEPS_A_FRAME * frames)
+    end = head.stage.observe(lambda name, seconds, rows: steps.add((STEPS.index(name), seconds, rows)))
     try:
         yield steps
     finally:
@@ -134,14 +135,14 @@ class Run(NamedTuple):
         probes: the utterances of the probe, first and last.
         pictures: the first player's face through both probes.
         meter: what it all cost.
-        steps: of the stage.
+        steps: of the stage, of STEP.
     """
 
     players: list[Player]
     probes: list[list[Utterance]]
     pictures: Pictures
     meter: Meter
-    steps: list[Step]
+    steps: Tape
 
     @property
     def missed(self) -> tuple[int, int]:
@@ -173,13 +174,11 @@ async def converse_at_once(setting: Setting, sessions: int, minutes: float) -> R
     probe = probe_of(setting.speech)
     frames = sum(-(-len(samples) // SAMPLES_PER_FRAME) for samples in probe)
     pictures = Pictures(face_window(setting.portrait), 2 * frames)
+    seconds = 60.0 * minutes + 4.0 * PROBE_SECONDS
     async with AsyncExitStack() as opened:
-        players = [
-            await opened.enter_async_context(setting.player(60.0 * minutes + 4.0 * PROBE_SECONDS, number))
-            for number in range(sessions)
-        ]
+        players = [await opened.enter_async_context(setting.player(seconds, number)) for number in range(sessions)]
         await asyncio.sleep(1.0)
-        with watched(setting.head) as steps:
+        with watched(setting.head, frames=sessions * frames_in(seconds)) as steps:
             async with Meter() as meter:
                 said = await asyncio.gather(
                     *(
@@ -257,7 +256,9 @@ def lips_against_sound(setting: Setting, run: Run) -> list[Sync]:
     seen = [speech_of(player.trace.seen(), said.epoch) for probe in run.probes for said in probe]
     half = len(run.probes[0])
     offline = [
-        np.array([lip_gap(frame.motion) for frame in setting.head.animate(setting.portrait, said.samples, seed=setting.seed)])
+        np.array(
+            [lip_gap(frame.motion) for frame in setting.head.animate(setting.portrait, said.samples, seed=setting.seed)]
+        )
         for said in run.probes[0]
     ]
     lips: dict[str, list[Floats]] = {"in the motion": [s["gap"] for s in seen]}
@@ -280,4 +281,3 @@ def tracked_lips(pictures: Pictures, counts: Sequence[int]) -> list[Floats] | No
         return None
     ends = np.cumsum(counts)
     return np.split(measures.lip_opening(landmarks), ends[:-1])
-

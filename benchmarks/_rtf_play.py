@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks._rtf_trace import OPEN_GAP, SPEECH, Image, Trace, rest_after
+from benchmarks._rtf_trace import OPEN_GAP, ROW, SPEECH, Image, Tape, rest_after, row_of
 from ditto.audio import SAMPLE_RATE
 from ditto.live import AsyncSession, Frame, SegmentEnd
 from ditto.stream import FPS, SAMPLES_PER_FRAME
@@ -58,7 +58,7 @@ class Player:
     """One session, being talked to and read. Whatever it does other than promised is a fault.
 
     Attributes:
-        trace: every frame that came.
+        trace: every frame that came, of ROW.
         utterances, interruptions: in order.
         pushed_late: seconds by which chunks were pushed after they existed: the benchmark's own unpunctuality.
         faults: what was wrong with the output, in words; the first few.
@@ -67,10 +67,10 @@ class Player:
 
     def __init__(self, session: AsyncSession, capacity: int) -> None:
         self.session = session
-        self.trace = Trace(capacity)
+        self.trace = Tape(ROW, capacity)
         self.utterances: list[Utterance] = []
         self.interruptions: list[Interruption] = []
-        self.pushed_late: list[float] = []
+        self.pushed_late = Tape(np.float64, capacity * SAMPLES_PER_FRAME // CHUNK)
         self.faults: list[str] = []
         self.watch: Callable[[Frame], None] | None = None
         self._came: dict[int, float] = {}  # epoch -> when its first frame did
@@ -112,7 +112,7 @@ class Player:
             chunk = samples[start : start + CHUNK]
             due = said.began + (start + len(chunk)) / SAMPLE_RATE
             await sleep_until(due)
-            self.pushed_late.append(time.monotonic() - due)
+            self.pushed_late.add(time.monotonic() - due)
             await self.session.push(chunk)
             if enough is not None and enough():
                 break
@@ -170,7 +170,7 @@ class Player:
                 if item.kind == "speech":
                     self._came.setdefault(item.epoch, arrived)
                 self._check(item)
-                self.trace.add(arrived, item)
+                self.trace.add(row_of(arrived, item))
                 if self.watch is not None and item.kind == "speech":
                     self.watch(item)
             self._news.set()
@@ -265,9 +265,7 @@ async def flat_out(player: Player, samples: Samples, repeats: int) -> list[Flat]
         wall, processor = time.monotonic(), time.process_time()
         await player.say_at_once(samples)
         await player.finish()
-        found.append(
-            Flat(len(samples) / SAMPLE_RATE, time.monotonic() - wall, time.process_time() - processor)
-        )
+        found.append(Flat(len(samples) / SAMPLE_RATE, time.monotonic() - wall, time.process_time() - processor))
     return found[1:]
 
 

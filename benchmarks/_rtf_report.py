@@ -29,13 +29,7 @@ from ditto.doctor import machine as describe_machine
 
 SLOPE_MINUTES = 5.0  # a shorter run is mostly warming up: its slope has no bar
 QUIET_CORES = 0.1  # that other processes may use before figures are doubted
-STEP_NAMES = {
-    "encode": "encoder, hop of 80 ms",
-    "sample": "motion, window",
-    "render": "render, frame",
-    "paste": "paste-back, frame",
-    "convert": "conversion, frame",
-}
+STEP_NAMES = ("encoder, hop", "motion, window", "render, frame", "paste-back, frame", "conversion, frame")  # of STEPS
 
 DEFINITIONS = f"""
 **first frame**: until the reader holds the first frame of an utterance. *Paced*: speech is pushed in chunks of
@@ -216,15 +210,13 @@ def throughput(report: Report) -> Sheet:
 
 def stages(run: Run) -> Sheet:
     """Percentiles of the stage's steps, and what they take of one core."""
-    rows = []
-    for name in STEP_NAMES:
-        steps = [step for step in run.steps if step.name == name]
-        if not steps:
-            continue
-        spread = Spread.of([step.seconds for step in steps], 1000.0)
-        together = float(np.mean([step.rows for step in steps]))
-        share = sum(step.seconds for step in steps) / run.meter.work.wall
-        rows.append([STEP_NAMES[name], spread.repeats, spread.p50, spread.p95, spread.p99, together, share])
+    rows: list[list[Any]] = []
+    seen = run.steps.seen()
+    for code, name in enumerate(STEP_NAMES):
+        own = seen[seen["step"] == code]
+        spread = Spread.of(own["seconds"], 1000.0)
+        together, share = float(own["rows"].mean()), float(own["seconds"].sum()) / run.meter.work.wall
+        rows.append([name, spread.repeats, spread.p50, spread.p95, spread.p99, together, share])
     columns = ["step", "calls", "p50", "p95", "p99", "sessions together", "wall seconds a second"]
     return Sheet(f"Stages in conversation, {len(run.players)} at once, ms a call", columns, rows)
 
@@ -281,7 +273,7 @@ def about(report: Report) -> Sheet:
     height, width = setting.portrait.picture.shape[:2]
     limits = [f"{k}={v}" for k, v in sorted(os.environ.items()) if k.endswith("_NUM_THREADS")]
     speech = sum(map(len, setting.speech)) / SAMPLE_RATE
-    pushed = Spread.of([x for run in report.runs for p in run.players for x in p.pushed_late], 1000.0)
+    pushed = Spread.of(np.concatenate([p.pushed_late.seen() for run in report.runs for p in run.players]), 1000.0)
     rows = [
         ["command", report.command],
         ["machine", f"{describe_machine()}, {memory_gib():.1f} GiB"],
@@ -300,13 +292,22 @@ def about(report: Report) -> Sheet:
 def figures_sheet(found: Sequence[Figure]) -> Sheet:
     """The figures and their bars."""
     verdicts = {None: "", True: "met", False: "MISSED"}
-    return Sheet("Figures", ["what", "value", "bar", "verdict"], [[f.name, f.value, f.bar, verdicts[f.met]] for f in found])
+    return Sheet(
+        "Figures", ["what", "value", "bar", "verdict"], [[f.name, f.value, f.bar, verdicts[f.met]] for f in found]
+    )
 
 
 def publish(report: Report) -> str:
     """Print the JSON line and the Markdown report; give the JSON line."""
     found = figures(report)
-    sheets = [about(report), delays(report), throughput(report), stages(report.run), conversations(report), pace(report.run)]
+    sheets = [
+        about(report),
+        delays(report),
+        throughput(report),
+        stages(report.run),
+        conversations(report),
+        pace(report.run),
+    ]
     sheets += [kinds(report.run), offsets(report.sync)]
     tables = {sheet.title: sheet.records for sheet in sheets}
     line = json_line("rtf", found, seed=report.setting.seed, faults=report.faults, tables=tables)

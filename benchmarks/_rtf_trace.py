@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,32 +54,47 @@ ROW = np.dtype(
 )
 
 
-class Trace:
-    """Keeps what came in memory that is written to at once: a trace that grew would look like a leak."""
+STEP = np.dtype([("step", "i4"), ("seconds", "f8"), ("rows", "i4")])  # a call of the stage: code, time, sessions served
 
-    def __init__(self, capacity: int) -> None:
-        self._rows = np.ones(capacity, ROW)
+
+class Tape:
+    """Rows that are noted one after another, in memory that is written to at once: one that grew would look like a leak.
+
+    Args:
+        kind: of a row.
+        capacity: in rows.
+    """
+
+    def __init__(self, kind: npt.DTypeLike, capacity: int) -> None:
+        self._rows = np.ones(capacity, kind)
+        self._lock = threading.Lock()  # the stage's threads note at the same time
         self._count = 0
 
-    def add(self, arrived: float, frame: Frame) -> None:
-        """Note a frame that the reader held at `arrived`.
+    def add(self, row: Any) -> None:
+        """Note a row.
 
         Raises:
-            ValueError: there are more frames than the trace was made for.
+            ValueError: there are more than the tape was made for.
         """
-        if self._count == len(self._rows):
-            raise ValueError(f"the trace was made for {self._count} frames and another came; make it longer")
-        spoken = -1 if frame.speech_index is None else frame.speech_index
-        numbers = KINDS.index(frame.kind), frame.epoch, frame.index, spoken
-        self._rows[self._count] = (arrived, *numbers, lip_gap(frame.motion), decibels(frame.audio))
-        self._count += 1
+        with self._lock:
+            if self._count == len(self._rows):
+                raise ValueError(f"the tape was made for {self._count} rows and another came; make it longer")
+            self._rows[self._count] = row
+            self._count += 1
 
     def __len__(self) -> int:
         return self._count
 
-    def seen(self, since: int = 0) -> Seen:
-        """A view (T,) of what was noted so far, from frame number `since` on."""
+    def seen(self, since: int = 0) -> npt.NDArray[Any]:
+        """A view (T,) of what was noted so far, from row `since` on."""
         return self._rows[since : self._count]
+
+
+def row_of(arrived: float, frame: Frame) -> tuple[float, int, int, int, int, float, float]:
+    """A frame that the reader held at `arrived`, as a ROW."""
+    spoken = -1 if frame.speech_index is None else frame.speech_index
+    kind = KINDS.index(frame.kind)
+    return arrived, kind, frame.epoch, frame.index, spoken, lip_gap(frame.motion), decibels(frame.audio)
 
 
 def speech_of(seen: Seen, epoch: int | None = None) -> Seen:

@@ -93,7 +93,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--bundle", default="lite", help="name or folder")
     made.add_argument("--latency", default="low", choices=list(LATENCIES))
     made.add_argument("--device", default="cpu", help="cpu; sessions compute nowhere else")
-    made.add_argument("--sessions", type=count_of_sessions, default=1, help="how many at once, or auto: as many as hold")
+    made.add_argument(
+        "--sessions", type=count_of_sessions, default=1, help="how many at once, or auto: as many as hold"
+    )
     made.add_argument("--minutes", type=float, default=1.0, help="of conversation, for every number of sessions")
     made.add_argument("--portrait", type=Path, default=example_portrait(), help="a picture, or a saved portrait (.npz)")
     made.add_argument("--speech", type=Path, default=default_speech(), help="a recording, or a folder of them")

@@ -12,7 +12,7 @@ import ditto
 from benchmarks import _rtf_measure, _rtf_play, _rtf_trace, rtf
 from benchmarks._rtf_play import Player
 from benchmarks._rtf_report import Sheet
-from benchmarks._rtf_trace import KINDS, ROW, Spread, Trace
+from benchmarks._rtf_trace import KINDS, ROW, Spread, Tape, row_of
 from benchmarks.faces import example_portrait
 from benchmarks.speech import example_speech, read_speech
 from ditto.live import Frame, SegmentEnd
@@ -141,15 +141,16 @@ def frame(index, samples, k, kind="speech", epoch=0):
     return Frame(PICTURE, index, index / FPS, kind, epoch, speech_index, sound, REST)
 
 
-def test_a_trace_keeps_what_came_and_says_when_it_is_full():
-    trace = Trace(2)
-    trace.add(1.0, frame(0, np.zeros(0), 0, "idle"))
-    trace.add(2.0, frame(1, np.full(640, 0.1), 0))
-    assert trace.seen()["index"].tolist() == [0, 1]
-    assert trace.seen(since=1)["spoken"].tolist() == [0]
-    assert _rtf_trace.speech_of(trace.seen())["level"] == pytest.approx([-20.0], abs=1e-4)
-    with pytest.raises(ValueError, match="made for 2 frames"):
-        trace.add(3.0, frame(2, np.zeros(0), 0, "idle"))
+def test_a_tape_keeps_what_came_and_says_when_it_is_full():
+    tape = Tape(ROW, 2)
+    tape.add(row_of(1.0, frame(0, np.zeros(0), 0, "idle")))
+    tape.add(row_of(2.0, frame(1, np.full(640, 0.1), 0)))
+    assert tape.seen()["index"].tolist() == [0, 1]
+    assert tape.seen()["kind"].tolist() == [KINDS.index("idle"), KINDS.index("speech")]
+    assert tape.seen(since=1)["spoken"].tolist() == [0]
+    assert _rtf_trace.speech_of(tape.seen())["level"] == pytest.approx([-20.0], abs=1e-4)
+    with pytest.raises(ValueError, match="made for 2 rows"):
+        tape.add(row_of(3.0, frame(2, np.zeros(0), 0, "idle")))
 
 
 class Recited:
@@ -240,7 +241,12 @@ def test_recordings_are_cut_into_utterances():
 
 def test_a_sheet_is_markdown_and_records():
     sheet = Sheet("Delays", ["what", "ms"], [["first frame", 171.234], ["none", float("nan")]])
-    assert sheet.markdown.splitlines()[2:] == ["| what | ms |", "| --- | ---: |", "| first frame | 171 |", "| none | - |"]
+    assert sheet.markdown.splitlines()[2:] == [
+        "| what | ms |",
+        "| --- | ---: |",
+        "| first frame | 171 |",
+        "| none | - |",
+    ]
     assert sheet.records[0] == {"what": "first frame", "ms": 171.234}
 
 
