@@ -12,9 +12,11 @@ from ditto import load  # noqa: E402
 from ditto.controls import Controls  # noqa: E402
 from ditto.conversion import convert  # noqa: E402
 from ditto.emotion import emotion_vector  # noqa: E402
+from ditto.errors import BundleError  # noqa: E402
 from ditto.full.driving import LIPS, Driving, Edit, drive_motion, split  # noqa: E402
 from ditto.full.motion_math import posed_keypoints  # noqa: E402
 from ditto.full.pipeline import FullOptions, open_parts  # noqa: E402
+from ditto.full.released import read_released  # noqa: E402
 from ditto.full.sampler import PACES, FullSampler, Sampling  # noqa: E402
 from ditto.full.speech_stream import CachedEncoder  # noqa: E402
 from ditto.full.speech_window import SAMPLES_PER_FRAME, window_features  # noqa: E402
@@ -222,6 +224,60 @@ def keypoints_of(edit, driving=None):
     source, motion, origin = vectors()
     pose = drive_motion(source, motion, origin, driving or Driving(), edit).pose
     return posed_keypoints(np.zeros(63), pose), pose
+
+
+def settings_of(**changed):
+    dice = np.random.default_rng(8)
+    eyes = {"eye_open_lst": np.ones((4, 2)), "eye_ball_lst": np.zeros((4, 6))}
+    sizes = {"scale": 1, "pitch": 66, "yaw": 66, "roll": 66, "t": 3, "exp": 63, "kp": 63}
+    motion = {name: dice.standard_normal((1, size)) for name, size in sizes.items()} | {"scale": np.full((1, 1), 1.5)}
+    return {
+        "sampling_timesteps": 10, "smo_k_d": 3, "fix_kp_cond": 1, "fix_kp_cond_dim": [0, 202],
+        "overall_ctrl_info": {"delta_pitch": 2}, "v_min_max_for_clip": np.stack([np.full(265, -9.0), np.full(265, 9.0)]),
+        "delta_eye_arr": np.full((15, 63), 0.5), "ch_info": {"x_s_info_lst": [motion], **eyes},
+    } | changed  # fmt: skip
+
+
+def test_settings_published_with_the_checkpoints(parts, portrait):
+    told = []
+
+    def engine(cond_frame, cond, start, noise):
+        told.append((cond_frame, cond))
+        return {"motion": 100 * start}
+
+    released = read_released(settings_of())
+    silence = np.zeros((5, 4), np.float32)
+    sampler = FullSampler(
+        engine, parts.renderer.prepare, silence, parts.encoder, Sampling(released=released), "balanced"
+    )
+    rows = run(sampler, np.zeros((100, 4), np.float32), portrait)
+    reference = released.reference
+    np.testing.assert_array_equal(told[0][0][0], reference.motion)
+    np.testing.assert_array_equal(told[0][1][0, 0, -63:], reference.condition.canonical)
+    np.testing.assert_array_equal(told[5][0][0, 202:], reference.motion[202:])  # reset before every window
+    assert np.abs(told[5][0][0, :202] - reference.motion[:202]).max() > 1.0
+    assert np.abs(rows[:, 4:7]).max() <= 18.0  # within the limits
+    eyes = rows[:, 7:].reshape(-1, 21, 3)[:, [13, 16, 18]]
+    np.testing.assert_allclose(eyes, 0.5, atol=1e-6)  # as in the array of blinks, not as sampled
+    brows = rows[:, 7:].reshape(-1, 21, 3)[:, [1, 2]]
+    assert not brows.any()
+
+
+def test_published_settings_of_another_kind_are_told():
+    for name, value, message in (
+        ("ch_info", {"x_s_info_lst": [{"kp": np.ones(63)}]}, "KeyError: 'eye_open_lst'"),
+        ("delta_eye_arr", np.ones((3, 63)), r"an array \(15, 63\) is wanted, got \(3, 63\)"),
+        ("smo_k_d", "many", "invalid literal"),
+        ("fix_kp_cond_dim", [], "list index out of range"),
+    ):
+        with pytest.raises(BundleError, match=message):
+            read_released(settings_of(**{name: value}))
+    assert read_released({}).steps == 50
+
+
+def test_settings_of_a_bundle(bundle):
+    with pytest.raises(BundleError, match="KeyError: 'eye_open_lst'"):  # the tiny folder's reference is incomplete
+        open_parts(bundle, FullOptions(settings="offline"))
 
 
 def test_silence_closes_lips_and_leaves_the_rest():

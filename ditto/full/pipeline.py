@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -10,7 +10,9 @@ import numpy.typing as npt
 import torch
 
 from ditto.bundle import Bundle, Part
+from ditto.conversion.settings import released_settings
 from ditto.engines import Engine, open_engine
+from ditto.full.released import read_released
 from ditto.full.renderer import NeuralFaceRenderer
 from ditto.full.sampler import FullSampler, Sampling
 from ditto.full.source import SourceReader
@@ -40,6 +42,8 @@ class FullOptions:
             paper. The published motion network was trained on neither's exact features but on the released ONNX file's.
         context: with "streaming", speech (N,) at 16 kHz that every stream starts as if it had heard; None: nothing.
         sampling: the choices about motion.
+        settings: "offline" or "online": the settings that were published with the checkpoints, and are in the bundle if the
+            converter found them; None: the defaults here.
         backend: of every network, one of `ditto.engines.BACKENDS`.
         device: "cpu", "cuda" or "cuda:1".
         precision: of the networks for pictures; those for speech and motion stay float32, as released.
@@ -49,6 +53,7 @@ class FullOptions:
     hearing: Literal["window", "streaming"] = "window"
     context: Array | None = None
     sampling: Sampling = field(default_factory=Sampling)
+    settings: Literal["offline", "online"] | None = None
     backend: str = "torch"
     device: str = "cpu"
     precision: str = "float32"
@@ -87,12 +92,17 @@ def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
         quiet = features[0]
 
     sampling, precision = options.sampling, options.precision
+    if options.settings is not None:
+        released = read_released(released_settings(bundle.part("settings"), options.settings))
+        sampling = replace(sampling, released=released)
     source_of = SourceReader(
         options.open(load_part(parts["appearance"]), precision),
         options.open(load_part(parts["motion_extractor"]), precision),
     )
     exact = torch.float64 if sampling.schedule == "float64" else torch.float32
-    motion = FastLMDM(cast(LMDM, load_part(parts["motion"])), ddim_schedule(sampling.steps, exact), sampling.guidance)
+    motion = FastLMDM(
+        cast(LMDM, load_part(parts["motion"])), ddim_schedule(sampling.all_steps, exact), sampling.guidance
+    )
     renderer = NeuralRenderer(
         cast(WarpingNetwork, load_part(parts["warping"])), cast(SpadeDecoder, load_part(parts["decoder"]))
     )

@@ -6,14 +6,16 @@ Everything random comes from (seed, window); everything remembered is in the sta
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ditto.full.conditioning import condition_rows, emotion_of_weights
-from ditto.full.driving import Driving, drive_motion
+from ditto.full.conditioning import SourceCondition, condition_rows, emotion_of_weights
+from ditto.full.driving import PLAIN_EDIT, Driving, Edit, blink_frames, drive_motion
+from ditto.full.released import Released
 from ditto.full.source import Call, Source
 from ditto.full.windows import (
     WINDOW,
@@ -32,6 +34,7 @@ from ditto.sampling import window_noise
 
 Array = npt.NDArray[np.float32]
 
+BLINK_STRETCH = 3000  # frames; as long as the released code plans blinks where it does not know the length
 SILENT_WINDOW = 2**40  # the number of the window in silence, far from those of speech
 
 
@@ -46,6 +49,7 @@ class Sampling:
     Attributes:
         steps: of DDIM; the released code's default is 50, its configuration for streams has 10.
         guidance: strength of the conditions.
+        released: the settings published with the checkpoints, whose steps count then.
         schedule: "float64", or as released "float32", where numbers cancel that should not.
         noise: "fresh" in every step of every window, or as released "shared": that of the steps is the same for every
             window, only what a window starts from is not.
@@ -56,10 +60,16 @@ class Sampling:
 
     steps: int = 10
     guidance: float = 2.0
+    released: Released | None = None
     schedule: Literal["float64", "float32"] = "float64"
     noise: Literal["fresh", "shared"] = "fresh"
     origin: Literal["silence", "first"] = "silence"
     driving: Driving = field(default_factory=Driving)
+
+    @property
+    def all_steps(self) -> int:
+        """DDIM steps of a window."""
+        return self.steps if self.released is None else self.released.steps
 
 
 class Hearing(Protocol):
@@ -119,8 +129,11 @@ class FullSampler:
     ) -> None:
         if latency not in PACES:
             raise ValueError(f"latency is one of {', '.join(PACES)}, got {latency!r}; choose one of them")
-        self.rules = PACES[latency]
         self.sampling = sampling or Sampling()
+        self.rules = PACES[latency]
+        released = self.sampling.released
+        if released is not None:
+            self.rules = WindowRules(self.rules.overlap, released.smoothing, released.reset_every, released.reset_keeps)
         self._engine, self._source_of, self._silence, self._encoder = engine, source_of, silence, encoder
 
     def at(self, latency: str) -> FullSampler:
@@ -173,26 +186,26 @@ class FullSampler:
             speech = speech.reshape(0, width)
         if speech.ndim != 2 or speech.shape[1] != width or weights.shape != (8,):
             raise ValueError(f"wanted features (T, {width}) and emotion (8,), got {speech.shape} and {weights.shape}")
-        moods, source, rules = emotion_of_weights(weights)[None], state.source, self.rules
-        rows = condition_rows(speech, state.received, moods, source.condition)
+        moods, rules, (known, condition) = emotion_of_weights(weights)[None], self.rules, self._told(state.source)
+        rows = condition_rows(speech, state.received, moods, condition)
         windows, origin = state.windows, state.origin
         if windows is None:
             windows, origin = self._begin(state, moods)
         sample = self._sample(state.seed, windows.joined.windows)
         motion = np.zeros((0, MOTION_SIZE), np.float32)
         if isinstance(windows, Recording):
-            motion, windows = advance_recording(windows, rows, sample, source.motion, rules, final)
+            motion, windows = advance_recording(windows, rows, sample, known, rules, final)
         else:
-            motion, windows = advance_live(windows, rows, sample, source.motion, rules, final)
+            motion, windows = advance_live(windows, rows, sample, known, rules, final)
             if origin is None and len(windows.origin):
                 origin = windows.origin[: rules.overlap] if self.sampling.origin == "silence" else windows.origin[:1]
-                origin = origin.mean(0)
+                origin = self._limited(origin).mean(0)
         received = state.received + len(rows)
-        motion = motion[: received - state.given]  # released windows give more than came in
+        motion = self._limited(motion[: received - state.given])  # released windows give more than came in
         if origin is None and len(motion):
             origin = motion[0]
-        shown = self._relative(source, motion, origin)
-        return shown, FullState(source, state.seed, windows, origin, received, state.given + len(shown))
+        shown = self._relative(state, motion, origin)
+        return shown, FullState(state.source, state.seed, windows, origin, received, state.given + len(shown))
 
     def together(
         self, jobs: Sequence[tuple[npt.ArrayLike, npt.ArrayLike, FullState, bool]]
@@ -202,23 +215,24 @@ class FullSampler:
 
     def _begin(self, state: FullState, moods: Array) -> tuple[Live | Recording, Array | None]:
         """Before the first window: what precedes speech."""
-        source, rules = state.source, self.rules
+        rules, (known, condition) = self.rules, self._told(state.source)
         silent = np.tile(self._silence, (-(-WINDOW // len(self._silence)), 1))
         if not self.recording:
-            rows = condition_rows(silent[: rules.overlap], -rules.overlap, moods, source.condition)
-            return start_live(source.motion, rows, rules), None
+            rows = condition_rows(silent[: rules.overlap], -rules.overlap, moods, condition)
+            return start_live(known, rows, rules), None
         origin = None
-        rows = condition_rows(silent[:WINDOW], 0, moods, source.condition)
+        rows = condition_rows(silent[:WINDOW], 0, moods, condition)
         if self.sampling.origin == "silence":
-            origin = self._sample(state.seed, SILENT_WINDOW)(source.motion, rows).mean(0)
-        return start_recording(source.motion, rows.shape[1], rules), origin
+            origin = self._sample(state.seed, SILENT_WINDOW)(known, rows)
+            origin = self._limited(origin).mean(0)
+        return start_recording(known, rows.shape[1], rules), origin
 
     def _sample(self, seed: int, window: int) -> Sample:
         """Samples the windows from number `window` on, each with its own noise."""
         numbers = iter(range(window, window + 2**32))
 
         def sample(known: Array, conditions: Array) -> Array:
-            number, steps = next(numbers), self.sampling.steps
+            number, steps = next(numbers), self.sampling.all_steps
             dice = window_noise(seed, number)
             first = dice.standard_normal((1, WINDOW, MOTION_SIZE), np.float32)
             if self.sampling.noise == "shared":
@@ -229,12 +243,43 @@ class FullSampler:
 
         return sample
 
-    def _relative(self, source: Source, motion: Array, origin: Array | None) -> Array:
+    def _told(self, source: Source) -> tuple[Array, SourceCondition]:
+        """What the motion network is told of a face: its motion, and the conditions that stay."""
+        released = self.sampling.released
+        if released is None or released.reference is None:
+            return source.motion, source.condition
+        return released.reference
+
+    def _limited(self, motion: Array) -> Array:
+        """Motion (n, 265) within the released limits."""
+        limits = None if self.sampling.released is None else self.sampling.released.limits
+        return motion if limits is None else np.clip(motion, *limits).astype(np.float32)
+
+    def _relative(self, state: FullState, motion: Array, origin: Array | None) -> Array:
         """Motion (n, 265) acting on the source, as the change against it (n, 70)."""
+        source, driving, released = state.source, self.sampling.driving, self.sampling.released
+        rest = source.pose
+        if released is not None and released.reference is not None:
+            strength = driving.strength * float(released.reference.motion[0] + 1.0) / rest.scale
+            driving = replace(driving, strength=strength)
         rows = np.zeros((len(motion), COMPACT_SIZE), np.float32)
-        for row, frame in zip(rows, motion, strict=True):
-            pose = drive_motion(source.motion, frame, frame if origin is None else origin, self.sampling.driving).pose
-            rest = source.pose
+        for number, (row, frame) in enumerate(zip(rows, motion, strict=True), state.given):
+            edit = PLAIN_EDIT
+            if released is not None:
+                blink = None if released.blinks is None else released.blinks[blink_place(state.seed, number)]
+                edit = Edit(turn=released.turn, blink=blink)
+            pose = drive_motion(source.motion, frame, frame if origin is None else origin, driving, edit).pose
             row[0] = pose.scale / rest.scale - 1.0
             row[1:4], row[4:7], row[7:] = pose.degrees - rest.degrees, pose.t - rest.t, pose.exp - rest.exp
         return rows
+
+
+@lru_cache(maxsize=64)
+def _blinks(seed: int, stretch: int) -> npt.NDArray[np.intp]:
+    return blink_frames(BLINK_STRETCH, seed=seed + stretch)
+
+
+def blink_place(seed: int, frame: int) -> int:
+    """Where in a blink a frame of a stream is, 0 where the eyes are open."""
+    stretch, place = divmod(frame, BLINK_STRETCH)
+    return int(_blinks(seed, stretch)[place])

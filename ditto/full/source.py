@@ -14,6 +14,7 @@ from ditto.face_state import eye_state
 from ditto.full.conditioning import SourceCondition
 from ditto.full.cropping import FACE, crop_matrix, cut, invert, network_input, outline_of_mediapipe
 from ditto.full.motion_math import Pose, pose_of, posed_keypoints
+from ditto.motion import MOTION_SIZE
 from ditto.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
@@ -42,6 +43,15 @@ class Source(NamedTuple):
     condition: SourceCondition
     keypoints: Floats
     volume: Array
+
+
+def motion_vector(parts: Mapping[str, npt.ArrayLike]) -> Array:
+    """(265,) of a motion by name, as the motion extractor gives it."""
+    columns = [np.asarray(parts["scale"]) - 1, *(np.asarray(parts[name]) for name in MOTION_PARTS)]
+    vector = np.concatenate([column.reshape(-1) for column in columns]).astype(np.float32)
+    if vector.shape != (MOTION_SIZE,):
+        raise ValueError(f"a motion has {MOTION_SIZE} numbers, got {vector.size}")
+    return vector
 
 
 class SourceReader:
@@ -73,8 +83,7 @@ class SourceReader:
         found = self._motion_extractor(image=image)
         eye_open, eye_ball = eye_state(_through(landmarks, to_crop), FACE.size)
         canonical = found["kp"].reshape(-1)
-        columns = [found["scale"] - 1, *(found[name] for name in MOTION_PARTS)]
-        motion = np.concatenate([column.reshape(-1) for column in columns]).astype(np.float32)
+        motion = motion_vector(found)
         pose = pose_of(motion)
         return Source(
             invert(to_crop),
