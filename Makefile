@@ -1,13 +1,14 @@
 # make demo   environment, build, a talking portrait from examples/ in demo.mp4
 # make test   the tests, without torch (what needs it is skipped with one line)
 # make lint   ruff and mypy
+# make adapters   the tests of the LiveKit and Pipecat adapters
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install -q --disable-pip-version-check -c constraints.txt
 NATIVE := setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp)
 
-.PHONY: demo test lint torch clean
+.PHONY: demo test lint torch adapters clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -39,6 +40,12 @@ $(VENV)/.ready: $(VENV)/.packages pyproject.toml $(NATIVE)
 $(VENV)/.test: $(VENV)/.ready
 	$(PIP) pytest hypothesis ruff mypy httpx selenium fastapi uvicorn websockets aiortc
 	@touch $@
+
+# In an environment of their own: they bring another protobuf (docs/adapters.md).
+adapters:
+	$(MAKE) VENV=.venv-adapters .venv-adapters/.test
+	.venv-adapters/bin/python -m pip install -q --disable-pip-version-check -r requirements/adapters.txt
+	.venv-adapters/bin/python -m pytest tests/test_live_adapters.py tests/test_live_livekit.py tests/test_live_pipecat.py
 
 clean:
 	rm -rf build dist *.egg-info ditto/_native*.so demo.mp4

@@ -1,11 +1,10 @@
-"""A LiveKit agent with a face, without a LiveKit server: the real AvatarRunner publishes into a room that only listens.
+"""A LiveKit agent with a face, without a LiveKit server: AgentSession and AvatarRunner as they are, a room that only listens.
 
     python examples/livekit_avatar.py out.mp4
     python examples/livekit_avatar.py out.mp4 --text "Any sentence, spoken by espeak-ng."
 
 The agent speaks, is interrupted half-way, and speaks again. out.mp4 is what someone in the room would have seen and heard,
-out.jsonl what the agent and the room were told. In a real agent everything but `main` stays: room and audio are those of the
-job (see docs/adapters.md).
+out.jsonl what the agent and the room were told. docs/adapters.md has the same with a real room.
 """
 
 import argparse
@@ -14,10 +13,12 @@ import json
 import subprocess
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 from livekit import rtc
+from livekit.agents import Agent, AgentSession
 from livekit.agents.voice.avatar import AvatarRunner, QueueAudioOutput
 
 import ditto
@@ -88,12 +89,11 @@ def speech(text: str | None) -> np.ndarray:
         return read_audio(file.name)
 
 
-async def say(audio: QueueAudioOutput, samples: np.ndarray) -> None:
-    """What an agent does with the sound of its synthesiser: frames of 20 ms, as fast as they come."""
+async def sound(samples: np.ndarray) -> AsyncIterator[rtc.AudioFrame]:
+    """What a synthesiser gives an agent: frames of 20 ms, as fast as they come."""
     for start in range(0, len(samples), 320):
         block = (samples[start : start + 320] * 32767).astype(np.int16)
-        await audio.capture_frame(rtc.AudioFrame(block.tobytes(), 16000, 1, len(block)))
-    audio.flush()
+        yield rtc.AudioFrame(block.tobytes(), 16000, 1, len(block))
 
 
 async def main() -> None:
@@ -127,20 +127,24 @@ async def main() -> None:
             )
             runner = AvatarRunner(room, audio_recv=audio, video_gen=generator, options=generator.options)
             await runner.start()
+            session = AgentSession()
+            session.on("agent_state_changed", lambda event: journal.note(f"agent is {event.new_state}"))
+            session.output.audio = audio
+            await session.start(Agent(instructions="Say what you are told."))
             await asyncio.sleep(1)  # the face is there before it speaks
 
             journal.note("says", seconds_of_speech=len(samples) / 16000)
-            await say(audio, samples)
+            speaking = session.say("What it says.", audio=sound(samples))
             await asyncio.sleep(min(2.5, len(samples) / 32000))
-            journal.note("interrupted")
-            audio.clear_buffer()
-            await audio.wait_for_playout()
+            journal.note("interrupts")
+            await session.interrupt()
+            await speaking
             await asyncio.sleep(1)
 
             journal.note("says", seconds_of_speech=len(samples) / 16000)
-            await say(audio, samples)
-            await audio.wait_for_playout()
+            await session.say("What it says.", audio=sound(samples))
             await asyncio.sleep(0.5)
+            await session.aclose()
             await runner.aclose()
             await room.leave()
     journal.file.close()

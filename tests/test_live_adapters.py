@@ -9,38 +9,34 @@ import numpy as np
 import pytest
 
 from ditto.errors import AudioError
-from ditto.live.adapters.playout import LEAD_SECONDS, Playout, mono, pcm16
+from ditto.live.adapters.pacing import LEAD_SECONDS, Pacer, mono, pcm16
 
 SPEECH, IDLE = SimpleNamespace(kind="speech"), SimpleNamespace(kind="idle")
 
 
 def handed_on(frames, late_seconds=0.0):
-    """When, by a clock that only sleeping moves, each frame is handed on; the reader is late once, before the third."""
+    """When each frame is handed on, and when the last is over, by a clock that only sleeping moves.
+
+    None: what was handed on is gone. The third frame comes late.
+    """
+    now, times = [100.0], []
+
+    async def sleep(seconds):
+        now[0] += max(0.0, seconds)
 
     async def play():
-        loop, now, times = asyncio.get_running_loop(), [100.0], []
-        loop.time, sleep = lambda: now[0], asyncio.sleep
-
-        async def pass_time(seconds):
-            now[0] += max(0.0, seconds)
-
-        playout = Playout()
-        asyncio.sleep = pass_time
-        try:
-            for number, frame in enumerate(frames):
-                now[0] += late_seconds if number == 2 else 0.0
-                if frame is None:
-                    playout.clear()
-                    continue
-                await playout.wait(frame)
+        pacer = Pacer(lambda: now[0], sleep)
+        for number, frame in enumerate(frames):
+            now[0] += late_seconds if number == 2 else 0.0
+            if frame is None:
+                pacer.clear()
+            else:
+                await pacer.wait(frame)
                 times.append(round(now[0] - 100, 3))
-            await playout.wait_for_end()
-            return times, round(now[0] - 100, 3)
-        finally:
-            asyncio.sleep = sleep
-            del loop.time
+        await pacer.wait_for_end()
 
-    return asyncio.run(play())
+    asyncio.run(play())
+    return times, round(now[0] - 100, 3)
 
 
 def test_speech_is_two_frames_ahead_of_its_playout_and_silence_never():

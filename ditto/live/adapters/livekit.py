@@ -21,7 +21,7 @@ except ImportError as error:
         "versions go together)"
     ) from error
 
-from ditto.live.adapters.playout import Playout, mono, pcm16
+from ditto.live.adapters.pacing import Pacer, mono, pcm16
 from ditto.live.items import SegmentEnd
 from ditto.live.session import AsyncSession
 from ditto.stream import FPS
@@ -62,11 +62,23 @@ class DittoVideoGenerator(VideoGenerator):
         self._free.set()
 
     async def __aenter__(self) -> DittoVideoGenerator:
-        await self.session.__aenter__()
+        await self.start()
         return self
 
-    async def __aexit__(self, *error: Any) -> None:
-        await self.session.__aexit__(*error)
+    async def __aexit__(self, *_: Any) -> None:
+        await self.aclose()
+
+    async def start(self) -> None:
+        """Open the session.
+
+        Raises:
+            BusyError: the head has as many sessions as it serves.
+        """
+        await self.session.__aenter__()
+
+    async def aclose(self) -> None:
+        """Close the session; the iteration ends. Twice does no harm."""
+        await self.session.close()
 
     async def push_audio(self, frame: rtc.AudioFrame | AudioSegmentEnd) -> None:
         """Take speech of any rate, one rate a segment; several channels are averaged. Waits while much is not spoken yet.
@@ -105,15 +117,15 @@ class DittoVideoGenerator(VideoGenerator):
 
         A sound frame's `userdata` holds pts_seconds and epoch. LiveKit stamps pictures when they are captured.
         """
-        playout = Playout()
+        pacer = Pacer()
         async for item in self.session:
             clears = self._clears
             if isinstance(item, SegmentEnd):
-                await playout.wait_for_end()  # the runner reports the segment as played
+                await pacer.wait_for_end()  # the runner reports the segment as played
                 if clears == self._clears:
                     yield AudioSegmentEnd()
                 continue
-            await playout.wait(item)
+            await pacer.wait(item)
             if item.kind == "speech" and clears != self._clears:
                 continue
             self._free.clear()

@@ -34,7 +34,7 @@ except ImportError as error:
     ) from error
 
 from ditto.errors import DittoError
-from ditto.live.adapters.playout import Playout, mono, pcm16
+from ditto.live.adapters.pacing import Pacer, mono, pcm16
 from ditto.live.items import Item, SegmentEnd
 from ditto.live.session import AsyncSession
 from ditto.live.settings import Settings
@@ -80,7 +80,7 @@ class DittoAvatar(FrameProcessor):
         self._rate = 0
         self._reader: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()  # the transport can take pictures
-        self._playout = Playout()
+        self._pacer = Pacer()
         self._interruptions = 0
         self._ended = False
         self._taken = BEFORE_ALL  # the end of the speech that came
@@ -159,7 +159,7 @@ class DittoAvatar(FrameProcessor):
         waiting, self._waiting = self._waiting, deque()
         if self.session is not None:
             await self.session.interrupt()
-        self._playout.clear()
+        self._pacer.clear()
         self._taken = self._given = BEFORE_ALL
         await self.push_frame(frame, direction)
         for _, waited in waiting:
@@ -183,7 +183,7 @@ class DittoAvatar(FrameProcessor):
             await self._let_go((item.epoch, math.inf))
             return
         interruptions = self._interruptions
-        await self._playout.wait(item)
+        await self._pacer.wait(item)
         if item.kind == "speech":
             if interruptions != self._interruptions:
                 return

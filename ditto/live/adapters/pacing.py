@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,27 +16,35 @@ from ditto.stream import FPS
 LEAD_SECONDS = 2 / FPS  # how far ahead of its playout speech is handed on: what the receiver's queues hold
 
 
-class Playout:
+class Pacer:
     """The clock of whoever plays: one frame each 40 ms.
 
     Speech is handed on a little ahead of it, so that its sound has no gaps. A frame without sound is handed on when it is
     due: were it early, the pictures queued at the receiver would stay there and hold up those of the next words, whose
-    sound finds its own queue empty.
+    sound finds its own queue empty. (`ditto.live.playout` is for those who show a frame themselves, when it is due.)
+
+    Args:
+        clock, sleep: seconds that only grow, and waiting on them.
     """
 
-    def __init__(self) -> None:
-        self._end = 0.0  # when the last frame handed on will have been played, in the loop's time
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._clock, self._sleep = clock, sleep
+        self._end = 0.0  # when the last frame handed on will have been played
 
     async def wait(self, frame: Frame) -> None:
         """Wait until the frame is to be handed on."""
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         due = max(self._end, now)
         self._end = due + 1 / FPS
-        await asyncio.sleep(due - now - (LEAD_SECONDS if frame.kind == "speech" else 0))
+        await self._sleep(due - now - (LEAD_SECONDS if frame.kind == "speech" else 0))
 
     async def wait_for_end(self) -> None:
         """Wait until everything handed on has been played."""
-        await asyncio.sleep(self._end - asyncio.get_running_loop().time())
+        await self._sleep(self._end - self._clock())
 
     def clear(self) -> None:
         """What was handed on and not played yet is gone."""
