@@ -61,6 +61,11 @@ class Actor:
             raise self.error
         return [(np.zeros((2, 368), np.float32), state + 1) for state in states]
 
+    face_units = True
+
+    def translate(self, mesh, row):
+        return row
+
     def drive(self, portrait, motion):
         return drive(portrait, motion)
 

@@ -21,8 +21,9 @@ from ditto.full.sampler import PACES, FullSampler, Sampling  # noqa: E402
 from ditto.full.speech_stream import CachedEncoder  # noqa: E402
 from ditto.full.speech_window import SAMPLES_PER_FRAME, window_features  # noqa: E402
 from ditto.full.windows import WindowRules, advance_recording, recording_motion, start_recording  # noqa: E402
+from ditto.life import CAMERA_HOLD  # noqa: E402
 from ditto.live import SegmentEnd  # noqa: E402
-from ditto.motion import MOTION_SIZE, Motion, rest_motion  # noqa: E402
+from ditto.motion import MOTION_SIZE, TEMPLATE_APERTURE, Motion, rest_motion, rotation_matrix  # noqa: E402
 from ditto.talking_head import TalkingHead  # noqa: E402
 from ditto.utterance import Utterance  # noqa: E402
 
@@ -387,6 +388,36 @@ def test_hearing_with_a_memory(bundle, portrait):
         parts.encoder(np.zeros((1, 640)), parts.encoder.initial_state(1))
     with pytest.raises(ValueError, match="window or streaming, got 'both'"):
         open_parts(bundle, FullOptions(hearing="both"))
+
+
+def test_idle_life_in_the_motion_of_the_networks(parts, portrait):
+    renderer = parts.renderer
+    source = renderer.prepare(portrait)
+    assert np.abs(source.shut).max() > 1e-3  # the tiny folder has the retargeting network, of no sense
+    source = source._replace(shut=np.random.default_rng(0).standard_normal(63) * 0.01)
+    row = np.zeros(70, np.float32)
+    row[:7] = 0.01, 4.0, -6.0, 2.0, 0.005, -0.002, 0.0
+    points = np.zeros((21, 3))
+    points[[11, 15], :2] = 0.02, 0.01  # the eyes look right and down
+    points[[13, 16], 1] = 0.5 * TEMPLATE_APERTURE
+    points[[1, 2, 6, 14], 1] = -0.02
+    row[7:] = (points @ rotation_matrix(4.0, -6.0, 2.0)).reshape(-1)  # camera frame
+    found = renderer.translate(source, row)
+    np.testing.assert_array_equal(found[:4], row[:4])
+    change = (found[7:] - 0.5 * source.shut).reshape(21, 3)
+    assert np.abs(np.delete(change, [11, 15], 0)).max() < 1e-6  # half a blink, and nothing else but gaze
+    right, down = np.degrees(np.arcsin([0.02 / CAMERA_HOLD, 0.01 / CAMERA_HOLD]))
+    np.testing.assert_allclose(
+        change[[11, 15], :2], right * np.array([[7e-4, 0], [1e-3, 0]]) + [0, 1e-3 * down], atol=1e-6
+    )
+
+
+def test_a_session_of_a_full_head_lives_between_utterances(head, portrait):
+    with head.blocking_session(portrait, seed=0, emotion={"happy": 1.0}) as session:
+        item = session.get(60.0)
+    assert item.kind == "idle"
+    assert item.image.shape == portrait.picture.shape
+    assert np.abs(item.motion.compact[1:4]).max() < 5.0  # a quiet head
 
 
 def test_a_session_of_a_full_head_speaks(head, portrait):

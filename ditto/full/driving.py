@@ -153,11 +153,15 @@ def in_degrees(parts: Part) -> Part:
 
 def hold_gaze(expression: Floats, pitch: float, yaw: float) -> Floats:
     """Expression (63,) with the irises turned back, for a head turned by so many degrees against the source."""
-    right, down = GAZE_YAW * yaw, GAZE_PITCH * pitch
+    return turn_eyes(expression, GAZE_YAW * yaw, -GAZE_PITCH * pitch)
+
+
+def turn_eyes(expression: Floats, right: float, down: float) -> Floats:
+    """Expression (63,) with the irises turned by so many degrees, in the picture."""
     e = expression.reshape(KEYPOINTS, 3).copy()
     e[11, 0] += right * (OUTWARD if right > 0 else INWARD)
     e[15, 0] += right * (INWARD if right > 0 else OUTWARD)
-    e[[11, 15], 1] -= DOWNWARD * down
+    e[[11, 15], 1] += DOWNWARD * down
     return e.reshape(-1)
 
 

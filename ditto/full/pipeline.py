@@ -31,6 +31,7 @@ from ditto.models.warping import WarpingNetwork
 Array = npt.NDArray[np.float32]
 
 PARTS = ("encoder", "motion", "appearance", "motion_extractor", "warping", "decoder", "stitching")
+EYES = "eye_retargeting"  # if the bundle has it
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
     source_of = SourceReader(
         options.open(load_part(parts["appearance"]), precision),
         options.open(load_part(parts["motion_extractor"]), precision),
+        options.open(load_part(bundle.part(EYES))) if EYES in bundle.parts else None,
     )
     exact = torch.float64 if sampling.schedule == "float64" else torch.float32
     motion = FastLMDM(

@@ -11,13 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.full.cropping import FACE
+from ditto.full.driving import turn_eyes
 from ditto.full.motion_math import Pose, posed_keypoints
 from ditto.full.paste_back import PasteBack
 from ditto.full.source import Call, Source
-from ditto.motion import Motion
+from ditto.life import CAMERA_HOLD
+from ditto.motion import KEYPOINTS, LID_KEYPOINTS, TEMPLATE_APERTURE, Motion, rotation_matrix
 from ditto.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
+
+FACE_WIDTH = 0.8  # model units, about: the released crop is 2.3 outlines wide, and 2 model units
 
 
 class NeuralFaceRenderer:
@@ -41,6 +45,23 @@ class NeuralFaceRenderer:
     def paste_back(self, portrait: Portrait) -> PasteBack:
         """The way of rendered crops into the portrait's picture."""
         return PasteBack(portrait.picture, self._source_of(portrait).crop_to_picture, FACE.size)
+
+    face_units = False
+
+    def translate(self, source: Source, row: Array) -> Array:
+        """A row (70,) in face units as motion of this source: head, gaze and blinks; brows and lips stay.
+
+        Gaze by the released code's degrees, blinks by LivePortrait's eye retargeting where the bundle has it.
+        """
+        turn = rotation_matrix(*row[1:4])
+        points = (row[7:].reshape(KEYPOINTS, 3).astype(np.float64)[:, None] * turn).sum(-1)  # head frame
+        irises, lids = points[[11, 15], :2].mean(0), points[list(LID_KEYPOINTS), 1].mean()
+        right, down = np.degrees(np.arcsin(np.clip(irises / CAMERA_HOLD, -1.0, 1.0)))
+        blink = float(np.clip(lids / TEMPLATE_APERTURE, 0.0, 1.0))
+        out = row.astype(np.float32)
+        out[4:7] *= FACE_WIDTH
+        out[7:] = turn_eyes(blink * source.shut, right, down)
+        return out
 
     def drive(self, portrait: Portrait, motion: Motion) -> Motion:
         """One frame as `render` takes it: the motion (265,) itself."""

@@ -35,6 +35,7 @@ class Source(NamedTuple):
         condition: lids, gaze and canonical keypoints.
         keypoints: (21, 3) as posed in the crop, model units.
         volume: (1, 32, 16, 64, 64) the appearance feature volume.
+        shut: (63,) expression that shuts the eyes, zero where no network for it is known.
     """
 
     crop_to_picture: Floats
@@ -43,6 +44,7 @@ class Source(NamedTuple):
     condition: SourceCondition
     keypoints: Floats
     volume: Array
+    shut: Floats
 
 
 def motion_vector(parts: Mapping[str, npt.ArrayLike]) -> Array:
@@ -60,10 +62,13 @@ class SourceReader:
     Args:
         appearance: engine: image -> volume.
         motion_extractor: engine: image -> pitch, yaw, roll, t, exp, scale, kp.
+        eye_retargeting: engine: x (1, 66) keypoints, the eyes' openings, the wanted one -> offsets (1, 63); None: there is
+            none.
     """
 
-    def __init__(self, appearance: Call, motion_extractor: Call) -> None:
+    def __init__(self, appearance: Call, motion_extractor: Call, eye_retargeting: Call | None = None) -> None:
         self._appearance = appearance
+        self._eye_retargeting = eye_retargeting
         self._motion_extractor = motion_extractor
         self._known: WeakKeyDictionary[Portrait, Source] = WeakKeyDictionary()
         self._lock = threading.Lock()
@@ -85,14 +90,24 @@ class SourceReader:
         canonical = found["kp"].reshape(-1)
         motion = motion_vector(found)
         pose = pose_of(motion)
+        keypoints = posed_keypoints(canonical, pose)
         return Source(
             invert(to_crop),
             motion,
             pose,
             SourceCondition(eye_open[None], eye_ball[None], canonical),
-            posed_keypoints(canonical, pose),
+            keypoints,
             self._appearance(image=image)["volume"],
+            self._shut(keypoints, eye_open, pose.scale),
         )
+
+    def _shut(self, keypoints: Floats, eye_open: Array, scale: float) -> Floats:
+        """What the retargeting network does to shut the eyes, as expression. It knows openings as one lid distance over
+        the eye's width, `eye_open` is the sum of three."""
+        if self._eye_retargeting is None:
+            return np.zeros(keypoints.size)
+        x = np.concatenate([keypoints.reshape(-1), eye_open / 3, [0.0]]).astype(np.float32)
+        return np.asarray(self._eye_retargeting(x=x[None])["offsets"][0] / scale, np.float64)
 
 
 def _through(landmarks: Floats, matrix: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -60,10 +61,13 @@ def speak(face: Face, row: Array, made_with: Array, wanted: Array, epoch: int, j
     return _shown(face, row, epoch, joined, previous)._replace(said=(epoch, row))
 
 
-def live(face: Face, seed: int, emotion: Array, reaction: Reaction) -> Face:
-    """The face with a frame of idle motion."""
+def live(
+    face: Face, seed: int, emotion: Array, reaction: Reaction, translate: Callable[[Array], Array] | None = None
+) -> Face:
+    """The face with a frame of idle motion; `translate` makes a row of another motion space of it."""
     before = face.idle if face.speaking == IDLE or face.row is None else resume(face.idle, face.row)
     row, state = idle(before, seed, emotion, reaction)
+    row = row if translate is None else translate(row)
     return _shown(face._replace(idle=state), row, IDLE, True)
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -431,9 +432,11 @@ class Performance:
         settings, row = self.settings, task.row
         emotion, controls = task.ramps.at(task.face.frames)
         if row is None:
-            face = live(task.face, settings.seed, emotion, task.reaction)
+            translate = partial(self.head.renderer.translate, self.prepared.mesh)
+            face = live(task.face, settings.seed, emotion, task.reaction, translate)
         else:
-            face = speak(task.face, row.motion, row.emotion, emotion, row.speech.epoch, settings.idle)
+            wanted = emotion if self.head.renderer.face_units else row.emotion
+            face = speak(task.face, row.motion, row.emotion, wanted, row.speech.epoch, settings.idle)
         assert face.row is not None
         index = task.face.frames
         motion = edited(face.row, settings.still, self._timeline, index)

@@ -22,6 +22,13 @@ class Renderer(Protocol):
     def paste_back(self, portrait: Portrait) -> Callable[[Any], npt.NDArray[np.uint8]]:
         """What makes a whole frame (H, W, 3) uint8 RGB of what `render` gives."""
 
+    @property
+    def face_units(self) -> bool:
+        """Whether its motion is in face units, as what `ditto.live` makes and changes itself is."""
+
+    def translate(self, appearance: Any, row: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """A row (70,) in face units as this renderer's motion has it."""
+
     def drive(self, portrait: Portrait, motion: Motion) -> Any:
         """One frame of motion (265,) as `render` takes it."""
 
