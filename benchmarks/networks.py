@@ -227,15 +227,19 @@ def time_networks(options: argparse.Namespace) -> tuple[list[Figure], Any]:
         with torch.no_grad():
             first = network(*example.inputs.values())
         wanted = first.feature if name == "warping" else first[0] if isinstance(first, tuple) else first
-        for precision in ("float32", *half_precisions(cuda)):
-            module = copy.deepcopy(network)
-            engine = TorchEngine(module, example.inputs, example.outputs, options.device, precision, options.threads)
+        variants = [(precision, False) for precision in ("float32", *half_precisions(cuda))]
+        for precision, channels_last in [*variants, *([("float16", True)] if cuda else [])]:
+            engine = TorchEngine(
+                copy.deepcopy(network), example.inputs, example.outputs, options.device, precision, options.threads,
+                channels_last=channels_last,
+            )  # fmt: skip
             placed = {key: value.to(engine.device) for key, value in example.inputs.items()}
             difference = error(next(iter(engine.run(**placed).values())).cpu(), wanted)
             times = in_turns({name: lambda engine=engine, placed=placed: engine.run(**placed)}, options.repeats, cuda)[name]  # type: ignore[misc]
-            rows.append(row(f"{name}, {precision}", times, f"{difference:.1e}"))
+            how = f"{precision}, channels last" if channels_last else precision
+            rows.append(row(f"{name}, {how}", times, f"{difference:.1e}"))
             if name == "warping and decoder":
-                figures.append(Figure(f"warping and decoder, {precision}, ms a frame", min(times), beside={PAPER: 15.0}))
+                figures.append(Figure(f"warping and decoder, {how}, ms a frame", min(times), beside={PAPER: 15.0}))
     table = rows_table("one forward, ms", ("", "least", "p50", "p95", "relative error"), rows)
     return figures, table
 

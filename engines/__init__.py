@@ -60,6 +60,7 @@ def open_engine(
     precision: str = "float32",
     example: Example | None = None,
     cache: str | PathLike[str] | None = None,
+    compiled: bool = False,
 ) -> Engine:
     """The engine that runs a network.
 
@@ -73,6 +74,7 @@ def open_engine(
         precision: of a module: "float32", "float16", "bfloat16" (torch), "int8" (torch on the CPU: linear layers).
         example: inputs whose types and shapes the engine is made for; those of the published networks are known.
         cache: folder for exported networks and plans; the platform's by default, or $DITTO_CACHE.
+        compiled: torch alone: through `torch.compile`; opening takes a minute or more.
 
     Raises:
         ValueError: an unknown backend, device or precision, a combination that does not exist, or fewer than one thread.
@@ -88,6 +90,8 @@ def open_engine(
         raise ValueError(f"device is cpu, cuda or cuda:N, got {device!r}")
     if kind == "cpu" and backend in ("tensorrt", "onnxruntime-tensorrt"):
         raise ValueError(f"{backend} runs on NVIDIA GPUs alone, got device='cpu'; take device='cuda'")
+    if compiled and backend != "torch":
+        raise ValueError(f"compiled is for backend='torch', got {backend!r}")
     folder = None if cache is None else Path(cache)
     if isinstance(network, (str, PathLike)):
         file = Path(network)
@@ -104,7 +108,7 @@ def open_engine(
         if backend == "torch":
             from .torch_engine import TorchEngine
 
-            return TorchEngine(network, example.inputs, example.outputs, device, precision, threads)
+            return TorchEngine(network, example.inputs, example.outputs, device, precision, threads, compiled)
         from .export import exported
 
         file = exported(network, example, precision, folder)

@@ -92,6 +92,15 @@ def fold_parametrizations(network: nn.Module) -> None:
                 module.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
+def put_channels_last(network: nn.Module) -> None:
+    """Lay the weights of every convolution out with the channels innermost, in place; what it gives follows them."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.to(memory_format=torch.channels_last)
+        elif isinstance(module, nn.Conv3d):
+            module.weight.data = module.weight.data.to(memory_format=torch.channels_last_3d)
+
+
 class TorchEngine:
     """A torch network with fixed shapes.
 
@@ -103,7 +112,8 @@ class TorchEngine:
         precision: "float32"; "float16" (GPU) or "bfloat16" where torch's autocast finds it safe; "int8" (CPU): linear
             layers alone. Inputs and outputs keep their types.
         threads: on the CPU. torch has one number for the whole process.
-        compiled: run through `torch.compile`.
+        compiled: run through `torch.compile`, which packs weights itself; the first call takes minutes.
+        channels_last: weights of convolutions, and so what they give, with the channels innermost.
 
     Raises:
         EngineError: there is no such device, or its memory does not suffice; the message says what would fit.
@@ -119,6 +129,7 @@ class TorchEngine:
         precision: str = "float32",
         threads: int = 1,
         compiled: bool = False,
+        channels_last: bool = False,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -136,14 +147,14 @@ class TorchEngine:
         fold_parametrizations(self._network)
         if precision == "int8":
             replace_linears(self._network, Int8Linear)
-        elif self.device.type == "cpu" and can_pack():
+        elif self.device.type == "cpu" and can_pack() and not compiled:
             dtype = PRECISIONS[precision]
             replace_linears(self._network, lambda layer: PackedLinear(layer, dtype))
         self._run: Callable[..., Any] = torch.compile(self._network) if compiled else self._network
         with self._memory_told(given):
             self._network.to(self.device)
-            if self.device.type == "cuda":
-                self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if channels_last:
+                put_channels_last(self._network)
             self._fixed = {name: value.to(self.device, copy=True) for name, value in given.items()}
             self._results = self._forward(self._fixed)
             if self.device.type == "cuda":

@@ -109,6 +109,27 @@ def test_half_precision_files_take_and_give_float32(name, tmp_path):
     assert_close(found, wanted, HALF)
 
 
+@pytest.mark.parametrize("name", ["renderer", "motion_extractor"])
+def test_channels_innermost_gives_the_same(name):
+    network = make(TINY, name)
+    example = example_of(network, size=16)
+    wanted = plain(network, example)
+    engine = TorchEngine(network, example.inputs, example.outputs, channels_last=True)
+    assert_close(engine(**arrays(example)), wanted, EQUAL)
+
+
+def test_a_compiled_engine_runs_what_torch_compiled(small, monkeypatch):
+    """Compiling itself takes minutes of a slow machine; what is compiled has plain weights, which torch packs itself."""
+    network, example = small
+    wanted = plain(network, example)
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda module: (compiled.append(module), module)[1])
+    engine = open_engine(network, "torch", example=example, compiled=True)
+    assert compiled == [network]
+    assert type(network.mlp[0]) is torch.nn.Linear
+    assert_close(engine(**arrays(example)), wanted, EQUAL)
+
+
 def test_an_engine_keeps_tensors_where_they_are(small):
     network, example = small
     engine = TorchEngine(network, example.inputs, example.outputs)
@@ -152,6 +173,8 @@ def test_what_does_not_exist_is_refused(small, tmp_path):
     for device in ("tpu", "cuda:x", "cpu:"):
         with pytest.raises(ValueError, match=f"device is cpu, cuda or cuda:N, got '{device}'"):
             open_engine(network, "torch", device=device)
+    with pytest.raises(ValueError, match="compiled is for backend='torch'"):
+        open_engine(network, compiled=True)
     with pytest.raises(ValueError, match="tensorrt runs on NVIDIA GPUs alone"):
         open_engine(network, "tensorrt")
 

@@ -7,6 +7,7 @@ torch = pytest.importorskip("torch", reason="the full-size networks need torch (
 from fixtures.reference.recipe import Recorded, distance, noise  # noqa: E402
 
 from ditto.engines.networks import example_of  # noqa: E402
+from ditto.engines.torch_engine import TorchEngine  # noqa: E402
 from ditto.models.lmdm import LMDM, LMDMConfig, ddim_sample, ddim_schedule  # noqa: E402
 from ditto.models.lmdm_fast import FastLMDM  # noqa: E402
 
@@ -51,7 +52,9 @@ def test_windows_in_one_batch_do_not_touch_each_other(network):
 
 def test_the_plain_network_stays_as_it_was(network):
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    FastLMDM(network, ddim_schedule(2))
+    fast = FastLMDM(network, ddim_schedule(2))
+    example = example_of(fast)
+    TorchEngine(fast, example.inputs, example.outputs, precision="bfloat16")  # packs its weights
     after = network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)

@@ -16,6 +16,7 @@ Source: as `ditto.models.lmdm`, which is the definition.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
@@ -165,8 +166,12 @@ class FastLMDM(nn.Module):
         self.layers = nn.ModuleList([FastLayer(layer, order) for layer in layers])
         self.leave = linear(network.final_layer.weight[:, order], network.final_layer.bias)
 
-        self.cond_projection, self.cond_encoder = network.cond_projection, network.cond_encoder
-        self.norm_cond, self.summarise = network.norm_cond, network.non_attn_cond_projection
+        self.cond_projection, self.cond_encoder, self.norm_cond, self.summarise = (
+            copy.deepcopy(part)
+            for part in (
+                network.cond_projection, network.cond_encoder, network.norm_cond, network.non_attn_cond_projection
+            )
+        )  # fmt: skip
         others = [layer.multihead_attn for layer in layers]
         self.key, self.value = (
             linear(torch.cat([a.in_proj_weight[part] for a in others]), torch.cat([a.in_proj_bias[part] for a in others]))
