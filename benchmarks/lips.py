@@ -1,16 +1,16 @@
 """Does the mouth say what the voice says: visemes heard, and lips re-tracked on rendered video beside real ones.
 
-    python -m benchmarks.lips [--bundle lite] [--portrait FILE] [--all]
+    python -m benchmarks.lips [--bundle lite] [--latency quality] [--portrait FILE] [--all]
 
-Everything runs on the streaming path, hop by hop. Beside our figures stand those of a mouth that only follows the
-loudness, drawn by the same renderer, and of our motion before it is rendered.
+Everything runs on the streaming path, hop by hop, at the latency asked for. Beside our figures stand those of a mouth that
+only follows the loudness, drawn by the same renderer, and of our motion before it is rendered.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,14 +21,17 @@ from benchmarks import measures
 from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.faces import SHARED, example_portrait, face_window, grid_holdout, spread, track, tracked_clip
 from benchmarks.speech import Samples, load_alignments, phone_posteriors, read_speech
-from ditto.latency import FRAMES_PER_HOP
-from ditto.motion import COMPACT_SIZE, drive
+from ditto.audio import SAMPLE_RATE
+from ditto.latency import FRAMES_PER_HOP, LATENCIES
+from ditto.motion import COMPACT_SIZE, FPS, drive
 from ditto.portrait import Portrait
-from ditto.stream import SAMPLES_PER_FRAME
+from ditto.speech import HOP_SAMPLES
+from ditto.stream import SAMPLES_PER_FRAME, Frame, Stream
 from ditto.talking_head import TalkingHead, load
 
 Floats = npt.NDArray[np.float64]
 
+ANGLES = ("pitch", "yaw", "roll")
 UPPER_LIP, LOWER_LIP, CHIN = 14, 17, 19  # keypoints
 WIDEST_GAP = 0.1  # face units, of the loudness mouth
 GRID_BILABIAL_WORDS = ("bin", "blue", "by", "please", "place", "b", "p")  # of the GRID grammar: those that begin closed
@@ -39,6 +42,9 @@ class LoudnessEncoder:
 
     Same hop and look-ahead as the real one. State: (previous hop's rows (2,), peak in dB, smoothed level).
     """
+
+    hop_samples = HOP_SAMPLES
+    lead_features = FRAMES_PER_HOP
 
     def initial_state(self, batch_size: int) -> tuple[Floats, float, float]:
         return np.zeros(FRAMES_PER_HOP), -40.0, 0.0
@@ -55,9 +61,14 @@ class LoudnessEncoder:
 
 
 class LoudnessMouth:
-    """Stands where the motion sampler stands: opens the mouth by the level, nothing else moves."""
+    """Stands where the motion sampler stands: opens the mouth by the level, at once; nothing else moves."""
 
-    def initial_state(self, *_: Any) -> None:
+    delay_seconds = 2 * HOP_SAMPLES / SAMPLE_RATE
+
+    def at(self, latency: str) -> LoudnessMouth:
+        return self
+
+    def begin(self, portrait: Portrait, seed: int) -> None:
         return None
 
     def __call__(self, features: Floats, emotion: Any, state: None, final: bool = False) -> tuple[Samples, None]:
@@ -71,21 +82,45 @@ class LoudnessMouth:
 
 
 class Spoken(NamedTuple):
-    """Lip opening (T,) of one rendered utterance in face widths: re-tracked on the frames, and before rendering."""
+    """One rendered utterance of T frames.
+
+    Attributes:
+        rendered: (T,) lip opening in face widths, re-tracked on the frames.
+        motion: (T,) the same before rendering.
+        pose: (T, 3) pitch, yaw and roll in degrees.
+        seconds: processor time from samples to frames.
+    """
 
     rendered: Floats
     motion: Floats
+    pose: Floats
+    seconds: float
 
 
-def speak(head: TalkingHead, portrait: Portrait, samples: Samples, seed: int = 0) -> Spoken:
+def spoken_frames(stream: Stream, samples: Samples) -> Iterator[Frame]:
+    """All frames of a recording, pushed hop by hop."""
+    for start in range(0, len(samples), HOP_SAMPLES):
+        yield from stream.push(samples[start : start + HOP_SAMPLES])
+    yield from stream.flush()
+
+
+def speak(head: TalkingHead, portrait: Portrait, samples: Samples, latency: str = "quality", seed: int = 0) -> Spoken:
     """Animate, and track the lips of what comes out."""
     window = face_window(portrait)
-    pictures, gaps = [], []
-    for frame in head.animate(portrait, samples, seed=seed):
+    stream = head.stream(portrait, seed=seed, latency=latency)
+    pictures, motions = [], []
+    begun = time.process_time()
+    for frame in spoken_frames(stream, samples):
         pictures.append(frame.image[window].copy())
-        delta = drive(portrait, frame.motion).delta
-        gaps.append(delta[LOWER_LIP, 1] - delta[UPPER_LIP, 1])
-    return Spoken(measures.lip_opening(track(pictures)), np.array(gaps))
+        motions.append(frame.motion)
+    seconds = time.process_time() - begun
+    delta = np.array([drive(portrait, motion).delta for motion in motions])
+    return Spoken(
+        measures.lip_opening(track(pictures)),
+        delta[:, LOWER_LIP, 1] - delta[:, UPPER_LIP, 1],
+        np.array([motion.compact[1:4] for motion in motions], np.float64),
+        seconds,
+    )
 
 
 def hear(encoder: Any, speech: dict[Path, list[measures.Segment]]) -> measures.VisemeScores:
@@ -141,14 +176,19 @@ class GridResult(NamedTuple):
     onsets: dict[str, list[bool]]
 
 
-def compare_grid(ours: TalkingHead, loudness: TalkingHead, portrait: Portrait, clips: Sequence[Path]) -> GridResult:
+def compare_grid(
+    ours: TalkingHead, loudness: TalkingHead, portrait: Portrait, clips: Sequence[Path], latency: str
+) -> GridResult:
     matches: dict[str, list[measures.Match]] = {"ours": [], "motion": [], "loudness": [], "loudness motion": []}
     onsets: dict[str, list[bool]] = {"ours": [], "loudness": [], "real": []}
     rows: list[list[Any]] = []
     for path in clips:
         clip = tracked_clip(path)
         real = measures.lip_opening(clip.landmarks)
-        said = {"ours": speak(ours, portrait, clip.samples), "loudness": speak(loudness, portrait, clip.samples)}
+        said = {
+            "ours": speak(ours, portrait, clip.samples, latency),
+            "loudness": speak(loudness, portrait, clip.samples),
+        }
         for name, spoken in said.items():
             matches[name].append(measures.correlate(spoken.rendered, real))
             matches["motion" if name == "ours" else "loudness motion"].append(measures.correlate(spoken.motion, real))
@@ -186,9 +226,15 @@ def closures(curves: Sequence[Floats], segments: Sequence[list[measures.Segment]
     return Closures(*(measures.share(flags) for flags in (frames, events, still, long)))
 
 
+def closing_speed(curves: Sequence[Floats]) -> float:
+    """Curves (T,) of lip opening -> how much they fall from one frame to the next at most, but for 1 frame in 200."""
+    return float(np.percentile(np.concatenate([-np.diff(curve) for curve in curves]), 99.5))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.lips", description=__doc__.split("\n")[0])
     parser.add_argument("--bundle", default="lite")
+    parser.add_argument("--latency", default="quality", choices=tuple(LATENCIES))
     parser.add_argument("--portrait", type=Path, help="a photograph; the example by default")
     parser.add_argument("--data", type=Path, default=SHARED, help="folder with grid_other, grid_s1, speech")
     parser.add_argument("--clips", type=int, default=12, help="how many of the GRID s1 hold-out clips to render")
@@ -204,17 +250,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     speech = load_alignments(options.data / "speech" / "librispeech_test")
     heard = hear(ours.encoder, speech)
 
-    other = compare_grid(ours, loudness, portrait, sorted((options.data / "grid_other").glob("*.mpg")))
+    other = compare_grid(ours, loudness, portrait, sorted((options.data / "grid_other").glob("*.mpg")), options.latency)
     holdout = grid_holdout(options.data / "grid_s1")
-    kept_out = compare_grid(ours, loudness, portrait, holdout if options.all else spread(holdout, options.clips))
+    chosen = holdout if options.all else spread(holdout, options.clips)
+    kept_out = compare_grid(ours, loudness, portrait, chosen, options.latency)
 
     utterances = list(speech) if options.all else spread(list(speech), options.utterances)
     segments = [speech[path] for path in utterances]
-    own = [speak(ours, portrait, read_speech(path)) for path in utterances]
+    own = [speak(ours, portrait, read_speech(path), options.latency) for path in utterances]
     rms = [speak(loudness, portrait, read_speech(path)) for path in utterances]
     lips = closures([s.rendered for s in own], segments)
     lips_motion = closures([s.motion for s in own], segments)
     lips_rms = closures([s.rendered for s in rms], segments)
+    turning = np.mean([s.pose.std(0) for s in own], axis=0)
 
     def agreement(name: str, result: GridResult, bar: float) -> list[Figure]:
         def figure(words: str, field: str, low: float | None = None, high: float | None = None) -> Figure:
@@ -251,15 +299,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
             onset("ours"),
             beside={"RMS mouth": onset("loudness"), "real": onset("real")},
         ),
+        Figure("fastest closing of the lips, fu a frame (99.5 %)", closing_speed([s.motion for s in own])),
+        *(Figure(f"head: std of {name}, degrees", value) for name, value in zip(ANGLES, turning, strict=True)),
+        Figure(
+            "processor seconds a second of speech", sum(s.seconds for s in own) * FPS / sum(len(s.motion) for s in own)
+        ),
     ]
     columns = ["clip", "r best", "r zero", "lag", "motion r", "RMS r", "RMS lag"]
     tables = [
-        figures_table("Lips", figures),
+        figures_table(f"Lips, {options.latency}", figures),
         rows_table("grid_other", columns, other.rows),
         rows_table("GRID s1, kept out of training", columns, kept_out.rows),
     ]
     recalls = {name: heard.recall(name) for name in measures.VISEME_NAMES}
-    publish("lips", figures, tables, recall=recalls, seconds=time.perf_counter() - started, rendered=len(utterances))
+    publish(
+        "lips",
+        figures,
+        tables,
+        latency=options.latency,
+        recall=recalls,
+        seconds=time.perf_counter() - started,
+        rendered=len(utterances),
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ FRAMES_PER_HOP = HOP_SAMPLES * FPS // SAMPLE_RATE  # 2, of the speech encoder, w
 
 
 class WindowPlan(NamedTuple):
-    """How an 80-frame window is used.
+    """How a window is used: `past + hop + future` frames, `WINDOW` at most.
 
     Attributes:
         past: frames known from before.
@@ -30,13 +30,23 @@ class WindowPlan(NamedTuple):
     ahead: int = LOOK_AHEAD
 
     def check(self) -> None:
-        """Raise ValueError unless the plan fills a window."""
+        """Raise ValueError unless the plan makes a window."""
         least = min(self.past - LOOK_BACK, self.hop - 1, self.future, self.ahead)
-        if self.past + self.hop + self.future != WINDOW or least < 0:
+        if self.length > WINDOW or least < 0:
             raise ValueError(
-                f"past + hop + future must be {WINDOW}, past at least {LOOK_BACK}, hop at least 1, ahead not negative, "
+                f"past + hop + future is at most {WINDOW}, past at least {LOOK_BACK}, hop at least 1, ahead not negative, "
                 f"got {tuple(self)}"
             )
+
+    @property
+    def length(self) -> int:
+        """Frames of a window; the fewer, the less work."""
+        return self.past + self.hop + self.future
+
+    @property
+    def drawn_again(self) -> bool:
+        """Whether most of what a window draws is drawn again by later ones, which should then agree with it."""
+        return self.future > self.hop
 
     @property
     def delay_seconds(self) -> float:
@@ -59,8 +69,8 @@ class Latency(NamedTuple):
 OFFLINE_PLAN = WindowPlan()
 LATENCIES: dict[str, Latency] = {
     "quality": Latency(OFFLINE_PLAN),
-    "balanced": Latency(WindowPlan(60, 6, 14, ahead=4)),
-    "low": Latency(WindowPlan(70, 2, 8, ahead=0), steps=5),  # more steps move the lips no better
+    "balanced": Latency(WindowPlan(22, 6, 16, ahead=4), steps=4),  # more steps, or a longer past, move nothing better
+    "low": Latency(WindowPlan(22, 2, 16, ahead=0), steps=3),
 }
 
 

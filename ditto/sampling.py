@@ -37,6 +37,7 @@ Floats = npt.NDArray[np.float64]
 
 HIDDEN_SIZE = FEATURE_SIZE - 2 * len(PHONES)  # 288
 EMOTION_SIZE = 8
+BEFORE_ALL = 2**64 - 1  # the number of the window before the first
 
 PRESS_RAMP = (0.15, 0.40)  # of the larger of a frame's two bilabial probabilities
 PRESS_BESIDE_RAMP = (0.04, 0.12)  # the same beside a frame that is pressed: closures seldom last one frame
@@ -120,6 +121,8 @@ class SamplerState(NamedTuple):
         features: (past + n, 368) of the known frames and of those waiting.
         eyes: (past + n, 8) likewise.
         known: (past, 70) the last emitted motion in the network's units.
+        noise: (future, 70) the noise that frames after the known ones start from, where the plan draws them again;
+            else (0, 70).
         tail: (future, 22) what the last window expected of the slow channels after its emitted frames.
         life: state of the eyes.
         silent_run: silent frames in a row up to the last emitted one.
@@ -132,6 +135,7 @@ class SamplerState(NamedTuple):
     features: Array
     eyes: Array
     known: Array
+    noise: Floats
     tail: Array
     life: EyeState
     silent_run: int
@@ -221,6 +225,7 @@ class MotionSampler:
         eyes[:, :2] = 1.0
         features = np.tile(self.network.silence, (past, 1))
         known = np.zeros((past, COMPACT_SIZE), np.float32)
+        agreed = self.plan.future if self.plan.drawn_again else 0
         return SamplerState(
             canonical.reshape(-1),
             int(seed),
@@ -228,6 +233,7 @@ class MotionSampler:
             features=features,
             eyes=eyes,
             known=known,
+            noise=window_noise(int(seed), BEFORE_ALL).standard_normal((agreed, COMPACT_SIZE)),
             tail=np.zeros((self.plan.future, len(SLOW)), np.float32),
             life=initial_eyes(),
             silent_run=PAUSE_FRAMES,
@@ -289,7 +295,10 @@ class MotionSampler:
             due = [i for i, take in enumerate(takes) if take]
             if not due:
                 break
-            windows = self._sample([emotions[i] for i in due], [self._filled(states[i]) for i in due])
+            dice = [window_noise(states[i].seed, states[i].window) for i in due]
+            for i, random in zip(due, dice, strict=True):
+                states[i] = self._start(states[i], random)
+            windows = self._sample([emotions[i] for i in due], [self._filled(states[i]) for i in due], dice)
             for i, window in zip(due, windows, strict=True):
                 motion, states[i] = self._emit(window, emotions[i], states[i], takes[i])
                 out[i].append(motion)
@@ -311,6 +320,17 @@ class MotionSampler:
             features=np.concatenate([state.features, np.tile(self.network.silence, (missing, 1))]),
             eyes=np.concatenate([state.eyes, np.repeat(state.eyes[-1:], missing, 0)]),
         )
+
+    def _start(self, state: SamplerState, random: np.random.Generator) -> SamplerState:
+        """The state with the noise its next window starts from.
+
+        Where windows draw the same frames over and over, a frame keeps its noise: windows that each drew another future
+        would stand for their mean, and the head would hardly move.
+        """
+        if not self.plan.drawn_again:
+            return state._replace(noise=random.standard_normal((self.plan.length, COMPACT_SIZE)))
+        fresh = random.standard_normal((self.plan.hop, COMPACT_SIZE))
+        return state._replace(noise=np.concatenate([state.noise, fresh]))
 
     def _emit(self, window: Array, emotion: Array, state: SamplerState, take: int) -> tuple[Array, SamplerState]:
         """The first `take` frames of a sampled window after the known ones, made sure of, and the state after them."""
@@ -334,39 +354,39 @@ class MotionSampler:
             features=state.features[take:],
             eyes=state.eyes[take:],
             known=known,
+            noise=state.noise[take:] if self.plan.drawn_again else state.noise[:0],
             tail=window[past + take : past + take + overlap, SLOW],
             silent_run=silent_run,
             widest=widest,
         )
         return finish(bring_out(shown, emotion)), state
 
-    def _sample(self, emotions: Sequence[Array], states: Sequence[SamplerState]) -> Array:
-        """(B, 80, 70) the next window of B streams in the network's units; the first `past` frames are the known ones.
+    def _sample(
+        self, emotions: Sequence[Array], states: Sequence[SamplerState], dice: Sequence[np.random.Generator]
+    ) -> Array:
+        """(B, T, 70) the next window of B streams in the network's units; the first `past` frames are the known ones.
 
         With guidance, all rows come once more in each batch, unheard.
         """
         past, hop, _, ahead = self.plan
-        count = len(states)
+        count, length = len(states), self.plan.length
         heard = np.ones((count, 1), np.float32)
         if self.guidance != 1.0:
             heard = np.concatenate([heard, np.zeros((count, 1), np.float32)])
         twice = lambda x: np.asarray(np.concatenate([x] * (len(heard) // count)), np.float32)  # noqa: E731
         condition = self.network.condition(
-            features=twice([fill(state.features, past + hop + ahead) for state in states]),
+            features=twice([fill(state.features, past + hop + ahead, length) for state in states]),
             emotion=twice(emotions),
-            eyes=twice([fill(state.eyes, past + hop + ahead) for state in states]),
+            eyes=twice([fill(state.eyes, past + hop + ahead, length) for state in states]),
             canonical=twice([state.canonical for state in states]),
             heard=heard,
         )["condition"]
-        mask = np.zeros((count, WINDOW, 1))
+        mask = np.zeros((count, length, 1))
         mask[:, :past] = 1.0
-        noises = [window_noise(state.seed, state.window) for state in states]
-
-        def draw() -> Floats:
-            return np.stack([n.standard_normal((WINDOW, COMPACT_SIZE)) for n in noises]) * self.network.temperature
-
-        motion = draw()
-        clean = np.zeros((count, WINDOW, COMPACT_SIZE))
+        motion = np.zeros((count, length, COMPACT_SIZE))
+        motion[:, length - len(states[0].noise) :] = [state.noise for state in states]
+        motion *= self.network.temperature
+        clean = np.zeros((count, length, COMPACT_SIZE))
         clean[:, :past] = [state.known for state in states]
         for level, signal, target in self._signal:
             guess = self.network.denoiser(
@@ -381,14 +401,15 @@ class MotionSampler:
             spread = self.eta * np.sqrt((1 - signal / target) * (1 - target) / (1 - signal))
             motion = np.sqrt(target) * guess + np.sqrt(max(1.0 - target - spread**2, 0.0)) * noise
             if spread > 0.0:
-                motion = motion + spread * draw()
+                fresh = np.stack([random.standard_normal((length, COMPACT_SIZE)) for random in dice])
+                motion = motion + spread * (fresh * self.network.temperature)
         return np.asarray(mask * clean + (1 - mask) * motion, np.float32)
 
 
 def window_noise(seed: int, window: int) -> np.random.Generator:
     """Where all noise of a stream's window comes from."""
     key = np.array([seed & 0xFFFFFFFFFFFFFFFF, 0x0D17], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, window]))
+    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, window], np.uint64)))
 
 
 def schedule(steps: int) -> Floats:
@@ -403,10 +424,10 @@ def schedule(steps: int) -> Floats:
     return np.stack([level[:-1], signal[:-1], signal[1:]], -1)
 
 
-def fill(rows: Array, heard: int) -> Array:
-    """(WINDOW, k): the first `heard` rows of (n, k), the last of them repeated to the end of the window."""
-    known = rows[: min(heard, WINDOW)]
-    return np.concatenate([known, np.repeat(known[-1:], WINDOW - len(known), 0)])
+def fill(rows: Array, heard: int, length: int) -> Array:
+    """(length, k): the first `heard` rows of (n, k), the last of them repeated to the end of the window."""
+    known = rows[: min(heard, length)]
+    return np.concatenate([known, np.repeat(known[-1:], length - len(known), 0)])
 
 
 def silence_of(features: npt.ArrayLike) -> Floats:

@@ -12,7 +12,7 @@ from ditto.audio import SAMPLE_RATE, read_audio
 from ditto.latency import LATENCIES, LOOK_AHEAD, LOOK_BACK, OFFLINE_PLAN, WindowPlan
 from ditto.motion import COMPACT_SIZE
 from ditto.phones import PHONE_INDEX
-from ditto.sampling import PAUSE_ENTRY, PAUSE_EXIT, PAUSE_FRAMES, PAUSE_HEARD, guard_mouth, silence_of
+from ditto.sampling import PAUSE_ENTRY, PAUSE_EXIT, PAUSE_FRAMES, PAUSE_HEARD, Job, guard_mouth, silence_of
 from ditto.speech import HOP_SAMPLES
 from ditto.stream import SAMPLES_PER_FRAME
 
@@ -146,6 +146,17 @@ def test_lips_say_the_same_at_every_latency(motions, features):
         assert motion.shape == quality.shape
         assert np.corrcoef(gap_of(motion), gap_of(quality))[0, 1] > least
         assert gap_of(motion)[speaking].mean() == pytest.approx(gap_of(quality)[speaking].mean(), rel=0.15)
+
+
+def test_the_head_moves_about_as_far_at_every_latency(head, portrait, features):
+    turns = {}
+    for name, (plan, steps) in LATENCIES.items():
+        sampler = head.sampler.planned(plan, steps)
+        states = [sampler.initial_state(portrait.canonical_keypoints, portrait.eye_open, seed) for seed in range(4)]
+        found = sampler.together([Job(features, NEUTRAL, state, final=True) for state in states])
+        turns[name] = np.mean([motion[:, 1:4].std(0).sum() for motion, _ in found])
+    assert turns["balanced"] > 0.75 * turns["quality"]
+    assert turns["low"] > 0.75 * turns["quality"]  # 0.6 where every window draws noise of its own
 
 
 def test_seams_are_as_smooth_as_the_motion_between_them(motions):

@@ -53,9 +53,12 @@ def compare(folder, model):
             wanted = module(**arguments).numpy()
         came = open_engine(folder / f"{name}.onnx")(**{k: v.numpy() for k, v in arguments.items()})[output]
         worst = max(worst, float(np.abs(came - wanted).max()))
-        one = {k: v[:1].numpy() for k, v in arguments.items()}
-        came = open_engine(folder / f"{name}.onnx")(**one)[output]
-        worst = max(worst, float(np.abs(came - wanted[:1]).max()))
+        one = {k: v[:1, :30] if v.ndim == 3 else v[:1] for k, v in arguments.items()}  # a short window of one stream
+        with torch.no_grad():
+            wanted = module(**one).numpy()
+        came = open_engine(folder / f"{name}.onnx")(**{k: v.numpy() for k, v in one.items()})[output]
+        assert came.shape == wanted.shape
+        worst = max(worst, float(np.abs(came - wanted).max()))
     return worst
 
 

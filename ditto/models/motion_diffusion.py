@@ -4,7 +4,7 @@ Two modules, because most of the work need not be repeated for every diffusion s
 that is known once per window, `MotionDenoiser` predicts the clean motion from a noisy one (x0 prediction) and is called
 once per step. Motion already emitted is not noised: it stands in the window clean, with a mask bit.
 
-B: batch, T: 80 frames, D: width, H: heads.
+B: batch, T: frames, 80 at most, D: width, H: heads.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class MotionDiffusionConfig:
 
 
 def rotary(width: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine tables (T, width / 2) of the rotary position embedding (Su et al. 2021, arXiv:2104.09864)."""
+    """Cosine and sine tables (80, width / 2) of the rotary position embedding (Su et al. 2021, arXiv:2104.09864)."""
     frequency = 1.0 / 10000 ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
     angle = torch.arange(WINDOW, dtype=torch.float64)[:, None] * frequency
     return angle.cos().float(), angle.sin().float()
@@ -75,8 +75,9 @@ class Block(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
 
     def _rotate(self, x: Tensor) -> Tensor:
+        cos, sin = self.cos[: x.shape[2]], self.sin[: x.shape[2]]
         a, b = x.chunk(2, -1)
-        return torch.cat([a * self.cos - b * self.sin, a * self.sin + b * self.cos], -1)
+        return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """x (B, T, D), time (B, D) -> (B, T, D)."""
@@ -87,7 +88,7 @@ class Block(nn.Module):
         )
         y = self.norm_1(x) * (1 + scale_1) + shift_1
         q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(y).chunk(3, -1)
+            part.reshape(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in self.qkv(y).chunk(3, -1)
         )  # (B, H, T, D / H)
         y = F.scaled_dot_product_attention(self._rotate(q), self._rotate(k), v)
         x = x + (1 + gate_1) * self.proj(y.transpose(1, 2).flatten(2))

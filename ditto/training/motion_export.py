@@ -36,6 +36,7 @@ from ditto.motion import KEYPOINTS
 
 OPSET = 17
 SAMPLER_PREFIX = "sampler."
+PER_FRAME = ("features", "eyes", "motion", "known", "condition", "clean")  # arguments and answers that are (B, T, ...)
 HEAD_TEMPERATURE = (1.2, 1.2, 1.1)  # pitch, yaw, roll: half of the training's heads hold stiller than a portrait should
 MOUTH_KEYPOINTS, EYE_KEYPOINTS = (3, 6, 7, 8, 9, 12, 14, 17, 19, 20), (11, 13, 15, 16, 18)
 
@@ -56,7 +57,7 @@ def half(model: nn.Module) -> None:
 
 
 def export_onnx(module: nn.Module, arguments: dict[str, Tensor], output: str, path: Path) -> None:
-    """Write one module as ONNX with named inputs, a free batch size and 16-bit weights."""
+    """Write one module as ONNX with named inputs, free batch size and length, and 16-bit weights."""
     module.eval()
     names = list(arguments)
     torch.onnx.export(
@@ -65,7 +66,7 @@ def export_onnx(module: nn.Module, arguments: dict[str, Tensor], output: str, pa
         str(path),
         input_names=names,
         output_names=[output],
-        dynamic_axes={name: {0: "batch"} for name in [*names, output]},
+        dynamic_axes={name: {0: "batch", 1: "frames"} if name in PER_FRAME else {0: "batch"} for name in [*names, output]},
         opset_version=OPSET,
         dynamo=False,
     )
