@@ -225,7 +225,7 @@ class TorchEngine:
                 self._forward(self._fixed)
         torch.cuda.current_stream(self.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other engines may be running
             self._results = self._forward(self._fixed)
         self._graph = graph
 

@@ -47,7 +47,7 @@ FULL = {
     "warping": WarpingNetwork,
     "decoder": decoder,
     "lmdm": LMDM,
-    "lmdm_fast": lambda: FastLMDM(LMDM(), ddim_schedule(10)),
+    "lmdm_fast": lambda: FastLMDM(LMDM(), ddim_schedule(2)),
     "hubert": Hubert,
     "hubert_streaming": lambda: StreamingHubert(Hubert()),
 }
