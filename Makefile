@@ -1,4 +1,5 @@
 # make demo   environment, build, a talking portrait from examples/ in demo.mp4
+# make serve  the same, and a page on which to talk to it: http://127.0.0.1:8400/
 # make test   the tests, without torch (what needs it is skipped with one line)
 # make lint   ruff and mypy
 # make adapters   the tests of the LiveKit and Pipecat adapters
@@ -8,11 +9,14 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install -q --disable-pip-version-check -c constraints.txt
 NATIVE := setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp)
 
-.PHONY: demo test lint torch adapters clean
+.PHONY: demo serve test lint torch adapters clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/ditto animate examples/portrait.jpg examples/speech.flac -o demo.mp4
+
+serve: $(VENV)/.serve
+	$(VENV)/bin/ditto serve
 
 test: $(VENV)/.test
 	$(PY) -m pytest
@@ -37,8 +41,12 @@ $(VENV)/.ready: $(VENV)/.packages pyproject.toml $(NATIVE)
 	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.ready
-	$(PIP) pytest hypothesis ruff mypy httpx selenium fastapi uvicorn websockets aiortc
+$(VENV)/.serve: $(VENV)/.ready
+	$(PIP) fastapi uvicorn websockets aiortc
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.serve
+	$(PIP) pytest hypothesis ruff mypy httpx selenium
 	@touch $@
 
 # In an environment of their own: they bring another protobuf (docs/adapters.md).

@@ -25,6 +25,9 @@ MODULES = (
     ("soxr", "soxr", "resampling audio", True),
     ("mediapipe.python.solution_base", "mediapipe", "finding a face (a saved portrait plays without it)", True),
     ("torch", "torch", "training and the full bundle", False),
+    ("fastapi", "fastapi", "ditto serve", False),
+    ("uvicorn", "uvicorn", "ditto serve", False),
+    ("aiortc", "aiortc", "ditto serve", False),
     ("huggingface_hub", "huggingface_hub", "ditto bundle pull", False),
 )
 FEATURES = (

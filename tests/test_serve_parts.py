@@ -40,7 +40,7 @@ class Scripted:
         return item
 
 
-def played(script, interrupted=None):
+def played(script, interrupted=None):  # interrupted: before anything has come
     """(time, what) of everything a playout of the script gives."""
     source = Scripted(script)
     playout = Playout(source, clock=lambda: source.now, sleep=source.sleep)

@@ -55,10 +55,15 @@ class Playout:
         self._start: float | None = None  # of tick 0
         self._shift = 0  # tick of a frame, less its index
         self._first_epoch = 0
+        self._kept: Frame | None = None  # being kept back
 
-    def interrupted(self, epoch: int) -> None:
-        """A speech frame of an earlier epoch that is being kept back is not to be shown."""
+    def interrupted(self, epoch: int) -> int:
+        """A speech frame of an earlier epoch that is being kept back is not to be shown; how many that are, 0 or 1."""
         self._first_epoch = epoch
+        return int(self._kept is not None and self._is_stale(self._kept))
+
+    def _is_stale(self, frame: Frame) -> bool:
+        return frame.kind == "speech" and frame.epoch < self._first_epoch
 
     def __aiter__(self) -> AsyncIterator[Played | SegmentEnd]:
         return self
@@ -77,7 +82,10 @@ class Playout:
                 self._shift += late
                 wait += late / FPS
             tick = item.index + self._shift
-            await self._sleep(wait)
-            if item.kind == "speech" and item.epoch < self._first_epoch:
-                continue
-            return Played(tick, item, wait)
+            self._kept = item
+            try:
+                await self._sleep(wait)
+            finally:
+                self._kept = None
+            if not self._is_stale(item):
+                return Played(tick, item, wait)

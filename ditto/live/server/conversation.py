@@ -22,6 +22,7 @@ from ditto.live.server.limits import MOST_WAITING_ITEMS, MOST_WAITING_SECONDS
 from ditto.live.server.microphone import VoiceGate
 from ditto.live.server.protocol import Control, Flush, Interrupt, ProtocolError, Say, error_of
 from ditto.live.server.voice import speech_of
+from ditto.motion import FPS
 from ditto.stream import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Sound(NamedTuple):
 
     samples: Array | None
     rate: int
+    microphone: bool = False
 
 
 class Recording(NamedTuple):
@@ -48,12 +50,14 @@ class Utterance:
     """What is known of an utterance on its way.
 
     Attributes:
+        microphone: it is repeated from an open microphone.
         alone: none was being spoken when it began, so that its first frame waits for computing only.
         seconds: pushed so far.
         enough: when as much had been pushed as the first frame waits for.
     """
 
     alone: bool
+    microphone: bool
     seconds: float = 0.0
     enough: float | None = None
 
@@ -65,6 +69,10 @@ class Conversation:
         session: open.
         delay_seconds: its algorithmic delay.
         tell: sends a JSON message to the client.
+
+    Attributes:
+        interrupted: called with the first epoch that is not interrupted; drops what was read of earlier ones and not
+            given to the client yet, and gives how many frames of speech that were.
     """
 
     def __init__(self, session: AsyncSession, delay_seconds: float, tell: Tell) -> None:
@@ -77,12 +85,17 @@ class Conversation:
         self._utterances: dict[int, Utterance] = {}
         self._gate: VoiceGate | None = None
         self._gate_rate = 0
+        self._voiced = self._repeating = False  # in an utterance of the microphone; whether it is repeated
         self._speaker = asyncio.create_task(self._speak())
-        self.interrupted: Callable[[int], object] = lambda epoch: None
+        self._stopping = asyncio.Lock()
+        self._closed = False
+        self.interrupted: Callable[[int], int] = lambda epoch: 0
 
     async def close(self) -> None:
         """Stop speaking and close the session."""
-        await self._stop_speaking()
+        async with self._stopping:
+            self._closed = True
+            await self._stop_speaking()
         await self.session.close()
 
     def hear(self, samples: Array, rate: int) -> None:
@@ -96,19 +109,29 @@ class Conversation:
             await self._changed.wait()
         self._put(Sound(samples, rate))
 
-    async def repeat(self, samples: Array, rate: int) -> None:
+    def repeat(self, samples: Array, rate: int) -> None:
         """Samples of an open microphone; what is said in them is spoken, unless something else is being spoken."""
         if self._gate is None or self._gate_rate != rate:
             self.end_microphone()
             self._gate, self._gate_rate = VoiceGate(rate), rate
         for piece in self._gate.push(as_float(samples)):
-            await self.speak(piece, rate) if piece is not None else self._put(Sound(None, rate))
+            if not self._voiced:
+                self._repeating = not self._is_busy()  # all of what is said in one breath, or none of it
+            self._voiced = piece is not None
+            if self._repeating:
+                self._put(Sound(piece, rate, microphone=True))
 
     def end_microphone(self) -> None:
         """The microphone is off."""
-        if self._gate is not None and self._gate.close():
-            self._put(Sound(None, self._gate_rate))
+        if self._gate is not None and self._gate.close() and self._repeating:
+            self._put(Sound(None, self._gate_rate, microphone=True))
         self._gate = None
+        self._voiced = self._repeating = False
+
+    def _is_busy(self) -> bool:
+        """Whether anything but the microphone is being spoken, or waits to be."""
+        others = [utterance for utterance in self._utterances.values() if not utterance.microphone]
+        return bool(others) or any(not (isinstance(item, Sound) and item.microphone) for item in self._waiting)
 
     def say(self, item: Say | Recording) -> None:
         """A text or a recording, to be spoken after what waits already.
@@ -143,12 +166,17 @@ class Conversation:
 
     async def interrupt(self) -> None:
         """Forget all that waits, and tell the client how much of the utterance it got."""
-        await self._stop_speaking()
-        played_ms = await self.session.interrupt()
-        self._utterances.clear()
-        self._gate = None
-        self.interrupted(self.session.epoch)
-        self._speaker = asyncio.create_task(self._speak())
+        async with self._stopping:
+            if self._closed:
+                return
+            await self._stop_speaking()
+            played_ms = await self.session.interrupt()
+            self._utterances.clear()
+            self._gate = None
+            self._voiced = self._repeating = False
+            unseen = self.interrupted(self.session.epoch)
+            self._speaker = asyncio.create_task(self._speak())
+        played_ms = max(0, played_ms - unseen * 1000 // FPS)
         self._tell({"type": "interrupted", "played_ms": played_ms, "epoch": self.session.epoch})
 
     def seen(self, item: Played | Frame | SegmentEnd) -> None:
@@ -199,11 +227,11 @@ class Conversation:
             self._changed.set()
             try:
                 match item:
-                    case Sound(None, _):
+                    case Sound(None, _, _):
                         await self._flush()
-                    case Sound(samples, rate):
+                    case Sound(samples, rate, microphone):
                         assert samples is not None
-                        await self._push(samples, rate)
+                        await self._push(samples, rate, microphone)
                     case Say(text, voice):
                         await self._flush()
                         spoken, rate = await asyncio.to_thread(speech_of, text, voice)
@@ -229,8 +257,10 @@ class Conversation:
         finally:
             path.unlink(missing_ok=True)
 
-    async def _push(self, samples: Array, rate: int) -> None:
-        known = self._utterances.setdefault(self.session.epoch, Utterance(alone=not self._utterances))
+    async def _push(self, samples: Array, rate: int, microphone: bool = False) -> None:
+        known = self._utterances.setdefault(
+            self.session.epoch, Utterance(microphone=microphone, alone=not self._utterances)
+        )
         for piece in pieces(samples, rate):
             await self.session.push(piece, sample_rate=rate)
             known.seconds += len(piece) / rate

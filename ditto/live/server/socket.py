@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -89,14 +90,17 @@ class Outbox:
         self._changed.set()
         return item
 
-    def drop_speech(self, epoch: int) -> None:
-        """Forget speech of earlier epochs that was not sent yet."""
-        self._items = deque(
+    def drop_speech(self, epoch: int) -> int:
+        """Forget speech of earlier epochs that was not sent yet; how many frames that were."""
+        kept = [
             item
             for item in self._items
             if not (isinstance(item, Waiting) and item.frame.kind == "speech" and item.frame.epoch < epoch)
-        )
+        ]
+        dropped = len(self._items) - len(kept)
+        self._items = deque(kept)
         self._changed.set()
+        return dropped
 
     def _frames(self) -> int:
         return sum(isinstance(item, Waiting) for item in self._items)
@@ -110,18 +114,20 @@ async def serve_socket(socket: WebSocket, clients: Clients) -> None:
         encoder = encoder_of(start)
         outbox = Outbox(start.pace == "fast")
         async with clients.joined(start, encoder.pixels, start.audio_rate, outbox.tell) as client:
-            last = await converse(socket, start, client, outbox, encoder)
-        await goodbye(socket, last, 1000)
+            await tell_last(socket, await converse(socket, start, client, outbox, encoder))
+        await hang_up(socket, 1000)
     except WebSocketDisconnect:
         pass
     except asyncio.TimeoutError:
         text = f'a "start" message is wanted within {START_SECONDS:g} s'
-        await goodbye(socket, {"type": "error", "code": "timeout", "text": text}, 1008)
+        await tell_last(socket, {"type": "error", "code": "timeout", "text": text})
+        await hang_up(socket, 1008)
     except Exception as error:
         message, status = error_of(error)
         if status == 500:
             logger.exception("a connection failed")
-        await goodbye(socket, message, 1013 if status == 503 else 1011 if status >= 500 else 1008)
+        await tell_last(socket, message)
+        await hang_up(socket, 1013 if status == 503 else 1011 if status >= 500 else 1008)
 
 
 async def first_message(socket: WebSocket) -> Start:
@@ -148,10 +154,8 @@ async def converse(
     conversation = client.conversation
     playout = Playout(conversation.session) if start.pace == "playout" else None
 
-    def interrupted(epoch: int) -> None:
-        outbox.drop_speech(epoch)
-        if playout is not None:
-            playout.interrupted(epoch)
+    def interrupted(epoch: int) -> int:
+        return outbox.drop_speech(epoch) + (0 if playout is None else playout.interrupted(epoch))
 
     conversation.interrupted = interrupted
     outbox.tell(client.ready | {"video": start.video, "pace": start.pace})
@@ -218,7 +222,7 @@ async def take_messages(socket: WebSocket, start: Start, client: Client, outbox:
                     case Listen(rate):
                         conversation.hear(samples, rate)
                     case Repeat(rate):
-                        await conversation.repeat(samples, rate)
+                        conversation.repeat(samples, rate)
                 continue
             command: Command = parse(message)
             if isinstance(command, (Speak, Listen, Repeat)):
@@ -263,12 +267,20 @@ async def receive(socket: WebSocket) -> str | bytes:
     return message
 
 
-async def goodbye(socket: WebSocket, message: dict[str, Any], code: int) -> None:
-    """The last message, and the close. A client that does not take it is left alone."""
-    if socket.client_state is not WebSocketState.CONNECTED or socket.application_state is not WebSocketState.CONNECTED:
-        return
-    try:
-        await asyncio.wait_for(socket.send_text(json.dumps(message)), GOODBYE_SECONDS)
-        await asyncio.wait_for(socket.close(code, message["code"]), GOODBYE_SECONDS)
-    except (WebSocketDisconnect, RuntimeError, OSError, asyncio.TimeoutError) as error:
-        logger.debug("a client did not wait for its goodbye: %r", error)
+async def tell_last(socket: WebSocket, message: dict[str, Any]) -> None:
+    """The last message, unless the client does not take it."""
+    if is_open(socket):
+        with suppress(WebSocketDisconnect, RuntimeError, OSError, asyncio.TimeoutError):
+            await asyncio.wait_for(socket.send_text(json.dumps(message)), GOODBYE_SECONDS)
+
+
+async def hang_up(socket: WebSocket, code: int) -> None:
+    """The close."""
+    if is_open(socket):
+        with suppress(WebSocketDisconnect, RuntimeError, OSError, asyncio.TimeoutError):
+            await asyncio.wait_for(socket.close(code), GOODBYE_SECONDS)
+
+
+def is_open(socket: WebSocket) -> bool:
+    """Whether neither side has closed."""
+    return socket.client_state is socket.application_state is WebSocketState.CONNECTED

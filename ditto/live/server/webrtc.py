@@ -182,7 +182,7 @@ class Peer:
                 continue
             try:
                 if self._microphone == "repeat":
-                    await client.conversation.repeat(mono_samples(frame), frame.sample_rate)
+                    client.conversation.repeat(mono_samples(frame), frame.sample_rate)
                 else:
                     client.conversation.hear(mono_samples(frame), frame.sample_rate)
             except Exception as error:
