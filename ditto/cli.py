@@ -68,6 +68,7 @@ def animate(
         ),
     ] = "",
     bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "lite",
+    device: Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")] = "cpu",
     face: Annotated[int, typer.Option(min=0, help="Which face of the picture; 0 is the largest.")] = 0,
     still: Annotated[bool, typer.Option("--still", help="Keep the head where it is; only the face moves.")] = False,
     max_size: Annotated[int, typer.Option(min=64, help="Longest side of the video in pixels.")] = 1280,
@@ -77,7 +78,9 @@ def animate(
 ) -> None:
     """Make PORTRAIT say AUDIO."""
     with errors_reported(as_json, debug):
-        result = run_animate(portrait, audio, output, seed, emotion, bundle, face, still, max_size, quiet or as_json)
+        result = run_animate(
+            portrait, audio, output, seed, emotion, bundle, device, face, still, max_size, quiet or as_json
+        )
         if as_json:
             say(json.dumps(result))
         elif not quiet:
@@ -95,6 +98,7 @@ def run_animate(
     seed: int,
     emotion: str,
     bundle: str,
+    device: str,
     face: int,
     still: bool,
     max_size: int,
@@ -127,7 +131,7 @@ def run_animate(
 
     with console.status("loading the bundle"):
         start = time.perf_counter()
-        head = ditto.load(bundle)
+        head = ditto.load(bundle, device=device)
         interruption.check()
         loaded = time.perf_counter()
     with console.status("finding the face"):
@@ -238,6 +242,7 @@ def serve(
         typer.Option(readable=False, help="The face a client begins with: a picture or a saved portrait (.npz)."),
     ] = None,
     bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "lite",
+    device: Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")] = "cpu",
     sessions: Annotated[
         int | None, typer.Option(min=1, help="Most sessions at once; as many as the machine is good for if not given.")
     ] = None,
@@ -266,7 +271,7 @@ def serve(
         show_notes(console)
         with listen(address) as listening:
             with console.status("loading the bundle, finding the face"):
-                head = ditto.load(bundle, max_sessions=sessions)
+                head = ditto.load(bundle, max_sessions=sessions, device=device)
                 first = load_portrait(head, picture, 0, max_size)
                 head.appearance(first)
                 interruption.check()

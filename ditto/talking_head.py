@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.audio import SAMPLE_RATE
-from ditto.errors import AudioError, BundleError, EngineError
+from ditto.errors import AudioError, BundleError, EngineError, InputError
 from ditto.latency import latency_of
 from ditto.live.stage import Stage
 from ditto.motion import FPS
@@ -201,13 +201,18 @@ def _frames(stream: Stream, blocks: Iterable[npt.NDArray[Any]]) -> Iterator[Fram
         raise AudioError("the audio holds no samples; give at least one frame of sound (640 samples at 16 kHz)")
 
 
-def load(bundle: str | Path = "lite", max_sessions: int | None = None) -> TalkingHead:
+def load(
+    bundle: str | Path = "lite", max_sessions: int | None = None, *, device: str = "cpu", precision: str = "float32"
+) -> TalkingHead:
     """Load a bundle of weights by name or folder: a `TalkingHead` that holds it. Every file is compared with its SHA-256.
 
     Args:
         max_sessions: how many live sessions it serves at once; by default one a processor core.
+        device: where the networks of a full bundle run: "cpu", "cuda", "cuda:1". The lite bundle runs on the CPU.
+        precision: of a full bundle's networks for pictures: "float32", "bfloat16", "float16" (GPU).
 
     Raises:
+        InputError: a device or precision for a bundle that has none to choose.
         NoBundleError: there is no such bundle.
         BundleError: the bundle is damaged, or of a kind this version does not know.
         EngineError: a network of it cannot be run here.
@@ -221,10 +226,15 @@ def load(bundle: str | Path = "lite", max_sessions: int | None = None) -> Talkin
             f"wanted, {opened.path} has {opened.motion_space!r}, {opened.fps} and {opened.sample_rate}; use another "
             "version of ditto or another bundle"
         )
-    return TalkingHead(opened, *OPEN[opened.motion_space](opened), max_sessions=max_sessions)
+    return TalkingHead(opened, *OPEN[opened.motion_space](opened, device, precision), max_sessions=max_sessions)
 
 
-def _open_lite(bundle: Bundle) -> tuple[Any, Any, Renderer]:
+def _open_lite(bundle: Bundle, device: str, precision: str) -> tuple[Any, Any, Renderer]:
+    if (device, precision) != ("cpu", "float32"):
+        raise InputError(
+            f"the bundle {bundle.name!r} runs on the CPU in float32, got device={device!r}, precision={precision!r}; leave "
+            "them out, or take the full bundle"
+        )
     from ditto.rendering.mesh import MeshRenderer
     from ditto.sampling import MotionNetwork, MotionSampler
     from ditto.speech import SpeechEncoder
@@ -235,9 +245,9 @@ def _open_lite(bundle: Bundle) -> tuple[Any, Any, Renderer]:
     return SpeechEncoder(bundle.path), MotionSampler(MotionNetwork.open(bundle.path)), MeshRenderer(bundle.path)
 
 
-def _open_full(bundle: Bundle) -> tuple[Any, Any, Renderer]:
+def _open_full(bundle: Bundle, device: str, precision: str) -> tuple[Any, Any, Renderer]:
     try:
-        from ditto.full.pipeline import PARTS, open_parts
+        from ditto.full.pipeline import PARTS, FullOptions, open_parts
     except ImportError as error:
         raise EngineError(
             f"{bundle.path} needs PyTorch, which cannot be imported ({error}); pip install 'ditto-talking-head[full]'"
@@ -245,7 +255,7 @@ def _open_full(bundle: Bundle) -> tuple[Any, Any, Renderer]:
     for part in PARTS:
         bundle.part(part)
     bundle.verify()
-    return open_parts(bundle)
+    return open_parts(bundle, FullOptions(device=device, precision=precision))
 
 
 OPEN = {"lite": _open_lite, "full": _open_full}  # by the space of their motion

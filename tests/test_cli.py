@@ -51,7 +51,7 @@ class StandIn:
 @pytest.fixture
 def run(monkeypatch, tmp_path):
     def run(*arguments, head=None):
-        def load(bundle):
+        def load(bundle, **_):
             if isinstance(head, Exception):
                 raise head
             return head or StandIn()
@@ -232,7 +232,7 @@ class Slow(StandIn):
             time.sleep(0.05)
             yield frame
 
-vars(ditto)["load"] = lambda bundle: Slow()
+vars(ditto)["load"] = lambda bundle, **_: Slow()
 sys.argv = ["ditto", "animate", str(PORTRAIT), str(SPEECH), "-o", {str(tmp_path / "out.mp4")!r}]
 from ditto.cli import main
 main()

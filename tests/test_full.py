@@ -12,7 +12,7 @@ from ditto import load  # noqa: E402
 from ditto.controls import Controls  # noqa: E402
 from ditto.conversion import convert  # noqa: E402
 from ditto.emotion import emotion_vector  # noqa: E402
-from ditto.errors import BundleError  # noqa: E402
+from ditto.errors import BundleError, EngineError, InputError  # noqa: E402
 from ditto.full.driving import LIPS, Driving, Edit, drive_motion, split  # noqa: E402
 from ditto.full.motion_math import posed_keypoints  # noqa: E402
 from ditto.full.pipeline import FullOptions, open_parts  # noqa: E402
@@ -348,6 +348,16 @@ def test_a_full_bundle_makes_a_talking_head(head, portrait):
     for found, wanted in zip(streamed, frames, strict=True):
         np.testing.assert_array_equal(found.image, wanted.image)
         np.testing.assert_array_equal(found.motion.values, wanted.motion.values)
+
+
+def test_devices_and_precisions(bundle):
+    if not torch.cuda.is_available():
+        with pytest.raises(EngineError, match=r"cuda is wanted, torch .* sees 0 CUDA devices"):
+            load(bundle.path, device="cuda")
+    with pytest.raises(ValueError, match="device is cpu, cuda or cuda:N, got 'gpu'"):
+        load(bundle.path, device="gpu")
+    with pytest.raises(InputError, match="runs on the CPU in float32, got device='cuda'"):
+        load("lite", device="cuda")
 
 
 def test_controls_and_still_work_on_the_portrait(head, portrait):
