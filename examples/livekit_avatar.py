@@ -80,13 +80,13 @@ class ListeningRoom(rtc.EventEmitter):
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
-def speech(text: str | None) -> np.ndarray:
-    """(N,) float32 at 16 kHz."""
+def speech(file: Path, text: str | None) -> np.ndarray:
+    """(N,) float32 at 16 kHz: of a file, or a text by espeak-ng."""
     if text is None:
-        return read_audio(HERE / "speech.flac")
-    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        subprocess.run(["espeak-ng", "-w", file.name, "--stdin"], input=text.encode(), check=True, timeout=60)
-        return read_audio(file.name)
+        return read_audio(file)
+    with tempfile.NamedTemporaryFile(suffix=".wav") as spoken:
+        subprocess.run(["espeak-ng", "-w", spoken.name, "--stdin"], input=text.encode(), check=True, timeout=60)
+        return read_audio(spoken.name)
 
 
 async def sound(samples: np.ndarray) -> AsyncIterator[rtc.AudioFrame]:
@@ -100,7 +100,8 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("--portrait", type=Path, default=HERE / "portrait.jpg", help="a picture, or a saved .npz")
-    parser.add_argument("--text", help="spoken by espeak-ng instead of examples/speech.flac")
+    parser.add_argument("--audio", type=Path, default=HERE / "speech.flac", help="what it says")
+    parser.add_argument("--text", help="what it says, spoken by espeak-ng")
     arguments = parser.parse_args()
 
     head = ditto.load("lite")
@@ -108,7 +109,7 @@ async def main() -> None:
         portrait = ditto.Portrait.load(arguments.portrait)
     else:
         portrait = head.register(arguments.portrait, max_size=512)
-    samples = speech(arguments.text)
+    samples = speech(arguments.audio, arguments.text)
     height, width, _ = portrait.picture.shape
     journal = Journal(arguments.output.with_suffix(".jsonl"))
 

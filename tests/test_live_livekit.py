@@ -1,6 +1,9 @@
 """The LiveKit adapter against the real package: what comes in which order, and what a real AvatarRunner makes of it."""
 
 import asyncio
+import json
+import subprocess
+import sys
 import threading
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +15,8 @@ import pytest
 pytest.importorskip("mediapipe", reason="mediapipe registers the portrait")
 rtc = pytest.importorskip("livekit.rtc", reason="livekit-agents is not installed")
 avatar = pytest.importorskip("livekit.agents.voice.avatar", reason="livekit-agents is not installed")
+
+from wav import write_wav  # noqa: E402
 
 import ditto  # noqa: E402
 from ditto.audio import Resampler, read_audio  # noqa: E402
@@ -273,3 +278,26 @@ def test_a_runner_reports_what_was_played(head, portrait, speech):
     np.testing.assert_array_equal(heard(handed[count:])[:5000], speech[:5000])
     epochs = [frame.userdata["epoch"] for frame in handed]
     assert epochs == [epochs[0]] * count + [epochs[-1]] * 8 and epochs[0] < epochs[-1]
+
+
+def test_the_example_runs_to_its_end(portrait, speech, tmp_path):
+    portrait.save(tmp_path / "face.npz")
+    write_wav(tmp_path / "speech.wav", np.tile(speech, 2))
+    command = [
+        sys.executable,
+        EXAMPLES / "livekit_avatar.py",
+        tmp_path / "out.mp4",
+        "--portrait",
+        tmp_path / "face.npz",
+    ]
+    subprocess.run([*command, "--audio", tmp_path / "speech.wav"], check=True, capture_output=True, timeout=120)
+    events = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    cut, whole = [event for event in events if event["event"] == "playback finished"]
+    assert cut["interrupted"] and 0 < cut["position_seconds"] < 1.76
+    assert not whole["interrupted"] and whole["position_seconds"] == 1.76  # 44 frames hold 28000 samples
+    assert [event["name"] for event in events if event["event"] == "track published"] == [
+        "avatar_audio",
+        "avatar_video",
+    ]
+    seconds = len(read_audio(tmp_path / "out.mp4")) / 16000
+    assert seconds == pytest.approx(sum(event["event"] == "sound" for event in events) / 25, abs=0.1)

@@ -1,6 +1,9 @@
 """The Pipecat adapter against the real package: real pipelines, and a real output transport that records."""
 
 import asyncio
+import json
+import subprocess
+import sys
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +38,7 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import TransportParams
 from pipecat.workers.runner import WorkerRunner
+from wav import write_wav
 
 import ditto
 from ditto.audio import read_audio
@@ -368,3 +372,24 @@ def test_a_transport_plays_it_and_knows_when_the_bot_speaks(head, portrait, spee
     np.testing.assert_array_equal(heard(played), padded(speech))
     shown = letters(played).strip("p")
     assert shown.count("s") == -(-speech.size // 640) and shown.count("p") >= shown.count("s") - 4
+
+
+def test_the_example_runs_to_its_end(portrait, speech, tmp_path):
+    portrait.save(tmp_path / "face.npz")
+    write_wav(tmp_path / "speech.wav", np.tile(speech, 2))
+    command = [
+        sys.executable,
+        EXAMPLES / "pipecat_avatar.py",
+        tmp_path / "out.mp4",
+        "--portrait",
+        tmp_path / "face.npz",
+    ]
+    subprocess.run([*command, "--audio", tmp_path / "speech.wav"], check=True, capture_output=True, timeout=120)
+    events = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    story = [event["event"] for event in events if event["event"] not in ("picture", "sound")]
+    spoken = ["says", "BotStartedSpeakingFrame", "BotStoppedSpeakingFrame"]
+    assert story == [*spoken[:2], "interrupted", *spoken[2:], *spoken]
+    pts = [event["pts_seconds"] for event in events if event["event"] == "picture"]
+    assert pts == sorted(pts) and len(pts) > 100
+    seconds = len(read_audio(tmp_path / "out.mp4")) / 16000
+    assert seconds == pytest.approx(sum(event["event"] == "sound" for event in events) / 25, abs=0.1)
