@@ -45,18 +45,21 @@ class PasteBack:
         corners = to_picture[:2] @ np.array([[-1, size, -1, size], [-1, -1, size, size], [1, 1, 1, 1]])
         x0, y0 = (int(max(0, np.floor(low))) for low in corners.min(1))
         x1, y1 = (int(min(end, np.ceil(high) + 1)) for end, high in zip((width, height), corners.max(1), strict=True))
-        y, x = (axis.ravel() for axis in np.mgrid[y0 : max(y0, y1), x0 : max(x0, x1)])
-        weight = taps(to_crop, x, y, (size, size)).draw(soft_mask(size, size)[..., None])
-        shown = np.flatnonzero(weight)
-        x, y, self._weight = x[shown], y[shown], weight[shown]
+        x1, y1 = max(x0, x1), max(y0, y1)
+        y, x = (axis.ravel() for axis in np.mgrid[y0:y1, x0:x1])
         self._picture = picture
-        self._pixels = y * width + x  # of the frame, row by row, where the mask is not zero
-        self._taps = taps(to_crop, x, y, (size, size))
-        self._rest: Array = (1 - self._weight) * picture.reshape(-1, 3)[self._pixels]
+        self._part = (slice(y0, y1), slice(x0, x1))  # of the frame, what the crop may touch
+        part = taps(to_crop, x, y, (size, size))
+        weight = part.draw(soft_mask(size, size)[..., None])[0]
+        self._taps = part._replace(weights=part.weights * weight)
+        self._rest: Array = (1 - weight) * picture[self._part].reshape(-1, 3).T
 
     def __call__(self, render: npt.NDArray[np.uint8] | Array) -> Bytes:
         """The frame (H, W, 3) uint8 for a render (S, S, 3), 0..255."""
         frame = self._picture.copy()
-        blend = self._weight * self._taps.draw(render) + self._rest
-        frame.reshape(-1, 3)[self._pixels] = np.clip(blend, 0, 255).astype(np.uint8)
+        blend = self._taps.draw(render)
+        blend += self._rest
+        part = frame[self._part]
+        for channel, plane in enumerate(np.clip(blend, 0, 255, out=blend)):
+            part[..., channel] = plane.reshape(part.shape[:2])
         return frame
