@@ -46,7 +46,7 @@ class ListeningRoom(rtc.EventEmitter):
     def __init__(self, writer: VideoWriter, journal: Journal) -> None:
         super().__init__()
         self.writer, self.journal, self.local_participant = writer, journal, self
-        self.picture = np.zeros((writer.height, writer.width, 3), np.uint8)
+        self.picture: np.ndarray | None = None
         self.tasks: list[asyncio.Task] = []
 
     def isconnected(self) -> bool:
@@ -63,7 +63,7 @@ class ListeningRoom(rtc.EventEmitter):
 
     async def watch(self, track: rtc.LocalVideoTrack) -> None:
         async for event in rtc.VideoStream(track, format=rtc.VideoBufferType.RGB24):
-            self.picture = np.frombuffer(event.frame.data, np.uint8).reshape(self.picture.shape)
+            self.picture = np.frombuffer(event.frame.data, np.uint8).reshape(self.writer.height, self.writer.width, 3)
             self.journal.note("picture", captured_us=event.timestamp_us)
 
     async def hear(self, track: rtc.LocalAudioTrack) -> None:
@@ -72,7 +72,8 @@ class ListeningRoom(rtc.EventEmitter):
         async for event in stream:
             samples = np.frombuffer(event.frame.data, np.int16).astype(np.float32) / 32768
             self.journal.note("sound", level=round(float(np.abs(samples).max()), 3))
-            await asyncio.to_thread(self.writer.write, self.picture, samples)
+            if self.picture is not None:
+                await asyncio.to_thread(self.writer.write, self.picture, samples)
 
     async def leave(self) -> None:
         for task in self.tasks:

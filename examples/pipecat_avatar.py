@@ -70,7 +70,7 @@ class RecordingTransport(BaseOutputTransport):
     def __init__(self, params: TransportParams, writer: VideoWriter, journal: Journal) -> None:
         super().__init__(params)
         self.writer, self.journal = writer, journal
-        self.picture = np.zeros((writer.height, writer.width, 3), np.uint8)
+        self.picture: np.ndarray | None = None
         self.device: asyncio.Queue[bytes] = asyncio.Queue(1)
 
     async def start(self, frame: StartFrame) -> None:
@@ -83,7 +83,7 @@ class RecordingTransport(BaseOutputTransport):
         await super().cleanup()
 
     async def write_video_frame(self, frame) -> bool:
-        self.picture = np.frombuffer(frame.image, np.uint8).reshape(self.picture.shape)
+        self.picture = np.frombuffer(frame.image, np.uint8).reshape(self.writer.height, self.writer.width, 3)
         self.journal.note("picture", pts_seconds=frame.pts / 1e9)
         return True
 
@@ -99,7 +99,8 @@ class RecordingTransport(BaseOutputTransport):
             )
             samples = sound.astype(np.float32) / 32768
             self.journal.note("sound", level=round(float(np.abs(samples).max()), 3))
-            await asyncio.to_thread(self.writer.write, self.picture, samples)
+            if self.picture is not None:
+                await asyncio.to_thread(self.writer.write, self.picture, samples)
             due += 0.04
             await asyncio.sleep(due - time.monotonic())
 
