@@ -19,6 +19,7 @@ from benchmarks._rtf_trace import STEP, Lag, Tape, lag, lip_gap, loudness, misse
 from benchmarks.faces import face_window, track
 from benchmarks.speech import read_speech
 from ditto.audio import SAMPLE_RATE
+from ditto.errors import AudioError
 from ditto.portrait import Portrait
 from ditto.stream import FPS, SAMPLES_PER_FRAME
 from ditto.talking_head import TalkingHead, load
@@ -95,14 +96,13 @@ def read_utterances(path: Path) -> list[Samples]:
     """The utterances of a recording, or of every recording (.flac, .wav, .mp3, .ogg) in a folder.
 
     Raises:
-        AudioError: a recording cannot be read.
-        ValueError: the folder holds none.
+        AudioError: a recording cannot be read, or the folder holds none.
     """
     files = [path]
     if path.is_dir():
         files = sorted(f for f in path.iterdir() if f.suffix.lower() in (".flac", ".wav", ".mp3", ".ogg"))
     if not files:
-        raise ValueError(f"{path} holds no recordings (.flac, .wav, .mp3, .ogg); name a recording or another folder")
+        raise AudioError(f"{path} holds no recordings (.flac, .wav, .mp3, .ogg); name a recording or another folder")
     return utterances([read_speech(file) for file in files])
 
 

@@ -16,6 +16,7 @@ from benchmarks._rtf_trace import (
     BUFFER_FRAMES,
     FRAME_SECONDS,
     KINDS,
+    OPEN_GAP,
     REST_GAP,
     Floats,
     Spread,
@@ -161,6 +162,7 @@ def figures(report: Report) -> list[Figure]:
         Figure("processor seconds a second of speech", processor),
         Figure("interrupt to lips at rest, ms", rest.p50, None, rest_bar),
         Figure("interrupt to lips at rest, 95 of 100 times, ms", rest.p95, None, rest_bar),
+        Figure("cores used in conversation", run.meter.work.process / run.meter.work.wall),
         Figure("A/V offset, change from start to end, frames", change, None, 1.0),
         Figure("memory slope, MiB a minute", memory_slope(run), None, slope_bar),
     ]
@@ -177,6 +179,11 @@ def talks(run: Run) -> list[float]:
     return [player.first_frame(said) - said.began for player in run.players for said in player.utterances]
 
 
+def rests(run: Run) -> list[float]:
+    """Seconds from every interrupt of a conversation, made with an open mouth, to lips at rest."""
+    return [player.rest(cut) for player in run.players for cut in player.interruptions if cut.gap > OPEN_GAP]
+
+
 def delays(report: Report) -> Sheet:
     """Percentiles of everything that is a delay."""
     paced = np.array([turn.first_frame for turn in report.paced])
@@ -189,6 +196,7 @@ def delays(report: Report) -> Sheet:
         "first frame in conversation": talks(report.run),
         "interrupt, the call": [turn.interrupt for turn in report.paced],
         "interrupt to lips at rest": [turn.rest for turn in report.paced],
+        "interrupt to lips at rest in conversation": rests(report.run),
         "load in a fresh process": loading.cold,
         "fresh process with import and load": loading.process,
         "load again": loading.warm,
@@ -292,28 +300,21 @@ def about(report: Report) -> Sheet:
 def figures_sheet(found: Sequence[Figure]) -> Sheet:
     """The figures and their bars."""
     verdicts = {None: "", True: "met", False: "MISSED"}
-    return Sheet(
-        "Figures", ["what", "value", "bar", "verdict"], [[f.name, f.value, f.bar, verdicts[f.met]] for f in found]
-    )
+    rows = [[figure.name, figure.value, figure.bar, verdicts[figure.met]] for figure in found]
+    return Sheet("Figures", ["what", "value", "bar", "verdict"], rows)
 
 
 def publish(report: Report) -> str:
     """Print the JSON line and the Markdown report; give the JSON line."""
     found = figures(report)
-    sheets = [
-        about(report),
-        delays(report),
-        throughput(report),
-        stages(report.run),
-        conversations(report),
-        pace(report.run),
-    ]
-    sheets += [kinds(report.run), offsets(report.sync)]
+    run = report.run
+    sheets = [about(report), delays(report), throughput(report), stages(run), conversations(report)]
+    sheets += [pace(run), kinds(run), offsets(report.sync)]
     tables = {sheet.title: sheet.records for sheet in sheets}
     line = json_line("rtf", found, seed=report.setting.seed, faults=report.faults, tables=tables)
     print(line, flush=True)
     words = [f"- {fault}" for fault in report.faults] or ["- Every frame was in order and carried its own sound."]
-    others = report.run.meter.work.others / report.run.meter.work.wall
+    others = run.meter.work.others / run.meter.work.wall
     if others > QUIET_CORES:
         words.append(f"- **The machine was not quiet: other processes used {others:.2f} cores.**")
     texts = [figures_sheet(found).markdown, *(sheet.markdown for sheet in sheets), "### Checked", "\n".join(words)]

@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.error("minutes lie above 0 and up to 600, turns from 1 to 1000")
     try:
         report = asyncio.run(measure(options, words))
-    except (DittoError, ValueError) as error:
+    except DittoError as error:
         command.error(str(error))
     line = publish(report)
     if options.json is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -258,6 +259,7 @@ def test_a_sheet_is_markdown_and_records():
         (["--minutes", "0"], "minutes lie above 0"),
         (["--latency", "instant"], "invalid choice"),
         (["--speech", "/nowhere.wav"], "nowhere.wav"),
+        (["--speech", str(Path(__file__).parent)], "holds no recordings"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_words(arguments, words, capsys):
