@@ -128,8 +128,11 @@ class Player:
         """End the utterance and wait until it was read to its end."""
         said = self.utterances[-1]
         await self.session.flush()
-        if not await self.until(lambda: self._ended >= said.epoch):
-            raise TimeoutError(f"no SegmentEnd of utterance {said.epoch} within {PATIENCE_SECONDS:g} s")
+        frames = -1
+        while not await self.until(lambda: self._ended >= said.epoch):
+            if frames == self._read_of_utterance:
+                raise TimeoutError(f"utterance {said.epoch} stopped after {frames} frames, for {PATIENCE_SECONDS:g} s")
+            frames = self._read_of_utterance
 
     async def interrupt(self) -> Interruption:
         """Interrupt, and hold the session to what it promises then."""
