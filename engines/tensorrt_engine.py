@@ -19,7 +19,7 @@ import torch
 from ditto.errors import EngineError
 
 from .cache import build_once, cache_folder, file_name, read_plan, write_bytes, write_plan
-from .torch_engine import describe, torch_device
+from .torch_engine import as_tensor, describe, torch_device
 
 log = logging.getLogger(__name__)
 OLDEST = (11, 2)  # the first whose GridSample takes five axes
@@ -75,7 +75,7 @@ class TensorRTEngine:
 
     def __call__(self, **arrays: Any) -> dict[str, npt.NDArray[Any]]:
         """Run the network once; arrays or tensors in, arrays out. Raises EngineError: another name, type or shape."""
-        results = self.run(**{name: torch.as_tensor(value) for name, value in arrays.items()})
+        results = self.run(**{name: as_tensor(name, value) for name, value in arrays.items()})
         return {name: value.cpu().numpy() for name, value in results.items()}
 
     def run(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:

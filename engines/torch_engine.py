@@ -167,7 +167,7 @@ class TorchEngine:
         Raises:
             EngineError: a name is missing or unknown, a type or shape is another one, or memory does not suffice.
         """
-        results = self.run(**{name: torch.as_tensor(value) for name, value in arrays.items()})
+        results = self.run(**{name: as_tensor(name, value) for name, value in arrays.items()})
         return {name: value.cpu().numpy() for name, value in results.items()}
 
     def run(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -297,9 +297,31 @@ def memory_left(device: torch.device) -> str:
     return f", {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
 
 
+def as_tensor(name: str, value: Any) -> torch.Tensor:
+    """A tensor over an array's own memory, where torch can use that: it wants it writable and in order.
+
+    Raises:
+        EngineError: it holds no numbers.
+    """
+    if isinstance(value, torch.Tensor):
+        return value
+    try:
+        return torch.from_numpy(np.require(value, requirements=["C", "W"]))
+    except TypeError as error:
+        raise EngineError(f"an array of numbers is wanted for {name}: {error}") from error
+
+
 def describe(name: str, value: torch.Tensor) -> Tensor:
-    """Name, NumPy type and shape of a tensor."""
-    return Tensor(name, np.dtype(str(value.dtype).removeprefix("torch.")), tuple(value.shape))
+    """Name, NumPy type and shape of a tensor.
+
+    Raises:
+        EngineError: NumPy has no such type.
+    """
+    try:
+        dtype = np.dtype(str(value.dtype).removeprefix("torch."))
+    except TypeError as error:
+        raise EngineError(f"{name} is {value.dtype}, which NumPy does not have; convert it to float32") from error
+    return Tensor(name, dtype, tuple(value.shape))
 
 
 Picker = Callable[[Mapping[str, torch.Tensor]], Any]

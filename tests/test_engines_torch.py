@@ -150,6 +150,28 @@ def test_wrong_names_types_and_shapes_are_refused(small):
         engine(**{**given, "kp_source": np.repeat(given["kp_source"], 2, 0)})
 
 
+@pytest.mark.filterwarnings("error")
+def test_arrays_may_be_read_only_or_out_of_order(small):
+    network, example = small
+    engine = open_engine(network, "torch", example=example)
+    given = arrays(example)
+    wanted = engine(**given)["kp_stitched"]
+    fixed = given["kp_source"].copy()
+    fixed.flags.writeable = False
+    backwards = given["kp_driving"][:, ::-1].copy()[:, ::-1]
+    assert np.array_equal(engine(kp_source=fixed, kp_driving=backwards)["kp_stitched"], wanted)
+
+
+def test_what_is_no_array_of_numbers_is_refused(small):
+    network, example = small
+    engine = open_engine(network, "torch", example=example)
+    given = arrays(example)
+    with pytest.raises(EngineError, match="an array of numbers is wanted for kp_source"):
+        engine(**{**given, "kp_source": ["a", None]})
+    with pytest.raises(EngineError, match=r"kp_source is .*bfloat16"):
+        engine.run(**{**example.inputs, "kp_source": example.inputs["kp_source"].bfloat16()})
+
+
 def test_examples_that_do_not_fit_the_network_are_refused(small):
     network, example = small
     with pytest.raises(ValueError, match=r"takes kp_driving, kp_source; the example has kp_source"):
