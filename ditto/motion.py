@@ -62,12 +62,10 @@ def rotation_matrix(pitch: npt.ArrayLike, yaw: npt.ArrayLike, roll: npt.ArrayLik
     """
     p, y, r = (np.radians(np.asarray(a, np.float64)) for a in (pitch, yaw, roll))
     cp, sp, cy, sy, cr, sr = np.cos(p), np.sin(p), np.cos(y), np.sin(y), np.cos(r), np.sin(r)
-    rows = [
-        [cr * cy, cr * sy * sp - sr * cp, cr * sy * cp + sr * sp],
-        [sr * cy, sr * sy * sp + cr * cp, sr * sy * cp - cr * sp],
-        [-sy, cy * sp, cy * cp],
-    ]
-    matrix = np.stack([np.stack(np.broadcast_arrays(*row), -1) for row in rows], -2)
+    matrix = np.empty((*np.broadcast_shapes(p.shape, y.shape, r.shape), 3, 3))
+    matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 0, 2] = cr * cy, cr * sy * sp - sr * cp, cr * sy * cp + sr * sp
+    matrix[..., 1, 0], matrix[..., 1, 1], matrix[..., 1, 2] = sr * cy, sr * sy * sp + cr * cp, sr * sy * cp - cr * sp
+    matrix[..., 2, 0], matrix[..., 2, 1], matrix[..., 2, 2] = -sy, cy * sp, cy * cp
     return np.swapaxes(matrix, -1, -2)
 
 

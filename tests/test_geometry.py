@@ -61,3 +61,10 @@ def test_head_fit_refuses_other_landmark_counts():
 def test_the_inverse_of_two_by_two_undoes_it():
     matrix = np.array([[0.9, -0.3], [0.2, 1.4]])
     assert np.allclose(g.inverse_2x2(matrix) @ matrix, np.eye(2), atol=1e-12)
+
+
+def test_a_step_of_a_number_is_that_of_an_array_bit_for_bit():
+    x = np.concatenate([np.linspace(-0.3, 1.4, 200), [np.nan, np.inf, -np.inf]])
+    for low, high in ((0.0, 1.0), (0.15, 0.4), (0.98, 0.7)):
+        alone = [g.smoothstep(low, high, float(value)) for value in x]
+        np.testing.assert_array_equal(alone, g.smoothstep(low, high, x))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -76,7 +79,7 @@ def draw_eye(image: npt.NDArray[np.uint8], texture: F32, curves: F32, strip: F32
     x0, y0, x1, y1 = view.box
     if not (0 <= x0 and 0 <= y0 and x1 <= image.shape[1] and y1 <= image.shape[0]):
         raise ValueError(f"draw_eye takes a box inside {image.shape[1]} x {image.shape[0]} pixels, got {view.box}")
-    numbers = np.concatenate([np.ravel(field) for field in view[1:]]).astype(np.float32)
+    numbers = np.array([number for field in view[1:] for number in _numbers(field)], np.float32)
     if len(numbers) != EYE_VIEW_NUMBERS:
         raise ValueError(f"draw_eye takes {EYE_VIEW_NUMBERS} numbers of a view, got {len(numbers)}; build ditto again")
     if not np.isfinite(numbers).all():
@@ -85,3 +88,10 @@ def draw_eye(image: npt.NDArray[np.uint8], texture: F32, curves: F32, strip: F32
         return
     solid = np.ascontiguousarray
     _draw_eye(image, x0, y0, x1, y1, solid(texture), solid(curves), solid(strip), numbers)
+
+
+def _numbers(field: Any) -> Iterable[float]:
+    """The numbers of an array, a tuple or a number alone; quicker than `np.ravel` where there are few."""
+    if isinstance(field, np.ndarray):
+        return field.ravel().tolist()  # type: ignore[no-any-return]
+    return field if isinstance(field, tuple) else (field,)

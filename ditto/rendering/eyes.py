@@ -43,12 +43,31 @@ _LOWER_RANGE = (-0.35, 0.25)
 _ROOT = 0.85  # hanging lashes begin this deep in the lash line, where it is dense
 
 
+class LidPath(NamedTuple):
+    """Where a lid can go, (n,) over xi: what of `eye_view` is the same in every frame.
+
+    Attributes:
+        gap: of the open eye.
+        height: its largest.
+        profile: gap over height.
+        travel: how far the upper lid comes down in a blink.
+        curves: (n, 13) of `ditto.ops.eyes.draw_eye`, those filled in that stay.
+    """
+
+    gap: Floats
+    height: float
+    profile: Floats
+    travel: Floats
+    curves: npt.NDArray[np.float32]
+
+
 class EyeLayer(NamedTuple):
     """One eye taken apart. See `ditto.ops.eyes.draw_eye` for texture and strip."""
 
     eye: EyeIds
     frame: EyeFrame
     lids: LidCurves
+    path: LidPath
     texture: npt.NDArray[np.float32]  # (h, w, 16)
     strip: npt.NDArray[np.float32]  # (m, n)
     origin: Floats  # (2,) px of the texture's corner in the crop
@@ -119,6 +138,7 @@ def _prepare_eye(image: Floats, geometry: Geometry, eye: EyeIds, rims: float) ->
         eye,
         frame,
         lids,
+        lid_path(frame, lids, lashes),
         texture,
         lashes.strip.astype(np.float32),
         origin,
@@ -258,6 +278,18 @@ def draw_eyes(image: npt.NDArray[np.uint8], layers: EyeLayers, geometry: Geometr
             ops.draw_eye(image, layer.texture, curves, layer.strip, view)
 
 
+def lid_path(frame: EyeFrame, lids: LidCurves, lashes: LashLine) -> LidPath:
+    gap = lids.lower - lids.upper
+    height = float(gap.max())
+    profile = np.clip(gap / max(height, 1e-3), 0.0, 1.0)
+    outward = smoothstep(-0.10, 0.55, XI * frame.outer)
+    travel = gap * UPPER_SHARE + (TUCK * np.clip(2.0 * profile, 0.0, 1.0) + DROOP * outward) * lids.inside
+    moving = np.zeros(len(gap))
+    curves = [moving, moving, lids.edge, moving, moving, lids.upper, lids.inside]
+    curves += [_ROOT * lashes.thickness, lashes.core, lashes.width, *lashes.colour.T]
+    return LidPath(gap, height, profile, travel, np.stack(curves, -1).astype(np.float32))
+
+
 def eye_view(
     layer: EyeLayer, geometry: Geometry, pose: Pose, closure: float
 ) -> tuple[EyeView | None, npt.NDArray[np.float32]]:
@@ -268,36 +300,19 @@ def eye_view(
     turn = np.clip(pose.delta[layer.eye.iris_keypoint, :2], -limit, limit) * layer.has_iris
     gaze = geometry.scale_px * (turn @ geometry.rotation[:2, :2])
 
-    gap = lids.lower - lids.upper
-    height = float(gap.max())
+    gap, height, profile, travel, still = layer.path
     drop = float(np.clip(pose.delta[LOWER_LID, 1] / max(height, 1e-3), *_LOWER_RANGE)) * height * layer.has_iris
-    profile = np.clip(gap / max(height, 1e-3), 0.0, 1.0)
     b = closure * layer.has_iris
-    outward = smoothstep(-0.10, 0.55, XI * frame.outer)
-    travel = gap * UPPER_SHARE + (TUCK * np.clip(2.0 * profile, 0.0, 1.0) + DROOP * outward) * lids.inside
     travel = travel if b > 0.0 else gap
     line = lids.upper + b * travel + drop * profile
     lower = lids.lower - (1.0 - UPPER_SHARE) * max(b, 0.0) * gap + drop * profile
     rise = lids.upper - line  # what lifts the lid takes its skin along; what closes it does not
-    lift = np.maximum(rise, 0.0) + np.minimum(rise + max(b, 0.0) * travel, 0.0)
     moved_px = max(abs(b) * height * pose.scale_px, abs(drop) * pose.scale_px, float(np.hypot(*gaze)))
     gain = float(smoothstep(0.0, 1.2, moved_px))
-    curves = np.stack(
-        [
-            line,
-            lower,
-            lids.edge,
-            lift,
-            lids.lower - lower,
-            lids.upper,
-            lids.inside,
-            _ROOT * layer.lashes.thickness,
-            layer.lashes.core,
-            layer.lashes.width,
-            *layer.lashes.colour.T,
-        ],
-        -1,
-    ).astype(np.float32)
+    curves = still.copy()
+    curves[:, 0], curves[:, 1] = line, lower
+    curves[:, 3] = np.maximum(rise, 0.0) + np.minimum(rise + max(b, 0.0) * travel, 0.0)
+    curves[:, 4] = lids.lower - lower
     if gain <= 0.0:
         return None, curves
 

@@ -150,6 +150,9 @@ class Pose(NamedTuple):
 
 def smoothstep(low: float, high: float, x: npt.ArrayLike) -> Floats:
     """0 at `low`, 1 at `high` (which may be the smaller), cubic between."""
+    if isinstance(x, float):  # many a frame; arrays of one number take ten times as long
+        share = min(max((float(x) - low) / (high - low), 0.0), 1.0)
+        return np.float64(share * share * (3.0 - 2.0 * share))  # type: ignore[return-value]
     u = np.clip((np.asarray(x, np.float64) - low) / (high - low), 0.0, 1.0)
     return u * u * (3.0 - 2.0 * u)
 

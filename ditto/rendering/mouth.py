@@ -81,6 +81,7 @@ class MouthLayers(NamedTuple):
         overlap: (2, 41) how far the portrait's teeth reach over the upper and the lower inner-lip landmarks.
         blur_px: Gaussian sigma of the portrait's sharpest edges.
         grain: (g, g) float32, the portrait's own fine structure, levels.
+        columns: (COLUMNS, COLUMN_CHANNELS) float32, see `_still_columns`.
     """
 
     anchor: Floats
@@ -96,6 +97,7 @@ class MouthLayers(NamedTuple):
     overlap: Floats
     blur_px: float
     grain: Array
+    columns: Array
 
 
 def prepare_mouth(crop: npt.NDArray[np.uint8], geometry: Geometry, mask: npt.NDArray[np.float32]) -> MouthLayers:
@@ -143,6 +145,7 @@ def prepare_mouth(crop: npt.NDArray[np.uint8], geometry: Geometry, mask: npt.NDA
         overlap=measure_overlap(crop, geometry),
         blur_px=blur_px,
         grain=measure_grain(crop, geometry),
+        columns=_still_columns(colours),
     )
 
 
@@ -205,9 +208,25 @@ def part_lips(geometry: Geometry, displacement: npt.ArrayLike) -> Floats:
     return np.asarray(moved - source)
 
 
+def gradient(y: Floats, x: Floats) -> Floats:
+    """`np.gradient(y, x)` of two (n,), bit for bit, in half the time."""
+    step = np.diff(x)
+    if (step == step[0]).all():
+        return np.gradient(y, x)
+    before, after = step[:-1], step[1:]
+    slope = np.empty_like(y)
+    slope[1:-1] = (
+        -after / (before * (before + after)) * y[:-2]
+        + (after - before) / (before * after) * y[1:-1]
+        + before / (after * (before + after)) * y[2:]
+    )
+    slope[0], slope[-1] = (y[1] - y[0]) / step[0], (y[-1] - y[-2]) / step[-1]
+    return slope
+
+
 def _curve(x: Floats, y: Floats, at: Floats) -> Floats:
     """Cubic through (x, y), x rising; flat continuation outside."""
-    slope = np.gradient(y, x)
+    slope = gradient(y, x)
     i = np.clip(np.searchsorted(x, at, side="right") - 1, 0, len(x) - 2)
     width = x[i + 1] - x[i]
     t = np.clip((at - x[i]) / width, 0, 1)
@@ -288,6 +307,25 @@ def _opening(layers: MouthLayers, geometry: Geometry, pose: Pose) -> _Opening | 
     return _Opening(x, upper, lower, cover, light, pressed, in_plane, to_plane, origin)
 
 
+_SIDEWAYS = np.linspace(-1, 1, COLUMNS)
+_INNER = smoothstep(0.98, 0.70, np.abs(_SIDEWAYS))  # corners are dark, whatever the lips beside them look like
+_CORNER_LIGHT = 1 - 0.62 * smoothstep(0.35, 1.0, np.abs(_SIDEWAYS))
+
+
+def _still_columns(colours: Colours) -> Array:
+    """(COLUMNS, COLUMN_CHANNELS) what `ops.paint_mouth` takes of each column, those filled in that stay."""
+    columns = np.zeros((COLUMNS, COLUMN_CHANNELS), np.float32)
+    along = np.linspace(-1, 1, 11)
+    for channel, strip in (
+        (Channel.SEAM, colours.seam),
+        (Channel.LOWER_RIM, colours.lower_rim),
+        (Channel.UPPER_RIM, colours.upper_rim),
+    ):
+        for i in range(3):
+            columns[:, channel + i] = np.interp(_SIDEWAYS, along, strip[:, i])
+    return columns
+
+
 def _width(canonical: Floats) -> float:
     return float(np.linalg.norm(canonical[308] - canonical[78]))
 
@@ -308,31 +346,21 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
     chin = now[152] - rest[152]
     visible = 0.006 + 0.026 * float(np.clip((wider - 0.90) / 0.30, 0, 1))
     lower_edge = max(layers.lower_edge + float(chin[1]), float(now[14, 1]) - visible)
-    sideways = np.linspace(-1, 1, COLUMNS)
     middle = 0.5 * (rest[61, 0] + rest[291, 0])
 
-    columns = np.empty((COLUMNS, COLUMN_CHANNELS), np.float32)
+    columns = layers.columns.copy()
     columns[:, Channel.UPPER_LIP], columns[:, Channel.LOWER_LIP] = opening.upper, opening.lower
     px_y = float(np.linalg.norm(opening.in_plane[1]))
-    columns[:, Channel.UPPER_STEEPNESS] = px_y / np.hypot(1, np.gradient(opening.upper, x))
-    columns[:, Channel.LOWER_STEEPNESS] = px_y / np.hypot(1, np.gradient(opening.lower, x))
+    columns[:, Channel.UPPER_STEEPNESS] = px_y / np.hypot(1, gradient(opening.upper, x))
+    columns[:, Channel.LOWER_STEEPNESS] = px_y / np.hypot(1, gradient(opening.lower, x))
     columns[:, Channel.SHOWN] = opening.shown
     columns[:, Channel.LIGHT] = opening.light
-    along = np.linspace(-1, 1, 11)
-    for channel, strip in (
-        (Channel.SEAM, colours.seam),
-        (Channel.LOWER_RIM, colours.lower_rim),
-        (Channel.UPPER_RIM, colours.upper_rim),
-    ):
-        for i in range(3):
-            columns[:, channel + i] = np.interp(sideways, along, strip[:, i])
-    inner = smoothstep(0.98, 0.70, np.abs(sideways))  # corners are dark, whatever the lips beside them look like
-    columns[:, Channel.LOWER_ROLL] = inner * np.maximum(np.minimum(0.016, 0.32 * gap), 1.4 * opening.pressed)
-    columns[:, Channel.UPPER_ROLL] = inner * np.minimum(0.008, 0.18 * gap)
+    columns[:, Channel.LOWER_ROLL] = _INNER * np.maximum(np.minimum(0.016, 0.32 * gap), 1.4 * opening.pressed)
+    columns[:, Channel.UPPER_ROLL] = _INNER * np.minimum(0.008, 0.18 * gap)
 
     # Depth moves the arches sideways in a turned head; past some 20 degrees fitted depths are not to be trusted.
     parallax = np.clip(pose.rotation[2, :2] @ inverse_2x2(pose.rotation[:2, :2]), -0.32, 0.32)
-    corner = (1 - 0.5 * rounding) * (1 - 0.62 * smoothstep(0.35, 1.0, np.abs(sideways)))
+    corner = (1 - 0.5 * rounding) * _CORNER_LIGHT
     stretch = float(np.clip(layers.width / 0.30, 0.88, 1.12))
     bow = np.zeros(COLUMNS)
     if layers.own is not None:
@@ -349,7 +377,7 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
         columns[:, channel] = arc * sprite.per_unit + 0.5 * (sprite.pixels.shape[1] - 1)
         columns[:, channel + 1] = sprite.edge_row - row * sprite.per_unit
         far = smoothstep(0.010, 0.12, np.interp(arc, ARC, ARCH_Z))
-        grazing = smoothstep(-0.05, 0.45, np.interp(arc, ARC, np.gradient(seen_x, ARC)))
+        grazing = smoothstep(-0.05, 0.45, np.interp(arc, ARC, gradient(seen_x, ARC)))
         columns[:, channel + 2] = shade * corner * (1 - 0.35 * far) * (0.25 + 0.75 * grazing)
 
     # A jaw lower than the lips' opening asks for means a tongue at the teeth.
