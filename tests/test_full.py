@@ -1,14 +1,19 @@
 """The full pipeline's parts over tiny networks: what depends on what, and the choices where released code errs."""
 
+import json
+
 import numpy as np
 import pytest
 from test_mesh import drawn_portrait
+from typer.testing import CliRunner
+from wav import write_wav
 
 torch = pytest.importorskip("torch", reason="the full pipeline needs torch (pip install ditto[full])")
 
 from checkpoints import TINY, publish  # noqa: E402
 
 from ditto import load  # noqa: E402
+from ditto.cli import app  # noqa: E402
 from ditto.controls import Controls  # noqa: E402
 from ditto.conversion import convert  # noqa: E402
 from ditto.emotion import emotion_vector  # noqa: E402
@@ -444,3 +449,15 @@ def test_a_session_of_a_full_head_speaks(head, portrait):
     assert len(frames) == len(wanted) == 2
     for found, frame in zip(frames, wanted, strict=True):
         np.testing.assert_array_equal(found.image, frame.image)
+
+
+def test_the_command_line_animates_with_a_converted_bundle(bundle, portrait, tmp_path):
+    portrait.save(tmp_path / "face.npz")
+    write_wav(tmp_path / "speech.wav", speech_of(1))
+    command = ["animate", "face.npz", "speech.wav", "-o", "out.mp4", "--bundle", bundle.path, "--json"]
+    command = [str(tmp_path / word) if str(word).endswith((".npz", ".wav", ".mp4")) else str(word) for word in command]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert (result["frames"], result["bundle"], result["width"]) == (1, "full", portrait.picture.shape[1])
+    assert (tmp_path / "out.mp4").stat().st_size > 1000
