@@ -17,7 +17,7 @@ SPEECH, IDLE = SimpleNamespace(kind="speech"), SimpleNamespace(kind="idle")
 def handed_on(frames, late_seconds=0.0):
     """When each frame is handed on, and when the last is over, by a clock that only sleeping moves.
 
-    None: what was handed on is gone. The third frame comes late.
+    "drop": the last one was not handed on after all. "clear": what was handed on is gone. The third comes late.
     """
     now, times = [100.0], []
 
@@ -28,8 +28,8 @@ def handed_on(frames, late_seconds=0.0):
         pacer = Pacer(lambda: now[0], sleep)
         for number, frame in enumerate(frames):
             now[0] += late_seconds if number == 2 else 0.0
-            if frame is None:
-                pacer.clear()
+            if isinstance(frame, str):
+                getattr(pacer, frame)()
             else:
                 await pacer.wait(frame)
                 times.append(round(now[0] - 100, 3))
@@ -46,9 +46,10 @@ def test_speech_is_two_frames_ahead_of_its_playout_and_silence_never():
     assert handed_on([IDLE, IDLE, SPEECH, SPEECH, SPEECH, IDLE]) == ([0, 0.04, 0.04, 0.04, 0.08, 0.2], 0.24)
 
 
-def test_a_late_frame_moves_the_clock_and_a_cleared_one_frees_it():
+def test_a_late_frame_moves_the_clock_and_what_is_gone_frees_it():
     assert handed_on([SPEECH] * 4, late_seconds=0.5) == ([0, 0, 0.5, 0.5], 0.58)
-    assert handed_on([SPEECH, SPEECH, None, IDLE]) == ([0, 0, 0], 0.04)
+    assert handed_on([SPEECH, SPEECH, "clear", IDLE]) == ([0, 0, 0], 0.04)
+    assert handed_on([SPEECH, SPEECH, "drop", IDLE]) == ([0, 0, 0.04], 0.08)
 
 
 def test_channels_are_averaged_and_half_samples_refused():

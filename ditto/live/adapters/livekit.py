@@ -127,6 +127,7 @@ class DittoVideoGenerator(VideoGenerator):
                 continue
             await pacer.wait(item)
             if item.kind == "speech" and clears != self._clears:
+                pacer.drop()
                 continue
             self._free.clear()
             try:

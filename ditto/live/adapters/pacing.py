@@ -46,6 +46,10 @@ class Pacer:
         """Wait until everything handed on has been played."""
         await self._sleep(self._end - self._clock())
 
+    def drop(self) -> None:
+        """The frame last waited for was not handed on after all."""
+        self._end -= 1 / FPS
+
     def clear(self) -> None:
         """What was handed on and not played yet is gone."""
         self._end = 0.0
