@@ -64,7 +64,7 @@ def released_sample(
     """
     x = start
     for i, step in enumerate(schedule):
-        at = torch.full((len(x),), step.time)
+        at = torch.full((len(x),), step.time, device=x.device)
         network.encode(cond)
         without = network.denoise(x, cond_frame, network.null(len(x)), at)
         with_it = network.denoise(x, cond_frame, network.encode(cond), at)

@@ -1,4 +1,4 @@
-"""Every network that engines run, at a size that takes no time, and at full size."""
+"""Every network that engines run, at a size that takes no time, and at full size (of the two HuBERTs one)."""
 
 import torch
 
@@ -48,7 +48,7 @@ FULL = {
     "decoder": decoder,
     "lmdm": LMDM,
     "lmdm_fast": lambda: FastLMDM(LMDM(), ddim_schedule(2)),
-    "hubert": Hubert,
+    "hubert_2_layers": lambda: Hubert(HubertConfig(layers=2)),
     "hubert_streaming": lambda: StreamingHubert(Hubert()),
 }
 

@@ -41,6 +41,22 @@ def test_fast_sampling_equals_the_plain_one(network, steps, guidance):
     assert distance(found, wanted) <= EQUAL
 
 
+def test_what_the_benchmark_calls_released_gives_the_same(network):
+    networks = pytest.importorskip("benchmarks.networks", reason="the benchmarks are not installed")
+    schedule = ddim_schedule(4)
+    given = example_of(FastLMDM(network, schedule), batch=2).inputs
+    given = given["cond_frame"], given["cond"], given["start"], list(given["noise"])
+    found = networks.released_sample(network, *given, schedule)
+    assert distance(found, ddim_sample(network, *given, schedule)) <= EQUAL
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_the_benchmark_says_in_words_that_there_is_no_gpu(capsys):
+    networks = pytest.importorskip("benchmarks.networks", reason="the benchmarks are not installed")
+    assert networks.main(["--device", "cuda"]) == 2
+    assert "sees 0 CUDA devices; take device='cpu'" in capsys.readouterr().err
+
+
 def test_windows_in_one_batch_do_not_touch_each_other(network):
     fast = FastLMDM(network, ddim_schedule(4))
     given = example_of(fast, batch=3).inputs
