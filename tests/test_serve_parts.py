@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import HEIGHT, REST, WIDTH, StandInHead
 
+from ditto.errors import SessionError
 from ditto.live import Frame, SegmentEnd
 from ditto.live.playout import Played, Playout
 from ditto.live.server.microphone import VoiceGate
@@ -20,14 +21,25 @@ def frame(index, kind="idle", epoch=0, rate=16000):
     return Frame(image, index, index / 25, kind, epoch, None, np.zeros(rate // 25, np.float32), REST)
 
 
+class VirtualTime(asyncio.SelectorEventLoop):
+    """A loop in which waiting takes no time and sleeping is exact."""
+
+    now = 0.0
+
+    def time(self):
+        return self.now
+
+    def _run_once(self):
+        if not self._ready and self._scheduled:
+            self.now = max(self.now, self._scheduled[0]._when)
+        super()._run_once()
+
+
 class Scripted:
-    """Gives items at set times of a clock that only sleeping moves."""
+    """Gives items at set times; `taken` are the times at which they were asked for."""
 
     def __init__(self, script):
-        self.script, self.now = list(script), 0.0
-
-    async def sleep(self, seconds):
-        self.now += seconds
+        self.script, self.taken = list(script), []
 
     def __aiter__(self):
         return self
@@ -36,47 +48,85 @@ class Scripted:
         if not self.script:
             raise StopAsyncIteration
         when, item = self.script.pop(0)
-        self.now = max(self.now, when)
+        now = asyncio.get_running_loop().time
+        self.taken.append(now())
+        await asyncio.sleep(max(0.0, when - now()))
+        if isinstance(item, Exception):
+            raise item
         return item
 
 
-def played(script, interrupted=None):  # interrupted: before anything has come
-    """(time, what) of everything a playout of the script gives."""
-    source = Scripted(script)
-    playout = Playout(source, clock=lambda: source.now, sleep=source.sleep)
-    if interrupted is not None:
-        playout.interrupted(interrupted)
+def played(script, interrupt=None):
+    """(time, what) of everything a playout of the script gives; `interrupt` is a time and an epoch."""
+    dropped = []
 
     async def run():
-        return [(round(source.now, 6), item) async for item in playout]
+        loop, playout = asyncio.get_running_loop(), Playout(Scripted(script), buffer_frames=2)
+        if interrupt is not None:
+            loop.call_at(interrupt[0], lambda: dropped.append(playout.interrupted(interrupt[1])))
+        given = [(round(loop.time(), 6), item) async for item in playout]
+        await playout.close()
+        return given
 
-    return asyncio.run(run())
+    loop = VirtualTime()
+    try:
+        return loop.run_until_complete(run()), dropped
+    finally:
+        loop.close()
 
 
 def test_frames_that_come_in_pairs_leave_one_by_one():
-    script = [(0.08 * (index // 2), frame(index, "speech")) for index in range(12)]
-    given = played(script)
-    assert [at for at, _ in given] == pytest.approx([FRAME * (index + 1) for index in range(12)])
+    given, _ = played([(0.08 * (index // 2), frame(index, "speech")) for index in range(12)])
+    assert [at for at, _ in given] == pytest.approx([0.08 + FRAME * index for index in range(12)])
     assert [item.tick for _, item in given] == list(range(12))
+    assert [item.waited_seconds for _, item in given] == pytest.approx([0.08, 0.12] * 6)
 
 
-def test_a_late_frame_moves_all_that_follow_and_none_is_left_out():
-    script = [(FRAME * index + (0.15 if index >= 5 else 0.0), frame(index, "speech")) for index in range(10)]
-    given = played(script)
-    assert [item.frame.index for _, item in given] == list(range(10))
-    # The one frame kept back takes up 0.04 of the 0.15 s; three whole ticks take up the rest.
-    assert [item.tick for _, item in given] == [0, 1, 2, 3, 4, 8, 9, 10, 11, 12]
-    assert [at for at, _ in given] == pytest.approx([FRAME * (item.tick + 1) for _, item in given])
+def test_a_late_frame_moves_all_that_follow_and_idle_frames_win_the_time_back():
+    speech = [(FRAME * index + (0.15 if index >= 5 else 0.0), frame(index, "speech")) for index in range(10)]
+    idle = [(FRAME * index + 0.001, frame(index)) for index in range(10, 30)]
+    given, _ = played(speech + idle)
+    assert [item.frame.index for _, item in given[:10]] == list(range(10))  # no speech is left out
+    ticks = [item.tick for _, item in given]
+    assert ticks[:10] == [0, 1, 2, 3, 4, 7, 8, 9, 10, 11]  # 0.08 of the 0.15 s were kept back; two ticks are the rest
+    assert ticks[10:] == list(range(12, 12 + len(ticks) - 10))
+    last_at, last = given[-1]
+    assert last_at == pytest.approx(FRAME * last.frame.index + 0.08)  # as much kept back as at the beginning
+    assert len(given) == 28  # for two idle frames less
+
+
+def test_no_more_is_read_than_is_kept_back():
+    async def run():
+        source = Scripted([(0.0, frame(index, "speech")) for index in range(50)])
+        playout = Playout(source, buffer_frames=2)
+        await playout.__anext__()
+        await asyncio.sleep(0)
+        await playout.close()
+        return len(source.taken)
+
+    loop = VirtualTime()
+    assert loop.run_until_complete(run()) <= 4
+    loop.close()
+
+
+def test_what_breaks_the_session_comes_after_what_it_gave():
+    with pytest.raises(SessionError, match="broken"):
+        played([(0.0, frame(0)), (0.01, SessionError("broken"))])
 
 
 def test_what_is_kept_back_of_an_interrupted_utterance_is_not_shown():
-    script = [(0.0, frame(0, "speech", epoch=0)), (0.0, frame(1, "transition", epoch=1)), (0.0, frame(2, epoch=1))]
-    assert [item.frame.kind for _, item in played(script, interrupted=1)] == ["transition", "idle"]
+    script = [(0.0, frame(index, "speech", epoch=0)) for index in range(4)]
+    script += [(0.13, frame(4, "transition", epoch=1)), (0.2, frame(5, epoch=1))]
+    given, dropped = played(script, interrupt=(0.125, 1))
+    assert [(item.frame.index, item.frame.kind) for _, item in given] == [
+        (0, "speech"), (1, "speech"), (4, "transition"), (5, "idle"),
+    ]  # fmt: skip
+    assert dropped == [2]  # so many of the frames that were read were never shown
 
 
 def test_the_end_of_a_segment_keeps_its_place():
-    script = [(0.0, frame(0, "speech")), (0.0, SegmentEnd(0, 0.04)), (0.0, frame(1))]
-    assert [type(item).__name__ for _, item in played(script)] == ["Played", "SegmentEnd", "Played"]
+    script = [(0.0, frame(0, "speech")), (0.0, SegmentEnd(0, 0.04)), (0.04, frame(1))]
+    assert [type(item).__name__ for _, item in played(script)[0]] == ["Played", "SegmentEnd", "Played"]
 
 
 def test_tracks_share_one_clock_and_carry_the_session_s_sound():

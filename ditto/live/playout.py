@@ -1,17 +1,18 @@
-"""Playout: the frames of a session, each at the wall-clock moment it is due, on a grid of 40 ms."""
+"""Playout: the frames of a session, each at the moment it is due, on a grid of 40 ms."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from ditto.live import Frame, Item, SegmentEnd
 from ditto.motion import FPS
 
-BUFFER_FRAMES = 1  # what a frame may come late and still be shown in time; the session keeps a frame ready besides
+BUFFER_FRAMES = 2  # what a frame may come late and still be shown in time; speech of `low` comes two frames at a time
+SLACK = 0.75  # frames of unevenness that are no reason to catch up
 
 
 class Played(NamedTuple):
@@ -31,61 +32,83 @@ class Played(NamedTuple):
 class Playout:
     """Iterates over a session at the pace of a player: one frame every 40 ms, `SegmentEnd` in its place.
 
-    Each frame is kept back by `buffer_frames`, so that they may come unevenly. One that comes too late for its tick is
-    shown at the next, and all that follow with it (a session's own clock goes by its reader, so no delay builds up). Sound
-    belongs to its frame: the two cannot drift apart.
+    Frames are read as they come and kept back by `buffer_frames`, so that they may come unevenly. One that comes too
+    late for its tick is shown at the next, and all that follow with it; the delay that builds up so is taken back by
+    leaving out idle frames. Sound belongs to its frame: the two cannot drift apart.
 
     Args:
         session: an open session, or any iterator over its items; nobody else may read it.
         buffer_frames: frames of delay.
-        clock, sleep: seconds that only grow, and waiting on them.
     """
 
-    def __init__(
-        self,
-        session: AsyncIterator[Item],
-        buffer_frames: int = BUFFER_FRAMES,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, session: AsyncIterator[Item], buffer_frames: int = BUFFER_FRAMES) -> None:
         self._session = session
         self._buffer = buffer_frames
-        self._clock = clock
-        self._sleep = sleep
+        self._kept: deque[tuple[float, Item]] = deque()  # when it came, and what
+        self._changed = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
         self._start: float | None = None  # of tick 0
         self._shift = 0  # tick of a frame, less its index
-        self._first_epoch = 0
-        self._kept: Frame | None = None  # being kept back
 
     def interrupted(self, epoch: int) -> int:
-        """A speech frame of an earlier epoch that is being kept back is not to be shown; how many that are, 0 or 1."""
-        self._first_epoch = epoch
-        return int(self._kept is not None and self._is_stale(self._kept))
+        """Forget speech of earlier epochs that is being kept back; how many frames that are."""
+        stale = [i for _, i in self._kept if isinstance(i, Frame) and i.kind == "speech" and i.epoch < epoch]
+        self._kept = deque(kept for kept in self._kept if kept[1] not in stale)
+        self._changed.set()
+        return len(stale)
 
-    def _is_stale(self, frame: Frame) -> bool:
-        return frame.kind == "speech" and frame.epoch < self._first_epoch
+    async def close(self) -> None:
+        """Stop reading. The session stays open; twice does no harm."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
 
     def __aiter__(self) -> AsyncIterator[Played | SegmentEnd]:
         return self
 
     async def __anext__(self) -> Played | SegmentEnd:
+        clock = asyncio.get_running_loop().time
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._read())
         while True:
-            item = await self._session.__anext__()
+            while not self._kept:
+                if self._reader.done():
+                    self._reader.result()  # raises what broke the session
+                    raise StopAsyncIteration
+                self._changed.clear()
+                await self._changed.wait()
+            came, item = self._kept[0]
             if isinstance(item, SegmentEnd):
+                self._take()
                 return item
-            now = self._clock()
             if self._start is None:
-                self._start = now + (self._buffer - item.index) / FPS
-            wait = self._start + (item.index + self._shift) / FPS - now
-            if wait < 0:
-                late = math.ceil(-wait * FPS)
+                self._start = came + (self._buffer - item.index) / FPS
+            due = self._start + (item.index + self._shift) / FPS
+            if item.kind == "idle" and (due - came) * FPS > self._buffer + SLACK:
+                self._shift -= 1
+                self._take()
+                continue
+            if due < clock():
+                late = math.ceil((clock() - due) * FPS)
                 self._shift += late
-                wait += late / FPS
+                due += late / FPS
             tick = item.index + self._shift
-            self._kept = item
-            try:
-                await self._sleep(wait)
-            finally:
-                self._kept = None
-            if not self._is_stale(item):
-                return Played(tick, item, wait)
+            await asyncio.sleep(due - clock())
+            if self._kept and self._kept[0][1] is item:  # not interrupted meanwhile
+                self._take()
+                return Played(tick, item, due - came)
+
+    def _take(self) -> None:
+        self._kept.popleft()
+        self._changed.set()
+
+    async def _read(self) -> None:
+        try:
+            async for item in self._session:
+                self._kept.append((asyncio.get_running_loop().time(), item))
+                self._changed.set()
+                while len(self._kept) > self._buffer:
+                    self._changed.clear()
+                    await self._changed.wait()
+        finally:
+            self._changed.set()

@@ -119,6 +119,7 @@ class SessionTracks:
         pump = self.start()
         pump.cancel()
         await asyncio.wait([pump])
+        await self.playout.close()
 
     async def _run(self) -> None:
         try:

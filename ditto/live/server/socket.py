@@ -180,6 +180,8 @@ async def converse(
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        if playout is not None:
+            await playout.close()
 
 
 async def take_frames(items: AsyncSession | Playout, client: Client, outbox: Outbox) -> None:

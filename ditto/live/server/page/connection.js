@@ -3,6 +3,7 @@
 const CONNECT_MS = 6000;
 const GATHER_MS = 1500;
 const ALIVE_MS = 2000;
+const BUFFER_MS = 80; // what browsers keep of sound anyway; pictures wait as long, or lips would be early at first
 
 export class Refused extends Error {
   constructor(code, text) {
@@ -38,7 +39,7 @@ export class WebRtc {
     this.channel.onclose = () => this.over();
     const media = new MediaStream();
     pc.ontrack = ({ track, receiver }) => {
-      if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
+      if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = BUFFER_MS;
       media.addTrack(track);
     };
     await pc.setLocalDescription();
