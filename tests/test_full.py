@@ -12,7 +12,9 @@ torch = pytest.importorskip("torch", reason="the full pipeline needs torch (pip 
 
 from checkpoints import TINY, publish  # noqa: E402
 
+from benchmarks.random_bundle import write_random_bundle  # noqa: E402
 from ditto import load  # noqa: E402
+from ditto.bundle import Bundle  # noqa: E402
 from ditto.cli import app  # noqa: E402
 from ditto.controls import Controls  # noqa: E402
 from ditto.conversion import convert  # noqa: E402
@@ -461,3 +463,13 @@ def test_the_command_line_animates_with_a_converted_bundle(bundle, portrait, tmp
     result = json.loads(done.stdout)
     assert (result["frames"], result["bundle"], result["width"]) == (1, "full", portrait.picture.shape[1])
     assert (tmp_path / "out.mp4").stat().st_size > 1000
+
+
+def test_random_bundles_of_the_benchmarks_open(tmp_path):
+    write_random_bundle(tmp_path / "a", seed=3, configs=TINY)
+    write_random_bundle(tmp_path / "b", seed=3, configs=TINY)
+    found = [(tmp_path / name / "motion.safetensors").read_bytes() for name in ("a", "b")]
+    assert found[0] == found[1]
+    assert open_parts(Bundle.open(tmp_path / "a")).encoder.hop_samples == SAMPLES_PER_FRAME
+    with pytest.raises(InputError, match="which is there already"):
+        write_random_bundle(tmp_path / "a")
