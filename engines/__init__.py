@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -21,6 +23,7 @@ if TYPE_CHECKING:  # the base install has no torch
 
 __all__ = ["BACKENDS", "Engine", "Tensor", "open_engine"]
 
+log = logging.getLogger(__name__)
 BACKENDS = ("onnxruntime", "onnxruntime-tensorrt", "torch", "tensorrt")
 
 
@@ -53,7 +56,7 @@ class Engine(Protocol):
 
 def open_engine(
     network: str | PathLike[str] | nn.Module,
-    backend: str = "onnxruntime",
+    backend: str | Sequence[str] = "onnxruntime",
     threads: int = 1,
     *,
     device: str = "cpu",
@@ -67,7 +70,8 @@ def open_engine(
     Args:
         network: an ONNX (or ORT format) file, or a torch module. Backends other than "torch" export a module to `cache`
             first and check it against torch; "torch" takes a module over (moves it, packs its weights).
-        backend: one of `BACKENDS`; "onnxruntime-tensorrt" is ONNX Runtime's TensorRT provider.
+        backend: one of `BACKENDS`; "onnxruntime-tensorrt" is ONNX Runtime's TensorRT provider. Several: the first that
+            can run the network here; what keeps the ones before it from that is logged.
         threads: threads inside one call on the CPU; with a fixed number the result is the same bit for bit on the same
             machine. torch has one number for the whole process.
         device: "cpu", "cuda" or "cuda:1".
@@ -81,6 +85,18 @@ def open_engine(
         EngineError: the file is missing or damaged, the backend is not installed, there is no such device, its memory
             does not suffice, or the exported network differs from torch.
     """
+    if not isinstance(backend, str):
+        if not backend:
+            raise ValueError(f"at least one backend of {', '.join(BACKENDS)} is wanted, got none")
+        for first in backend[:-1]:
+            try:
+                return open_engine(
+                    network, first, threads, device=device, precision=precision, example=example, cache=cache,
+                    compiled=compiled,
+                )  # fmt: skip
+            except EngineError as error:
+                log.warning("%s does not run the network: %s", first, error)
+        backend = backend[-1]
     if backend not in BACKENDS:
         raise ValueError(f"backend is one of {', '.join(BACKENDS)}, got {backend!r}")
     if threads < 1:

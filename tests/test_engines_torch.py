@@ -220,6 +220,22 @@ def test_cuda_that_is_not_there_is_refused(small, tmp_path):
                 open_engine(tmp_path / "network.onnx", backend, device="cuda")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_of_several_backends_the_first_that_can_runs_and_the_log_says_why(small, tmp_path, monkeypatch, caplog):
+    network, example = small
+    wanted = plain(network, example)
+    monkeypatch.setattr("ditto.engines.torch_engine.torch_device", lambda name: torch.device("cpu"))
+    pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
+    engine = open_engine(network, ["tensorrt", "torch"], device="cuda", example=example, cache=tmp_path)
+    assert isinstance(engine, TorchEngine)
+    assert_close(engine(**arrays(example)), wanted, EQUAL)
+    assert "tensorrt does not run the network: " in caplog.text
+    with pytest.raises(EngineError, match="CUDAExecutionProvider is wanted"):
+        open_engine(make(TINY, "stitching"), ["tensorrt", "onnxruntime"], device="cuda", cache=tmp_path)
+    with pytest.raises(ValueError, match="at least one backend"):
+        open_engine(network, [])
+
+
 class Hungry(torch.nn.Module):
     """Runs out of memory above a batch."""
 
