@@ -7,7 +7,8 @@ import os
 import secrets
 import signal
 import socket
-from dataclasses import dataclass
+import ssl
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ class Address:
     """Where the server listens, checked before anything is loaded.
 
     Raises:
-        InputError: no token where others can connect, or a bad one; a certificate without its key, or no such files.
+        InputError: no token where others can connect, or a bad one; a certificate without its key, or files that are none.
     """
 
     host: str = "127.0.0.1"
@@ -37,24 +38,31 @@ class Address:
     token: str = ""
     certificate: Path | None = None
     key: Path | None = None
+    made_token: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         if self.token == AUTO:
             object.__setattr__(self, "token", secrets.token_urlsafe(24))
+            object.__setattr__(self, "made_token", True)
         check_token(self.host, self.token)
         if (self.certificate is None) != (self.key is None):
             raise InputError("--certificate and --key go together, got one of them; give both")
-        for file in (self.certificate, self.key):
-            if file is not None and not file.is_file():
-                raise InputError(f"a file is wanted at {file}, there is none; check the name")
+        if self.certificate is not None:
+            try:
+                ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.certificate, self.key)
+            except OSError as error:  # ssl's own errors among them
+                reason = error.strerror or error
+                raise InputError(
+                    f"a certificate and its key in PEM are wanted, {self.certificate} and {self.key} are not: {reason}"
+                ) from None
 
     @property
     def url(self) -> str:
-        """What to open; with the token, so that it need not be typed."""
+        """What to open; with the token that was made here, so that it need not be typed."""
         name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(self.host, self.host)
         name = f"[{name}]" if ":" in name else name
         scheme = "http" if self.certificate is None else "https"
-        return f"{scheme}://{name}:{self.port}/" + (f"?token={self.token}" if self.token else "")
+        return f"{scheme}://{name}:{self.port}/" + (f"?token={self.token}" if self.made_token else "")
 
     @property
     def notes(self) -> list[str]:

@@ -60,6 +60,7 @@ async function connect() {
   };
   let failure = null;
   for (const Way of ways()) {
+    if (turn !== opening) return;
     const attempt = new Way($("video"), $("canvas"), heard, () => attempt === connection && lost());
     try {
       await attempt.open(start);
@@ -75,9 +76,9 @@ async function connect() {
     retries = 0;
     setSound(loud);
     look(0);
-    if (mode !== "off") await connection.microphone(mode, microphone);
     enable(true);
     status("live", "Live");
+    if (mode !== "off") await setMicrophone(mode);
     return;
   }
   if (turn !== opening) return;
@@ -228,12 +229,18 @@ async function setMicrophone(wanted) {
     off: "The microphone is off.", repeat: "Speak: it says what you say.", listen: "Speak: it looks and nods.",
   }[mode]);
   unmute();
-  await connection?.microphone(mode, microphone);
+  try {
+    await connection?.microphone(mode, microphone);
+  } catch (error) {
+    noMicrophone(`The microphone cannot be used here (${error.message}).`);
+  }
 }
 
 function noMicrophone(text) {
   document.querySelector("input[name=microphone][value=off]").checked = true;
   mode = "off";
+  microphone?.getTracks().forEach((track) => track.stop());
+  microphone = null;
   note("microphone-note", text, true);
 }
 
