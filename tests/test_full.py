@@ -1,6 +1,8 @@
 """The full pipeline's parts over tiny networks: what depends on what, and the choices where released code errs."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,14 +22,11 @@ from ditto.controls import Controls  # noqa: E402
 from ditto.conversion import convert  # noqa: E402
 from ditto.emotion import emotion_vector  # noqa: E402
 from ditto.errors import BundleError, EngineError, InputError  # noqa: E402
-from ditto.full.driving import LIPS, Driving, Edit, drive_motion, split  # noqa: E402
-from ditto.full.motion_math import posed_keypoints  # noqa: E402
+from ditto.full import pipeline  # noqa: E402
 from ditto.full.pipeline import FullOptions, open_parts  # noqa: E402
-from ditto.full.released import read_released  # noqa: E402
-from ditto.full.sampler import PACES, FullSampler, Sampling  # noqa: E402
+from ditto.full.sampler import PACES  # noqa: E402
 from ditto.full.speech_stream import CachedEncoder  # noqa: E402
 from ditto.full.speech_window import SAMPLES_PER_FRAME, window_features  # noqa: E402
-from ditto.full.windows import WindowRules, advance_recording, recording_motion, start_recording  # noqa: E402
 from ditto.life import CAMERA_HOLD  # noqa: E402
 from ditto.live import SegmentEnd  # noqa: E402
 from ditto.motion import MOTION_SIZE, TEMPLATE_APERTURE, Motion, rest_motion, rotation_matrix  # noqa: E402
@@ -185,153 +184,9 @@ def test_a_latency_there_is_not_is_refused(parts):
         parts.sampler.at("fast")
 
 
-# Choices
-
-
-def test_noise_is_fresh_or_shared(parts, portrait):
-    given = []
-
-    def engine(cond_frame, cond, start, noise):
-        given.append((start, noise))
-        return {"motion": np.zeros((1, 80, MOTION_SIZE), np.float32)}
-
-    silence = np.zeros((5, 4), np.float32)
-    for noise, fresh in (("fresh", True), ("shared", False)):
-        given.clear()
-        sampler = FullSampler(engine, parts.renderer.prepare, silence, parts.encoder, Sampling(noise=noise), "balanced")
-        run(sampler, np.zeros((30, 4), np.float32), portrait)
-        assert len(given) == 4
-        starts, steps = (np.stack(values) for values in zip(*given, strict=True))
-        assert steps.shape == (4, 9, 1, 80, MOTION_SIZE)
-        assert len(np.unique(starts[:, 0, 0, 0])) == 4
-        assert (len(np.unique(steps[:, 0, 0, 0, 0])) == 4) is fresh
-
-
-def test_head_is_not_bowed_by_a_chance_first_frame(parts, portrait):
-    def engine(cond_frame, cond, start, noise):
-        motion = np.zeros((1, 80, MOTION_SIZE), np.float32)
-        motion[:, 0, 1:67] = np.linspace(-3, 3, 66)  # the first frame alone looks elsewhere
-        return {"motion": motion}
-
-    silence = np.zeros((5, 4), np.float32)
-    bowed = {}
-    for origin in ("silence", "first"):
-        sampler = FullSampler(
-            engine, parts.renderer.prepare, silence, parts.encoder, Sampling(origin=origin), "balanced"
-        )
-        bowed[origin] = np.abs(run(sampler, np.zeros((60, 4), np.float32), portrait)[30:, 1]).mean()
-    assert bowed["first"] > 10 * bowed["silence"]
-
-
-def vectors():
-    dice = np.random.default_rng(5)
-    return [dice.standard_normal(MOTION_SIZE) * 0.3 for _ in range(3)]
-
-
-def keypoints_of(edit, driving=None):
-    source, motion, origin = vectors()
-    pose = drive_motion(source, motion, origin, driving or Driving(), edit).pose
-    return posed_keypoints(np.zeros(63), pose), pose
-
-
-def settings_of(**changed):
-    dice = np.random.default_rng(8)
-    eyes = {"eye_open_lst": np.ones((4, 2)), "eye_ball_lst": np.zeros((4, 6))}
-    sizes = {"scale": 1, "pitch": 66, "yaw": 66, "roll": 66, "t": 3, "exp": 63, "kp": 63}
-    motion = {name: dice.standard_normal((1, size)) for name, size in sizes.items()} | {"scale": np.full((1, 1), 1.5)}
-    return {
-        "sampling_timesteps": 10, "smo_k_d": 3, "fix_kp_cond": 1, "fix_kp_cond_dim": [0, 202],
-        "overall_ctrl_info": {"delta_pitch": 2}, "v_min_max_for_clip": np.stack([np.full(265, -9.0), np.full(265, 9.0)]),
-        "delta_eye_arr": np.full((15, 63), 0.5), "ch_info": {"x_s_info_lst": [motion], **eyes},
-    } | changed  # fmt: skip
-
-
-def test_settings_published_with_the_checkpoints(parts, portrait):
-    told = []
-
-    def engine(cond_frame, cond, start, noise):
-        told.append((cond_frame, cond))
-        return {"motion": 100 * start}
-
-    released = read_released(settings_of())
-    silence = np.zeros((5, 4), np.float32)
-    sampler = FullSampler(
-        engine, parts.renderer.prepare, silence, parts.encoder, Sampling(released=released), "balanced"
-    )
-    rows = run(sampler, np.zeros((100, 4), np.float32), portrait)
-    reference = released.reference
-    np.testing.assert_array_equal(told[0][0][0], reference.motion)
-    np.testing.assert_array_equal(told[0][1][0, 0, -63:], reference.condition.canonical)
-    np.testing.assert_array_equal(told[5][0][0, 202:], reference.motion[202:])  # reset before every window
-    assert np.abs(told[5][0][0, :202] - reference.motion[:202]).max() > 1.0
-    assert np.abs(rows[:, 4:7]).max() <= 18.0  # within the limits
-    eyes = rows[:, 7:].reshape(-1, 21, 3)[:, [13, 16, 18]]
-    np.testing.assert_allclose(eyes, 0.5, atol=1e-6)  # as in the array of blinks, not as sampled
-    brows = rows[:, 7:].reshape(-1, 21, 3)[:, [1, 2]]
-    assert not brows.any()
-
-
-def test_published_settings_of_another_kind_are_told():
-    for name, value, message in (
-        ("ch_info", {"x_s_info_lst": [{"kp": np.ones(63)}]}, "KeyError: 'eye_open_lst'"),
-        ("delta_eye_arr", np.ones((3, 63)), r"an array \(15, 63\) is wanted, got \(3, 63\)"),
-        ("smo_k_d", "many", "invalid literal"),
-        ("fix_kp_cond_dim", [], "list index out of range"),
-    ):
-        with pytest.raises(BundleError, match=message):
-            read_released(settings_of(**{name: value}))
-    assert read_released({}).steps == 50
-
-
 def test_settings_of_a_bundle(bundle):
     with pytest.raises(BundleError, match="KeyError: 'eye_open_lst'"):  # the tiny folder's reference is incomplete
         open_parts(bundle, FullOptions(settings="offline"))
-
-
-def test_silence_closes_lips_and_leaves_the_rest():
-    spoken, _ = keypoints_of(Edit())
-    silent, _ = keypoints_of(Edit(speaking=0.0))
-    changed = np.flatnonzero(np.abs(silent - spoken).max(1) > 1e-9)
-    assert changed.tolist() == sorted(LIPS)
-    frozen, _ = keypoints_of(Edit(speaking=0.0), Driving(silence="all"))
-    assert len(np.flatnonzero(np.abs(frozen - spoken).max(1) > 1e-9)) > len(LIPS)
-
-
-def test_expression_of_all_keypoints_when_asked():
-    source, motion, origin = vectors()
-    for keypoints, moved in (("lips", 6), ("lips and eyes", 11), ("all", 21)):
-        driving = Driving(keypoints=keypoints, hold_gaze=False)
-        change = drive_motion(source, motion, origin, driving).pose.exp - split(source)["exp"]
-        assert np.count_nonzero(np.abs(change).reshape(21, 3).max(1) > 1e-9) == moved
-
-
-def test_angles_fade_in_degrees():
-    angles = ("pitch", "yaw", "roll")
-    _, whole = keypoints_of(Edit())
-    _, half = keypoints_of(Edit(shown=0.5, faded=angles))
-    _, none = keypoints_of(Edit(shown=0.0, faded=angles))
-    np.testing.assert_allclose(half.degrees, (whole.degrees + none.degrees) / 2, atol=1e-9)
-    _, bins = keypoints_of(Edit(shown=0.5, faded=angles), Driving(angles="logits"))
-    assert np.abs(bins.degrees - half.degrees).max() > 0.01
-    _, mixed = keypoints_of(Edit(turn={"yaw": 4.0}, shown=0.5, faded=angles), Driving(angles="logits"))
-    assert np.isfinite(mixed.degrees).all()  # a turned angle is in degrees, what it fades to in logits
-
-
-@pytest.mark.parametrize("frames", [1, 69, 70, 80, 149, 150, 151, 231])
-def test_a_recording_in_pieces_is_the_recording(frames):
-    def sample(known, conditions):
-        return np.sin(conditions[:, :1] * np.arange(1, 266) + known).astype(np.float32)
-
-    conditions = np.random.default_rng(1).standard_normal((frames, 3)).astype(np.float32)
-    source, rules = np.zeros(MOTION_SIZE), WindowRules()
-    whole = recording_motion(sample, conditions, source, rules)
-    assert whole.shape == (frames, MOTION_SIZE)
-    state, pieces = start_recording(source, 3, rules), []
-    for first in range(0, frames, 7):
-        last = first + 7 >= frames
-        motion, state = advance_recording(state, conditions[first : first + 7], sample, source, rules, final=last)
-        pieces.append(motion)
-    np.testing.assert_array_equal(np.concatenate(pieces), whole)
 
 
 # The whole
@@ -378,6 +233,27 @@ def test_controls_and_still_work_on_the_portrait(head, portrait):
 @pytest.mark.parametrize("latency", ["low", "balanced", "quality"])
 def test_a_stream_tells_its_delay(head, portrait, latency):
     assert head.stream(portrait, latency=latency).delay_seconds == head.sampler.at(latency).delay_seconds
+
+
+def test_the_released_hubert_file_as_it_is(bundle, monkeypatch):
+    samples = speech_of(11)[None, :6480]
+    rows = np.random.default_rng(2).standard_normal((20, 8)).astype(np.float32)
+    for shape in ((20, 8), (1, 20, 8)):  # with and without a batch
+        given = []
+
+        def engine(input_values, shape=shape, given=given):
+            given.append(input_values)
+            return {"encoding_out": rows.reshape(shape)}
+
+        engine.inputs = (SimpleNamespace(name="input_values"),)
+        monkeypatch.setattr(pipeline, "open_engine", lambda path, threads, engine=engine: engine)
+        part = dataclasses.replace(
+            bundle.part("encoder"), files={"onnx": bundle.part("encoder").file("weights")}, sha256={}
+        )
+        encoder = pipeline.open_encoder(part, FullOptions())
+        found = window_features(encoder.network, np.repeat(samples, 2, 0))
+        np.testing.assert_allclose(found, np.tile(rows[6:16].reshape(1, 5, 2, 8).mean(2), (2, 1, 1)), rtol=1e-6)
+        assert [array.shape for array in given] == [(1, 6480)] * 2
 
 
 def test_hearing_with_a_memory(bundle, portrait):

@@ -155,8 +155,8 @@ class OriginalLandmarks:
                 f"{len(self._detector.outputs)}; use InsightFace's det_10g"
             )
 
-    def __call__(self, picture: Bytes) -> FaceOutline:
-        """The outline of the largest face of a picture (H, W, 3) RGB.
+    def __call__(self, picture: Bytes, at: npt.ArrayLike | None = None) -> FaceOutline:
+        """The outline of the largest face of a picture (H, W, 3) RGB, or of the one nearest to the pixel `at`.
 
         Raises:
             NoFaceError: the detector finds none.
@@ -165,7 +165,11 @@ class OriginalLandmarks:
         boxes, _ = detected_boxes(_run(self._detector, field), grown)
         if not len(boxes):
             raise NoFaceError("a face is wanted in the picture, the detector finds none; give a clear frontal portrait")
-        matrix = matrix_106(boxes[largest_first(boxes)[0]])
+        chosen = largest_first(boxes)[0]
+        if at is not None:
+            away = (boxes[:, :2] + boxes[:, 2:4]) / 2 - np.asarray(at, np.float64)
+            chosen = np.hypot(*away.T).argmin()
+        matrix = matrix_106(boxes[chosen])
         rough = points_106(_run(self._first, input_106(picture, matrix))[0], matrix)
         return outline_of_203(self.follow(picture, outline_of_106(rough)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from ditto.bundle import Bundle, Part
 from ditto.conversion.settings import released_settings
 from ditto.engines import Engine, open_engine
+from ditto.full.detection import OriginalLandmarks
+from ditto.full.face_mesh import OnnxFaceMesh
 from ditto.full.released import read_released
 from ditto.full.renderer import NeuralFaceRenderer
 from ditto.full.sampler import FullSampler, Sampling
@@ -45,6 +48,8 @@ class FullOptions:
         sampling: the choices about motion.
         settings: "offline" or "online": the settings that were published with the checkpoints, and are in the bundle if the
             converter found them; None: the defaults here.
+        landmarks: folder with the released ONNX files of face detector and landmarks (`detection`, `face_mesh`), for the crop
+            and the eyes; None: MediaPipe's, as registered. InsightFace's are for research only.
         backend: of every network, one of `ditto.engines.BACKENDS`.
         device: "cpu", "cuda" or "cuda:1".
         precision: of the networks for pictures; those for speech and motion stay float32, as released.
@@ -55,6 +60,7 @@ class FullOptions:
     context: Array | None = None
     sampling: Sampling = field(default_factory=Sampling)
     settings: Literal["offline", "online"] | None = None
+    landmarks: str | Path | None = None
     backend: str = "torch"
     device: str = "cpu"
     precision: str = "float32"
@@ -100,6 +106,8 @@ def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
         options.open(load_part(parts["appearance"]), precision),
         options.open(load_part(parts["motion_extractor"]), precision),
         options.open(load_part(bundle.part(EYES))) if EYES in bundle.parts else None,
+        None if options.landmarks is None else OriginalLandmarks(options.landmarks),
+        None if options.landmarks is None else OnnxFaceMesh(options.landmarks),
     )
     exact = torch.float64 if sampling.schedule == "float64" else torch.float32
     motion = FastLMDM(

@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from ditto.face_state import eye_state
 from ditto.full.conditioning import SourceCondition
-from ditto.full.cropping import FACE, crop_matrix, cut, invert, network_input, outline_of_mediapipe
+from ditto.full.cropping import FACE, FaceOutline, crop_matrix, cut, invert, network_input, outline_of_mediapipe
 from ditto.full.motion_math import Pose, pose_of, posed_keypoints
 from ditto.motion import MOTION_SIZE
 from ditto.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
 Call = Callable[..., Mapping[str, npt.NDArray[Any]]]  # a network: arrays by name in and out, as an `Engine`
@@ -64,9 +65,19 @@ class SourceReader:
         motion_extractor: engine: image -> pitch, yaw, roll, t, exp, scale, kp.
         eye_retargeting: engine: x (1, 66) keypoints, the eyes' openings, the wanted one -> offsets (1, 63); None: there is
             none.
+        outline_of: picture, middle of a face in it -> its outline; None: by the portrait's own landmarks.
+        mesh_of: upright crop -> 478 landmarks in it; None: the portrait's own.
     """
 
-    def __init__(self, appearance: Call, motion_extractor: Call, eye_retargeting: Call | None = None) -> None:
+    def __init__(
+        self,
+        appearance: Call,
+        motion_extractor: Call,
+        eye_retargeting: Call | None = None,
+        outline_of: Callable[[Bytes, Floats], FaceOutline] | None = None,
+        mesh_of: Callable[[Bytes], Floats] | None = None,
+    ) -> None:
+        self._outline_of, self._mesh_of = outline_of, mesh_of
         self._appearance = appearance
         self._eye_retargeting = eye_retargeting
         self._motion_extractor = motion_extractor
@@ -83,10 +94,16 @@ class SourceReader:
 
     def _read(self, portrait: Portrait) -> Source:
         landmarks = _through(portrait.landmarks, portrait.crop_to_picture)
-        to_crop = crop_matrix(outline_of_mediapipe(landmarks), FACE)
-        image = network_input(cut(portrait.picture, to_crop, FACE.size))
+        if self._outline_of is None:
+            outline = outline_of_mediapipe(landmarks)
+        else:
+            outline = self._outline_of(portrait.picture, landmarks[:, :2].mean(0))
+        to_crop = crop_matrix(outline, FACE)
+        crop = cut(portrait.picture, to_crop, FACE.size)
+        mesh = _through(landmarks, to_crop) if self._mesh_of is None else self._mesh_of(crop)
+        image = network_input(crop)
         found = self._motion_extractor(image=image)
-        eye_open, eye_ball = eye_state(_through(landmarks, to_crop), FACE.size)
+        eye_open, eye_ball = eye_state(mesh, FACE.size)
         canonical = found["kp"].reshape(-1)
         motion = motion_vector(found)
         pose = pose_of(motion)

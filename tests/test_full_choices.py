@@ -1,0 +1,215 @@
+"""The full pipeline where released code errs, where it has settings, and where others' files come in; no torch."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from test_mesh import drawn_portrait
+
+from ditto.emotion import emotion_vector
+from ditto.errors import BundleError
+from ditto.full import detection, face_mesh
+from ditto.full.driving import LIPS, Driving, Edit, drive_motion, split
+from ditto.full.motion_math import posed_keypoints
+from ditto.full.released import read_released
+from ditto.full.sampler import FullSampler, Sampling
+from ditto.full.source import SourceReader
+from ditto.full.windows import WindowRules, advance_recording, recording_motion, start_recording
+from ditto.motion import MOTION_SIZE
+
+NEUTRAL = emotion_vector(None)
+SIZES = {"pitch": 66, "yaw": 66, "roll": 66, "t": 3, "exp": 63, "scale": 1, "kp": 63}
+ENCODER = SimpleNamespace(hop_features=5, look_ahead=2)
+SILENCE = np.zeros((5, 4), np.float32)
+
+
+def reader(**landmarks):
+    """Sources by networks that look at nothing but a picture's brightness."""
+    return SourceReader(
+        lambda image: {"volume": np.zeros((1, 2, 2, 4, 4), np.float32)},
+        lambda image: {name: np.full((1, size), image.mean(), np.float32) for name, size in SIZES.items()},
+        **landmarks,
+    )
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    return drawn_portrait()
+
+
+@pytest.fixture(scope="module")
+def source_of():
+    return reader()
+
+
+def run(sampler, features, portrait, seed=0, block=5, emotion=NEUTRAL):
+    state, rows = sampler.begin(portrait, seed), []
+    for first in range(0, len(features), block):
+        last = first + block >= len(features)
+        found, state = sampler(features[first : first + block], emotion, state, final=last)
+        rows.append(found)
+    return np.concatenate(rows)
+
+
+def test_original_landmark_files_in_the_place_of_mediapipe(source_of, portrait, monkeypatch):
+    own = source_of(portrait)
+    box = np.array([[150.0, 120.0, 360.0, 400.0, 0.9], [0.0, 0.0, 40.0, 40.0, 0.95]])
+    wide = np.zeros((1, 212), np.float32)
+    wide[0, 0::2], wide[0, 1::2] = np.linspace(-0.5, 0.5, 106), np.tile([-0.5, 0.5], 53)
+    wide[0, [2 * i + 1 for i in (33, 35, 40, 39, 87, 89, 94, 93)]] = -0.3  # eyes above the mouth
+    wide[0, [2 * i + 1 for i in (52, 61)]] = 0.4
+    fine = np.random.default_rng(0).random((1, 406)).astype(np.float32)
+    fine[0, [2 * i + 1 for i in (0, 6, 12, 18, 24, 30, 36, 42)]], fine[0, [97, 133]] = 0.3, 0.7
+    mesh = np.random.default_rng(1).random((1, 1434)).astype(np.float32) * 256
+    blaze = {"boxes": np.zeros((1, 896, 16), np.float32), "scores": np.full((1, 896, 1), -9.0, np.float32)}
+    blaze["boxes"][0, 400, 2:4], blaze["boxes"][0, 400, 6], blaze["scores"][0, 400] = 60.0, 30.0, 9.0
+    found = {"2d106det.onnx": {"a": wide}, "landmark203.onnx": {"a": fine}, "face_mesh.onnx": {"a": mesh}}
+    found |= {"blaze_face.onnx": blaze, "det_10g.onnx": {f"out{i}": np.zeros(0) for i in range(9)}}
+
+    def engine(path):
+        names = [SimpleNamespace(name=name) for name in found[path.name]]
+        call = SimpleNamespace(inputs=(SimpleNamespace(name="image"),), outputs=names)
+        return type("Engine", (), {"__call__": lambda self, image: found[path.name], **vars(call)})()
+
+    for module in (detection, face_mesh):
+        monkeypatch.setattr(module, "open_engine", engine)
+    monkeypatch.setattr(detection, "detected_boxes", lambda outputs, grown: (box, None))
+    other = reader(outline_of=detection.OriginalLandmarks("x"), mesh_of=face_mesh.OnnxFaceMesh("x"))(portrait)
+    assert np.abs(other.crop_to_picture - own.crop_to_picture).max() > 1.0
+    centre = other.crop_to_picture @ (256, 256, 1)
+    assert 150 < centre[0] < 360  # the face at the portrait's, not the surer one in the corner
+    assert np.abs(other.condition.eye_open - own.condition.eye_open).max() > 0.01
+
+
+def test_noise_is_fresh_or_shared(source_of, portrait):
+    given = []
+
+    def engine(cond_frame, cond, start, noise):
+        given.append((start, noise))
+        return {"motion": np.zeros((1, 80, MOTION_SIZE), np.float32)}
+
+    for noise, fresh in (("fresh", True), ("shared", False)):
+        given.clear()
+        sampler = FullSampler(engine, source_of, SILENCE, ENCODER, Sampling(noise=noise), "balanced")
+        run(sampler, np.zeros((30, 4), np.float32), portrait)
+        assert len(given) == 4
+        starts, steps = (np.stack(values) for values in zip(*given, strict=True))
+        assert steps.shape == (4, 9, 1, 80, MOTION_SIZE)
+        assert len(np.unique(starts[:, 0, 0, 0])) == 4
+        assert (len(np.unique(steps[:, 0, 0, 0, 0])) == 4) is fresh
+
+
+def test_head_is_not_bowed_by_a_chance_first_frame(source_of, portrait):
+    def engine(cond_frame, cond, start, noise):
+        motion = np.zeros((1, 80, MOTION_SIZE), np.float32)
+        motion[:, 0, 1:67] = np.linspace(-3, 3, 66)  # the first frame alone looks elsewhere
+        return {"motion": motion}
+
+    bowed = {}
+    for origin in ("silence", "first"):
+        sampler = FullSampler(engine, source_of, SILENCE, ENCODER, Sampling(origin=origin), "balanced")
+        bowed[origin] = np.abs(run(sampler, np.zeros((60, 4), np.float32), portrait)[30:, 1]).mean()
+    assert bowed["first"] > 10 * bowed["silence"]
+
+
+def vectors():
+    dice = np.random.default_rng(5)
+    return [dice.standard_normal(MOTION_SIZE) * 0.3 for _ in range(3)]
+
+
+def keypoints_of(edit, driving=None):
+    source, motion, origin = vectors()
+    pose = drive_motion(source, motion, origin, driving or Driving(), edit).pose
+    return posed_keypoints(np.zeros(63), pose), pose
+
+
+def settings_of(**changed):
+    dice = np.random.default_rng(8)
+    eyes = {"eye_open_lst": np.ones((4, 2)), "eye_ball_lst": np.zeros((4, 6))}
+    sizes = {"scale": 1, "pitch": 66, "yaw": 66, "roll": 66, "t": 3, "exp": 63, "kp": 63}
+    motion = {name: dice.standard_normal((1, size)) for name, size in sizes.items()} | {"scale": np.full((1, 1), 1.5)}
+    return {
+        "sampling_timesteps": 10, "smo_k_d": 3, "fix_kp_cond": 1, "fix_kp_cond_dim": [0, 202],
+        "overall_ctrl_info": {"delta_pitch": 2}, "v_min_max_for_clip": np.stack([np.full(265, -9.0), np.full(265, 9.0)]),
+        "delta_eye_arr": np.full((15, 63), 0.5), "ch_info": {"x_s_info_lst": [motion], **eyes},
+    } | changed  # fmt: skip
+
+
+def test_settings_published_with_the_checkpoints(source_of, portrait):
+    told = []
+
+    def engine(cond_frame, cond, start, noise):
+        told.append((cond_frame, cond))
+        return {"motion": 100 * start}
+
+    released = read_released(settings_of())
+    sampler = FullSampler(engine, source_of, SILENCE, ENCODER, Sampling(released=released), "balanced")
+    rows = run(sampler, np.zeros((100, 4), np.float32), portrait)
+    reference = released.reference
+    np.testing.assert_array_equal(told[0][0][0], reference.motion)
+    np.testing.assert_array_equal(told[0][1][0, 0, -63:], reference.condition.canonical)
+    np.testing.assert_array_equal(told[5][0][0, 202:], reference.motion[202:])  # reset before every window
+    assert np.abs(told[5][0][0, :202] - reference.motion[:202]).max() > 1.0
+    assert np.abs(rows[:, 4:7]).max() <= 18.0  # within the limits
+    eyes = rows[:, 7:].reshape(-1, 21, 3)[:, [13, 16, 18]]
+    np.testing.assert_allclose(eyes, 0.5, atol=1e-6)  # as in the array of blinks, not as sampled
+    brows = rows[:, 7:].reshape(-1, 21, 3)[:, [1, 2]]
+    assert not brows.any()
+
+
+def test_published_settings_of_another_kind_are_told():
+    for name, value, message in (
+        ("ch_info", {"x_s_info_lst": [{"kp": np.ones(63)}]}, "KeyError: 'eye_open_lst'"),
+        ("delta_eye_arr", np.ones((3, 63)), r"an array \(15, 63\) is wanted, got \(3, 63\)"),
+        ("smo_k_d", "many", "invalid literal"),
+        ("fix_kp_cond_dim", [], "list index out of range"),
+    ):
+        with pytest.raises(BundleError, match=message):
+            read_released(settings_of(**{name: value}))
+    assert read_released({}).steps == 50
+
+
+def test_silence_closes_lips_and_leaves_the_rest():
+    spoken, _ = keypoints_of(Edit())
+    silent, _ = keypoints_of(Edit(speaking=0.0))
+    changed = np.flatnonzero(np.abs(silent - spoken).max(1) > 1e-9)
+    assert changed.tolist() == sorted(LIPS)
+    frozen, _ = keypoints_of(Edit(speaking=0.0), Driving(silence="all"))
+    assert len(np.flatnonzero(np.abs(frozen - spoken).max(1) > 1e-9)) > len(LIPS)
+
+
+def test_expression_of_all_keypoints_when_asked():
+    source, motion, origin = vectors()
+    for keypoints, moved in (("lips", 6), ("lips and eyes", 11), ("all", 21)):
+        driving = Driving(keypoints=keypoints, hold_gaze=False)
+        change = drive_motion(source, motion, origin, driving).pose.exp - split(source)["exp"]
+        assert np.count_nonzero(np.abs(change).reshape(21, 3).max(1) > 1e-9) == moved
+
+
+def test_angles_fade_in_degrees():
+    angles = ("pitch", "yaw", "roll")
+    _, whole = keypoints_of(Edit())
+    _, half = keypoints_of(Edit(shown=0.5, faded=angles))
+    _, none = keypoints_of(Edit(shown=0.0, faded=angles))
+    np.testing.assert_allclose(half.degrees, (whole.degrees + none.degrees) / 2, atol=1e-9)
+    _, bins = keypoints_of(Edit(shown=0.5, faded=angles), Driving(angles="logits"))
+    assert np.abs(bins.degrees - half.degrees).max() > 0.01
+    _, mixed = keypoints_of(Edit(turn={"yaw": 4.0}, shown=0.5, faded=angles), Driving(angles="logits"))
+    assert np.isfinite(mixed.degrees).all()  # a turned angle is in degrees, what it fades to in logits
+
+
+@pytest.mark.parametrize("frames", [1, 69, 70, 80, 149, 150, 151, 231])
+def test_a_recording_in_pieces_is_the_recording(frames):
+    def sample(known, conditions):
+        return np.sin(conditions[:, :1] * np.arange(1, 266) + known).astype(np.float32)
+
+    conditions = np.random.default_rng(1).standard_normal((frames, 3)).astype(np.float32)
+    source, rules = np.zeros(MOTION_SIZE), WindowRules()
+    whole = recording_motion(sample, conditions, source, rules)
+    assert whole.shape == (frames, MOTION_SIZE)
+    state, pieces = start_recording(source, 3, rules), []
+    for first in range(0, frames, 7):
+        last = first + 7 >= frames
+        motion, state = advance_recording(state, conditions[first : first + 7], sample, source, rules, final=last)
+        pieces.append(motion)
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
