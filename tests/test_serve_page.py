@@ -206,7 +206,7 @@ def test_a_recording_is_said(browser, place):
     browser.find_element(By.ID, "interrupt").click()
     assert until(lambda: text(browser, "told").startswith("Interrupted after"))
     browser.find_element(By.ID, "recording").send_keys(str(PICTURE))
-    assert until(lambda: "a sound file is wanted" in text(browser, "recording-note"))
+    assert until(lambda: "A sound file is wanted" in text(browser, "recording-note"))
 
 
 def test_portraits_are_taken_or_refused_in_words(browser, place, tmp_path):
@@ -214,7 +214,7 @@ def test_portraits_are_taken_or_refused_in_words(browser, place, tmp_path):
     upload = browser.find_element(By.ID, "portrait")
     Image.new("RGB", (300, 300), "grey").save(tmp_path / "nobody.png")
     upload.send_keys(str(tmp_path / "nobody.png"))
-    assert until(lambda: "no human face was found" in text(browser, "portrait-note"), 20)
+    assert until(lambda: "No human face was found" in text(browser, "portrait-note"), 20)
     face = Image.open(PICTURE)
     two = Image.new("RGB", (2 * face.width, face.height))
     two.paste(face, (0, 0))

@@ -189,7 +189,7 @@ export class Socket {
       source.buffer = buffer;
       source.connect(this.volume);
       source.start(this.until);
-      wait = 1000 * (this.until - now);
+      wait = 1000 * (this.until - now + (this.audio.outputLatency || 0));
       this.until += buffer.duration;
     }
     if (data.byteLength > HEADER_BYTES + bytes) {

@@ -35,13 +35,19 @@ function status(state, text) {
   $("status").dataset.state = state;
 }
 
+/** The server's words as a sentence. */
+function sentence(text) {
+  const whole = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(whole) || !whole ? whole : `${whole}.`;
+}
+
 function note(id, text, wrong = false) {
-  $(id).textContent = text;
+  $(id).textContent = wrong ? sentence(text) : text;
   $(id).toggleAttribute("data-wrong", wrong);
 }
 
 function notice(text) {
-  $("notice-text").textContent = text;
+  $("notice-text").textContent = sentence(text);
   $("notice").hidden = !text;
 }
 
@@ -143,7 +149,7 @@ function heard(message) {
       notice(message.code === "replaced" ? "This conversation goes on in another window." : message.text);
       break;
     case "error":
-      $("told").textContent = message.text;
+      $("told").textContent = sentence(message.text);
       if (message.code === "bad_sound") note("recording-note", message.text, true);
       break;
   }
@@ -281,7 +287,7 @@ function feeling() {
 const gaze = [0, 0];
 
 function look(seconds = 0.3) {
-  const head = ["pitch", "yaw", "roll"].map((id) => Number($(id).value));
+  const head = [Number($("pitch").value), -Number($("yaw").value), Number($("roll").value)]; // sliders: right is right
   connection?.send({ type: "control", emotion: feeling(), gaze, head, ramp_seconds: seconds });
 }
 
