@@ -18,7 +18,7 @@ COLD_LOAD = """
 import sys, time
 import ditto
 imported = time.perf_counter()
-ditto.load(sys.argv[1])
+ditto.load(sys.argv[1], device=sys.argv[2])
 print(time.perf_counter() - imported)
 """
 
@@ -98,7 +98,7 @@ class Meter:
             await asyncio.sleep(1.0)
 
 
-def cold_loads(bundle: str, repeats: int) -> list[tuple[float, float]]:
+def cold_loads(bundle: str, device: str, repeats: int) -> list[tuple[float, float]]:
     """Seconds of whole fresh processes that import ditto and load a bundle, and of `load` in them.
 
     The files are in the system's cache after the first; it is left out.
@@ -109,7 +109,8 @@ def cold_loads(bundle: str, repeats: int) -> list[tuple[float, float]]:
     found = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", COLD_LOAD, bundle], cwd=ROOT, capture_output=True, text=True)
+        command = [sys.executable, "-c", COLD_LOAD, bundle, device]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         whole = time.perf_counter() - start
         if done.returncode:
             raise RuntimeError(f"a fresh process could not load {bundle!r}: {done.stderr.strip().splitlines()[-1:]}")

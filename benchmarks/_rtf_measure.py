@@ -66,14 +66,16 @@ class Loading(NamedTuple):
     preparation: float
 
 
-def load_and_register(bundle: str, picture: Path, max_sessions: int) -> tuple[TalkingHead, Portrait, Loading]:
+def load_and_register(
+    bundle: str, picture: Path, max_sessions: int, device: str
+) -> tuple[TalkingHead, Portrait, Loading]:
     """A head and a portrait, and what getting them takes. A saved portrait (.npz) is loaded instead."""
     warm, registrations = [], []
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
-        head = load(bundle, max_sessions=max_sessions)
+        head = load(bundle, max_sessions=max_sessions, device=device)
         warm.append(time.perf_counter() - start)
-    fresh = cold_loads(bundle, REPEATS)
+    fresh = cold_loads(bundle, device, REPEATS)
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
         portrait = Portrait.load(picture) if picture.suffix == ".npz" else head.register(picture)

@@ -254,7 +254,7 @@ def test_a_sheet_is_markdown_and_records():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--device", "cuda"], "sessions run on the cpu"),
+        (["--device", "cuda"], "runs on the CPU in float32"),
         (["--sessions", "none"], "sessions are 1 to 64, or auto"),
         (["--minutes", "0"], "minutes lie above 0"),
         (["--latency", "instant"], "invalid choice"),

@@ -71,6 +71,10 @@ class FullOptions:
         threads = self.threads or cores()
         return open_engine(network, self.backend, threads, device=self.device, precision=precision)
 
+    def place(self, array: Array) -> Any:
+        """What an engine is given again and again, where it wants it: with torch, on its device."""
+        return torch.as_tensor(array, device=self.device) if self.backend == "torch" else array
+
 
 class FullParts(NamedTuple):
     """What a `TalkingHead` is made of."""
@@ -108,6 +112,7 @@ def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
         options.open(load_part(bundle.part(EYES))) if EYES in bundle.parts else None,
         None if options.landmarks is None else OriginalLandmarks(options.landmarks),
         None if options.landmarks is None else OnnxFaceMesh(options.landmarks),
+        options.place,
     )
     exact = torch.float64 if sampling.schedule == "float64" else torch.float32
     motion = FastLMDM(

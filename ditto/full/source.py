@@ -35,7 +35,7 @@ class Source(NamedTuple):
         pose: the same, angles in degrees.
         condition: lids, gaze and canonical keypoints.
         keypoints: (21, 3) as posed in the crop, model units.
-        volume: (1, 32, 16, 64, 64) the appearance feature volume.
+        volume: (1, 32, 16, 64, 64) the appearance feature volume, as the renderer's engine takes it best.
         shut: (63,) expression that shuts the eyes, zero where no network for it is known.
     """
 
@@ -44,7 +44,7 @@ class Source(NamedTuple):
     pose: Pose
     condition: SourceCondition
     keypoints: Floats
-    volume: Array
+    volume: Any
     shut: Floats
 
 
@@ -67,6 +67,7 @@ class SourceReader:
             none.
         outline_of: picture, middle of a face in it -> its outline; None: by the portrait's own landmarks.
         mesh_of: upright crop -> 478 landmarks in it; None: the portrait's own.
+        place: puts a volume where the renderer's engine wants it, once.
     """
 
     def __init__(
@@ -76,7 +77,9 @@ class SourceReader:
         eye_retargeting: Call | None = None,
         outline_of: Callable[[Bytes, Floats], FaceOutline] | None = None,
         mesh_of: Callable[[Bytes], Floats] | None = None,
+        place: Callable[[Array], Any] = np.asarray,
     ) -> None:
+        self._place = place
         self._outline_of, self._mesh_of = outline_of, mesh_of
         self._appearance = appearance
         self._eye_retargeting = eye_retargeting
@@ -114,7 +117,7 @@ class SourceReader:
             pose,
             SourceCondition(eye_open[None], eye_ball[None], canonical),
             keypoints,
-            self._appearance(image=image)["volume"],
+            self._place(self._appearance(image=image)["volume"]),
             self._shut(keypoints, eye_open, pose.scale),
         )
 
