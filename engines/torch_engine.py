@@ -176,11 +176,10 @@ class TorchEngine:
         What does not change from call to call is best sent there once: `tensor.to(engine.device)`.
         """
         self._check(tensors)
-        with self._lock:
-            if self._graph is None:
-                placed = {name: value.to(self.device) for name, value in tensors.items()}
-                with self._memory_told(tensors):
-                    return self._forward(placed)
+        if self._graph is None:
+            with self._memory_told(tensors):
+                return self._forward({name: value.to(self.device) for name, value in tensors.items()})
+        with self._lock:  # the buffers are one call's at a time
             for name, value in tensors.items():
                 self._fixed[name].copy_(value, non_blocking=True)
             self._graph.replay()
@@ -208,9 +207,11 @@ class TorchEngine:
         if self.device.type == "cpu" and torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
         dtype = PRECISIONS[self.precision]
-        half = torch.autocast(self.device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
-        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-        with half, exact:
+        with contextlib.ExitStack() as stack:
+            if dtype != torch.float32:
+                stack.enter_context(torch.autocast(self.device.type, dtype))
+            if self.device.type == "cuda":
+                stack.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
             found = self._run(*(pick(tensors) for pick in self._arguments))
         results = flatten(self._names, found)
         return {name: value.float() if value.dtype in (torch.float16, torch.bfloat16) else value

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,18 @@ def test_an_engine_keeps_tensors_where_they_are(small):
     found = engine.run(**example.inputs)
     assert isinstance(found["kp_stitched"], torch.Tensor)
     assert np.array_equal(found["kp_stitched"], engine(**arrays(example))["kp_stitched"])
+
+
+def test_an_engine_serves_several_threads():
+    network = make(TINY, "hubert_streaming")
+    example = example_of(network)
+    engine = open_engine(network, "torch")
+    inputs = [{name: value * scale for name, value in arrays(example).items()} for scale in (1, 0.5, 0.25, 0.125)]
+    wanted = [engine(**given)["rows"] for given in inputs]
+    with ThreadPoolExecutor(len(inputs)) as pool:
+        for _ in range(5):
+            found = list(pool.map(lambda given: engine(**given)["rows"], inputs))
+            assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
 def test_wrong_names_types_and_shapes_are_refused(small):
