@@ -235,6 +235,20 @@ def test_a_stream_tells_its_delay(head, portrait, latency):
     assert head.stream(portrait, latency=latency).delay_seconds == head.sampler.at(latency).delay_seconds
 
 
+@pytest.mark.slow
+def test_onnx_runtime_gives_what_torch_gives(bundle, parts, portrait, monkeypatch, tmp_path):
+    pytest.importorskip("onnxscript", reason="exporting networks needs onnxscript")
+    monkeypatch.setenv("DITTO_CACHE", str(tmp_path))
+    others = open_parts(bundle, FullOptions(backend="onnxruntime", threads=1))
+    row = np.eye(1, 70, 2, dtype=np.float32)[0] * 3
+    crops = [p.renderer.render(p.renderer.prepare(portrait), Motion.from_compact(row)) for p in (parts, others)]
+    assert np.abs(crops[0] - crops[1]).max() < 1.0  # grey levels
+    features = [features_of(p.encoder, speech_of(10)) for p in (parts, others)]
+    np.testing.assert_allclose(features[0], features[1], atol=1e-4)
+    rows = [run(p.sampler.at("low"), features[0], portrait) for p in (parts, others)]
+    assert np.abs(rows[0] - rows[1]).max() <= 1e-3 * np.abs(rows[0]).max()
+
+
 def test_the_released_hubert_file_as_it_is(bundle, monkeypatch):
     samples = speech_of(11)[None, :6480]
     rows = np.random.default_rng(2).standard_normal((20, 8)).astype(np.float32)
