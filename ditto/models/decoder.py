@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ditto.models.upsampling import RepeatedConv2d
 from ditto.models.weights import load_state
 
 SLOPE = 0.2  # of the leaky ReLUs
@@ -87,6 +88,14 @@ def fold_spectral_norm(module: nn.Module) -> None:
             fold_spectral_norm(child)
 
 
+def fold_enlargement(decoder: SpadeDecoder) -> None:
+    """Make the convolutions over the enlarged feature map ones over the map itself, in place; the same numbers."""
+    for block, scale in ((decoder.up_0, 2), (decoder.up_1, 4)):
+        for module in block.modules():
+            if isinstance(module, Spade) and isinstance(module.mlp_shared[0], nn.Conv2d):
+                module.mlp_shared[0] = RepeatedConv2d(module.mlp_shared[0], scale)
+
+
 class Spade(nn.Module):
     """Instance norm whose scale and shift are read off the feature map at every pixel."""
 
@@ -98,7 +107,9 @@ class Spade(nn.Module):
 
     def forward(self, x: Tensor, feature: Tensor) -> Tensor:
         """x (B, C, H, W), feature (B, map_channels, h, w) -> (B, C, H, W)."""
-        hidden = self.mlp_shared(F.interpolate(feature, size=x.shape[2:]))
+        if not isinstance(self.mlp_shared[0], RepeatedConv2d):
+            feature = F.interpolate(feature, size=x.shape[2:])
+        hidden = self.mlp_shared(feature)
         return F.instance_norm(x) * (1 + self.mlp_gamma(hidden)) + self.mlp_beta(hidden)
 
 
