@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import threading
 import time
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import numpy as np
 
 from ditto.errors import BusyError, SessionError
 from ditto.live import Frame, SegmentEnd
+from ditto.live.server.protocol import HEADER, KINDS
 from ditto.motion import FPS, Motion
 
 WIDTH, HEIGHT = 96, 64
@@ -25,7 +27,7 @@ class StandInSession:
         self.samples, self.rate = 0.0, None
         self.items, self.changed = [], asyncio.Event()
         self.heard = 0
-        self.controls, self.closed = [], False
+        self.controls, self.closed, self.broken = [], False, None
         self.next_idle = time.monotonic()
 
     async def __aenter__(self):
@@ -92,6 +94,8 @@ class StandInSession:
 
     async def __anext__(self):
         while not self.items:
+            if self.broken is not None:
+                raise self.broken
             if self.closed:
                 raise StopAsyncIteration
             wait = self.next_idle - time.monotonic()
@@ -109,6 +113,8 @@ class StandInSession:
         image = np.full(shape, grey, np.uint8)
         if self.output == "yuv420p":
             image[HEIGHT:] = 128
+        elif self.head.noise is not None:
+            image = self.head.noise
         wave = np.where(np.arange(self.audio_rate // FPS) // 24 % 2, 0.25, -0.25)
         sound = (wave if kind == "speech" else 0.0 * wave).astype(np.float32)
         frame = Frame(image, self.index, self.index / FPS, kind, epoch, spoken, sound, REST)
@@ -124,6 +130,7 @@ class StandInHead:
         self.max_sessions, self.opened, self.sessions = max_sessions, 0, []
         self.portrait = SimpleNamespace(picture=np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
         self.registered = []
+        self.noise = None  # shown instead of grey
 
     def register(self, picture, face=0, max_size=640):
         self.registered.append(len(picture))
@@ -168,3 +175,52 @@ def until(condition, seconds=10.0):
             return True
         time.sleep(0.02)
     return bool(condition())
+
+
+def started(place, query="", headers=None, **start):
+    """An open socket whose session has begun, and the server's "ready"."""
+    from websockets.sync.client import connect
+
+    socket = connect(f"ws://{place}/api/live{query}", additional_headers=headers or {}, open_timeout=10)
+    socket.send(json.dumps({"type": "start", **start}))
+    return socket, said(socket, "ready")
+
+
+def received(socket, seconds=10.0):
+    """The next message: a dictionary, or a frame as a dictionary."""
+    message = socket.recv(timeout=seconds)
+    if isinstance(message, str):
+        return json.loads(message)
+    _, kind, codec, _, index, epoch, spoken, size, pts = HEADER.unpack_from(message)
+    sound = np.frombuffer(message[HEADER.size : HEADER.size + size], "<i2")
+    return {
+        "type": "frame", "kind": KINDS[kind], "codec": codec, "index": index, "epoch": epoch, "speech_index": spoken,
+        "pts": pts, "sound": sound, "picture": message[HEADER.size + size :],
+    }  # fmt: skip
+
+
+def said(socket, kind, most=400):
+    """The next message of that type; frames and others before it are passed over."""
+    for _ in range(most):
+        message = received(socket)
+        if message["type"] == kind:
+            return message
+        assert message["type"] not in ("error", "closed"), message
+    raise AssertionError(f"no {kind} came")
+
+
+def ended(socket):
+    """The last JSON message before the close, and the code of the close."""
+    from websockets.exceptions import ConnectionClosed
+
+    last = None
+    try:
+        while True:
+            message = received(socket)
+            last = message if message["type"] != "frame" else last
+    except ConnectionClosed as closed:
+        return last, closed.rcvd.code
+
+
+def tone(seconds, rate):
+    return (8000 * np.sin(np.arange(round(seconds * rate)) * 0.1)).astype("<i2").tobytes()

@@ -220,6 +220,7 @@ def test_the_same_client_again_takes_the_place_of_the_first(served):
     [
         (b"no json", "bad_message"),
         (b"[]", "bad_message"),
+        (b'{"sdp":' + b"[" * 100000, "bad_message"),
         (b'{"type": "offer"}', "bad_message"),
         (b'{"sdp": "nonsense"}', "bad_offer"),
         (b'{"sdp": "v=0\\r\\no=- 0 0 IN IP4 0.0.0.0\\r\\ns=-\\r\\nt=0 0\\r\\n"}', "bad_offer"),

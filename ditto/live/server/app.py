@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import tempfile
@@ -26,7 +25,7 @@ from ditto.live.server.clients import Clients
 from ditto.live.server.conversation import Recording
 from ditto.live.server.guard import Guard
 from ditto.live.server.portraits import Portraits, preview
-from ditto.live.server.protocol import VERSION, ProtocolError, Start, command_of, error_of
+from ditto.live.server.protocol import VERSION, ProtocolError, Start, bad, command_of, error_of, object_of
 from ditto.live.server.socket import serve_socket
 from ditto.live.server.voice import voices
 from ditto.live.server.webrtc import Peer
@@ -188,13 +187,10 @@ def refusal(error: Exception) -> Response:
 
 def offer_of(data: bytes) -> tuple[Start, str]:
     """The start and the SDP of an offer. Raises ProtocolError."""
-    try:
-        offer = json.loads(data)
-    except ValueError as error:
-        raise ProtocolError("bad_message", f"an offer is a JSON object: {error}") from None
-    if not isinstance(offer, dict) or not isinstance(offer.get("sdp"), str):
-        raise ProtocolError("bad_message", 'an offer is a JSON object with "sdp" and what "start" takes')
-    sdp = offer.pop("sdp")
+    offer = object_of(data)
+    sdp = offer.pop("sdp", None)
+    if not isinstance(sdp, str):
+        raise bad('an offer has an "sdp" and what "start" takes; sdp is a text', sdp)
     offer.pop("type", None)
     return command_of(Start, offer), sdp
 

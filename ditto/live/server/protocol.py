@@ -205,16 +205,22 @@ def parse(text: str | bytes) -> Command:
     Raises:
         ProtocolError: no JSON object, an unknown type or name, a value of another kind or out of range.
     """
+    message = object_of(text)
+    kind = message.pop("type", None)
+    if not isinstance(kind, str) or kind not in COMMANDS:
+        raise ProtocolError("unknown_type", f"type is one of {', '.join(COMMANDS)}, got {kind!r}")
+    return command_of(COMMANDS[kind], message)
+
+
+def object_of(text: str | bytes) -> dict[str, Any]:
+    """A JSON object. Raises ProtocolError for anything else."""
     try:
         message = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ProtocolError("bad_message", f"a message is one JSON object: {error}") from None
     if not isinstance(message, dict):
         raise bad("a message is one JSON object", type(message).__name__)
-    kind = message.pop("type", None)
-    if not isinstance(kind, str) or kind not in COMMANDS:
-        raise ProtocolError("unknown_type", f"type is one of {', '.join(COMMANDS)}, got {kind!r}")
-    return command_of(COMMANDS[kind], message)
+    return message
 
 
 def command_of(kind: type[Any], values: Mapping[str, Any]) -> Any:
@@ -239,9 +245,13 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    try:
+        number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        number = math.nan
+    if not math.isfinite(number):
         raise bad(f"{name} is a number", value)
-    return float(value)
+    return number
 
 
 def _text(name: str, value: Any) -> str:
