@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ from ditto.stream import check_samples, edited
 from ditto.utterance import SAMPLE_RATE, Utterance
 
 if TYPE_CHECKING:
+    from ditto.controls import Controls
     from ditto.portrait import Portrait
     from ditto.talking_head import TalkingHead
 
@@ -111,21 +113,22 @@ class Task(NamedTuple):
     row: Row | None
     reaction: Reaction
     ramps: Ramps
+    timeline: Callable[[int], Controls] | None
     epoch: int
 
 
 def samples_of(pcm: bytes | bytearray | memoryview | npt.ArrayLike) -> Array:
-    """(N,) float32 samples of s16le bytes or of an array.
+    """(N,) float32 samples of s16le bytes or of an array, in memory of their own: the caller may use its buffer again.
 
     Raises:
         AudioError: an odd number of bytes, or what `check_samples` refuses.
     """
-    if isinstance(pcm, (bytes, bytearray, memoryview)):
+    if isinstance(pcm, (bytes, bytearray)) or (isinstance(pcm, memoryview) and pcm.format in ("B", "b", "c")):
         data = bytes(pcm)
         if len(data) % 2:
             raise AudioError(f"16-bit samples are an even number of bytes, got {len(data)}; keep the odd one for later")
         return check_samples(np.frombuffer(data, "<i2").astype(np.int16))
-    return check_samples(pcm)
+    return np.array(check_samples(np.asarray(pcm) if isinstance(pcm, memoryview) else pcm))
 
 
 class Performance:
@@ -160,10 +163,10 @@ class Performance:
         self.work = work
         self.closed = False
         self.error: DittoError | None = None
+        self._broke_at: TracebackType | None = None
         self.hearing = self.drawing = False
         self.compute_seconds = 0.0
         self.epoch = 0  # of the next push
-        self._valid_from = 0  # what is of an earlier epoch was interrupted
         self._resamplers: tuple[int, Resampler, Resampler | None] | None = None
         self._inbox: deque[Piece] = deque()
         self._waiting = 0  # samples in the inbox
@@ -184,54 +187,59 @@ class Performance:
 
     # What callers ask for.
 
-    def begin(self, pcm: bytes | npt.ArrayLike, sample_rate: int) -> deque[Piece]:
-        """Check and resample: the pieces to `put` one after another."""
-        samples = samples_of(pcm)
-        self.check()
-        if self._resamplers is None:
-            if samples.size == 0:
-                return deque()
-            speech = Resampler(sample_rate)
-            out = self.settings.audio_rate
-            self._resamplers = sample_rate, speech, None if out == SAMPLE_RATE else Resampler(sample_rate, out)
-        rate, speech, sound = self._resamplers
-        if rate != sample_rate:
-            raise AudioError(
-                f"an utterance keeps its sample rate, {rate} Hz, got {sample_rate} Hz; flush() before another rate"
-            )
-        heard = speech.push(samples)
-        return self._pieces(heard, heard if sound is None else sound.push(samples))
+    def push(self, samples: Array, sample_rate: int, epoch: int) -> bool:
+        """Take speech of an utterance; False while there is no room for it.
 
-    def end(self) -> deque[Piece]:
-        """What is left to `put` of the utterance; the next push begins another."""
+        Args:
+            samples: (N,) as `samples_of` gives them.
+            epoch: the one that was current when the caller began to wait: what another call has ended is dropped.
+        """
+        self.check()
+        if epoch != self.epoch or (self._resamplers is None and samples.size == 0):
+            return True
+        if self._resamplers is not None and self._resamplers[0] != sample_rate:
+            raise AudioError(
+                f"an utterance keeps its sample rate, {self._resamplers[0]} Hz, got {sample_rate} Hz; flush() before "
+                "another rate"
+            )
+        if self._waiting >= LARGEST_INBOX:
+            return False
+        if self._resamplers is None:
+            speech, out = Resampler(sample_rate), self.settings.audio_rate
+            self._resamplers = sample_rate, speech, None if out == SAMPLE_RATE else Resampler(sample_rate, out)
+        _, speech, sound = self._resamplers
+        heard = speech.push(samples)
+        self._put(heard, heard if sound is None else sound.push(samples))
+        return True
+
+    def end(self) -> None:
+        """The utterance is over; the next push begins another. It waits for no room: little is left of it."""
         self.check()
         if self._resamplers is None:
-            return deque()
+            return
         _, speech, sound = self._resamplers
         heard = speech.flush()
-        pieces = self._pieces(heard, heard if sound is None else sound.flush())
-        pieces.append(Piece(self.epoch, None, np.zeros(0, np.float32)))
+        self._put(heard, heard if sound is None else sound.flush())
+        self._inbox.append(Piece(self.epoch, None, np.zeros(0, np.float32)))
         self._resamplers = None
         self.epoch += 1
-        return pieces
-
-    def _pieces(self, samples: Array, sound: Array) -> deque[Piece]:
-        count = max(1, -(-samples.size // HOP_SAMPLES)) if samples.size + sound.size else 0
-        cuts = [sound.size * i // count for i in range(count + 1)] if count else []
-        return deque(
-            Piece(self.epoch, samples[i * HOP_SAMPLES : (i + 1) * HOP_SAMPLES], sound[cuts[i] : cuts[i + 1]])
-            for i in range(count)
-        )
-
-    def put(self, pieces: deque[Piece]) -> bool:
-        """Hand over as many pieces as there is room for; whether none is left, or nobody wants them any more."""
-        self.check()
-        while pieces and pieces[0].epoch >= self._valid_from and self._waiting < LARGEST_INBOX:
-            piece = pieces.popleft()
-            self._inbox.append(piece)
-            self._waiting += 0 if piece.samples is None else piece.samples.size
         self.work()
-        return not pieces or pieces[0].epoch < self._valid_from
+
+    def _put(self, samples: Array, sound: Array) -> None:
+        """Into the inbox, in pieces of a hop; what came in smaller ones is joined."""
+        last = self._inbox[-1] if self._inbox else None
+        room = last is not None and last.epoch == self.epoch
+        if room and last is not None and last.samples is not None and last.samples.size < HOP_SAMPLES:
+            self._inbox.pop()
+            self._waiting -= last.samples.size
+            samples, sound = np.concatenate([last.samples, samples]), np.concatenate([last.sound, sound])
+        count = max(1, -(-samples.size // HOP_SAMPLES)) if samples.size + sound.size else 0
+        for i in range(count):
+            part = samples[i * HOP_SAMPLES : (i + 1) * HOP_SAMPLES]
+            heard = sound[sound.size * i // count : sound.size * (i + 1) // count]
+            self._inbox.append(Piece(self.epoch, part, heard))
+        self._waiting += samples.size
+        self.work()
 
     def get(self) -> Item | None:
         """The next item, or None while there is none."""
@@ -256,12 +264,11 @@ class Performance:
         self.check()
         frames = self._spoken[1]
         self.epoch += 1
-        self._valid_from = self.epoch
         self._inbox.clear()
         self._waiting = 0
         self._speech = None
         self._rows.clear()
-        self._redraw(())
+        self._redraw(0, [])
         self._resamplers = None
         self._spoken = (self.epoch, 0)
         if self._start is not None:  # rest at once, however far the reader is ahead
@@ -271,13 +278,23 @@ class Performance:
         return frames * 1000 // FPS
 
     def control(self, ramp_seconds: float, **what: Any) -> None:
-        """Change what is named from the next unread frame on."""
+        """Change what is named from the frame after the next unread one on.
+
+        That one stays as it is drawn, or being drawn: however often this is called, frames come.
+        """
         self.check()
-        self._ramps = self._ramps.set(self._read.frames, ramp_seconds, **what)
+        task = self._task if self._task is not None and self._task.generation == self._generation else None
+        keep = next((n for n, picture in enumerate(self._pictures, 1) if isinstance(picture.item, Frame)), 0)
+        if keep:
+            stays = self._pictures[keep - 1].face.frames
+        else:
+            stays = self._read.frames + (task is not None)
+        self._ramps = self._ramps.set(stays, ramp_seconds, **what)
         if what.get("controls") is not None:
             self._timeline = None
-        task = () if self._task is None or self._task.generation != self._generation else (self._task.row,)
-        self._redraw((*(picture.row for picture in self._pictures), *task))
+        if keep:
+            again = [*(picture.row for picture in list(self._pictures)[keep:]), None if task is None else task.row]
+            self._redraw(keep, again)
         self.work()
 
     def listen(self, pcm: bytes | npt.ArrayLike, sample_rate: int) -> None:
@@ -301,7 +318,7 @@ class Performance:
     def check(self) -> None:
         """Raises what broke the session, or SessionError if it is closed."""
         if self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(self._broke_at)  # which would grow with every call
         if self.closed:
             raise SessionError("this session is closed; open another one")
 
@@ -312,6 +329,7 @@ class Performance:
         else:
             self.error = SessionError(f"the session broke: {type(error).__name__}: {error}")
             self.error.__cause__ = error
+        self._broke_at = self.error.__traceback__
         self._inbox.clear()
         self._rows.clear()
         self._speech = None
@@ -341,12 +359,18 @@ class Performance:
                 return None
             piece = self._inbox.popleft()
             if piece.samples is not None:
-                self._waiting -= piece.samples.size
+                was, self._waiting = self._waiting, self._waiting - piece.samples.size
+                if self._waiting < LARGEST_INBOX <= was:
+                    self.notify()  # there is room again
             if self._speech is None:
                 seed = utterance_seed(self.settings.seed, piece.epoch)
-                self._speech = Speech(piece.epoch, Utterance(self.head.encoder, self.sampler, self.portrait, seed))
+                try:
+                    utterance = Utterance(self.head.encoder, self.sampler, self.portrait, seed)
+                except Exception as error:  # whatever it is, it belongs to the caller
+                    self.fail(error)
+                    return None
+                self._speech = Speech(piece.epoch, utterance)
             self._speech.push(piece)
-            self.notify()
 
     @property
     def mood(self) -> Array:
@@ -379,22 +403,20 @@ class Performance:
             self._rows.popleft()
             self._pictures.append(Picture(end, end, self._face))
             self.notify()
-        if self._rows:
-            row = self._rows[0]
-            assert isinstance(row, Row)
-            heard = row.sound is not None or row.speech.can_cut(self._sound_size)
-            return self._due(self._face.frames) if heard else float("inf")
+        if self._can_speak():
+            due = self._due(self._face.frames)
+            return max(due, self._clock()) if self._pictures else due  # who lets pictures wait is in no hurry
         due = self.idle_due
         return due if due <= self._clock() else float("inf")
 
     def task(self) -> Task:
         """The frame that can be drawn now."""
-        row = self._rows.popleft() if self._rows else None
+        row = self._rows.popleft() if self._can_speak() else None
         assert not isinstance(row, SegmentEnd)
         if row is not None and row.sound is None:
             row = row._replace(sound=row.speech.cut(self._sound_size))
         reaction = self._listener.react()  # it goes on hearing while the face speaks
-        self._task = Task(self._generation, self._face, row, reaction, self._ramps, self.epoch)
+        self._task = Task(self._generation, self._face, row, reaction, self._ramps, self._timeline, self.epoch)
         return self._task
 
     @property
@@ -406,7 +428,7 @@ class Performance:
             or self.error is not None
             or self.drawing
             or self._pictures
-            or self._rows
+            or self._can_speak()
         ):
             return float("inf")
         patience = PATIENCE_SECONDS if self._face.speaking != IDLE and self._in_midst() else 0.0
@@ -439,7 +461,7 @@ class Performance:
             face = speak(task.face, row.motion, row.emotion, wanted, row.speech.epoch, settings.idle)
         assert face.row is not None
         index = task.face.frames
-        motion = edited(face.row, settings.still, self._timeline, index)
+        motion = edited(face.row, settings.still, task.timeline, index)
         if not controls.is_neutral:
             from ditto.controls import apply
 
@@ -457,6 +479,13 @@ class Performance:
             frame = Frame(image, index, index / FPS, "speech", row.speech.epoch, row.number, row.sound, motion)
         return frame, face
 
+    def _can_speak(self) -> bool:
+        """Whether there is a next row (or the end of an utterance), and its sound is there too."""
+        if not self._rows:
+            return False
+        row = self._rows[0]
+        return isinstance(row, SegmentEnd) or row.sound is not None or row.speech.can_cut(self._sound_size)
+
     def _in_midst(self) -> bool:
         return self._speech is not None and self._speech.epoch == self._face.speaking
 
@@ -464,9 +493,10 @@ class Performance:
         """The clock when a frame is to be shown."""
         return self._clock() if self._start is None else self._start + index / FPS
 
-    def _redraw(self, rows: tuple[Row | SegmentEnd | None, ...]) -> None:
-        """Back to the face that was read last; what was drawn since, from `rows`, is to be drawn again."""
+    def _redraw(self, keep: int, rows: list[Row | SegmentEnd | None]) -> None:
+        """Back to the first `keep` pictures; what was drawn since, from `rows`, is to be drawn again."""
         self._rows.extendleft(row for row in reversed(rows) if row is not None)
-        self._pictures.clear()
-        self._face = self._read
+        while len(self._pictures) > keep:
+            self._pictures.pop()
+        self._face = self._pictures[-1].face if keep else self._read
         self._generation += 1

@@ -6,9 +6,10 @@ An utterance lasts from its first push to `flush` or `interrupt`; its number, th
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from ditto.errors import SessionError
 from ditto.live.items import Item
-from ditto.live.performance import Performance, Piece
+from ditto.live.performance import Performance, samples_of
 from ditto.live.settings import Settings
 from ditto.stream import SAMPLE_RATE
 
@@ -88,15 +89,15 @@ class _Calls:
         with self._stage.lock:
             performance.listen(pcm, sample_rate)
 
-    def _begin(self, pcm: bytes | npt.ArrayLike, sample_rate: int) -> deque[Piece]:
-        performance = self._opened()
-        with self._stage.lock:
-            return performance.begin(pcm, sample_rate)
+    def _pushing(self, pcm: bytes | npt.ArrayLike, sample_rate: int) -> Callable[[], bool]:
+        """What to call under the lock until it gives True."""
+        performance, samples = self._opened(), samples_of(pcm)
+        return partial(performance.push, samples, sample_rate, performance.epoch)
 
-    def _end(self) -> deque[Piece]:
+    def _flush(self) -> None:
         performance = self._opened()
         with self._stage.lock:
-            return performance.end()
+            performance.end()
 
     def _interrupt(self) -> int:
         performance = self._opened()
@@ -137,13 +138,11 @@ class Session(_Calls):
             AudioError: samples or sample rate are not usable, or the rate changed within an utterance.
             SessionError: the session is closed or broken.
         """
-        pieces = self._begin(pcm, sample_rate)
-        self._wait(lambda: self._opened().put(pieces) or None)
+        self._wait(self._pushing(pcm, sample_rate))
 
     def flush(self) -> None:
         """End the utterance: its last frames and a `SegmentEnd` follow. Nothing pushed: nothing happens."""
-        pieces = self._end()
-        self._wait(lambda: self._opened().put(pieces) or None)
+        self._flush()
 
     def interrupt(self) -> int:
         """Drop all that was pushed and not read yet; give the milliseconds of the utterance that were read."""
@@ -185,27 +184,45 @@ class AsyncSession(_Calls):
         self._stage = stage
         self._performance = None
         self._enter: Callable[[], Performance] = lambda: stage.enter(portrait, settings)
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the task that entered
+        self._given_up = False  # that task was cancelled
         self._waiters: list[asyncio.Future[None]] = []
 
     async def __aenter__(self) -> AsyncSession:
-        if self._performance is not None:
+        if self._loop is not None:
             raise SessionError("this session was opened before; open another one")
-        loop = asyncio.get_running_loop()
-        entering = loop.run_in_executor(None, self._enter)  # a portrait's first session prepares it
+        self._loop = asyncio.get_running_loop()
+        entering = self._loop.run_in_executor(None, self._open)  # a portrait's first session prepares it
         try:
-            performance = await asyncio.shield(entering)
+            await asyncio.shield(entering)
         except asyncio.CancelledError:
-            entering.add_done_callback(self._abandon)
+            with self._stage.lock:
+                self._given_up = True
+                opened = self._performance
+            if opened is not None:
+                threading.Thread(target=self._stage.leave, args=(opened,)).start()  # the loop may be at its end
             raise
+        except Exception:
+            self._loop = None  # it may be tried again
+            raise
+        return self
+
+    def _open(self) -> None:
+        """Enter, in a thread, and leave at once if nobody waits any more."""
+        opened, loop = self._enter(), self._loop
+        assert loop is not None
 
         def wake() -> None:
             with suppress(RuntimeError):  # the loop was closed before the session: nobody waits any more
                 loop.call_soon_threadsafe(self._wake)
 
         with self._stage.lock:
-            performance.wakers.append(wake)
-        self._performance = performance
-        return self
+            opened.wakers.append(wake)
+            given_up = self._given_up
+            if not given_up:
+                self._performance = opened
+        if given_up:
+            self._stage.leave(opened)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -214,13 +231,12 @@ class AsyncSession(_Calls):
 
     async def push(self, pcm: bytes | npt.ArrayLike, sample_rate: int = SAMPLE_RATE) -> None:
         """As `Session.push`."""
-        pieces = self._begin(pcm, sample_rate)
-        await self._until(lambda: self._opened().put(pieces) or None)
+        pushing = self._pushing(pcm, sample_rate)
+        await self._until(lambda: pushing() or None)
 
     async def flush(self) -> None:
         """As `Session.flush`."""
-        pieces = self._end()
-        await self._until(lambda: self._opened().put(pieces) or None)
+        self._flush()
 
     async def interrupt(self) -> int:
         """As `Session.interrupt`."""
@@ -244,21 +260,24 @@ class AsyncSession(_Calls):
             await asyncio.shield(asyncio.to_thread(self._stage.leave, self._performance))
 
     async def _until(self, attempt: Callable[[], T | None]) -> T:
+        self._opened()
+        if self._loop is None or self._loop is not asyncio.get_running_loop():
+            raise SessionError("a session belongs to the event loop that entered it; open another one in this loop")
         while True:
             with self._stage.lock:
                 found = attempt()
             if found is not None:
                 return found
-            waiter = asyncio.get_running_loop().create_future()
+            waiter = self._loop.create_future()
             self._waiters.append(waiter)  # wakers run in this loop, so none is missed between attempt and here
-            await waiter
+            try:
+                await waiter
+            finally:
+                if waiter in self._waiters:  # cancelled
+                    self._waiters.remove(waiter)
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-    def _abandon(self, entered: asyncio.Future[Performance]) -> None:
-        if not entered.cancelled() and entered.exception() is None:
-            asyncio.get_running_loop().run_in_executor(None, self._stage.leave, entered.result())

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Observer = Callable[[str, float, int], None]
+Hop = tuple[Performance, Speech, Array]
 
 
 def cores() -> int:
@@ -134,19 +135,20 @@ class Stage:
 
     def _next(self) -> Callable[[], None] | None:
         """The most urgent work; marks it as begun."""
+        ready = []
+        if not self._hearing:  # first, since it may bring the end of an utterance, which needs no drawing
+            ready = [(p, hop) for p in self._performances if (hop := p.hop()) is not None]
         first: Performance | None = None
         soonest = float("inf")
         for performance in self._performances:
             due = performance.drawable_at
             if due < soonest:
                 first, soonest = performance, due
-        if not self._hearing:
-            ready = [(p, hop) for p in self._performances if (hop := p.hop()) is not None]
-            if ready and min(p.wanted_at for p, _ in ready) <= soonest:
-                self._hearing = True
-                for performance, _ in ready:
-                    performance.hearing = True
-                return lambda: self._hear([(p, *hop) for p, hop in ready])
+        if ready and min(p.wanted_at for p, _ in ready) <= soonest:
+            self._hearing = True
+            for performance, _ in ready:
+                performance.hearing = True
+            return lambda: self._hear([(p, *hop) for p, hop in ready])
         if first is None:
             return None
         chosen = first
@@ -154,43 +156,49 @@ class Stage:
         task = chosen.task()
         return lambda: self._draw(chosen, task)
 
-    def _hear(self, batch: list[tuple[Performance, Speech, Array]]) -> None:
+    def _hear(self, batch: list[Hop]) -> None:
         """One hop of every session of the batch: its rows, or what broke it."""
+        with self.lock:
+            moods = [performance.mood for performance, _, _ in batch]
         start = time.perf_counter()
+        try:
+            answers = self._moved(batch, moods)
+        except Exception as error:  # whatever it is, it belongs to the callers
+            answers = [error] * len(batch)
+        seconds = time.perf_counter() - start
+        with self.lock:
+            self._hearing = False
+            for (performance, speech, _), mood, rows in zip(batch, moods, answers, strict=True):
+                performance.hearing = False
+                performance.changed.notify_all()
+                if isinstance(rows, Exception):
+                    performance.fail(rows)
+                elif rows is not None:
+                    performance.heard(speech, rows, mood, seconds)
+
+    def _moved(self, batch: list[Hop], moods: list[Array]) -> list[Array | Exception | None]:
+        """What each hop gives: rows of motion, what went wrong, or nothing, where it lies before the speech."""
         encoder = self._head.encoder
         hops = [(hop, speech.utterance.encoder_state) for _, speech, hop in batch]
         answers = self._timed(
             "encode", lambda: attempt(lambda rows: encoder.together(*zip(*rows, strict=True)), hops), len(batch)
         )
-        with self.lock:
-            moods = [performance.mood for performance, _, _ in batch]
-        done: list[tuple[Performance, Speech, Array, Array | Exception]] = []
-        jobs: dict[int, list[tuple[Performance, Speech, Array, Job]]] = {}
-        for (performance, speech, _), mood, answer in zip(batch, moods, answers, strict=True):
+        found: list[Array | Exception | None] = [None] * len(batch)
+        jobs: dict[int, list[tuple[int, Job]]] = {}  # by sampler: those of one go together
+        for i, ((performance, speech, _), mood, answer) in enumerate(zip(batch, moods, answers, strict=True)):
             if isinstance(answer, Exception):
-                done.append((performance, speech, mood, answer))
+                found[i] = answer
                 continue
             features, state = answer
             job = speech.utterance.heard(features, state, mood)
             if job is not None:
-                jobs.setdefault(id(performance.sampler), []).append((performance, speech, mood, job))
+                jobs.setdefault(id(performance.sampler), []).append((i, job))
         for group in jobs.values():
-            together, asked = group[0][0].sampler.together, [job for *_, job in group]
-            moved = self._timed("sample", partial(attempt, together, asked), len(group))
-            for (performance, speech, mood, _), answer in zip(group, moved, strict=True):
-                rows = answer if isinstance(answer, Exception) else speech.utterance.moved(*answer)
-                done.append((performance, speech, mood, rows))
-        seconds = time.perf_counter() - start
-        with self.lock:
-            self._hearing = False
-            for performance, _, _ in batch:
-                performance.hearing = False
-                performance.changed.notify_all()
-            for performance, speech, mood, rows in done:
-                if isinstance(rows, Exception):
-                    performance.fail(rows)
-                else:
-                    performance.heard(speech, rows, mood, seconds)
+            sampler = batch[group[0][0]][0].sampler
+            moved = self._timed("sample", partial(attempt, sampler.together, [job for _, job in group]), len(group))
+            for (i, _), answer in zip(group, moved, strict=True):
+                found[i] = answer if isinstance(answer, Exception) else batch[i][1].utterance.moved(*answer)
+        return found
 
     def _draw(self, performance: Performance, task: Task) -> None:
         start = time.perf_counter()
