@@ -47,7 +47,8 @@ class ListeningRoom(rtc.EventEmitter):
         super().__init__()
         self.writer, self.journal, self.local_participant = writer, journal, self
         self.picture: np.ndarray | None = None
-        self.tasks: list[asyncio.Task] = []
+        self.tasks: dict[str, asyncio.Task] = {}
+        self.listening = True
 
     def isconnected(self) -> bool:
         return True
@@ -55,7 +56,7 @@ class ListeningRoom(rtc.EventEmitter):
     async def publish_track(self, track, options):
         self.journal.note("track published", name=track.name)
         watch = self.watch if isinstance(track, rtc.LocalVideoTrack) else self.hear
-        self.tasks.append(asyncio.create_task(watch(track)))
+        self.tasks[watch.__name__] = asyncio.create_task(watch(track))
         return self
 
     async def wait_for_subscription(self) -> None:
@@ -74,11 +75,14 @@ class ListeningRoom(rtc.EventEmitter):
             self.journal.note("sound", level=round(float(np.abs(samples).max()), 3))
             if self.picture is not None:
                 await asyncio.to_thread(self.writer.write, self.picture, samples)
+            if not self.listening:
+                return
 
     async def leave(self) -> None:
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        """While the tracks are still there. What is being written is written to its end."""
+        self.listening = False
+        await self.tasks["hear"]
+        self.tasks["watch"].cancel()
 
 
 def speech(file: Path, text: str | None) -> np.ndarray:
@@ -147,8 +151,8 @@ async def main() -> None:
             await session.say("What it says.", audio=sound(samples))
             await asyncio.sleep(0.5)
             await session.aclose()
-            await runner.aclose()
             await room.leave()
+            await runner.aclose()
     journal.file.close()
     print(f"{arguments.output} and {arguments.output.with_suffix('.jsonl')}")
 

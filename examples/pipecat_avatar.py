@@ -72,6 +72,7 @@ class RecordingTransport(BaseOutputTransport):
         self.writer, self.journal = writer, journal
         self.picture: np.ndarray | None = None
         self.device: asyncio.Queue[bytes] = asyncio.Queue(1)
+        self.playing = True
 
     async def start(self, frame: StartFrame) -> None:
         await super().start(frame)
@@ -79,7 +80,8 @@ class RecordingTransport(BaseOutputTransport):
         await self.set_transport_ready(frame)
 
     async def cleanup(self) -> None:
-        await self.cancel_task(self.player)
+        self.playing = False
+        await self.player  # what is being written is written to its end
         await super().cleanup()
 
     async def write_video_frame(self, frame) -> bool:
@@ -93,7 +95,7 @@ class RecordingTransport(BaseOutputTransport):
 
     async def play(self) -> None:
         due = time.monotonic()
-        while True:
+        while self.playing:
             sound = (
                 np.zeros(640, np.int16) if self.device.empty() else np.frombuffer(self.device.get_nowait(), np.int16)
             )
