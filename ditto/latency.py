@@ -49,6 +49,11 @@ class WindowPlan(NamedTuple):
         return self.future > self.hop
 
     @property
+    def short_sighted(self) -> bool:
+        """Whether windows hear less beyond their frames than the network was made for."""
+        return self.ahead < LOOK_AHEAD
+
+    @property
     def delay_seconds(self) -> float:
         """The longest way from the first sample of a frame to the last sample that frame waits for."""
         return max(self._waits_for(window) - window * self.hop for window in (0, 1)) / FPS

@@ -67,6 +67,7 @@ class MotionNetwork(NamedTuple):
 
     Attributes:
         condition: engine: features, emotion, eyes, canonical, heard -> condition; once per window.
+        short_condition: the same for plans that are `short_sighted`: taught to do without the speech they do not hear.
         denoiser: engine: motion, known, condition, level -> clean; once per step.
         scale: (70,) physical units per unit of the network.
         temperature: (70,) standard deviation of the starting noise; below one where speech says nearly everything.
@@ -74,6 +75,7 @@ class MotionNetwork(NamedTuple):
     """
 
     condition: Engine
+    short_condition: Engine
     denoiser: Engine
     scale: Array
     temperature: Array
@@ -105,10 +107,11 @@ class MotionNetwork(NamedTuple):
                 f"{weights} should hold sampler.scale, .temperature ({COMPACT_SIZE},) and .silence ({FEATURE_SIZE},), "
                 f"got {shapes}; get the bundle again"
             )
-        condition, denoiser = (
-            BatchedEngine(open_engine(folder / f"{n}.onnx", threads=threads)) for n in ("motion_condition", "motion")
+        condition, short_condition, denoiser = (
+            BatchedEngine(open_engine(folder / f"{name}.onnx", threads=threads))
+            for name in ("motion_condition", "motion_condition_short", "motion")
         )
-        return cls(condition, denoiser, scale, temperature, silence)
+        return cls(condition, short_condition, denoiser, scale, temperature, silence)
 
 
 class SamplerState(NamedTuple):
@@ -181,6 +184,7 @@ class MotionSampler:
         self.eta = eta
         self.network = network
         self._signal = schedule(steps)
+        self._condition = network.short_condition if plan.short_sighted else network.condition
 
     def at(self, latency: str) -> MotionSampler:
         """The same network and settings at a latency, one of `ditto.latency.LATENCIES`.
@@ -374,7 +378,7 @@ class MotionSampler:
         if self.guidance != 1.0:
             heard = np.concatenate([heard, np.zeros((count, 1), np.float32)])
         twice = lambda x: np.asarray(np.concatenate([x] * (len(heard) // count)), np.float32)  # noqa: E731
-        condition = self.network.condition(
+        condition = self._condition(
             features=twice([fill(state.features, past + hop + ahead, length) for state in states]),
             emotion=twice(emotions),
             eyes=twice([fill(state.eyes, past + hop + ahead, length) for state in states]),

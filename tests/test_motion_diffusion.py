@@ -1,5 +1,7 @@
 """The motion network in torch and in ONNX Runtime: one definition, two runtimes."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -16,9 +18,10 @@ from ditto.models.motion_diffusion import (  # noqa: E402
     MotionDiffusionConfig,
     signal_level,
 )
-from ditto.sampling import MotionNetwork, MotionSampler, schedule  # noqa: E402
+from ditto.sampling import MotionNetwork, MotionSampler, fill, schedule  # noqa: E402
 from ditto.training.motion import Batch, denoising_loss, loss_weights  # noqa: E402
 from ditto.training.motion_export import example_arguments, read_weights, temperature, write  # noqa: E402
+from ditto.training.motion_short import BEYOND, LENGTH, PAST, cuts, distillation_loss, unheard  # noqa: E402
 
 TINY = MotionDiffusionConfig(width=32, heads=2, condition_layers=1, layers=2, time_size=16)
 
@@ -69,6 +72,54 @@ def test_onnx_equals_torch(bundle):
 def test_the_shipped_network_equals_its_definition():
     folder = SHIPPED / "lite"
     assert compare(folder, read_weights(folder / "motion.safetensors", MotionDiffusionConfig())) < 1e-4
+
+
+def test_the_shipped_short_condition_is_one_of_its_own():
+    folder = SHIPPED / "lite"
+    arguments, _ = example_arguments(MotionDiffusionConfig())
+    heard = {name: tensor[:, :40].numpy() if tensor.ndim == 3 else tensor.numpy() for name, tensor in arguments.items()}
+    full, short = (open_engine(folder / f"{n}.onnx")(**heard) for n in ("motion_condition", "motion_condition_short"))
+    assert full["condition"].shape == short["condition"].shape == (2, 40, MotionDiffusionConfig().width)
+    assert not np.allclose(full["condition"], short["condition"], atol=0.1)
+
+
+def windows(frames, size=6):
+    """Random windows of an easy world: motion follows speech."""
+    torch.manual_seed(1)
+    features = torch.randn(size, frames, FEATURE_SIZE)
+    motion = features[..., :MOTION_SIZE] + torch.randn(size, frames, MOTION_SIZE)
+    mask = torch.zeros(size, frames, 1)
+    return Batch(motion, mask, mask, features, torch.zeros(size, frames, 8), torch.zeros(size, 8), torch.zeros(size, 63))
+
+
+def test_what_is_not_heard_is_filled_as_the_sampler_fills_it():
+    rows = torch.randn(3, 40, 5)
+    filled = unheard(rows, torch.tensor([24, 40, 27]))
+    for got, row, heard in zip(filled, rows, (24, 40, 27), strict=True):
+        np.testing.assert_array_equal(got.numpy(), fill(row.numpy(), heard, 40))
+
+
+def test_both_ends_of_a_window_are_cut():
+    batch = windows(WINDOW)
+    cut = cuts(batch)
+    assert cut.motion.shape == (12, LENGTH, MOTION_SIZE) and cut.features.shape == (12, LENGTH + BEYOND, FEATURE_SIZE)
+    assert torch.equal(cut.features[:6], batch.features[:, : LENGTH + BEYOND])
+    assert torch.equal(cut.features[6:], batch.features[:, -LENGTH - BEYOND :])
+
+
+def test_a_pupil_learns_to_do_without_the_future():
+    model = tiny()
+    pupil, cut = copy.deepcopy(model.condition), cuts(windows(WINDOW))
+    heard, level = torch.full((12,), PAST + 2), torch.full((12, 1), 0.7)
+    noise = torch.randn_like(cut.motion)
+    optimizer = torch.optim.Adam(pupil.parameters(), 1e-3)
+    losses = []
+    for _ in range(12):
+        losses.append(distillation_loss(model, pupil, cut, heard, level, noise))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1].item() < 0.8 * losses[0].item()
 
 
 def test_the_exported_network_samples(bundle):

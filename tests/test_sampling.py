@@ -41,7 +41,11 @@ class TinyCondition:
 
     inputs = outputs = ()
 
+    def __init__(self):
+        self.calls = 0
+
     def __call__(self, **arrays):
+        self.calls += 1
         f = arrays["features"] * arrays["heard"][:, None]
         mixed = f + 0.5 * np.roll(f, 1, 1) + 0.5 * np.roll(f, -1, 1)
         eyes = np.repeat(arrays["eyes"].mean(-1, keepdims=True), COMPACT_SIZE, -1)
@@ -64,7 +68,8 @@ def tiny(**options):
     scale = np.linspace(0.01, 0.02, COMPACT_SIZE, dtype=np.float32)
     silence = np.zeros(FEATURE_SIZE, np.float32)
     silence[[HIDDEN_SIZE, HIDDEN_SIZE + 40]] = 1.0
-    network = MotionNetwork(TinyCondition(), TinyDenoiser(), scale, np.full(COMPACT_SIZE, 0.7, np.float32), silence)
+    spread = np.full(COMPACT_SIZE, 0.7, np.float32)
+    network = MotionNetwork(TinyCondition(), TinyCondition(), TinyDenoiser(), scale, spread, silence)
     return MotionSampler(network, **options)
 
 
@@ -171,6 +176,14 @@ def test_a_frame_that_is_drawn_again_keeps_its_noise():
     assert not np.array_equal(second.noise[4:], third.noise[4:])
     rare = tiny(plan=WindowPlan(20, 6, 6, 0), steps=1)
     assert rare.initial_state(FACE, EYES, 3).noise.shape == (0, COMPACT_SIZE)
+
+
+@pytest.mark.parametrize(("ahead", "calls"), [(LOOK_AHEAD, (1, 0)), (LOOK_AHEAD - 1, (0, 1))])
+def test_a_stream_that_hears_less_asks_the_half_that_was_taught_to(ahead, calls):
+    sampler = tiny(plan=WindowPlan(20, 50, 10, ahead), steps=1)
+    motion, _ = sampler(speech(60), NEUTRAL, sampler.initial_state(FACE, EYES))
+    assert len(motion) == 50
+    assert (sampler.network.condition.calls, sampler.network.short_condition.calls) == calls
 
 
 def test_known_frames_reach_the_next_window():

@@ -125,7 +125,10 @@ def write(
     spread: npt.NDArray[np.float32],
     folder: Path,
 ) -> None:
-    """Write `motion.safetensors`, `motion_condition.onnx` and `motion.onnx` into a folder."""
+    """Write `motion.safetensors`, `motion_condition.onnx` and `motion.onnx` into a folder.
+
+    The condition half also stands in as `motion_condition_short.onnx`, until `ditto.training.motion_short` teaches one.
+    """
     half(model)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: t.detach().numpy().astype(np.float16) for name, t in model.state_dict().items()}
@@ -133,7 +136,8 @@ def write(
         tensors[SAMPLER_PREFIX + name] = np.asarray(values, np.float32)  # type: ignore[assignment]
     save_file(tensors, str(folder / "motion.safetensors"))
     first, second = example_arguments(model.config)
-    export_onnx(model.condition, first, "condition", folder / "motion_condition.onnx")
+    for name in ("motion_condition", "motion_condition_short"):
+        export_onnx(model.condition, first, "condition", folder / f"{name}.onnx")
     export_onnx(model.denoiser, second, "clean", folder / "motion.onnx")
     reseal(folder)
 
