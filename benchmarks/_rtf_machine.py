@@ -118,12 +118,17 @@ def cold_loads(bundle: str, device: str, repeats: int) -> list[tuple[float, floa
     return found[1:]
 
 
-def providers() -> list[str]:
-    """What really runs the networks: every ONNX Runtime session alive in this process is asked."""
+def providers(device: str) -> list[str]:
+    """What really runs the networks: every ONNX Runtime session alive in this process is asked; torch, if it is loaded."""
     import onnxruntime
 
     sessions = [thing for thing in gc.get_objects() if isinstance(thing, onnxruntime.InferenceSession)]
-    return sorted({"+".join(session.get_providers()) for session in sessions})
+    found = sorted({"+".join(session.get_providers()) for session in sessions})
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        where = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+        found.append(f"torch {torch.__version__} on {where}")
+    return found
 
 
 def weights(bundle: Bundle) -> dict[str, str]:

@@ -98,6 +98,7 @@ class Report(NamedTuple):
     """All that was measured."""
 
     command: str
+    device: str
     setting: Setting
     delay: float  # algorithmic, seconds
     minutes: float
@@ -150,7 +151,7 @@ def figures(report: Report) -> list[Figure]:
     late, every = run.missed
     delay = 1000.0 * report.delay
     processor = float(np.median([flat.processor / flat.speech for flat in report.throughput]))
-    change = max((abs(sync.change) for sync in report.sync), default=float("nan"))
+    change = Spread.of([abs(sync.change) for sync in report.sync]).most
     slope_bar = 1.0 if report.minutes >= SLOPE_MINUTES else None
     found = [
         Figure("first frame at the pace of speech, ms", first.p50, None, first_bar),
@@ -286,7 +287,7 @@ def about(report: Report) -> Sheet:
         ["command", report.command],
         ["machine", f"{describe_machine()}, {memory_gib():.1f} GiB"],
         ["other processes meanwhile", f"{work.others / work.wall:.2f} cores"],
-        ["providers", ", ".join(providers())],
+        ["runs on", ", ".join(providers(report.device))],
         ["thread limits", ", ".join(limits) or "none set"],
         ["bundle", f"{setting.head.bundle.name}, latency {setting.latency}, seed {setting.seed}"],
         ["picture", f"{width} x {height}"],

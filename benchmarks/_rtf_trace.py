@@ -191,12 +191,12 @@ def lag(lips: Sequence[Floats], sound: Sequence[Floats], most: int = 8) -> Lag:
 
     Every utterance is a pair of curves of equal length; frames that are NaN are left out. All utterances together give one
     correlation for each whole lag within +- `most`; a parabola through the highest and its neighbours gives the part of a
-    frame. (Curves shifted by part of a frame are smoother ones, and correlate higher for that alone.)
-
-    Raises:
-        ValueError: fewer than 25 frames in common.
+    frame. (Curves shifted by part of a frame are smoother ones, and correlate higher for that alone.) NaN where less than
+    a second is in common.
     """
     found = [_correlation(lips, sound, shift) for shift in range(-most, most + 1)]
+    if np.isnan(found).any():
+        return Lag(float("nan"), float("nan"))
     best = max(range(len(found)), key=lambda i: (found[i], -abs(i - most)))
     part = 0.0
     if 0 < best < len(found) - 1:
@@ -207,15 +207,16 @@ def lag(lips: Sequence[Floats], sound: Sequence[Floats], most: int = 8) -> Lag:
 
 
 def _correlation(lips: Sequence[Floats], sound: Sequence[Floats], shift: int) -> float:
-    """Of the lips with the sound `shift` frames before."""
+    """Of the lips with the sound `shift` frames before; NaN of less than a second."""
     pairs = []
     for shown, heard in zip(lips, sound, strict=True):
-        first, last = max(0, shift), len(shown) + min(0, shift)
+        first = max(0, shift)
+        last = max(first, min(len(shown), len(heard)) + min(0, shift))
         pairs.append(np.stack([shown[first:last], heard[first - shift : last - shift]]))
     both = np.concatenate(pairs, axis=1)
     both = both[:, np.isfinite(both).all(0)]
     if both.shape[1] < FPS:
-        raise ValueError(f"a lag takes at least {FPS} frames in common, got {both.shape[1]} at {shift} frames")
+        return float("nan")
     a, b = both - both.mean(1, keepdims=True)
     scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float((a * b).sum()) / scale if scale > 1e-12 else 0.0

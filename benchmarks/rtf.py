@@ -1,6 +1,7 @@
 """How live a session is: first frame, deadlines, interrupts, lips against sound, memory, how many at once.
 
     python -m benchmarks.rtf [--bundle lite] [--latency low] [--sessions N|auto] [--minutes 1] [--json FILE]
+    python -m benchmarks.rtf --bundle full --random-weights --device cuda
 
 Measured through `head.session`, as an application uses it. Prints one JSON line, then the report in Markdown.
 """
@@ -12,6 +13,7 @@ import asyncio
 import json
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,7 +71,20 @@ async def measure(options: argparse.Namespace, words: Sequence[str]) -> Report:
     sync = lips_against_sound(setting, held_run)
     command = shlex.join(["python", "-m", "benchmarks.rtf", *words])
     return Report(
-        command, setting, delay, options.minutes, loading, paced, flat, throughput, faults, runs, held, held_run, sync
+        command,
+        options.device,
+        setting,
+        delay,
+        options.minutes,
+        loading,
+        paced,
+        flat,
+        throughput,
+        faults,
+        runs,
+        held,
+        held_run,
+        sync,
     )
 
 
@@ -92,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m benchmarks.rtf", description=__doc__.split("\n")[0])
     made.add_argument("--bundle", default="lite", help="name or folder")
     made.add_argument("--latency", default="low", choices=list(LATENCIES))
+    made.add_argument("--random-weights", action="store_true", help="of --bundle full: nonsense, in the time it takes")
     made.add_argument("--device", default="cpu", help="where a full bundle's networks run: cpu, cuda")
     made.add_argument(
         "--sessions", type=count_of_sessions, default=1, help="how many at once, or auto: as many as hold"
@@ -111,11 +127,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = command.parse_args(words)
     if not 0.0 < options.minutes <= 600.0 or not 1 <= options.turns <= 1000:
         command.error("minutes lie above 0 and up to 600, turns from 1 to 1000")
+    if options.random_weights and options.bundle != "full":
+        command.error(f"random weights are for --bundle full, got {options.bundle}; leave them out")
     try:
-        report = asyncio.run(measure(options, words))
+        with tempfile.TemporaryDirectory() as folder:
+            if options.random_weights:
+                from benchmarks.random_bundle import write_random_bundle
+
+                say("writing random weights, 2 GB")
+                options.bundle = f"{folder}/full"
+                write_random_bundle(Path(options.bundle), options.seed)
+            line = publish(report := asyncio.run(measure(options, words)))
     except DittoError as error:
         command.error(str(error))
-    line = publish(report)
     if options.json is not None:
         part = partial_file(options.json)
         part.write_text(json.dumps(json.loads(line), indent=1) + "\n", encoding="utf-8")
