@@ -116,10 +116,11 @@ def test_what_breaks_the_session_comes_after_what_it_gave():
 
 def test_what_is_kept_back_of_an_interrupted_utterance_is_not_shown():
     script = [(0.0, frame(index, "speech", epoch=0)) for index in range(4)]
-    script += [(0.13, frame(4, "transition", epoch=1)), (0.2, frame(5, epoch=1))]
+    script += [(0.13, frame(4, "transition", epoch=1)), (0.14, frame(5, epoch=1)), (0.16, frame(6, epoch=1))]
     given, dropped = played(script, interrupt=(0.125, 1))
-    assert [(item.frame.index, item.frame.kind) for _, item in given] == [
-        (0, "speech"), (1, "speech"), (4, "transition"), (5, "idle"),
+    assert [(at, item.tick, item.frame.index, item.frame.kind) for at, item in given] == [
+        (0.08, 0, 0, "speech"), (0.12, 1, 1, "speech"), (0.16, 2, 4, "transition"), (0.2, 3, 5, "idle"),
+        (0.24, 4, 6, "idle"),
     ]  # fmt: skip
     assert dropped == [2]  # so many of the frames that were read were never shown
 

@@ -46,15 +46,19 @@ class Playout:
         self._buffer = buffer_frames
         self._kept: deque[tuple[float, Item]] = deque()  # when it came, and what
         self._changed = asyncio.Event()
+        self._cut = asyncio.Event()  # something was taken away
         self._reader: asyncio.Task[None] | None = None
         self._start: float | None = None  # of tick 0
         self._shift = 0  # tick of a frame, less its index
 
     def interrupted(self, epoch: int) -> int:
-        """Forget speech of earlier epochs that is being kept back; how many frames that are."""
+        """Forget speech of earlier epochs that is being kept back; how many frames that are. What comes next takes
+        their places."""
         stale = [i for _, i in self._kept if isinstance(i, Frame) and i.kind == "speech" and i.epoch < epoch]
         self._kept = deque(kept for kept in self._kept if kept[1] not in stale)
+        self._shift -= len(stale)
         self._changed.set()
+        self._cut.set()
         return len(stale)
 
     async def close(self) -> None:
@@ -93,8 +97,10 @@ class Playout:
                 self._shift += late
                 due += late / FPS
             tick = item.index + self._shift
-            await asyncio.sleep(due - clock())
-            if self._kept and self._kept[0][1] is item:  # not interrupted meanwhile
+            self._cut.clear()
+            try:
+                await asyncio.wait_for(self._cut.wait(), due - clock())
+            except asyncio.TimeoutError:
                 self._take()
                 return Played(tick, item, due - came)
 
