@@ -34,9 +34,9 @@ class Resampler:
     """
 
     def __init__(self, from_rate: int, to_rate: int = SAMPLE_RATE) -> None:
-        if not LOWEST_RATE <= from_rate <= HIGHEST_RATE:
+        if not isinstance(from_rate, (int, float, np.integer)) or not LOWEST_RATE <= from_rate <= HIGHEST_RATE:
             raise AudioError(
-                f"sample rates from {LOWEST_RATE} to {HIGHEST_RATE} Hz are supported, got {from_rate}; convert it first"
+                f"sample rates from {LOWEST_RATE} to {HIGHEST_RATE} Hz are supported, got {from_rate!r}; convert it first"
             )
         self._stream: Any = None
         if from_rate != to_rate:

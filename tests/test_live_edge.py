@@ -1,6 +1,9 @@
 """Sessions at their edges: nothing is lost, doubled or frozen when callers do what callers do."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, sampled_from, tuples
 
 from ditto.audio import Resampler
-from ditto.errors import SessionError
+from ditto.errors import AudioError, SessionError
 from ditto.live import Frame, SegmentEnd, utterance_seed
 from ditto.live.performance import LARGEST_INBOX
 from ditto.stream import FPS, SAMPLES_PER_FRAME
@@ -322,3 +325,54 @@ def test_speech_whose_sound_is_not_through_yet_does_not_freeze_the_face():
         s.flush()
         items += read(s, is_end)
     assert [frame.speech_index for frame in speech_of(items)] == list(range(2 * FPS))
+
+
+@pytest.mark.parametrize("rate", ["16000", None, float("nan"), 5, True])
+def test_a_sample_rate_that_is_none_is_refused_in_words(rate):
+    with Actor().blocking_session(idle=False) as s:
+        for call in (s.push, s.listen):
+            with pytest.raises(AudioError, match="sample rates from"):
+                call(said(0, 9), sample_rate=rate)
+
+
+def run_alone(program):
+    """The exit code of a program in a process of its own, with what it wrote."""
+    script = "import atexit, os, sys, threading\nsys.path.insert(0, 'tests')\n" + program
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, env=environment, capture_output=True, text=True, timeout=60
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_program_may_end_with_a_session_open():
+    program = """
+names = lambda: [thread.name for thread in threading.enumerate() if thread.name.startswith("ditto-stage")]
+atexit.register(lambda: print("left:", names()))
+from actors import Actor
+s = Actor().blocking_session()
+s.get()
+assert names()
+"""
+    code, words = run_alone(program)
+    assert (code, words) == (0, "left: []\n")  # a thread in native code would abort the process
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_has_sessions_of_its_own():
+    program = """
+from actors import Actor
+actor = Actor(max_sessions=1)
+s = actor.blocking_session()
+s.get()
+with actor.stage.lock:
+    child = os.fork()
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+with actor.blocking_session() as own:
+    found = own.get(20)
+os._exit(0 if found is not None else 3)
+"""
+    code, words = run_alone(program)
+    assert code == 0, words

@@ -44,7 +44,7 @@ class _Calls:
 
     @property
     def delay_seconds(self) -> float:
-        """Algorithmic delay: from the first sample of a frame to the last sample that the frame waits for, at most."""
+        """Algorithmic delay: from the first sample of a frame to the last sample (at 16 kHz) it waits for, at most."""
         return float(self._opened().sampler.delay_seconds)
 
     @property
@@ -61,7 +61,9 @@ class _Calls:
         controls: Controls | None = None,
         ramp_seconds: float = RAMP_SECONDS,
     ) -> None:
-        """Change what is named, smoothly, from the next unread frame on. What is None stays as it is.
+        """Change what is named, smoothly. What is None stays as it is.
+
+        The next frame to be read is drawn already, or being drawn; the change begins with the one after it.
 
         Args:
             emotion: weights by name, as of `TalkingHead.stream`; {} is neutral.
@@ -132,7 +134,7 @@ class Session(_Calls):
     def push(self, pcm: bytes | npt.ArrayLike, sample_rate: int = SAMPLE_RATE) -> None:
         """Take speech: s16le bytes, int16 or float (N,), mono. Waits while thirty seconds wait to be spoken.
 
-        An interrupt meanwhile drops what is left.
+        Then all of it is taken; or nothing, where an interrupt or `flush` ended the utterance meanwhile.
 
         Raises:
             AudioError: samples or sample rate are not usable, or the rate changed within an utterance.

@@ -6,12 +6,14 @@ threads draw. Which work happens when changes no result.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 from ditto.errors import BusyError
 from ditto.live.performance import Array, Performance, Speech, Task
@@ -49,13 +51,18 @@ class Stage:
         self.max_sessions = cores() if max_sessions is None else max_sessions
         self._head = head
         self._clock = clock
+        self._observers: list[Observer] = []
+        self._begin()
+        _stages.add(self)
+
+    def _begin(self) -> None:
+        """Nobody is on the stage."""
         self.lock = threading.RLock()
         self._work = threading.Condition(self.lock)
         self._performances: list[Performance] = []
         self._reserved = 0  # sessions, open or being opened
         self._threads: list[threading.Thread] = []
         self._hearing = False
-        self._observers: list[Observer] = []
 
     @property
     def sessions(self) -> int:
@@ -104,16 +111,23 @@ class Stage:
 
     def leave(self, performance: Performance) -> None:
         """Close a session; returns when nothing of it runs any more. Twice does no harm."""
-        ended: list[threading.Thread] = []
         with self.lock:
             performance.close()
             performance.changed.wait_for(lambda: not (performance.hearing or performance.drawing))
             if performance in self._performances:
                 self._performances.remove(performance)
                 self._reserved -= 1
-            if not self._performances:
-                ended, self._threads = self._threads, []
-                self._work.notify_all()
+            last = not self._performances
+        if last:
+            self._end(unless_used=True)
+
+    def _end(self, unless_used: bool = False) -> None:
+        """Send the threads home, unless another session has come meanwhile and needs them."""
+        with self.lock:
+            if unless_used and self._performances:
+                return
+            ended, self._threads = self._threads, []
+            self._work.notify_all()
         for thread in ended:
             thread.join()
 
@@ -221,6 +235,26 @@ class Stage:
         for observer in self._observers:
             observer(name, seconds, rows)
         return result
+
+
+_stages: WeakSet[Stage] = WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Sessions that are open at the end of a program: a thread in native code while Python goes down aborts it."""
+    for stage in list(_stages):
+        stage._end()
+
+
+def _begin_all() -> None:
+    """In a forked process: the threads, and the sessions they served, belong to the other one."""
+    for stage in list(_stages):
+        stage._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_all)
 
 
 def attempt(call: Callable[[list[Any]], Iterable[T]], rows: list[Any]) -> list[T | Exception]:
