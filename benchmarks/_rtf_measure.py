@@ -108,6 +108,20 @@ def read_utterances(path: Path) -> list[Samples]:
     return utterances([read_speech(file) for file in files])
 
 
+def long_enough(speech: Sequence[Samples], delay: float) -> list[Samples]:
+    """The utterances that go on for a second after their first frame can be there, `delay` seconds after their beginning.
+
+    Raises:
+        AudioError: there is none.
+    """
+    chosen = [samples for samples in speech if len(samples) > (delay + 1.0) * SAMPLE_RATE]
+    if not chosen:
+        raise AudioError(
+            f"utterances of over {delay + 1.0:.2f} s are wanted; give other --speech, or another --latency"
+        )
+    return chosen
+
+
 # Stages
 
 

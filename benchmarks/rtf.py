@@ -23,6 +23,7 @@ from benchmarks._rtf_measure import (
     converse_at_once,
     lips_against_sound,
     load_and_register,
+    long_enough,
     most_sessions,
     read_utterances,
 )
@@ -55,11 +56,12 @@ async def measure(options: argparse.Namespace, words: Sequence[str]) -> Report:
 
     say("first frames and interrupts")
     async with setting.player(8.0 * options.turns) as player:
-        paced = await take_turns(player, setting.speech, options.turns, True, options.seed)
-        flat = await take_turns(player, setting.speech, options.turns, False, options.seed)
-        say("flat out")
-        throughput = await flat_out(player, max(setting.speech, key=len), THROUGHPUTS)
         delay, faults = player.session.delay_seconds, player.faults
+        lines = long_enough(speech, delay)
+        paced = await take_turns(player, lines, options.turns, True, options.seed)
+        flat = await take_turns(player, lines, options.turns, False, options.seed)
+        say("flat out")
+        throughput = await flat_out(player, max(lines, key=len), THROUGHPUTS)
 
     async def converse(count: int) -> Run:
         say(f"{count} in conversation, {options.minutes:g} minutes")

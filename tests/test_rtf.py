@@ -16,6 +16,7 @@ from benchmarks._rtf_report import Sheet
 from benchmarks._rtf_trace import KINDS, ROW, Spread, Tape, row_of
 from benchmarks.faces import example_portrait
 from benchmarks.speech import example_speech, read_speech
+from ditto.errors import AudioError
 from ditto.live import Frame, SegmentEnd
 from ditto.motion import COMPACT_SIZE, Motion, drive, rest_motion
 from ditto.stream import FPS
@@ -240,6 +241,14 @@ def test_recordings_are_cut_into_utterances():
     sizes = [len(u) / second for u in _rtf_measure.utterances([np.zeros(17 * second), np.zeros(3 * second)])]
     assert sizes == [8.0, 8.0, 3.0]
     assert [len(u) for u in _rtf_measure.utterances([np.zeros(second)])] == [second]
+
+
+def test_turns_are_taken_with_utterances_that_outlast_the_delay():
+    speech = [np.zeros(16000 * seconds) for seconds in (2, 5, 3)]
+    assert [len(u) for u in _rtf_measure.long_enough(speech, 2.48)] == [80000]
+    assert len(_rtf_measure.long_enough(speech, 0.16)) == 3
+    with pytest.raises(AudioError, match=r"over 6\.00 s are wanted"):
+        _rtf_measure.long_enough(speech, 5.0)
 
 
 def test_a_sheet_is_markdown_and_records():
