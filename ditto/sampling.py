@@ -45,6 +45,7 @@ TUCK_RAMP = (0.30, 0.65)
 PRESS_GAP = -0.006  # fu against lips that just touch
 TUCK_GAP = 0.024  # fu between the lips, filled by the upper teeth that touch the lower one
 CLOSING_SPEED, OPENING_SPEED = 0.050, 0.055  # fu a frame; lips are no shutters
+SURPRISE_SPEED = 0.065  # fu a frame: how fast they close on a sound that nobody heard coming
 TUCK_LIFT = 0.016  # fu the upper lip rises off the teeth
 TUCK_DEPTH = 0.018  # fu the lower lip goes back under the teeth
 GAP_WANTED = 0.082  # fu, what the widest openings of a speaker (their 95th percentile while speaking) are brought to
@@ -129,6 +130,7 @@ class SamplerState(NamedTuple):
         tail: (future, 22) what the last window expected of the slow channels after its emitted frames.
         life: state of the eyes.
         silent_run: silent frames in a row up to the last emitted one.
+        gap: between the lips in the last emitted frame, fu.
         widest: running 95th percentile of the lips' opening, fu, before it is normalised.
     """
 
@@ -142,6 +144,7 @@ class SamplerState(NamedTuple):
     tail: Array
     life: EyeState
     silent_run: int
+    gap: float
     widest: float
 
 
@@ -241,6 +244,7 @@ class MotionSampler:
             tail=np.zeros((self.plan.future, len(SLOW)), np.float32),
             life=initial_eyes(),
             silent_run=PAUSE_FRAMES,
+            gap=0.0,
             widest=GAP_USUAL,
         )
 
@@ -353,6 +357,9 @@ class MotionSampler:
         known = np.concatenate([state.known, guarded / self.network.scale])[-past:]
         shown, widest = widen(fresh, silence_of(state.features[past : past + take]), state.widest)
         shown, silent_run = guard_mouth(shown, phones, state.silent_run, ahead)
+        gap = state.gap
+        if self.plan.short_sighted:
+            shown, gap = slow_closing(shown, gap)
         state = state._replace(
             window=state.window + 1,
             features=state.features[take:],
@@ -361,6 +368,7 @@ class MotionSampler:
             noise=state.noise[take:] if self.plan.drawn_again else state.noise[:0],
             tail=window[past + take : past + take + overlap, SLOW],
             silent_run=silent_run,
+            gap=gap,
             widest=widest,
         )
         return finish(bring_out(shown, emotion)), state
@@ -519,6 +527,25 @@ def guard_mouth(
         _close(points, press[LOOK_BACK - distance :][:n], PRESS_GAP + distance * OPENING_SPEED, 0.3)
     _close(points, pressed, PRESS_GAP, 0.3)
     return out, silent_run
+
+
+def slow_closing(motion: npt.ArrayLike, gap: float) -> tuple[Array, float]:
+    """(n, 70) compact motion whose lips close no faster than `SURPRISE_SPEED`, and the gap of its last frame.
+
+    Where p, b or m is heard beforehand lips are on their way already; else they would shut from one frame to the next.
+
+    Args:
+        motion: expression in the head frame, physical units.
+        gap: between the lips in the frame before, fu.
+    """
+    out = np.array(motion, np.float32)
+    points = out[:, 7:].reshape(len(out), KEYPOINTS, 3)
+    for face in points:
+        least = gap - SURPRISE_SPEED
+        now = float(face[17, 1] - face[14, 1])
+        _part(face[None], np.array([max(least - now, 0.0)]), 0.3)
+        gap = float(face[17, 1] - face[14, 1])
+    return out, gap
 
 
 def _ramp(x: Floats, ends: tuple[float, float]) -> Floats:

@@ -17,6 +17,7 @@ from ditto.sampling import (
     LOOK_BACK,
     OPENING_SPEED,
     PRESS_GAP,
+    SURPRISE_SPEED,
     TUCK_GAP,
     WINDOW,
     Job,
@@ -28,6 +29,7 @@ from ditto.sampling import (
     guard_mouth,
     schedule,
     shut_eyes,
+    slow_closing,
     widen,
 )
 
@@ -241,6 +243,18 @@ def test_wide_open_lips_close_over_frames_not_at_once():
     assert gap[4] == pytest.approx(PRESS_GAP, abs=1e-6)
     assert np.diff(gap[2:5]) == pytest.approx([-CLOSING_SPEED] * 2, abs=1e-6)
     assert np.diff(gap[4:7]) == pytest.approx([OPENING_SPEED] * 2, abs=1e-6)
+
+
+def test_lips_take_two_frames_to_close_where_nobody_heard_it_coming():
+    phones = phones_of("AA", "M", "M")
+    shut, _ = guard_mouth(open_mouth(2, 0.1), phones, 0, 0)
+    assert gap_of(shut) == pytest.approx([PRESS_GAP] * 2, abs=1e-6)
+    slow, last = slow_closing(shut, 0.1)
+    assert gap_of(slow) == pytest.approx([0.1 - SURPRISE_SPEED, PRESS_GAP], abs=1e-6) and last == gap_of(slow)[-1]
+    first, gap = slow_closing(shut[:1], 0.1)
+    assert np.array_equal(np.concatenate([first, slow_closing(shut[1:], gap)[0]]), slow)
+    opening = open_mouth(2, 0.1)
+    assert np.array_equal(slow_closing(opening, 0.0)[0], opening)
 
 
 def test_a_bilabial_in_one_token_of_a_frame_is_enough():
