@@ -11,7 +11,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +59,10 @@ class MotionOnly(TalkingHead):
 
 
 class _NoPictures:
-    def render(self, appearance: None, driven: Any) -> Image:
+    def drive(self, portrait: Portrait, motion: Motion) -> None:
+        return None
+
+    def render(self, appearance: None, driven: None) -> Image:
         return np.zeros((1, 1, 3), np.uint8)
 
 
