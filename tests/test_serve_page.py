@@ -227,8 +227,12 @@ def test_portraits_are_taken_or_refused_in_words(browser, place, tmp_path):
     largest.click()
     assert until(lambda: "512 × 256" in text(browser, "portrait-note"), 20)
     assert until(lambda: text(browser, "status") == "Live", 20)
-    shown = "const v = document.getElementById('video'); return [v.videoWidth, v.videoHeight]"
-    assert until(lambda: browser.execute_script(shown) == [512, 256], 20)
+    shown = """const video = document.getElementById("video"), canvas = document.getElementById("canvas");
+        return canvas.hidden ? [video.videoWidth, video.videoHeight] : [canvas.width, canvas.height]"""
+    assert until(lambda: browser.execute_script(shown) == [512, 256], 20), (
+        browser.execute_script(shown), text(browser, "status"), text(browser, "notice-text"),
+        browser.execute_script("return document.body.dataset.transport"),
+    )  # fmt: skip
     assert not largest.is_displayed()
 
 

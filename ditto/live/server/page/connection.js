@@ -35,7 +35,7 @@ export class WebRtc {
     this.microphoneSender = pc.addTransceiver("audio", { direction: "sendrecv" }).sender;
     pc.addTransceiver("video", { direction: "recvonly" });
     this.channel = pc.createDataChannel("control");
-    this.channel.onmessage = (event) => this.heard(JSON.parse(event.data));
+    this.channel.onmessage = (event) => this.closed || this.heard(JSON.parse(event.data));
     this.channel.onclose = () => this.over();
     const media = new MediaStream();
     pc.ontrack = ({ track, receiver }) => {
@@ -151,6 +151,7 @@ export class Socket {
       const timer = setTimeout(() => failed(new Refused("no_path", "The server does not answer.")), CONNECT_MS);
       socket.onopen = () => this.send({ type: "start", ...start, audio_rate: 24000 });
       socket.onmessage = ({ data }) => {
+        if (this.closed) return;
         if (typeof data !== "string") return this.frame(data);
         const message = JSON.parse(data);
         if (message.type === "ready") {
