@@ -376,3 +376,34 @@ os._exit(0 if found is not None else 3)
 """
     code, words = run_alone(program)
     assert code == 0, words
+
+
+def test_more_sessions_than_can_be_drawn_in_time_share_the_time(monkeypatch):
+    class Slow(Actor):
+        def render(self, mesh, drive):
+            time.sleep(0.03)
+            return super().render(mesh, drive)
+
+    monkeypatch.setattr("ditto.live.stage.cores", lambda: 1)
+    actor = Slow()
+    others, s = [actor.blocking_session() for _ in range(3)], actor.blocking_session()
+    over = threading.Event()
+
+    def watch(other):
+        while not over.is_set():
+            other.get(0.1)
+
+    watchers = [threading.Thread(target=watch, args=(other,)) for other in others]
+    for watcher in watchers:
+        watcher.start()
+    try:
+        assert s.get(PATIENT / 4) is not None
+        s.push(said(0, 3200))
+        s.flush()
+        assert len(speech_of(read(s, is_end, PATIENT / 4))) == 5
+    finally:
+        over.set()
+        for watcher in watchers:
+            watcher.join()
+        for each in (*others, s):
+            each.close()

@@ -25,7 +25,7 @@ from ditto.live.ramp import Ramps
 from ditto.live.settings import Settings, utterance_seed
 from ditto.motion import FPS
 from ditto.speech import HOP_SAMPLES
-from ditto.stream import check_samples, edited
+from ditto.stream import edited
 from ditto.utterance import SAMPLE_RATE, Utterance
 
 if TYPE_CHECKING:
@@ -117,20 +117,6 @@ class Task(NamedTuple):
     epoch: int
 
 
-def samples_of(pcm: bytes | bytearray | memoryview | npt.ArrayLike) -> Array:
-    """(N,) float32 samples of s16le bytes or of an array, in memory of their own: the caller may use its buffer again.
-
-    Raises:
-        AudioError: an odd number of bytes, or what `check_samples` refuses.
-    """
-    if isinstance(pcm, (bytes, bytearray)) or (isinstance(pcm, memoryview) and pcm.format in ("B", "b", "c")):
-        data = bytes(pcm)
-        if len(data) % 2:
-            raise AudioError(f"16-bit samples are an even number of bytes, got {len(data)}; keep the odd one for later")
-        return check_samples(np.frombuffer(data, "<i2").astype(np.int16))
-    return np.array(check_samples(np.asarray(pcm) if isinstance(pcm, memoryview) else pcm))
-
-
 class Performance:
     """What a stage knows of a session, and what the session's callers ask of it.
 
@@ -182,7 +168,9 @@ class Performance:
         self._listener = Listener(settings.seed)
         self._hears: tuple[int, Resampler] | None = None
         self._clock = clock
+        self._opened = clock()
         self._start: float | None = None  # clock at pts 0
+        self._asked: float | None = None  # since when a hop has been ready to be heard
         self._sound_size = settings.audio_rate // FPS
 
     # What callers ask for.
@@ -191,7 +179,7 @@ class Performance:
         """Take speech of an utterance; False while there is no room for it.
 
         Args:
-            samples: (N,) as `samples_of` gives them.
+            samples: (N,), checked, nobody else's.
             epoch: the one that was current when the caller began to wait: what another call has ended is dropped.
         """
         self.check()
@@ -266,7 +254,7 @@ class Performance:
         self.epoch += 1
         self._inbox.clear()
         self._waiting = 0
-        self._speech = None
+        self._speech = self._asked = None
         self._rows.clear()
         self._redraw(0, [])
         self._resamplers = None
@@ -297,9 +285,8 @@ class Performance:
             self._redraw(keep, again)
         self.work()
 
-    def listen(self, pcm: bytes | npt.ArrayLike, sample_rate: int) -> None:
+    def listen(self, samples: Array, sample_rate: int) -> None:
         """Hear the other party."""
-        samples = samples_of(pcm)
         self.check()
         if self._hears is None or self._hears[0] != sample_rate:
             self._hears = sample_rate, Resampler(sample_rate)
@@ -351,6 +338,7 @@ class Performance:
             if self._speech is not None:
                 hop = self._speech.utterance.hop()
                 if hop is not None:
+                    self._asked = self._clock() if self._asked is None else self._asked
                     return self._speech, hop
                 if self._speech.utterance.done:
                     self._rows.append(SegmentEnd(self._speech.epoch, self._speech.utterance.rows / FPS))
@@ -372,6 +360,11 @@ class Performance:
                 self._speech = Speech(piece.epoch, utterance)
             self._speech.push(piece)
 
+    def begin_hearing(self) -> None:
+        """A worker has taken the hop."""
+        self.hearing = True
+        self._asked = None
+
     @property
     def mood(self) -> Array:
         """(8,) the emotion to sample with: where it is going."""
@@ -390,8 +383,8 @@ class Performance:
     @property
     def wanted_at(self) -> float:
         """When the first row that is not there yet should be drawn."""
-        if self._face.speaking == IDLE:
-            return self._clock()  # somebody waits for the first word
+        if self._face.speaking == IDLE and self._asked is not None:
+            return self._asked  # somebody waits for the first word
         return self._due(self._face.frames + len(self._rows))
 
     @property
@@ -491,7 +484,7 @@ class Performance:
 
     def _due(self, index: int) -> float:
         """The clock when a frame is to be shown."""
-        return self._clock() if self._start is None else self._start + index / FPS
+        return self._opened if self._start is None else self._start + index / FPS
 
     def _redraw(self, keep: int, rows: list[Row | SegmentEnd | None]) -> None:
         """Back to the first `keep` pictures; what was drawn since, from `rows`, is to be drawn again."""

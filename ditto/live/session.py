@@ -13,13 +13,14 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 
-from ditto.errors import SessionError
+from ditto.errors import AudioError, SessionError
 from ditto.live.items import Item
-from ditto.live.performance import Performance, samples_of
+from ditto.live.performance import Performance
 from ditto.live.settings import Settings
-from ditto.stream import SAMPLE_RATE
+from ditto.stream import SAMPLE_RATE, check_samples
 
 if TYPE_CHECKING:
     from ditto.controls import Controls
@@ -29,6 +30,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RAMP_SECONDS = 0.4
+
+
+def samples_of(pcm: bytes | bytearray | memoryview | npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """(N,) float32 samples of s16le bytes or of an array, in memory of their own: the caller may use its buffer again.
+
+    Raises:
+        AudioError: an odd number of bytes, or what `check_samples` refuses.
+    """
+    if isinstance(pcm, (bytes, bytearray)) or (isinstance(pcm, memoryview) and pcm.format in ("B", "b", "c")):
+        data = bytes(pcm)
+        if len(data) % 2:
+            raise AudioError(f"16-bit samples are an even number of bytes, got {len(data)}; keep the odd one for later")
+        return check_samples(np.frombuffer(data, "<i2").astype(np.int16))
+    return np.array(check_samples(np.asarray(pcm) if isinstance(pcm, memoryview) else pcm))
 
 
 class _Calls:
@@ -87,9 +102,9 @@ class _Calls:
             AudioError: samples or sample rate are not usable.
             SessionError: the session is closed or broken.
         """
-        performance = self._opened()
+        performance, samples = self._opened(), samples_of(pcm)
         with self._stage.lock:
-            performance.listen(pcm, sample_rate)
+            performance.listen(samples, sample_rate)
 
     def _pushing(self, pcm: bytes | npt.ArrayLike, sample_rate: int) -> Callable[[], bool]:
         """What to call under the lock until it gives True."""

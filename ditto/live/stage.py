@@ -161,7 +161,7 @@ class Stage:
         if ready and min(p.wanted_at for p, _ in ready) <= soonest:
             self._hearing = True
             for performance, _ in ready:
-                performance.hearing = True
+                performance.begin_hearing()
             return lambda: self._hear([(p, *hop) for p, hop in ready])
         if first is None:
             return None
