@@ -81,7 +81,8 @@ def open_engine(
         compiled: torch alone: through `torch.compile`; opening takes a minute or more.
 
     Raises:
-        ValueError: an unknown backend, device or precision, a combination that does not exist, or fewer than one thread.
+        ValueError: an unknown backend, device or precision, a combination that does not exist (a file has its own
+            precision), or fewer than one thread.
         EngineError: the file is missing or damaged, the backend is not installed, there is no such device, its memory
             does not suffice, or the exported network differs from torch.
     """
@@ -110,29 +111,46 @@ def open_engine(
         raise ValueError(f"compiled is for backend='torch', got {backend!r}")
     folder = None if cache is None else Path(cache)
     if isinstance(network, (str, PathLike)):
-        file = Path(network)
         if backend == "torch":
-            raise ValueError(f"torch runs modules, got the file {file}; load it into a network of ditto.models")
-        if not file.is_file():
-            raise EngineError(
-                f"a network file is wanted at {file}, there is none; `ditto bundle verify` says what is missing"
-            )
-    else:
+            raise ValueError(f"torch runs modules, got the file {network}; load it into a network of ditto.models")
+        if precision != "float32":
+            raise ValueError(f"a file has the precision it was exported in, got precision={precision!r} for {network}")
+    elif backend == "torch":
         from .networks import example_of
+        from .torch_engine import TorchEngine
 
         example = example or example_of(network)
-        if backend == "torch":
-            from .torch_engine import TorchEngine
-
-            return TorchEngine(network, example.inputs, example.outputs, device, precision, threads, compiled)
-        from .export import exported
-
-        file = exported(network, example, precision, folder)
+        return TorchEngine(network, example.inputs, example.outputs, device, precision, threads, compiled)
     if backend == "tensorrt":
-        from .tensorrt_engine import TensorRTEngine
+        from .tensorrt_engine import TensorRTEngine, import_tensorrt, torch_device
 
-        return TensorRTEngine(file, device, folder)
-    from .onnx_engine import OnnxEngine
+        torch_device(device)  # what is missing is told before an export, which takes minutes
+        import_tensorrt()
+        return TensorRTEngine(network_file(network, example, precision, folder), device, folder)
+    from .onnx_engine import OnnxEngine, require_provider
 
     provider = "tensorrt" if backend == "onnxruntime-tensorrt" else kind
+    require_provider(provider, Path(network).name if isinstance(network, (str, PathLike)) else type(network).__name__)
+    file = network_file(network, example, precision, folder)
     return OnnxEngine(file, threads, provider, int(number or 0), folder)
+
+
+def network_file(
+    network: str | PathLike[str] | nn.Module, example: Example | None, precision: str, folder: Path | None
+) -> Path:
+    """A network as an ONNX file; a module is exported to the cache.
+
+    Raises:
+        EngineError: there is no such file, or the module cannot be exported.
+    """
+    if not isinstance(network, (str, PathLike)):
+        from .export import exported
+        from .networks import example_of
+
+        return exported(network, example or example_of(network), precision, folder)
+    file = Path(network)
+    if not file.is_file():
+        raise EngineError(
+            f"a network file is wanted at {file}, there is none; `ditto bundle verify` says what is missing"
+        )
+    return file

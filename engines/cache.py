@@ -11,13 +11,13 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import torch
-from filelock import FileLock  # torch brings it
-from torch import nn
+from typing import TYPE_CHECKING
 
 from ditto.errors import EngineError
 from ditto.files import complete_file, partial_file
+
+if TYPE_CHECKING:  # the base install has no torch
+    from torch import nn
 
 log = logging.getLogger(__name__)
 HEADER_LIMIT = 1 << 16  # bytes
@@ -35,8 +35,15 @@ def cache_folder() -> Path:
 
 
 def digest_weights(network: nn.Module) -> str:
-    """SHA-256 over the names, shapes and values of a network's weights, its class and its configuration."""
+    """SHA-256 over the names, shapes and values of a network's weights, its class, its configuration, and the plain values
+    in its modules, which an export makes constants of: a schedule, the strength of guidance."""
+    import torch
+
     sha256 = hashlib.sha256(f"{type(network).__qualname__} {getattr(network, 'config', '')}".encode())
+    for name, module in network.named_modules():
+        plain = {key: value for key, value in vars(module).items() if isinstance(value, (bool, int, float, str, tuple))}
+        plain.pop("training")  # every engine evaluates
+        sha256.update(f"{name} {sorted(plain.items())}".encode())
     for name, value in [*network.named_parameters(), *network.named_buffers()]:
         sha256.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         sha256.update(value.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes())
@@ -60,6 +67,8 @@ def build_once(file: Path, build: Callable[[Path], None], usable: Callable[[Path
     Raises:
         EngineError: the disk is full or the folder cannot be written; nothing half-written is left.
     """
+    from filelock import FileLock  # torch brings it
+
     part: Path | None = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from ditto import __version__
 from ditto.errors import EngineError
+from ditto.files import complete_file, partial_file
 
 from .cache import build_once, cache_folder, digest_weights, file_name
 from .networks import Example
@@ -65,6 +67,7 @@ def export_onnx(network: nn.Module, example: Example, file: Path, precision: str
     flat = Flat(network, example).eval()
     with torch.no_grad():
         outputs = list(flatten(example.outputs, network(*(pick(example.inputs) for pick in flat.pickers))))
+    part = partial_file(file)
     try:
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
@@ -72,19 +75,18 @@ def export_onnx(network: nn.Module, example: Example, file: Path, precision: str
                 input_names=list(example.inputs), output_names=outputs,
             )  # fmt: skip
             assert program is not None  # with dynamo=True it always is one
-            program.save(str(file))
+            program.save(str(part))
+        if precision == "float16":
+            to_float16(part)
+        check(network, example, part, TOLERANCE[precision])
+        complete_file(part, file)
     except ImportError as error:
         raise EngineError(f"exporting wants onnx and onnxscript: {error}; pip install onnx onnxscript") from error
     except torch.onnx.errors.OnnxExporterError as error:
         reason = str(error).strip().splitlines()[0]
         raise EngineError(f"{type(network).__name__} cannot be exported to ONNX: {reason}") from error
-    if precision == "float16":
-        to_float16(file)
-    try:
-        check(network, example, file, TOLERANCE[precision])
-    except EngineError:
-        file.unlink()
-        raise
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def check(network: nn.Module, example: Example, file: Path, tolerance: float) -> float:
@@ -147,7 +149,7 @@ def exported(network: nn.Module, example: Example, precision: str = "float32", f
     shapes = ", ".join(f"{name} {tuple(value.shape)} {value.dtype}" for name, value in example.inputs.items())
     depends = {
         "weights": digest_weights(network), "shapes": shapes, "precision": precision, "opset": str(OPSET),
-        "torch": str(torch.__version__),
+        "torch": str(torch.__version__), "ditto": __version__,
     }  # fmt: skip
     file = (folder or cache_folder()) / file_name(type(network).__name__.lower(), depends, ".onnx")
     return build_once(file, lambda part: export_onnx(network, example, part, precision))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ditto.errors import EngineError
 
 from . import Tensor
+from .cache import cache_folder, explain
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 PACKAGES = {"cpu": "onnxruntime", "cuda": "onnxruntime-gpu", "tensorrt": "onnxruntime-gpu and tensorrt"}
@@ -33,7 +34,7 @@ class OnnxEngine:
         threads: on the CPU.
         provider: one of `PROVIDERS`. What it cannot run is refused, not left to the CPU.
         index: which GPU.
-        cache: where the TensorRT provider keeps its engines and timings.
+        cache: where the TensorRT provider keeps its engines and timings; None: the platform's folder.
 
     Raises:
         EngineError: ONNX Runtime is not installed, refuses the file, or does not run it on the provider.
@@ -42,16 +43,8 @@ class OnnxEngine:
     def __init__(
         self, path: Path, threads: int = 1, provider: str = "cpu", index: int = 0, cache: Path | None = None
     ) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise EngineError(f"ONNX Runtime is wanted for {path.name}: {error}; pip install onnxruntime") from error
+        onnxruntime = require_provider(provider, path.name)
         wanted = PROVIDERS[provider]
-        if wanted not in onnxruntime.get_available_providers():
-            raise EngineError(
-                f"{wanted} is wanted for {path.name}, this ONNX Runtime {onnxruntime.__version__} has "
-                f"{', '.join(onnxruntime.get_available_providers())}; pip install {PACKAGES[provider]}, or take device='cpu'"
-            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -109,18 +102,45 @@ class OnnxEngine:
         return dict(zip(self._output_names, results, strict=True))
 
 
+def require_provider(provider: str, what: str) -> Any:
+    """The onnxruntime module, if it has one of `PROVIDERS`; `what` it is wanted for.
+
+    Raises:
+        EngineError: ONNX Runtime is not installed, or another build of it.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(f"ONNX Runtime is wanted for {what}: {error}; pip install onnxruntime") from error
+    wanted = PROVIDERS[provider]
+    if wanted not in onnxruntime.get_available_providers():
+        raise EngineError(
+            f"{wanted} is wanted for {what}, this ONNX Runtime {onnxruntime.__version__} has "
+            f"{', '.join(onnxruntime.get_available_providers())}; pip install {PACKAGES[provider]}, or take device='cpu'"
+        )
+    return onnxruntime
+
+
 def provider_options(provider: str, index: int, cache: Path | None) -> dict[str, str]:
-    """ONNX Runtime's options for a provider."""
+    """ONNX Runtime's options for a provider.
+
+    Raises:
+        EngineError: the folder where the TensorRT provider keeps what it builds cannot be made.
+    """
     if provider == "cpu":
         return {}
     options = {"device_id": str(index)}
     if provider == "cuda":
         options["use_tf32"] = "0"
-    elif cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
+    else:
+        folder = cache or cache_folder()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EngineError(explain(error, folder)) from error
         options |= {
-            "trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache),
-            "trt_timing_cache_enable": "1", "trt_timing_cache_path": str(cache),
+            "trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder),
+            "trt_timing_cache_enable": "1", "trt_timing_cache_path": str(folder),
         }  # fmt: skip
     return options
 

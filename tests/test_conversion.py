@@ -424,6 +424,44 @@ def test_unsafe_settings_are_not_run_and_their_wish_is_named(folder, monkeypatch
     assert not (folder / "evil").exists()
 
 
+class Made:
+    """A pickle that calls something, and gives a state to what comes out."""
+
+    def __init__(self, *how):
+        self.how = how
+
+    def __reduce__(self):
+        return self.how
+
+
+BYTES = b"A" * 32  # eight of them are an address to who believes they are an object
+ARRAY = np.zeros(0).__reduce__()[:2]  # how a pickle begins one
+FIELDS = (3, "|", None, ("x",), {"x": (np.dtype("O"), 0)}, 8, 1, 0)
+OBJECTS = (3, "|", None, None, None, 8, 1, 0)
+TOWER = {}
+TOWER["inside"] = TOWER
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Made(np.ndarray, ((4,), np.dtype("O"), BYTES)),
+        Made(np.ndarray, ((4,), Made(np.dtype, ("V8",), FIELDS), BYTES)),
+        Made(*ARRAY, (1, (4,), Made(np.dtype, ("O8",), OBJECTS), False, BYTES)),
+        Made(*ARRAY, (1, (2**40,), np.dtype("f4"), False, BYTES)),
+        Made(np.dtype, ("f4",), (3, "?", None, None, None, -1, -1, 0)),
+        TOWER,
+    ],
+    ids=["objects", "fields", "state", "shape", "order", "tower"],
+)  # fmt: skip
+def test_arrays_in_settings_are_numbers_that_are_there(tmp_path, value):
+    """Each of the first ended the process, or read memory that was not its own, when NumPy made the array."""
+    file = tmp_path / "settings.pkl"
+    file.write_bytes(pickle.dumps({"default_kwargs": {"emo": value}}))
+    with pytest.raises(BundleError, match="is not read"):
+        read_settings(file)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -432,7 +470,7 @@ def test_unsafe_settings_are_not_run_and_their_wish_is_named(folder, monkeypatch
         (pickle.dumps({"base_cfg": {}}), "a dict with 'default_kwargs' is wanted, got keys base_cfg"),
         (pickle.dumps([1]), "a dict with 'default_kwargs' is wanted, got list"),
         (pickle.dumps({"default_kwargs": {"emo": b"x"}}), "offline.emo is bytes"),
-        (pickle.dumps({"default_kwargs": {"emo": np.array(["x"])}}), "offline.emo is ndarray"),
+        (pickle.dumps({"default_kwargs": {"emo": np.array(["x"])}}), "arrays of 'U1' are not read"),
     ],
 )
 def test_settings_of_another_form_are_refused(folder, content, message):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
@@ -37,20 +38,51 @@ def latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> npt.NDArray[Any]:
+class Numbers:
+    """The type of an array in a pickle. NumPy's own believes what a pickle says of it, and takes bytes for addresses."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not re.fullmatch(r"[fiu][1248]|b1", code):
+            raise pickle.UnpicklingError(f"arrays of {code!r} are not read")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class Values:
+    """An array in a pickle, filled in when its state comes."""
+
+    array: npt.NDArray[Any]
+
+    def __init__(self, *_: Any) -> None:
+        self.array = np.zeros(0)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, by_columns, data = state
+        self.array = from_buffer(data, kind, shape, "F" if by_columns else "C")
+
+
+def from_buffer(buffer: Any, kind: Numbers, shape: Any, order: Any) -> npt.NDArray[Any]:
     """What new pickles make arrays with."""
-    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+    values = np.frombuffer(buffer, kind.dtype) if len(buffer) else np.zeros(0, kind.dtype)
+    return values.reshape(shape, order=order)
+
+
+def scalar(kind: Numbers, data: bytes) -> Any:
+    """A single number."""
+    return from_buffer(data, kind, (), "C")[()]
 
 
 ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): latin1,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): "ndarray",  # named before its state, never called
+    ("numpy", "dtype"): Numbers,
 }
 for core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
-    ALLOWED[core + ".multiarray", "_reconstruct"] = np.zeros(0).__reduce__()[0]
-    ALLOWED[core + ".multiarray", "scalar"] = np.float64(0).__reduce__()[0]
+    ALLOWED[core + ".multiarray", "_reconstruct"] = Values
+    ALLOWED[core + ".multiarray", "scalar"] = scalar
     ALLOWED[core + ".numeric", "_frombuffer"] = from_buffer
 
 
@@ -76,7 +108,7 @@ def read_settings(file: Path) -> dict[str, Any]:
             found = with_arrays(json.loads(file.read_text(encoding="utf-8")))
         else:
             with file.open("rb") as stream:
-                found = PlainUnpickler(stream).load()
+                found = plain(PlainUnpickler(stream).load())
     except Exception as error:  # a damaged pickle raises whatever its bytes ask for
         raise BundleError(
             f"{file} ({size(file)}) is not read: {error or type(error).__name__}; only plain values and arrays are, get the "
@@ -86,6 +118,15 @@ def read_settings(file: Path) -> dict[str, Any]:
         got = f"keys {', '.join(map(str, found))}" if isinstance(found, Mapping) else type(found).__name__
         raise BundleError(f"{file}: a dict with {SETTINGS!r} is wanted, got {got}; give the published settings")
     return dict(found[SETTINGS])
+
+
+def plain(value: Any) -> Any:
+    """What a pickle held, arrays in their places."""
+    if isinstance(value, Values):
+        return value.array
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def with_arrays(value: Any) -> Any:
