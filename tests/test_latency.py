@@ -9,10 +9,11 @@ from hypothesis.strategies import integers, lists
 
 import ditto
 from ditto.audio import SAMPLE_RATE, read_audio
+from ditto.guards import PAUSE_ENTRY, PAUSE_EXIT, PAUSE_FRAMES, PAUSE_HEARD, guard_mouth
 from ditto.latency import LATENCIES, LOOK_AHEAD, LOOK_BACK, OFFLINE_PLAN, WindowPlan
 from ditto.motion import COMPACT_SIZE
 from ditto.phones import PHONE_INDEX
-from ditto.sampling import PAUSE_ENTRY, PAUSE_EXIT, PAUSE_FRAMES, PAUSE_HEARD, Job, guard_mouth, silence_of
+from ditto.sampling import Job, silence_of
 from ditto.speech import HOP_SAMPLES
 from ditto.stream import SAMPLES_PER_FRAME
 

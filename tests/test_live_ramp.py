@@ -5,10 +5,10 @@ import pytest
 
 from ditto.controls import Controls
 from ditto.emotion import EMOTIONS, emotion_vector
+from ditto.guards import EMOTION_BOOST, bring_out
 from ditto.life import CAMERA_HOLD
 from ditto.live.ramp import Ramps, emotion_change
 from ditto.motion import rotation_matrix
-from ditto.sampling import EMOTION_BOOST, bring_out
 
 HAPPY = EMOTIONS.index("happy")
 

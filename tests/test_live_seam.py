@@ -8,12 +8,12 @@ import pytest
 import ditto
 from ditto.audio import read_audio
 from ditto.emotion import emotion_vector
+from ditto.guards import PRESS_GAP
 from ditto.latency import latency_of
 from ditto.live.idle import idle, initial_idle, resume
 from ditto.live.seam import MOUTH_POINTS, SLOW_FRAMES, Seam
 from ditto.motion import TEMPLATE_APERTURE, rotation_matrix
 from ditto.rendering.geometry import TEMPLATE, keypoints
-from ditto.sampling import PRESS_GAP
 from ditto.speech import HOP_SAMPLES
 
 SPEECH = Path(__file__).parents[1] / "examples" / "speech.flac"

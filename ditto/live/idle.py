@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.emotion import SMILE, emotion_offset
+from ditto.guards import EMOTION_BOOST, finish
 from ditto.life import (
     LEFT_IRIS,
     LEFT_LID,
@@ -26,7 +27,6 @@ from ditto.life import (
 )
 from ditto.live.listening import NEUTRAL, Reaction
 from ditto.motion import COMPACT_SIZE, FPS, KEYPOINTS, LID_KEYPOINTS, TEMPLATE_APERTURE
-from ditto.sampling import EMOTION_BOOST, finish
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from ditto.controls import MOST_DEGREES, MOST_DELTA, REGIONS, Controls, check_range, keypoint_index
 from ditto.emotion import EMOTIONS, emotion_vector
+from ditto.guards import EMOTION_BOOST, bring_out
 from ditto.life import CAMERA_HOLD
 from ditto.motion import COMPACT_SIZE, FPS, KEYPOINTS, rotation_matrix
-from ditto.sampling import EMOTION_BOOST, bring_out
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ditto.guards import PRESS_GAP
 from ditto.life import LEFT_IRIS, RIGHT_IRIS, hold_gaze
 from ditto.motion import COMPACT_SIZE, KEYPOINTS, LID_KEYPOINTS, TEMPLATE_APERTURE, rotation_matrix
-from ditto.sampling import PRESS_GAP
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]

@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.emotion import BROW, emotion_offset
+from ditto.guards import PAUSE_FRAMES, guard_mouth
+from ditto.latency import LOOK_BACK
 from ditto.life import BLINK, eye_keypoints, initial_eyes, live
 from ditto.motion import COMPACT_SIZE, KEYPOINTS
 from ditto.phones import SILENCE
-from ditto.sampling import LOOK_BACK, PAUSE_FRAMES, guard_mouth
 from ditto.training.articulation import (
     DOMINANCE,
     MOUTH_KEYPOINTS,
