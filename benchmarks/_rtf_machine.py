@@ -122,7 +122,7 @@ def providers(device: str) -> list[str]:
     """What really runs the networks: every ONNX Runtime session alive in this process is asked; torch, if it is loaded."""
     import onnxruntime
 
-    sessions = [thing for thing in gc.get_objects() if isinstance(thing, onnxruntime.InferenceSession)]
+    sessions = [thing for thing in gc.get_objects() if issubclass(type(thing), onnxruntime.InferenceSession)]
     found = sorted({"+".join(session.get_providers()) for session in sessions})
     torch = sys.modules.get("torch")
     if torch is not None:
