@@ -213,3 +213,20 @@ def test_a_recording_in_pieces_is_the_recording(frames):
         motion, state = advance_recording(state, conditions[first : first + 7], sample, source, rules, final=last)
         pieces.append(motion)
     np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        (Sampling, {"schedule": "float46"}),
+        (Sampling, {"noise": "new"}),
+        (Sampling, {"origin": "last"}),
+        (Driving, {"keypoints": "brows"}),
+        (Driving, {"silence": "none"}),
+        (Driving, {"angles": "radians"}),
+        (Driving, {"factors": {"expression": 1.0}}),
+    ],
+)
+def test_choices_there_are_not_are_refused(options, fields):
+    with pytest.raises(ValueError, match=f"{next(iter(fields))} (is one|are) of .*, got "):
+        options(**fields)

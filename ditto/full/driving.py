@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,14 @@ GAZE_YAW, GAZE_PITCH = 0.26, 0.28  # degrees the eyes turn back for one degree o
 OUTWARD, INWARD, DOWNWARD = 0.0007, 0.001, 0.001  # of an iris keypoint, for one degree
 
 Part = dict[str, Floats]  # by the names of LAYOUT; an angle has 66 logits, or one number: degrees
+
+
+def check_choices(options: Any) -> None:
+    """Raise ValueError for a field of a dataclass that has none of the values its `Literal` type names."""
+    for name, kind in get_type_hints(type(options)).items():
+        value = getattr(options, name)
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            raise ValueError(f"{name} is one of {', '.join(get_args(kind))}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,12 @@ class Driving:
     silence: Literal["lips", "all"] = "lips"
     angles: Literal["degrees", "logits"] = "degrees"
     hold_gaze: bool = True
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        unknown = [name for name in self.factors if name not in LAYOUT]
+        if unknown:
+            raise ValueError(f"factors are of {', '.join(LAYOUT)}, got {', '.join(unknown)}")
 
 
 @dataclass(frozen=True)

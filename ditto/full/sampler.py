@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.full.conditioning import SourceCondition, condition_rows, emotion_of_weights
-from ditto.full.driving import PLAIN_EDIT, Driving, Edit, blink_frames, drive_motion
+from ditto.full.driving import PLAIN_EDIT, Driving, Edit, blink_frames, check_choices, drive_motion
 from ditto.full.released import Released
 from ditto.full.source import Call, Source
 from ditto.full.windows import (
@@ -65,6 +65,9 @@ class Sampling:
     noise: Literal["fresh", "shared"] = "fresh"
     origin: Literal["silence", "first"] = "silence"
     driving: Driving = field(default_factory=Driving)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
     @property
     def all_steps(self) -> int:
