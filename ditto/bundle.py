@@ -111,7 +111,7 @@ class Bundle:
         file = folder / "bundle.json"
         try:
             described = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise BundleError(f"a readable bundle.json is wanted at {file}: {error}; get the bundle again") from error
         check_keys(described, KEYS, str(file))
         if described["format"] != FORMAT:
@@ -212,6 +212,8 @@ def read_part(name: str, described: Any, folder: Path) -> Part:
         files[role] = folder / file
     if described["sha256"].keys() != files.keys():
         raise BundleError(f"{where}: every file wants its SHA-256; run: python -m ditto.bundle seal {folder}")
+    for role, sha256 in described["sha256"].items():
+        check_type(sha256, str, f"sha256.{role}", where)
     return Part(name, described["model"], described["config"], files, described["sha256"])
 
 
@@ -303,7 +305,7 @@ def examine_weights(part: Part, path: Path) -> list[str]:
                 shapes[name] = (values.shape, values.dtype.name)
                 if values.dtype.kind == "f" and np.isnan(values).any():
                     raise BundleError(f"{path}: {name} holds NaN; get the bundle again")
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: numbers of a kind that NumPy has not
         raise BundleError(f"{path} is no readable safetensors file: {error}; get the bundle again") from error
     words = [f"{len(shapes)} tensors", "no NaN"]
     if part.model in NETWORKS:

@@ -153,11 +153,18 @@ def test_what_is_not_a_bundle_is_refused(tmp_path):
         ({"parts": {"m": {"model": "x", "config": {}, "files": {"onnx": "../m.onnx"}, "sha256": {}}}}, "plain names"),
         ({"parts": {"m": {"model": "x", "config": {}, "files": {"onnx": "m.pt"}, "sha256": {}}}}, r"or \.onnx, got"),
         ({"parts": {"m": {"model": "x", "config": {}, "files": {"onnx": "m.onnx"}, "sha256": {}}}}, "wants its SHA"),
+        ({"parts": {"m": {"model": "x", "config": {}, "files": {"onnx": "m.onnx"}, "sha256": {"onnx": 5}}}}, "onnx is a str"),
     ],
 )
 def test_a_damaged_description_is_refused(folder, fields, message):
     change(folder, **fields)
     with pytest.raises(BundleError, match=message):
+        Bundle.open(folder)
+
+
+def test_a_description_nested_beyond_measure_is_refused(folder):
+    (folder / "bundle.json").write_text("[" * 100_000)
+    with pytest.raises(BundleError, match=r"a readable bundle\.json is wanted"):
         Bundle.open(folder)
 
 
@@ -275,10 +282,15 @@ def test_every_file_is_examined_and_the_wrong_ones_are_told(tmp_path):
     (copy / "renderer.safetensors").unlink()
     (copy / "encoder.safetensors").write_bytes(b"\x08" + b"\0" * 7 + b"{}      more")
     seal_anew = json.loads((copy / "bundle.json").read_text())
-    seal_anew["parts"]["encoder"]["sha256"]["weights"] = digest(copy / "encoder.safetensors")
+    header = b'{"w":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
+    (copy / "motion.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 4)
+    for part in ("encoder", "motion"):
+        file = copy / seal_anew["parts"][part]["files"]["weights"]
+        seal_anew["parts"][part]["sha256"]["weights"] = digest(file)
     (copy / "bundle.json").write_text(json.dumps(seal_anew))
     wrong = {check.file: check.detail for check in examine(Bundle.open(copy)) if not check.ok}
-    assert wrong.keys() == {"motion.onnx", "renderer.safetensors", "encoder.safetensors"}
+    assert wrong.keys() == {"motion.onnx", "renderer.safetensors", "encoder.safetensors", "motion.safetensors"}
+    assert "is no readable safetensors file" in wrong["motion.safetensors"]
     assert "should have SHA-256" in wrong["motion.onnx"]
     assert "which is not there" in wrong["renderer.safetensors"]
     assert "is no readable safetensors file" in wrong["encoder.safetensors"]

@@ -379,6 +379,10 @@ def test_damage_anywhere_is_told_or_harmless(published, tmp_path, kind):
     assert told > 10
 
 
+LOOP = {}
+LOOP["model"] = LOOP
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -386,6 +390,9 @@ def test_damage_anywhere_is_told_or_harmless(published, tmp_path, kind):
         ({}, "got an empty dict"),
         ({"epoch": 3}, "got epoch (int)"),
         ([1, 2], "got list"),
+        (LOOP, "got model (dict)"),
+        ({"fc.weight": torch.eye(3).to_sparse()}, "got fc.weight (a sparse Tensor)"),
+        ({"fc.weight": torch.zeros(3, device="meta")}, "got fc.weight (a Tensor without numbers)"),
     ],
 )
 def test_a_torch_file_of_something_else_is_refused(folder, content, message):

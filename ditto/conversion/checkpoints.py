@@ -52,7 +52,7 @@ def stored(tensor: Tensor) -> Stored:
 
 def numbers(tensor: Tensor) -> npt.NDArray[Any]:
     """The numbers of a tensor."""
-    plain = tensor.detach()
+    plain = tensor.detach().resolve_neg()
     return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
 
 
@@ -121,20 +121,30 @@ def find_state(loaded: Any, module: str, file: Path) -> dict[str, Tensor]:
     Raises:
         BundleError: there is none.
     """
-    found = loaded
-    while isinstance(found, Mapping):
+    found, seen = loaded, set()
+    while isinstance(found, Mapping) and id(found) not in seen:
+        seen.add(id(found))
         inner = [found[key] for key in (module, *WRAPPERS) if key and isinstance(found.get(key), Mapping)]
         if not inner:
             break
         found = inner[0]
     if not isinstance(found, Mapping):
         raise BundleError(f"{file}: a dict of tensors is wanted, got {type(found).__name__}; give the published file")
-    wrong = [f"{key} ({type(value).__name__})" for key, value in found.items() if not isinstance(value, Tensor)]
+    wrong = [f"{key} ({kind})" for key, value in found.items() if (kind := what_else(value))]
     if wrong or not found:
         raise BundleError(
             f"{file}: {module or 'a dict'} of tensors is wanted, got {some(wrong) or 'an empty dict'}; give the published file"
         )
     return {str(key): value for key, value in found.items()}
+
+
+def what_else(value: Any) -> str:
+    """What a value is that is no tensor with all its numbers; "" for one that is."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    if value.layout != torch.strided:
+        return "a sparse Tensor"
+    return "a Tensor without numbers" if value.is_meta else ""
 
 
 def strip(state: Mapping[str, Tensor], file: Path) -> Tensors:
