@@ -179,7 +179,7 @@ class TorchEngine:
         if self._graph is None:
             with self._memory_told(tensors):
                 return self._forward({name: value.to(self.device) for name, value in tensors.items()})
-        with self._lock:  # the buffers are one call's at a time
+        with self._lock, self._memory_told(tensors):  # the buffers are one call's at a time
             for name, value in tensors.items():
                 self._fixed[name].copy_(value, non_blocking=True)
             self._graph.replay()
@@ -226,7 +226,8 @@ class TorchEngine:
                 self._forward(self._fixed)
         torch.cuda.current_stream(self.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other engines may be running
+        # By default torch captures on the GPU it first captured on. "thread_local": other engines may be running.
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             self._results = self._forward(self._fixed)
         self._graph = graph
 
