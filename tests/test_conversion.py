@@ -510,6 +510,21 @@ def test_a_bundle_that_is_there_stays_unless_it_may_go(published, bundle, tmp_pa
         convert(published.folder, tmp_path / "mine", configs=TINY, replace=True)
 
 
+def test_a_bundle_that_cannot_be_replaced_stays(published, bundle, tmp_path, monkeypatch):
+    copy, rename = Path(shutil.copytree(bundle.path, tmp_path / "full")), os.rename
+
+    def refuse(old, new):
+        if Path(old).suffix == ".part":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(old, new)
+
+    monkeypatch.setattr("ditto.conversion.bundling.os.rename", refuse)
+    with pytest.raises(OutputError, match="cannot be written"):
+        convert(published.folder, copy, configs=TINY, replace=True)
+    Bundle.open(copy).verify()
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
 @pytest.mark.parametrize("name", ["missing", "checkpoints/hubert-large-ls960-ft/config.json"])
 def test_what_is_no_folder_is_the_caller_s_mistake(folder, name):
     with pytest.raises(InputError, match="a folder of published checkpoints is wanted"):

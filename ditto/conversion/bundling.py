@@ -176,8 +176,13 @@ def new_folder(target: Path, replace: bool) -> Iterator[Path]:
         if replace and target.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{target.name[:32]}.", suffix=".old", dir=target.parent))
             os.rename(target, old / target.name)
-            os.rename(part, target)
-            shutil.rmtree(old)
+            try:
+                os.rename(part, target)
+            except BaseException:
+                os.rename(old / target.name, target)
+                raise
+            finally:
+                shutil.rmtree(old, ignore_errors=True)
         else:
             os.rename(part, target)
     except OSError as error:
