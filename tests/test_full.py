@@ -270,6 +270,22 @@ def test_the_released_hubert_file_as_it_is(bundle, monkeypatch):
         assert [array.shape for array in given] == [(1, 6480)] * 2
 
 
+def test_on_a_gpu_the_log_says_that_the_released_hubert_file_runs_on_the_cpu(bundle, monkeypatch, caplog):
+    asked = []
+
+    def engine(path, **how):
+        asked.append(how)
+        if "device" in how:
+            raise EngineError("CUDAExecutionProvider is wanted")
+        return "engine"
+
+    monkeypatch.setattr(pipeline, "open_engine", engine)
+    file = bundle.part("encoder").file("weights")
+    assert FullOptions(device="cuda", threads=3).open_file(file) == "engine"
+    assert asked == [{"device": "cuda"}, {"threads": 3}]
+    assert "encoder.safetensors runs on the CPU: CUDAExecutionProvider is wanted" in caplog.text
+
+
 def test_hearing_with_a_memory(bundle, portrait):
     options = FullOptions(hearing="streaming", context=speech_of(25, 7))
     parts = open_parts(bundle, options)

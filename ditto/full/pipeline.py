@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -13,6 +14,7 @@ import torch
 from ditto.bundle import Bundle, Part
 from ditto.conversion.settings import released_settings
 from ditto.engines import Engine, open_engine
+from ditto.errors import EngineError
 from ditto.full.detection import OriginalLandmarks
 from ditto.full.face_mesh import OnnxFaceMesh
 from ditto.full.released import read_released
@@ -33,6 +35,7 @@ from ditto.models.warping import WarpingNetwork
 
 Array = npt.NDArray[np.float32]
 
+log = logging.getLogger(__name__)
 PARTS = ("encoder", "motion", "appearance", "motion_extractor", "warping", "decoder", "stitching")
 EYES = "eye_retargeting"  # if the bundle has it
 
@@ -50,7 +53,7 @@ class FullOptions:
             converter found them; None: the defaults here.
         landmarks: folder with the released ONNX files of face detector and landmarks (`detection`, `face_mesh`), for the crop
             and the eyes; None: MediaPipe's, as registered. InsightFace's are for research only.
-        backend: of every network, one of `ditto.engines.BACKENDS`.
+        backend: of every network, one of `ditto.engines.BACKENDS`; the released HuBERT file is run by ONNX Runtime.
         device: "cpu", "cuda" or "cuda:1".
         precision: of the networks for pictures; those for speech and motion stay float32, as released.
         threads: on the CPU; None: one for each core.
@@ -70,6 +73,15 @@ class FullOptions:
         """An engine for a network."""
         threads = self.threads or cores()
         return open_engine(network, self.backend, threads, device=self.device, precision=precision)
+
+    def open_file(self, network: Path) -> Engine:
+        """ONNX Runtime's engine for a file: on the GPU where it can run all of it, else on the CPU, which the log says."""
+        if self.device != "cpu":
+            try:
+                return open_engine(network, device=self.device)
+            except EngineError as error:
+                log.warning("%s runs on the CPU: %s", network.name, error)
+        return open_engine(network, threads=self.threads or cores())
 
     def place(self, array: Array) -> Any:
         """What an engine is given again and again, where it wants it: with torch, on its device."""
@@ -151,7 +163,7 @@ def open_encoder(part: Part, options: FullOptions) -> WindowEncoder | CachedEnco
     if options.hearing not in ("window", "streaming"):
         raise ValueError(f"hearing is window or streaming, got {options.hearing!r}")
     if options.hearing == "window" and "onnx" in part.files:
-        return WindowEncoder(released_hubert(open_engine(part.file("onnx"), threads=options.threads or cores())))
+        return WindowEncoder(released_hubert(options.open_file(part.file("onnx"))))
     hubert = cast(Hubert, load_part(part))
     if options.hearing == "window":
         network = options.open(hubert)
