@@ -359,10 +359,11 @@ def test_a_session_of_a_full_head_speaks(head, portrait):
         np.testing.assert_array_equal(found.image, frame.image)
 
 
-def test_the_command_line_animates_with_a_converted_bundle(bundle, portrait, tmp_path):
+def test_the_command_line_animates_with_a_converted_bundle_by_name(bundle, portrait, tmp_path, monkeypatch):
+    monkeypatch.setenv("DITTO_BUNDLES", str(bundle.path.parent))
     portrait.save(tmp_path / "face.npz")
     write_wav(tmp_path / "speech.wav", speech_of(1))
-    command = ["animate", "face.npz", "speech.wav", "-o", "out.mp4", "--bundle", bundle.path, "--json"]
+    command = ["animate", "face.npz", "speech.wav", "-o", "out.mp4", "--bundle", bundle.path.name, "--json"]
     command = [str(tmp_path / word) if str(word).endswith((".npz", ".wav", ".mp4")) else str(word) for word in command]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
