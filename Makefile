@@ -27,7 +27,7 @@ lint: $(VENV)/.test
 
 # The package index gives a CUDA build of gigabytes on many machines; only training and the tests against it need torch.
 torch: $(VENV)/.ready
-	$(PIP) torch==2.13.0 onnx==1.18.0 onnxscript==0.7.2
+	$(PIP) torch==2.13.0 onnx==1.18.0 onnxscript==0.7.2 huggingface_hub
 
 $(VENV)/.packages: requirements/base.txt requirements/mediapipe.txt requirements/build.txt constraints.txt
 	@echo "1/2 installing packages into $(VENV) (a minute or two)"
