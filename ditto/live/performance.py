@@ -414,12 +414,16 @@ class Performance:
 
     @property
     def idle_due(self) -> float:
-        """When a frame should be given for want of speech; never while one waits to be read."""
+        """When a frame should be given for want of speech; never while one waits to be read, or speech is being heard.
+
+        The first word would wait until the idle frame is drawn.
+        """
         if (
             not self.settings.idle
             or self.closed
             or self.error is not None
             or self.drawing
+            or self.hearing
             or self._pictures
             or self._can_speak()
         ):
