@@ -1,10 +1,46 @@
-"""Under nohup, or in the background of a script, signals are ignored and programs inherit that; those of tests must not."""
+"""What many tests start from, and how signals reach the programs that tests start."""
 
 import signal
+from pathlib import Path
+
+import pytest
 
 
 def pytest_configure():
+    """Under nohup, or in the background of a script, signals are ignored, and programs inherit that."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)  # as deaf as before, but nothing to inherit
+
+
+@pytest.fixture(scope="session")
+def portrait():
+    """The example's face, small."""
+    import ditto
+
+    return ditto.load("lite").register(Path(__file__).parents[1] / "examples" / "portrait.jpg", max_size=256)
+
+
+@pytest.fixture(scope="module")
+def one_server():
+    """A stand-in head, and where it is served."""
+    from serving import StandInHead, running
+
+    from ditto.live.server.app import create_app
+
+    head = StandInHead()
+    with running(create_app(head, head.portrait)) as place:
+        yield head, place
+
+
+@pytest.fixture
+def served(one_server):
+    """`one_server` as new; whatever a test does with it, nothing stays open."""
+    from serving import until
+
+    head, _ = one_server
+    head.max_sessions = 8
+    head.registered.clear()
+    yield one_server
+    assert until(lambda: not head.sessions)

@@ -28,11 +28,6 @@ def head():
 
 
 @pytest.fixture(scope="module")
-def portrait(head):
-    return head.register(EXAMPLES / "portrait.jpg", max_size=256)
-
-
-@pytest.fixture(scope="module")
 def speech():
     return read_audio(EXAMPLES / "speech.flac")
 

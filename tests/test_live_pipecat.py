@@ -70,11 +70,6 @@ def head():
 
 
 @pytest.fixture(scope="module")
-def portrait(head):
-    return head.register(EXAMPLES / "portrait.jpg", max_size=256)
-
-
-@pytest.fixture(scope="module")
 def speech():
     """(N,) int16 at 16 kHz: most of a second."""
     return (read_audio(EXAMPLES / "speech.flac")[8000:22000] * 32767).astype(np.int16)

@@ -26,22 +26,6 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 TOKEN = "correct-horse-battery"
 
 
-@pytest.fixture(scope="module")
-def one_server():
-    head = StandInHead()
-    with running(create_app(head, head.portrait)) as place:
-        yield head, place
-
-
-@pytest.fixture
-def served(one_server):
-    head, _ = one_server
-    head.max_sessions = 8
-    head.registered.clear()
-    yield one_server
-    assert until(lambda: not head.sessions)  # whatever a test did, nothing stays open
-
-
 # Who may ask
 
 

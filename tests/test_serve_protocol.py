@@ -22,22 +22,6 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SPOKEN = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 
 
-@pytest.fixture(scope="module")
-def one_server():
-    head = StandInHead()
-    with running(create_app(head, head.portrait)) as place:
-        yield head, place
-
-
-@pytest.fixture
-def served(one_server):
-    head, _ = one_server
-    head.max_sessions = 8
-    head.registered.clear()
-    yield one_server
-    assert until(lambda: not head.sessions)  # whatever a test did, nothing stays open
-
-
 def test_speech_in_gives_its_frames_its_sound_and_its_end(served):
     _, place = served
     socket, ready = started(place, rate=24000, audio_rate=24000, pace="fast")

@@ -16,24 +16,9 @@ import av
 import httpx
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack
-from serving import StandInHead, running, until
+from serving import until
 
 from ditto.live.server import webrtc
-from ditto.live.server.app import create_app
-
-
-@pytest.fixture(scope="module")
-def one_server():
-    head = StandInHead()
-    with running(create_app(head, head.portrait)) as place:
-        yield head, place
-
-
-@pytest.fixture
-def served(one_server):
-    head, _ = one_server
-    yield one_server
-    assert until(lambda: not head.sessions)
 
 
 class Voice(AudioStreamTrack):

@@ -258,6 +258,8 @@ class Conversation:
             path.unlink(missing_ok=True)
 
     async def _push(self, samples: Array, rate: int, microphone: bool = False) -> None:
+        if not len(samples):  # begins no utterance, so none would end
+            return
         known = self._utterances.setdefault(
             self.session.epoch, Utterance(microphone=microphone, alone=not self._utterances)
         )
