@@ -1,7 +1,7 @@
 """A full bundle with seeded random weights: it moves and draws nonsense, in the time the published one takes.
 
-    python -m benchmarks.random_bundle /tmp/full
-    python -m benchmarks.rtf --bundle /tmp/full
+    python -m benchmarks.random_bundle out/full
+    python -m benchmarks.rtf --bundle out/full
 
 For machines on which the published checkpoints cannot be had; 2 GB.
 """
