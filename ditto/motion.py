@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -138,6 +138,19 @@ class Motion:
     def expression(self) -> Array:
         """(..., 21, 3) face units, camera frame of the motion."""
         return self.values[..., EXPRESSION].reshape(*self.values.shape[:-1], KEYPOINTS, 3)
+
+    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """(..., 265), for `numpy.asarray`: the read-only `values`, or a copy where another type or a copy is asked for.
+
+        Raises:
+            ValueError: `copy=False` with another type.
+        """
+        if copy:
+            return np.array(self.values, dtype)
+        values = np.asarray(self.values, dtype)
+        if copy is False and values is not self.values:
+            raise ValueError(f"a Motion is float32 without a copy, got copy=False with dtype {np.dtype(dtype)}")
+        return values
 
     def __len__(self) -> int:
         return int(self.values.shape[0]) if self.values.ndim > 1 else 1

@@ -91,3 +91,18 @@ def test_a_blink_travels_the_portraits_own_aperture():
 def test_drive_takes_one_frame():
     with pytest.raises(ValueError, match="one frame"):
         motion.drive(_Face(), motion.rest_motion(2))  # type: ignore[arg-type]
+
+
+def test_numpy_takes_a_motion_as_its_numbers():
+    m = motion.rest_motion(2)
+    seen = np.asarray(m)
+    assert seen.shape == (2, MOTION_SIZE)
+    assert np.shares_memory(seen, m.values)
+    assert not seen.flags.writeable
+    assert np.asarray(m, np.float64).dtype == np.float64
+    copied = np.array(m)
+    copied[0, 0] = 1.0
+    assert m.values[0, 0] == 0.0
+    assert np.allclose(np.stack([m, m])[1], m.values)
+    with pytest.raises(ValueError, match="float32 without a copy"):
+        m.__array__(np.float64, copy=False)
