@@ -10,11 +10,18 @@ from ditto.emotion import emotion_vector
 from ditto.errors import BundleError
 from ditto.full import detection, face_mesh
 from ditto.full.driving import LIPS, Driving, Edit, drive_motion, split
-from ditto.full.motion_math import posed_keypoints
+from ditto.full.motion_math import degrees_of, posed_keypoints
 from ditto.full.released import read_released
 from ditto.full.sampler import FullSampler, Sampling
 from ditto.full.source import SourceReader
-from ditto.full.windows import WindowRules, advance_recording, recording_motion, start_recording
+from ditto.full.windows import (
+    WindowRules,
+    advance_live,
+    advance_recording,
+    recording_motion,
+    start_live,
+    start_recording,
+)
 from ditto.motion import MOTION_SIZE
 
 NEUTRAL = emotion_vector(None)
@@ -186,6 +193,23 @@ def test_expression_of_all_keypoints_when_asked():
         assert np.count_nonzero(np.abs(change).reshape(21, 3).max(1) > 1e-9) == moved
 
 
+@pytest.mark.parametrize("relative", [True, False])
+def test_strength_acts_on_expression_and_angles_alone(relative):
+    """As released: scale and t keep their factors (`_set_scale_ratio` there)."""
+    source, motion, origin = vectors()
+    factors = {"exp": 0.5, "pitch": 0.8, "yaw": 1.0, "roll": 1.2, "t": 0.7, "scale": 0.6}
+    found = drive_motion(source, motion, origin, Driving(relative, factors, "all", 1.7, hold_gaze=False)).pose
+    still, moved, first = (split(vector) for vector in (source, motion, origin))
+    expected = {}
+    for name, factor in factors.items():
+        amount = factor * (1.0 if name in ("scale", "t") else 1.7)
+        expected[name] = still[name] + amount * (moved[name] - first[name]) if relative else amount * moved[name]
+    assert found.scale == pytest.approx(float(expected["scale"][0]), abs=1e-12)
+    np.testing.assert_allclose(found.t, expected["t"], atol=1e-12)
+    np.testing.assert_allclose(found.exp, expected["exp"], atol=1e-12)
+    np.testing.assert_allclose(found.degrees, [degrees_of(expected[name]) for name in ("pitch", "yaw", "roll")], atol=1e-9)
+
+
 def test_angles_fade_in_degrees():
     angles = ("pitch", "yaw", "roll")
     _, whole = keypoints_of(Edit())
@@ -196,6 +220,111 @@ def test_angles_fade_in_degrees():
     assert np.abs(bins.degrees - half.degrees).max() > 0.01
     _, mixed = keypoints_of(Edit(turn={"yaw": 4.0}, shown=0.5, faded=angles), Driving(angles="logits"))
     assert np.isfinite(mixed.degrees).all()  # a turned angle is in degrees, what it fades to in logits
+
+
+def plain_smooth(motion, first, stop, width):
+    """Averages as the released code takes them, from a copy of the motion; scale, angles and t alone."""
+    if width <= 1:
+        return
+    before, half = motion.copy(), width // 2
+    for i in range(first, stop):
+        motion[i, :202] = before[max(0, i - half) : i + half + 1, :202].mean(0)
+
+
+def plain_windows(sample, windows, source, rules, fused):
+    """The motion after each of some windows of conditions (80, D), joined as the released code does: all of it kept."""
+    hop, known, motion = 80 - rules.overlap, source, None
+    for number, conditions in enumerate(windows, 1):
+        window = np.asarray(sample(known, conditions), np.float64)
+        if motion is None:
+            motion = window.copy()
+            plain_smooth(motion, 0, 80, rules.smoothing)
+        else:
+            for i in range(fused):
+                share, row = i / fused, len(motion) - fused + i
+                motion[row] = motion[row] * (1 - share) + window[rules.overlap - fused + i] * share
+            motion = np.concatenate([motion, window[rules.overlap :]])
+            plain_smooth(motion, len(motion) - hop - fused, len(motion) - hop + 1, rules.smoothing)
+        known = motion[len(motion) - rules.overlap - 1]
+        if rules.reset_every and number % rules.reset_every == 0:
+            known, before = source.copy(), known
+            if rules.reset_keeps is not None:
+                known[rules.reset_keeps] = before[rules.reset_keeps]
+        yield motion
+
+
+def wavy(known, conditions):
+    """Motion that depends on every condition and on what is known, and differs from frame to frame."""
+    base = np.sin(np.outer(conditions[:, 0] + np.arange(80), np.arange(1, 266) * 0.37))
+    return (base + 0.4 * np.asarray(known)[None]).astype(np.float32)
+
+
+def padded(rows):
+    return np.concatenate([rows, np.repeat(rows[-1:], 80 - len(rows), 0)])
+
+
+SOURCE = np.linspace(-1, 1, MOTION_SIZE, dtype=np.float32)
+RULES = [
+    *(WindowRules(overlap) for overlap in range(80)),
+    *(WindowRules(overlap, smoothing) for overlap in (0, 10, 41, 79) for smoothing in (0, 1, 2, 13, 80)),
+    *(WindowRules(overlap, 3, 2, keeps) for overlap in (0, 10, 60, 79) for keeps in (None, slice(0, 202))),
+]
+
+
+@pytest.mark.parametrize("rules", RULES, ids=str)
+def test_a_recording_is_joined_as_released_whatever_the_overlap(rules):
+    hop = 80 - rules.overlap
+    for frames in (1, 79, 81, 80 + hop, 171):
+        conditions = np.random.default_rng(frames).standard_normal((frames, 2)).astype(np.float32)
+        starts = range(0, frames, hop)
+        windows = [padded(conditions[start : start + 80]) for start in starts]
+        *_, expected = plain_windows(wavy, windows, SOURCE.astype(np.float64), rules, rules.overlap)
+        expected = expected[:frames]
+        plain_smooth(expected, 0, frames, rules.smoothing)
+        whole = recording_motion(wavy, conditions, SOURCE, rules)
+        np.testing.assert_allclose(whole, expected, atol=2e-4)  # float32 against float64 over 171 windows
+        state, pieces = start_recording(SOURCE, 2, rules), []
+        for first in range(0, frames, 7):
+            motion, state = advance_recording(
+                state, conditions[first : first + 7], wavy, SOURCE, rules, final=first + 7 >= frames
+            )
+            pieces.append(motion)
+        np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+@pytest.mark.parametrize("overlap", range(40, 80))
+def test_a_stream_is_joined_as_released_whatever_the_overlap(overlap):
+    rules, hop = WindowRules(overlap, 5), 80 - overlap
+    fused, frames = min(overlap, hop), 3 * hop + 1
+    conditions = np.random.default_rng(overlap).standard_normal((frames, 2)).astype(np.float32)
+    silence = np.zeros((overlap, 2), np.float32)
+    everything = np.concatenate([silence, conditions])
+    windows = [padded(everything[start : start + 80]) for start in range(0, frames // hop * hop + 1, hop)]
+    expected, given = [], 80 - fused
+    for number, motion in enumerate(plain_windows(wavy, windows, SOURCE.astype(np.float64), rules, fused)):
+        if number:
+            expected.append(motion[given : given + hop].copy())
+            given += hop
+    expected.append(motion[given:])  # no window comes after the last, so its end stays as it is
+    live, found = start_live(SOURCE, silence, rules), []
+    for first in range(0, frames, 5):
+        motion, live = advance_live(live, conditions[first : first + 5], wavy, SOURCE, rules, final=first + 5 >= frames)
+        found.append(motion)
+    found, expected = np.concatenate(found), np.concatenate(expected)
+    assert len(found) >= frames
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"overlap": -1}, {"overlap": 80}, {"overlap": 10.0}, {"smoothing": -1}, {"smoothing": 81}, {"reset_every": -1},
+        {"reset_keeps": slice(202, 0)}, {"reset_keeps": slice(0, 266)}, {"reset_keeps": slice(-3, 9)},
+    ],
+)  # fmt: skip
+def test_window_rules_out_of_range_are_refused(fields):
+    with pytest.raises(ValueError, match=f"expected {next(iter(fields))} to be"):
+        start_recording(SOURCE, 2, WindowRules(**fields))
 
 
 @pytest.mark.parametrize("frames", [1, 69, 70, 80, 149, 150, 151, 231])

@@ -282,7 +282,7 @@ def test_any_cutting_of_a_stream_gives_the_same_motion(schedule):
 
 
 def test_rules_that_cannot_be_followed_are_refused():
-    with pytest.raises(ValueError, match="overlap lies in 1 to 79"):
+    with pytest.raises(ValueError, match="overlap to be a whole number, 0 to 79, got 80"):
         recording_motion(MotionStandIn(), np.zeros((1, 3), np.float32), np.zeros(265), WindowRules(80))
     with pytest.raises(ValueError, match="40 frames or more and starts from as many frames of silence, got 10 and 10"):
         start_live(np.zeros(265), np.zeros((10, 3), np.float32), WindowRules(10))

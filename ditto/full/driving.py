@@ -26,6 +26,8 @@ OPEN_FRAMES = (60, 100)  # between two blinks at random
 GAZE_YAW, GAZE_PITCH = 0.26, 0.28  # degrees the eyes turn back for one degree of the head
 OUTWARD, INWARD, DOWNWARD = 0.0007, 0.001, 0.001  # of an iris keypoint, for one degree
 
+STRENGTHENED = ("exp", *ANGLES)  # what `Driving.strength` acts on; scale and t stay as they are
+
 Part = dict[str, Floats]  # by the names of LAYOUT; an angle has 66 logits, or one number: degrees
 
 
@@ -134,9 +136,8 @@ def drive_motion(
     still, moved, first = split(source), split(motion), split(origin)
     parts = still.copy()
     for name, factor in driving.factors.items():
-        change = moved[name] - (first[name] if driving.relative else still[name])
-        strength = 1.0 if name == "t" else driving.strength
-        parts[name] = still[name] + factor * strength * change
+        amount = factor * driving.strength if name in STRENGTHENED else factor
+        parts[name] = still[name] + amount * (moved[name] - first[name]) if driving.relative else amount * moved[name]
     parts["exp"] = _mix_expression(still["exp"], parts["exp"], driving, edit)
     if driving.angles == "degrees":
         parts, still = in_degrees(parts), in_degrees(still)

@@ -29,8 +29,9 @@ class WindowRules(NamedTuple):
     """How windows follow each other.
 
     Attributes:
-        overlap: frames that a window shares with the one before: 10 for recordings, 70 or 75 for streams.
-        smoothing: frames that scale, pose and translation are averaged over; 1 leaves them.
+        overlap: frames that a window shares with the one before, 0 to 79: 10 for recordings, 70 or 75 for streams.
+        smoothing: frames that scale, pose and translation are averaged over, 0 to 80; 0 and 1 leave them, an even number
+            is as the odd one above it.
         reset_every: every so many windows, what is known before a window is the source again; 0: never.
         reset_keeps: columns of the motion that are not reset.
     """
@@ -46,16 +47,20 @@ class WindowRules(NamedTuple):
         return WINDOW - self.overlap
 
     @property
-    def fused(self) -> int:
-        """Frames over which a window takes over."""
+    def streamed_fuse(self) -> int:
+        """Frames over which a window of a stream takes over. In a recording it takes over all that overlaps."""
         return min(self.overlap, self.hop)
 
     def check(self) -> None:
         """Raise ValueError for rules that cannot be followed."""
-        if not (0 < self.overlap < WINDOW and self.smoothing % 2 == 1 and self.smoothing > 0 and self.reset_every >= 0):
-            raise ValueError(
-                f"overlap lies in 1 to {WINDOW - 1}, smoothing is odd, reset_every not negative; got {self}"
-            )
+        for name, largest in (("overlap", WINDOW - 1), ("smoothing", WINDOW), ("reset_every", None)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 0 or (largest is not None and value > largest):
+                allowed = "0 or more" if largest is None else f"0 to {largest}"
+                raise ValueError(f"expected {name} to be a whole number, {allowed}, got {value!r}; give another")
+        kept = self.reset_keeps
+        if kept is not None and not (0 <= kept.start <= kept.stop <= MOTION_SIZE and kept.step is None):
+            raise ValueError(f"expected reset_keeps to be a slice of 0 to {MOTION_SIZE}, got {kept}; give another")
 
 
 class Joined(NamedTuple):
@@ -77,12 +82,15 @@ def start(source: npt.ArrayLike) -> Joined:
     return Joined(np.zeros((0, MOTION_SIZE), np.float32), np.asarray(source, np.float32), 0)
 
 
-def fuse(motion: Array, window: Array, rules: WindowRules) -> Array:
-    """Joined motion and the next window (80, 265): `rules.hop` frames longer; the last frames before them are blended."""
-    hop, fused = rules.hop, rules.fused
-    ramp = (np.arange(fused, dtype=np.float32) / np.float32(fused))[:, None]
-    blend = motion[-fused:] * (1 - ramp) + window[WINDOW - hop - fused : WINDOW - hop] * ramp
-    return np.concatenate([motion[:-fused], blend, window[WINDOW - hop :]])
+def fuse(motion: Array, window: Array, overlap: int, fused: int) -> Array:
+    """Joined motion and the next window (80, 265), which overlaps it by `overlap` frames: longer by the rest of them.
+
+    The last `fused` frames of the motion so far turn into the last overlapping ones of the window.
+    """
+    ramp = np.arange(fused, dtype=np.float32)[:, None] / np.float32(max(fused, 1))
+    kept = len(motion) - fused
+    blend = motion[kept:] * (1 - ramp) + window[overlap - fused : overlap] * ramp
+    return np.concatenate([motion[:kept], blend, window[overlap:]])
 
 
 def smooth_pose(motion: Array, first: int, stop: int, width: int) -> Array:
@@ -97,15 +105,15 @@ def smooth_pose(motion: Array, first: int, stop: int, width: int) -> Array:
     return smooth
 
 
-def join(joined: Joined, conditions: Array, sample: Sample, source: Array, rules: WindowRules) -> Joined:
-    """One more window: conditions (80, D)."""
+def join(joined: Joined, conditions: Array, sample: Sample, source: Array, rules: WindowRules, fused: int) -> Joined:
+    """One more window: conditions (80, D). It takes over along `fused` frames."""
     window = np.asarray(sample(joined.known, conditions), np.float32)
     if joined.windows == 0:
         motion = smooth_pose(window, 0, WINDOW, rules.smoothing)
     else:
-        motion = fuse(joined.motion, window, rules)
+        motion = fuse(joined.motion, window, rules.overlap, fused)
         new = len(motion) - rules.hop
-        motion = smooth_pose(motion, new - rules.fused, new + 1, rules.smoothing)
+        motion = smooth_pose(motion, new - fused, new + 1, rules.smoothing)
     known = motion[len(motion) - rules.overlap - 1]
     windows = joined.windows + 1
     if rules.reset_every and windows % rules.reset_every == 0:
@@ -162,13 +170,14 @@ def advance_recording(
     received, given = state.received + len(conditions), state.given
     out = [np.zeros((0, MOTION_SIZE), np.float32)]
     while len(waiting) >= WINDOW or (final and len(waiting)):
-        joined = join(joined, filled(waiting[:WINDOW]), sample, known, rules)
+        joined = join(joined, filled(waiting[:WINDOW]), sample, known, rules, rules.overlap)
         waiting = waiting[rules.hop :]
         end = WINDOW + (joined.windows - 1) * rules.hop  # frames joined so far
         first = end - len(joined.motion)
         last = final and not len(waiting)
         motion = joined.motion[: received - first] if last else joined.motion
-        stop = received if last else end - rules.fused - rules.smoothing // 2
+        # What the next window and the last smoothing leave alone.
+        stop = received if last else max(given, end - rules.overlap - rules.smoothing // 2)
         smooth = smooth_pose(motion, given - first, stop - first, rules.smoothing)
         out.append(smooth[given - first : stop - first])
         given = stop
@@ -218,16 +227,16 @@ def advance_live(
     joined, origin = live.joined, live.origin
     waiting = np.concatenate([live.waiting, conditions])
     out = [np.zeros((0, MOTION_SIZE), np.float32)]
-    heard = joined.windows > 0 or len(waiting) > rules.overlap
+    heard, fused = joined.windows > 0 or len(waiting) > rules.overlap, rules.streamed_fuse
 
     def next_window() -> None:
         nonlocal joined, origin, waiting
-        joined = join(joined, filled(waiting[:WINDOW]), sample, known, rules)
+        joined = join(joined, filled(waiting[:WINDOW]), sample, known, rules, fused)
         waiting = waiting[rules.hop :]
         if joined.windows == 1:
             origin = joined.motion
         else:
-            end = len(joined.motion) - rules.fused
+            end = len(joined.motion) - fused
             out.append(joined.motion[end - rules.hop : end])
         joined = joined._replace(motion=joined.motion[-2 * WINDOW :])
 
@@ -238,5 +247,5 @@ def advance_live(
             waiting = filled(waiting)
             next_window()
         next_window()
-        out.append(joined.motion[-rules.fused :])
+        out.append(joined.motion[-fused:])
     return np.concatenate(out), Live(joined, waiting, origin)
