@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ditto.containers import READ_FIRST, kind_of
 from ditto.errors import AudioError
 
 logger = logging.getLogger(__name__)
@@ -219,6 +220,33 @@ def mono_samples(frame: Any) -> Array:
     elif samples.dtype.kind == "i":
         samples = samples.astype(np.float64) / -float(np.iinfo(samples.dtype).min)
     return np.asarray(samples.mean(axis=0), np.float32)
+
+
+def reject_encoded(samples: object) -> None:
+    """Refuse the bytes of a sound file where samples belong: loud noise, if it were taken for sound.
+
+    Call it with what an utterance begins with. A file is recognised by its first bytes (WAV, MP3, Ogg, FLAC, MP4, ...),
+    in bytes and in what NumPy makes of them: int16, uint8, float32, or int16 scaled to [-1, 1].
+
+    Raises:
+        AudioError: it is a file.
+    """
+    readings: list[bytes] = []
+    if isinstance(samples, (bytes, bytearray, memoryview)):
+        readings.append(memoryview(samples).tobytes()[:READ_FIRST])
+    elif isinstance(samples, np.ndarray) and samples.ndim == 1 and samples.dtype.kind in "iuf":
+        first = samples[:READ_FIRST]
+        readings.append(first.tobytes()[:READ_FIRST])
+        if first.dtype.kind == "f":
+            with np.errstate(invalid="ignore", over="ignore"):
+                readings.append(np.rint(first * 32768.0).clip(-32768, 32767).astype("<i2").tobytes()[:READ_FIRST])
+    for data in readings:
+        kind = kind_of(data)
+        if kind is not None and kind != "MPEG-TS":  # one byte in 188, which a plain tone can repeat
+            raise AudioError(
+                f"expected samples, got the bytes of a file ({kind}); give the file itself to animate() or AudioReader, "
+                "which decode it"
+            )
 
 
 def riff_is_cut(path: Path) -> bool:

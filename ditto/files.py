@@ -1,24 +1,190 @@
-"""Files that appear under their name only when they are complete."""
+"""Files: what can be read as one, and outputs that appear under their name only when they are complete."""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import shutil
+import stat
 import tempfile
+import threading
+from os import PathLike
 from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+from ditto.errors import InputError
+
+Readable = str | PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
+
+
+class Source:
+    """The bytes of a file, however they are given, to be read any number of times.
+
+    A file given by name stays on the disk. What can be read only once (a named pipe, standard input, any open file) is
+    copied to a temporary file first, so memory does not grow with its length.
+
+    Args:
+        given: a path, the bytes of a file, or a file opened for reading bytes; one that can seek is read from its
+            beginning.
+        noun: what the file is to hold, with its article, for messages.
+        error: the error raised for a file that cannot be read.
+
+    Attributes:
+        name: what messages call it.
+        size: in bytes, more than 0.
+
+    Raises:
+        TypeError: something of another kind, a file opened for text among it.
+        `error`: the file is missing, a folder, a device, empty, closed, or may not be read.
+    """
+
+    def __init__(self, given: Readable, noun: str, error: type[InputError]) -> None:
+        self._noun, self._error = noun, error
+        self._path: Path | None = None
+        self._data: bytes | None = None
+        self._copy: Any = None
+        self._lock = threading.Lock()
+        try:
+            if isinstance(given, (bytes, bytearray, memoryview)):
+                self.name, self._data = "the bytes given", bytes(given)
+                self.size = len(self._data)
+            elif isinstance(given, (str, PathLike)):
+                self.name = os.fsdecode(given)
+                self._read_path(Path(self.name))
+            elif callable(getattr(given, "read", None)):
+                name = getattr(given, "name", None)  # a number for a file opened by its descriptor
+                self.name = name if isinstance(name, str) and name else "the open file"
+                self._copy_of(given)
+            else:
+                raise TypeError(
+                    f"expected a path, the bytes of a file or an open file as {noun}, got {type(given).__name__}"
+                )
+        except (OSError, ValueError) as cause:  # ValueError: a null character in a path, a closed file
+            raise self._unreadable(cause) from cause
+        if self.size == 0:
+            raise error(f"expected {noun}, {self.name} is empty (0 bytes); make or copy it again")
+
+    @property
+    def path(self) -> Path | None:
+        """Where it lies, if it was given by name and stays there."""
+        return self._path
+
+    def open(self) -> BinaryIO:
+        """A new reader at the beginning, independent of the others. Raises the error of this source."""
+        try:
+            if self._data is not None:
+                return io.BytesIO(self._data)
+            if self._path is not None:
+                return self._path.open("rb")
+        except OSError as cause:
+            raise self._unreadable(cause) from cause
+        return cast(BinaryIO, io.BufferedReader(CopyReader(self._copy, self.size, self._lock)))
+
+    def read(self) -> bytes:
+        """All of it. Raises the error of this source."""
+        try:
+            with self.open() as stream:
+                return stream.read()
+        except OSError as cause:
+            raise self._unreadable(cause) from cause
+
+    def _read_path(self, path: Path) -> None:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise self._error(f"expected {self._noun}, {path} is a folder; give a file in it")
+        if not os.access(path, os.R_OK):
+            raise self._error(f"{path} may not be read; check its permissions")
+        if stat.S_ISFIFO(status.st_mode):
+            with path.open("rb") as stream:
+                self._copy_of(stream)
+        elif stat.S_ISREG(status.st_mode):
+            self._path, self.size = path, status.st_size
+        else:
+            raise self._error(f"expected {self._noun}, {path} is a device or a socket; give a file or a named pipe")
+
+    def _copy_of(self, stream: Any) -> None:
+        if isinstance(stream, io.TextIOBase):
+            raise TypeError(f"expected a file opened for bytes, {self.name} is opened for text; open it with mode 'rb'")
+        if hasattr(stream, "seekable") and stream.seekable():
+            stream.seek(0)
+        self._copy = tempfile.TemporaryFile(prefix="ditto.")
+        shutil.copyfileobj(stream, self._copy, 1 << 20)
+        self._copy.flush()
+        self.size = self._copy.tell()
+
+    def _unreadable(self, cause: Exception) -> InputError:
+        reason = getattr(cause, "strerror", None) or cause
+        return self._error(f"{self.name} cannot be read: {reason}; check the name and that it is {self._noun}")
+
+
+class CopyReader(io.RawIOBase):
+    """A position of its own in an open file that several readers share."""
+
+    def __init__(self, file: Any, size: int, lock: threading.Lock) -> None:
+        self._file, self._size, self._lock, self._at = file, size, lock, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        at = offset + (0, self._at, self._size)[whence]
+        if at < 0:
+            raise ValueError(f"expected a position of 0 or more, got {at}")
+        self._at = at
+        return at
+
+    def readinto(self, buffer: Any) -> int:
+        with self._lock:
+            self._file.seek(self._at)
+            count = int(self._file.readinto(buffer))
+        self._at += count
+        return count
+
+
+def ffmpeg_name(path: str | PathLike[str]) -> str:
+    """A path as FFmpeg takes it literally: without this, `12:30.wav` would be read by a protocol called 12."""
+    return f"file:{os.fspath(path)}"
 
 
 def partial_file(file: Path) -> Path:
-    """A new empty file beside `file`, to be written and then given its name by `complete_file`. Raises OSError."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{file.stem[:32]}.", suffix=".part", dir=file.parent)
+    """A new empty file beside `file`, to be written and then given its name by `complete_file`.
+
+    Where `file` is a symbolic link, it lies beside the file that the link leads to.
+
+    Raises:
+        OSError: the folder takes no file, or what is there under the name is a folder or a device.
+    """
+    target = link_target(file)
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, f"{target} is a folder or a device")
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.stem[:32]}.", suffix=".part", dir=target.parent)
     os.close(descriptor)
     return Path(name)
 
 
 def complete_file(part: Path, file: Path) -> None:
-    """Give a written file its name, once it is on the disk, with the permissions a new file has. Raises OSError."""
+    """Give a written file its name, once it is on the disk. Raises OSError.
+
+    A symbolic link of that name stays and leads to the new file. The permissions are those of the file replaced, or
+    those a new file has.
+    """
+    target = link_target(file)
     with part.open("rb") as stream:
         os.fsync(stream.fileno())
-    umask = os.umask(0)  # the system tells it only while changing it
-    os.umask(umask)
-    os.chmod(part, 0o666 & ~umask)  # mkstemp gives 0600
-    os.replace(part, file)
+    try:
+        mode = stat.S_IMODE(target.stat().st_mode)
+    except FileNotFoundError:
+        umask = os.umask(0)  # the system tells it only while changing it
+        os.umask(umask)
+        mode = 0o666 & ~umask  # mkstemp gives 0600
+    os.chmod(part, mode)
+    os.replace(part, target)
+
+
+def link_target(file: Path) -> Path:
+    """The file a path leads to; the path itself unless it is a symbolic link. Raises OSError for a circle of links."""
+    return Path(os.path.realpath(file, strict=False)) if file.is_symlink() else file

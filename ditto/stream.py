@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ditto.audio import SAMPLE_RATE
+from ditto.audio import SAMPLE_RATE, reject_encoded
 from ditto.emotion import emotion_vector
 from ditto.errors import AudioError
 from ditto.motion import FPS, Motion
@@ -63,8 +63,11 @@ def check_samples(samples: npt.ArrayLike, position: int = 0) -> Array:
     """(N,) float32 samples, checked; `position` is how many came before them.
 
     Raises:
-        AudioError: not one-dimensional, not numbers, integers (their scale is unknown), or NaN or infinite values.
+        AudioError: not one-dimensional, not numbers, integers (their scale is unknown), or NaN or infinite values; or
+            the bytes of a sound file.
     """
+    if position == 0:
+        reject_encoded(samples)
     try:
         array = np.asarray(samples)
     except ValueError as error:  # lists of lists of unequal length

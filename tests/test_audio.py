@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from wav import write_wav
 
-from ditto.audio import SAMPLE_RATE, AudioReader, Resampler, read_audio
+from ditto.audio import SAMPLE_RATE, AudioReader, Resampler, read_audio, reject_encoded
 from ditto.errors import AudioError
+from ditto.stream import check_samples
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "speech.flac"
 
@@ -172,3 +173,46 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch
     monkeypatch.setattr("ditto.audio.os.access", lambda *_: False)  # modes do not bind a superuser
     with pytest.raises(AudioError, match="check its permissions"):
         AudioReader(path)
+
+
+ENCODED = {
+    "WAV": lambda: b"RIFF\x24\x7d\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x80\x3e\0\0\0\x7d\0\0\2\0\x10\0data\0\x7d\0\0" + bytes(100),
+    "FLAC": lambda: EXAMPLE.read_bytes()[:400],
+    "MP3": lambda: (b"\xff\xfb\x90\xc4" + bytes(413)) * 3 + bytes(1),
+    "ID3": lambda: b"ID3\4\0\0\0\0\0\x23TSSE" + bytes(50),
+    "Ogg": lambda: b"OggS\0\2" + bytes(8) + b"OpusHead" * 4,
+    "MP4": lambda: b"\0\0\0\x1cftypisom\0\0\2\0isomiso2mp41" + bytes(4),
+    "WebM": lambda: b"\x1aE\xdf\xa3\x9fB\x86\x81\1B\xf7\x81\1B\xf2\x81\4B\xf3\x81\x08B\x82\x84webm" + bytes(9),
+}
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+@pytest.mark.parametrize(
+    "reading",
+    [
+        bytes,
+        memoryview,
+        lambda data: np.frombuffer(data, np.uint8),
+        lambda data: np.frombuffer(data, np.int16),
+        lambda data: np.frombuffer(data, np.float32),
+        lambda data: np.frombuffer(data, np.int16) / np.float32(32768),
+    ],
+)
+def test_the_bytes_of_a_file_are_refused_as_samples(kind, reading):
+    data = ENCODED[kind]()
+    with pytest.raises(AudioError, match=rf"file \(.*{kind}.*\).*AudioReader"):
+        check_samples(reading(data[: len(data) // 4 * 4]))
+
+
+def test_sound_is_not_taken_for_a_file():
+    random = np.random.default_rng(0)
+    speech = read_audio(EXAMPLE)
+    for start in range(0, speech.size - 320, 320):
+        reject_encoded(speech[start : start + 320])
+    for level in (0.5, 1, 3, 20, 600, 8000):  # of 32768
+        for _ in range(200):
+            noise = np.rint(random.normal(0, level, 640)).astype(np.int16)
+            reject_encoded(noise)
+            reject_encoded(noise.tobytes())
+    for value in range(-32768, 32768, 7):  # a constant repeats itself at every distance
+        reject_encoded(np.full(320, value, np.int16))
