@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks._report import ROOT
+from ditto.privacy import without_matplotlib
 from ditto.tracking import quiet
 from ditto.training import held_out
 
@@ -25,7 +26,8 @@ SCRATCH = ROOT / "out" / "benchmarks"  # git-ignored
 
 
 def _mesh(static: bool) -> Any:
-    from mediapipe.python.solutions import face_mesh  # type: ignore[import-untyped]
+    with without_matplotlib():
+        from mediapipe.python.solutions import face_mesh  # type: ignore[import-untyped]
 
     return face_mesh.FaceMesh(
         static_image_mode=static, max_num_faces=1, refine_landmarks=True, min_detection_confidence=0.3

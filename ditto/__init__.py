@@ -7,13 +7,16 @@
     for frame in head.animate(portrait, "speech.wav"):
         show(frame.image, frame.pts_seconds)
 
-Names are loaded on first use: `import ditto` brings in neither torch, ONNX Runtime nor MediaPipe.
+Names are loaded on first use: `import ditto` brings in neither torch, ONNX Runtime nor MediaPipe. It turns their
+telemetry off (`ditto.privacy`), so import it before them.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from ditto.privacy import turn_off_telemetry
 
 if TYPE_CHECKING:
     from ditto.controls import Controls as Controls
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from ditto.stream import Stream as Stream
     from ditto.talking_head import TalkingHead as TalkingHead
     from ditto.talking_head import load as load
+
+turn_off_telemetry()
 
 __version__ = "0.1.0"
 

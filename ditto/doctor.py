@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ditto.bundle import Bundle, Part, known_bundles, shipped_bundles, user_bundles
 from ditto.errors import BundleError, DittoError
+from ditto.privacy import without_matplotlib
 
 # module, distribution, what it is for, whether lite needs it
 MODULES = (
@@ -114,7 +115,8 @@ def native_module() -> Check:
 def module(name: str, distribution: str, purpose: str, needed: bool) -> Check:
     """Whether a module loads: its version, or why not and what to install."""
     try:
-        importlib.import_module(name)
+        with without_matplotlib():
+            importlib.import_module(name)
     except Exception as error:  # a broken native library raises what it likes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         todo = f"pip install {distribution}"

@@ -22,6 +22,7 @@ from ditto.errors import EngineError, NoFaceError
 from ditto.face_state import eye_state, own_expression
 from ditto.images import MAX_SIZE, Bytes, Picture, read_picture, reduce
 from ditto.portrait import Portrait
+from ditto.privacy import without_matplotlib
 from ditto.rendering.geometry import EYES, LANDMARKS, MIRROR, fit_head, keypoints
 
 Floats = npt.NDArray[np.float64]
@@ -103,7 +104,7 @@ class _Networks:
         os.environ.setdefault("GLOG_minloglevel", "3")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         self._lock = threading.Lock()
-        with quiet():
+        with quiet(), without_matplotlib():
             try:
                 from google.protobuf import text_format  # type: ignore[import-untyped]
                 from mediapipe.framework import calculator_pb2  # type: ignore[import-untyped]

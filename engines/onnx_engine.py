@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.errors import EngineError
+from ditto.privacy import import_onnxruntime
 
 from . import Tensor
 from .cache import cache_folder, explain
@@ -109,7 +110,7 @@ def require_provider(provider: str, what: str) -> Any:
         EngineError: ONNX Runtime is not installed, or another build of it.
     """
     try:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
     except ImportError as error:
         raise EngineError(f"ONNX Runtime is wanted for {what}: {error}; pip install onnxruntime") from error
     wanted = PROVIDERS[provider]

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ditto.privacy import without_matplotlib
+
 EAR_TO_ORIGIN = 0.06356496  # fu from the cheek edges 234 and 454 to the origin, towards the camera
 
 
@@ -33,7 +35,8 @@ def read_template(path: Path) -> npt.NDArray[np.float32]:
 
 def read_triangles() -> npt.NDArray[np.int16]:
     """(852, 3) landmark ids, read from MediaPipe's source in its own order (the frozenset there has none)."""
-    from mediapipe.python.solutions import face_mesh_connections  # type: ignore[import-untyped]
+    with without_matplotlib():
+        from mediapipe.python.solutions import face_mesh_connections  # type: ignore[import-untyped]
 
     text = Path(face_mesh_connections.__file__).read_text()
     text = text[text.index("FACEMESH_TESSELATION") :]

@@ -17,6 +17,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from ditto.privacy import without_matplotlib
+
 Array = npt.NDArray[np.float32]
 
 
@@ -42,7 +44,8 @@ def read_clip(path: Path) -> tuple[list[npt.NDArray[np.uint8]], Array, float]:
 
 def track(path: Path, out: Path) -> str:
     """Track one clip and write its `.npz`, which appears when complete; gives the name of the clip."""
-    from mediapipe.python.solutions import face_mesh  # type: ignore[import-untyped]
+    with without_matplotlib():
+        from mediapipe.python.solutions import face_mesh  # type: ignore[import-untyped]
 
     frames, samples, fps = read_clip(path)
     landmarks = np.full((len(frames), 478, 3), np.nan, np.float32)
