@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import struct
@@ -17,6 +18,8 @@ from ditto.live.server.limits import SPEAK_SECONDS
 from ditto.live.server.protocol import ProtocolError
 
 PROGRAM = "espeak-ng"
+# It opens PulseAudio even to list its languages, which makes files in the user's folders: there is none at this place.
+NO_SOUND_SERVER = {"PULSE_SERVER": "unix:/dev/null"}
 WORDS_A_MINUTE = 155
 WANTED = "this server has no espeak-ng, so text is not spoken; install it, or send sound"
 
@@ -35,7 +38,9 @@ def voices() -> tuple[Voice, ...]:
     if program is None:
         return ()
     try:
-        listed = subprocess.run([program, "--voices"], capture_output=True, text=True, timeout=10, check=True).stdout
+        listed = subprocess.run(
+            [program, "--voices"], env=os.environ | NO_SOUND_SERVER, capture_output=True, text=True, timeout=10, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return ()
     rows = (line.split() for line in listed.splitlines()[1:])
@@ -60,7 +65,10 @@ def speech_of(text: str, voice: str = "en") -> tuple[npt.NDArray[np.int16], int]
     command = [program, "--stdin", "--stdout", "-b", "1", "-s", str(WORDS_A_MINUTE), "-v", voice]
     said = re.sub(r"[\x00-\x1f\x7f]+", " ", text).encode("utf-8", "replace")
     try:
-        done = subprocess.run(command, input=said, capture_output=True, timeout=SPEAK_SECONDS, check=True)
+        environment = os.environ | NO_SOUND_SERVER
+        done = subprocess.run(
+            command, input=said, env=environment, capture_output=True, timeout=SPEAK_SECONDS, check=True
+        )
     except subprocess.TimeoutExpired:
         raise DittoError(f"espeak-ng did not finish within {SPEAK_SECONDS:g} s; send less text") from None
     except (OSError, subprocess.CalledProcessError) as error:
