@@ -19,7 +19,6 @@ import numpy.typing as npt
 from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.speech import Samples, example_speech, read_speech
 from ditto.emotion import emotion_vector
-from ditto.latency import latency_of
 from ditto.life import BLINK, RIGHT_LID
 from ditto.live.face import Face, at_rest, live, speak
 from ditto.live.idle import idle, initial_idle
@@ -42,8 +41,7 @@ HEAD_POINTS = (0, 4, 5, 10)  # forehead, nose, neck, glabella
 
 def said(head: TalkingHead, samples: Samples, latency: str, seed: int) -> Array:
     """(T, 70) the motion of a recording on a template face."""
-    plan, steps = latency_of(latency)
-    sampler, state = head.sampler.planned(plan, steps), head.encoder.initial_state(1)
+    sampler, state = head.sampler_for(latency), head.encoder.initial_state(1)
     frames = -(-len(samples) // SAMPLES_PER_FRAME)
     padded = np.zeros((len(samples) // HOP_SAMPLES + 2) * HOP_SAMPLES, np.float32)
     padded[: len(samples)] = samples

@@ -5,23 +5,25 @@ import contextlib
 import json
 import threading
 import time
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 
 from ditto.errors import BusyError, SessionError
 from ditto.live import Frame, SegmentEnd
 from ditto.live.server.protocol import HEADER, KINDS
+from ditto.live.waiting import within
 from ditto.motion import FPS, Motion
 
 WIDTH, HEIGHT = 96, 64
+NEVER = 1e6  # seconds
 REST = Motion(np.zeros(265, np.float32))
 
 
 class StandInSession:
     """Frames of one grey: 40 at idle, 200 in speech. Speech is computed at once, idle frames come by the clock."""
 
-    def __init__(self, head, output, audio_rate, idle):
+    def __init__(self, head, latency, output, audio_rate, idle):
         self.head, self.output, self.audio_rate, self.idle = head, output, audio_rate, idle
         self.epoch = self.index = self.spoken = 0
         self.samples, self.rate = 0.0, None
@@ -29,6 +31,7 @@ class StandInSession:
         self.heard = 0
         self.controls, self.closed, self.broken = [], False, None
         self.next_idle = time.monotonic()
+        self.delay_seconds = head.sampler_for(latency).delay_seconds
 
     async def __aenter__(self):
         if len(self.head.sessions) >= self.head.max_sessions:
@@ -103,7 +106,7 @@ class StandInSession:
                 return self.frame("idle", self.epoch, None)
             self.changed.clear()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.changed.wait(), wait if self.idle else None)
+                await within(wait if self.idle else NEVER, self.changed.wait())
         item = self.items.pop(0)
         return item if isinstance(item, SegmentEnd) else self.frame(*item)
 
@@ -124,7 +127,12 @@ class StandInSession:
 
 
 class StandInHead:
-    """Answers like a `TalkingHead`; `opened` counts its sessions, `sessions` are those open now."""
+    """Answers like a `TalkingHead`; `opened` counts its sessions, `sessions` are those open now.
+
+    Its delays are those of no bundle.
+    """
+
+    delays = MappingProxyType({"quality": 3.32, "balanced": 0.88, "low": 0.2})
 
     def __init__(self, max_sessions=8):
         self.max_sessions, self.opened, self.sessions = max_sessions, 0, []
@@ -139,8 +147,42 @@ class StandInHead:
     def appearance(self, portrait):
         return None
 
+    def sampler_for(self, latency):
+        return SimpleNamespace(delay_seconds=self.delays[latency])
+
     def session(self, portrait, *, latency, output, audio_rate, idle, seed, emotion, still):
-        return StandInSession(self, output, audio_rate, idle)
+        return StandInSession(self, latency, output, audio_rate, idle)
+
+
+class Line:
+    """One connection to an application without a network: what its client says and does is put in, turn by turn.
+
+    Args:
+        path: of the WebSocket, or of a request of `method`.
+    """
+
+    def __init__(self, app, path="/api/live", method=None):
+        self.gone, self.coming, self.sent = False, asyncio.Queue(), []
+        self.kind = "websocket" if method is None else "http"
+        scope = {
+            "type": self.kind, "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
+            "headers": [(b"host", b"localhost")], "scheme": "ws" if method is None else "http", "method": method,
+            "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1), "subprotocols": [], "http_version": "1.1",
+            "asgi": {"version": "3.0", "spec_version": "2.4"}, "state": {},
+        }  # fmt: skip
+        self.served = asyncio.ensure_future(app(scope, self.coming.get, self.send))
+
+    def say(self, kind, **event):
+        self.coming.put_nowait({"type": kind, **event})
+
+    def hang_up(self):
+        self.gone = True
+        self.coming.put_nowait({"type": f"{self.kind}.disconnect", "code": 1006})
+
+    async def send(self, event):
+        if self.gone and self.kind == "websocket":  # what is sent to a request that is gone is lost without a word
+            raise OSError("gone")
+        self.sent.append(event)
 
 
 @contextlib.contextmanager

@@ -168,6 +168,7 @@ def test_the_face_speaks_within_two_seconds(browser, place, portrait, transport)
     assert min(took) < 2000
     assert until(lambda: text(browser, "delay-compute").isdigit())
     assert text(browser, "delay-algorithmic") == "160"
+    assert "after 0.16 s of speech" in text(browser, "latency")
     assert until(lambda: text(browser, "told").startswith("Said"), 30)
 
 

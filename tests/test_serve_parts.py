@@ -171,6 +171,43 @@ def test_tracks_share_one_clock_and_carry_the_session_s_sound():
     assert {round(at + 0.02, 3) for at in bright} == {round(at, 3) for at in loud if round(at * 50) % 2 == 1}
 
 
+@pytest.mark.parametrize("latency", StandInHead.delays)
+def test_a_client_is_told_the_delays_of_the_head_that_serves_it(latency):
+    from ditto.live.server.conversation import Conversation
+
+    async def run():
+        loop, told = asyncio.get_running_loop(), []
+        head = StandInHead()
+        session = head.session(head.portrait, latency=latency, output="bgr24", audio_rate=16000, idle=False, seed=0,
+                               emotion=None, still=False)  # fmt: skip
+        conversation = Conversation(session, told.append)
+
+        async def read():
+            async for _ in session:
+                pass
+
+        reading = asyncio.ensure_future(read())
+        for number in range(100):  # four seconds at the pace of speech; of which the last frame of the delay is enough
+            await conversation.speak(np.ones(640, np.int16), 16000)
+            await asyncio.sleep(FRAME)
+            if round((number + 1) * FRAME, 2) == head.delays[latency]:
+                begun = loop.time()
+        await asyncio.sleep(1.0)
+        conversation.seen(session.frame("speech", 0, 0))
+        computed = loop.time() - begun
+        await conversation.close()
+        await reading
+        return told, computed
+
+    loop = VirtualTime()
+    try:
+        (told, *_), computed = loop.run_until_complete(run())
+    finally:
+        loop.close()
+    assert told["algorithmic_ms"] == round(1000 * StandInHead.delays[latency])
+    assert told["compute_ms"] == pytest.approx(1000 * computed, abs=45)  # to the piece of 40 ms
+
+
 def test_tracks_refuse_another_rate():
     pytest.importorskip("aiortc", reason="ditto serve is an extra: pip install 'ditto-talking-head[serve]'")
     from ditto.live.adapters.aiortc import SessionTracks

@@ -25,7 +25,7 @@ SPOKEN = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng
 def test_speech_in_gives_its_frames_its_sound_and_its_end(served):
     _, place = served
     socket, ready = started(place, rate=24000, audio_rate=24000, pace="fast")
-    assert (ready["width"], ready["height"], ready["fps"], ready["algorithmic_ms"]) == (WIDTH, HEIGHT, 25, 160)
+    assert (ready["width"], ready["height"], ready["fps"], ready["algorithmic_ms"]) == (WIDTH, HEIGHT, 25, 200)
     socket.send(tone(0.5, 24000))
     socket.send(json.dumps({"type": "flush"}))
     frames, delays = [], []
@@ -38,9 +38,19 @@ def test_speech_in_gives_its_frames_its_sound_and_its_end(served):
     assert all(frame["pts"] == pytest.approx(frame["index"] / 25) for frame in frames)
     assert all(frame["codec"] == JPEG and frame["picture"][:2] == b"\xff\xd8" for frame in frames)
     assert all(frame["sound"].size == 960 and (np.abs(frame["sound"]) == 8192).all() for frame in speech)
-    assert [delay["algorithmic_ms"] for delay in delays if delay["type"] == "latency"] == [160]
+    assert [delay["algorithmic_ms"] for delay in delays if delay["type"] == "latency"] == [200]
     socket.send(json.dumps({"type": "close"}))
     assert ended(socket) == ({"type": "closed", "code": "closed", "text": "goodbye"}, 1000)
+
+
+def test_the_delays_told_are_those_of_the_head_that_is_served(served):
+    _, place = served
+    told = httpx.get(f"http://{place}/api/info").json()["latencies"]
+    assert told == {"quality": 3320, "balanced": 880, "low": 200}
+    for latency, milliseconds in told.items():
+        socket, ready = started(place, latency=latency)
+        assert (ready["latency"], ready["algorithmic_ms"]) == (latency, milliseconds)
+        socket.close()
 
 
 def test_h264_is_decoded_by_anyone():

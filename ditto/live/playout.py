@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from ditto.live import Frame, Item, SegmentEnd
+from ditto.live.waiting import end_tasks, within
 from ditto.motion import FPS
 
 BUFFER_FRAMES = 2  # what a frame may come late and still be shown in time; speech of `low` comes two frames at a time
+END_SECONDS = 2.0  # for what reads the session to end
 SLACK = 0.75  # frames of unevenness that are no reason to catch up
 
 
@@ -64,8 +66,7 @@ class Playout:
     async def close(self) -> None:
         """Stop reading. The session stays open; twice does no harm."""
         if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.wait([self._reader])
+            await end_tasks(self._reader, seconds=END_SECONDS)
 
     def __aiter__(self) -> AsyncIterator[Played | SegmentEnd]:
         return self
@@ -99,7 +100,7 @@ class Playout:
             tick = item.index + self._shift
             self._cut.clear()
             try:
-                await asyncio.wait_for(self._cut.wait(), due - clock())
+                await within(due - clock(), self._cut.wait())
             except asyncio.TimeoutError:
                 self._take()
                 return Played(tick, item, due - came)

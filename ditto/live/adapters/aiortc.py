@@ -11,7 +11,8 @@ import numpy as np
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from ditto.live import Item, SegmentEnd
-from ditto.live.playout import BUFFER_FRAMES, Played, Playout
+from ditto.live.playout import BUFFER_FRAMES, END_SECONDS, Played, Playout
+from ditto.live.waiting import end_tasks
 from ditto.motion import FPS
 
 VIDEO_RATE, AUDIO_RATE = 90_000, 48_000  # ticks a second of RTP: of any video, of Opus
@@ -116,9 +117,7 @@ class SessionTracks:
 
     async def stop(self) -> None:
         """Stop reading and end both tracks. The session stays open; twice does no harm."""
-        pump = self.start()
-        pump.cancel()
-        await asyncio.wait([pump])
+        await end_tasks(self.start(), seconds=END_SECONDS)
         await self.playout.close()
 
     async def _run(self) -> None:

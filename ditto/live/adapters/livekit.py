@@ -24,6 +24,7 @@ except ImportError as error:
 from ditto.live.adapters.pacing import Pacer, mono, pcm16
 from ditto.live.items import SegmentEnd
 from ditto.live.session import AsyncSession
+from ditto.live.waiting import within
 from ditto.stream import FPS
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class DittoVideoGenerator(VideoGenerator):
         self._segment = None
         await self.session.interrupt()
         with suppress(asyncio.TimeoutError):  # it may be waiting for the room
-            await asyncio.wait_for(self._free.wait(), HELD_SECONDS)
+            await within(HELD_SECONDS, self._free.wait())
 
     async def __aiter__(self) -> AsyncIterator[rtc.VideoFrame | rtc.AudioFrame | AudioSegmentEnd]:
         """Pictures at 25 a second, each frame of speech followed by its 40 ms of sound, and the end of each segment.

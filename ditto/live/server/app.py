@@ -29,6 +29,7 @@ from ditto.live.server.protocol import VERSION, ProtocolError, Start, bad, comma
 from ditto.live.server.socket import serve_socket
 from ditto.live.server.voice import voices
 from ditto.live.server.webrtc import Peer
+from ditto.live.waiting import end_tasks, within
 from ditto.portrait import Portrait
 from ditto.talking_head import TalkingHead
 
@@ -70,6 +71,7 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
     portraits = Portraits(head, portrait, max_size)
     clients = Clients(head, portraits)
     peers = Peers()
+    delays = {name: round(1000 * head.sampler_for(name).delay_seconds) for name in LATENCIES}
     page = {file.name: file.read_bytes() for file in PAGE.iterdir() if file.suffix in MEDIA}
 
     @asynccontextmanager
@@ -77,7 +79,8 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
         await asyncio.to_thread(voices)  # asked once
         yield
         if peers.tasks:
-            await asyncio.wait(peers.tasks)
+            await asyncio.wait(peers.tasks, timeout=limits.END_SECONDS)
+        await end_tasks(*peers.tasks, seconds=limits.END_SECONDS)
 
     app = FastAPI(title="ditto", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.clients = clients
@@ -106,7 +109,7 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
                 "version": ditto.__version__,
                 "protocol": VERSION,
                 "emotions": list(EMOTIONS),
-                "latencies": {name: round(1000 * plan.plan.delay_seconds) for name, plan in LATENCIES.items()},
+                "latencies": delays,
                 "voices": [voice._asdict() for voice in voices()],
                 "limits": {
                     "picture_bytes": limits.LARGEST_PICTURE,
@@ -140,7 +143,7 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
             start, sdp = offer_of(await body_of(request, limits.LARGEST_OFFER))
             peer = Peer(start, sdp, clients)
             peers.add(peer)
-            return JSONResponse(await asyncio.wait_for(asyncio.shield(peer.answer), limits.START_SECONDS))
+            return JSONResponse(await within(limits.START_SECONDS, asyncio.shield(peer.answer)))
 
         return await answered(work)
 
@@ -240,7 +243,7 @@ async def chunks_of(request: Request, largest: int) -> AsyncIterator[bytes]:
     stream = request.stream().__aiter__()
     while size <= largest:
         try:
-            chunk = await asyncio.wait_for(stream.__anext__(), limits.SILENCE_SECONDS)
+            chunk = await within(limits.SILENCE_SECONDS, stream.__anext__())
         except StopAsyncIteration:
             return
         largest -= len(chunk)

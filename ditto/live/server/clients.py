@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ditto.latency import latency_of
 from ditto.live.server.conversation import Conversation, Tell
+from ditto.live.server.limits import END_SECONDS
 from ditto.live.server.portraits import Portraits
 from ditto.live.server.protocol import VERSION, ProtocolError, Start
+from ditto.live.waiting import within
 from ditto.motion import FPS
 from ditto.talking_head import TalkingHead
+
+logger = logging.getLogger(__name__)
 
 REPLACED = {"type": "closed", "code": "replaced", "text": "the same client connected again; this connection is over"}
 STOPPED = {"type": "closed", "code": "stopped", "text": "the server stops"}
@@ -36,11 +40,16 @@ class Client:
         self.leaving: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.gone = asyncio.Event()
 
-    async def end(self, message: dict[str, Any]) -> None:
-        """Ask the connection to end with this message; returns when its session is closed."""
+    async def end(self, message: dict[str, Any]) -> bool:
+        """Ask the connection to end with this message; whether its session was closed within `END_SECONDS`."""
         if not self.leaving.done():
             self.leaving.set_result(message)
-        await self.gone.wait()
+        try:
+            await within(END_SECONDS, self.gone.wait())
+        except asyncio.TimeoutError:
+            logger.error("the connection of client %s does not end", self.name)
+            return False
+        return True
 
 
 class Clients:
@@ -50,6 +59,7 @@ class Clients:
         self._head = head
         self._portraits = portraits
         self._clients: dict[str, Client] = {}
+        self._ending = False
 
     def __getitem__(self, name: str) -> Client:
         """Raises ProtocolError where nobody of that id is connected."""
@@ -65,12 +75,13 @@ class Clients:
         """A client with an open session, as long as the block lasts. One of the same id is ended before.
 
         Raises:
-            ProtocolError: no such portrait. BusyError: no room. ValueError: what `TalkingHead.session` refuses.
+            ProtocolError: no such portrait, the server ends, or the older client does not. BusyError: no room.
+            ValueError: what `TalkingHead.session` refuses.
         """
+        self._check_open()
         portrait = self._portraits[start.portrait]
         name = start.client or secrets.token_urlsafe(12)
         await self._end_older(name)  # its place is free then
-        delay = latency_of(start.latency).plan.delay_seconds
         session = self._head.session(
             portrait,
             latency=start.latency,
@@ -83,19 +94,20 @@ class Clients:
         )
         async with session:
             height, width = portrait.picture.shape[:2]
-            conversation = Conversation(session, delay, tell)
+            conversation = Conversation(session, tell)
             client = Client(
                 name,
                 conversation,
                 {
                     "type": "ready", "protocol": VERSION, "client": name, "portrait": start.portrait, "width": width,
                     "height": height, "fps": FPS, "audio_rate": audio_rate, "latency": start.latency,
-                    "algorithmic_ms": round(1000 * delay),
+                    "algorithmic_ms": round(1000 * session.delay_seconds),
                 },
             )  # fmt: skip
-            await self._end_older(name)  # one that came meanwhile
-            self._clients[name] = client
             try:
+                await self._end_older(name)  # one that came meanwhile
+                self._check_open()
+                self._clients[name] = client
                 yield client
             finally:
                 try:
@@ -107,8 +119,14 @@ class Clients:
 
     async def _end_older(self, name: str) -> None:
         while (other := self._clients.get(name)) is not None:
-            await other.end(REPLACED)
+            if not await other.end(REPLACED):
+                raise ProtocolError("busy", "the earlier connection of this client does not end; try again later", 503)
+
+    def _check_open(self) -> None:
+        if self._ending:
+            raise ProtocolError("stopped", "the server stops; connect again when it runs", 503)
 
     async def end(self) -> None:
-        """End every connection."""
+        """End every connection, within `END_SECONDS`, and take no other."""
+        self._ending = True
         await asyncio.gather(*(client.end(STOPPED) for client in list(self._clients.values())))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,10 +17,11 @@ import numpy.typing as npt
 from ditto.audio import AudioReader
 from ditto.live import AsyncSession, Frame, SegmentEnd
 from ditto.live.playout import Played
-from ditto.live.server.limits import MOST_WAITING_ITEMS, MOST_WAITING_SECONDS
+from ditto.live.server.limits import END_SECONDS, MOST_WAITING_ITEMS, MOST_WAITING_SECONDS
 from ditto.live.server.microphone import VoiceGate
 from ditto.live.server.protocol import Control, Flush, Interrupt, ProtocolError, Say, error_of
 from ditto.live.server.voice import speech_of
+from ditto.live.waiting import end_tasks
 from ditto.motion import FPS
 from ditto.stream import SAMPLE_RATE
 
@@ -67,7 +67,6 @@ class Conversation:
 
     Args:
         session: open.
-        delay_seconds: its algorithmic delay.
         tell: sends a JSON message to the client.
 
     Attributes:
@@ -75,9 +74,8 @@ class Conversation:
             given to the client yet, and gives how many frames of speech that were.
     """
 
-    def __init__(self, session: AsyncSession, delay_seconds: float, tell: Tell) -> None:
+    def __init__(self, session: AsyncSession, tell: Tell) -> None:
         self.session = session
-        self._delay_seconds = delay_seconds
         self._tell = tell
         self._waiting: deque[Sound | Say | Recording] = deque()
         self._waiting_seconds = 0.0
@@ -181,7 +179,7 @@ class Conversation:
 
     def seen(self, item: Played | Frame | SegmentEnd) -> None:
         """Note what has been given to the client, and tell it the ends and the delays."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         if isinstance(item, SegmentEnd):
             self._utterances.pop(item.epoch, None)
             self._tell({"type": "segment_end", "epoch": item.epoch, "pts_seconds": item.pts_seconds})
@@ -196,7 +194,7 @@ class Conversation:
                 {
                     "type": "latency",
                     "epoch": frame.epoch,
-                    "algorithmic_ms": round(1000 * self._delay_seconds),
+                    "algorithmic_ms": round(1000 * self.session.delay_seconds),
                     "compute_ms": round(1000 * compute),
                     "playout_ms": round(1000 * waited),
                 }
@@ -208,8 +206,7 @@ class Conversation:
         self._changed.set()
 
     async def _stop_speaking(self) -> None:
-        self._speaker.cancel()
-        await asyncio.wait([self._speaker])
+        await end_tasks(self._speaker, seconds=END_SECONDS / 2)
         for item in self._waiting:
             if isinstance(item, Recording):
                 item.path.unlink(missing_ok=True)
@@ -238,7 +235,6 @@ class Conversation:
                         await self._push(spoken, rate)
                         await self._flush()
                     case Recording(path):
-                        await self._flush()
                         await self._speak_recording(path)
             except Exception as error:
                 message, status = error_of(error)
@@ -250,6 +246,7 @@ class Conversation:
 
     async def _speak_recording(self, path: Path) -> None:
         try:
+            await self._flush()
             blocks = await asyncio.to_thread(lambda: iter(AudioReader(path)))
             while (block := await asyncio.to_thread(lambda: next(blocks, None))) is not None:
                 await self._push(block, SAMPLE_RATE)
@@ -266,14 +263,14 @@ class Conversation:
         for piece in pieces(samples, rate):
             await self.session.push(piece, sample_rate=rate)
             known.seconds += len(piece) / rate
-            if known.enough is None and known.seconds >= self._delay_seconds:
-                known.enough = time.monotonic()
+            if known.enough is None and known.seconds >= self.session.delay_seconds:
+                known.enough = asyncio.get_running_loop().time()
 
     async def _flush(self) -> None:
         known = self._utterances.get(self.session.epoch)
         await self.session.flush()
         if known is not None and known.enough is None:
-            known.enough = time.monotonic()
+            known.enough = asyncio.get_running_loop().time()
 
 
 def pieces(samples: Array, rate: int) -> Iterator[Array]:

@@ -16,3 +16,5 @@ MOST_WAITING_SECONDS = 120.0  # of pushed sound per client; then the server read
 START_SECONDS = 10.0  # from connecting to the "start" message, or to media that flows
 SILENCE_SECONDS = 6.0  # after which a client that gave no sign of life, or took nothing, is gone
 SPEAK_SECONDS = 20.0  # for espeak-ng
+END_SECONDS = 5.0  # from asking a connection to end until nobody waits for it any more: a goodbye and a frame being drawn
+STOP_SECONDS = 20.0  # from asking the server to end until its process does, whatever still runs

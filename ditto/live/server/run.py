@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
 import signal
 import socket
 import ssl
+import threading
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from ditto.errors import InputError
 from ditto.live.server.guard import check_token, is_loopback
-from ditto.live.server.limits import LARGEST_MESSAGE, MOST_SOCKETS, SILENCE_SECONDS
+from ditto.live.server.limits import END_SECONDS, LARGEST_MESSAGE, MOST_SOCKETS, SILENCE_SECONDS, STOP_SECONDS
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from uvicorn import Server
+
+logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 PACKAGES = ("fastapi", "uvicorn", "websockets", "aiortc")
@@ -108,14 +113,28 @@ def listen(address: Address) -> socket.socket:
 
 
 def serve(app: FastAPI, address: Address, listening: socket.socket) -> None:
-    """Serve until Ctrl-C or a request to end; connections are told and closed first."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the server sees them first, ends, and hands them on
-        signal.signal(number, lambda number, frame: None)
-    server_of(app, address).run([listening])
+    """Serve until SIGINT (Ctrl-C) or SIGTERM; connections are told and closed first. A second signal ends the process."""
+    server = server_of(app, address)
+    for number in (signal.SIGINT, signal.SIGTERM):  # until the server listens to them, and after
+        signal.signal(number, signal.SIG_DFL)
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
+        signal.signal(hang_up, server.handle_exit)
+    server.run([listening])
+
+
+def give_up() -> None:
+    """End the process, whatever still runs."""
+    logger.error("the server did not end within %g s; the process ends now", STOP_SECONDS)
+    os._exit(1)
 
 
 def server_of(app: FastAPI, address: Address) -> Server:
-    """The server, not running yet."""
+    """The server, not running yet.
+
+    It ends in this order, each step within a limit: it listens no more, every client is told and its session closed,
+    connections are closed, and WebRTC peers too. `give_up` ends the process where that fails.
+    """
     import uvicorn
 
     config = uvicorn.Config(
@@ -123,7 +142,7 @@ def server_of(app: FastAPI, address: Address) -> Server:
         log_level="warning",
         access_log=False,
         limit_concurrency=MOST_SOCKETS,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=round(END_SECONDS),
         # Pings are answered only while the server reads, and it does not while too much speech waits: TCP looks after
         # connections that vanish (see `listen`), and sending after readers that take nothing.
         ws_ping_interval=None,
@@ -135,7 +154,21 @@ def server_of(app: FastAPI, address: Address) -> Server:
     )
 
     class Serving(uvicorn.Server):
+        signalled = False
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.signalled:
+                signal.signal(sig, signal.SIG_DFL)
+                signal.raise_signal(sig)
+            self.signalled = self.should_exit = True
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            if self.signalled:  # else others run in this process too
+                limit = threading.Timer(STOP_SECONDS, give_up)
+                limit.daemon = True
+                limit.start()
+            for listening in (*self.servers, *(sockets or ())):
+                listening.close()
             await app.state.clients.end()  # while they can still be told
             await super().shutdown(sockets)
 

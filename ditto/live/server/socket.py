@@ -16,7 +16,7 @@ from ditto.errors import AudioError
 from ditto.live import AsyncSession, Frame
 from ditto.live.playout import Played, Playout
 from ditto.live.server.clients import Client, Clients
-from ditto.live.server.limits import LARGEST_MESSAGE, SILENCE_SECONDS, START_SECONDS
+from ditto.live.server.limits import END_SECONDS, LARGEST_MESSAGE, SILENCE_SECONDS, START_SECONDS
 from ditto.live.server.pictures import Encoder, encoder_of
 from ditto.live.server.protocol import (
     NO_PICTURE,
@@ -33,6 +33,7 @@ from ditto.live.server.protocol import (
     pack_frame,
     parse,
 )
+from ditto.live.waiting import end_tasks, within
 
 logger = logging.getLogger(__name__)
 
@@ -108,9 +109,9 @@ class Outbox:
 
 async def serve_socket(socket: WebSocket, clients: Clients) -> None:
     """A connection from its beginning to its end; whatever goes wrong is told in words before it closes."""
-    await socket.accept()
     try:
-        start = await asyncio.wait_for(first_message(socket), START_SECONDS)
+        await socket.accept()
+        start = await first_message(socket)
         encoder = encoder_of(start)
         outbox = Outbox(start.pace == "fast")
         async with clients.joined(start, encoder.pixels, start.audio_rate, outbox.tell) as client:
@@ -118,10 +119,6 @@ async def serve_socket(socket: WebSocket, clients: Clients) -> None:
         await hang_up(socket, 1000)
     except WebSocketDisconnect:
         pass
-    except asyncio.TimeoutError:
-        text = f'a "start" message is wanted within {START_SECONDS:g} s'
-        await tell_last(socket, {"type": "error", "code": "timeout", "text": text})
-        await hang_up(socket, 1008)
     except Exception as error:
         message, status = error_of(error)
         if status == 500:
@@ -131,7 +128,15 @@ async def serve_socket(socket: WebSocket, clients: Clients) -> None:
 
 
 async def first_message(socket: WebSocket) -> Start:
-    """The message that opens; others are answered with an error, and waited out."""
+    """The message that opens. Raises ProtocolError where none comes in time."""
+    try:
+        return await within(START_SECONDS, opening_message(socket))
+    except asyncio.TimeoutError:
+        raise ProtocolError("timeout", f'expected a "start" message within {START_SECONDS:g} s', 408) from None
+
+
+async def opening_message(socket: WebSocket) -> Start:
+    """The message that opens, whenever it comes; others are answered with an error."""
     while True:
         try:
             message = await receive(socket)
@@ -177,9 +182,7 @@ async def converse(
             return client.leaving.result()
         return {"type": "closed", "code": "closed", "text": "goodbye"}
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await end_tasks(*tasks, seconds=END_SECONDS / 2)
         if playout is not None:
             await playout.close()
 
@@ -204,7 +207,7 @@ async def send_all(socket: WebSocket, outbox: Outbox, encoder: Encoder) -> None:
             data = pack_frame(item.frame, *picture)
         sending = socket.send_text(data) if isinstance(data, str) else socket.send_bytes(data)
         try:
-            await asyncio.wait_for(sending, SILENCE_SECONDS)
+            await within(SILENCE_SECONDS, sending)
         except asyncio.TimeoutError:
             raise ProtocolError("too_slow", f"nothing was taken for {SILENCE_SECONDS:g} s", 408) from None
 
@@ -273,14 +276,14 @@ async def tell_last(socket: WebSocket, message: dict[str, Any]) -> None:
     """The last message, unless the client does not take it."""
     if is_open(socket):
         with suppress(WebSocketDisconnect, RuntimeError, OSError, asyncio.TimeoutError):
-            await asyncio.wait_for(socket.send_text(json.dumps(message)), GOODBYE_SECONDS)
+            await within(GOODBYE_SECONDS, socket.send_text(json.dumps(message)))
 
 
 async def hang_up(socket: WebSocket, code: int) -> None:
     """The close."""
     if is_open(socket):
         with suppress(WebSocketDisconnect, RuntimeError, OSError, asyncio.TimeoutError):
-            await asyncio.wait_for(socket.close(code), GOODBYE_SECONDS)
+            await within(GOODBYE_SECONDS, socket.close(code))
 
 
 def is_open(socket: WebSocket) -> bool:

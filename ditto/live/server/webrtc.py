@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
+from contextlib import suppress
 from typing import Any
 
 from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
@@ -15,7 +15,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from ditto.audio import mono_samples
 from ditto.live.adapters.aiortc import AUDIO_RATE, SessionTracks
 from ditto.live.server.clients import Client, Clients
-from ditto.live.server.limits import LARGEST_MESSAGE, SILENCE_SECONDS, START_SECONDS
+from ditto.live.server.limits import END_SECONDS, LARGEST_MESSAGE, SILENCE_SECONDS, START_SECONDS
 from ditto.live.server.protocol import (
     Alive,
     Close,
@@ -28,6 +28,7 @@ from ditto.live.server.protocol import (
     error_of,
     parse,
 )
+from ditto.live.waiting import end_tasks, within
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +49,11 @@ class Peer:
         self._channel: RTCDataChannel | None = None
         self._microphone = "off"
         self._tasks: list[asyncio.Task[None]] = []
-        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._heard = time.monotonic() + START_SECONDS - SILENCE_SECONDS  # when the last sign of life came
-        self.answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._clock = loop.time
+        self._failed: asyncio.Future[None] = loop.create_future()
+        self._heard = self._clock() + START_SECONDS - SILENCE_SECONDS  # when the last sign of life came
+        self.answer: asyncio.Future[dict[str, Any]] = loop.create_future()
 
     async def run(self) -> None:
         """Answer the offer, then talk until one side ends it. What goes wrong before the answer is its exception."""
@@ -60,7 +63,8 @@ class Peer:
                 client.conversation.interrupted = tracks.playout.interrupted
                 try:
                     self._listen_to(client)
-                    self.answer.set_result(client.ready | {"sdp": await self._negotiate(tracks)})
+                    sdp = await self._negotiated(tracks)
+                    self.answer.set_result(client.ready | {"sdp": sdp})
                     self._tell(await self._until_the_end(client, tracks.start()))
                 finally:
                     await tracks.stop()
@@ -73,11 +77,11 @@ class Peer:
                     logger.warning("a WebRTC connection failed", exc_info=error)
                 self._tell(message)
         finally:
-            for task in self._tasks:
-                task.cancel()
+            await end_tasks(*self._tasks, seconds=END_SECONDS / 2)
             if self._channel is not None and self._channel.readyState == "open":
                 await asyncio.sleep(0.2)  # for the last message to leave
-            await self._connection.close()
+            with suppress(asyncio.TimeoutError):
+                await within(END_SECONDS, self._connection.close())
 
     async def _until_the_end(self, client: Client, pump: asyncio.Task[None]) -> dict[str, Any]:
         watch = asyncio.create_task(self._watch())
@@ -93,8 +97,8 @@ class Peer:
         return GOODBYE
 
     async def _watch(self) -> None:
-        while time.monotonic() - self._heard < SILENCE_SECONDS:
-            await asyncio.sleep(0.5)
+        while (left := self._heard + SILENCE_SECONDS - self._clock()) > 0.0:
+            await asyncio.sleep(left)
 
     def _fail(self) -> None:
         if not self._failed.done():
@@ -124,6 +128,13 @@ class Peer:
             else:
                 track.stop()
 
+    async def _negotiated(self, tracks: SessionTracks) -> str:
+        """The answer. Raises ProtocolError where the offer allows none, or none in time."""
+        try:
+            return await within(START_SECONDS, self._negotiate(tracks))
+        except asyncio.TimeoutError:
+            raise ProtocolError("timeout", f"the offer was not answered within {START_SECONDS:g} s", 504) from None
+
     async def _negotiate(self, tracks: SessionTracks) -> str:
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(self._offer, "offer"))
@@ -143,7 +154,7 @@ class Peer:
             channel.send(json.dumps(message))
 
     def _take(self, client: Client, message: str | bytes) -> None:
-        self._heard = time.monotonic()
+        self._heard = self._clock()
         try:
             if isinstance(message, bytes) or len(message) > LARGEST_MESSAGE:
                 raise ProtocolError("bad_message", "the data channel takes JSON; sound comes as a track")
