@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ditto.images import Bytes
 from ditto.rendering.geometry import EYES, FACE_OVAL, smoothstep
+from ditto.rendering.measure import measured
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.float32]
@@ -118,7 +119,7 @@ def person_mask(crop: Bytes, probability: Mask, landmarks: Floats, face_width: f
         face_width: pixels per face unit.
     """
     face = _polygon(landmarks[FACE_OVAL, :2], crop.shape[0])
-    believed = float(probability[face > 0.5].mean())
+    believed = float(measured(np.mean, probability[face > 0.5], none=0.0))
     refined = guided_filter(crop, probability, round(0.03 * face_width), 1e-3)
     refined = smoothstep(0.15, 0.85, refined).astype(np.float32)
     if believed < 0.7:

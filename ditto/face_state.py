@@ -48,7 +48,7 @@ def eye_state(landmarks: Floats, size: int) -> tuple[npt.NDArray[np.float32], np
         look = points[iris] - (points[outer] + points[inner]) / 2
         length = float(np.linalg.norm(look))
         axis = points[outer] - points[inner]
-        gaze.append(length * (look / max(length, 1e-9) - axis / np.linalg.norm(axis)))
+        gaze.append(length * (look / max(length, 1e-9) - axis / max(float(np.linalg.norm(axis)), 1e-9)))
     return np.array(opening, np.float32), np.stack(gaze, -1).reshape(6).astype(np.float32)
 
 

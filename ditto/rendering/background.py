@@ -36,7 +36,9 @@ class Background(NamedTuple):
 
 
 def _push_pull(image: F32, known: F32) -> F32:
-    """(H, W, 3) with what is not known, (H, W) in [0, 1], filled from ever coarser levels."""
+    """(H, W, 3) with what is not known, (H, W) in [0, 1], filled from ever coarser levels; as it is if nothing is known."""
+    if not known.any():
+        return image
     levels: list[tuple[F32, F32]] = []
     while min(image.shape[:2]) > 1:
         levels.append((image, known))

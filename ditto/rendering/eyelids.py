@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ditto.motion import LOWER_LID
 from ditto.rendering.geometry import EYES, LEFT_EYE, RIGHT_EYE, EyeIds, Geometry, smoothstep
+from ditto.rendering.measure import measured
 
 Floats = npt.NDArray[np.float64]
 
@@ -234,7 +235,8 @@ def _lash_thickness(
         white = float(column[dark:].max())
         if white - column[dark] > 15.0:
             found.append(dark + int(np.argmax(column[dark:] > (white + column[dark]) / 2)))
-    return float(np.clip(0.001 * (np.median(found) - 1.0), 0.007, 0.020)) if len(found) >= 5 else 0.010
+    rows = float(measured(np.median, found, none=11.0, least=5))
+    return float(np.clip(0.001 * (rows - 1.0), 0.007, 0.020))
 
 
 def _path(score: Floats, offsets: Floats, order: int, at_corners: float) -> Floats:

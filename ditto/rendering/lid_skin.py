@@ -21,6 +21,7 @@ from ditto.rendering.eyelids import (
     sample_linear,
 )
 from ditto.rendering.geometry import smoothstep
+from ditto.rendering.measure import measured
 
 Floats = npt.NDArray[np.float64]
 
@@ -56,13 +57,17 @@ class LidSkin(NamedTuple):
 
 
 def fill_smooth(values: Floats, weights: Floats, rounds: int = 40) -> Floats:
-    """Fills (h, w, c) smoothly from where weights (h, w) are high: push-pull, then relaxation where unknown."""
+    """Fills (h, w, c) smoothly from where weights (h, w) are high: push-pull, then relaxation where unknown.
+
+    With the mean of all values where no weight is above 0.
+    """
     w = np.clip(weights, 0.0, 1.0)
     levels = [(values * w[..., None], w)]
     while min(levels[-1][1].shape) > 2:
         levels.append(tuple(_halve(a) for a in levels[-1]))  # type: ignore[arg-type]
     top, total = levels[-1]
-    out = np.full_like(top, 0.0) + top.sum((0, 1)) / max(float(total.sum()), 1e-6)
+    known_mean = top.sum((0, 1)) / max(float(total.sum()), 1e-6) if total.sum() > 0.0 else values.mean((0, 1))
+    out = np.full_like(top, 0.0) + known_mean
     for acc, total in reversed(levels):
         h, width = total.shape
         big = np.repeat(np.repeat(out, 2, 0), 2, 1)[:h, :width]
@@ -112,7 +117,7 @@ def lid_skin(patch: Floats, xi: Floats, eta: Floats, frame: EyeFrame, lids: LidC
     deviation = luma - first @ LUMA
     outside = (region < 0.02) & (np.abs(eta - edge) < 0.10)
     rough = np.abs(luma - blur(luma, 0.02 * frame.scale_px))[outside]
-    noise = 1.4826 * float(np.median(rough)) if rough.size else 4.0
+    noise = float(measured(lambda levels: 1.4826 * float(np.median(levels)), rough, none=4.0))
     tolerance = max(2.5 * noise, 0.05 * float(np.median(luma)), 6.0)
     strange = np.where(deviation > 0.0, deviation, -2.0 * deviation) / tolerance
     known = np.maximum(1.0 - region, (1.0 - core) * smoothstep(1.3, 0.7, strange) * 0.9)
@@ -120,7 +125,7 @@ def lid_skin(patch: Floats, xi: Floats, eta: Floats, frame: EyeFrame, lids: LidC
     clean = fill_smooth(patch, known)
     # The strip between crease and lashes is dull and shaded; a closed lid is lit and coloured more like the face.
     wide = smoothstep(-0.070, -0.060, eta - edge) * smoothstep(0.034, 0.026, eta - lower) * near
-    low, high = np.quantile(luma[wide < 0.5], [0.15, 0.45]) if (wide < 0.5).any() else (0.0, 1.0)
+    low, high = measured(lambda levels: np.quantile(levels, [0.15, 0.45]), luma[wide < 0.5], none=(0.0, 1.0))
     face = fill_smooth(patch, (1.0 - wide) * (0.04 + 0.96 * smoothstep(low, high + 1.0, luma)))
     level, face_level = clean @ LUMA, np.maximum(face @ LUMA, 1.0)
     lit = level + LID_LIGHT * (face_level - level)

@@ -19,6 +19,7 @@ from ditto.rendering.geometry import (
     Geometry,
     smoothstep,
 )
+from ditto.rendering.measure import measured
 from ditto.rendering.teeth import blurred
 
 Floats = npt.NDArray[np.float64]
@@ -97,8 +98,9 @@ def sample_points(image: Array, points: npt.ArrayLike) -> Array:
 
 
 def _window(points: Floats, margin: float, size: int) -> tuple[int, int, int, int]:
-    left, top = np.maximum(np.floor(points.min(0) - margin).astype(int), 0)
-    right, bottom = np.minimum(np.ceil(points.max(0) + margin).astype(int) + 1, size)
+    """Left, top, right, bottom of the pixels about some points, inside the picture and never empty."""
+    left, top = np.clip(np.floor(points.min(0) - margin).astype(int), 0, size - 1)
+    right, bottom = np.clip(np.ceil(points.max(0) + margin).astype(int) + 1, (left + 1, top + 1), size)
     return int(left), int(top), int(right), int(bottom)
 
 
@@ -117,11 +119,12 @@ def sclera_colour(crop: Image, geometry: Geometry) -> Floats | None:
         y, x = np.mgrid[top:bottom, left:right]
         inside &= np.hypot(x - centre[0], y - centre[1]) > 1.15 * radius
         found.append(crop[top:bottom, left:right][inside])
-    pixels = np.concatenate(found) if found else np.zeros((0, 3))
-    if len(pixels) < 24:
-        return None
-    luma = pixels @ LUMA
-    return np.asarray(np.median(pixels[luma >= np.percentile(luma, 60)], axis=0), np.float64)
+
+    def bright(pixels: Floats) -> Floats:
+        luma = pixels @ LUMA
+        return np.asarray(np.median(pixels[luma >= np.percentile(luma, 60)], axis=0), np.float64)
+
+    return measured(bright, np.concatenate([np.zeros((0, 3)), *found]), none=None, least=24)
 
 
 def measure_colours(crop: Image, geometry: Geometry, mask: npt.NDArray[np.float32]) -> Colours:
@@ -135,8 +138,9 @@ def measure_colours(crop: Image, geometry: Geometry, mask: npt.NDArray[np.float3
     left, top, right, bottom = _window(points[FACE_OVAL], 0, size)
     face = polygon_cover(points[FACE_OVAL], left, top, right - left, bottom - top, 1) > 0.5
     face &= mask[top:bottom, left:right] > 0.5
-    luma = (crop[top:bottom, left:right] @ LUMA)[face] if face.any() else np.array([20.0, 230.0])
-    dark, white = float(np.percentile(luma, 0.7)), float(np.percentile(luma, 98.5))
+    luma = (crop[top:bottom, left:right] @ LUMA)[face]
+    dark = float(measured(lambda levels: np.percentile(levels, 0.7), luma, none=20.0))
+    white = float(measured(lambda levels: np.percentile(levels, 98.5), luma, none=230.0))
     left, top, right, bottom = _window(points[UPPER_OUTER_LIP + LOWER_OUTER_LIP], 0.06 * geometry.scale_px, size)
     smooth = image.copy()
     smooth[top:bottom, left:right] = blurred(image[top:bottom, left:right], 0.004 * geometry.scale_px)
@@ -215,7 +219,7 @@ def measure_blur(crop: Image, geometry: Geometry) -> float:
         if len(windows):
             sigma = (windows.max((1, 2)) - windows.min((1, 2))) / slope[strong] / np.sqrt(2 * np.pi)
             found.append(float(np.percentile(sigma, 10)))
-    return float(np.clip(np.sqrt(max(min(found) ** 2 - 0.54, 0.0)), 0.4, 3.0)) if found else 1.0
+    return measured(lambda s: float(np.clip(np.sqrt(max(min(s) ** 2 - 0.54, 0.0)), 0.4, 3.0)), found, none=1.0)
 
 
 def measure_overlap(crop: Image, geometry: Geometry) -> Floats:
@@ -284,8 +288,7 @@ def find_own_teeth(crop: Image, geometry: Geometry, anchor: Floats, colours: Col
     threshold = colours.dark + 0.42 * (colours.white - colours.dark)
     teeth = smoothstep(threshold - 18, threshold + 18, luma) * smoothstep(0.62, 0.42, saturation)
     teeth = _closed(teeth) * cover
-    inside = cover > 0.5
-    if not inside.any() or teeth[inside].mean() < 0.22:
+    if measured(np.mean, teeth[cover > 0.5], none=0.0) < 0.22:
         return None
     extra = round(0.05 * geometry.scale_px)
     height, width = teeth.shape
@@ -316,7 +319,7 @@ def find_own_teeth(crop: Image, geometry: Geometry, anchor: Floats, colours: Col
     colour = np.where(grown[..., None], 0.45 * colour + 0.55 * even, colour)
     alpha = blurred(_eroded(alpha)[..., None], 0.8)[..., 0]
 
-    tooth = np.median(pixels[teeth > 0.7], axis=0) * 1.03 if (teeth > 0.7).sum() > 10 else colours.tooth
+    tooth = measured(lambda p: np.median(p, axis=0) * 1.03, pixels[teeth > 0.7], none=colours.tooth, least=11)
     redness = tooth[0] / max(float(tooth @ LUMA), 1) / (colours.tooth[0] / float(colours.tooth @ LUMA))
     if redness > 1.15 or float(tooth @ LUMA) < 0.66 * float(colours.tooth @ LUMA):
         return None  # lip or tongue in bright light, or too dim to go on from
