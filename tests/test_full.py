@@ -185,7 +185,7 @@ def test_a_latency_there_is_not_is_refused(parts):
 
 
 def test_settings_of_a_bundle(bundle):
-    with pytest.raises(BundleError, match="KeyError: 'eye_open_lst'"):  # the tiny folder's reference is incomplete
+    with pytest.raises(BundleError, match="ch_info to have lists eye_open_lst"):  # the tiny folder's is incomplete
         open_parts(bundle, FullOptions(settings="offline"))
 
 

@@ -1,5 +1,6 @@
 """The full pipeline where released code errs, where it has settings, and where others' files come in; no torch."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,9 +10,11 @@ from test_mesh import drawn_portrait
 from ditto.emotion import emotion_vector
 from ditto.errors import BundleError
 from ditto.full import detection, face_mesh
-from ditto.full.driving import LIPS, Driving, Edit, drive_motion, split
+from ditto.full.conditioning import emotion_of_labels
+from ditto.full.cropping import Framing
+from ditto.full.driving import LIPS, Driving, Edit, blink_frames, drive_motion, split
 from ditto.full.motion_math import degrees_of, posed_keypoints
-from ditto.full.released import read_released
+from ditto.full.released import Released, read_released
 from ditto.full.sampler import FullSampler, Sampling
 from ditto.full.source import SourceReader
 from ditto.full.windows import (
@@ -164,16 +167,225 @@ def test_settings_published_with_the_checkpoints(source_of, portrait):
     assert not brows.any()
 
 
-def test_published_settings_of_another_kind_are_told():
-    for name, value, message in (
-        ("ch_info", {"x_s_info_lst": [{"kp": np.ones(63)}]}, "KeyError: 'eye_open_lst'"),
-        ("delta_eye_arr", np.ones((3, 63)), r"an array \(15, 63\) is wanted, got \(3, 63\)"),
-        ("smo_k_d", "many", "invalid literal"),
-        ("fix_kp_cond_dim", [], "list index out of range"),
+OUT_OF_RANGE = {
+    "sampling_timesteps": [0, -1, 1001, 2.5, float("nan"), "many", None, True, [10]],
+    "smo_k_d": [-1, 81, "many", 1.5],
+    "overlap_v2": [-1, 80, 10.5, None],
+    "seq_frames": [0, 79],
+    "fix_kp_cond": [-1, 0.5],
+    "fix_kp_cond_dim": [[], [0], [0, 1, 2], [202, 0], [0, 266], [-1, 5], 3],
+    "v_min_max_for_clip": [
+        np.stack([np.ones(265), -np.ones(265)]), np.zeros((1, 265)), np.zeros((2, 264)), np.full((2, 265), np.nan), 4.0,
+    ],
+    "delta_eye_arr": [np.ones((3, 63)), np.full((15, 63), np.nan), "none", np.ones(63)],
+    "delta_eye_open_n": [1.5, [3, -1], [2.5], "often", None],
+    "N_d": [0, -2, 1.5],
+    "online_mode": ["yes", 2, None],
+    "emo": [8, -1, 1.5, "happy", [], [9], list(range(8)), [[4], [8]], [[]], np.full((2, 8), np.nan), np.zeros((0, 8))],
+    "use_d_keys": ["exp", {"exp": float("inf")}, {"exp": None}, ["kp"], 3],
+    "relative_d": ["no", 2],
+    "drive_eye": ["no", 2],
+    "crop_scale": [0.0, -2.3, float("inf"), "wide"],
+    "crop_vy_ratio": [2.0, None],
+    "crop_flag_do_rot": ["no", None],
+    "eye_f0_mode": ["no", None],
+    "flag_stitching": ["no", None],
+    "fade_type": ["d1", None],
+    "ctrl_info": [{3: {"delta_pitch": 2}}],
+    "overall_ctrl_info": [
+        {"delta_pitch": float("nan")}, {"delta_yaw": 91}, {"alpha_roll": float("inf")}, {"vad_alpha": 1.5},
+        {"vad_alpha": -0.1}, {"delta_exp": np.ones(62)}, {"delta_exp": np.full(63, np.nan)}, {"delta_nod": 1}, 3,
+    ],
+    "ch_info": [
+        {}, 3, {"x_s_info_lst": [{"kp": np.ones(63)}]},
+        {"x_s_info_lst": [{"kp": np.ones(63)}], "eye_open_lst": 3, "eye_ball_lst": np.zeros((1, 6))},
+        {"x_s_info_lst": [{"kp": np.ones(63)}], "eye_open_lst": np.ones((2, 2)), "eye_ball_lst": np.zeros((1, 6))},
+        {"x_s_info_lst": [{"kp": np.ones(63)}], "eye_open_lst": np.ones((1, 3)), "eye_ball_lst": np.zeros((1, 6))},
+        {"x_s_info_lst": [{"kp": np.ones(63)}], "eye_open_lst": np.ones((1, 2)), "eye_ball_lst": np.zeros((1, 6))},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in OUT_OF_RANGE.items() for value in values])
+def test_a_setting_out_of_its_range_is_refused_by_name(key, value):
+    with pytest.raises(BundleError) as raised:
+        read_released(settings_of(**{key: value}))
+    named = next(iter(value)) if key == "overall_ctrl_info" and isinstance(value, dict) else key
+    assert re.search(rf"\b{named}\b", str(raised.value))
+    assert "leave the settings out" in str(raised.value)
+
+
+def test_an_overlap_that_leaves_gaps_in_a_stream_is_refused():
+    with pytest.raises(BundleError, match="overlap_v2 to be a whole number, 40 to 79, got 10"):
+        read_released(settings_of(online_mode=True, overlap_v2=10))
+    with pytest.raises(BundleError, match="fade over all frames is not supported"):
+        read_released(settings_of(fade_type="s", overall_ctrl_info={"fade_alpha": 0.5}))
+
+
+def test_settings_that_have_no_effect_are_named_and_all_others_are_taken(caplog):
+    described = dict.fromkeys(("max_size", "template_n_frames", "crop_vx_ratio", "smo_k_s", "new_key"), 7)
+    read_released(settings_of(**described))
+    (told,) = caplog.messages
+    assert all(key in told for key in described)
+    assert "new_key (the released code does not know it)" in told
+    caplog.clear()
+    taken = {key: value for key, value in RELEASED_DEFAULTS.items() if key not in described}
+    found = read_released(taken)
+    np.testing.assert_array_equal(found.emotions, [emotion_of_labels(4)])
+    assert found._replace(emotions=None) == Released(steps=50, driving={"relative": True})
+    assert caplog.messages == []
+
+
+RELEASED_DEFAULTS = {  # what `setup` of the released code takes where nothing is said
+    "crop_scale": 2.3, "crop_vy_ratio": -0.125, "crop_flag_do_rot": True, "emo": 4, "eye_f0_mode": False, "ch_info": None,
+    "overlap_v2": 10, "fix_kp_cond": 0, "fix_kp_cond_dim": None, "sampling_timesteps": 50, "online_mode": False,
+    "v_min_max_for_clip": None, "smo_k_d": 3, "N_d": -1, "use_d_keys": None, "relative_d": True, "drive_eye": None,
+    "delta_eye_arr": None, "delta_eye_open_n": 0, "fade_type": "", "flag_stitching": True, "ctrl_info": {},
+    "overall_ctrl_info": {}, "seq_frames": 80,
+}  # fmt: skip
+
+
+def shown_with(settings, source_of, portrait, latency="balanced", emotion=NEUTRAL, frames=30):
+    """Rows under some settings, and what the network was given for every window."""
+    told = []
+
+    def engine(cond_frame, cond, start, noise):
+        told.append(cond[0])
+        return {"motion": 0.3 * start}
+
+    sampling = Sampling(released=read_released(settings))
+    sampler = FullSampler(engine, source_of, SILENCE, ENCODER, sampling, latency)
+    return run(sampler, np.zeros((frames, 4), np.float32), portrait, emotion=emotion), told
+
+
+def test_settings_of_how_motion_acts(source_of, portrait):
+    plain, _ = shown_with({}, source_of, portrait)
+    weak, _ = shown_with({"use_d_keys": {"exp": 0.5, "pitch": 2.0}}, source_of, portrait)
+    lips = [3 * k + i for k in LIPS for i in range(3)]
+    np.testing.assert_allclose(weak[:, 7:][:, lips], 0.5 * plain[:, 7:][:, lips], atol=1e-6)
+    assert not weak[:, [2, 3, 4, 5, 6]].any()
+    assert np.abs(weak[:, 1] - plain[:, 1]).max() > 1e-3
+    named, _ = shown_with({"use_d_keys": ("exp",)}, source_of, portrait)
+    assert not named[:, 1:7].any()
+    eyes, _ = shown_with({"drive_eye": False}, source_of, portrait)
+    assert not eyes[:, 7:].reshape(-1, 21, 3)[:, [11, 13, 15, 16, 18]].any()
+    still, _ = shown_with({"relative_d": False}, source_of, portrait)
+    assert np.abs(still[:, 4:7] - plain[:, 4:7]).max() > 1e-3
+
+
+def test_settings_that_change_every_frame(source_of, portrait):
+    plain, _ = shown_with({}, source_of, portrait)
+    offset = np.linspace(-0.01, 0.01, 63)
+    for control, edit in (
+        ({"delta_pitch": 2, "delta_yaw": -3.0}, Edit(turn={"pitch": 2.0, "yaw": -3.0})),
+        ({"alpha_roll": 0.5}, Edit(turn_factor={"roll": 0.5})),
+        ({"delta_exp": offset}, Edit(expression=offset)),
+        ({"vad_alpha": 0.25}, Edit(speaking=0.25)),
     ):
-        with pytest.raises(BundleError, match=message):
-            read_released(settings_of(**{name: value}))
-    assert read_released({}).steps == 50
+        found, _ = shown_with({"overall_ctrl_info": control}, source_of, portrait)
+        sampler = FullSampler(
+            lambda cond_frame, cond, start, noise: {"motion": 0.3 * start}, source_of, SILENCE, ENCODER,
+            Sampling(steps=50, edit=edit), "balanced",
+        )  # fmt: skip
+        np.testing.assert_array_equal(found, run(sampler, np.zeros((30, 4), np.float32), portrait))
+        assert np.abs(found - plain).max() > 1e-3
+
+
+def test_degrees_are_added_as_released(source_of, portrait):
+    """The head turns by just so much and the eyes turn back; nothing else of the expression moves."""
+    rows = []
+    for turn in ({}, {"pitch": 2.0, "yaw": -15.0}):
+        sampler = FullSampler(
+            lambda cond_frame, cond, start, noise: {"motion": 0.3 * start}, source_of, SILENCE, ENCODER,
+            Sampling(edit=Edit(turn=turn)), "balanced",
+        )  # fmt: skip
+        rows.append(run(sampler, np.zeros((30, 4), np.float32), portrait))
+    change = rows[1] - rows[0]
+    np.testing.assert_allclose(change[:, 1:4], [[2.0, -15.0, 0.0]] * 30, atol=1e-4)
+    assert not change[:, 4:7].any()
+    moved = np.abs(change[:, 7:].reshape(-1, 21, 3)).max((0, 2)) > 1e-6
+    assert np.flatnonzero(moved).tolist() == [11, 15]
+
+
+def test_settings_of_blinks(source_of, portrait):
+    blinks = np.arange(15)[:, None] * np.full((15, 63), 0.01)
+    for given, stretch, waits in ((0, 3000, ()), (4, 3000, (4,)), ([2, 6], 70, (2, 6)), (-1, 3000, (-1,))):
+        settings = {"delta_eye_arr": blinks, "delta_eye_open_n": given, "N_d": -1 if stretch == 3000 else stretch}
+        rows, _ = shown_with(settings, source_of, portrait, frames=160)
+        places = np.concatenate([blink_frames(stretch, waits, seed) for seed in range(3)])[:160]
+        np.testing.assert_allclose(rows[:, 7 + 39], 0.01 * places, atol=1e-6)  # keypoint 13, an upper lid
+    rows, _ = shown_with({"delta_eye_arr": blinks, "drive_eye": False}, source_of, portrait, frames=160)
+    assert not rows[:, 7 + 39].any()
+    with pytest.raises(ValueError, match="waits between blinks to be 0 or more"):
+        blink_frames(100, (5, -20))
+
+
+@pytest.mark.parametrize(
+    ("emo", "rows"),
+    [
+        (3, [[3]]),
+        ([3, 4], [[3, 4]]),
+        ([[3], [4, 5]], [[3], [4, 5]]),
+        (np.array([[3.0], [6.0]], np.float32), [[3], [6]]),  # from JSON
+        (np.arange(16.0).reshape(2, 8), None),
+    ],
+)
+def test_emotions_of_the_settings_count_where_none_is_asked_for(source_of, portrait, emo, rows):
+    expected = np.stack([emotion_of_labels(labels) for labels in rows]) if rows else emo
+    _, told = shown_with({"emo": emo}, source_of, portrait)
+    np.testing.assert_allclose(told[-1][0, 4:12], expected[0], rtol=1e-6)
+    second = np.concatenate([window[:, 4:12] for window in told[-1:]])
+    assert {tuple(row) for row in second} <= {tuple(row) for row in expected.astype(np.float32)}
+    happy = emotion_vector({"happy": 1.0})
+    _, told = shown_with({"emo": emo}, source_of, portrait, emotion=happy)
+    np.testing.assert_allclose(told[-1][5, 4:12], emotion_of_labels(3), rtol=1e-6)
+
+
+def test_settings_say_the_overlap_of_their_own_kind(source_of, portrait):
+    def rules(settings, latency):
+        sampling = Sampling(released=read_released(settings))
+        return FullSampler(lambda **_: {}, source_of, SILENCE, ENCODER, sampling, latency).rules.overlap
+
+    recording, stream = {"overlap_v2": 60, "online_mode": False}, {"overlap_v2": 72, "online_mode": True}
+    assert [rules(recording, latency) for latency in ("quality", "balanced", "low")] == [60, 70, 75]
+    assert [rules(stream, latency) for latency in ("quality", "balanced", "low")] == [10, 72, 75]
+    rows, told = shown_with(recording, source_of, portrait, latency="quality", frames=100)
+    assert len(rows) == 100
+    assert len(told) == 1 + 5  # silence, and windows at 0, 20, 40, 60, 80
+
+
+@pytest.mark.parametrize(("overlap", "smoothing"), [(0, 3), (10, 13), (41, 3), (60, 5), (79, 3), (79, 80)])
+def test_a_sampler_tells_the_delay_of_any_overlap(source_of, portrait, overlap, smoothing):
+    sampling = Sampling(released=Released(overlap=overlap, smoothing=smoothing))
+    sampler = FullSampler(
+        lambda cond_frame, cond, start, noise: {"motion": start}, source_of, SILENCE, ENCODER, sampling
+    )
+    state, given, late = sampler.begin(portrait), 0, 0
+    for frame in range(0, 250, 5):  # features come five at a time, two frames late
+        rows, state = sampler(np.zeros((5, 4), np.float32), NEUTRAL, state)
+        if len(rows):
+            late = max(late, frame + 5 + 2 - given)
+        given += len(rows)
+    assert sampler.delay_seconds == pytest.approx(late / 25)
+
+
+def test_settings_of_a_reference_with_many_frames_and_of_the_crop(portrait):
+    lids, gaze = np.random.default_rng(0).random((3, 1, 2)), np.random.default_rng(1).random((3, 1, 6))
+    character = settings_of()["ch_info"] | {
+        "eye_open_lst": list(lids),
+        "eye_ball_lst": list(gaze),
+        "sc": np.full(63, 0.5),
+    }
+    reference = read_released({"ch_info": character}).reference
+    np.testing.assert_allclose(reference.condition.eye_open, lids[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(reference.condition.canonical, 0.5)
+    first = read_released({"ch_info": character, "eye_f0_mode": True}).reference
+    np.testing.assert_allclose(first.condition.eye_ball, gaze[:1, 0], rtol=1e-6)
+    framing = read_released({"crop_scale": 3.0, "crop_vy_ratio": -0.2, "crop_flag_do_rot": False}).framing
+    assert framing == Framing(512, 3.0, 0.2, False)
+    near, far = (reader(framing=f)(portrait).crop_to_picture for f in (Framing(512, 2.3, 0.125), framing))
+    sides = [np.sqrt(np.linalg.det(matrix[:2, :2])) for matrix in (near, far)]
+    assert sides[1] / sides[0] == pytest.approx(3.0 / 2.3, rel=0.2)  # the box is another where the crop stands upright
 
 
 def test_silence_closes_lips_and_leaves_the_rest():
@@ -207,7 +419,9 @@ def test_strength_acts_on_expression_and_angles_alone(relative):
     assert found.scale == pytest.approx(float(expected["scale"][0]), abs=1e-12)
     np.testing.assert_allclose(found.t, expected["t"], atol=1e-12)
     np.testing.assert_allclose(found.exp, expected["exp"], atol=1e-12)
-    np.testing.assert_allclose(found.degrees, [degrees_of(expected[name]) for name in ("pitch", "yaw", "roll")], atol=1e-9)
+    np.testing.assert_allclose(
+        found.degrees, [degrees_of(expected[name]) for name in ("pitch", "yaw", "roll")], atol=1e-9
+    )
 
 
 def test_angles_fade_in_degrees():
@@ -354,8 +568,32 @@ def test_a_recording_in_pieces_is_the_recording(frames):
         (Driving, {"silence": "none"}),
         (Driving, {"angles": "radians"}),
         (Driving, {"factors": {"expression": 1.0}}),
+        (Edit, {"turn": {"nod": 1.0}}),
+        (Edit, {"turn_factor": {"exp": 1.0}}),
+        (Edit, {"faded": ("eyes",)}),
     ],
 )
 def test_choices_there_are_not_are_refused(options, fields):
     with pytest.raises(ValueError, match=f"{next(iter(fields))} (is one|are) of .*, got "):
+        options(**fields)
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        (Sampling, {"steps": 0}),
+        (Sampling, {"steps": 1001}),
+        (Sampling, {"steps": 2.5}),
+        (Sampling, {"guidance": float("nan")}),
+        (Driving, {"factors": {"exp": float("inf")}}),
+        (Driving, {"strength": float("nan")}),
+        (Edit, {"speaking": 1.5}),
+        (Edit, {"shown": float("nan")}),
+        (Edit, {"turn": {"pitch": float("nan")}}),
+        (Edit, {"expression": np.full(63, np.inf)}),
+        (Edit, {"blink": np.full(63, np.nan)}),
+    ],
+)
+def test_numbers_out_of_their_range_are_refused(options, fields):
+    with pytest.raises(ValueError, match=f"expected {next(iter(fields))} to be .*, got "):
         options(**fields)

@@ -24,9 +24,16 @@ CONDITION_SIZE = 1024 + 8 + 2 + 6 + 63  # 1103
 
 
 def emotion_of_labels(labels: int | Sequence[int]) -> Array:
-    """One emotion (index in `EMOTIONS`) or several at once as the network knows them: (8,), summing to one."""
+    """One emotion (index in `EMOTIONS`) or several at once as the network knows them: (8,), summing to one.
+
+    Raises:
+        ValueError: an index of no emotion.
+    """
+    chosen = np.atleast_1d(np.asarray(labels, int))
+    if chosen.size == 0 or chosen.min() < 0 or chosen.max() >= len(EMOTIONS):
+        raise ValueError(f"expected labels of emotions, 0 to {len(EMOTIONS) - 1}, got {labels}")
     weights = np.ones(len(EMOTIONS))
-    weights[np.atleast_1d(np.asarray(labels, int))] = np.exp(LABEL_LOGIT)
+    weights[chosen] = np.exp(LABEL_LOGIT)
     return (weights / weights.sum()).astype(np.float32)
 
 

@@ -9,7 +9,7 @@ Source: the released Ditto at e9191cf (tests/fixtures/reference, wiring_stitch a
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -39,19 +39,37 @@ def check_choices(options: Any) -> None:
             raise ValueError(f"{name} is one of {', '.join(get_args(kind))}, got {value!r}")
 
 
+def check_names(field_name: str, names: Collection[str], known: Collection[str]) -> None:
+    """Raise ValueError for a name that is none of those known."""
+    unknown = [str(name) for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"{field_name} are of {', '.join(known)}, got {', '.join(unknown)}")
+
+
+def check_finite(field_name: str, values: npt.ArrayLike) -> None:
+    """Raise ValueError for NaN and infinity."""
+    if not np.isfinite(np.asarray(values, np.float64)).all():
+        raise ValueError(f"expected {field_name} to be finite numbers, got {values!r}")
+
+
 @dataclass(frozen=True)
 class Driving:
     """How generated motion acts on a source.
 
     Attributes:
-        relative: only its change since its first frame acts. Otherwise the motion itself.
+        relative: only its change since its first frame acts. Otherwise the motion itself, which factors then multiply as
+            a whole, as released.
         factors: what acts, and how strongly, of exp, pitch, yaw, roll and t; what is not named stays with the source.
         keypoints: whose expression acts: "lips and eyes" as released, "lips" (as released for a video source, whose
             own eyes show), or "all".
         strength: factor on exp, pitch, yaw and roll: the scale of the face that conditions came from over the source's.
+            Scale and t are not multiplied.
         silence: what closes when `Edit.speaking` falls: "lips", or as released "all" (brows and eyes freeze as well).
         angles: what `Edit.turn_factor` and fading act on: "degrees", or as released the "logits" of the bins.
         hold_gaze: the eyes turn back a little as the head turns; as released, where eyes are driven.
+
+    Raises:
+        ValueError: an unknown choice or name, or a number that is not finite.
     """
 
     relative: bool = True
@@ -66,9 +84,9 @@ class Driving:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        unknown = [name for name in self.factors if name not in LAYOUT]
-        if unknown:
-            raise ValueError(f"factors are of {', '.join(LAYOUT)}, got {', '.join(unknown)}")
+        check_names("factors", self.factors, LAYOUT)
+        check_finite("factors", list(self.factors.values()))
+        check_finite("strength", self.strength)
 
 
 @dataclass(frozen=True)
@@ -77,12 +95,15 @@ class Edit:
 
     Attributes:
         speaking: 1 shows the motion, 0 the source's closed lips (`Driving.silence`), in between a mixture.
-        turn: degrees added to pitch, yaw, roll; the released configuration bows the head by a pitch of 2, here it is 0.
+        turn: degrees added to pitch, yaw, roll, by name; the released configuration adds 2 to the pitch, here it is 0.
         turn_factor: factor on an angle, by name.
         expression: (63,) added to exp.
         blink: (63,) added to the source's expression at the eyes, which the motion then leaves alone; None: no blink.
         shown: 1 shows the motion, 0 what it fades to, in between a mixture.
         faded: what fades, by name.
+
+    Raises:
+        ValueError: an unknown name, a share outside 0 to 1, or a number that is not finite.
     """
 
     speaking: float = 1.0
@@ -92,6 +113,19 @@ class Edit:
     blink: npt.ArrayLike | None = None
     shown: float = 1.0
     faded: Sequence[str] = ("exp",)
+
+    def __post_init__(self) -> None:
+        check_names("turn", self.turn, ANGLES)
+        check_names("turn_factor", self.turn_factor, ANGLES)
+        check_names("faded", self.faded, LAYOUT)
+        for name in ("speaking", "shown"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"expected {name} to be a number, 0 to 1, got {getattr(self, name)!r}")
+        for name, values in (("turn", self.turn), ("turn_factor", self.turn_factor)):
+            check_finite(name, list(values.values()))
+        check_finite("expression", self.expression)
+        if self.blink is not None:
+            check_finite("blink", self.blink)
 
 
 PLAIN_EDIT = Edit()
@@ -214,13 +248,18 @@ def blink_frames(frames: int, waits: Sequence[int] = (), seed: int = 0) -> npt.N
 
     Args:
         waits: open frames before the first blink, between it and the next, and so on, round and round; empty: random
-            ones of 60 to 100 from `seed`. A negative one: no blink at all.
+            ones of 60 to 100 from `seed`. A single negative one: no blink at all.
+
+    Raises:
+        ValueError: a negative one among several.
 
     Source: the released code; like there no blink begins near the end.
     """
     out = np.zeros(frames, np.intp)
-    if waits and waits[0] < 0:
+    if len(waits) == 1 and waits[0] < 0:
         return out
+    if any(wait < 0 for wait in waits):
+        raise ValueError(f"expected waits between blinks to be 0 or more, got {tuple(waits)}")
     dice = random.Random(seed)
     first, last = (waits[0], waits[-1]) if waits else (dice.randint(*OPEN_FRAMES), dice.randint(*OPEN_FRAMES))
     at, turn = first, 1

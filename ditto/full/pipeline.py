@@ -15,6 +15,7 @@ from ditto.bundle import Bundle, Part
 from ditto.conversion.settings import released_settings
 from ditto.engines import Engine, open_engine
 from ditto.errors import EngineError
+from ditto.full.cropping import FACE
 from ditto.full.detection import OriginalLandmarks
 from ditto.full.face_mesh import OnnxFaceMesh
 from ditto.full.released import read_released
@@ -57,6 +58,9 @@ class FullOptions:
         device: "cpu", "cuda" or "cuda:1".
         precision: of the networks for pictures; those for speech and motion stay float32, as released.
         threads: on the CPU; None: one for each core.
+
+    Raises:
+        ValueError: fewer than one thread.
     """
 
     hearing: Literal["window", "streaming"] = "window"
@@ -68,6 +72,10 @@ class FullOptions:
     device: str = "cpu"
     precision: str = "float32"
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"expected threads to be 1 or more, got {self.threads}")
 
     def open(self, network: torch.nn.Module, precision: str = "float32") -> Engine:
         """An engine for a network."""
@@ -114,7 +122,7 @@ def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
         features, state = encoder(silence, state)
         quiet = features[0]
 
-    sampling, precision = options.sampling, options.precision
+    sampling, precision, released = options.sampling, options.precision, options.sampling.released
     if options.settings is not None:
         released = read_released(released_settings(bundle.part("settings"), options.settings))
         sampling = replace(sampling, released=released)
@@ -125,6 +133,7 @@ def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
         None if options.landmarks is None else OriginalLandmarks(options.landmarks),
         None if options.landmarks is None else OnnxFaceMesh(options.landmarks),
         options.place,
+        FACE if released is None else released.framing,
     )
     exact = torch.float64 if sampling.schedule == "float64" else torch.float32
     motion = FastLMDM(
@@ -133,10 +142,12 @@ def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
     renderer = NeuralRenderer(
         cast(WarpingNetwork, load_part(parts["warping"])), cast(SpadeDecoder, load_part(parts["decoder"]))
     )
+    stitched = released is None or released.stitching
+    stitching = options.open(load_part(parts["stitching"])) if stitched else None
     return FullParts(
         encoder,
         FullSampler(options.open(motion), source_of, quiet, encoder, sampling),
-        NeuralFaceRenderer(source_of, options.open(renderer, precision), options.open(load_part(parts["stitching"]))),
+        NeuralFaceRenderer(source_of, options.open(renderer, precision), stitching),
     )
 
 

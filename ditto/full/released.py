@@ -1,26 +1,38 @@
-"""The settings that come with the published checkpoints, as choices of the sampler.
+"""The settings that come with the published checkpoints, as choices of the pipeline.
 
-A bundle carries them in its part "settings" where the converter found their files. What their keys mean is said by the
-released code at e9191cf; the files themselves were not at hand where this was written.
+A bundle carries them in its part "settings" where the converter found their files. What their keys mean, and what each is
+by default, is said by the released code at e9191cf (`setup` of its StreamSDK); the files themselves were not at hand where
+this was written. Every key is taken, refused, or named in one line of the log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ditto.emotion import EMOTIONS
 from ditto.errors import BundleError
-from ditto.full.conditioning import SourceCondition
-from ditto.full.motion_math import Floats
+from ditto.full.conditioning import SourceCondition, emotion_of_labels
+from ditto.full.cropping import FACE, Framing
+from ditto.full.driving import ANGLES, BLINK_FRAMES, PLAIN_EDIT, Edit
+from ditto.full.motion_math import LAYOUT, Floats
 from ditto.full.source import motion_vector
+from ditto.full.windows import WINDOW
 from ditto.motion import MOTION_SIZE
 
 Array = npt.NDArray[np.float32]
 
-BLINK_SHAPE = (15, 63)
+log = logging.getLogger(__name__)
+
+BLINK_SHAPE = (BLINK_FRAMES, 63)
+BLINK_STRETCH = 3000  # frames; as long as the released code plans blinks where it does not know the length
+LARGEST_STEPS = 1000  # of DDIM: the levels of noise the network was trained with
+LARGEST_TURN = 90.0  # degrees; the bins of an angle end at 97.5
+LARGEST_FACTOR = 10.0  # of a motion; beyond it no face is left
 
 
 class Reference(NamedTuple):
@@ -28,7 +40,7 @@ class Reference(NamedTuple):
 
     Attributes:
         motion: (265,), what is known before the first window.
-        condition: lids, gaze and canonical keypoints.
+        condition: lids and gaze of its frames, canonical keypoints.
     """
 
     motion: Array
@@ -40,71 +52,293 @@ class Released(NamedTuple):
 
     Attributes:
         steps: of DDIM.
+        overlap: frames that windows share: of recordings ("quality"), or if `online` of streams ("balanced").
+        online: whether the settings are those of streams.
         smoothing: frames that pose is averaged over.
         reset_every: as of `WindowRules`.
         reset_keeps: likewise.
-        turn: degrees added to pitch, yaw, roll, by name.
+        edit: what is changed about every frame.
+        driving: fields of `Driving` that the settings name, and their values.
         limits: lowest and highest motion (265,) each, or None.
         blinks: (15, 63) expression of the eyes in a blink, or None: eyes move as they are generated.
+        waits: open frames between blinks, as of `blink_frames`.
+        stretch: frames that blinks are planned for at once.
         reference: the face that conditions come from, or None: the portrait.
+        emotions: (M, 8) of what the motion network knows, a row a frame, again and again; None: neutral. They count where
+            the caller asks for no emotion.
+        framing: of the crop that is animated.
+        stitching: whether keypoints go through the stitching network.
     """
 
     steps: int = 10
+    overlap: int = 10
+    online: bool = False
     smoothing: int = 3
     reset_every: int = 0
     reset_keeps: slice | None = None
-    turn: Mapping[str, float] = {}
+    edit: Edit = PLAIN_EDIT
+    driving: Mapping[str, Any] = {}
     limits: tuple[Floats, Floats] | None = None
     blinks: Floats | None = None
+    waits: tuple[int, ...] = ()
+    stretch: int = BLINK_STRETCH
     reference: Reference | None = None
+    emotions: Array | None = None
+    framing: Framing = FACE
+    stitching: bool = True
+
+
+# What a portrait does not need, and why.
+NOT_NEEDED = {
+    "crop_vx_ratio": "the released code does not use it either",
+    "template_n_frames": "for videos as sources",
+    "smo_k_s": "for videos as sources",
+    "fade_out_keys": "without fade_alpha nothing fades",
+    "max_size": "give it where the portrait is registered",
+}
 
 
 def read_released(settings: Mapping[str, Any]) -> Released:
     """The released settings as `ditto.conversion.settings.released_settings` gives them.
 
     Raises:
-        BundleError: a value of another kind than the released code takes; the message names it.
+        BundleError: a value that the released code does not take, or that is not supported here; the message names the
+            key, what is expected and what came.
     """
+    given = dict(settings)
     try:
-        keeps = settings.get("fix_kp_cond_dim")
-        limits = settings.get("v_min_max_for_clip")
-        blinks = settings.get("delta_eye_arr")
-        character = settings.get("ch_info")
-        control = settings.get("overall_ctrl_info") or {}
-        return Released(
-            int(settings.get("sampling_timesteps", 50)),
-            int(settings.get("smo_k_d", 3)),
-            int(settings.get("fix_kp_cond", 0)),
-            None if keeps is None else slice(int(keeps[0]), int(keeps[1])),
-            {name.removeprefix("delta_"): float(control[name]) for name in control if name in _TURNS},
-            None if limits is None else (_array(limits[0], (MOTION_SIZE,)), _array(limits[1], (MOTION_SIZE,))),
-            None if blinks is None else _array(blinks, BLINK_SHAPE),
-            None if character is None else _reference(character),
-        )
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        released = _read(given)
+    except ValueError as error:
         raise BundleError(
-            f"the bundle's settings are not those of the released code ({type(error).__name__}: {error}); convert the "
-            "published files again, or leave the settings out"
+            f"the bundle's settings cannot be used: {error}; correct them and convert the published files again, or leave "
+            "the settings out"
         ) from error
+    ignored = [f"{key} ({NOT_NEEDED.get(key, 'the released code does not know it')})" for key in given]
+    if ignored:
+        log.warning("settings that are not used: %s", ", ".join(ignored))
+    return released
 
 
-_TURNS = ("delta_pitch", "delta_yaw", "delta_roll")
-
-
-def _array(values: Any, shape: tuple[int, ...]) -> Floats:
-    array = np.asarray(values, np.float64)
-    if array.shape != shape:
-        raise ValueError(f"an array {shape} is wanted, got {array.shape}")
-    return array
-
-
-def _reference(character: Mapping[str, Any]) -> Reference:
-    """The first frame of the released `ch_info`."""
-    motion = character["x_s_info_lst"][0]
-    lids, gaze = (
-        np.asarray(character[name][0], np.float32).reshape(1, -1) for name in ("eye_open_lst", "eye_ball_lst")
+def _read(given: dict[str, Any]) -> Released:
+    """The settings; what is left in `given` has no effect. Raises ValueError: a value that cannot be used."""
+    if _whole("seq_frames", given.pop("seq_frames", WINDOW), 1) != WINDOW:
+        raise ValueError(f"expected seq_frames to be {WINDOW}, the length of the published network's windows")
+    online = _flag("online_mode", given.pop("online_mode", False))
+    lowest = WINDOW // 2 if online else 0
+    overlap = _whole("overlap_v2", given.pop("overlap_v2", 10), lowest, WINDOW - 1)
+    keeps, limits, blinks = (given.pop(key, None) for key in ("fix_kp_cond_dim", "v_min_max_for_clip", "delta_eye_arr"))
+    character, emotions = given.pop("ch_info", None), given.pop("emo", None)
+    first_eyes = _flag("eye_f0_mode", given.pop("eye_f0_mode", False))
+    stretch = _whole("N_d", given.pop("N_d", -1), -1)
+    if stretch == 0:
+        raise ValueError("expected N_d to be -1 or a number of frames, got 0")
+    if given.pop("ctrl_info", None):
+        raise ValueError("expected ctrl_info to be empty; give `controls` a function of the frame in its place")
+    driving = _driving(given)
+    if "keypoints" in driving and driving["keypoints"] == "lips":
+        blinks = None  # as released: eyes that are not driven do not blink
+    return Released(
+        steps=_whole("sampling_timesteps", given.pop("sampling_timesteps", 50), 1, LARGEST_STEPS),
+        overlap=overlap,
+        online=online,
+        smoothing=_whole("smo_k_d", given.pop("smo_k_d", 3), 0, WINDOW),
+        reset_every=_whole("fix_kp_cond", given.pop("fix_kp_cond", 0), 0),
+        reset_keeps=None if keeps is None else _columns(keeps),
+        edit=_edit(given),
+        driving=driving,
+        limits=None if limits is None else _limits(limits),
+        blinks=None if blinks is None else _array("delta_eye_arr", blinks, BLINK_SHAPE),
+        waits=_waits(given.pop("delta_eye_open_n", 0)),
+        stretch=BLINK_STRETCH if stretch < 0 else stretch,
+        reference=None if character is None else _reference(character, first_eyes),
+        emotions=None if emotions is None else _emotions(emotions),
+        framing=Framing(
+            FACE.size,
+            _number("crop_scale", given.pop("crop_scale", FACE.scale), 1.0, LARGEST_FACTOR),
+            -_number("crop_vy_ratio", given.pop("crop_vy_ratio", -FACE.rise), -1.0, 1.0),
+            _flag("crop_flag_do_rot", given.pop("crop_flag_do_rot", FACE.upright)),
+        ),
+        stitching=_flag("flag_stitching", given.pop("flag_stitching", True)),
     )
-    canonical = np.asarray(motion["kp"], np.float32).reshape(-1)
-    if (lids.size, gaze.size, canonical.size) != (2, 6, 63):
-        raise ValueError(f"lids 2, gaze 6 and keypoints 63 are wanted, got {lids.size}, {gaze.size}, {canonical.size}")
-    return Reference(motion_vector(motion), SourceCondition(lids, gaze, canonical))
+
+
+def _driving(given: dict[str, Any]) -> dict[str, Any]:
+    """Fields of `Driving` that the settings name."""
+    out: dict[str, Any] = {}
+    keys, relative, eyes = (given.pop(key, None) for key in ("use_d_keys", "relative_d", "drive_eye"))
+    if keys is not None:
+        if not isinstance(keys, (Mapping, list, tuple)):
+            raise ValueError(f"expected use_d_keys to be names or factors by name, got {keys!r}")
+        unknown = [str(name) for name in keys if name not in LAYOUT]
+        if unknown:
+            raise ValueError(f"expected use_d_keys to be of {', '.join(LAYOUT)}, got {', '.join(unknown)}")
+        factors = keys if isinstance(keys, Mapping) else dict.fromkeys(keys, 1.0)
+        out["factors"] = {
+            name: _number(f"use_d_keys.{name}", factor, -LARGEST_FACTOR, LARGEST_FACTOR)
+            for name, factor in factors.items()
+        }
+    if relative is not None:
+        out["relative"] = _flag("relative_d", relative)
+    if eyes is not None:
+        out["keypoints"] = "lips and eyes" if _flag("drive_eye", eyes) else "lips"
+    return out
+
+
+def _edit(given: dict[str, Any]) -> Edit:
+    """What `overall_ctrl_info` changes about every frame."""
+    control = given.pop("overall_ctrl_info", None) or {}
+    if not isinstance(control, Mapping):
+        raise ValueError(f"expected overall_ctrl_info to be values by name, got {type(control).__name__}")
+    control = dict(control)
+    fade = given.pop("fade_type", "")
+    if fade not in ("", "d0", "s"):
+        raise ValueError(f"expected fade_type to be '', 'd0' or 's', got {fade!r}")
+    if _number("fade_alpha", control.pop("fade_alpha", 1.0), 0.0, 1.0) != 1.0 and fade:
+        raise ValueError("expected overall_ctrl_info.fade_alpha to be 1: a fade over all frames is not supported")
+    control.pop("fade_out_keys", None)
+    turn, factor = (
+        {
+            name: _number(f"{kind}_{name}", control.pop(f"{kind}_{name}"), -largest, largest)
+            for name in ANGLES
+            if f"{kind}_{name}" in control
+        }
+        for kind, largest in (("delta", LARGEST_TURN), ("alpha", LARGEST_FACTOR))
+    )
+    speaking = _number("vad_alpha", control.pop("vad_alpha", 1.0), 0.0, 1.0)
+    offset = control.pop("delta_exp", 0.0)
+    expression = _array("delta_exp", offset, (63,)) if np.size(offset) != 1 else _number("delta_exp", offset, -1.0, 1.0)
+    if control:
+        raise ValueError(
+            "expected overall_ctrl_info to have delta_, alpha_ (pitch, yaw, roll), delta_exp and vad_alpha, got "
+            + ", ".join(map(str, control))
+        )
+    return Edit(speaking=speaking, turn=turn, turn_factor=factor, expression=expression)
+
+
+def _whole(key: str, value: Any, low: int, high: int | None = None) -> int:
+    """A whole number in [low, high]."""
+    allowed = f"{low} or more" if high is None else f"{low} to {high}"
+    number = _plain(value)
+    if number is None or number != int(number) or number < low or (high is not None and number > high):
+        raise ValueError(f"expected {key} to be a whole number, {allowed}, got {value!r}")
+    return int(number)
+
+
+def _number(key: str, value: Any, low: float, high: float) -> float:
+    """A number in [low, high]."""
+    number = _plain(value)
+    if number is None or not low <= number <= high:
+        raise ValueError(f"expected {key} to be a number, {low:g} to {high:g}, got {value!r}")
+    return number
+
+
+def _plain(value: Any) -> float | None:
+    """A finite number, or an array of one; None: something else."""
+    array = np.asarray(value) if isinstance(value, (int, float, np.generic, np.ndarray)) else np.zeros(0)
+    if array.size != 1 or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        return None
+    return float(array.reshape(()))
+
+
+def _flag(key: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)) and not (isinstance(value, int) and value in (0, 1)):
+        raise ValueError(f"expected {key} to be true or false, got {value!r}")
+    return bool(value)
+
+
+def _array(key: str, values: Any, shape: tuple[int, ...], finite: bool = True) -> Floats:
+    """Numbers of a shape, with or without a batch of one in front."""
+    try:
+        array = np.asarray(values, np.float64)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"expected {key} to be an array {shape}, got {type(values).__name__}") from error
+    if array.shape not in (shape, (1, *shape)):
+        raise ValueError(f"expected {key} to be an array {shape}, got {array.shape}")
+    if np.isnan(array).any() or (finite and not np.isfinite(array).all()):
+        raise ValueError(f"expected {key} to be numbers, got NaN or infinity in it")
+    return array.reshape(shape)
+
+
+def _columns(values: Any) -> slice:
+    """Columns of a motion, first and behind the last."""
+    if not isinstance(values, (list, tuple, np.ndarray)) or len(values) != 2:
+        raise ValueError(f"expected fix_kp_cond_dim to be two columns, got {values!r}")
+    first, stop = (_whole("fix_kp_cond_dim", value, 0, MOTION_SIZE) for value in values)
+    if first > stop:
+        raise ValueError(f"expected fix_kp_cond_dim to rise, got {first} to {stop}")
+    return slice(first, stop)
+
+
+def _limits(values: Any) -> tuple[Floats, Floats]:
+    """Lowest and highest motion; what is not limited is infinite. Of the released array (4, 265) two rows count."""
+    rows = list(values) if isinstance(values, (list, tuple, np.ndarray)) else []
+    if len(rows) < 2:
+        raise ValueError(f"expected v_min_max_for_clip to be two rows of {MOTION_SIZE} or more, got {len(rows)}")
+    low, high = (_array("v_min_max_for_clip", row, (MOTION_SIZE,), finite=False) for row in rows[:2])
+    crossed = np.flatnonzero(low > high)
+    if len(crossed):
+        at = crossed[0]
+        raise ValueError(
+            f"expected the first row of v_min_max_for_clip to be at most the second, got {low[at]:g} and {high[at]:g} in "
+            f"column {at}"
+        )
+    return low, high
+
+
+def _waits(value: Any) -> tuple[int, ...]:
+    """Open frames between blinks: 0 random ones, a number, a number below zero for none, or several in turn."""
+    if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value) == 1:
+        return tuple(_whole("delta_eye_open_n", wait, 0) for wait in value)
+    wait = _whole("delta_eye_open_n", value, -1_000_000)
+    return () if wait == 0 else (wait,)
+
+
+def _emotions(value: Any) -> Array:
+    """(M, 8): of a label, of several at once, of such lists in turn, or rows as they are."""
+    if isinstance(value, np.ndarray) and value.ndim == 2 and value.shape[1] == len(EMOTIONS) and len(value):
+        if value.dtype.kind not in "fiu" or not np.isfinite(value).all():
+            raise ValueError("expected emo to be numbers, got NaN or infinity in it")
+        return value.astype(np.float32)
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    several = isinstance(value, (list, tuple)) and len(value) > 0 and isinstance(value[0], (list, tuple))
+    return np.stack([_labels(labels) for labels in (value if several else [value])])
+
+
+def _labels(value: Any) -> Array:
+    """(8,) of one emotion or of several at once."""
+    labels: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
+    if not 0 < len(labels) < len(EMOTIONS):
+        raise ValueError(f"expected emo to be 1 to {len(EMOTIONS) - 1} labels or rows of 8 numbers, got {value!r}")
+    return emotion_of_labels([_whole("emo", label, 0, len(EMOTIONS) - 1) for label in labels])
+
+
+def _reference(character: Any, first_eyes: bool) -> Reference:
+    """The face of the released `ch_info`; of its eyes all frames, or the first alone."""
+    if not isinstance(character, Mapping):
+        raise ValueError(f"expected ch_info to be values by name, got {type(character).__name__}")
+    lists = {key: character.get(key) for key in ("x_s_info_lst", "eye_open_lst", "eye_ball_lst")}
+    missing = [key for key, rows in lists.items() if not isinstance(rows, (list, tuple, np.ndarray)) or not len(rows)]
+    if missing:
+        raise ValueError(f"expected ch_info to have lists {', '.join(missing)}, got {', '.join(map(str, character))}")
+    lids, gaze = (
+        np.stack([_array(f"ch_info.{key}", row, (size,)) for row in character[key]]).astype(np.float32)
+        for key, size in (("eye_open_lst", 2), ("eye_ball_lst", 6))
+    )
+    if len(lids) != len(gaze):
+        raise ValueError(f"expected as many eye_open_lst as eye_ball_lst in ch_info, got {len(lids)} and {len(gaze)}")
+    face = character["x_s_info_lst"][0]
+    sizes = {name: columns.stop - columns.start for name, columns in LAYOUT.items()} | {"kp": 63}
+    if not isinstance(face, Mapping) or any(name not in face for name in sizes):
+        raise ValueError(f"expected the faces of ch_info to have {', '.join(sizes)}")
+    parts = {
+        name: _array(f"ch_info.{name}", np.reshape(face[name], -1), (size,)).astype(np.float32)
+        for name, size in sizes.items()
+    }
+    if not parts["scale"] > 0:
+        raise ValueError(f"expected the scale of ch_info to be above 0, got {float(parts['scale'][0]):g}")
+    canonical = parts.pop("kp")
+    if "sc" in character:
+        canonical = _array("ch_info.sc", np.reshape(character["sc"], -1), (63,)).astype(np.float32)
+    eyes = slice(0, 1) if first_eyes else slice(None)
+    return Reference(motion_vector(parts), SourceCondition(lids[eyes], gaze[eyes], canonical))

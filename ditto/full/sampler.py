@@ -5,6 +5,7 @@ Everything random comes from (seed, window); everything remembered is in the sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -13,9 +14,10 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ditto.emotion import emotion_vector
 from ditto.full.conditioning import SourceCondition, condition_rows, emotion_of_weights
 from ditto.full.driving import PLAIN_EDIT, Driving, Edit, blink_frames, check_choices, drive_motion
-from ditto.full.released import Released
+from ditto.full.released import BLINK_STRETCH, LARGEST_STEPS, Released
 from ditto.full.source import Call, Source
 from ditto.full.windows import (
     WINDOW,
@@ -34,12 +36,12 @@ from ditto.sampling import window_noise
 
 Array = npt.NDArray[np.float32]
 
-BLINK_STRETCH = 3000  # frames; as long as the released code plans blinks where it does not know the length
 SILENT_WINDOW = 2**40  # the number of the window in silence, far from those of speech
 
 
 # The released settings for recordings (overlap 10), and the two that its authors name for streams (70 and 75).
 PACES = {"quality": WindowRules(10), "balanced": WindowRules(70), "low": WindowRules(75)}
+RECORDING, STREAM = "quality", "balanced"  # whose overlap the settings of recordings, those of streams, say
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,17 @@ class Sampling:
     Attributes:
         steps: of DDIM; the released code's default is 50, its configuration for streams has 10.
         guidance: strength of the conditions.
-        released: the settings published with the checkpoints, whose steps count then.
+        released: the settings published with the checkpoints; where they are given, their steps and edit count.
         schedule: "float64", or as released "float32", where numbers cancel that should not.
         noise: "fresh" in every step of every window, or as released "shared": that of the steps is the same for every
             window, only what a window starts from is not.
         origin: what motion is relative to: the mean of a window sampled for "silence", or as released the "first" frame,
             whose chance tilt then bows the head for good.
         driving: how motion acts on the portrait.
+        edit: what is changed about every frame. `Edit(turn={"pitch": 2.0})` adds two degrees as the released code does.
+
+    Raises:
+        ValueError: a field out of its range.
     """
 
     steps: int = 10
@@ -65,9 +71,14 @@ class Sampling:
     noise: Literal["fresh", "shared"] = "fresh"
     origin: Literal["silence", "first"] = "silence"
     driving: Driving = field(default_factory=Driving)
+    edit: Edit = PLAIN_EDIT
 
     def __post_init__(self) -> None:
         check_choices(self)
+        if not (isinstance(self.steps, int) and 1 <= self.steps <= LARGEST_STEPS):
+            raise ValueError(f"expected steps to be a whole number, 1 to {LARGEST_STEPS}, got {self.steps!r}")
+        if not math.isfinite(self.guidance):
+            raise ValueError(f"expected guidance to be a finite number, got {self.guidance!r}")
 
     @property
     def all_steps(self) -> int:
@@ -133,10 +144,12 @@ class FullSampler:
         if latency not in PACES:
             raise ValueError(f"latency is one of {', '.join(PACES)}, got {latency!r}; choose one of them")
         self.sampling = sampling or Sampling()
-        self.rules = PACES[latency]
+        self.rules, self.recording = PACES[latency], latency == RECORDING
         released = self.sampling.released
         if released is not None:
-            self.rules = WindowRules(self.rules.overlap, released.smoothing, released.reset_every, released.reset_keeps)
+            own = latency == (STREAM if released.online else RECORDING)
+            overlap = released.overlap if own else self.rules.overlap
+            self.rules = WindowRules(overlap, released.smoothing, released.reset_every, released.reset_keeps)
         self._engine, self._source_of, self._silence, self._encoder = engine, source_of, silence, encoder
 
     def at(self, latency: str) -> FullSampler:
@@ -148,18 +161,14 @@ class FullSampler:
         return FullSampler(self._engine, self._source_of, self._silence, self._encoder, self.sampling, latency)
 
     @property
-    def recording(self) -> bool:
-        """Whether windows follow each other as in a recording, not as in a stream."""
-        return self.rules.overlap < WINDOW // 2
-
-    @property
     def delay_seconds(self) -> float:
         """The longest way from the first sample of a frame to the last sample that frame waits for."""
-        hop, together = self.rules.hop, self._encoder.hop_features
+        hop, together, half = self.rules.hop, self._encoder.hop_features, self.rules.smoothing // 2
         waits = 0
-        for window in range(together):  # after which hops of the encoder and of windows meet again
+        begin = half // hop if self.recording else 0  # the first window after which frames are known
+        for window in range(begin, begin + together):  # after which hops of the encoder and of windows meet again
             if self.recording:
-                first, due = max(0, window * hop - self.rules.smoothing // 2), WINDOW + window * hop
+                first, due = max(0, window * hop - half), WINDOW + window * hop
             else:
                 first, due = window * hop, (window + 2) * hop
             waits = max(waits, -(-due // together) * together + self._encoder.look_ahead - first)
@@ -189,7 +198,7 @@ class FullSampler:
             speech = speech.reshape(0, width)
         if speech.ndim != 2 or speech.shape[1] != width or weights.shape != (8,):
             raise ValueError(f"wanted features (T, {width}) and emotion (8,), got {speech.shape} and {weights.shape}")
-        moods, rules, (known, condition) = emotion_of_weights(weights)[None], self.rules, self._told(state.source)
+        moods, rules, (known, condition) = self._moods(weights), self.rules, self._told(state.source)
         rows = condition_rows(speech, state.received, moods, condition)
         windows, origin = state.windows, state.origin
         if windows is None:
@@ -246,6 +255,13 @@ class FullSampler:
 
         return sample
 
+    def _moods(self, weights: Array) -> Array:
+        """Emotions (M, 8) as the network knows them: those asked for, or for neutral those of the released settings."""
+        released = self.sampling.released
+        if released is None or released.emotions is None or not np.array_equal(weights, emotion_vector(None)):
+            return emotion_of_weights(weights)[None]
+        return released.emotions
+
     def _told(self, source: Source) -> tuple[Array, SourceCondition]:
         """What the motion network is told of a face: its motion, and the conditions that stay."""
         released = self.sampling.released
@@ -261,16 +277,18 @@ class FullSampler:
     def _relative(self, state: FullState, motion: Array, origin: Array | None) -> Array:
         """Motion (n, 265) acting on the source, as the change against it (n, 70)."""
         source, driving, released = state.source, self.sampling.driving, self.sampling.released
-        rest = source.pose
-        if released is not None and released.reference is not None:
-            strength = driving.strength * float(released.reference.motion[0] + 1.0) / rest.scale
-            driving = replace(driving, strength=strength)
+        rest, always = source.pose, self.sampling.edit
+        if released is not None:
+            driving, always = replace(driving, **released.driving), released.edit
+            if released.reference is not None:
+                strength = driving.strength * float(released.reference.motion[0] + 1.0) / rest.scale
+                driving = replace(driving, strength=strength)
         rows = np.zeros((len(motion), COMPACT_SIZE), np.float32)
         for number, (row, frame) in enumerate(zip(rows, motion, strict=True), state.given):
-            edit = PLAIN_EDIT
-            if released is not None:
-                blink = None if released.blinks is None else released.blinks[blink_place(state.seed, number)]
-                edit = Edit(turn=released.turn, blink=blink)
+            edit = always
+            if released is not None and released.blinks is not None:
+                place = blink_place(state.seed, number, released.stretch, released.waits)
+                edit = replace(always, blink=released.blinks[place])
             pose = drive_motion(source.motion, frame, frame if origin is None else origin, driving, edit).pose
             row[0] = pose.scale / rest.scale - 1.0
             row[1:4], row[4:7], row[7:] = pose.degrees - rest.degrees, pose.t - rest.t, pose.exp - rest.exp
@@ -278,11 +296,18 @@ class FullSampler:
 
 
 @lru_cache(maxsize=64)
-def _blinks(seed: int, stretch: int) -> npt.NDArray[np.intp]:
-    return blink_frames(BLINK_STRETCH, seed=seed + stretch)
+def _blinks(seed: int, frames: int, waits: tuple[int, ...]) -> npt.NDArray[np.intp]:
+    return blink_frames(frames, waits, seed)
 
 
-def blink_place(seed: int, frame: int) -> int:
-    """Where in a blink a frame of a stream is, 0 where the eyes are open."""
-    stretch, place = divmod(frame, BLINK_STRETCH)
-    return int(_blinks(seed, stretch)[place])
+def blink_place(seed: int, frame: int, stretch: int = BLINK_STRETCH, waits: tuple[int, ...] = ()) -> int:
+    """Where in a blink a frame of a stream is, 0 where the eyes are open.
+
+    Args:
+        seed: of random waits.
+        frame: index in the stream.
+        stretch: frames that blinks are planned for at once; then they are planned anew.
+        waits: as of `blink_frames`.
+    """
+    number, place = divmod(frame, stretch)
+    return int(_blinks(seed + number, stretch, waits)[place])

@@ -12,7 +12,16 @@ import numpy.typing as npt
 
 from ditto.face_state import eye_state
 from ditto.full.conditioning import SourceCondition
-from ditto.full.cropping import FACE, FaceOutline, crop_matrix, cut, invert, network_input, outline_of_mediapipe
+from ditto.full.cropping import (
+    FACE,
+    FaceOutline,
+    Framing,
+    crop_matrix,
+    cut,
+    invert,
+    network_input,
+    outline_of_mediapipe,
+)
 from ditto.full.motion_math import Pose, pose_of, posed_keypoints
 from ditto.motion import MOTION_SIZE
 from ditto.portrait import Portrait
@@ -67,7 +76,8 @@ class SourceReader:
             none.
         outline_of: picture, middle of a face in it -> its outline; None: by the portrait's own landmarks.
         mesh_of: upright crop -> 478 landmarks in it; None: the portrait's own.
-        place: puts a volume where the renderer's engine wants it, once.
+        place: puts a volume where the renderer's engine takes it, once.
+        framing: of the crop that is animated.
     """
 
     def __init__(
@@ -78,7 +88,9 @@ class SourceReader:
         outline_of: Callable[[Bytes, Floats], FaceOutline] | None = None,
         mesh_of: Callable[[Bytes], Floats] | None = None,
         place: Callable[[Array], Any] = np.asarray,
+        framing: Framing = FACE,
     ) -> None:
+        self._framing = framing
         self._place = place
         self._outline_of, self._mesh_of = outline_of, mesh_of
         self._appearance = appearance
@@ -101,12 +113,12 @@ class SourceReader:
             outline = outline_of_mediapipe(landmarks)
         else:
             outline = self._outline_of(portrait.picture, landmarks[:, :2].mean(0))
-        to_crop = crop_matrix(outline, FACE)
-        crop = cut(portrait.picture, to_crop, FACE.size)
+        to_crop = crop_matrix(outline, self._framing)
+        crop = cut(portrait.picture, to_crop, self._framing.size)
         mesh = _through(landmarks, to_crop) if self._mesh_of is None else self._mesh_of(crop)
         image = network_input(crop)
         found = self._motion_extractor(image=image)
-        eye_open, eye_ball = eye_state(mesh, FACE.size)
+        eye_open, eye_ball = eye_state(mesh, self._framing.size)
         canonical = found["kp"].reshape(-1)
         motion = motion_vector(found)
         pose = pose_of(motion)
