@@ -27,7 +27,7 @@ class StandInSession:
         self.head, self.output, self.audio_rate, self.idle = head, output, audio_rate, idle
         self.epoch = self.index = self.spoken = 0
         self.samples, self.rate = 0.0, None
-        self.items, self.changed = [], asyncio.Event()
+        self.items, self.ahead, self.changed = [], [], asyncio.Event()  # `ahead`: heard, but not shown before the delay
         self.heard = 0
         self.controls, self.closed, self.broken = [], False, None
         self.next_idle = time.monotonic()
@@ -61,14 +61,21 @@ class StandInSession:
         self.samples += len(pcm) / sample_rate
         while self.samples >= 1 / FPS - 1e-9:
             self.samples -= 1 / FPS
-            self.items.append(("speech", self.epoch, self.spoken))
+            self.ahead.append(("speech", self.epoch, self.spoken))
             self.spoken += 1
+        if self.items or self.spoken / FPS >= self.delay_seconds - 1e-9:
+            self.give()
+
+    def give(self):
+        self.items += self.ahead
+        self.ahead.clear()
         self.changed.set()
 
     async def flush(self):
         self.check()
         if self.rate is None:
             return
+        self.give()
         if self.samples > 1e-6:
             self.items.append(("speech", self.epoch, self.spoken))
             self.spoken += 1
@@ -78,7 +85,8 @@ class StandInSession:
 
     async def interrupt(self):
         self.check()
-        unread = sum(isinstance(item, tuple) for item in self.items)
+        unread = sum(isinstance(item, tuple) for item in self.items + self.ahead)
+        self.ahead.clear()
         played = max(0, self.spoken - unread)
         self.items.clear()
         self.epoch, self.spoken, self.samples, self.rate = self.epoch + 1, 0, 0.0, None

@@ -61,6 +61,13 @@ def test_channels_are_averaged_and_half_samples_refused():
             mono(data, channels)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_bytes_of_a_sound_file_are_refused(channels):
+    for head in (b"RIFF\x24\x08\0\0WAVEfmt ", b"OggS\0\2\0\0\0\0\0\0\0\0\0\0", b"ID3\4\0\0\0\0\0\0\0\0"):
+        with pytest.raises(AudioError, match="expected samples, got the bytes of a file"):
+            mono(head + bytes(400), channels)
+
+
 def test_sound_goes_out_as_it_came_in():
     samples = np.random.default_rng(0).integers(-32768, 32768, 5000).astype("<i2")
     assert pcm16(mono(samples.tobytes(), 1)) == samples.tobytes()

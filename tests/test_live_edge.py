@@ -109,6 +109,69 @@ def test_one_sample_at_a_time_is_kept_in_few_pieces():
     np.testing.assert_array_equal(np.concatenate([frame.audio for frame in frames])[:4000], samples)
 
 
+@pytest.mark.parametrize("rate", [16000, 44100, 48000])
+def test_however_long_a_push_is_nothing_is_resampled_under_the_lock_or_on_the_loop(rate, monkeypatch):
+    sizes, places = [], set()
+
+    class Watched(Resampler):
+        def push(self, samples):
+            sizes.append(samples.size / rate)
+            places.add((actor.stage.lock._is_owned(), threading.current_thread().name.split("-")[0]))
+            return super().push(samples)
+
+    monkeypatch.setattr("ditto.live.performance.Resampler", Watched)
+    actor = Actor(pause_seconds=0.0)
+    sound = np.random.default_rng(0).uniform(-1, 1, 34 * rate).astype(np.float32)
+    whole = Resampler(rate, 24000)
+    expected = np.concatenate([whole.push(sound), whole.flush()])
+
+    async def play():
+        async with actor.session(idle=False, audio_rate=24000) as s:
+            await s.push(sound, sample_rate=rate)
+            await s.flush()
+            s.listen(sound, sample_rate=rate)
+            frames = []
+            async for item in s:
+                if is_end(item):
+                    return np.concatenate([frame.audio for frame in frames])
+                frames.append(item)
+
+    shown = asyncio.run(play())
+    np.testing.assert_array_equal(shown[: expected.size], expected)
+    assert places == {(False, "ditto")}  # the threads of the stage
+    assert sorted(sizes)[-2] <= 0.08 and sizes.count(max(sizes)) == 1  # but for what was listened to, of which
+    assert max(sizes) == 10.0  # the last ten seconds are heard
+
+
+def test_what_other_calls_do_meanwhile_a_push_does_as_one():
+    samples = (np.arange(LARGEST_INBOX) % 4096 / 4096).astype(np.float32)
+
+    async def play():
+        async with Actor(pause_seconds=0.0).session(idle=False) as s:
+            pushing = asyncio.ensure_future(s.push(samples, sample_rate=32000))  # long enough for a thread
+            await asyncio.sleep(0)
+            assert await s.interrupt() == 0
+            await pushing  # of an utterance that is over
+            await s.push(samples[:640])
+            await s.flush()
+            items = [await anext(s), await anext(s)]
+            assert [item.epoch for item in items] == [1, 1] and is_end(items[1])
+            np.testing.assert_array_equal(items[0].audio, samples[:640])
+
+    asyncio.run(asyncio.wait_for(play(), PATIENT))
+
+
+@pytest.mark.parametrize("beginning", [b"RIFF\x24\x08\0\0WAVEfmt ", b"OggS\0\2" + bytes(10), b"ID3\4" + bytes(10)])
+def test_the_bytes_of_a_sound_file_are_no_samples(beginning):
+    file = beginning + bytes(2000)
+    with Actor().blocking_session(idle=False) as s:
+        for pcm in (file, memoryview(file), np.frombuffer(file[:2000], "<i2"), np.frombuffer(file[:2000], "<i2") / 32768):
+            for call in (s.push, s.listen):
+                with pytest.raises(AudioError, match="expected samples, got the bytes of a file"):
+                    call(pcm)
+        assert s.epoch == 0
+
+
 RATES = (8000, 11025, 16000, 44100, 48000)
 OPERATIONS = tuples(
     sampled_from(["push", "push", "flush", "interrupt", "read", "control"]), sampled_from(RATES), integers(0, 3000)

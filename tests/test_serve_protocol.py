@@ -91,6 +91,10 @@ def test_h264_is_decoded_by_anyone():
         ('{"type": "say", "text": "%s"}' % ("a" * 1001), "too_long", "at most 1000"),
         (b"odd", "bad_sound", "even number of bytes"),
         (b"\0\0" * 600000, "too_long", "at most 1048576 bytes"),
+        ('{"type": "flush"}' + " " * (1 << 17), "too_long", "at most 131072 characters of JSON"),
+        (b"RIFF\x24\x08\0\0WAVEfmt " + bytes(400), "bad_sound", "bytes of a file (WAV)"),
+        (b"OggS\0\2" + bytes(400), "bad_sound", "bytes of a file (Ogg)"),
+        (b"ID3\4" + bytes(400), "bad_sound", "bytes of a file (ID3)"),
     ],
 )
 def test_a_bad_message_is_answered_in_words_and_the_connection_goes_on(served, message, code, wanted):

@@ -1,12 +1,12 @@
 """One session's queues and clock: samples to be spoken, motion to be drawn, pictures to be read.
 
-Everything here is called under the stage's lock and is short, but for `draw`, which takes and gives values only.
+Everything here is called under the stage's lock and is short, but for `draw` and `Speech.hear`, which workers call without
+it: resampling, networks and pixels hold up nobody.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -18,9 +18,10 @@ import numpy.typing as npt
 
 from ditto.audio import Resampler
 from ditto.errors import AudioError, DittoError, SessionError
+from ditto.live.clock import Clock
 from ditto.live.face import IDLE, Face, at_rest, live, speak
 from ditto.live.items import OUTPUTS, Frame, Item, SegmentEnd
-from ditto.live.listening import Listener, Reaction
+from ditto.live.listening import MOST_WAITING, Listener
 from ditto.live.ramp import Ramps
 from ditto.live.settings import Settings, utterance_seed
 from ditto.motion import FPS
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float32]
 
-LARGEST_INBOX = 30 * SAMPLE_RATE  # samples that wait to be spoken before `push` waits
+LARGEST_INBOX = 30 * SAMPLE_RATE  # samples (at 16 kHz) that wait to be spoken before `push` waits
+LONGEST_LISTENING = MOST_WAITING / FPS  # seconds of the other party that wait to be heard; older ones are forgotten
 ROWS_AHEAD = 25  # frames of motion that wait to be drawn before speech waits
 PICTURES_AHEAD = 25  # frames drawn that wait for the reader
 PATIENCE_SECONDS = 0.25  # without speech in the midst of an utterance, before the face goes on living
@@ -43,38 +45,106 @@ LATE_SECONDS = 1.0 / FPS  # behind the clock, before the clock waits for the rea
 COMPUTE_AVERAGE = 0.1  # share of the newest measurement
 
 
+class Conversion:
+    """One utterance's samples, at 16 kHz to be heard and at the frames' rate to be played."""
+
+    def __init__(self, rate: int, audio_rate: int) -> None:
+        self.rate = rate
+        self._speech = Resampler(rate)
+        self._sound = None if audio_rate == SAMPLE_RATE else Resampler(rate, audio_rate)
+
+    def push(self, samples: Array) -> tuple[Array, Array]:
+        """What became final of both."""
+        heard = self._speech.push(samples)
+        return heard, heard if self._sound is None else self._sound.push(samples)
+
+    def flush(self) -> tuple[Array, Array]:
+        """The rest of both."""
+        heard = self._speech.flush()
+        return heard, heard if self._sound is None else self._sound.flush()
+
+
 class Piece(NamedTuple):
-    """At most a hop of speech and the sound that goes with it; None for the end of an utterance."""
+    """Samples of an utterance as they were pushed; None for its end."""
 
     epoch: int
     samples: Array | None
-    sound: Array
+    conversion: Conversion
+
+    @property
+    def most(self) -> int:
+        """Samples that are taken at a time: a hop of the speech encoder's."""
+        return int(self.conversion.rate * HOP_SAMPLES / SAMPLE_RATE)
+
+    @property
+    def waits(self) -> float:
+        """What it adds to the samples that wait to be spoken, at 16 kHz."""
+        return 0.0 if self.samples is None else self.samples.size * SAMPLE_RATE / self.conversion.rate
 
 
 class Speech:
-    """The utterance that is being heard, and its sound as far as it was not shown."""
+    """The utterance that is being heard, and its sound as far as it was not shown.
 
-    def __init__(self, epoch: int, utterance: Utterance) -> None:
+    `hear` is for one worker at a time, without the stage's lock; what it brought is seen by others after `publish`.
+    """
+
+    def __init__(self, epoch: int, begin: Callable[[], Utterance]) -> None:
         self.epoch = epoch
-        self.utterance = utterance
+        self.ended = False
+        self._begin = begin
+        self._utterance: Utterance | None = None
         self._sound = np.zeros(0, np.float32)
+        self._fresh: list[Array] = []
 
-    def push(self, piece: Piece) -> None:
-        """Take a piece."""
-        self._sound = np.concatenate([self._sound, piece.sound])
-        if piece.samples is None:
-            self.utterance.end()
-        else:
-            self.utterance.push(piece.samples)
+    @property
+    def utterance(self) -> Utterance:
+        """Begun when it is first asked for, which takes time."""
+        if self._utterance is None:
+            self._utterance = self._begin()
+        return self._utterance
+
+    def hear(self, piece: Piece | None) -> Array | None:
+        """Take a piece, of at most `Piece.most` samples; the next hop for the encoder, if it is whole."""
+        if piece is not None:
+            heard, sound = piece.conversion.flush() if piece.samples is None else piece.conversion.push(piece.samples)
+            self._fresh.append(sound)
+            self.utterance.push(heard)
+            if piece.samples is None:
+                self.utterance.end()
+        return self.utterance.hop()
+
+    def publish(self) -> None:
+        """What was heard is heard."""
+        self._sound = np.concatenate([self._sound, *self._fresh])
+        self._fresh.clear()
+        self.ended = self.utterance.ended
+
+    @property
+    def has_hop(self) -> bool:
+        """Whether a hop is whole without a further piece."""
+        return self._utterance is not None and self._utterance.hop() is not None
+
+    @property
+    def done(self) -> bool:
+        """Whether all its rows are out."""
+        return self.ended and self.utterance.done
 
     def can_cut(self, size: int) -> bool:
         """Whether the next `size` samples of sound are there."""
-        return self._sound.size >= size or self.utterance.ended
+        return self._sound.size >= size or self.ended
 
     def cut(self, size: int) -> Array:
         """The next `size` samples of sound, filled up with silence after the end."""
         cut, self._sound = self._sound[:size], self._sound[size:]
         return np.pad(cut, (0, size - cut.size))
+
+
+class Overheard(NamedTuple):
+    """Samples of the other party, how long they last, and what makes 16 kHz of them."""
+
+    samples: Array
+    seconds: float
+    resampler: Resampler
 
 
 class Row(NamedTuple):
@@ -106,12 +176,12 @@ class Picture(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A frame to be drawn after a face: of speech, or idle."""
+    """A frame to be drawn after a face: of speech, or idle. `heard` is new of the other party."""
 
     generation: int
     face: Face
     row: Row | None
-    reaction: Reaction
+    heard: list[Overheard]
     ramps: Ramps
     timeline: Callable[[int], Controls] | None
     epoch: int
@@ -137,7 +207,7 @@ class Performance:
         settings: Settings,
         lock: threading.RLock,
         work: Callable[[], None],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock,
     ) -> None:
         self.head = head
         self.portrait = portrait
@@ -153,9 +223,9 @@ class Performance:
         self.hearing = self.drawing = False
         self.compute_seconds = 0.0
         self.epoch = 0  # of the next push
-        self._resamplers: tuple[int, Resampler, Resampler | None] | None = None
+        self._conversion: Conversion | None = None  # of the utterance that is being pushed
         self._inbox: deque[Piece] = deque()
-        self._waiting = 0  # samples in the inbox
+        self._waiting = 0.0  # samples in the inbox, at 16 kHz
         self._speech: Speech | None = None
         self._rows: deque[Row | SegmentEnd] = deque()
         self._pictures: deque[Picture] = deque()
@@ -167,8 +237,9 @@ class Performance:
         self._ramps = Ramps.start(settings.emotion, None if self._timeline else settings.controls)
         self._listener = Listener(settings.seed)
         self._hears: tuple[int, Resampler] | None = None
+        self._overheard: deque[Overheard] = deque()
         self._clock = clock
-        self._opened = clock()
+        self._opened = clock.now()
         self._start: float | None = None  # clock at pts 0
         self._asked: float | None = None  # since when a hop has been ready to be heard
         self._sound_size = settings.audio_rate // FPS
@@ -183,51 +254,57 @@ class Performance:
             epoch: the one that was current when the caller began to wait: what another call has ended is dropped.
         """
         self.check()
-        if epoch != self.epoch or (self._resamplers is None and samples.size == 0):
+        conversion = self._conversion
+        if epoch != self.epoch or (conversion is None and samples.size == 0):
             return True
-        if self._resamplers is not None and self._resamplers[0] != sample_rate:
+        if conversion is not None and conversion.rate != sample_rate:
             raise AudioError(
-                f"an utterance keeps its sample rate, {self._resamplers[0]} Hz, got {sample_rate} Hz; flush() before "
-                "another rate"
+                f"an utterance keeps its sample rate, {conversion.rate} Hz, got {sample_rate} Hz; flush() before another "
+                "rate"
             )
         if self._waiting >= LARGEST_INBOX:
             return False
-        if self._resamplers is None:
-            speech, out = Resampler(sample_rate), self.settings.audio_rate
-            self._resamplers = sample_rate, speech, None if out == SAMPLE_RATE else Resampler(sample_rate, out)
-        _, speech, sound = self._resamplers
-        heard = speech.push(samples)
-        self._put(heard, heard if sound is None else sound.push(samples))
+        if conversion is None:
+            conversion = self._conversion = Conversion(sample_rate, self.settings.audio_rate)
+        if samples.size:
+            self._put(Piece(epoch, samples, conversion))
         return True
 
     def end(self) -> None:
         """The utterance is over; the next push begins another. It waits for no room: little is left of it."""
         self.check()
-        if self._resamplers is None:
+        if self._conversion is None:
             return
-        _, speech, sound = self._resamplers
-        heard = speech.flush()
-        self._put(heard, heard if sound is None else sound.flush())
-        self._inbox.append(Piece(self.epoch, None, np.zeros(0, np.float32)))
-        self._resamplers = None
+        self._put(Piece(self.epoch, None, self._conversion))
+        self._conversion = None
         self.epoch += 1
+
+    def _put(self, piece: Piece) -> None:
+        """Into the inbox; small pieces are joined."""
+        self._waiting += piece.waits
+        last = self._inbox[-1] if self._inbox else None
+        if (
+            last is not None
+            and last.epoch == piece.epoch
+            and last.samples is not None
+            and piece.samples is not None
+            and last.samples.size + piece.samples.size <= piece.most
+        ):
+            self._inbox[-1] = piece._replace(samples=np.concatenate([last.samples, piece.samples]))
+        else:
+            self._inbox.append(piece)
         self.work()
 
-    def _put(self, samples: Array, sound: Array) -> None:
-        """Into the inbox, in pieces of a hop; what came in smaller ones is joined."""
-        last = self._inbox[-1] if self._inbox else None
-        room = last is not None and last.epoch == self.epoch
-        if room and last is not None and last.samples is not None and last.samples.size < HOP_SAMPLES:
-            self._inbox.pop()
-            self._waiting -= last.samples.size
-            samples, sound = np.concatenate([last.samples, samples]), np.concatenate([last.sound, sound])
-        count = max(1, -(-samples.size // HOP_SAMPLES)) if samples.size + sound.size else 0
-        for i in range(count):
-            part = samples[i * HOP_SAMPLES : (i + 1) * HOP_SAMPLES]
-            heard = sound[sound.size * i // count : sound.size * (i + 1) // count]
-            self._inbox.append(Piece(self.epoch, part, heard))
-        self._waiting += samples.size
-        self.work()
+    def _take(self) -> Piece:
+        """The next of the inbox, at most `Piece.most` samples."""
+        piece = self._inbox.popleft()
+        if piece.samples is not None and piece.samples.size > piece.most:
+            self._inbox.appendleft(piece._replace(samples=piece.samples[piece.most :]))
+            piece = piece._replace(samples=piece.samples[: piece.most])
+        was, self._waiting = self._waiting, self._waiting - piece.waits if self._inbox else 0.0
+        if self._waiting < LARGEST_INBOX <= was:
+            self.notify()  # there is room again
+        return piece
 
     def get(self) -> Item | None:
         """The next item, or None while there is none."""
@@ -239,7 +316,7 @@ class Performance:
                 if item.kind == "speech":
                     count = self._spoken[1] if self._spoken[0] == item.epoch else 0
                     self._spoken = (item.epoch, count + 1)
-                late = self._clock() - self._due(item.index)
+                late = self._clock.now() - self._due(item.index)
                 if late > LATE_SECONDS and self._start is not None:
                     self._start += late
             self.work()
@@ -253,14 +330,14 @@ class Performance:
         frames = self._spoken[1]
         self.epoch += 1
         self._inbox.clear()
-        self._waiting = 0
+        self._waiting = 0.0
         self._speech = self._asked = None
         self._rows.clear()
         self._redraw(0, [])
-        self._resamplers = None
+        self._conversion = None
         self._spoken = (self.epoch, 0)
         if self._start is not None:  # rest at once, however far the reader is ahead
-            self._start = min(self._start, self._clock() - self._read.frames / FPS)
+            self._start = min(self._start, self._clock.now() - self._read.frames / FPS)
         self.notify()
         self.work()
         return frames * 1000 // FPS
@@ -290,7 +367,10 @@ class Performance:
         self.check()
         if self._hears is None or self._hears[0] != sample_rate:
             self._hears = sample_rate, Resampler(sample_rate)
-        self._listener.push(self._hears[1].push(samples))
+        samples = samples[-round(LONGEST_LISTENING * sample_rate) :]
+        self._overheard.append(Overheard(samples, samples.size / sample_rate, self._hears[1]))
+        while sum(piece.seconds for piece in self._overheard) - self._overheard[0].seconds >= LONGEST_LISTENING:
+            self._overheard.popleft()
 
     def close(self) -> None:
         """Nothing more is computed or given out."""
@@ -330,40 +410,28 @@ class Performance:
 
     # What the stage asks for.
 
-    def hop(self) -> tuple[Speech, Array] | None:
-        """The next hop to be heard, if there is one and there is room for what comes of it."""
+    def can_hear(self) -> bool:
+        """Whether there is speech to be heard, and room for what comes of it."""
         if self.hearing or self.closed or self.error is not None or len(self._rows) >= ROWS_AHEAD:
-            return None
-        while True:
-            if self._speech is not None:
-                hop = self._speech.utterance.hop()
-                if hop is not None:
-                    self._asked = self._clock() if self._asked is None else self._asked
-                    return self._speech, hop
-                if self._speech.utterance.done:
-                    self._rows.append(SegmentEnd(self._speech.epoch, self._speech.utterance.rows / FPS))
-                    self._speech = None
-            if not self._inbox:
-                return None
-            piece = self._inbox.popleft()
-            if piece.samples is not None:
-                was, self._waiting = self._waiting, self._waiting - piece.samples.size
-                if self._waiting < LARGEST_INBOX <= was:
-                    self.notify()  # there is room again
-            if self._speech is None:
-                seed = utterance_seed(self.settings.seed, piece.epoch)
-                try:
-                    utterance = Utterance(self.head.encoder, self.sampler, self.portrait, seed)
-                except Exception as error:  # whatever it is, it belongs to the caller
-                    self.fail(error)
-                    return None
-                self._speech = Speech(piece.epoch, utterance)
-            self._speech.push(piece)
+            return False
+        if not self._inbox and (self._speech is None or not self._speech.has_hop):
+            return False
+        self._asked = self._clock.now() if self._asked is None else self._asked
+        return True
 
-    def begin_hearing(self) -> None:
-        """A worker has taken the hop."""
+    def begin_hearing(self) -> tuple[Speech, Piece | None]:
+        """What a worker hears now: a piece of the speech, or nothing new where a hop is whole without one."""
         self.hearing = True
         self._asked = None
+        if self._speech is not None and self._speech.has_hop:
+            return self._speech, None
+        piece = self._take()
+        if self._speech is None:
+            self._speech = Speech(piece.epoch, partial(self._utterance, piece.epoch))
+        return self._speech, piece
+
+    def _utterance(self, epoch: int) -> Utterance:
+        return Utterance(self.head.encoder, self.sampler, self.portrait, utterance_seed(self.settings.seed, epoch))
 
     @property
     def mood(self) -> Array:
@@ -371,14 +439,17 @@ class Performance:
         return self._ramps.emotion
 
     def heard(self, speech: Speech, rows: Array, emotion: Array, seconds: float) -> None:
-        """Take the rows (n, 70) of a hop, unless the utterance was interrupted."""
+        """Take the rows (n, 70) that came of what was heard, unless the utterance was interrupted."""
         if speech is not self._speech:
             return
+        speech.publish()
         first = speech.utterance.rows - len(rows)
         self._rows.extend(
             Row(speech, first + i, row, emotion, seconds if i == 0 else 0.0) for i, row in enumerate(rows)
         )
-        self.hop()  # puts the end of the utterance behind its last row
+        if speech.done:
+            self._rows.append(SegmentEnd(speech.epoch, speech.utterance.rows / FPS))
+            self._speech = None
 
     @property
     def wanted_at(self) -> float:
@@ -398,9 +469,9 @@ class Performance:
             self.notify()
         if self._can_speak():
             due = self._due(self._face.frames)
-            return max(due, self._clock()) if self._pictures else due  # who lets pictures wait is in no hurry
+            return max(due, self._clock.now()) if self._pictures else due  # who lets pictures wait is in no hurry
         due = self.idle_due
-        return due if due <= self._clock() else float("inf")
+        return due if due <= self._clock.now() else float("inf")
 
     def task(self) -> Task:
         """The frame that can be drawn now."""
@@ -408,8 +479,9 @@ class Performance:
         assert not isinstance(row, SegmentEnd)
         if row is not None and row.sound is None:
             row = row._replace(sound=row.speech.cut(self._sound_size))
-        reaction = self._listener.react()  # it goes on hearing while the face speaks
-        self._task = Task(self._generation, self._face, row, reaction, self._ramps, self._timeline, self.epoch)
+        heard = list(self._overheard)  # it goes on hearing while the face speaks
+        self._overheard.clear()
+        self._task = Task(self._generation, self._face, row, heard, self._ramps, self._timeline, self.epoch)
         return self._task
 
     @property
@@ -437,7 +509,7 @@ class Performance:
         if task.generation != self._generation or self.closed:
             return
         if self._start is None:
-            self._start = self._clock() - frame.index / FPS
+            self._start = self._clock.now() - frame.index / FPS
         if task.row is not None and task.row.seconds > 0.0:
             took = task.row.seconds + seconds
             share = COMPUTE_AVERAGE if self.compute_seconds else 1.0
@@ -449,10 +521,13 @@ class Performance:
     def draw(self, task: Task, timed: Callable[[str, Callable[[], Any]], Any]) -> tuple[Frame, Face]:
         """Compute a frame; holds no lock. `timed(name, call)` makes the call."""
         settings, row = self.settings, task.row
+        for piece in task.heard:
+            self._listener.push(piece.resampler.push(piece.samples))
+        reaction = self._listener.react()
         emotion, controls = task.ramps.at(task.face.frames)
         if row is None:
             translate = partial(self.head.renderer.translate, self.prepared.mesh)
-            face = live(task.face, settings.seed, emotion, task.reaction, translate)
+            face = live(task.face, settings.seed, emotion, reaction, translate)
         else:
             wanted = emotion if self.head.renderer.face_units else row.emotion
             face = speak(task.face, row.motion, row.emotion, wanted, row.speech.epoch, settings.idle)

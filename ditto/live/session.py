@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sized
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RAMP_SECONDS = 0.4
+LONG = 1 << 16  # bytes or samples that are checked and copied in a thread; fewer take under a millisecond
 
 
 def samples_of(pcm: bytes | bytearray | memoryview | npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -106,11 +107,6 @@ class _Calls:
         with self._stage.lock:
             performance.listen(samples, sample_rate)
 
-    def _pushing(self, pcm: bytes | npt.ArrayLike, sample_rate: int) -> Callable[[], bool]:
-        """What to call under the lock until it gives True."""
-        performance, samples = self._opened(), samples_of(pcm)
-        return partial(performance.push, samples, sample_rate, performance.epoch)
-
     def _flush(self) -> None:
         performance = self._opened()
         with self._stage.lock:
@@ -155,7 +151,8 @@ class Session(_Calls):
             AudioError: samples or sample rate are not usable, or the rate changed within an utterance.
             SessionError: the session is closed or broken.
         """
-        self._wait(self._pushing(pcm, sample_rate))
+        performance, samples = self._opened(), samples_of(pcm)
+        self._wait(partial(performance.push, samples, sample_rate, performance.epoch))
 
     def flush(self) -> None:
         """End the utterance: its last frames and a `SegmentEnd` follow. Nothing pushed: nothing happens."""
@@ -248,8 +245,11 @@ class AsyncSession(_Calls):
 
     async def push(self, pcm: bytes | npt.ArrayLike, sample_rate: int = SAMPLE_RATE) -> None:
         """As `Session.push`."""
-        pushing = self._pushing(pcm, sample_rate)
-        await self._until(lambda: pushing() or None)
+        performance = self._opened()
+        epoch = performance.epoch
+        long = isinstance(pcm, Sized) and len(pcm) > LONG
+        samples = await asyncio.to_thread(samples_of, pcm) if long else samples_of(pcm)
+        await self._until(lambda: performance.push(samples, sample_rate, epoch) or None)
 
     async def flush(self) -> None:
         """As `Session.flush`."""

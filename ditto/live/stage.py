@@ -15,9 +15,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
+import numpy as np
+
 from ditto.errors import BusyError
-from ditto.live.performance import Array, Performance, Speech, Task
+from ditto.live.clock import Clock
+from ditto.live.performance import Array, Performance, Piece, Speech, Task
 from ditto.live.settings import Settings
+from ditto.motion import COMPACT_SIZE
 from ditto.sampling import Job
 
 if TYPE_CHECKING:
@@ -25,8 +29,9 @@ if TYPE_CHECKING:
     from ditto.talking_head import TalkingHead
 
 T = TypeVar("T")
+NO_ROWS = np.zeros((0, COMPACT_SIZE), np.float32)
 Observer = Callable[[str, float, int], None]
-Hop = tuple[Performance, Speech, Array]
+Hop = tuple[Performance, Speech, Piece | None]
 
 
 def cores() -> int:
@@ -40,17 +45,15 @@ class Stage:
     Args:
         head: whose networks the sessions share.
         max_sessions: how many at once; by default one a core.
-        clock: seconds, monotonic.
+        clock: what sessions live by.
     """
 
-    def __init__(
-        self, head: TalkingHead, max_sessions: int | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, head: TalkingHead, max_sessions: int | None = None, clock: Clock | None = None) -> None:
         if max_sessions is not None and max_sessions < 1:
             raise ValueError(f"max_sessions is at least 1, got {max_sessions}")
         self.max_sessions = cores() if max_sessions is None else max_sessions
         self._head = head
-        self._clock = clock
+        self._clock = clock or Clock()
         self._observers: list[Observer] = []
         self._begin()
         _stages.add(self)
@@ -137,32 +140,28 @@ class Stage:
             with self.lock:
                 call = None
                 while me in self._threads and (call := self._next()) is None:
-                    self._work.wait(self._until_idle())
+                    self._clock.wait(self._work, self._idle_due())
                 if call is None:
                     return
                 self._work.notify()  # there may be more to do
             call()
 
-    def _until_idle(self) -> float | None:
-        due = min((performance.idle_due for performance in self._performances), default=float("inf"))
-        return None if due == float("inf") else max(0.0, due - self._clock())
+    def _idle_due(self) -> float:
+        return min((performance.idle_due for performance in self._performances), default=float("inf"))
 
     def _next(self) -> Callable[[], None] | None:
         """The most urgent work; marks it as begun."""
-        ready = []
-        if not self._hearing:  # first, since it may bring the end of an utterance, which needs no drawing
-            ready = [(p, hop) for p in self._performances if (hop := p.hop()) is not None]
+        ready = [] if self._hearing else [p for p in self._performances if p.can_hear()]
         first: Performance | None = None
         soonest = float("inf")
         for performance in self._performances:
             due = performance.drawable_at
             if due < soonest:
                 first, soonest = performance, due
-        if ready and min(p.wanted_at for p, _ in ready) <= soonest:
+        if ready and min(performance.wanted_at for performance in ready) <= soonest:
             self._hearing = True
-            for performance, _ in ready:
-                performance.begin_hearing()
-            return lambda: self._hear([(p, *hop) for p, hop in ready])
+            batch = [(performance, *performance.begin_hearing()) for performance in ready]
+            return lambda: self._hear(batch)
         if first is None:
             return None
         chosen = first
@@ -171,7 +170,7 @@ class Stage:
         return lambda: self._draw(chosen, task)
 
     def _hear(self, batch: list[Hop]) -> None:
-        """One hop of every session of the batch: its rows, or what broke it."""
+        """A piece, or a hop, of every session of the batch: the rows that come of it, or what broke it."""
         with self.lock:
             moods = [performance.mood for performance, _, _ in batch]
         start = time.perf_counter()
@@ -187,24 +186,36 @@ class Stage:
                 performance.changed.notify_all()
                 if isinstance(rows, Exception):
                     performance.fail(rows)
-                elif rows is not None:
+                else:
                     performance.heard(speech, rows, mood, seconds)
 
-    def _moved(self, batch: list[Hop], moods: list[Array]) -> list[Array | Exception | None]:
-        """What each hop gives: rows of motion, what went wrong, or nothing, where it lies before the speech."""
+    def _moved(self, batch: list[Hop], moods: list[Array]) -> list[Array | Exception]:
+        """What comes of each: rows of motion, none where no hop is whole or it lies before the speech, or an error."""
         encoder = self._head.encoder
-        hops = [(hop, speech.utterance.encoder_state) for _, speech, hop in batch]
+        found: list[Array | Exception] = [NO_ROWS] * len(batch)
+        hops: list[tuple[int, Array]] = []
+        for i, (_, speech, piece) in enumerate(batch):
+            try:
+                hop = speech.hear(piece)
+            except Exception as error:  # whatever it is, it belongs to the caller
+                found[i] = error
+                continue
+            if hop is not None:
+                hops.append((i, hop))
+        if not hops:
+            return found
+        rows = [(hop, batch[i][1].utterance.encoder_state) for i, hop in hops]
         answers = self._timed(
-            "encode", lambda: attempt(lambda rows: encoder.together(*zip(*rows, strict=True)), hops), len(batch)
+            "encode", lambda: attempt(lambda rows: encoder.together(*zip(*rows, strict=True)), rows), len(rows)
         )
-        found: list[Array | Exception | None] = [None] * len(batch)
         jobs: dict[int, list[tuple[int, Job]]] = {}  # by sampler: those of one go together
-        for i, ((performance, speech, _), mood, answer) in enumerate(zip(batch, moods, answers, strict=True)):
+        for (i, _), answer in zip(hops, answers, strict=True):
             if isinstance(answer, Exception):
                 found[i] = answer
                 continue
+            performance, speech, _ = batch[i]
             features, state = answer
-            job = speech.utterance.heard(features, state, mood)
+            job = speech.utterance.heard(features, state, moods[i])
             if job is not None:
                 jobs.setdefault(id(performance.sampler), []).append((i, job))
         for group in jobs.values():

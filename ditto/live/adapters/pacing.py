@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 import numpy.typing as npt
 
+from ditto.audio import reject_encoded
 from ditto.errors import AudioError
 from ditto.live.items import Frame
 from ditto.stream import FPS
@@ -59,9 +60,10 @@ def mono(pcm: bytes | bytearray | memoryview, channels: int) -> npt.NDArray[np.f
     """(N,) samples in [-1, 1] of interleaved s16le samples, the mean of the channels.
 
     Raises:
-        AudioError: the bytes are no whole number of samples.
+        AudioError: the bytes are no whole number of samples, or those of a sound file.
     """
     data = bytes(pcm)
+    reject_encoded(data)
     if channels < 1 or len(data) % (2 * channels):
         raise AudioError(
             f"16-bit samples of {channels} channels are a multiple of {2 * channels} bytes, got {len(data)}; keep what is "

@@ -115,6 +115,7 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
                     "picture_bytes": limits.LARGEST_PICTURE,
                     "recording_bytes": limits.LARGEST_RECORDING,
                     "message_bytes": limits.LARGEST_MESSAGE,
+                    "command_characters": limits.LARGEST_COMMAND,
                     "text_characters": limits.LONGEST_TEXT,
                 },
             }

@@ -108,7 +108,10 @@ class Conversation:
         self._put(Sound(samples, rate))
 
     def repeat(self, samples: Array, rate: int) -> None:
-        """Samples of an open microphone; what is said in them is spoken, unless something else is being spoken."""
+        """Samples of an open microphone; what is said in them is spoken, unless something else is being spoken.
+
+        A second takes a few milliseconds; more is given in several calls.
+        """
         if self._gate is None or self._gate_rate != rate:
             self.end_microphone()
             self._gate, self._gate_rate = VoiceGate(rate), rate
@@ -265,6 +268,7 @@ class Conversation:
             known.seconds += len(piece) / rate
             if known.enough is None and known.seconds >= self.session.delay_seconds:
                 known.enough = asyncio.get_running_loop().time()
+            await asyncio.sleep(0)  # others have their turn: a push that need not wait gives none
 
     async def _flush(self) -> None:
         known = self._utterances.get(self.session.epoch)
@@ -273,9 +277,9 @@ class Conversation:
             known.enough = asyncio.get_running_loop().time()
 
 
-def pieces(samples: Array, rate: int) -> Iterator[Array]:
-    """Samples in pieces of 40 ms: what is told of the delay is as exact as that."""
-    step = rate // 25
+def pieces(samples: Array, rate: int, seconds: float = 1 / FPS) -> Iterator[Array]:
+    """Samples in pieces. Of 40 ms, what is told of the delay is as exact as that."""
+    step = int(rate * seconds)
     return (samples[start : start + step] for start in range(0, len(samples), step))
 
 

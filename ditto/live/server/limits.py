@@ -4,8 +4,9 @@ from __future__ import annotations
 
 LARGEST_PICTURE = 16 << 20  # bytes of an uploaded portrait; its pixels are limited by ditto.images.MAX_PIXELS
 LARGEST_RECORDING = 64 << 20  # bytes of an uploaded sound file; decoded as it is spoken, never whole
-LARGEST_OFFER = 1 << 18  # bytes of a WebRTC offer
+LARGEST_OFFER = 1 << 17  # bytes of a WebRTC offer
 LARGEST_MESSAGE = 1 << 20  # bytes of one WebSocket message: ten seconds of 48 kHz
+LARGEST_COMMAND = 1 << 17  # characters of a JSON message: it is parsed on the event loop, in a few milliseconds
 LONGEST_TEXT = 1000  # characters to be spoken at once
 MOST_PORTRAITS = 16  # kept, about 11 MiB each; the one not used for longest makes room
 MOST_WAITING_PORTRAITS = 4  # uploads that wait for the face finder, which does one at a time

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from ditto.audio import reject_encoded
 from ditto.errors import AudioError
 from ditto.live import AsyncSession, Frame
 from ditto.live.playout import Played, Playout
 from ditto.live.server.clients import Client, Clients
-from ditto.live.server.limits import END_SECONDS, LARGEST_MESSAGE, SILENCE_SECONDS, START_SECONDS
+from ditto.live.server.conversation import pieces
+from ditto.live.server.limits import END_SECONDS, LARGEST_COMMAND, LARGEST_MESSAGE, SILENCE_SECONDS, START_SECONDS
 from ditto.live.server.pictures import Encoder, encoder_of
 from ditto.live.server.protocol import (
     NO_PICTURE,
@@ -227,7 +229,9 @@ async def take_messages(socket: WebSocket, start: Start, client: Client, outbox:
                     case Listen(rate):
                         conversation.hear(samples, rate)
                     case Repeat(rate):
-                        conversation.repeat(samples, rate)
+                        for second in pieces(samples, rate, 1.0):
+                            conversation.repeat(second, rate)
+                            await asyncio.sleep(0)
                 continue
             command: Command = parse(message)
             if isinstance(command, (Speak, Listen, Repeat)):
@@ -251,7 +255,8 @@ async def take_messages(socket: WebSocket, start: Start, client: Client, outbox:
 
 
 def samples_of(message: bytes) -> np.ndarray:
-    """(N,) int16 samples of a binary message. Raises AudioError for an odd number of bytes."""
+    """(N,) int16 samples of a binary message. Raises AudioError for an odd number of bytes, or those of a sound file."""
+    reject_encoded(message)
     if len(message) % 2:
         raise AudioError(f"sound is s16le, an even number of bytes, got {len(message)}; the message was left out")
     return np.frombuffer(message, "<i2").astype(np.int16)
@@ -267,8 +272,10 @@ async def receive(socket: WebSocket) -> str | bytes:
     if event["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(event.get("code", 1006))
     message: str | bytes = event["text"] if event.get("text") is not None else event["bytes"]
-    if len(message) > LARGEST_MESSAGE:
-        raise ProtocolError("too_long", f"a message has at most {LARGEST_MESSAGE} bytes, got {len(message)}", 413)
+    largest = LARGEST_MESSAGE if isinstance(message, bytes) else LARGEST_COMMAND
+    if len(message) > largest:
+        kind = "bytes of sound" if isinstance(message, bytes) else "characters of JSON"
+        raise ProtocolError("too_long", f"a message has at most {largest} {kind}, got {len(message)}; send several", 413)
     return message
 
 

@@ -15,7 +15,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from ditto.audio import mono_samples
 from ditto.live.adapters.aiortc import AUDIO_RATE, SessionTracks
 from ditto.live.server.clients import Client, Clients
-from ditto.live.server.limits import END_SECONDS, LARGEST_MESSAGE, SILENCE_SECONDS, START_SECONDS
+from ditto.live.server.limits import END_SECONDS, LARGEST_COMMAND, SILENCE_SECONDS, START_SECONDS
 from ditto.live.server.protocol import (
     Alive,
     Close,
@@ -156,7 +156,7 @@ class Peer:
     def _take(self, client: Client, message: str | bytes) -> None:
         self._heard = self._clock()
         try:
-            if isinstance(message, bytes) or len(message) > LARGEST_MESSAGE:
+            if isinstance(message, bytes) or len(message) > LARGEST_COMMAND:
                 raise ProtocolError("bad_message", "the data channel takes JSON; sound comes as a track")
             command = parse(message)
             if isinstance(command, (Start, Speak, Listen, Repeat)):
