@@ -11,12 +11,13 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ditto.errors import BundleError, NoBundleError
+from ditto.errors import BundleError, InputError, NoBundleError
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "bundles"
@@ -144,15 +145,22 @@ class Bundle:
 
 
 def user_bundles() -> Path:
-    """Where a user's own bundles are: the folder DITTO_BUNDLES, or what the system keeps for a program's data."""
-    if named := os.environ.get("DITTO_BUNDLES"):
-        return Path(named).expanduser()
-    if sys.platform == "win32":
-        data = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        data = Path.home() / "Library" / "Application Support"
-    else:
-        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    """Where a user's own bundles are: the folder DITTO_BUNDLES, or what the system keeps for a program's data.
+
+    Raises:
+        InputError: the user has no home folder.
+    """
+    try:
+        if named := os.environ.get("DITTO_BUNDLES"):
+            return Path(named).expanduser()
+        if sys.platform == "win32":
+            data = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        elif sys.platform == "darwin":
+            data = Path.home() / "Library" / "Application Support"
+        else:
+            data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    except RuntimeError:
+        raise InputError("expected a home folder to keep bundles in, got a user without one; set DITTO_BUNDLES") from None
     return data / "ditto" / "bundles"
 
 
@@ -166,7 +174,7 @@ def known_bundles() -> list[str]:
     shipped = shipped_bundles()
     try:
         own = sorted(p.parent.name for p in user_bundles().glob("*/bundle.json"))
-    except OSError:  # a folder that may not be read
+    except (OSError, InputError):  # a folder that may not be read, or a user without a home
         own = []
     return shipped + [name for name in own if name not in shipped and not name.startswith(".")]
 
@@ -179,7 +187,11 @@ def find_folder(name_or_path: str | PathLike[str]) -> Path:
     """
     path = Path(name_or_path)
     try:
-        for folder in (SHIPPED / path, user_bundles() / path, path) if len(path.parts) == 1 else (path,):
+        folders = [SHIPPED / path] if len(path.parts) == 1 else []
+        if folders:
+            with suppress(InputError):  # a user without a home
+                folders.append(user_bundles() / path)
+        for folder in (*folders, path):
             if (folder / "bundle.json").is_file():
                 return folder
         kind = "a folder without bundle.json" if path.is_dir() else "a file"

@@ -19,12 +19,20 @@ from ditto.console import (
     CALLERS_MISTAKE,
     INTERRUPTED,
     OUR_MISTAKE,
+    PIPE_CLOSED,
     Debug,
     Json,
+    complain,
+    drop_output,
     errors_reported,
     interruption,
+    open_console,
+    open_streams,
     say,
+    show,
     show_notes,
+    tell,
+    working,
 )
 from ditto.errors import InputError
 
@@ -82,9 +90,9 @@ def animate(
             portrait, audio, output, seed, emotion, bundle, device, face, still, max_size, quiet or as_json
         )
         if as_json:
-            say(json.dumps(result))
+            tell(json.dumps(result))
         elif not quiet:
-            say(
+            tell(
                 f"{result['output']}: {result['frames']} frames, {result['duration_seconds']:.2f} s, "
                 f"{result['width']} x {result['height']}; animated in {result['animate_seconds']:.2f} s, "
                 f"real-time factor {result['real_time_factor']:.2f}"
@@ -109,8 +117,6 @@ def run_animate(
     The real-time factor is the wall time from the first sample to the finished file, over the duration of the audio;
     loading the bundle and registering the face are not in it (`load_seconds`, `register_seconds`).
     """
-    from rich.console import Console
-
     import ditto
     from ditto.audio import AudioReader
     from ditto.motion import FPS
@@ -124,17 +130,17 @@ def run_animate(
         with suppress(OSError):  # one of the two is not there yet, or not at all
             if os.path.samefile(output, source):
                 raise InputError(f"the output {output} is also an input; choose another name")
-    console = Console(stderr=True, quiet=quiet)
+    console = open_console(quiet)
     show_notes(console)
     reader = AudioReader(audio_path)
     next(iter(reader))  # decodes at least the beginning
 
-    with console.status("loading the bundle"):
+    with working(console, "loading the bundle"):
         start = time.perf_counter()
         head = ditto.load(bundle, device=device)
         interruption.check()
         loaded = time.perf_counter()
-    with console.status("finding the face"):
+    with working(console, "finding the face"):
         portrait = load_portrait(head, portrait_path, face, max_size)
         head.appearance(portrait)
         registered = time.perf_counter()
@@ -253,8 +259,6 @@ def serve(
 ) -> None:
     """Open a page on which anyone can make a portrait speak; with WebRTC and a WebSocket for programs behind it."""
     with errors_reported(False, debug):
-        from rich.console import Console
-
         import ditto
         from ditto.live.server.run import Address, listen, missing_packages
 
@@ -267,16 +271,16 @@ def serve(
         address = Address(host, port, token, certificate, key)
         picture = portrait or SHIPPED
         check_picture(picture, 0)
-        console = Console(stderr=True)
+        console = open_console()
         show_notes(console)
         with listen(address) as listening:
-            with console.status("loading the bundle, finding the face"):
+            with working(console, "loading the bundle, finding the face"):
                 head = ditto.load(bundle, max_sessions=sessions, device=device)
                 first = load_portrait(head, picture, 0, max_size)
                 head.appearance(first)
                 interruption.check()
             app = create_app(head, first, token=address.token, max_size=max_size)
-            say(f"ditto is at {address.url}")
+            tell(f"ditto is at {address.url}")
             for note in address.notes:
                 console.print(note, style="dim", highlight=False)
             run_server(app, address, listening)
@@ -299,7 +303,6 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
 
 def print_checks(checks: list[Check]) -> None:
     """The checks as a table: mark, name, detail, and what to do where something is wrong."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -308,7 +311,7 @@ def print_checks(checks: list[Check]) -> None:
         mark = "[green]ok[/]" if check.ok else "[red]no[/]" if check.needed else "[yellow]--[/]"
         detail = escape(check.detail) + (f"\n[bold]{escape(check.todo)}[/]" if check.todo else "")
         table.add_row(mark, escape(check.name), detail)
-    Console().print(table)
+    show(table)
 
 
 def show_version(wanted: bool) -> None:
@@ -316,7 +319,8 @@ def show_version(wanted: bool) -> None:
     if wanted:
         import ditto
 
-        print(f"ditto {ditto.__version__}")
+        with errors_reported(False, False):
+            say(f"ditto {ditto.__version__}")
         raise typer.Exit()
 
 
@@ -329,10 +333,16 @@ def options(
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
+    open_streams()
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):  # before a command has begun
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
+    except SystemExit:  # Typer and rich make this of a help whose reader has gone
+        code = PIPE_CLOSED
+    except OSError as error:  # of printing a help
+        complain(f"ditto: OutputError: the help cannot be written to standard output: {error.strerror or error}")
+        code = CALLERS_MISTAKE
     except Exception as error:
         if not hasattr(error, "format_message"):  # what every usage error has, wherever this Typer keeps its Click
             raise
@@ -342,5 +352,7 @@ def main() -> NoReturn:
         else:
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "ditto"
-            print(f"ditto: UsageError: {message.rstrip('.')}; see {command} --help", file=sys.stderr)
-        sys.exit(CALLERS_MISTAKE)
+            complain(f"ditto: UsageError: {message.rstrip('.')}; see {command} --help")
+        code = CALLERS_MISTAKE
+    drop_output()
+    sys.exit(code)

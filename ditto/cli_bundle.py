@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ditto.console import Debug, Json, errors_reported, interruption, say, show_notes
+from ditto.console import (
+    Debug,
+    Json,
+    errors_reported,
+    interruption,
+    open_console,
+    say,
+    show,
+    show_notes,
+    tell,
+    working,
+)
 from ditto.errors import BundleError, InputError
 
 if TYPE_CHECKING:
@@ -29,13 +41,12 @@ def verify(
         report_checks(Bundle.open(bundle), as_json)
 
 
-def report_checks(opened: Bundle, as_json: bool) -> None:
-    """Check a bundle, a row of a table or one JSON object for all of it.
+def report_checks(opened: Bundle, as_json: bool, report: Callable[[str], None] = say) -> None:
+    """Check a bundle, a row of a table or one JSON object for all of it, printed by `report`.
 
     Raises:
         BundleError: a file is not what it should be.
     """
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -43,7 +54,7 @@ def report_checks(opened: Bundle, as_json: bool) -> None:
 
     table = Table(box=None, pad_edge=False, show_header=False)
     checks = []
-    with Console(stderr=True, quiet=as_json).status(f"checking {opened.path}"):
+    with working(open_console(as_json), f"checking {escape(str(opened.path))}"):
         for check in examine(opened):
             interruption.check()
             checks.append(check)
@@ -52,14 +63,14 @@ def report_checks(opened: Bundle, as_json: bool) -> None:
     wrong = [check for check in checks if not check.ok]
     files = [check.file for check in checks]
     if not as_json:
-        Console().print(table)
+        show(table, report)
     if wrong:
         more = f" ({len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise BundleError(f"{wrong[0].detail}{more}")
     if as_json:
-        say(json.dumps({"bundle": opened.name, "path": str(opened.path), "files": files, "ok": True}))
+        report(json.dumps({"bundle": opened.name, "path": str(opened.path), "files": files, "ok": True}))
     else:
-        say(f"{opened.name}: {len(files)} files are what bundle.json says ({opened.path})")
+        report(f"{opened.name}: {len(files)} files are what bundle.json says ({opened.path})")
 
 
 @app.command()
@@ -90,22 +101,20 @@ def run_convert(source: Path, output: Path | None, hubert: Path | None, replace:
     Raises:
         InputError: torch is not installed.
     """
-    from rich.console import Console
-
     try:
         from ditto.conversion import convert
     except ImportError as error:
         raise InputError(f"{error}: reading checkpoints needs torch; pip install 'ditto-talking-head[full]'") from error
-    console = Console(stderr=True, quiet=as_json)
+    console = open_console(as_json)
     show_notes(console)
-    with console.status("reading") as status:
+    with working(console, "reading") as status:
 
         def report(text: str) -> None:
             interruption.check()
             status.update(text)
 
         bundle = convert(source, output, hubert=hubert, replace=replace, report=report)
-    report_checks(bundle, as_json)
+    report_checks(bundle, as_json, tell)
 
 
 @app.command()
@@ -136,13 +145,11 @@ def run_pull(name: str, output: Path | None, yes: bool, replace: bool, as_json: 
     Raises:
         InputError: another bundle than "full", or nobody to ask.
     """
-    from rich.console import Console
-
     from ditto.hub import licences, pull
 
     if name != "full":
         raise InputError(f"the bundle that can be fetched is full, got {name!r}")
-    console = Console(stderr=True)
+    console = open_console()
     console.print(licences(), highlight=False, markup=False)
     if not yes:
         if not somebody_is_there():
@@ -156,4 +163,4 @@ def run_pull(name: str, output: Path | None, yes: bool, replace: bool, as_json: 
         if not as_json:
             console.print(text, highlight=False, markup=False)
 
-    report_checks(pull(output, replace=replace, report=report), as_json)
+    report_checks(pull(output, replace=replace, report=report), as_json, tell)

@@ -24,14 +24,21 @@ HEADER_LIMIT = 1 << 16  # bytes
 
 
 def cache_folder() -> Path:
-    """Where engines keep what they make: $DITTO_CACHE, or the platform's folder for caches."""
+    """Where engines keep what they make: $DITTO_CACHE, or the platform's folder for caches.
+
+    Raises:
+        EngineError: the user has no home folder.
+    """
     if given := os.environ.get("DITTO_CACHE"):
         return Path(given)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "ditto"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "ditto" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ditto"
+    try:
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "ditto"
+        if sys.platform == "win32":
+            return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "ditto" / "cache"
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ditto"
+    except RuntimeError:
+        raise EngineError("expected a home folder to keep engines in, got a user without one; set DITTO_CACHE") from None
 
 
 def digest_weights(network: nn.Module) -> str:

@@ -19,7 +19,8 @@ from ditto.bundle import (
     shipped_bundles,
     user_bundles,
 )
-from ditto.errors import BundleError, InputError
+from ditto.engines.cache import cache_folder
+from ditto.errors import BundleError, EngineError, InputError, NoBundleError
 from ditto.talking_head import load
 
 
@@ -273,6 +274,24 @@ def test_a_user_s_bundles_are_where_the_system_keeps_such_things(monkeypatch, pl
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert user_bundles().as_posix() == wanted
+
+
+def test_a_user_without_a_home_has_the_shipped_bundles(monkeypatch):
+    for name in ("DITTO_BUNDLES", "XDG_DATA_HOME", "LOCALAPPDATA", "DITTO_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert known_bundles() == shipped_bundles()
+    assert Bundle.open("lite").name == "lite"
+    with pytest.raises(NoBundleError, match="nothing of that name"):
+        Bundle.open("full")
+    with pytest.raises(InputError, match=r"expected a home folder .* set DITTO_BUNDLES"):
+        user_bundles()
+    with pytest.raises(EngineError, match=r"expected a home folder .* set DITTO_CACHE"):
+        cache_folder()
 
 
 def test_every_file_is_examined_and_the_wrong_ones_are_told(tmp_path):
