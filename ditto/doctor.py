@@ -73,6 +73,7 @@ def examine() -> list[Check]:
         Check("machine", True, True, machine()),
         native_module(),
         *(module(*row) for row in MODULES),
+        *onnxruntime_builds(),
         *codecs(),
     ]
     for name in shipped_bundles():
@@ -134,6 +135,16 @@ def module(name: str, distribution: str, purpose: str, needed: bool) -> Check:
     except importlib.metadata.PackageNotFoundError:
         version = getattr(sys.modules[name], "__version__", "unknown version")
     return Check(distribution, True, needed, f"{version}: {purpose}")
+
+
+def onnxruntime_builds() -> Iterator[Check]:
+    """A failed check if several builds of ONNX Runtime are installed, which overwrite each other's files."""
+    from ditto.engines.onnx_engine import REPLACE, installed_builds
+
+    builds = installed_builds()
+    if len(builds) > 1:
+        keep = f"for the CPU: pip uninstall -y {' '.join(builds)}, then pip install onnxruntime; for a GPU: {REPLACE}"
+        yield Check("ONNX Runtime", False, False, f"{' and '.join(builds)} share one folder; keep one", keep)
 
 
 def codecs() -> Iterator[Check]:

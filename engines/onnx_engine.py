@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,10 @@ from . import Tensor
 from .cache import cache_folder, explain
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
-PACKAGES = {"cpu": "onnxruntime", "cuda": "onnxruntime-gpu", "tensorrt": "onnxruntime-gpu and tensorrt"}
+GPU_BUILD = "onnxruntime-gpu>=1.25"  # the first whose CUDA provider samples volumes (GridSample with five axes)
+# The builds of ONNX Runtime have one import name and one folder: whichever is installed last overwrites the other.
+REPLACE = f"pip uninstall -y onnxruntime onnxruntime-gpu, then pip install '{GPU_BUILD}'"
+INSTALL = {"cpu": "pip install onnxruntime", "cuda": REPLACE, "tensorrt": f"{REPLACE} tensorrt"}
 DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
@@ -57,20 +63,22 @@ class OnnxEngine:
         if provider != "cpu":
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
+            if provider != "cpu":
+                preload(onnxruntime)
             session = onnxruntime.InferenceSession(
                 str(path), options, providers=[(wanted, provider_options(provider, index, cache))]
             )
         except Exception as error:  # ONNX Runtime raises a family of types that share only Exception
             raise EngineError(
                 f"a network ONNX Runtime {onnxruntime.__version__} can run on {wanted} is wanted, {path} is refused: "
-                f"{first_line(error)}; `ditto bundle verify` tells whether the file is damaged"
+                f"{first_line(error)}; {advice(onnxruntime.__version__, provider)}"
             ) from error
         session.disable_fallback()
         used = session.get_providers()
         if not used or used[0] != wanted:
             raise EngineError(
                 f"{wanted} is wanted for {path.name}, ONNX Runtime chose {', '.join(used) or 'none'}; "
-                f"reinstall {PACKAGES[provider]}, or take device='cpu'"
+                f"{INSTALL[provider]}, or take device='cpu'"
             )
         self.path = path
         self.inputs = tuple(describe(node) for node in session.get_inputs())
@@ -109,17 +117,48 @@ def require_provider(provider: str, what: str) -> Any:
     Raises:
         EngineError: ONNX Runtime is not installed, or another build of it.
     """
+    expected = PROVIDERS[provider]
     try:
         onnxruntime = import_onnxruntime()
+        there = onnxruntime.get_available_providers()
     except ImportError as error:
-        raise EngineError(f"ONNX Runtime is wanted for {what}: {error}; pip install onnxruntime") from error
-    wanted = PROVIDERS[provider]
-    if wanted not in onnxruntime.get_available_providers():
+        raise EngineError(f"expected ONNX Runtime for {what}, got: {error}; {INSTALL[provider]}") from error
+    except AttributeError as error:  # what uninstalling one of two builds leaves behind
+        again = f"pip uninstall -y onnxruntime onnxruntime-gpu, then {INSTALL['cpu']}" if provider == "cpu" else REPLACE
+        raise EngineError(f"expected ONNX Runtime for {what}, got parts of it ({error}); {again}") from error
+    if expected not in there:
+        builds = installed_builds()
+        got = f"{' and '.join(builds)} in one folder, which " if len(builds) > 1 else ""
         raise EngineError(
-            f"{wanted} is wanted for {what}, this ONNX Runtime {onnxruntime.__version__} has "
-            f"{', '.join(onnxruntime.get_available_providers())}; pip install {PACKAGES[provider]}, or take device='cpu'"
+            f"expected {expected} for {what}, got {got}ONNX Runtime {onnxruntime.__version__} with {', '.join(there)}; "
+            f"{INSTALL[provider]}, or take device='cpu'"
         )
     return onnxruntime
+
+
+def installed_builds() -> list[str]:
+    """The distributions that installed a module `onnxruntime`; two or more overwrite each other's files."""
+    return sorted(set(importlib.metadata.packages_distributions().get("onnxruntime", [])))
+
+
+def preload(onnxruntime: Any) -> None:
+    """Load CUDA and cuDNN from the wheels beside ONNX Runtime (1.21 and later), where the system has none of its own.
+
+    What it cannot load it prints; that goes to stderr, for stdout may be a program's.
+    """
+    load = getattr(onnxruntime, "preload_dlls", None)
+    if load is not None:
+        with contextlib.redirect_stdout(sys.stderr):
+            load()
+
+
+def advice(version: str, provider: str) -> str:
+    """What to do about a network that a version of ONNX Runtime refuses."""
+    oldest = tuple(int(part) for part in GPU_BUILD.partition(">=")[2].split("."))
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if provider == "cuda" and numbers < oldest:
+        return f"GridSample with five axes runs on CUDA since 1.25: pip install -U '{GPU_BUILD}'"
+    return "`ditto bundle verify` tells whether the file is damaged"
 
 
 def provider_options(provider: str, index: int, cache: Path | None) -> dict[str, str]:

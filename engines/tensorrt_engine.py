@@ -43,20 +43,25 @@ class TensorRTEngine:
         trt = import_tensorrt()
         self.path = path
         self._lock = threading.Lock()
+        with torch.cuda.device(self.device):  # TensorRT builds for, loads on and runs on the current GPU
+            self._open(trt, folder or cache_folder())
+
+    def _open(self, trt: Any, folder: Path) -> None:
+        """Build or read the plan, load it, and give it its buffers. The current GPU is this engine's."""
         logger = trt.Logger(trt.Logger.ERROR)
-        plan = plan_of(trt, logger, path, self.device, folder or cache_folder())
+        plan = plan_of(trt, logger, self.path, self.device, folder)
         self._runtime = trt.Runtime(logger)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise EngineError(
-                f"TensorRT {trt.__version__} cannot load the plan of {path.name} on {self.device}: too little memory on the "
-                "GPU, or another driver; free memory, or delete the plan"
+                f"TensorRT {trt.__version__} cannot load the plan of {self.path.name} on {self.device}: too little memory on "
+                "the GPU, or another driver; free memory, or delete the plan"
             )
         self._context = self._engine.create_execution_context()
         if self._context is None:
             free, _ = torch.cuda.mem_get_info(self.device)
             raise EngineError(
-                f"{path.name} wants {self._engine.device_memory_size_v2 / 2**30:.2f} GiB on {self.device} to run in, "
+                f"{self.path.name} wants {self._engine.device_memory_size_v2 / 2**30:.2f} GiB on {self.device} to run in, "
                 f"{free / 2**30:.2f} GiB are free; open it with an example of a smaller batch"
             )
         self._buffers = {name: self._buffer(trt, name) for name in names_of(self._engine)}
@@ -83,7 +88,7 @@ class TensorRTEngine:
         came = {describe(name, value) for name, value in tensors.items()}
         if came != set(self.inputs):
             raise EngineError(f"{self.path.name} takes {self.inputs}; got {sorted(came)}")
-        with self._lock, torch.cuda.stream(self._stream):
+        with self._lock, torch.cuda.device(self.device), torch.cuda.stream(self._stream):
             self._stream.wait_stream(torch.cuda.default_stream(self.device))
             for name, value in tensors.items():
                 self._buffers[name].copy_(value, non_blocking=True)
@@ -114,7 +119,7 @@ def import_tensorrt() -> Any:
 
 
 def plan_of(trt: Any, logger: Any, path: Path, device: torch.device, folder: Path) -> bytes:
-    """The plan of an ONNX file for this machine: the kept one if it was made for just this, else a new one.
+    """The plan of an ONNX file for a GPU, the current one: the kept plan if it was made for just this, else a new one.
 
     Raises:
         EngineError: it cannot be built. That it cannot be kept is only logged.

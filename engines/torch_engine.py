@@ -268,7 +268,7 @@ class TorchEngine:
 
 
 def torch_device(name: str) -> torch.device:
-    """A device that is there.
+    """A device that is there; "cuda" is the first GPU, whichever one is current.
 
     Raises:
         ValueError: torch knows no such name, or ditto has no use for it.
@@ -288,11 +288,12 @@ def torch_device(name: str) -> torch.device:
                 f"{name} is wanted, torch {torch.__version__} ({built}) sees {count} CUDA devices; take device='cpu', or "
                 "install a CUDA build of torch and NVIDIA's driver (https://pytorch.org/get-started)"
             )
+        return torch.device("cuda", device.index or 0)
     return device
 
 
 def memory_left(device: torch.device) -> str:
-    """", 3.2 of 24.0 GiB free" on a GPU, nothing on a CPU."""
+    """ ", 3.2 of 24.0 GiB free" on a GPU, nothing on a CPU."""
     if device.type != "cuda":
         return ""
     free, total = torch.cuda.mem_get_info(device)

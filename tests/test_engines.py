@@ -1,10 +1,13 @@
 import base64
+import sys
+import types
 
 import numpy as np
 import pytest
 
 from ditto.engines import Engine, Tensor, open_engine
 from ditto.engines.batched import LARGEST_BATCH, BatchedEngine
+from ditto.engines.onnx_engine import OnnxEngine, installed_builds
 from ditto.errors import EngineError
 
 # y = 2 x + 1, next_state.sum = state.sum + y; x (N, 3) float32. Made with onnx.helper; the test needs no onnx.
@@ -95,3 +98,93 @@ def test_a_batch_of_uneven_arrays_is_refused_like_a_single_one(engine):
         batched(x=np.zeros((2, 3), np.float32), **{"state.sum": np.zeros((3, 3), np.float32)})
     x = np.zeros((0, 3), np.float32)
     assert batched(x=x, **{"state.sum": x})["y"].shape == (0, 3)
+
+
+class FakeOnnxRuntime(types.ModuleType):
+    """An ONNX Runtime for GPUs as far as an engine looks at it; says what is called in which order."""
+
+    __version__ = "1.25.0"
+    ExecutionMode = types.SimpleNamespace(ORT_SEQUENTIAL=0)
+
+    def __init__(self, refuse=None):
+        super().__init__("onnxruntime")
+        self.calls = []
+        self.refuse = refuse
+
+    def get_available_providers(self):
+        return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def SessionOptions(self):
+        return types.SimpleNamespace(add_session_config_entry=lambda key, value: None)
+
+    def preload_dlls(self):
+        self.calls.append("preload")
+        print("Failed to load libcudnn")
+
+    def InferenceSession(self, path, options, providers):
+        self.calls.append(providers[0][0])
+        if self.refuse:
+            raise RuntimeError(self.refuse)
+        return types.SimpleNamespace(
+            disable_fallback=lambda: None, get_providers=lambda: [providers[0][0]], get_inputs=list, get_outputs=list
+        )
+
+
+def test_cuda_libraries_are_loaded_before_a_session_on_a_gpu(tmp_path, monkeypatch, capsys):
+    fake = FakeOnnxRuntime()
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    OnnxEngine(tmp_path / "a.onnx", provider="cuda")
+    OnnxEngine(tmp_path / "a.onnx", provider="tensorrt", cache=tmp_path)
+    assert fake.calls == ["preload", "CUDAExecutionProvider", "preload", "TensorrtExecutionProvider"]
+    told = capsys.readouterr()
+    assert told.out == ""  # a command may be writing JSON there
+    assert "libcudnn" in told.err
+    fake.calls.clear()
+    OnnxEngine(tmp_path / "a.onnx")
+    assert fake.calls == ["CPUExecutionProvider"]
+    older = FakeOnnxRuntime()
+    older.preload_dlls = None  # before 1.21 there is none
+    monkeypatch.setitem(sys.modules, "onnxruntime", older)
+    OnnxEngine(tmp_path / "a.onnx", provider="cuda")
+
+
+def test_an_old_onnx_runtime_that_cannot_sample_volumes_says_which_can(tmp_path, monkeypatch):
+    fake = FakeOnnxRuntime("Could not find an implementation for GridSample(20)")
+    fake.__version__ = "1.24.2"
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    with pytest.raises(EngineError, match=r"GridSample\(20\); .* pip install -U 'onnxruntime-gpu>=1\.25'"):
+        OnnxEngine(tmp_path / "a.onnx", provider="cuda")
+    fake.__version__ = "1.25.0"
+    with pytest.raises(EngineError, match=r"GridSample\(20\); `ditto bundle verify`"):
+        OnnxEngine(tmp_path / "a.onnx", provider="cuda")
+
+
+def test_two_builds_in_one_folder_are_told_with_the_way_out(tmp_path, monkeypatch):
+    from ditto import doctor
+
+    monkeypatch.setattr(
+        "importlib.metadata.packages_distributions", lambda: {"onnxruntime": ["onnxruntime-gpu", "onnxruntime"]}
+    )
+    assert installed_builds() == ["onnxruntime", "onnxruntime-gpu"]
+    (check,) = doctor.onnxruntime_builds()
+    assert not check.ok
+    assert "onnxruntime and onnxruntime-gpu share one folder" in check.detail
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'onnxruntime-gpu>=1.25'" in check.todo
+    fake = FakeOnnxRuntime()
+    fake.get_available_providers = lambda: ["CPUExecutionProvider"]
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    (tmp_path / "a.onnx").write_bytes(b"")
+    with pytest.raises(EngineError, match=r"got onnxruntime and onnxruntime-gpu in one folder, .*pip uninstall -y"):
+        open_engine(tmp_path / "a.onnx", device="cuda")
+    monkeypatch.setattr("importlib.metadata.packages_distributions", lambda: {"onnxruntime": ["onnxruntime-gpu"]})
+    assert list(doctor.onnxruntime_builds()) == []
+
+
+def test_what_an_uninstalled_build_leaves_behind_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", types.ModuleType("onnxruntime"))
+    (tmp_path / "a.onnx").write_bytes(b"")
+    for device in ("cpu", "cuda"):
+        with pytest.raises(
+            EngineError, match=r"got parts of it .*; pip uninstall -y onnxruntime onnxruntime-gpu, then"
+        ):
+            open_engine(tmp_path / "a.onnx", device=device)

@@ -1,5 +1,6 @@
 """What engines make once and keep: exported networks and TensorRT plans."""
 
+import contextlib
 import errno
 import json
 import os
@@ -159,6 +160,7 @@ class FakeTensorRT:
         STRONGLY_TYPED = 1
 
     def Builder(self, logger):
+        self.at("Builder")
         outer = self
 
         class Builder:
@@ -174,10 +176,14 @@ class FakeTensorRT:
                 )
 
             def build_serialized_network(self, network, config):
+                outer.at("build")
                 outer.builds += 1
                 return None if outer.refuse_plan else b"plan %d" % outer.builds
 
         return Builder()
+
+    def at(self, call):
+        """For fakes that look at the current GPU; every call that TensorRT makes on it comes by here."""
 
     def OnnxParser(self, network, logger):
         return types.SimpleNamespace(
@@ -251,3 +257,83 @@ def test_no_tensorrt_and_an_old_one_are_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(__version__="10.3.0"))
     with pytest.raises(EngineError, match=r"TensorRT 11\.2 or later is wanted .* 10\.3\.0 is installed"):
         import_tensorrt()
+
+
+class FakeGpus(FakeTensorRT):
+    """All of TensorRT that an engine calls, and the calls of torch that choose a GPU: which one is current at each."""
+
+    class Logger:
+        ERROR = 1
+
+        def __init__(self, severity):
+            pass
+
+    class TensorIOMode:
+        INPUT, OUTPUT = "input", "output"
+
+    def __init__(self, monkeypatch):
+        self.current, self.calls = 0, []
+        zeros = torch.zeros
+
+        class Current:
+            def __init__(inner, device):
+                inner.index = torch.device(device).index
+
+            def __enter__(inner):
+                self.current, inner.before = inner.index, self.current
+
+            def __exit__(inner, *error):
+                self.current = inner.before
+
+        stream = types.SimpleNamespace(
+            cuda_stream=7, wait_stream=lambda other: None, synchronize=lambda: None, device=torch.device("cuda:1")
+        )
+        cuda = {
+            "is_available": lambda: True, "device_count": lambda: 2, "device": Current,
+            "get_device_properties": lambda device: types.SimpleNamespace(name="T4", major=7, minor=5),
+            "Stream": lambda device: stream, "stream": lambda given: contextlib.nullcontext(),
+            "default_stream": lambda device: stream,
+        }  # fmt: skip
+        for name, value in cuda.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+        monkeypatch.setattr(torch, "zeros", lambda shape, dtype, device: zeros(shape, dtype=dtype))
+        monkeypatch.setitem(sys.modules, "tensorrt", self)
+
+    def at(self, call):
+        self.calls.append((call, self.current))
+
+    def nptype(self, dtype):
+        return dtype
+
+    def Runtime(self, logger):
+        self.at("Runtime")
+        return types.SimpleNamespace(deserialize_cuda_engine=self.load)
+
+    def load(self, plan):
+        self.at("deserialize")
+        return types.SimpleNamespace(
+            num_io_tensors=2, get_tensor_name=["x", "y"].__getitem__, get_tensor_dtype=lambda name: "float32",
+            get_tensor_shape=lambda name: (1, 2), get_tensor_mode={"x": "input", "y": "output"}.get,
+            create_execution_context=self.context,
+        )  # fmt: skip
+
+    def context(self):
+        self.at("context")
+        return types.SimpleNamespace(
+            set_tensor_address=lambda name, pointer: None, execute_async_v3=lambda stream: not self.at("execute")
+        )
+
+
+@pytest.mark.parametrize(("device", "index"), [("cuda:1", 1), ("cuda:0", 0), ("cuda", 0)])
+def test_tensorrt_builds_loads_and_runs_on_the_gpu_it_was_asked_for(device, index, tmp_path, monkeypatch):
+    from ditto.engines.tensorrt_engine import TensorRTEngine
+
+    fake = FakeGpus(monkeypatch)
+    fake.current = elsewhere = 1 - index  # the program works on the other one
+    (tmp_path / "net.onnx").write_bytes(b"network")
+    engine = TensorRTEngine(tmp_path / "net.onnx", device, tmp_path / "plans")
+    assert engine.device == torch.device("cuda", index)
+    engine.run(x=torch.ones(1, 2))
+    assert [call for call, _ in fake.calls] == ["Builder", "build", "Runtime", "deserialize", "context", "execute"]
+    assert {current for _, current in fake.calls} == {index}
+    assert fake.current == elsewhere  # and stays there

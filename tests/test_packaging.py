@@ -74,6 +74,17 @@ def test_the_base_install_has_no_torch_and_nothing_that_wants_libgl():
     assert {"opencv-python-headless", "onnxruntime", "mediapipe"} <= names
 
 
+def test_no_extra_installs_a_second_onnx_runtime_and_all_exclude_the_slow_torch():
+    extras = {}
+    for line in (ROOT / "pyproject.toml").read_text().splitlines():
+        if found := re.match(r"(\w+) = (\[.*torch.*\])$", line):
+            extras[found[1]] = json.loads(found[2])
+    assert {"full", "gpu", "tensorrt"} <= extras.keys()
+    assert not [name for name, packages in extras.items() for package in packages if package.startswith("onnxruntime")]
+    for name in ("full", "gpu", "tensorrt"):
+        assert "torch>=2.6,!=2.9.0,!=2.9.1" in extras[name]
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The wheel and the sdist of a copy of the tracked files (a build in place would leave things behind)."""
