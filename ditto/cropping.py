@@ -128,6 +128,19 @@ def person_mask(crop: Bytes, probability: Mask, landmarks: Floats, face_width: f
     return np.maximum(refined, face)
 
 
+def opacity(alpha: Bytes, crop_to_picture: Floats, landmarks: Floats, size: int) -> Mask:
+    """(S, S) in [0, 1]: how opaque the picture is in the crop, 1 where it is as opaque as in the middle of the face.
+
+    Args:
+        alpha: (H, W) of the picture.
+        landmarks: (478, 3) crop pixels.
+    """
+    crop = sample_crop(np.repeat(alpha[..., None], 3, -1), crop_to_picture, size)[..., 0].astype(np.float32)
+    face = _polygon(landmarks[FACE_OVAL, :2], size) > 0.5
+    level = float(measured(np.median, crop[face], none=255.0))
+    return np.minimum(crop / max(level, 1.0), 1.0)
+
+
 def nearness(landmarks: Floats, others: Sequence[Floats], size: int) -> Mask:
     """(S, S) in [0, 1]: 1 where a pixel lies nearer to this face than to any other, measured in faces."""
     y, x = np.mgrid[:size, :size].astype(np.float64)

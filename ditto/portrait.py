@@ -34,8 +34,9 @@ class Portrait:
     """One registered face. Arrays are read-only.
 
     Attributes:
-        picture: (H, W, 3) uint8 RGB, even sizes: the whole picture the face is pasted back into.
-        alpha: (H, W) uint8 or None: the picture's own transparency.
+        picture: (H, W, 3) uint8 RGB, even sizes: the whole picture the face is pasted back into; what is transparent
+            in it is laid over white.
+        alpha: (H, W) uint8 or None: the picture's own transparency (`ditto.images.straight_colours` takes the white off).
         crop: (S, S, 3) uint8 RGB face crop; where it leaves the picture it is filled plausibly, never streaked.
         crop_to_picture: (3, 3) affine, crop pixels -> picture pixels (x, y, 1) column vectors; pixel centres lie at
             whole numbers.

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.cropping import choose_crop, nearness, person_mask, sample_crop
+from ditto.cropping import choose_crop, nearness, opacity, person_mask, sample_crop
 from ditto.errors import EngineError, NoFaceError
 from ditto.face_state import eye_state, own_expression
 from ditto.images import MAX_SIZE, Bytes, Picture, read_picture, reduce
@@ -447,7 +447,8 @@ def register_face(
 ) -> Portrait:
     """A portrait of the face at `landmarks` (478, 3) of a picture (H, W, 3): crop, finer landmarks, mask, pose.
 
-    `others` are the landmarks of the other faces of the picture; their surroundings are left out of the mask.
+    `others` are the landmarks of the other faces of the picture; their surroundings are left out of the mask. So is what
+    `alpha` (H, W) tells to be transparent.
     """
     crop_to_picture = choose_crop(landmarks, rgb.shape[1], rgb.shape[0], CROP_SIZE)
     crop = sample_crop(rgb, crop_to_picture, CROP_SIZE)
@@ -467,6 +468,8 @@ def register_face(
     eye_open, eye_ball = eye_state(points, CROP_SIZE)
     mirrored = _networks().segment(np.ascontiguousarray(crop[:, ::-1]))[:, ::-1]
     mask = person_mask(crop, (_networks().segment(crop) + mirrored) / 2, points, scale_px)
+    if alpha is not None:
+        mask = mask * opacity(alpha, crop_to_picture, points, CROP_SIZE)
     return Portrait(
         picture=rgb,
         alpha=alpha,
