@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from ditto.audio import SAMPLE_RATE
 from ditto.errors import AudioError, BundleError, EngineError, InputError
-from ditto.latency import latency_of
+from ditto.latency import LATENCIES, latency_of
 from ditto.live.stage import Stage
 from ditto.motion import FPS
+from ditto.once import Once
 from ditto.portrait import Portrait
 from ditto.speech import HOP_SAMPLES
 from ditto.stream import Frame, Stream
@@ -54,8 +54,8 @@ class TalkingHead:
         self.sampler = sampler
         self.renderer = renderer
         self.stage = Stage(self, max_sessions)
-        self._samplers: dict[str, Any] = {}
-        self._prepared: WeakKeyDictionary[Portrait, PreparedPortrait] = WeakKeyDictionary()
+        self._samplers = {latency: sampler.at(latency) for latency in LATENCIES}
+        self._prepared: Once[Portrait, PreparedPortrait] = Once()
 
     def register(self, picture: str | Path | bytes | npt.NDArray[Any], face: int = 0, max_size: int = 1280) -> Portrait:
         """Find a face in a picture and learn what is needed to move it. Needs MediaPipe; takes a second or two.
@@ -76,14 +76,15 @@ class TalkingHead:
     def appearance(self, portrait: Portrait) -> PreparedPortrait:
         """The renderer's layers of a portrait, prepared on first use and kept as long as the portrait lives.
 
+        Threads that ask for the same portrait wait for the one that prepares it; other portraits do not wait.
+
         Raises:
             TypeError: not a `Portrait`.
         """
-        prepared = self._prepared.get(check_portrait(portrait))
-        if prepared is None:
-            prepared = PreparedPortrait(self.renderer.prepare(portrait), self.renderer.paste_back(portrait))
-            self._prepared[portrait] = prepared
-        return prepared
+        return self._prepared.get(check_portrait(portrait), self._prepare)
+
+    def _prepare(self, portrait: Portrait) -> PreparedPortrait:
+        return PreparedPortrait(self.renderer.prepare(portrait), self.renderer.paste_back(portrait))
 
     def stream(
         self,
@@ -139,8 +140,6 @@ class TalkingHead:
             ValueError: there is no such latency.
         """
         latency_of(latency)
-        if latency not in self._samplers:
-            self._samplers[latency] = self.sampler.at(latency)
         return self._samplers[latency]
 
     def animate(

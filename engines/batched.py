@@ -46,7 +46,11 @@ class BatchedEngine:
         alone = join([self._engine(**cut(arrays, row, 1)) for row in range(rows)])
         if rows not in self._equal:
             together = self._engine(**arrays)
-            self._equal[rows] = all(together[name].tobytes() == alone[name].tobytes() for name in alone)
+            equal = all(together[name].tobytes() == alone[name].tobytes() for name in alone)
+            if equal:
+                self._equal.setdefault(rows, True)  # another thread may have seen a difference meanwhile
+            else:
+                self._equal[rows] = False
         return alone
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +22,7 @@ from ditto.full.cropping import (
 )
 from ditto.full.motion_math import Pose, pose_of, posed_keypoints
 from ditto.motion import MOTION_SIZE
+from ditto.once import Once
 from ditto.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
@@ -96,16 +95,11 @@ class SourceReader:
         self._appearance = appearance
         self._eye_retargeting = eye_retargeting
         self._motion_extractor = motion_extractor
-        self._known: WeakKeyDictionary[Portrait, Source] = WeakKeyDictionary()
-        self._lock = threading.Lock()
+        self._known: Once[Portrait, Source] = Once()
 
     def __call__(self, portrait: Portrait) -> Source:
         """The source of a portrait."""
-        with self._lock:
-            source = self._known.get(portrait)
-            if source is None:
-                source = self._known[portrait] = self._read(portrait)
-            return source
+        return self._known.get(portrait, self._read)
 
     def _read(self, portrait: Portrait) -> Source:
         landmarks = _through(portrait.landmarks, portrait.crop_to_picture)

@@ -1,0 +1,63 @@
+"""Values made on first use and shared by every thread."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass
+class _Entry(Generic[V]):
+    """A value, or the empty tuple before it is made; `lock` is held by the thread that makes it."""
+
+    lock: Any = field(default_factory=threading.RLock)
+    value: tuple[()] | tuple[V] = ()
+
+
+class Once(Generic[K, V]):
+    """One value a key, made by the first thread that asks for it.
+
+    A thread that asks for the same key meanwhile waits for it, one that asks for another key does not. If making it
+    fails, the thread that asked gets the error, and the next to ask makes it anew. A key is held weakly: its value is
+    kept as long as the key lives. A forked process keeps the values, and makes anew what was being made.
+    """
+
+    def __init__(self) -> None:
+        self._entries: MutableMapping[K, _Entry[V]] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+        _all.add(self)
+
+    def get(self, key: K, make: Callable[[K], V]) -> V:
+        """The value of a key, made by `make(key)` on first use; raises what that raises."""
+        with self._lock:
+            entry = self._entries.setdefault(key, _Entry())
+        if not entry.value:
+            with entry.lock:
+                if not entry.value:
+                    entry.value = (make(key),)
+        return entry.value[0]
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
+        for key, entry in list(self._entries.items()):
+            self._entries[key] = _Entry(value=entry.value)
+
+
+_all: WeakSet[Once[Any, Any]] = WeakSet()
+
+
+def _forked() -> None:
+    """In a forked process: the threads that held locks belong to the other one."""
+    for once in list(_all):
+        once._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
