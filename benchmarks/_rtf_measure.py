@@ -43,7 +43,7 @@ class Setting(NamedTuple):
 
     def player(self, seconds: float, number: int = 0) -> Player:
         """A player of the session `number`, for about so many seconds."""
-        session = self.head.session(self.portrait, latency=self.latency, seed=self.seed + number)
+        session = self.head.session(self.portrait, latency=self.latency, seed=self.seed + number, any_speed=True)
         return Player(session, frames_in(seconds))
 
 

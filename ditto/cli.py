@@ -239,7 +239,7 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Where to listen; any address but this machine's own wants --token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8400,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8400,
     token: Annotated[
         str, typer.Option(envvar="DITTO_TOKEN", help="What clients must know; auto makes one.", show_envvar=True)
     ] = "",
@@ -277,10 +277,10 @@ def serve(
             with working(console, "loading the bundle, finding the face"):
                 head = ditto.load(bundle, max_sessions=sessions, device=device)
                 first = load_portrait(head, picture, 0, max_size)
-                head.appearance(first)
+                head.blocking_session(first).close()  # prepares it; raises where the machine is too slow
                 interruption.check()
             app = create_app(head, first, token=address.token, max_size=max_size)
-            tell(f"ditto is at {address.url}")
+            tell(f"ditto is at {address.url_of(listening)}")
             for note in address.notes:
                 console.print(note, style="dim", highlight=False)
             run_server(app, address, listening)

@@ -43,5 +43,9 @@ class BusyError(SessionError):
     """A head has as many sessions as it serves."""
 
 
+class TooSlowError(SessionError, InputError):
+    """This machine draws too few frames a second for a live session."""
+
+
 class EngineError(DittoError):
     """A network cannot be run by the engine asked for."""

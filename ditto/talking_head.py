@@ -127,6 +127,7 @@ class TalkingHead:
 
         Raises:
             BusyError: `stage.max_sessions` are open.
+            TooSlowError: this machine draws too few frames a second (see `any_speed`).
         """
         from ditto.live import Session
         from ditto.live.settings import Settings

@@ -8,6 +8,8 @@ import time
 from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
+from actors import PATIENT as PATIENT
+from actors import until as until
 
 from ditto.errors import BusyError, SessionError
 from ditto.live import Frame, SegmentEnd
@@ -206,37 +208,24 @@ def running(app, **options):
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         try:
-            deadline = time.monotonic() + 20
-            while not server.started and time.monotonic() < deadline:
-                time.sleep(0.01)
-            assert server.started
+            assert until(lambda: server.started)
             yield f"127.0.0.1:{listening.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(15)
+            thread.join(PATIENT)
             assert not thread.is_alive()
-
-
-def until(condition, seconds=10.0):
-    """Whether something becomes true in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return bool(condition())
 
 
 def started(place, query="", headers=None, **start):
     """An open socket whose session has begun, and the server's "ready"."""
     from websockets.sync.client import connect
 
-    socket = connect(f"ws://{place}/api/live{query}", additional_headers=headers or {}, open_timeout=10)
+    socket = connect(f"ws://{place}/api/live{query}", additional_headers=headers or {}, open_timeout=PATIENT)
     socket.send(json.dumps({"type": "start", **start}))
     return socket, said(socket, "ready")
 
 
-def received(socket, seconds=10.0):
+def received(socket, seconds=PATIENT):
     """The next message: a dictionary, or a frame as a dictionary."""
     message = socket.recv(timeout=seconds)
     if isinstance(message, str):

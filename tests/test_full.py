@@ -336,7 +336,7 @@ def test_idle_life_in_the_motion_of_the_networks(parts, portrait):
 
 
 def test_a_session_of_a_full_head_lives_between_utterances(head, portrait):
-    with head.blocking_session(portrait, seed=0, emotion={"happy": 1.0}) as session:
+    with head.blocking_session(portrait, seed=0, emotion={"happy": 1.0}, any_speed=True) as session:
         item = session.get(60.0)
     assert item.kind == "idle"
     assert item.image.shape == portrait.picture.shape
@@ -345,7 +345,7 @@ def test_a_session_of_a_full_head_lives_between_utterances(head, portrait):
 
 def test_a_session_of_a_full_head_speaks(head, portrait):
     samples = speech_of(2)
-    with head.blocking_session(portrait, idle=False, seed=0) as session:
+    with head.blocking_session(portrait, idle=False, seed=0, any_speed=True) as session:
         session.push(samples)
         session.flush()
         frames = []

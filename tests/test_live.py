@@ -2,18 +2,17 @@
 
 import asyncio
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from actors import Actor
+from actors import PATIENT, Actor, HandClock, HastyClock, at_rest, refused, stage_threads, until
 from hypothesis import given, settings
 from hypothesis.strategies import booleans, integers, lists, sampled_from, tuples
 
 import ditto
 from ditto.audio import Resampler, read_audio
-from ditto.errors import AudioError, BundleError, BusyError, SessionError
+from ditto.errors import AudioError, BundleError, BusyError, SessionError, TooSlowError
 from ditto.live import Frame, SegmentEnd, utterance_seed
 from ditto.live.performance import LARGEST_INBOX, PICTURES_AHEAD, ROWS_AHEAD
 from ditto.live.seam import SLOW_FRAMES
@@ -164,9 +163,10 @@ def test_two_sessions_at_once_give_the_frames_of_one(head, portrait, speech):
 def test_hops_of_different_sessions_go_together():
     actor = Actor(pause_seconds=0.01)
     sessions = [actor.blocking_session(idle=False) for _ in range(4)]
-    for s in sessions:
-        s.push(said(0, SECOND))
-        s.flush()
+    with actor.stage.lock:  # nobody takes any of it before all of it is there
+        for s in sessions:
+            s.push(said(0, SECOND))
+            s.flush()
     for s in sessions:
         assert len(speech_of(read_until_end(s, 0), 0)) == FPS
         s.close()
@@ -227,21 +227,24 @@ def test_options_are_checked_before_anything_opens():
 
 
 def test_idle_frames_come_at_the_pace_of_the_clock_and_speech_as_soon_as_it_is_there():
-    with Actor().blocking_session() as s:
-        start = time.monotonic()
-        idle = [s.get() for _ in range(10)]
-        assert time.monotonic() - start >= 9 / FPS - 0.02
-        assert [item.kind for item in idle] == ["idle"] * 10
+    clock = HandClock()
+    with Actor(clock=clock).blocking_session() as s:
+        for _ in range(10):
+            assert s.get(PATIENT).kind == "idle"
+            assert at_rest(s) and s.get(0.0) is None
+            clock.advance(0.95 / FPS)
+            assert at_rest(s) and s.get(0.0) is None
+            clock.advance(0.05 / FPS + 1e-9)
+        assert s.get(PATIENT).kind == "idle"
         s.push(said(0, 10 * SECOND))
         s.flush()
-        items = read_until_end(s, 0)
-        assert time.monotonic() - start < 9.0  # ten seconds of speech do not take ten seconds
+        items = read_until_end(s, 0)  # while the clock stands still
         assert len(speech_of(items, 0)) == 10 * FPS
         assert items[-1] == SegmentEnd(0, 10.0)
 
 
 def test_after_speech_the_face_comes_to_rest_and_lives_on():
-    with Actor().blocking_session() as s:
+    with Actor(clock=HastyClock()).blocking_session() as s:
         s.push(said(0, SECOND))
         s.flush()
         read_until_end(s, 0)
@@ -252,7 +255,7 @@ def test_after_speech_the_face_comes_to_rest_and_lives_on():
 
 
 def test_in_want_of_speech_the_face_lives_on_and_the_rest_of_the_utterance_follows():
-    with Actor().blocking_session() as s:
+    with Actor(clock=HastyClock()).blocking_session() as s:
         s.push(said(0, SECOND))
         items = [s.get() for _ in range(2 * FPS)]
         kinds = [item.kind for item in items]
@@ -264,17 +267,15 @@ def test_in_want_of_speech_the_face_lives_on_and_the_rest_of_the_utterance_follo
 
 
 def test_an_interrupt_shows_the_way_to_rest_at_once_however_far_the_reader_was_ahead():
-    with Actor().blocking_session() as s:
+    with Actor(clock=HandClock()).blocking_session() as s:
         s.push(said(0, 9 * SECOND))
         while s.get().kind != "speech":
             pass
         for _ in range(4 * FPS):
             s.get()
-        start = time.monotonic()
         assert s.interrupt() == 4 * 1000 + 40
-        item = s.get()
+        item = s.get(PATIENT)  # the clock has not moved: four seconds are ahead of it
         assert (item.kind, item.epoch) == ("transition", 1)
-        assert time.monotonic() - start < 1.0
 
 
 def test_a_control_shows_from_the_next_frame_on(head, portrait, speech):
@@ -285,7 +286,8 @@ def test_a_control_shows_from_the_next_frame_on(head, portrait, speech):
         s.push(speech)
         s.flush()
         before = [s.get() for _ in range(5)]
-        time.sleep(0.2)  # frames are drawn ahead
+        assert at_rest(s)  # frames are drawn ahead
+        assert len(s._performance._pictures) > 5
         s.control(head=(0.0, 10.0, 0.0), ramp_seconds=0.2)
         after = read_until_end(s, 1)
         with pytest.raises(ValueError, match=r"head|yaw"):
@@ -302,12 +304,12 @@ def test_a_control_shows_from_the_next_frame_on(head, portrait, speech):
 
 def test_a_reader_that_stalls_makes_push_wait_and_an_interrupt_frees_it():
     with Actor().blocking_session(idle=False) as s:
-        assert s.get(timeout_seconds=0.05) is None  # the stage waits by now
         s.push(said(0, 40 * SECOND))
+        full = refused(s)
         flood = threading.Thread(target=s.push, args=(said(0, 20 * SECOND),))
         flood.start()
-        flood.join(0.5)
-        assert flood.is_alive()  # thirty seconds wait
+        assert full.wait(PATIENT) and flood.is_alive()  # thirty seconds wait
+        assert at_rest(s)
         performance = s._performance
         assert LARGEST_INBOX <= performance._waiting < 40 * SECOND
         assert len(performance._pictures) <= PICTURES_AHEAD and len(performance._rows) <= ROWS_AHEAD + 50
@@ -315,13 +317,15 @@ def test_a_reader_that_stalls_makes_push_wait_and_an_interrupt_frees_it():
         assert s.interrupt() == 30 * 40
         flood.join()
         assert performance._waiting == 0  # the rest of the flood is not even taken
-        assert s.get(timeout_seconds=0.05) is None
+        assert at_rest(s) and s.get(0.0) is None
 
 
 def test_a_reader_that_never_reads_finds_one_idle_frame():
-    with Actor().blocking_session() as s:
-        time.sleep(0.3)
-        assert len(s._performance._pictures) == 1
+    clock = HandClock()
+    with Actor(clock=clock).blocking_session() as s:
+        assert until(lambda: s._performance._pictures)
+        clock.advance(10.0)
+        assert at_rest(s) and len(s._performance._pictures) == 1
 
 
 def test_an_interrupt_while_idle_or_twice_does_no_harm():
@@ -339,7 +343,7 @@ def test_nothing_pushed_is_nothing_to_end():
         s.push(np.zeros(0))
         s.push(b"")
         s.flush()
-        assert (s.epoch, s.get(timeout_seconds=0.05)) == (0, None)
+        assert at_rest(s) and (s.epoch, s.get(0.0)) == (0, None)
 
 
 def test_bytes_are_16_bit_samples_and_their_number_is_even():
@@ -406,6 +410,46 @@ def test_a_closed_session_says_so_and_ends_its_readers():
         asyncio.run(Actor().session().push(b""))
 
 
+@pytest.mark.parametrize(("frames_a_second", "said"), [(0.03, "0.03"), (4.9, "4.9")])
+def test_a_head_that_is_too_slow_for_a_conversation_is_refused_before_it_opens(frames_a_second, said):
+    clock = HandClock()
+
+    class Slow(Actor):
+        drawn = 0
+
+        def render(self, mesh, drive):
+            self.drawn += 1
+            clock.time += 1.0 / frames_a_second
+            return super().render(mesh, drive)
+
+    actor = Slow(clock=clock)
+    for _ in range(2):
+        with pytest.raises(TooSlowError, match=f"expected at least 5 frames a second .*measured {said}; use another"):
+            actor.blocking_session()
+    with pytest.raises(TooSlowError):
+        asyncio.run(actor.session().__aenter__())
+    assert (actor.stage.sessions, stage_threads()) == (0, [])
+    assert actor.drawn == 3 * (2 if frames_a_second < 1.0 else 3)
+    with actor.blocking_session(any_speed=True) as s:
+        assert s.get(PATIENT).kind == "idle"
+
+
+def test_a_first_frame_that_takes_long_is_no_reason_to_refuse_and_speed_is_measured_once():
+    clock, drawn = HandClock(), []
+
+    class Warming(Actor):
+        def render(self, mesh, drive):
+            drawn.append(clock.time)
+            clock.time += 30.0 if len(drawn) == 1 else 0.02
+            return super().render(mesh, drive)
+
+    actor = Warming(clock=clock)
+    actor.blocking_session(idle=False).close()
+    assert len(drawn) == 2
+    actor.blocking_session(idle=False).close()
+    assert len(drawn) == 2
+
+
 def test_one_session_too_many_is_refused_until_another_closes():
     actor = Actor(max_sessions=2)
     first, second = actor.blocking_session(), actor.blocking_session()
@@ -419,12 +463,11 @@ def test_one_session_too_many_is_refused_until_another_closes():
 
 
 def test_200_sessions_leave_no_thread():
-    before = threading.active_count()
     actor = Actor()
     for _ in range(200):
         with actor.blocking_session() as s:
             s.push(said(0, 2000))
-    assert threading.active_count() == before
+    assert stage_threads() == []
 
     async def play():
         for _ in range(50):
@@ -432,7 +475,7 @@ def test_200_sessions_leave_no_thread():
                 await s.push(said(0, 2000))
 
     asyncio.run(play())
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ditto-stage")]
+    assert stage_threads() == []
 
 
 def test_a_session_given_up_while_it_opens_is_closed():
@@ -447,4 +490,4 @@ def test_a_session_given_up_while_it_opens_is_closed():
         while actor.stage.sessions:
             await asyncio.sleep(0.001)
 
-    asyncio.run(asyncio.wait_for(play(), 20))
+    asyncio.run(asyncio.wait_for(play(), PATIENT))

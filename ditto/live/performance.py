@@ -551,6 +551,10 @@ class Performance:
             frame = Frame(image, index, index / FPS, "speech", row.speech.epoch, row.number, row.sound, motion)
         return frame, face
 
+    def draw_at_rest(self) -> None:
+        """Compute a first idle frame, and forget it."""
+        self.draw(Task(0, at_rest(), None, [], self._ramps, None, 0), lambda name, call: call())
+
     def _can_speak(self) -> bool:
         """Whether there is a next row (or the end of an utterance), and its sound is there too."""
         if not self._rows:

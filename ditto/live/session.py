@@ -130,6 +130,7 @@ class Session(_Calls):
 
     Raises:
         BusyError: the head has as many sessions as it serves.
+        TooSlowError: this machine draws too few frames a second.
     """
 
     def __init__(self, stage: Stage, portrait: Portrait, settings: Settings) -> None:
@@ -191,7 +192,7 @@ class Session(_Calls):
 class AsyncSession(_Calls):
     """`Session` for asyncio: `async with`, `await push`, `async for`. Belongs to the loop that enters it.
 
-    Made by `TalkingHead.session`; entering it raises BusyError where the head has as many sessions as it serves.
+    Made by `TalkingHead.session`; entering it raises BusyError and TooSlowError as `Session` does.
     """
 
     def __init__(self, stage: Stage, portrait: Portrait, settings: Settings) -> None:

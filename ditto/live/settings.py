@@ -31,6 +31,8 @@ class SessionOptions(TypedDict, total=False):
         emotion: weights by name, e.g. {"happy": 0.6}; `control` changes it.
         still: keep the head where it is in the portrait.
         controls: edits of every frame; a function of the frame's index makes a timeline. `control` replaces it.
+        any_speed: open the session even where this machine draws fewer than `ditto.live.stage.SLOWEST_FPS` frames a
+            second, for readers that wait for every frame. False unless given.
     """
 
     latency: str
@@ -41,6 +43,7 @@ class SessionOptions(TypedDict, total=False):
     emotion: Mapping[str, float] | None
     still: bool
     controls: Controls | Callable[[int], Controls] | None
+    any_speed: bool
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Settings:
     emotion: Mapping[str, float] | None = None
     still: bool = False
     controls: Any = None
+    any_speed: bool = False
 
     def __post_init__(self) -> None:
         latency_of(self.latency)

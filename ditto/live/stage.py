@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from ditto.errors import BusyError
+from ditto.errors import BusyError, TooSlowError
 from ditto.live.clock import Clock
 from ditto.live.performance import Array, Performance, Piece, Speech, Task
 from ditto.live.settings import Settings
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from ditto.talking_head import TalkingHead
 
 T = TypeVar("T")
+# Less is no conversation: a second of speech takes five to show, and what is said next waits for it. Far enough below
+# FPS that a machine which is busy for a moment is not refused.
+SLOWEST_FPS = 5.0
+DRAWN_AT_MOST = 3  # frames, the best of which counts: the first of a network takes longest
+SLOW_SECONDS = 1.0  # a frame that takes longer is not tried a third time
 NO_ROWS = np.zeros((0, COMPACT_SIZE), np.float32)
 Observer = Callable[[str, float, int], None]
 Hop = tuple[Performance, Speech, Piece | None]
@@ -55,6 +60,7 @@ class Stage:
         self._head = head
         self._clock = clock or Clock()
         self._observers: list[Observer] = []
+        self._fps = 0.0  # measured with the first session
         self._begin()
         _stages.add(self)
 
@@ -86,6 +92,7 @@ class Stage:
 
         Raises:
             BusyError: there are `max_sessions` already.
+            TooSlowError: fewer than `SLOWEST_FPS` frames a second are drawn, unless the settings allow any speed.
         """
         with self.lock:
             if self._reserved >= self.max_sessions:
@@ -96,6 +103,8 @@ class Stage:
             self._reserved += 1
         try:
             performance = Performance(self._head, portrait, settings, self.lock, self._work.notify, self._clock)
+            if not settings.any_speed:
+                self._check_speed(performance)
         except BaseException:
             with self.lock:
                 self._reserved -= 1
@@ -111,6 +120,23 @@ class Stage:
                     thread.start()
             self._work.notify_all()
         return performance
+
+    def _check_speed(self, performance: Performance) -> None:
+        """Draw a frame or a few, until one was fast enough for all sessions to come."""
+        for attempt in range(1, DRAWN_AT_MOST + 1):
+            if self._fps >= SLOWEST_FPS:
+                return
+            start = self._clock.now()
+            performance.draw_at_rest()
+            seconds = self._clock.now() - start
+            self._fps = max(self._fps, 1.0 / max(seconds, 1e-6))
+            if attempt > 1 and seconds > SLOW_SECONDS:
+                break
+        if self._fps < SLOWEST_FPS:
+            raise TooSlowError(
+                f"expected at least {SLOWEST_FPS:g} frames a second for a live session, measured {self._fps:.2g}; use "
+                "another device, a faster bundle or animate(), or open the session with any_speed=True"
+            )
 
     def leave(self, performance: Performance) -> None:
         """Close a session; returns when nothing of it runs any more. Twice does no harm."""

@@ -24,6 +24,7 @@ from ditto.errors import (
     InputError,
     NoFaceError,
     SessionError,
+    TooSlowError,
 )
 from ditto.latency import LATENCIES
 from ditto.live import Frame
@@ -327,6 +328,7 @@ def pack_frame(frame: Frame, picture: bytes, codec: int) -> bytes:
 
 
 CODES: tuple[tuple[type[Exception], str, int], ...] = (  # the first that fits
+    (TooSlowError, "too_slow", 503),
     (NoFaceError, "no_face", 422),
     (ImageError, "bad_picture", 422),
     (AudioError, "bad_sound", 422),

@@ -61,13 +61,12 @@ class Address:
                     f"a certificate and its key in PEM are wanted, {self.certificate} and {self.key} are not: {reason}"
                 ) from None
 
-    @property
-    def url(self) -> str:
-        """What to open; with the token that was made here, so that it need not be typed."""
+    def url_of(self, listening: socket.socket) -> str:
+        """What to open to reach this socket; with the token that was made here, so that it need not be typed."""
         name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(self.host, self.host)
         name = f"[{name}]" if ":" in name else name
         scheme = "http" if self.certificate is None else "https"
-        return f"{scheme}://{name}:{self.port}/" + (f"?token={self.token}" if self.made_token else "")
+        return f"{scheme}://{name}:{listening.getsockname()[1]}/" + (f"?token={self.token}" if self.made_token else "")
 
     @property
     def notes(self) -> list[str]:
