@@ -17,7 +17,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ditto.errors import BundleError, InputError, NoBundleError
+from ditto.errors import BundleError, EngineError, InputError, NoBundleError
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "bundles"
@@ -28,6 +28,17 @@ NETWORKS = (  # of the paper, in ditto.models
     "hubert", "lmdm", "appearance_extractor", "motion_extractor", "warping_network", "spade_decoder",
     "stitching_network", "retargeting_network",
 )  # fmt: skip
+
+SETTINGS = "released_settings"  # the model of a part that holds settings; their arrays may be infinite
+NEVER_ZERO = (
+    "weight_orig",
+    "weight_u",
+    "weight_v",
+    "original0",
+    "original1",
+)  # norms of layers: parts of their weights
+HUBERT_WINDOW = 6480  # samples
+FREE_SIZES, FREE_SIZE = {"batch": 1}, 16  # of an ONNX file's inputs, by name and of others
 
 Config = TypeVar("Config")
 
@@ -160,7 +171,9 @@ def user_bundles() -> Path:
         else:
             data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     except RuntimeError:
-        raise InputError("expected a home folder to keep bundles in, got a user without one; set DITTO_BUNDLES") from None
+        raise InputError(
+            "expected a home folder to keep bundles in, got a user without one; set DITTO_BUNDLES"
+        ) from None
     return data / "ditto" / "bundles"
 
 
@@ -285,8 +298,9 @@ class FileCheck(NamedTuple):
 
 
 def examine(bundle: Bundle) -> Iterator[FileCheck]:
-    """One check a file: its SHA-256; that weights are finite; that names and shapes are those of the network, where it is
-    one of the paper's and torch is there to build it."""
+    """One check a file: its SHA-256; that weights can be right; that names and shapes are those of the network and one
+    small forward gives finite numbers, where it is one of the paper's and torch is there to build it; that an ONNX file
+    does the same."""
     for part in bundle.parts.values():
         for role, path in part.files.items():
             try:
@@ -294,6 +308,8 @@ def examine(bundle: Bundle) -> Iterator[FileCheck]:
                 detail = [f"{path.stat().st_size / 1e6:,.1f} MB"]
                 if path.suffix == ".safetensors":
                     detail += examine_weights(part, path)
+                elif path.suffix == ".onnx":
+                    detail.append(examine_onnx(part.model, path, path))
             except BundleError as error:
                 yield FileCheck(part.name, path.name, False, str(error))
             else:
@@ -304,9 +320,8 @@ def examine_weights(part: Part, path: Path) -> list[str]:
     """What a file of weights holds, in words.
 
     Raises:
-        BundleError: unreadable, NaN, or not what the part's network takes.
+        BundleError: unreadable, values that cannot be right, not what the part's network takes, or it gives NaN or infinity.
     """
-    import numpy as np
     from safetensors import SafetensorError, safe_open
 
     shapes = {}
@@ -315,20 +330,71 @@ def examine_weights(part: Part, path: Path) -> list[str]:
             for name in tensors.keys():
                 values = tensors.get_tensor(name)
                 shapes[name] = (values.shape, values.dtype.name)
-                if values.dtype.kind == "f" and np.isnan(values).any():
-                    raise BundleError(f"{path}: {name} holds NaN; get the bundle again")
+                if part.model != SETTINGS and (fault := fault_of(name, values)):
+                    raise BundleError(f"{path}: {fault}; get the bundle again")
     except (SafetensorError, OSError, TypeError) as error:  # TypeError: numbers of a kind that NumPy has not
         raise BundleError(f"{path} is no readable safetensors file: {error}; get the bundle again") from error
     words = [f"{len(shapes)} tensors", "no NaN"]
     if part.model in NETWORKS:
         try:
-            from ditto.models.loading import build_part
+            from ditto.models.loading import build_part, load_part
+            from ditto.models.trial import try_out
             from ditto.models.weights import Entry, check_entries, entries
         except ImportError:
             return words + ["shapes not compared (needs torch)"]
         check_entries({name: Entry(*found) for name, found in shapes.items()}, entries(build_part(part)), path)
-        words.append(f"all of {part.model}")
+        try_out(load_part(part), path)
+        words += [f"all of {part.model}", "one forward is finite"]
     return words
+
+
+def examine_onnx(model: str, path: Path, where: Path) -> str:
+    """What one call of an ONNX file gives, in words; noise goes in. `where` the file comes from, for messages.
+
+    Raises:
+        BundleError: it cannot be run, or gives NaN or infinity.
+    """
+    import numpy as np
+
+    from ditto.engines import open_engine
+
+    dice = np.random.default_rng(0)
+    try:
+        engine = open_engine(path)
+        arrays = {}
+        for name, dtype, shape in engine.inputs:
+            sizes = [size if isinstance(size, int) else FREE_SIZES.get(size, FREE_SIZE) for size in shape]
+            if model == "hubert":
+                sizes = [1, HUBERT_WINDOW]
+            arrays[name] = (0.1 * dice.standard_normal(sizes)).astype(dtype)
+        found = engine(**arrays)
+    except EngineError as error:
+        raise BundleError(f"{where}: expected a network that runs, got: {error}; get the file again") from error
+    wrong = [name for name, values in found.items() if values.dtype.kind == "f" and not np.isfinite(values).all()]
+    if wrong:
+        raise BundleError(
+            f"{where}: expected finite numbers from one call, got NaN or infinity in {', '.join(wrong)}; get the file again"
+        )
+    return "one call is finite"
+
+
+def fault_of(name: str, values: Any) -> str | None:
+    """What is wrong with a tensor of weights, by its name and values (an array); None: nothing.
+
+    Training gives none of these; a file has them that was damaged, or written while training failed.
+    """
+    import numpy as np
+
+    if values.dtype.kind == "f":
+        bad = int(values.size - np.isfinite(values).sum())
+        if bad:
+            return f"{name} holds {bad} numbers of {values.size} that are NaN or infinite"
+    last = name.rpartition(".")[2]
+    if last == "running_var" and (values < 0).any():
+        return f"{name} holds {int((values < 0).sum())} numbers of {values.size} below zero, and a variance has none"
+    if (last in NEVER_ZERO or last.endswith("weight")) and values.size > 1 and not values.any():
+        return f"all {values.size} numbers of {name} are zero, so its layer passes nothing on"
+    return None
 
 
 def digest(path: Path) -> str:
@@ -351,7 +417,7 @@ def seal(folder: Path) -> dict[str, Any]:
         described = json.loads(file.read_text(encoding="utf-8"))
         for part in described["parts"].values():
             part["sha256"] = {role: digest(folder / name) for role, name in part["files"].items()}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise BundleError(f"cannot seal {file}: {type(error).__name__} {error}") from error
     file.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     Bundle.open(folder).verify()

@@ -104,7 +104,8 @@ def test_verify_is_green(bundle):
     checks = list(examine(bundle))
     assert len(checks) == 10
     assert all(check.ok for check in checks), [check.detail for check in checks if not check.ok]
-    assert next(check.detail for check in checks if check.part == "motion").endswith("61 tensors, no NaN, all of lmdm")
+    motion = next(check.detail for check in checks if check.part == "motion")
+    assert motion.endswith("61 tensors, no NaN, all of lmdm, one forward is finite")
 
 
 def test_settings_keep_their_values_and_arrays(bundle):
@@ -236,7 +237,7 @@ def test_hubert_may_be_safetensors_and_elsewhere(published, folder, tmp_path):
     with pytest.raises(BundleError, match=r"model\.safetensors .* is no safetensors file, or only a part of one"):
         convert(folder, tmp_path / "full", hubert=elsewhere, configs=TINY)
     file.unlink()
-    with pytest.raises(BundleError, match=r"model\.safetensors or pytorch_model\.bin is wanted beside config\.json"):
+    with pytest.raises(BundleError, match=r"expected model\.safetensors or pytorch_model\.bin beside config\.json, but"):
         convert(folder, tmp_path / "full", hubert=elsewhere, configs=TINY)
 
 
@@ -279,7 +280,7 @@ def test_a_folder_of_engines_alone_is_told_apart(tmp_path):
 
 def test_the_same_name_twice_is_ambiguous(folder):
     shutil.copytree(folder / MODELS, folder / "old")
-    refused(folder, "more than once", "lmdm_v0.4_hubert.pth")
+    refused(folder, f"got {folder / LMDM} and {folder / 'old' / 'lmdm_v0.4_hubert.pth'}; move all but the right one")
 
 
 def test_a_truncated_file_is_named(folder):
@@ -303,7 +304,9 @@ def test_swapped_files_are_told(folder):
     decoder, warp = (folder / DECODER).read_bytes(), (folder / WARP).read_bytes()
     (folder / DECODER).write_bytes(warp)
     (folder / WARP).write_bytes(decoder)
-    refused(folder, "warp_network.pth holds the network 'decoder' (decoder.pth), 'warping' is wanted there")
+    refused(
+        folder, "warp_network.pth: expected the network 'warping', got 'decoder' (decoder.pth or spade_generator.pth); files"
+    )
 
 
 def test_missing_extra_and_other_entries_are_named_with_wanted_and_got(folder):
@@ -333,6 +336,132 @@ def test_weights_that_are_no_numbers_are_refused(folder, value):
 
     change(folder / DECODER, spoil)
     refused(folder, "decoder.pth: fc.bias holds 1 numbers of 32 that are NaN or infinite")
+
+
+def spoil(name, value):
+    """An edit of a state dict: one tensor, the first whose name ends so, is filled with a value."""
+
+    def edit(state):
+        key = next(key for key in state if key.endswith(name))
+        state[key] = torch.full_like(state[key], value)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("file", "edit", "told"),
+    [
+        (DECODER, spoil("weight_u", 0.0), ("weight_u are zero",)),
+        (DECODER, spoil("weight_v", 0.0), ("weight_v are zero",)),
+        (DECODER, spoil("weight_orig", 0.0), ("weight_orig are zero",)),
+        (DECODER, spoil("fc.weight", 0.0), ("numbers of fc.weight are zero",)),
+        (DECODER, spoil("fc.weight", 3e38), ("layer fc (its tensors: fc.weight, fc.bias)",)),
+        (DECODER, spoil("fc.bias", float("-inf")), ("fc.bias holds 32 numbers of 32 that are NaN or infinite",)),
+        (APPEARANCE, spoil("running_var", -0.5), ("running_var holds", "below zero, and a variance has none")),
+        (WARP, spoil("running_var", -1e-3), ("running_var holds", "below zero")),
+        (WARP, spoil("running_mean", float("nan")), ("running_mean holds", "NaN or infinite")),
+        (LMDM, spoil("weight", 0.0), ("weight are zero",)),
+        (MODELS / "motion_extractor.pth", spoil("gamma", 3e38), ("expected finite numbers from one small forward", "grn")),
+        (SPEECH / "pytorch_model.bin", spoil("conv.weight_g", 0.0), ("original0 are zero",)),
+        (SPEECH / "pytorch_model.bin", spoil("final_layer_norm.weight", float("nan")), ("final_layer_norm.weight holds",)),
+    ],
+)
+def test_values_that_no_training_leaves_are_refused_by_name(folder, file, edit, told):
+    change(folder / file, lambda state: edit(state.get("model_state_dict", state)))
+    refused(folder, str(folder / file), *told)
+
+
+def test_a_slice_of_weights_without_a_norm_is_found_by_the_forward(folder):
+    def edit(state):
+        key = next(key for key in state if key.endswith("weight_v") and "pos_conv" in key)
+        state[key][..., 3] = 0.0  # its norm is what the layer divides by
+
+    change(folder / SPEECH / "pytorch_model.bin", edit)
+    refused(folder, "expected finite numbers from one small forward", "pos_conv", "original1")
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64, torch.bool, torch.complex64, torch.uint8])
+def test_weights_of_another_type_are_refused_by_name(folder, kind):
+    change(folder / DECODER, lambda state: {**state, "fc.weight": state["fc.weight"].to(kind)})
+    refused(folder, f"it differs in fc.weight (wanted float32 (32, 16, 3, 3), got {str(kind).removeprefix('torch.')}")
+
+
+def test_weights_without_numbers_are_refused_by_name(folder):
+    change(folder / DECODER, lambda state: {**state, "fc.weight": torch.zeros(0, 16, 3, 3)})
+    refused(folder, "it differs in fc.weight (wanted float32 (32, 16, 3, 3), got float32 (0, 16, 3, 3))")
+
+
+def test_networks_exchanged_inside_one_file_are_told_as_that(folder):
+    def edit(state):
+        state["retarget_shoulder"], state["retarget_eye"] = state["retarget_eye"], state["retarget_shoulder"]
+
+    change(folder / STITCH, edit)
+    told = refused(
+        folder, f"{folder / STITCH}: expected the network 'stitching' under 'retarget_shoulder', got 'eye_retargeting', "
+        "whose place is 'retarget_eye'; networks inside the file are exchanged"
+    )  # fmt: skip
+    assert "give each its own name" not in told
+
+
+def test_what_has_the_name_of_a_file_and_is_none_is_told_as_what_it_is(folder):
+    (folder / DECODER).rename(folder / "kept")
+    (folder / DECODER).mkdir()
+    told = refused(folder, f"expected decoder.pth to be a file, {folder / DECODER} is a folder")
+    assert "lacks" not in told
+    (folder / DECODER).rmdir()
+    (folder / DECODER).symlink_to("nowhere.pth")
+    told = refused(folder, f"{folder / DECODER} is a link to nowhere.pth, which is not there")
+    assert "lacks" not in told
+    (folder / DECODER).unlink()
+    (folder / DECODER).symlink_to(folder / "kept")  # a link to the file is as good
+    (folder / "again").mkdir()
+    (folder / "again" / "decoder.pth").symlink_to(folder / "kept")  # and a second one to the same is no other file
+    convert(folder, folder.parent / "full", configs=TINY).verify()
+    with pytest.raises(InputError, match="link is a link to nowhere, which is not there"):
+        (folder / "link").symlink_to("nowhere")
+        convert(folder / "link", folder.parent / "other")
+
+
+def test_two_files_for_one_network_are_both_named(folder):
+    shutil.copy(folder / DECODER, folder / "spade_generator.pth")
+    refused(folder, f"got {folder / DECODER} and {folder / 'spade_generator.pth'}")
+    (folder / "spade_generator.pth").unlink()
+    shutil.copytree(folder / SPEECH, folder / "z_hubert")
+    refused(folder, f"expected one HuBERT in {folder}, got {folder / SPEECH} and {folder / 'z_hubert'}")
+    shutil.rmtree(folder / "z_hubert")
+    (folder / OFFLINE).with_suffix(".json").write_text('{"default_kwargs": {}}')
+    refused(folder, f"got {(folder / OFFLINE).with_suffix('.json')} and {folder / OFFLINE}")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"model_type": "hubert", ', b"\xff\xfe", b"[" * 100_000])
+def test_a_broken_config_of_a_hubert_is_broken_and_not_missing(folder, content):
+    file = folder / SPEECH / "config.json"
+    file.write_bytes(content)
+    told = refused(folder, f"{file} is broken: expected JSON, got ")
+    assert "lacks" not in told
+    with pytest.raises(BundleError, match="is broken: expected JSON"):
+        convert(folder, folder.parent / "full", hubert=folder / SPEECH)
+
+
+def test_what_stands_in_the_place_of_a_hubert_is_named(folder):
+    file = folder / SPEECH / "config.json"
+    file.write_text('{"model_type": "bert"}')
+    refused(folder, "lacks a HuBERT", f"{file} has model_type 'bert'")
+    file.unlink()
+    with pytest.raises(BundleError, match=r"expected a config\.json, .*config\.json is not there"):
+        convert(folder, folder.parent / "full", hubert=folder / SPEECH)
+    file.write_text(json.dumps(config_json(HUBERT)))
+    (folder / SPEECH / "pytorch_model.bin").unlink()
+    (folder / SPEECH / "model.safetensors").mkdir()
+    refused(folder, "model.safetensors is a folder and", "pytorch_model.bin is not there")
+
+
+@pytest.mark.parametrize("fields", [{"hidden_size": "wide"}, {"num_attention_heads": 0}, {"conv_dim": [-3] * 7}])
+def test_sizes_that_no_hubert_can_have_are_refused(folder, fields):
+    configs = {part: config for part, config in TINY.items() if part != "encoder"}
+    (folder / SPEECH / "config.json").write_text(json.dumps(config_json(HUBERT) | fields))
+    with pytest.raises(BundleError, match=r"config\.json"):
+        convert(folder, folder.parent / "full", configs=configs)
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -377,7 +506,7 @@ def test_a_bundle_that_cannot_be_replaced_stays(published, bundle, tmp_path, mon
 
 @pytest.mark.parametrize("name", ["missing", "checkpoints/hubert-large-ls960-ft/config.json"])
 def test_what_is_no_folder_is_the_caller_s_mistake(folder, name):
-    with pytest.raises(InputError, match="a folder of published checkpoints is wanted"):
+    with pytest.raises(InputError, match=r"expected a folder of published checkpoints, .* is (not there|a file); check"):
         convert(folder.parent / name, folder.parent / "full")
 
 
@@ -423,7 +552,11 @@ def rewrite(bundle, tmp_path, edit):
         (lambda t: t.update({"fc.bias": t["fc.bias"].half()}), "fc.bias (wanted float32 (32,), got float16 (32,))"),
         (lambda t: t.pop("fc.bias"), "it lacks fc.bias (float32 (32,))"),
         (lambda t: t.update({"fc.gain": torch.zeros(3)}), "the network has no fc.gain (float32 (3,))"),
-        (lambda t: t["fc.bias"].fill_(float("nan")), "fc.bias holds NaN"),
+        (lambda t: t["fc.bias"].fill_(float("nan")), "fc.bias holds 32 numbers of 32 that are NaN or infinite"),
+        (lambda t: t["fc.bias"][3:5].fill_(float("inf")), "fc.bias holds 2 numbers of 32 that are NaN or infinite"),
+        (lambda t: t["fc.weight"].zero_(), "all 4608 numbers of fc.weight are zero"),
+        (lambda t: t["G_middle_0.conv_0.weight_u"].zero_(), "all 32 numbers of G_middle_0.conv_0.weight_u are zero"),
+        (lambda t: t["fc.weight"].fill_(3e38), "expected finite numbers from one small forward, got NaN or infinity, first"),
     ],
 )
 def test_verify_and_load_name_what_is_wrong_with_a_resealed_bundle(bundle, tmp_path, edit, message):
@@ -431,7 +564,7 @@ def test_verify_and_load_name_what_is_wrong_with_a_resealed_bundle(bundle, tmp_p
     wrong = [check for check in examine(spoilt) if not check.ok]
     assert [check.file for check in wrong] == ["decoder.safetensors"]
     assert message in wrong[0].detail
-    if "NaN" not in message:
+    if "float32" in message:
         with pytest.raises(BundleError) as raised:
             load_part(spoilt.part("decoder"))
         assert message in str(raised.value)

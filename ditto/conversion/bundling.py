@@ -20,16 +20,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ditto.bundle import FORMAT, Bundle, digest, user_bundles
+from ditto.bundle import FORMAT, Bundle, Part, digest, examine_onnx, user_bundles
+from ditto.bundle import SETTINGS as SETTINGS_MODEL
 from ditto.conversion.checkpoints import FLOATS, HALF, Stored, Tensors, find_state, load_torch, strip
-from ditto.conversion.hubert import find_hubert, read_config_json, read_hubert, weights_file
+from ditto.conversion.hubert import find_hubert, other_configs, read_config_json, read_hubert, weights_file
 from ditto.conversion.onnx_weights import read_hubert_onnx
-from ditto.conversion.published import HUBERT_ONNX, PUBLISHED, SETTINGS, Published, find, find_all
+from ditto.conversion.published import (
+    HUBERT_ONNX,
+    PUBLISHED,
+    SETTINGS,
+    Published,
+    find,
+    find_all,
+    find_first,
+    what_it_is,
+)
 from ditto.conversion.settings import read_settings, take_apart
 from ditto.conversion.writing import write_safetensors
 from ditto.errors import BundleError, InputError, OutputError
 from ditto.models.hubert import HubertConfig
-from ditto.models.loading import build
+from ditto.models.loading import build, build_checked, load_part
+from ditto.models.trial import try_out
 from ditto.models.weights import Entry, check_entries, entries
 
 logger = logging.getLogger(__name__)
@@ -94,7 +105,7 @@ def convert(
     networks = [dataclasses.replace(n, config=(configs or {}).get(n.part, n.config)) for n in PUBLISHED]
     files = find_all(folder)
     speech = given_folder(hubert) if hubert is not None else find_hubert(folder)
-    onnx = find(folder, HUBERT_ONNX)
+    onnx = find_first(folder, HUBERT_ONNX, report)
     weights = [read_encoder(folder, speech, onnx, (configs or {}).get("encoder"), networks, report)]
     for network in networks:
         if network.part in files and (item := read_network(network, files[network.part], report)):
@@ -115,6 +126,7 @@ def convert(
             copy = Path(shutil.copyfile(onnx, part_folder / "encoder.onnx"))
             parts["encoder"]["files"]["onnx"] = copy.name
             parts["encoder"]["sha256"]["onnx"] = digest(copy)
+            examine_onnx("hubert", copy, onnx)
         if config:
             parts["settings"] = write_settings(part_folder, config, arrays, folder)
         described = {
@@ -150,8 +162,7 @@ def given_folder(path: str | Path) -> Path:
     """
     folder = Path(path)
     if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing of that name"
-        raise InputError(f"a folder of published checkpoints is wanted, {folder} is {found}; check the name")
+        raise InputError(f"expected a folder of published checkpoints, {what_it_is(folder)}; check the name")
     return folder
 
 
@@ -229,14 +240,15 @@ def read_encoder(
         file = weights_file(speech)
         report(f"encoder: reading {file}")
         config, tensors = config or read_config_json(speech), read_hubert(file)
+        build_checked("hubert", config, speech / "config.json")
     elif onnx is not None:
         file, config = onnx, config or HubertConfig()
         report(f"encoder: taking the weights out of {file}")
-        tensors = read_hubert_onnx(file, entries(build("hubert", config)))
+        tensors = read_hubert_onnx(file, entries(build_checked("hubert", config, "the encoder's config")))
     else:
         raise BundleError(
-            f"{source} lacks a HuBERT: {' or '.join(HUBERT_ONNX)}, or the folder of facebook/hubert-large-ls960-ft; give the "
-            "latter with --hubert"
+            f"{source} lacks a HuBERT: {' or '.join(HUBERT_ONNX)}, or the folder of facebook/hubert-large-ls960-ft"
+            f"{other_configs(source)}; give the latter with --hubert"
         )
     listens = next(n.config.condition for n in networks if n.part == "motion") - BESIDES_SPEECH
     if config.width != listens:
@@ -272,9 +284,14 @@ def check(item: Read, networks: list[Published]) -> None:
         other = next((network for network in networks if fits(item.tensors, network)), None)
         if other is None:
             raise
+        if item.network.module and item.network.files == other.files:
+            raise BundleError(
+                f"{item.file}: expected the network {item.network.part!r} under {item.network.module!r}, got "
+                f"{other.part!r}, whose place is {other.module!r}; networks inside the file are exchanged: get it again"
+            ) from error
         raise BundleError(
-            f"{item.file} holds the network {other.part!r} ({other.files[0]}), {item.network.part!r} is wanted there; the "
-            "files are swapped or renamed: give each its own name"
+            f"{item.file}: expected the network {item.network.part!r}, got {other.part!r} ({' or '.join(other.files)}); "
+            "files are exchanged or renamed: give each its own name"
         ) from error
     if any(tensor.entry.dtype in HALF for tensor in item.tensors.values()):
         logger.warning("%s is in half precision: the bundle gets single precision, but no more digits", item.file)
@@ -294,19 +311,19 @@ def fits(tensors: Tensors, network: Published) -> bool:
 
 
 def write_network(part_folder: Path, item: Read) -> dict[str, Any]:
-    """Write a network's weights; gives its entry of bundle.json.
+    """Write a network's weights and run it once; gives its entry of bundle.json.
 
     Raises:
-        BundleError: they hold NaN.
+        BundleError: they hold values that no trained weights have, or the network gives NaN or infinity.
     """
-    name = f"{item.network.part}.safetensors"
+    network, name = item.network, f"{item.network.part}.safetensors"
     sha256 = write_safetensors(part_folder / name, item.tensors, item.wanted, item.file)
+    config = dataclasses.asdict(network.config)
+    part = Part(network.part, network.model, config, {"weights": part_folder / name}, {"weights": sha256})
+    try_out(load_part(part), item.file)
     return {
-        "model": item.network.model,
-        "config": dataclasses.asdict(item.network.config),
-        "files": {"weights": name},
-        "sha256": {"weights": sha256},
-    }
+        "model": network.model, "config": config, "files": {"weights": name}, "sha256": {"weights": sha256},
+    }  # fmt: skip
 
 
 def settings(source: Path, arrays: dict[str, Stored], report: Callable[[str], None]) -> dict[str, Any]:
@@ -317,8 +334,8 @@ def settings(source: Path, arrays: dict[str, Stored], report: Callable[[str], No
     """
     config = {}
     for kind, stems in SETTINGS.items():
-        file = find(source, tuple(stem + suffix for stem in stems for suffix in (".json", ".pkl")))
-        if file is not None:
+        ways = (find(source, tuple(stem + suffix for suffix in (".json", ".pkl"))) for stem in stems)
+        if file := next((way for way in ways if way is not None), None):
             report(f"settings: reading {file}")
             config[kind] = take_apart(read_settings(file), kind, arrays, file)
     if not config:
@@ -332,5 +349,5 @@ def write_settings(
     """Write the arrays of the settings; gives their entry of bundle.json."""
     name = "settings.safetensors"
     wanted = {key: array.entry for key, array in arrays.items()}
-    sha256 = write_safetensors(part_folder / name, arrays, wanted, source, finite=False)
-    return {"model": "released_settings", "config": config, "files": {"arrays": name}, "sha256": {"arrays": sha256}}
+    sha256 = write_safetensors(part_folder / name, arrays, wanted, source, weights=False)
+    return {"model": SETTINGS_MODEL, "config": config, "files": {"arrays": name}, "sha256": {"arrays": sha256}}

@@ -5,6 +5,7 @@ Source of the names: antgroup/ditto-talkinghead, README ("Download Checkpoints")
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,20 +65,48 @@ PUBLISHED = (
 
 
 def find(folder: Path, names: tuple[str, ...]) -> Path | None:
-    """The file of the first of these names anywhere in a folder; None: there is none.
+    """The file of one of these names anywhere in a folder; None: there is none.
+
+    Links to one file count once.
 
     Raises:
-        BundleError: there are several.
+        BundleError: there are several files, or only a folder or a broken link of such a name.
     """
-    for name in names:
-        found = sorted(path for path in folder.rglob(name) if path.is_file())
-        if len(found) > 1:
-            raise BundleError(
-                f"{folder} has {name} more than once: {found[0]}, {found[1]}; give the folder that holds the right one"
-            )
-        if found:
-            return found[0]
-    return None
+    found = named(folder, *names)
+    files = list({path.resolve(): path for path in reversed(found) if path.is_file()}.values())[::-1]
+    if len(files) > 1:
+        raise BundleError(
+            f"expected one file {' or '.join(names)} in {folder}, got {' and '.join(map(str, files))}; move all but the right "
+            "one out of the folder"
+        )
+    if found and not files:
+        raise BundleError(f"expected {found[0].name} to be a file, {what_it_is(found[0])}; get it again")
+    return files[0] if files else None
+
+
+def named(folder: Path, *names: str) -> list[Path]:
+    """Everything of these names anywhere in a folder: files, folders, and links that lead nowhere."""
+    return sorted(path for path in folder.rglob("*") if path.name in names)  # a pattern without * skips such links
+
+
+def find_first(folder: Path, names: tuple[str, ...], report: Callable[[str], None]) -> Path | None:
+    """The file of the first of these names that is there; what else is there is told.
+
+    Raises:
+        BundleError: as `find`, of one name.
+    """
+    files = [file for name in names if (file := find(folder, (name,))) is not None]
+    if len(files) > 1:
+        report(f"taking {files[0]}, not {', '.join(map(str, files[1:]))}")
+    return files[0] if files else None
+
+
+def what_it_is(path: Path) -> str:
+    """What is at a path where something else is expected, in words."""
+    if path.is_symlink() and not path.exists():
+        return f"{path} is a link to {path.readlink()}, which is not there"
+    kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "no file or folder"
+    return f"{path} is {kind}" if path.exists() else f"{path} is not there"
 
 
 def find_all(folder: Path) -> dict[str, Path]:
@@ -102,5 +131,5 @@ def what_is_there(folder: Path) -> str:
     if ".pth" not in suffixes and suffixes & {".onnx", ".engine"}:
         kinds = " and ".join(sorted(suffixes & {".onnx", ".engine"}))
         return f"{kinds} files are there, whose norms are multiplied into other weights for good"
-    names = sorted(path.name for path in folder.rglob("*.pth"))
+    names = sorted(path.name for path in folder.rglob("*.pth") if path.is_file())
     return f"of .pth files there are {', '.join(names[:6]) or 'none'}"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ditto.bundle import fault_of
 from ditto.conversion.checkpoints import Stored
 from ditto.errors import BundleError
 from ditto.models.weights import Entry
@@ -23,7 +24,7 @@ BLOCK = 1 << 24
 
 
 def write_safetensors(
-    file: Path, tensors: Mapping[str, Stored], wanted: Mapping[str, Entry], where: str | Path, finite: bool = True
+    file: Path, tensors: Mapping[str, Stored], wanted: Mapping[str, Entry], where: str | Path, weights: bool = True
 ) -> str:
     """Write tensors in the types that the network takes; half precision becomes single.
 
@@ -32,13 +33,13 @@ def write_safetensors(
         tensors: at least those wanted, in the wanted shapes.
         wanted: what the network takes.
         where: the file they come from, for messages.
-        finite: refuse NaN and infinity.
+        weights: refuse values that no trained weights have.
 
     Returns:
         SHA-256 of the file, hexadecimal.
 
     Raises:
-        BundleError: a tensor holds NaN or infinity.
+        BundleError: a tensor holds such values (`ditto.bundle.fault_of`).
         OSError: the file cannot be written.
     """
     # Wide types first: a file of 4-byte numbers in front could leave 8-byte ones on an odd address.
@@ -60,12 +61,8 @@ def write_safetensors(
         for name in names:
             with np.errstate(over="ignore"):  # told below
                 values = np.ascontiguousarray(tensors[name].read(), wanted[name].dtype)
-            if finite and values.dtype.kind == "f" and not np.isfinite(values).all():
-                bad = int(values.size - np.isfinite(values).sum())
-                raise BundleError(
-                    f"{where}: {name} holds {bad} numbers of {values.size} that are NaN or infinite; the file is damaged, "
-                    "or its training failed: get another"
-                )
+            if weights and (fault := fault_of(name, values)):
+                raise BundleError(f"{where}: {fault}; the file is damaged, or its training failed: get another")
             data = values.data.cast("B")
             for offset in range(0, len(data), BLOCK):
                 block = data[offset : offset + BLOCK]

@@ -6,6 +6,7 @@ A network is built without memory of its own and takes the tensors of the file a
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -57,12 +58,28 @@ def build_part(part: Part) -> nn.Module:
     """The network of a bundle's part, without numbers.
 
     Raises:
-        BundleError: the network is none of `MODELS`, or its config has unknown or missing keys.
+        BundleError: the network is none of `MODELS`, or its config has unknown or missing keys, or sizes that no network
+            can have.
     """
     where = f"bundle.json, part {part.name!r}"
     if part.model not in MODELS:
         raise BundleError(f"{where}: a model of {', '.join(MODELS)} is wanted, got {part.model!r}")
-    return build(part.model, read_config(MODELS[part.model].config, part.config, where))
+    return build_checked(part.model, read_config(MODELS[part.model].config, part.config, where), where)
+
+
+def build_checked(model: str, config: Any, where: str | Path) -> nn.Module:
+    """As `build`, of sizes that a file says.
+
+    Raises:
+        BundleError: no network can have these sizes.
+    """
+    try:
+        return build(model, config)
+    except (TypeError, ValueError, RuntimeError, IndexError, ArithmeticError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BundleError(
+            f"{where}: expected sizes of a network ({model}), got {config}: {reason}; get it again"
+        ) from error
 
 
 def load_part(part: Part) -> nn.Module:
