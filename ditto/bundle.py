@@ -432,13 +432,20 @@ def reseal(folder: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """`python -m ditto.bundle seal FOLDER`; gives the exit code."""
+    from ditto.console import CALLERS_MISTAKE, complain, open_streams, tell
+
+    open_streams()
     if len(arguments) != 2 or arguments[0] != "seal":
-        print("usage: python -m ditto.bundle seal FOLDER", file=sys.stderr)
-        return 2
-    sealed = seal(Path(arguments[1]))
+        complain("usage: python -m ditto.bundle seal FOLDER")
+        return CALLERS_MISTAKE
+    try:
+        sealed = seal(Path(arguments[1]))
+    except BundleError as error:
+        complain(f"ditto: {type(error).__name__}: {error}")
+        return CALLERS_MISTAKE
     for name, part in sealed["parts"].items():
         for role, sha256 in part["sha256"].items():
-            print(f"{name:10} {part['files'][role]:28} {sha256}")
+            tell(f"{name:10} {part['files'][role]:28} {sha256}")
     return 0
 
 

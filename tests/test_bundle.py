@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -208,6 +209,24 @@ def test_the_seal_command_prints_what_it_wrote(folder):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "motion.onnx" in done.stdout
     Bundle.open(folder).verify()
+
+
+def test_sealing_prints_every_name_and_says_in_a_line_what_is_wrong(folder, tmp_path):
+    described = json.loads((folder / "bundle.json").read_text())
+    described["parts"]["motion"]["files"]["onnx"] = "netzwerk-ü.onnx"
+    (folder / "motion.onnx").rename(folder / "netzwerk-ü.onnx")
+    (folder / "bundle.json").write_text(json.dumps(described))
+
+    def seal_in_a_process(place):
+        command = [sys.executable, "-m", "ditto.bundle", "seal", str(place)]
+        return subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
+
+    done = seal_in_a_process(folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "netzwerk-\\xfc.onnx" in done.stdout
+    done = seal_in_a_process(tmp_path / "nowhere")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert done.stderr.startswith("ditto: BundleError: cannot seal")
 
 
 def test_exporters_reseal_a_bundle_and_leave_other_folders_alone(folder, tmp_path_factory):

@@ -1,5 +1,6 @@
 """No connection, no telemetry, no file that nobody asked for: what the system calls of whole programs say."""
 
+import json
 import os
 import re
 import shutil
@@ -138,6 +139,8 @@ def test_a_session_in_python_connects_to_nobody_and_writes_nothing(tmp_path):
 @strace
 def test_the_server_listens_and_connects_to_nobody(tmp_path):
     pytest.importorskip("uvicorn", reason="needs the server's packages (pip install ditto-talking-head[serve])")
+    from websockets.sync.client import connect
+
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -156,6 +159,12 @@ def test_the_server_listens_and_connects_to_nobody(tmp_path):
         for page in ("", "api/info"):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=60) as answer:
                 assert answer.status == 200
+        with connect(f"ws://127.0.0.1:{port}/api/live", max_size=None) as client:
+            client.send(json.dumps({"type": "start", "rate": 16000, "pace": "fast", "idle": False}))
+            client.send(bytes(12800))
+            client.send(json.dumps({"type": "flush"}))
+            ends = (json.loads(said)["type"] for said in client if isinstance(said, str))
+            assert "segment_end" in ends
         (traced_one,) = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
         os.kill(int(traced_one), signal.SIGTERM)
         server.communicate(timeout=60)
