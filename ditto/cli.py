@@ -173,9 +173,9 @@ def check_picture(path: Path, face: int) -> None:
     try:
         folder = path.stat() and path.is_dir()
     except OSError as error:
-        raise InputError(f"a picture is wanted at {path}: {error.strerror or error}; check the name") from None
+        raise InputError(f"expected a picture at {path}, got: {error.strerror or error}; check the name") from None
     if folder:
-        raise InputError(f"a picture is wanted, {path} is a folder; give a file in it")
+        raise InputError(f"expected a picture, got the folder {path}; give a file in it")
     if face != 0 and path.suffix.lower() == ".npz":
         raise InputError(f"--face {face} chooses in a picture, {path} is one face already; leave it out")
 
@@ -237,7 +237,7 @@ def progress(frames: Iterator[Any], total: int | None, console: Any) -> Iterator
 @app.command()
 def serve(
     host: Annotated[
-        str, typer.Option(help="Where to listen; any address but this machine's own wants --token.")
+        str, typer.Option(help="Where to listen; any address but this machine's own needs --token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8400,
     token: Annotated[
@@ -263,7 +263,7 @@ def serve(
         from ditto.live.server.run import Address, listen, missing_packages
 
         if missing := missing_packages():
-            raise InputError(f"`ditto serve` wants {', '.join(missing)}; pip install 'ditto-talking-head[serve]'")
+            raise InputError(f"`ditto serve` needs {', '.join(missing)}; pip install 'ditto-talking-head[serve]'")
         from ditto.live.server.app import create_app
         from ditto.live.server.portraits import SHIPPED
         from ditto.live.server.run import serve as run_server
@@ -314,9 +314,9 @@ def print_checks(checks: list[Check]) -> None:
     show(table)
 
 
-def show_version(wanted: bool) -> None:
+def show_version(asked: bool) -> None:
     """Print the version and leave, if asked to."""
-    if wanted:
+    if asked:
         import ditto
 
         with errors_reported(False, False):

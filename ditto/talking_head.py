@@ -171,7 +171,7 @@ def check_portrait(portrait: Portrait) -> Portrait:
     """The portrait; raises TypeError if it is something else."""
     if not isinstance(portrait, Portrait):
         raise TypeError(
-            f"a Portrait is wanted, got {type(portrait).__name__}; make one with register(picture), or load one with "
+            f"expected a Portrait, got {type(portrait).__name__}; make one with register(picture), or load one with "
             "Portrait.load(path)"
         )
     return portrait
@@ -222,8 +222,8 @@ def load(
     opened = Bundle.open(bundle)
     if opened.motion_space not in OPEN or (opened.fps, opened.sample_rate) != (FPS, SAMPLE_RATE):
         raise BundleError(
-            f"a bundle of motion space {' or '.join(map(repr, OPEN))}, {FPS} frames and {SAMPLE_RATE} samples a second is "
-            f"wanted, {opened.path} has {opened.motion_space!r}, {opened.fps} and {opened.sample_rate}; use another "
+            f"expected a bundle of motion space {' or '.join(map(repr, OPEN))}, {FPS} frames and {SAMPLE_RATE} samples a "
+            f"second, got {opened.motion_space!r}, {opened.fps} and {opened.sample_rate} in {opened.path}; use another "
             "version of ditto or another bundle"
         )
     return TalkingHead(opened, *OPEN[opened.motion_space](opened, device, precision), max_sessions=max_sessions)

@@ -165,7 +165,7 @@ def test_names_the_system_refuses_are_the_caller_s_mistake(run, tmp_path):
         assert done.code == 2, done.err
         assert "name too long" in done.err
     done = run("animate", tmp_path, SPEECH, "-o", tmp_path / "out.mp4")
-    assert "is a folder" in done.err
+    assert "got the folder" in done.err
 
 
 def test_the_longest_name_the_system_takes_works(run, tmp_path):

@@ -1,6 +1,7 @@
 """The messages of the server's WebSocket, around a stand-in head."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -229,6 +230,20 @@ def test_without_espeak_text_is_refused_in_words(served, monkeypatch):
     socket.send(json.dumps({"type": "say", "text": "hello"}))
     assert said(socket, "error")["code"] == "no_voice"
     socket.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a script as on Unix")
+def test_espeak_that_fails_once_is_asked_again(monkeypatch, tmp_path):
+    from ditto.live.server import voice
+
+    program = tmp_path / "espeak"
+    listing = "Pty Language Age/Gender VoiceName File\n 5 en-gb --/M English_(GB) gmw/en\n"
+    program.write_text(f"#!/bin/sh\ntest -e {tmp_path}/ready || exit 1\nprintf '{listing}'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(voice, "PROGRAM", str(program))
+    assert voice.voices() == ()
+    (tmp_path / "ready").touch()
+    assert voice.voices() == (voice.Voice("en-gb", "English (GB)"),)
 
 
 def test_a_recording_is_spoken_and_a_playlist_is_not_opened(served, tmp_path):

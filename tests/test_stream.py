@@ -138,7 +138,7 @@ def test_every_seed_is_another_and_the_largest_works(head, portrait, speech, who
 
 
 def test_wrong_arguments_are_named(head, portrait):
-    with pytest.raises(TypeError, match="Portrait is wanted"):
+    with pytest.raises(TypeError, match="expected a Portrait"):
         head.stream("face.npz")
     with pytest.raises(TypeError, match="weights by name"):
         head.stream(portrait, emotion="happy")

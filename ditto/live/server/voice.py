@@ -31,18 +31,21 @@ class Voice(NamedTuple):
     name: str
 
 
-@cache
 def voices() -> tuple[Voice, ...]:
-    """The languages of espeak-ng, by name; none where it is not installed."""
+    """The languages of espeak-ng, by name; none where it is not installed, or did not answer this time."""
     program = shutil.which(PROGRAM)
-    if program is None:
-        return ()
     try:
-        listed = subprocess.run(
-            [program, "--voices"], env=os.environ | NO_SOUND_SERVER, capture_output=True, text=True, timeout=10, check=True
-        ).stdout
+        return () if program is None else _voices_of(program)
     except (OSError, subprocess.SubprocessError):
         return ()
+
+
+@cache
+def _voices_of(program: str) -> tuple[Voice, ...]:
+    """Raises OSError or SubprocessError; then the next who asks tries again."""
+    listed = subprocess.run(
+        [program, "--voices"], env=os.environ | NO_SOUND_SERVER, capture_output=True, text=True, timeout=10, check=True
+    ).stdout
     rows = (line.split() for line in listed.splitlines()[1:])
     found = {row[1]: Voice(row[1], row[3].replace("_", " ")) for row in rows if len(row) > 3}
     return tuple(sorted(found.values(), key=lambda voice: voice.name))
