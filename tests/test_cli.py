@@ -343,7 +343,8 @@ def test_doctor_names_every_part_and_fails_when_one_lite_needs_is_missing(run, m
 def test_bundle_verify_tells_a_sealed_bundle_from_a_changed_one(run, tmp_path):
     from ditto.bundle import seal
 
-    (tmp_path / "motion.onnx").write_bytes(b"a network")
+    shipped = Path(ditto.__file__).parent / "bundles" / "lite" / "motion.onnx"
+    (tmp_path / "motion.onnx").write_bytes(shipped.read_bytes())
     part = {"model": "m", "config": {}, "files": {"onnx": "motion.onnx"}, "sha256": {}}
     described = {
         "format": 1, "name": "tiny", "licence": "Apache-2.0", "origin": "here", "fps": 25, "sample_rate": 16000,
