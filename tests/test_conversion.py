@@ -28,7 +28,7 @@ from checkpoints import HUBERT, RECORDED, SETTINGS, TINY, config_json, publish, 
 from ditto.bundle import Bundle, examine, seal  # noqa: E402
 from ditto.cli import app  # noqa: E402
 from ditto.conversion import convert  # noqa: E402
-from ditto.conversion.published import PUBLISHED  # noqa: E402
+from ditto.conversion.published import HUBERT_ONNX, PUBLISHED, find_first  # noqa: E402
 from ditto.conversion.settings import released_settings  # noqa: E402
 from ditto.errors import BundleError, InputError, OutputError  # noqa: E402
 from ditto.models.hubert import Hubert, HubertConfig  # noqa: E402
@@ -431,6 +431,14 @@ def test_two_files_for_one_network_are_both_named(folder):
     shutil.rmtree(folder / "z_hubert")
     (folder / OFFLINE).with_suffix(".json").write_text('{"default_kwargs": {}}')
     refused(folder, f"got {(folder / OFFLINE).with_suffix('.json')} and {folder / OFFLINE}")
+
+
+def test_of_two_released_huberts_the_streaming_one_is_taken_and_told(tmp_path):
+    for name in ("hubert.onnx", "hubert_streaming_fix_kv.onnx"):  # the published folder has both
+        (tmp_path / name).write_bytes(b"x")
+    told = []
+    assert find_first(tmp_path, HUBERT_ONNX, told.append) == tmp_path / "hubert_streaming_fix_kv.onnx"
+    assert told == [f"taking {tmp_path / 'hubert_streaming_fix_kv.onnx'}, not {tmp_path / 'hubert.onnx'}"]
 
 
 @pytest.mark.parametrize("content", [b"", b'{"model_type": "hubert", ', b"\xff\xfe", b"[" * 100_000])

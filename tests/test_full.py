@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -187,6 +188,51 @@ def test_a_latency_there_is_not_is_refused(parts):
 def test_settings_of_a_bundle(bundle):
     with pytest.raises(BundleError, match="ch_info to have lists eye_open_lst"):  # the tiny folder's is incomplete
         open_parts(bundle, FullOptions(settings="offline"))
+
+
+EVERY_SETTING = {
+    "sampling_timesteps": 3, "smo_k_d": np.int64(4), "overlap_v2": 60, "online_mode": False, "fix_kp_cond": 1,
+    "fix_kp_cond_dim": (0, 202), "v_min_max_for_clip": np.stack([np.full(265, -np.inf), np.full(265, np.inf)]),
+    "emo": [[3], [4, 5]], "use_d_keys": {"exp": 1.0, "yaw": 0.5}, "relative_d": True, "drive_eye": None,
+    "delta_eye_arr": np.full((15, 63), 0.01, np.float32), "delta_eye_open_n": [4, 9], "N_d": 50, "fade_type": "s",
+    "flag_stitching": False, "crop_scale": 2.5, "crop_vy_ratio": -0.1, "crop_flag_do_rot": False, "ctrl_info": {},
+    "overall_ctrl_info": {"delta_pitch": np.float64(2.0), "delta_exp": np.zeros((1, 63)), "vad_alpha": 0.5},
+    "max_size": 1920, "fade_out_keys": ("exp",),
+    "ch_info": {
+        "x_s_info_lst": [{name: np.full((1, size), 0.4) for name, size in
+                          (("scale", 1), ("pitch", 66), ("yaw", 66), ("roll", 66), ("t", 3), ("exp", 63), ("kp", 63))}],
+        "eye_open_lst": [np.ones((1, 2))] * 3, "eye_ball_lst": [np.zeros((1, 6))] * 3, "sc": np.full(63, 0.1),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".json"])
+def test_every_setting_goes_from_the_published_file_to_the_pictures(suffix, tmp_path, portrait, caplog):
+    folder = tmp_path / "published"
+    publish(folder)
+    file = folder / "ditto_cfg" / "v0.4_hubert_cfg_pytorch.pkl"
+    file.unlink()
+    described = {"default_kwargs": EVERY_SETTING}
+    if suffix == ".pkl":
+        file.write_bytes(pickle.dumps(described))
+    else:
+        lists = json.dumps(described, default=lambda value: value.tolist())
+        file.with_suffix(suffix).write_text(lists)
+    bundle = convert(folder, tmp_path / "full", configs=TINY)
+    parts = open_parts(bundle, FullOptions(settings="offline", threads=1))
+    (told,) = [message for message in caplog.messages if message.startswith("settings that are not used")]
+    assert "max_size" in told and "fade_out_keys" in told and told.count("(") == 2
+    sampler, released = parts.sampler, parts.sampler.sampling.released
+    assert (sampler.rules.overlap, sampler.rules.smoothing, sampler.sampling.all_steps) == (60, 4, 3)
+    assert released.waits == (4, 9) and released.stretch == 50 and not released.stitching
+    assert released.edit.turn == {"pitch": 2.0} and released.edit.speaking == 0.5
+    assert len(released.reference.condition.eye_open) == 3
+    rows = run(sampler, features_of(parts.encoder, speech_of(30)), portrait)
+    assert rows.shape == (30, 70)
+    np.testing.assert_allclose(rows[:, 1], 2.0, atol=1e-4)  # of pitch the added degrees alone, it is not in use_d_keys
+    assert not rows[:, 3:7].any()
+    crop = parts.renderer.render(parts.renderer.prepare(portrait), Motion.from_compact(rows[5]))
+    assert np.isfinite(crop).all()
 
 
 # The whole
