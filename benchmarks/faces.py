@@ -130,8 +130,10 @@ def frames_of(path: Path, wanted: Collection[int]) -> dict[int, Image]:
     """Frames (H, W, 3) RGB of a clip by number, sides cut to even; reads no further than needed."""
     import av
 
+    from ditto.files import ffmpeg_name
+
     chosen: dict[int, Image] = {}
-    with av.open(str(path)) as container:
+    with av.open(ffmpeg_name(path)) as container:
         for index, frame in enumerate(container.decode(video=0)):
             if index in wanted:
                 image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)

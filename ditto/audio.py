@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import logging
-import os
+import math
 from collections.abc import Iterator
-from os import PathLike
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ditto.containers import READ_FIRST, kind_of
+from ditto.containers import (
+    READ_FIRST,
+    STREAMED,
+    Span,
+    Spans,
+    is_padding,
+    kind_of,
+    mp3_seconds,
+    recordings,
+    riff_end,
+)
 from ditto.errors import AudioError
+from ditto.files import Readable, Source
+from ditto.mixing import Mixer
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +33,24 @@ SAMPLE_RATE = 16000
 BLOCK_SAMPLES = SAMPLE_RATE // 2  # about half a second: what AudioReader gives at a time
 LOWEST_RATE, HIGHEST_RATE = 4000, 384000
 BAD_PACKETS_IN_A_ROW = 50  # after that the rest counts as lost
-STREAMED_RIFF = 1 << 31  # sizes from here on are what writers put that do not know the length
-ESTIMATED_DURATION = {"mp3", "aac", "ac3"}  # containers whose duration FFmpeg guesses from the bit rate
+ESTIMATED_DURATION = {"mp3", "aac", "ac3", "eac3", "amr", "dts", "loas", "mpegts"}  # FFmpeg guesses from the bit rate
+TOLERANCE_SECONDS = 0.25  # by which a track may end before its container says
+RIFF_TOLERANCE = 8  # bytes: some writers leave out the padding, some count the RIFF chunk's own head
+# Pauses are read from the time stamps of containers that have some for every packet. Shorter ones are jitter (what
+# FFmpeg's aresample takes for a gap, min_hard_comp); in broadcasts, longer ones are splices (FFmpeg's dts_delta_threshold).
+SHORTEST_PAUSE = 0.1
+LONGEST_PAUSE = {
+    "mov": 3600.0,
+    "matroska": 3600.0,
+    "ogg": 3600.0,
+    "flv": 3600.0,
+    "asf": 3600.0,
+    "mpegts": 10.0,
+    "mpeg": 10.0,
+}
+HOP_SAMPLES = SAMPLE_RATE * 2 // 25  # 1280, a hop of the speech encoder
+SILENCE_DB = -52.0  # of full scale: the lite bundle's encoder takes a hop below for silence (ACTIVE_DB)
+LARGEST = float(np.finfo(np.float32).max)
 
 Array = npt.NDArray[np.float32]
 
@@ -58,168 +86,344 @@ class Resampler:
         return np.asarray(self._stream.resample_chunk(np.zeros(0, np.float32), last=True), np.float32)
 
 
+class Part(NamedTuple):
+    """One recording of a file: its bytes, and what its container declares of its first sound track."""
+
+    spans: list[Span]
+    rate: int
+    channels: int
+    seconds: float | None  # as declared or, where `estimated`, as FFmpeg guesses it from the bit rate
+    estimated: bool
+
+
 class Decoder:
     """The sound track of a file, decoded block by block at its own rate. What both reader and writer stand on.
 
+    A file may join several recordings, each whole with its header: they follow each other.
+
+    Args:
+        given: see `AudioReader`.
+
     Attributes:
-        rate: samples a second.
-        channels: number of channels.
-        duration_seconds: as the container declares it, or None.
-        damage: what was lost while decoding, in words, or None.
+        name: of the file, for messages.
+        path: of the file, or None if it was not given by name.
+        rate: samples a second, of the first recording.
+        channels: number of channels, of the first recording.
+        most_channels: of any.
+        duration_seconds: as the containers declare it, or None.
+        damage: what was lost while decoding, in words, or None; known when `frames` is exhausted.
 
     Raises:
         AudioError: the file is missing, empty, unreadable, or has no sound track.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        import av
-
-        self.path = Path(path)
-        check_file(self.path)
-        try:
-            with av.open(str(self.path)) as container:
-                if not container.streams.audio:
-                    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-                    raise AudioError(f"a sound track is wanted in {self.path}, it holds {kinds}; give a recording")
-                stream = container.streams.audio[0]
-                self.rate = int(stream.rate or 0)
-                self.channels = int(stream.codec_context.channels)
-                self._trust = 0.9 if container.format.name in ESTIMATED_DURATION else 1.0
-                self.duration_seconds: float | None = None
-                if stream.duration and stream.time_base:
-                    self.duration_seconds = float(stream.duration * stream.time_base)
-                elif container.duration:
-                    self.duration_seconds = container.duration / 1e6
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise unreadable(self.path, error) from error
-        if self.rate <= 0 or self.channels <= 0:
-            raise AudioError(
-                f"a sound track with a sample rate is wanted in {self.path}, it declares {self.rate} Hz and "
-                f"{self.channels} channels; the file is damaged or truncated, record or export it again"
-            )
+    def __init__(self, given: Readable) -> None:
+        self._source = Source(given, "a recording", AudioError)
+        self.name, self.path = self._source.name, self._source.path
         self.damage: str | None = None
+        self._unusable: list[str] = []
+        self._parts: list[Part] = []
+        errors: list[AudioError] = []
+        with self._source.open() as stream:
+            ranges = recordings(stream, self._source.size)
+        for spans in ranges:
+            try:
+                self._parts.append(self._examine(spans))
+            except AudioError as error:
+                errors.append(error)
+                self._unusable.append(f"bytes {spans[0][0]} to {spans[-1][1]} are no recording that can be read")
+        if not self._parts:
+            raise errors[0]
+        self.rate, self.channels = self._parts[0].rate, self._parts[0].channels
+        self.most_channels = max(part.channels for part in self._parts)
+        seconds = [part.seconds for part in self._parts]
+        self.duration_seconds = None if None in seconds else sum(filter(None, seconds))
 
     def frames(self) -> Iterator[Any]:
-        """PyAV audio frames, in order. A damaged packet is skipped, a damaged rest ends the track; `damage` says so.
+        """PyAV audio frames, in order; format, layout and rate may change from one to the next.
+
+        A pause in the time stamps comes as frames of silence. A damaged packet is skipped, a damaged rest ends its
+        recording; `damage` says so.
 
         Raises:
             AudioError: nothing at all could be decoded.
         """
         import av
 
-        decoded = lost = lost_in_a_row = 0
+        damage = list(self._unusable)
         failure: Exception | None = None
-        try:
-            with av.open(str(self.path)) as container:
-                stream = container.streams.audio[0]
-                for packet in container.demux(stream):
-                    try:
-                        frames = packet.decode()
-                    except (av.FFmpegError, ValueError) as error:
-                        failure, lost, lost_in_a_row = error, lost + 1, lost_in_a_row + 1
-                        if lost_in_a_row >= BAD_PACKETS_IN_A_ROW:
-                            break
-                        continue
-                    for frame in frames:
-                        lost_in_a_row = 0
-                        decoded += frame.samples
+        decoded = 0.0
+        for part in self._parts:
+            decoding = Decoding(part)
+            try:
+                with self._opened(part.spans) as container:
+                    for frame in decoding.frames(container):
+                        decoded += frame.samples / frame.sample_rate
                         yield frame
-        except (av.FFmpegError, OSError, ValueError) as error:  # the container itself ends in the middle
-            failure = error
-        seconds = decoded / self.rate
-        if decoded == 0:
+            except (av.FFmpegError, OSError, ValueError) as error:  # the container itself ends in the middle
+                decoding.failure = error
+            failure = failure or decoding.failure
+            with self._source.open() as stream:
+                damage += decoding.damage(stream, decoded)
+        if decoded == 0.0:
             if failure is not None:
-                raise unreadable(self.path, failure) from failure
-            raise AudioError(f"{self.path} holds no samples; give a recording of at least 40 ms")
-        if riff_is_cut(self.path):
-            self.damage = f"the file is shorter than its header says, it ends after {seconds:.2f} s"
-        elif lost:
-            self.damage = f"{lost} damaged packets were skipped"
-        elif failure is not None:
-            self.damage = f"the file is damaged after {seconds:.2f} s ({failure})"
-        elif self.duration_seconds is not None and seconds < self._trust * self.duration_seconds - 0.25:
-            self.damage = f"the file declares {self.duration_seconds:.2f} s but ends after {seconds:.2f} s"
-        if self.damage:
-            logger.warning("%s: %s", self.path, self.damage)
+                raise unreadable(self.name, failure) from failure
+            raise AudioError(f"{self.name} holds no samples; give a recording of at least 40 ms")
+        if damage:
+            self.damage = "; ".join(dict.fromkeys(damage))
+            logger.warning("%s: %s", self.name, self.damage)
+
+    @contextmanager
+    def _opened(self, spans: list[Span]) -> Iterator[Any]:
+        """PyAV's container of one recording. FFmpeg is given its bytes, never a name, and may open nothing else."""
+        import av
+
+        with self._source.open() as stream:
+            whole = spans == [(0, self._source.size)]
+            file = stream if whole else io.BufferedReader(Spans(stream, spans))
+            with av.open(
+                file, container_options={"protocol_whitelist": "none"}, metadata_errors="replace"
+            ) as container:
+                yield container
+
+    def _examine(self, spans: list[Span]) -> Part:
+        """What a recording declares. Raises AudioError for one without a sound track that can be read."""
+        import av
+
+        try:
+            with self._opened(spans) as container:
+                if not container.streams.audio:
+                    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+                    raise AudioError(f"expected a sound track in {self.name}, it holds {kinds}; give a recording")
+                stream = container.streams.audio[0]
+                if stream.codec_context is None:
+                    raise AudioError(
+                        f"expected a sound track of a known codec in {self.name}, FFmpeg knows none for it; the file is "
+                        "damaged, or convert it to WAV"
+                    )
+                rate, channels = int(stream.codec_context.sample_rate or 0), int(stream.codec_context.channels)
+                seconds = None
+                if stream.duration and stream.time_base:
+                    seconds = float(stream.duration * stream.time_base)
+                elif container.duration:
+                    seconds = container.duration / 1e6
+                if seconds and seconds * (stream.codec_context.bit_rate or 0) / 8 >= STREAMED > self._source.size:
+                    seconds = None  # of a writer that did not know it
+                container_name = container.format.name
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise unreadable(self.name, error) from error
+        if rate <= 0 or channels <= 0:
+            raise AudioError(
+                f"expected a sound track with a sample rate in {self.name}, it declares {rate} Hz and {channels} channels; "
+                "the file is damaged or truncated, record or export it again"
+            )
+        if container_name == "mp3":
+            with self._source.open() as file:
+                declared = mp3_seconds(file, spans[0][0])
+            if declared is not None and abs(declared - (seconds or 0.0)) > TOLERANCE_SECONDS:
+                seconds = declared  # FFmpeg guesses where the file's size and its header differ
+            return Part(spans, rate, channels, seconds, estimated=declared is None)
+        return Part(spans, rate, channels, seconds, estimated=container_name in ESTIMATED_DURATION)
+
+
+class Decoding:
+    """One pass over one recording, and what it finds amiss."""
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        self._seconds = 0.0
+        self._lost = 0
+        self._jumps: list[str] = []
+        self.failure: Exception | None = None
+
+    def frames(self, container: Any) -> Iterator[Any]:
+        """The frames of the first sound track, with pauses filled. Raises what FFmpeg does where the container ends."""
+        import av
+
+        lost_in_a_row = 0
+        due: float | None = None  # when the next frame begins by the time stamps
+        longest = LONGEST_PAUSE.get(container.format.name.partition(",")[0], 0.0)
+        for packet in container.demux(container.streams.audio[0]):
+            try:
+                frames = packet.decode()
+            except (av.FFmpegError, OSError, ValueError) as error:
+                if not any(bytes(packet)):  # padding
+                    continue
+                self.failure, self._lost, lost_in_a_row = error, self._lost + 1, lost_in_a_row + 1
+                if lost_in_a_row >= BAD_PACKETS_IN_A_ROW:
+                    break
+                continue
+            for frame in frames:
+                if frame.samples <= 0 or frame.sample_rate <= 0:
+                    continue
+                lost_in_a_row = 0
+                begins = due if frame.pts is None or not frame.time_base else float(frame.pts * frame.time_base)
+                if begins is not None:
+                    if due is not None and longest and begins - due > SHORTEST_PAUSE:
+                        yield from self._pause(begins - due, longest, frame)
+                    due = begins + frame.samples / frame.sample_rate
+                yield self._counted(frame)
+
+    def _counted(self, frame: Any) -> Any:
+        self._seconds += frame.samples / frame.sample_rate
+        return frame
+
+    def _pause(self, seconds: float, longest: float, like: Any) -> Iterator[Any]:
+        declared = None if self._part.estimated else self._part.seconds
+        if seconds > longest or (declared is not None and self._seconds + seconds > declared + TOLERANCE_SECONDS):
+            self._jumps.append(
+                f"the time stamps jump by {seconds:.2f} s after {self._seconds:.2f} s, no pause is made of it"
+            )
+            return
+        missing = round(seconds * like.sample_rate)
+        while missing > 0:
+            count = min(missing, like.sample_rate)
+            missing -= count
+            yield self._counted(silence(like.format.name, like.layout, like.sample_rate, count))
+
+    def damage(self, stream: BinaryIO, decoded: float) -> list[str]:
+        """What was lost, in words; `decoded` is how many seconds of the whole file there are up to the end of this part."""
+        found = list(self._jumps)
+        start, end = self._part.spans[0][0], self._part.spans[-1][1]
+        declared_end = riff_end(stream, start)
+        if declared_end is not None and declared_end > end + RIFF_TOLERANCE:
+            found.append(f"the file is shorter than its header says, it ends after {decoded:.2f} s")
+        elif self._lost:
+            found.append(f"{self._lost} damaged packets were skipped")
+        elif self.failure is not None:
+            found.append(f"the file is damaged after {decoded:.2f} s ({self.failure})")
+        elif self._ends_early():
+            found.append(f"the file declares {self._part.seconds:.2f} s but ends after {self._seconds:.2f} s")
+        elif declared_end is not None and not is_padding(stream, declared_end, end):
+            found.append(f"the {end - declared_end} bytes after the end that its header declares are not read")
+        return found
+
+    def _ends_early(self) -> bool:
+        declared = None if self._part.estimated else self._part.seconds
+        return declared is not None and self._seconds < declared - TOLERANCE_SECONDS
 
 
 class AudioReader:
-    """A recording as blocks of mono float32 samples at 16 kHz; channels are averaged. Can be iterated again.
+    """A recording as blocks of mono float32 samples at 16 kHz; see `Mixer` for how channels become one.
 
-    Reads every container and codec PyAV does, the sound of video files too, at any rate from 4 to 384 kHz. Memory does
-    not grow with the length.
+    Reads every container and codec PyAV does, the sound of video files too, at any rate from 4 to 384 kHz; one that
+    joins several recordings to its end. Memory does not grow with the length. Can be iterated again.
+
+    Args:
+        given: a path, the bytes of a file, or a file opened for reading bytes. A named pipe and an open file are copied
+            to a temporary file first.
 
     Attributes:
-        path, rate, channels, duration_seconds: of the file.
+        name: of the file, for messages.
+        path: of the file, or None if it was not given by name.
+        rate, channels: of the file, where it begins.
+        duration_seconds: as the file declares it, or None.
         damage: after iteration, what could not be decoded, in words, or None.
 
     Raises:
         AudioError: when made: the file is missing, empty, unreadable or has no sound track; when iterated: it holds no
             samples, NaN or infinite values.
+        TypeError: something of another kind was given.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self._decoder = Decoder(path)
-        Resampler(self._decoder.rate)  # refuses a rate outside the range now, not after the first block
-        self.path = self._decoder.path
-        self.rate = self._decoder.rate
-        self.channels = self._decoder.channels
-        self.duration_seconds = self._decoder.duration_seconds
+    def __init__(self, given: Readable) -> None:
+        self.decoder = Decoder(given)
+        Resampler(self.decoder.rate)  # refuses a rate outside the range now, not after the first block
+        self.name = self.decoder.name
+        self.path = self.decoder.path
+        self.rate = self.decoder.rate
+        self.channels = self.decoder.channels
+        self.duration_seconds = self.decoder.duration_seconds
 
     @property
     def damage(self) -> str | None:
-        return self._decoder.damage
+        return self.decoder.damage
 
     def __iter__(self) -> Iterator[Array]:
-        resampler = Resampler(self.rate)
         waiting: list[Array] = []
-        size = position = given = 0
-        for frame in self._decoder.frames():
-            if frame.sample_rate != self.rate:
-                raise AudioError(
-                    f"{self.path} changes its sample rate from {self.rate} to {frame.sample_rate} Hz at "
-                    f"{position / self.rate:.2f} s; export it at one rate"
-                )
-            mono = mono_samples(frame)
-            if not np.isfinite(mono).all():
-                at = (position + int(np.flatnonzero(~np.isfinite(mono))[0])) / self.rate
-                raise AudioError(
-                    f"{self.path} holds NaN or infinity at {at:.3f} s, finite samples are wanted; clean it"
-                )
-            position += mono.size
-            block = resampler.push(mono)
-            waiting.append(block)
-            size += block.size
+        size = given = 0
+        loudest = 0.0
+        for samples in self._resampled():
+            waiting.append(samples)
+            size += samples.size
             if size >= BLOCK_SAMPLES:
-                yield np.concatenate(waiting)
+                block = np.concatenate(waiting)
+                loudest = max(loudest, loudest_hop(block))
+                yield block
                 waiting, size, given = [], 0, given + size
-        waiting.append(resampler.flush())
-        rest = np.concatenate(waiting)
-        if rest.size:
-            yield rest
+        if size:
+            block = np.concatenate(waiting)
+            loudest = max(loudest, loudest_hop(block))
+            yield block
         elif not given:
-            raise AudioError(
-                f"{self.path} holds {position} samples at {self.rate} Hz; give a recording of at least 40 ms"
-            )
+            raise AudioError(f"{self.name} holds less than a sample at 16 kHz; give a recording of at least 40 ms")
+        level = 10.0 * math.log10(loudest) if loudest > 0.0 else -math.inf
+        if level < SILENCE_DB:
+            logger.warning(
+                "%s: at its loudest it has %.0f dB of full scale; speech under %.0f dB moves nothing, make it louder",
+                self.name, level, SILENCE_DB,
+            )  # fmt: skip
+
+    def _resampled(self) -> Iterator[Array]:
+        """Mono samples at 16 kHz, in pieces as they come; mixer and resampler anew for every format."""
+        kind: tuple[int, int] | None = None
+        mixer, resampler = Mixer(self.rate, 1), Resampler(self.rate)
+        seconds = 0.0
+        for frame in self.decoder.frames():
+            samples = channels_of(frame)
+            if (bad := ~(np.abs(samples) <= LARGEST)).any():
+                at = seconds + int(np.flatnonzero(bad.any(axis=0))[0]) / frame.sample_rate
+                raise AudioError(f"{self.name} holds NaN or infinity at {at:.3f} s, expected finite samples; clean it")
+            seconds += frame.samples / frame.sample_rate
+            if kind != (kind := (frame.sample_rate, len(samples))):
+                yield resampler.push(mixer.flush())
+                yield resampler.flush()
+                mixer, resampler = Mixer(*kind), Resampler(frame.sample_rate)
+            yield resampler.push(mixer.push(samples))
+        yield resampler.push(mixer.flush())
+        yield resampler.flush()
 
 
-def read_audio(path: str | PathLike[str]) -> Array:
-    """A whole recording as (N,) mono float32 at 16 kHz. Raises AudioError as `AudioReader` does."""
-    return np.concatenate(list(AudioReader(path)))
+def read_audio(given: Readable) -> Array:
+    """A whole recording as (N,) mono float32 at 16 kHz. Takes and raises what `AudioReader` does."""
+    return np.concatenate(list(AudioReader(given)))
 
 
-def mono_samples(frame: Any) -> Array:
-    """(n,) float32 mean of the channels of a PyAV frame; integer formats scaled to [-1, 1)."""
+def channels_of(frame: Any) -> npt.NDArray[Any]:
+    """(C, n) samples of a PyAV frame, float32 or float64; integer formats scaled to [-1, 1)."""
     samples = frame.to_ndarray()
     if frame.format.is_planar:
         samples = samples.reshape(-1, frame.samples)
     else:
-        samples = samples.reshape(frame.samples, -1).T
+        samples = np.ascontiguousarray(samples.reshape(frame.samples, -1).T)
     if samples.dtype == np.uint8:
-        samples = (samples.astype(np.float32) - 128.0) / 128.0
-    elif samples.dtype.kind == "i":
-        samples = samples.astype(np.float64) / -float(np.iinfo(samples.dtype).min)
-    return np.asarray(samples.mean(axis=0), np.float32)
+        return np.asarray((samples.astype(np.float32) - 128.0) / 128.0)
+    if samples.dtype.kind == "i":
+        return np.asarray(samples.astype(np.float64) / -float(np.iinfo(samples.dtype).min))
+    return np.asarray(samples)
+
+
+def mono_samples(frame: Any) -> Array:
+    """(n,) float32 mean of the channels of a PyAV frame."""
+    return np.asarray(channels_of(frame).mean(axis=0), np.float32)
+
+
+def silence(format: str, layout: Any, rate: int, samples: int) -> Any:
+    """A PyAV frame without sound."""
+    import av
+
+    frame = av.AudioFrame(format=format, layout=layout, samples=samples)
+    frame.sample_rate = rate
+    for plane in frame.planes:
+        plane.update((b"\x80" if format in ("u8", "u8p") else b"\0") * plane.buffer_size)
+    return frame
+
+
+def loudest_hop(samples: Array) -> float:
+    """The mean square of the loudest 80 ms of (n,) samples."""
+    edges = np.arange(0, samples.size, HOP_SAMPLES)
+    sizes = np.diff([*edges, samples.size])
+    return float((np.add.reduceat(samples.astype(np.float64) ** 2, edges) / sizes).max(initial=0.0))
 
 
 def reject_encoded(samples: object) -> None:
@@ -249,36 +453,11 @@ def reject_encoded(samples: object) -> None:
             )
 
 
-def riff_is_cut(path: Path) -> bool:
-    """Whether a WAV file lacks part of what its header declares (FFmpeg corrects the duration in silence)."""
-    with path.open("rb") as stream:
-        head = stream.read(12)
-    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
-        return False
-    declared = int.from_bytes(head[4:8], "little") + 8
-    return declared < STREAMED_RIFF and path.stat().st_size < declared - 1  # one byte: padding some writers leave out
-
-
-def check_file(path: Path) -> None:
-    """Raises AudioError for a path that cannot be a recording: missing, a folder, empty."""
-    try:
-        size = path.stat().st_size
-        folder = path.is_dir()
-    except (OSError, ValueError) as error:  # ValueError: a null character
-        reason = getattr(error, "strerror", None) or error
-        raise AudioError(f"a recording is wanted at {path}: {reason}; check the name") from error
-    if folder:
-        raise AudioError(f"a recording is wanted, {path} is a folder; give a file in it")
-    if size == 0:
-        raise AudioError(f"a recording is wanted, {path} is empty (0 bytes); record or copy it again")
-    if not os.access(path, os.R_OK):
-        raise AudioError(f"a recording is wanted, {path} may not be read; check its permissions")
-
-
-def unreadable(path: Path, error: Exception) -> AudioError:
+def unreadable(name: str, error: Exception) -> AudioError:
     """The error for a file FFmpeg cannot decode, with its reason."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return AudioError(
-        f"a recording FFmpeg can read is wanted (wav, flac, mp3, m4a, ogg, a video, ...), {path} cannot be decoded: "
-        f"{reason}; the file is damaged, truncated or of another kind"
+        f"expected a recording FFmpeg can read (wav, flac, mp3, m4a, ogg, a video, ...), {name} cannot be decoded: "
+        f"{reason}; the file is damaged, truncated or of another kind, or it holds bare samples: those are given as a "
+        "NumPy array"
     )

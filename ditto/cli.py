@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn
 
 import typer
 
@@ -59,7 +59,9 @@ def animate(
     audio: Annotated[
         Path,
         typer.Argument(
-            metavar="AUDIO", readable=False, help="A recording: wav, flac, mp3, m4a, ogg, the sound of a video, ..."
+            metavar="AUDIO",
+            readable=False,
+            help="A recording: wav, flac, mp3, m4a, ogg, the sound of a video, ...; - for standard input.",
         ),
     ],
     output: Annotated[
@@ -132,7 +134,7 @@ def run_animate(
                 raise InputError(f"the output {output} is also an input; choose another name")
     console = open_console(quiet)
     show_notes(console)
-    reader = AudioReader(audio_path)
+    reader = AudioReader(audio_path if str(audio_path) != "-" else standard_input())
     next(iter(reader))  # decodes at least the beginning
 
     with working(console, "loading the bundle"):
@@ -147,7 +149,7 @@ def run_animate(
     height, width = portrait.picture.shape[:2]
     total = None if reader.duration_seconds is None else math.ceil(reader.duration_seconds * FPS)
     frames = head.animate(portrait, reader, seed=seed, emotion=weights, still=still)
-    with VideoWriter(output, width, height, audio=audio_path) as writer:
+    with VideoWriter(output, width, height, audio=reader) as writer:
         for frame in progress(frames, total, console):
             writer.write(frame.image)
     finished = time.perf_counter()
@@ -166,6 +168,13 @@ def run_animate(
         "real_time_factor": round((finished - registered) / duration, 4),
         "audio_damage": reader.damage,
     }
+
+
+def standard_input() -> BinaryIO:
+    """Raises InputError where there is none."""
+    if sys.stdin is None:
+        raise InputError("expected a recording on standard input, this process has none; give the name of a file")
+    return sys.stdin.buffer
 
 
 def check_picture(path: Path, face: int) -> None:

@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import Any, BinaryIO
 
 SCAN_BYTES = 1 << 20
+STREAMED = 1_900_000_000  # bytes: writers that do not know the size put 2e9, 0x7ffff000, 0x80000000, 0xffffffff, ...
 LONGEST_BEGINNING = 64  # bytes that the patterns below may look at, those before the beginning included
 READ_FIRST = 1 << 14  # enough for an MPEG frame and its successor (at most 2881 bytes each)
 
@@ -25,7 +26,8 @@ BEGINNINGS = {
     "AU": (rb"\.snd\x00\x00..{5}\x00\x00\x00[\x01-\x1d]\x00...\x00\x00\x00.", 0),
     "SPHERE": (rb"NIST_1A\n", 0),
     "VOC": (rb"Creative Voice File\x1a", 0),
-    "FLAC": (rb"(?<!\x7fFLAC....)fLaC[\x00\x80]\x00\x00\x22", 0),  # Ogg holds FLAC's own beginning after \x7fFLAC
+    # Not where Ogg or Matroska hold the beginning of their FLAC stream.
+    "FLAC": (rb"(?<!\x7fFLAC....)(?<!\x63\xa2.)(?<!\x63\xa2..)(?<!\x63\xa2.{8})fLaC[\x00\x80]\x00\x00\x22", 0),
     "WavPack": (rb"wvpk.{4}.\x04.{6}\x00{4}.{4}.[%s]" % re.escape(bytes(b for b in range(256) if b & 8)), 0),
     "TTA": (rb"TTA1[\x01\x02]\x00.\x00.\x00", 0),
     "Monkey's Audio": (rb"MAC \x8c\x0f\x00\x00|MAC \x96\x0f\x00\x00", 0),
@@ -44,7 +46,6 @@ TAGS = {"ID3", "ID3v1", "APE tag"}
 ANYWHERE = re.compile(
     b"|".join(b"(?P<k%d>%s)" % (i, pattern) for i, (pattern, _) in enumerate(BEGINNINGS.values())), re.DOTALL
 )
-INSIDE = {"Matroska or WebM": {"FLAC", "WavPack", "TTA"}}  # kinds whose own beginning a container holds
 
 BIT_RATES = {  # kbit/s by (MPEG 1?, layer), ISO 11172-3 and 13818-3
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -80,8 +81,12 @@ def mpeg_frame(head: bytes) -> int | None:
     if version == 1 or layer in (1, 4) or rate in (0, 15) or frequency == 3 or head[3] & 3 == 2:
         return None
     bits = 1000 * BIT_RATES[version == 3, layer][rate - 1]
-    hertz = (44100, 48000, 32000)[frequency] >> {3: 0, 2: 1, 0: 2}[version]
+    hertz = _hertz(head)
     return (72 if layer == 3 and version != 3 else 144) * bits // hertz + padding
+
+
+def _hertz(head: bytes) -> int:
+    return (44100, 48000, 32000)[head[2] >> 2 & 3] >> {3: 0, 2: 1, 0: 2}[head[1] >> 3 & 3]
 
 
 def adts_frame(head: bytes) -> int | None:
@@ -122,7 +127,7 @@ def recordings(stream: BinaryIO, size: int) -> list[list[Span]]:
             if at == until and kind == new == "Ogg":  # the first page of a stream that plays beside the one before
                 _, until = _head(stream, at, new)
             continue
-        if new in INSIDE.get(kind or "", ()) or (new == "MP3" and kind != "MP3"):
+        if new == "MP3" and kind != "MP3":  # inside of whatever carries MP3
             continue
         if new in ("ID3v1", "APE tag"):
             end = _end_of_tag(stream, at, new)
@@ -140,26 +145,63 @@ def recordings(stream: BinaryIO, size: int) -> list[list[Span]]:
         found[-1][-1] = (found[-1][-1][0], at)
         found.append([(at, size)])
         kind, until = what, end
+    for index in reversed(range(len(found))):  # frames without a header after a WAV
+        start, end = found[index][0]
+        stop = riff_end(stream, start)
+        if stop is not None and start < stop < end and kind_of(_read(stream, stop)) in ("MP3", "AAC", "MPEG-TS"):
+            found[index : index + 1] = [[(start, stop)], [(stop, end)]]
     return [[span for span in spans if span[0] < span[1]] for spans in found]
 
 
 def riff_end(stream: BinaryIO, start: int) -> int | None:
-    """Where the WAV file that begins at `start` ends by its own sizes (RIFF and RIFX), or None if it is another."""
+    """Where the WAV file (RIFF or RIFX) that begins at `start` ends by the sizes in it.
+
+    None if it is of another kind, or if its sizes are those of a writer that did not know them.
+    """
     head = _read(stream, start, 12)
     if head[:4] not in (b"RIFF", b"RIFX") or head[8:] != b"WAVE":
         return None
     order: Any = "little" if head[:4] == b"RIFF" else "big"
-    end = start + 8 + int.from_bytes(head[4:8], order)
+    size = int.from_bytes(head[4:8], order)
+    end = start + 8 + size if size < STREAMED else None
     at = start + 12
-    for _ in range(64):
+    for _ in range(64):  # chunks before the samples
         chunk = _read(stream, at, 8)
         if len(chunk) < 8:
             break
-        at += 8 + int.from_bytes(chunk[4:], order)
+        size = int.from_bytes(chunk[4:], order)
+        at += 8 + size
         if chunk[:4] == b"data":
-            return max(end, at)
-        at += at % 2
+            return None if size == 0 or size >= STREAMED else max(end or 0, at)
+        at += size % 2
     return end
+
+
+def is_padding(stream: BinaryIO, start: int, end: int) -> bool:
+    """Whether bytes after the end of a recording hold no sound: few, all zero, or text or tags some program put there."""
+    if end - start < 64:
+        return True
+    data = _read(stream, start, SCAN_BYTES)[: end - start]
+    return not any(data) or data[:3].isalnum()
+
+
+def mp3_seconds(stream: BinaryIO, start: int) -> float | None:
+    """The duration that the first frame of an MP3 declares in its Xing, Info or VBRI header, or None without one."""
+    _, at = _head(stream, start, kind_of(_read(stream, start)))
+    frame = _read(stream, at, 64)
+    if mpeg_frame(frame) is None:
+        return None
+    version = frame[1] >> 3 & 3
+    hertz = _hertz(frame)
+    for offset in (13, 21, 36):
+        if frame[offset : offset + 4] in (b"Xing", b"Info") and frame[offset + 7] & 1:
+            count = int.from_bytes(frame[offset + 8 : offset + 12], "big")
+            break
+    else:
+        if frame[36:40] != b"VBRI":
+            return None
+        count = int.from_bytes(frame[50:54], "big")
+    return count * (1152 if version == 3 else 576) / hertz if count else None
 
 
 class Spans(io.RawIOBase):

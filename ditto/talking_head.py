@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from ditto.bundle import Bundle
     from ditto.controls import Controls
+    from ditto.files import Readable
     from ditto.live import AsyncSession, Session, SessionOptions
     from ditto.rendering import Renderer
 
@@ -146,7 +148,7 @@ class TalkingHead:
     def animate(
         self,
         portrait: Portrait,
-        audio: str | Path | npt.NDArray[Any] | Iterable[npt.NDArray[np.float32]],
+        audio: Readable | npt.NDArray[Any] | Iterable[npt.NDArray[np.float32]],
         *,
         seed: int = 0,
         emotion: Mapping[str, float] | None = None,
@@ -156,7 +158,8 @@ class TalkingHead:
         """All frames of a recording, one by one, in constant memory: a stream fed to the end.
 
         Args:
-            audio: a path to anything with a sound track, samples (N,) mono at 16 kHz, or an iterable of such blocks.
+            audio: anything with a sound track, as a path, the bytes of a file or an open file; an `AudioReader`; or samples
+                (N,), mono at 16 kHz, or an iterable of such blocks.
 
         Raises:
             AudioError: the audio cannot be read (now), or is empty or damaged (when that is found).
@@ -178,17 +181,19 @@ def check_portrait(portrait: Portrait) -> Portrait:
 
 
 def _blocks(audio: Any) -> Iterable[npt.NDArray[Any]]:
-    if isinstance(audio, (str, Path)):
+    if isinstance(audio, memoryview) and audio.format not in ("B", "b", "c"):
+        audio = np.asarray(audio)
+    if isinstance(audio, (str, PathLike, bytes, bytearray, memoryview)) or callable(getattr(audio, "read", None)):
         from ditto.audio import AudioReader
 
         return AudioReader(audio)
     if isinstance(audio, np.ndarray) and audio.ndim > 0:
         step = HOP_SAMPLES if audio.ndim == 1 else max(1, len(audio))
         return (audio[start : start + step] for start in range(0, len(audio), step))
-    if isinstance(audio, (bytes, bytearray, memoryview, np.ndarray)) or not isinstance(audio, Iterable):
+    if isinstance(audio, np.ndarray) or not isinstance(audio, Iterable):
         raise TypeError(
-            f"audio is a path, samples (N,) or an iterable of such blocks, got {type(audio).__name__}; for bytes of raw "
-            "samples use numpy.frombuffer"
+            "expected a path, the bytes of a sound file, an open file, samples (N,) or an iterable of such blocks as audio, "
+            f"got {type(audio).__name__}"
         )
     return audio
 

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.audio import SAMPLE_RATE, Decoder
-from ditto.errors import OutputError
-from ditto.files import complete_file, partial_file
+from ditto.audio import SAMPLE_RATE, AudioReader, Decoder, channels_of, silence
+from ditto.errors import AudioError, OutputError
+from ditto.files import Readable, complete_file, ffmpeg_name, partial_file
+from ditto.mixing import Mixer
 from ditto.motion import FPS
 
 logger = logging.getLogger(__name__)
@@ -100,17 +101,17 @@ class VideoWriter:
     Args:
         path: the output, .mp4 or .webm.
         width, height: of every frame, even.
-        audio: a file whose sound track is carried over at full quality (stereo at most). Without it, the sound is the
-            `samples` given with each frame, or none.
+        audio: a recording whose sound track is carried over at full quality (stereo at most): whatever `AudioReader`
+            takes, or an `AudioReader`. Without it, the sound is the `samples` given with each frame, or none.
 
     Raises:
         OutputError: the output cannot be written (see `check_output`), now or later: folder, permission, disk full.
-        AudioError: the sound track cannot be read.
+        AudioError: the sound track cannot be read, now or later.
         ValueError: odd or empty sizes.
     """
 
     def __init__(
-        self, path: str | PathLike[str], width: int, height: int, audio: str | PathLike[str] | None = None
+        self, path: str | PathLike[str], width: int, height: int, audio: Readable | AudioReader | None = None
     ) -> None:
         if width < 2 or height < 2 or width % 2 or height % 2:
             raise ValueError(f"a video has even sizes, got {width} x {height}; crop or fill up by one pixel")
@@ -118,12 +119,13 @@ class VideoWriter:
         self.width, self.height = width, height
         self.frames = 0
         self._format = check_output(self.path)
-        self._audio_path = audio
+        self._decoder: Decoder | None = None
         self._sound: SoundTrack | None = None
         self._container: Any = None
         self._part: Path | None = None
-        if audio is not None:
-            Decoder(audio)  # an unreadable file is reported before anything is written
+        self._ended = False
+        if audio is not None:  # an unreadable file is reported before anything is written
+            self._decoder = audio.decoder if isinstance(audio, AudioReader) else Decoder(audio)
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -140,9 +142,12 @@ class VideoWriter:
         """Append one frame, (height, width, 3) uint8 RGB, and without a sound file its (640,) samples at 16 kHz.
 
         Raises:
-            ValueError: another shape or type; samples beside a sound file, or on some frames only.
+            ValueError: another shape or type; samples beside a sound file, or on some frames only; after the end.
             OutputError: writing failed.
+            AudioError: the sound file fails in the middle.
         """
+        if self._ended:
+            raise ValueError(f"{self.path} is closed, or was given up after an error; make another VideoWriter")
         if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
             raise ValueError(
                 f"frames are ({self.height}, {self.width}, 3) uint8, got {image.shape} {image.dtype}; "
@@ -170,12 +175,16 @@ class VideoWriter:
         except (av.FFmpegError, OSError) as error:
             self.abort()
             raise refused(self.path, error) from error
+        except AudioError:
+            self.abort()
+            raise
 
     def close(self) -> None:
         """Complete the file and move it into place.
 
         Raises:
             OutputError: no frame was written, or writing failed.
+            AudioError: the sound file fails.
         """
         import av
 
@@ -201,6 +210,7 @@ class VideoWriter:
 
     def abort(self) -> None:
         """Remove what was written so far. Does nothing after `close`."""
+        self._ended = True
         container, self._container = self._container, None
         if container is not None:
             try:
@@ -217,7 +227,11 @@ class VideoWriter:
         format = self._format
         self._part = partial_file(self.path)
         self._container = av.open(
-            str(self._part), "w", format=format.container, container_options=format.container_options, options={}
+            ffmpeg_name(self._part),
+            "w",
+            format=format.container,
+            container_options=format.container_options,
+            options={},
         )
         self._video = self._container.add_stream(format.video_codec, rate=FPS, options=dict(format.video_options))
         self._video.width, self._video.height = self.width, self.height
@@ -228,10 +242,9 @@ class VideoWriter:
         context.time_base = Fraction(1, FPS)
         context.colorspace, context.color_primaries, context.color_trc = BT709, BT709, SRGB_CURVE
         context.color_range = LIMITED_RANGE
-        if self._audio_path is not None:
-            decoder = Decoder(self._audio_path)
+        if (decoder := self._decoder) is not None:
             rate = decoder.rate if decoder.rate in format.audio_rates else format.audio_rates[-1]
-            layout = "mono" if decoder.channels == 1 else "stereo"
+            layout = "mono" if decoder.most_channels == 1 else "stereo"
             self._sound = FileTrack(self._add_sound(rate, layout), rate, layout, decoder)
         elif with_samples:
             rate = format.audio_rates[-1]
@@ -267,34 +280,45 @@ class SoundTrack:
         self.layout = layout
         self._written = 0
         self._fifo = av.AudioFifo()
-        self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+        self._resampler: Any = None
+        self._format: tuple[str, str, int] | None = None  # of what the resampler takes
 
     def more(self) -> bool:
         """Put more sound into the fifo, if this track can find some on its own; False at its end."""
         return False
 
     def add(self, frame: Any) -> None:
-        """Put a PyAV frame into the fifo at the output's rate and layout; None flushes the resampler."""
+        """Put a PyAV frame of any format into the fifo at the output's rate and layout; None flushes the resampler."""
+        import av
+
+        format = None if frame is None else (frame.format.name, frame.layout.name, frame.sample_rate)
+        if format != self._format:
+            if self._resampler is not None:
+                self._store(self._resampler.resample(None))
+            self._format = format
+            self._resampler = format and av.AudioResampler(format="fltp", layout=self.layout, rate=self.rate)
         if frame is not None:
             frame.pts = None
-        for converted in self._resampler.resample(frame):
-            converted.pts = None
-            self._fifo.write(converted)
+            self._store(self._resampler.resample(frame))
+
+    def _store(self, frames: list[Any]) -> None:
+        for frame in frames:
+            if frame is None:  # a resampler with nothing to do gives back what it is flushed with
+                continue
+            if (frame.format.name, frame.layout.name, frame.sample_rate) != ("fltp", self.layout, self.rate):
+                raise ValueError(f"expected fltp, {self.layout}, {self.rate} Hz from the resampler, got {frame}")
+            frame.pts, frame.time_base = None, Fraction(1, self.rate)
+            self._fifo.write(frame)  # copies as many planes as its first frame had, whatever this one has
 
     def until(self, frames: int) -> Iterator[Any]:
         """Sound for everything up to the end of `frames` frames of video."""
-        import av
-
         end = frames * self.rate // FPS
         while self._fifo.samples < end - self._written and self.more():
             continue
         if (available := min(end - self._written, self._fifo.samples)) > 0:
             yield self._stamp(self._fifo.read(available), available)
         if (missing := end - self._written) > 0:
-            silence = av.AudioFrame(format="fltp", layout=self.layout, samples=missing)
-            for plane in silence.planes:
-                plane.update(bytes(plane.buffer_size))
-            yield self._stamp(silence, missing)
+            yield self._stamp(silence("fltp", self.layout, self.rate, missing), missing)
 
     def _stamp(self, frame: Any, samples: int) -> Any:
         frame.pts, frame.time_base, frame.sample_rate = self._written, Fraction(1, self.rate), self.rate
@@ -303,20 +327,66 @@ class SoundTrack:
 
 
 class FileTrack(SoundTrack):
-    """Sound from a file."""
+    """Sound from a file. Channels of which FFmpeg cannot make the output's (9, 11, ambisonic, ...) are mixed by `Mixer`.
+
+    Whatever goes wrong here lies with that file and is raised as AudioError.
+    """
 
     def __init__(self, stream: Any, rate: int, layout: str, decoder: Decoder) -> None:
         super().__init__(stream, rate, layout)
+        self._name = decoder.name
         self._frames: Iterator[Any] | None = decoder.frames()
+        self._source: tuple[str, str, int] | None = None  # format of the last frame
+        self._mixer: Mixer | None = None  # for frames of that format, if FFmpeg cannot mix them
 
     def more(self) -> bool:
+        import av
+
         if self._frames is None:
             return False
-        frame = next(self._frames, None)
-        if frame is None:
-            self._frames = None
-        self.add(frame)
+        try:
+            frame = next(self._frames, None)
+            if frame is None:
+                self._frames = None
+            self._take(frame)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise AudioError(f"the sound of {self._name} cannot be converted ({error}); export it as WAV") from error
         return True
+
+    def _take(self, frame: Any) -> None:
+        source = None if frame is None else (frame.format.name, frame.layout.name, frame.sample_rate)
+        if source != self._source:
+            if self._mixer is not None and self._source is not None:
+                self._add_mono(self._mixer.flush(), self._source[2])
+            self._source, self._mixer = source, None
+            if frame is not None and not self._convertible(frame):
+                self._mixer = Mixer(frame.sample_rate, frame.layout.nb_channels)
+        if self._mixer is None:
+            self.add(frame)
+        else:
+            self._add_mono(self._mixer.push(channels_of(frame)), frame.sample_rate)
+
+    def _convertible(self, frame: Any) -> bool:
+        """Whether FFmpeg makes the output's layout of the frame's: stereo of what it knows, as loud as it was."""
+        import av
+
+        if frame.layout.nb_channels == 1 or self.layout == "mono":
+            return self.layout == "mono" and frame.layout.nb_channels == 1
+        try:
+            trial = av.AudioResampler(format="fltp", layout=self.layout, rate=self.rate)
+            trial.resample(silence(frame.format.name, frame.layout, frame.sample_rate, 1))
+        except (av.FFmpegError, ValueError):
+            return False
+        return True
+
+    def _add_mono(self, samples: npt.NDArray[np.float32], rate: int) -> None:
+        import av
+
+        if samples.size:
+            both = np.tile(samples, (2 if self.layout == "stereo" else 1, 1))
+            frame = av.AudioFrame.from_ndarray(both, format="fltp", layout=self.layout)
+            frame.sample_rate = rate
+            self.add(frame)
 
 
 class SampleTrack(SoundTrack):

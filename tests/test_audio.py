@@ -170,7 +170,7 @@ def test_odd_rates_are_refused():
 
 def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
     path = write_wav(tmp_path / "a.wav", np.zeros(640, np.int16))
-    monkeypatch.setattr("ditto.audio.os.access", lambda *_: False)  # modes do not bind a superuser
+    monkeypatch.setattr("ditto.files.os.access", lambda *_: False)  # modes do not bind a superuser
     with pytest.raises(AudioError, match="check its permissions"):
         AudioReader(path)
 

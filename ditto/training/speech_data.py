@@ -17,6 +17,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from ditto.files import ffmpeg_name
 from ditto.phones import PHONE_INDEX
 from ditto.training import held_out
 
@@ -45,7 +46,7 @@ class Clip:
 def read_audio(path: Path) -> Floats:
     """Mono samples at 16 kHz of any sound file."""
     blocks: list[Floats] = []
-    with av.open(str(path)) as container:
+    with av.open(ffmpeg_name(path)) as container:
         resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         for frame in container.decode(audio=0):
             blocks += [b.to_ndarray()[0] for b in resampler.resample(frame)]

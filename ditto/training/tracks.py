@@ -17,6 +17,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from ditto.files import ffmpeg_name
 from ditto.privacy import without_matplotlib
 
 Array = npt.NDArray[np.float32]
@@ -26,7 +27,7 @@ def read_clip(path: Path) -> tuple[list[npt.NDArray[np.uint8]], Array, float]:
     """Frames (H, W, 3) RGB, mono samples at 16 kHz, and frames per second of one clip."""
     frames: list[npt.NDArray[np.uint8]] = []
     blocks: list[Array] = []
-    with av.open(str(path)) as container:
+    with av.open(ffmpeg_name(path)) as container:
         video = container.streams.video[0]
         fps = float(video.average_rate or 25)
         resampler = av.AudioResampler(format="flt", layout="mono", rate=16000)
