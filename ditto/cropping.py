@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ditto.errors import NoFaceError
 from ditto.images import Bytes
-from ditto.rendering.geometry import EYES, FACE_OVAL, smoothstep
+from ditto.rendering.geometry import EYES, FACE_OVAL, LOWER_OUTER_LIP, UPPER_OUTER_LIP, smoothstep
 from ditto.rendering.measure import measured
 
 Floats = npt.NDArray[np.float64]
@@ -20,6 +21,51 @@ CROP_RISE = -0.0625  # the centre of the crop lies this part of its side above t
 MAX_SHIFT = 0.10  # of the side: as far as a crop is moved to stay inside the picture
 UPRIGHT_DEGREES = 20.0  # a head more turned than this gets a turned crop
 SNAP = 0.08  # a crop this near to one crop pixel per picture pixel is made exactly that
+
+# What must be seen to be animated. Landmarks are placed beyond the edge of a picture too: cut at the chin, two portraits
+# have it .01 of the face's size outside and .01 inside, cut at the lower lip .15 to .18 outside, and so for the rest.
+NEEDED = {
+    "the mouth": UPPER_OUTER_LIP + LOWER_OUTER_LIP,
+    "the chin": [148, 152, 377],
+    "the eye on the left": EYES[0].upper + EYES[0].lower,
+    "the eye on the right": EYES[1].upper + EYES[1].lower,
+}
+EDGE_TOLERANCE = 0.02  # of the face's size
+
+
+def check_seen(landmarks: Floats, width: int, height: int, alpha: Bytes | None = None) -> None:
+    """Eyes, mouth and chin lie in the picture, and not most of one in its wholly transparent part.
+
+    Args:
+        landmarks: (478, 3) picture pixels.
+        width, height: of the picture.
+        alpha: (H, W) of the picture.
+
+    Raises:
+        NoFaceError: names what is missing.
+    """
+    points = landmarks[:, :2]
+    size = float(np.ptp(points, axis=0).max())
+    inside = ((points + 0.5 + EDGE_TOLERANCE * size) * ((width, height) - points - 0.5 + EDGE_TOLERANCE * size) > 0).all(1)
+    shown = np.ones(len(points), bool)
+    if alpha is not None:
+        x, y = np.clip(np.rint(points).astype(int), 0, (width - 1, height - 1)).T
+        shown = alpha[y, x] > 0
+    missing = [name for name, ids in NEEDED.items() if not inside[ids].all() or shown[ids].mean() < 0.5]
+    if missing:
+        raise NoFaceError(
+            f"{' and '.join(missing)} of the face {'is' if len(missing) == 1 else 'are'} not in the picture ({width} x "
+            f"{height}); expected both eyes, the mouth and the chin; give a picture that shows the whole face"
+        )
+
+
+def cut_around(landmarks: Floats, width: int, height: int, max_size: int) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the part of a picture, of its proportions and `max_size` long, with a face in it."""
+    factor = min(1.0, max_size / max(width, height))
+    sides = np.maximum(np.round(np.array([width, height]) * factor / 2).astype(int) * 2, 2)
+    centre = (landmarks[:, :2].min(0) + landmarks[:, :2].max(0)) / 2
+    left, top = np.clip(np.round(centre - sides / 2).astype(int), 0, np.maximum((width, height) - sides, 0))
+    return int(left), int(top), int(min(left + sides[0], width)), int(min(top + sides[1], height))
 
 
 def choose_crop(landmarks: Floats, width: int, height: int, size: int) -> Floats:

@@ -17,10 +17,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.cropping import choose_crop, nearness, opacity, person_mask, sample_crop
+from ditto.cropping import check_seen, choose_crop, cut_around, nearness, opacity, person_mask, sample_crop
 from ditto.errors import EngineError, NoFaceError
 from ditto.face_state import eye_state, own_expression
-from ditto.images import MAX_SIZE, Bytes, Picture, read_picture, reduce
+from ditto.images import FULL_SIZE, MAX_SIZE, Bytes, OpenedPicture, Picture, reduce
 from ditto.portrait import Portrait
 from ditto.privacy import without_matplotlib
 from ditto.rendering.geometry import EYES, LANDMARKS, MIRROR, fit_head, keypoints
@@ -404,23 +404,53 @@ def _choose(faces: list[Face], index: int, picture: Bytes) -> Face:
     return face
 
 
+def _search(picture: OpenedPicture, index: int, max_size: int) -> tuple[Bytes, Bytes | None, list[Face]]:
+    """The picture, at most `max_size` long, its alpha and its faces, so that face `index` is large enough if it can be.
+
+    A face that is not found or too small in the reduced picture is looked for in the whole one, which is then cut to
+    `max_size` around it.
+    """
+    rgb, alpha = picture.read(max_size)
+    faces = find_faces(rgb)
+    if index < 0 or (index < len(faces) and faces[index].size >= MIN_FACE) or max(rgb.shape) < max_size - 1:
+        return rgb, alpha, faces
+    full, full_alpha = picture.read(FULL_SIZE)
+    (height, width), factor = full.shape[:2], max(rgb.shape) / max(full.shape)
+    in_full = find_faces(full) if factor < 1.0 else []
+    if index >= len(in_full) or in_full[index].size < MIN_FACE:
+        return (full, full_alpha, in_full) if in_full else (rgb, alpha, faces)  # `_choose` tells what is wrong
+    found = in_full[index]
+    if found.size * factor >= MIN_FACE:
+        to_reduced = (rgb.shape[1] / width, rgb.shape[0] / height, factor)
+        return rgb, alpha, [Face(f.landmarks * to_reduced, f.presence, f.size * factor) for f in in_full]
+    x0, y0, x1, y1 = cut_around(found.landmarks, width, height, max_size)
+    logger.warning(
+        "the face is %.0f pixels high in the picture of %d x %d; the frames show %d x %d of it, around the face",
+        found.size, width, height, x1 - x0, y1 - y0,
+    )  # fmt: skip
+    part = full[y0:y1, x0:x1].copy(), None if full_alpha is None else full_alpha[y0:y1, x0:x1].copy()
+    return *part, [face._replace(landmarks=face.landmarks - (x0, y0, 0)) for face in in_full]
+
+
 def register(picture: Picture, face: int = 0, max_size: int = MAX_SIZE) -> Portrait:
     """Find a face in a picture and learn what is needed to move it.
 
     Args:
-        picture: a path, the bytes of a picture file, or an array of pixels (see `ditto.images.read_picture`).
+        picture: a path, the bytes of a picture file, an open file, or pixels (see `ditto.images.read_picture`).
         face: which face, largest first.
-        max_size: longer side of the picture in pixels; larger ones are reduced. So is a picture whose face fills more
+        max_size: longer side of the picture in pixels; larger ones are reduced, or cut to that size around a face that
+            would be too small then. So is a picture whose face fills more
             than the renderer draws sharply: the crop covers at most `COARSEST_CROP` pixels of it.
 
     Raises:
         ImageError: the picture cannot be read.
-        NoFaceError: no human face, fewer faces than `face` asks for, or a face under 40 pixels.
+        NoFaceError: no human face, fewer faces than `face` asks for, a face under 40 pixels, or one whose mouth, chin or
+            eye is not in the picture.
         EngineError: MediaPipe is not installed.
     """
-    rgb, alpha = read_picture(picture, max_size)
-    faces = find_faces(rgb)
+    rgb, alpha, faces = _search(OpenedPicture(picture), face, max_size)
     found = _choose(faces, face, rgb)
+    check_seen(found.landmarks, rgb.shape[1], rgb.shape[0], alpha)
     landmarks, others = found.landmarks, [other.landmarks for other in faces if other is not found]
     across = CROP_SIZE * float(np.linalg.norm(choose_crop(landmarks, rgb.shape[1], rgb.shape[0], CROP_SIZE)[:2, 0]))
     if across > COARSEST_CROP:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 import ditto
+from ditto.cropping import check_seen
+from ditto.errors import NoFaceError
 from ditto.images import read_picture
 from ditto.motion import Drive
 from ditto.rendering.mesh import MeshRenderer
-from ditto.tracking import register
+from ditto.tracking import find_faces, register
 
 PICTURES = Path(__file__).parent / "fixtures" / "pictures"
 PORTRAIT = Path(__file__).parents[1] / "examples" / "portrait.jpg"
@@ -81,3 +84,73 @@ def test_a_removed_background_does_not_come_back(renderer, picture):
         portrait = register(np.dstack([behind, alpha]))
         assert (portrait.picture[alpha == 0] == 255).all()
         assert moved(renderer, portrait)[alpha == 0].min() > 200
+
+
+def cut(picture, landmarks, side, at):
+    """The picture without what lies beyond a landmark: below, to the left or to the right of it."""
+    x, y = (int(v) // 2 * 2 for v in landmarks[at, :2])
+    return np.ascontiguousarray({"below": picture[:y], "left": picture[:, x:], "right": picture[:, :x]}[side])
+
+
+CUTS = [
+    ("below", 0, "the mouth and the chin"),
+    ("below", 13, "the mouth and the chin"),
+    ("below", 18, "the chin"),
+    ("left", 468, "the eye on the left"),
+    ("right", 473, "the eye on the right"),
+]
+
+
+@pytest.mark.parametrize(("side", "at", "missing"), CUTS)
+def test_what_lies_outside_of_the_picture_is_named(picture, side, at, missing):
+    landmarks = find_faces(picture)[0].landmarks
+    with pytest.raises(NoFaceError, match=f"^{missing} of the face (is|are) not in the picture"):
+        register(cut(picture, landmarks, side, at))
+
+
+def test_a_mouth_outside_of_the_picture_is_named():
+    with pytest.raises(NoFaceError, match="the mouth and the chin of the face are not in the picture"):
+        register(PICTURES / "no_mouth.jpg")
+
+
+def test_a_picture_that_ends_close_to_the_face_is_taken(picture):
+    landmarks = find_faces(picture)[0].landmarks[:, :2]
+    (x0, y0), (x1, y1) = np.floor(landmarks.min(0)).astype(int) - 2, np.ceil(landmarks.max(0)).astype(int) + 3
+    assert register(np.ascontiguousarray(picture[max(y0, 0) : y1, max(x0, 0) : x1])).scale > 0.5
+
+
+def test_a_mouth_that_is_transparent_is_named(picture):
+    landmarks = find_faces(picture)[0].landmarks
+    check_seen(landmarks, *picture.shape[1::-1], np.full(picture.shape[:2], 3, np.uint8))
+    alpha = np.full(picture.shape[:2], 255, np.uint8)
+    alpha[int(landmarks[2, 1]) :] = 0
+    with pytest.raises(NoFaceError, match="the mouth and the chin"):
+        check_seen(landmarks, *picture.shape[1::-1], alpha)
+
+
+@pytest.mark.parametrize("corner", [(0.7, 0.4), (1.0, 1.0)])
+def test_a_small_face_in_a_large_photograph_is_found_and_shown_near(picture, corner, caplog):
+    width, height, max_size = 2000, 1400, 400
+    y, x = np.mgrid[:height, :width]
+    photograph = np.stack([90 + 60 * np.sin(x / 300), 110 + 50 * np.cos(y / 200), 140 + 0.0 * x], -1).astype(np.uint8)
+    small = read_picture(PORTRAIT, 220)[0]  # 48 pixels of face: 10 in a picture of 400
+    left, top = round(corner[0] * (width - small.shape[1])), round(corner[1] * (height - small.shape[0]))
+    photograph[top : top + small.shape[0], left : left + small.shape[1]] = small
+    alpha = np.full((height, width), 200, np.uint8)
+    alpha[0] = 7
+    for given in (photograph, np.dstack([photograph, alpha])):
+        portrait = register(given, max_size=max_size)
+        assert portrait.picture.shape == (280, 400, 3)
+        assert (portrait.alpha is None) == (given is photograph)
+        whole, _ = read_picture(given, width)
+        part = whole[top + 60 : top + 140, left + 60 : left + 140]
+        assert cv2.matchTemplate(portrait.picture, part, cv2.TM_SQDIFF).min() < 1000.0  # cut out as it is (rounding of an FFT)
+    assert "pixels high in the picture of 2000 x 1400; the frames show 400 x 280 of it" in caplog.text
+    with pytest.raises(NoFaceError, match="face 1 was asked for"):
+        register(photograph, face=1, max_size=max_size)
+
+
+def test_a_large_face_in_a_large_photograph_is_reduced_as_before(picture):
+    large = cv2.resize(picture, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+    portrait = register(large, max_size=480)
+    assert (portrait.picture == read_picture(large, 480)[0]).all()
