@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from actors import Actor
+from actors import PATIENT, Actor, at_rest, refused, stage_threads, until
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, sampled_from, tuples
 
@@ -22,7 +22,6 @@ from ditto.stream import FPS, SAMPLES_PER_FRAME
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SECOND = FPS * SAMPLES_PER_FRAME
-PATIENT = 20.0  # seconds; longer than anything here takes
 
 
 def said(number, size):
@@ -210,7 +209,7 @@ def test_every_flushed_utterance_comes_whole_and_ends_once(operations, audio_rat
             item = s.get(PATIENT)
             assert item is not None, (expected, items[-1:])
             items.append(item)
-        assert s.get(0.001) is None
+        assert at_rest(s) and s.get(0.0) is None
     assert [item for item in items if is_end(item)] == [SegmentEnd(e, n / FPS) for e, n in sorted(expected.items())]
     for epoch, count in expected.items():
         frames = [frame for frame in speech_of(items) if frame.epoch == epoch]
@@ -288,15 +287,16 @@ def test_flush_does_not_wait_and_a_push_that_is_given_up_took_nothing():
                     frames[item.epoch] += 1
             assert ends == [0, 1] and frames == {0: 34 * FPS, 1: FPS}
 
-    asyncio.run(asyncio.wait_for(play(), 60))
+    asyncio.run(asyncio.wait_for(play(), PATIENT))
 
 
 def test_a_push_that_waits_while_the_utterance_ends_is_dropped():
     with Actor().blocking_session(idle=False) as s:
         s.push(said(0, LARGEST_INBOX + 4 * SECOND))
+        full = refused(s)
         late = threading.Thread(target=s.push, args=(said(0, SECOND),))
         late.start()
-        late.join(0.1)
+        assert full.wait(PATIENT)
         s.flush()
         items = read(s, is_end)
         late.join()
@@ -323,10 +323,10 @@ def test_however_often_controls_change_frames_come():
         slider.start()
         try:
             for _ in range(10):
-                assert s.get(PATIENT / 4) is not None
+                assert s.get(PATIENT) is not None
             s.push(said(0, SECOND))
             s.flush()
-            frames = speech_of(read(s, is_end, PATIENT / 4))
+            frames = speech_of(read(s, is_end, PATIENT))
         finally:
             over.set()
             slider.join()
@@ -352,7 +352,7 @@ def test_a_session_of_another_loop_says_so():
         for call in (lambda: anext(s), lambda: s.push(said(0, 9))):
 
             async def elsewhere(call=call):
-                await asyncio.wait_for(call(), 0.2)
+                await asyncio.wait_for(call(), PATIENT)
 
             with pytest.raises(SessionError, match="event loop"):
                 asyncio.run(elsewhere())
@@ -362,21 +362,27 @@ def test_a_session_of_another_loop_says_so():
 
 
 def test_a_session_given_up_as_its_loop_ends_is_closed():
+    begun, go_on = threading.Event(), threading.Event()
+
     class Slow(Actor):
         def appearance(self, portrait):
-            time.sleep(0.1)
+            begun.set()
+            go_on.wait(PATIENT)
             return super().appearance(portrait)
 
     actor = Slow()
 
     async def play():
-        await asyncio.wait_for(actor.session().__aenter__(), 0.01)
+        entering = asyncio.ensure_future(actor.session().__aenter__())
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        entering.cancel()
+        asyncio.get_running_loop().call_soon(go_on.set)
+        await entering
 
-    with pytest.raises(asyncio.TimeoutError):
+    with pytest.raises(asyncio.CancelledError):
         asyncio.run(play())
-    deadline = time.monotonic() + PATIENT
-    while (actor.stage.sessions or actor.stage._threads) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert until(lambda: not stage_threads())
     assert (actor.stage.sessions, actor.stage._reserved, actor.stage._threads) == (0, 0, [])
 
 
@@ -404,7 +410,7 @@ def run_alone(program):
     root = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=root, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", script], cwd=root, env=environment, capture_output=True, text=True, timeout=PATIENT
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -413,7 +419,7 @@ def test_a_program_may_end_with_a_session_open():
     program = """
 names = lambda: [thread.name for thread in threading.enumerate() if thread.name.startswith("ditto-stage")]
 atexit.register(lambda: print("left:", names()))
-from actors import Actor
+from actors import PATIENT, Actor, at_rest, refused, stage_threads, until
 s = Actor().blocking_session()
 s.get()
 assert names()
@@ -425,7 +431,7 @@ assert names()
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_process_has_sessions_of_its_own():
     program = """
-from actors import Actor
+from actors import PATIENT, Actor, at_rest, refused, stage_threads, until
 actor = Actor(max_sessions=1)
 s = actor.blocking_session()
 s.get()
@@ -434,7 +440,7 @@ with actor.stage.lock:
 if child:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 with actor.blocking_session() as own:
-    found = own.get(20)
+    found = own.get(60)
 os._exit(0 if found is not None else 3)
 """
     code, words = run_alone(program)
@@ -460,10 +466,10 @@ def test_more_sessions_than_can_be_drawn_in_time_share_the_time(monkeypatch):
     for watcher in watchers:
         watcher.start()
     try:
-        assert s.get(PATIENT / 4) is not None
+        assert s.get(PATIENT) is not None
         s.push(said(0, 3200))
         s.flush()
-        assert len(speech_of(read(s, is_end, PATIENT / 4))) == 5
+        assert len(speech_of(read(s, is_end, PATIENT))) == 5
     finally:
         over.set()
         for watcher in watchers:

@@ -5,11 +5,11 @@ import ctypes
 import gc
 import os
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from actors import PATIENT, at_rest, refused, stage_threads
 
 import ditto
 from ditto.audio import read_audio
@@ -33,10 +33,6 @@ def speech():
     return read_audio(EXAMPLES / "speech.flac")
 
 
-def threads():
-    return {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio")}  # its pool stays
-
-
 def resident_mib():
     """Memory of this process without what is free but kept (every thread leaves an arena behind); 0 without /proc."""
     if not Path("/proc/self/statm").exists():
@@ -52,14 +48,6 @@ def resident_mib():
 def performances(head):
     gc.collect()
     return [thing for thing in gc.get_objects() if isinstance(thing, Performance) and thing.head is head]
-
-
-def wait_for(done, seconds=20.0):
-    """Whether something came to be in good time."""
-    deadline = time.monotonic() + seconds
-    while not done() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return done()
 
 
 def spoken(s, epoch=0):
@@ -95,7 +83,7 @@ def test_200_sessions_leave_threads_and_memory_as_they_were(head, portrait, spee
             if number % 2:
                 await anext(s)
 
-    before, warm = threads(), 0.0
+    warm = 0.0
     for number in range(CYCLES):
         if number == WARM_UP:
             warm = resident_mib()
@@ -103,14 +91,14 @@ def test_200_sessions_leave_threads_and_memory_as_they_were(head, portrait, spee
             cycle(number)
         else:
             asyncio.run(cycle_in_a_loop(number // 10))
-    assert threads() == before
+    assert stage_threads() == []
     assert head.stage.sessions == 0
     assert performances(head) == []
     assert resident_mib() - warm < LARGEST_GROWTH
 
 
 def test_a_reader_that_never_reads_ends_the_work_and_keeps_nobody_else_waiting(head, portrait, speech):
-    steps, before = [], threads()
+    steps = []
     with head.blocking_session(portrait, idle=False) as stalled:
         end = head.stage.observe(lambda name, seconds, rows: steps.append(name))
         failed = []
@@ -122,16 +110,10 @@ def test_a_reader_that_never_reads_ends_the_work_and_keeps_nobody_else_waiting(h
             except SessionError as error:
                 failed.append(error)
 
+        full = refused(stalled)
         pusher = threading.Thread(target=flood)
         pusher.start()
-        quiet = [0, -1]
-
-        def at_rest():
-            quiet.append(len(steps))
-            time.sleep(0.2)
-            return quiet[-1] == quiet[-2] > 0
-
-        assert wait_for(at_rest)
+        assert full.wait(PATIENT) and at_rest(stalled)
         assert pusher.is_alive()  # push waits
         assert steps.count("render") <= 2 * 25  # about a second ahead of the reader
         end()
@@ -141,7 +123,7 @@ def test_a_reader_that_never_reads_ends_the_work_and_keeps_nobody_else_waiting(h
             assert len(spoken(other)) == 13
     pusher.join()
     assert "closed" in str(failed[0])
-    assert threads() == before
+    assert stage_threads() == []
 
 
 def test_a_client_that_vanishes_is_gone_and_another_sees_the_same_frames(head, portrait, speech):
@@ -151,31 +133,32 @@ def test_a_client_that_vanishes_is_gone_and_another_sees_the_same_frames(head, p
         s.flush()
         alone = [frame.image for frame in spoken(s)]
 
-    async def client():
+    async def client(speaks):
         async with head.session(portrait, seed=1) as s:
             await s.push(speech)
-            async for _ in s:
-                pass
+            async for item in s:
+                if item.kind == "speech":
+                    speaks.set()
 
     async def vanish():
-        task = asyncio.create_task(client())
-        await asyncio.sleep(0.3)  # in the midst of it
+        speaks = asyncio.Event()
+        task = asyncio.create_task(client(speaks))
+        await asyncio.wait_for(speaks.wait(), PATIENT)  # it is in the midst of it
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    before = threads()
     with head.blocking_session(portrait, seed=4, idle=False) as stays:
-        own = threads()
+        own = sorted(stage_threads())
         stays.push(samples[:5000])
         for _ in range(3):
             asyncio.run(vanish())
         stays.push(samples[5000:])
         stays.flush()
         np.testing.assert_array_equal([frame.image for frame in spoken(stays)], alone)
-        assert threads() == own
+        assert sorted(stage_threads()) == own
         assert head.stage.sessions == 1
-    assert threads() == before
+    assert stage_threads() == []
 
 
 def test_a_full_stage_refuses_and_has_room_again_at_once(head, portrait, speech):

@@ -71,7 +71,7 @@ def test_every_route_and_the_socket_want_the_token():
             ("GET", "/"), ("GET", "/page/page.js"), ("GET", "/api/info"), ("GET", "/api/portraits/default"),
             ("POST", "/api/portraits"), ("POST", "/api/webrtc"), ("POST", "/api/clients/somebody/speech"), ("GET", "/x"),
         ]  # fmt: skip
-        with httpx.Client(base_url=f"http://{place}") as http:
+        with httpx.Client(base_url=f"http://{place}", timeout=PATIENT) as http:
             for method, path in asked:
                 for headers in ({}, {"authorization": "Bearer wrong-wrong-wrong-1"}, {"cookie": "ditto_token=x"}):
                     refused = http.request(method, path, headers=headers)
@@ -95,7 +95,7 @@ def test_every_route_and_the_socket_want_the_token():
 
 def test_pages_of_other_sites_are_refused_even_under_this_machine_s_address(served):
     _, place = served
-    with httpx.Client(base_url=f"http://{place}") as http:
+    with httpx.Client(base_url=f"http://{place}", timeout=PATIENT) as http:
         assert http.get("/", headers={"host": "rebound.example"}).status_code == 403
         for origin in ("http://evil.example", "null", f"https://{place}.evil.example"):
             assert http.post("/api/portraits", headers={"origin": origin}, content=b"x").status_code == 403
@@ -108,7 +108,7 @@ def test_pages_of_other_sites_are_refused_even_under_this_machine_s_address(serv
 
 def test_the_page_takes_nothing_from_elsewhere(served):
     _, place = served
-    with httpx.Client(base_url=f"http://{place}") as http:
+    with httpx.Client(base_url=f"http://{place}", timeout=PATIENT) as http:
         page = http.get("/")
         policy = page.headers["content-security-policy"]
         assert "default-src 'none'" in policy
@@ -132,7 +132,7 @@ def test_uploads_are_limited_and_told_apart(served, monkeypatch):
 
     head, place = served
     picture = (EXAMPLES / "portrait.jpg").read_bytes()
-    with httpx.Client(base_url=f"http://{place}", timeout=30) as http:
+    with httpx.Client(base_url=f"http://{place}", timeout=PATIENT) as http:
         for body, code in ((b"", "bad_picture"), (b"no picture at all", "bad_picture"), (picture[:3000], "bad_picture")):
             refused = http.post("/api/portraits", content=body)
             assert (refused.status_code, refused.json()["error"]["code"]) == (422, code)
@@ -164,7 +164,7 @@ def test_portraits_make_room_for_newer_ones(served, monkeypatch):
 
     _head, place = served
     monkeypatch.setattr(portraits, "MOST_PORTRAITS", 3)
-    with httpx.Client(base_url=f"http://{place}", timeout=30) as http:
+    with httpx.Client(base_url=f"http://{place}", timeout=PATIENT) as http:
         names = [http.post("/api/portraits?face=largest", content=b"any").json()["portrait"] for _ in range(5)]
         assert [http.get(f"/api/portraits/{name}").status_code for name in names] == [404, 404, 200, 200, 200]
 
@@ -180,7 +180,7 @@ def test_a_full_house_says_so_and_has_room_again(served):
     second.send('{"type": "start"}')
     last, code = ended(second)
     assert (last["code"], code) == ("busy", 1013)
-    offered = httpx.post(f"http://{place}/api/webrtc", json={"sdp": "v=0"})
+    offered = httpx.post(f"http://{place}/api/webrtc", json={"sdp": "v=0"}, timeout=PATIENT)
     assert (offered.status_code, offered.json()["error"]["code"]) == (503, "busy")
     first.close()
     assert until(lambda: not head.sessions)
@@ -341,7 +341,7 @@ def test_the_command_serves_until_it_is_told_to_stop():
 
 def answers(address):
     try:
-        return httpx.get(address).status_code == 200
+        return httpx.get(address, timeout=PATIENT).status_code == 200
     except httpx.HTTPError:
         return False
 

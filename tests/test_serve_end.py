@@ -19,7 +19,7 @@ pytest.importorskip("fastapi", reason="ditto serve is an extra: pip install 'dit
 pytest.importorskip("aiortc", reason="ditto serve is an extra: pip install 'ditto-talking-head[serve]'")
 
 import httpx
-from serving import Line, StandInHead, ended, running, started, tone, until
+from serving import PATIENT, Line, StandInHead, ended, running, started, tone, until
 from websockets.sync.client import connect
 
 from ditto.live.server.app import create_app
@@ -28,8 +28,6 @@ from ditto.live.server.pictures import NoEncoder
 from ditto.live.server.protocol import ProtocolError, Start
 from ditto.live.server.socket import Outbox, send_all
 from ditto.live.waiting import end_tasks, within
-
-LONG = 30.0  # seconds; only what hangs takes as long
 
 
 class Taking:
@@ -67,7 +65,7 @@ def test_a_sender_that_is_cancelled_as_a_message_leaves_ends(turns):
 @pytest.mark.parametrize("turns", range(8))
 def test_a_cancellation_is_not_lost_as_the_work_ends(turns):
     async def run():
-        caller = asyncio.ensure_future(within(LONG, turn(2)))
+        caller = asyncio.ensure_future(within(PATIENT, turn(2)))
         await turn(1 + turns)
         ended = caller.done()
         caller.cancel()
@@ -80,14 +78,14 @@ def test_a_cancellation_is_not_lost_as_the_work_ends(turns):
 
 def test_what_takes_too_long_is_cancelled():
     async def run():
-        work = asyncio.ensure_future(asyncio.sleep(LONG))
+        work = asyncio.ensure_future(asyncio.sleep(PATIENT))
         with pytest.raises(asyncio.TimeoutError):
             await within(0.0, work)
         await turn(2)
         assert work.cancelled()
-        assert await within(LONG, asyncio.sleep(0, "done")) == "done"
+        assert await within(PATIENT, asyncio.sleep(0, "done")) == "done"
         with pytest.raises(KeyError):
-            await within(LONG, raising(KeyError()))
+            await within(PATIENT, raising(KeyError()))
 
     asyncio.run(run())
 
@@ -100,7 +98,7 @@ def test_a_task_that_loses_cancellations_is_cancelled_again_and_at_last_left(cap
     async def deaf(times):
         for _ in range(times):
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(LONG)
+                await asyncio.sleep(PATIENT)
 
     async def run():
         hard, harder = (asyncio.ensure_future(deaf(times)) for times in (2, 100))
@@ -195,8 +193,8 @@ def test_200_times_clients_break_in_every_state_and_the_server_ends():
             open_line.say("websocket.connect")
             open_line.say("websocket.receive", text=json.dumps({"type": "start", "client": names[0], "video": "none"}))
             await turn(chance.randrange(300))
-            await asyncio.wait_for(app.state.clients.end(), LONG)
-            await asyncio.wait_for(asyncio.gather(*served, open_line.served), LONG)
+            await asyncio.wait_for(app.state.clients.end(), PATIENT)
+            await asyncio.wait_for(asyncio.gather(*served, open_line.served), PATIENT)
         assert head.sessions == []
         assert len(app.state.clients) == 0
         me = asyncio.current_task()
@@ -206,7 +204,7 @@ def test_200_times_clients_break_in_every_state_and_the_server_ends():
         for number in range(200):
             left = await round_of(number)
             if left:
-                await asyncio.wait(left, timeout=LONG)
+                await asyncio.wait(left, timeout=PATIENT)
             assert not [task for task in left if not task.done()], number
 
     asyncio.run(run())
@@ -270,7 +268,7 @@ def server(change=""):
         port = process.stdout.readline().strip()
         assert port, process.stderr and process.stderr.read()
         place = f"127.0.0.1:{port}"
-        assert until(lambda: answers(place), LONG)
+        assert until(lambda: answers(place), PATIENT)
         yield process, place
     finally:
         process.kill()
@@ -279,7 +277,7 @@ def server(change=""):
 
 def answers(place):
     try:
-        return httpx.get(f"http://{place}/").status_code == 200
+        return httpx.get(f"http://{place}/", timeout=PATIENT).status_code == 200
     except httpx.HTTPError:
         return False
 
@@ -295,7 +293,7 @@ def test_a_signal_ends_the_process_whoever_is_connected(number):
         silent = connect(f"ws://{place}/api/live")
         process.send_signal(number)
         assert ended(again)[0] == STOPPED
-        out, errors = process.communicate(timeout=LONG)
+        out, errors = process.communicate(timeout=PATIENT)
         silent.close_socket()
     assert (process.returncode, out, errors) == (0, "ended\n", "")
 
@@ -307,10 +305,10 @@ STUCK = "clients.Clients.end = lambda self: asyncio.Event().wait()"
 def test_a_server_that_is_ending_listens_no_more_and_a_second_signal_ends_it_at_once():
     with server(STUCK) as (process, place):
         process.send_signal(signal.SIGTERM)
-        assert until(lambda: not listens(place), LONG)
+        assert until(lambda: not listens(place), PATIENT)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=LONG)
+        process.communicate(timeout=PATIENT)
     assert process.returncode == -signal.SIGTERM
 
 
@@ -318,7 +316,7 @@ def test_a_server_that_is_ending_listens_no_more_and_a_second_signal_ends_it_at_
 def test_a_server_that_cannot_end_ends_its_process_all_the_same():
     with server(f"{STUCK}\nrun.STOP_SECONDS = 0.2") as (process, _):
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=LONG)
+        _, errors = process.communicate(timeout=PATIENT)
     assert process.returncode == 1
     assert re.search(r"did not end within 0\.2 s", errors)
 

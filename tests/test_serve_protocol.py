@@ -12,7 +12,7 @@ pytest.importorskip("fastapi", reason="ditto serve is an extra: pip install 'dit
 pytest.importorskip("aiortc", reason="ditto serve is an extra: pip install 'ditto-talking-head[serve]'")
 
 import httpx
-from serving import HEIGHT, WIDTH, StandInHead, ended, received, running, said, started, tone, until
+from serving import HEIGHT, PATIENT, WIDTH, StandInHead, ended, received, running, said, started, tone, until
 from wav import write_wav
 from websockets.sync.client import connect
 
@@ -46,7 +46,7 @@ def test_speech_in_gives_its_frames_its_sound_and_its_end(served):
 
 def test_the_delays_told_are_those_of_the_head_that_is_served(served):
     _, place = served
-    told = httpx.get(f"http://{place}/api/info").json()["latencies"]
+    told = httpx.get(f"http://{place}/api/info", timeout=PATIENT).json()["latencies"]
     assert told == {"quality": 3320, "balanced": 880, "low": 200}
     for latency, milliseconds in told.items():
         socket, ready = started(place, latency=latency)
@@ -252,17 +252,17 @@ def test_a_recording_is_spoken_and_a_playlist_is_not_opened(served, tmp_path):
     address = f"http://{place}/api/clients/with-a-recording/speech"
     secret = write_wav(tmp_path / "secret.wav", np.zeros(16000, np.int16))
     for trick in (f"#EXTM3U\n#EXTINF:1,\n{secret}\n", f"ffconcat version 1.0\nfile {secret}\n", "<?xml version='1.0'?><MPD/>"):
-        refused = httpx.post(address, content=trick.encode())
+        refused = httpx.post(address, content=trick.encode(), timeout=PATIENT)
         assert (refused.status_code, refused.json()["error"]["code"]) == (422, "bad_sound")
     recording = write_wav(tmp_path / "a.wav", np.frombuffer(tone(1.0, 22050), "<i2"), 22050)
-    assert httpx.post(address, content=recording.read_bytes()).status_code == 202
+    assert httpx.post(address, content=recording.read_bytes(), timeout=PATIENT).status_code == 202
     assert said(socket, "segment_end", 1000)["pts_seconds"] == pytest.approx(1.0)
-    assert httpx.post(address, content=b"RIFF" + bytes(60)).status_code == 202
+    assert httpx.post(address, content=b"RIFF" + bytes(60), timeout=PATIENT).status_code == 202
     assert said(socket, "error", 1000)["code"] == "bad_sound"
     socket.close_socket()
     socket, _ = started(place, client="with-a-recording")
     long = write_wav(tmp_path / "b.wav", np.frombuffer(tone(20.0, 16000), "<i2"), 16000).read_bytes()
-    answers = [httpx.post(address, content=long) for _ in range(12)]
+    answers = [httpx.post(address, content=long, timeout=PATIENT) for _ in range(12)]
     assert [answer.status_code for answer in answers[-2:]] == [429, 429]
     assert "wait to be spoken" in answers[-1].text
     socket.close_socket()
@@ -296,6 +296,6 @@ def test_the_example_of_the_documentation_runs(served, tmp_path):
     (tmp_path / "client.py").write_text(client)
     write_wav(tmp_path / "speech.wav", np.frombuffer(tone(0.6, 24000), "<i2"), 24000)
     command = [sys.executable, "client.py", f"ws://{place}/api/live", "speech.wav"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENT, check=False)
     assert done.returncode == 0, done.stderr
     assert "15 frames" in done.stdout

@@ -98,7 +98,7 @@ class Peer:
 
     async def _watch(self) -> None:
         while (left := self._heard + SILENCE_SECONDS - self._clock()) > 0.0:
-            await asyncio.sleep(left)
+            await asyncio.sleep(min(left, 0.5))
 
     def _fail(self) -> None:
         if not self._failed.done():
