@@ -16,6 +16,7 @@ pytest.importorskip("mediapipe", reason="mediapipe registers the portrait")
 rtc = pytest.importorskip("livekit.rtc", reason="livekit-agents is not installed")
 avatar = pytest.importorskip("livekit.agents.voice.avatar", reason="livekit-agents is not installed")
 
+from actors import PATIENT  # noqa: E402
 from wav import write_wav  # noqa: E402
 
 import ditto  # noqa: E402
@@ -53,7 +54,7 @@ async def until_end(items, ends=1):
     """What comes up to the end of a segment."""
     taken = []
     while ends:
-        taken.append(await asyncio.wait_for(anext(items), 20))
+        taken.append(await asyncio.wait_for(anext(items), PATIENT))
         ends -= isinstance(taken[-1], END)
     return taken
 
@@ -201,15 +202,19 @@ def test_closing_ends_the_iteration_and_every_thread(head, portrait, speech):
     async def play():
         async with DittoVideoGenerator(head, portrait) as generator:
 
+            speaks = asyncio.Event()
+
             async def read():
-                return [item async for item in generator]
+                async for item in generator:
+                    if isinstance(item, rtc.AudioFrame):
+                        speaks.set()
 
             reader = asyncio.create_task(read())
             await say(generator, speech)
-            await asyncio.sleep(0.2)
-        return await asyncio.wait_for(reader, 5)
+            await asyncio.wait_for(speaks.wait(), PATIENT)
+        await asyncio.wait_for(reader, PATIENT)
 
-    assert asyncio.run(play())
+    asyncio.run(play())
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ditto")]
 
 
@@ -261,7 +266,7 @@ def test_a_runner_reports_what_was_played(head, portrait, speech):
                 if cut:
                     await in_hand.wait()
                     output.clear_buffer()
-                await asyncio.wait_for(output.wait_for_playout(), 20)
+                await asyncio.wait_for(output.wait_for_playout(), PATIENT)
             await runner.aclose()
 
     asyncio.run(play())

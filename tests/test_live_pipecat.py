@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("mediapipe", reason="mediapipe registers the portrait")
 pytest.importorskip("pipecat", reason="pipecat-ai is not installed")
 
+from actors import PATIENT
 from loguru import logger
 from pipecat.frames.frames import (
     BotStartedSpeakingFrame,
@@ -122,7 +123,7 @@ class End(FrameProcessor):
         """Wait until the frames that came are enough."""
         while not enough(self.frames):
             self.changed.clear()
-            await asyncio.wait_for(self.changed.wait(), 20)
+            await asyncio.wait_for(self.changed.wait(), PATIENT)
 
 
 def stage_threads():
@@ -142,7 +143,7 @@ def perform(avatar, act, last=None):
         )
         runner = WorkerRunner(handle_sigint=False)
         await runner.add_workers(worker)
-        await asyncio.wait_for(asyncio.gather(runner.run(), act(worker, after)), 60)
+        await asyncio.wait_for(asyncio.gather(runner.run(), act(worker, after)), 2 * PATIENT)
         return after.frames, before.frames
 
     threads = stage_threads()
@@ -278,10 +279,12 @@ def test_a_face_that_breaks_says_so_once_and_leaves_the_voice(head, portrait, sp
     async def act(worker, after):
         await after.until(lambda frames: "p" in letters(frames))
         monkeypatch.setattr(head.renderer, "render", broken)
-        await asyncio.sleep(0.3)
+        while avatar.is_usable:
+            await asyncio.sleep(0.01)
         await worker.queue_frames([*said(speech), EndFrame()])
 
-    down, up = perform(DittoAvatar(head, portrait), act)
+    avatar = DittoAvatar(head, portrait)
+    down, up = perform(avatar, act)
     assert told(down) == "<" + "s" * 9 + ">E"
     np.testing.assert_array_equal(heard(down), speech)
     assert [frame.error for frame in up if isinstance(frame, ErrorFrame)] == ["the renderer is gone"]
@@ -352,7 +355,7 @@ def test_a_transport_plays_it_and_knows_when_the_bot_speaks(head, portrait, spee
         while not after.frames:
             await asyncio.sleep(0.01)
         await worker.queue_frames(said(speech))
-        await asyncio.wait_for(silent.wait(), 20)
+        await asyncio.wait_for(silent.wait(), PATIENT)
         await worker.queue_frame(EndFrame())
 
     class Watched(DittoAvatar):
