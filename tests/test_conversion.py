@@ -28,6 +28,7 @@ from checkpoints import HUBERT, RECORDED, SETTINGS, TINY, config_json, publish, 
 from ditto.bundle import Bundle, examine, seal  # noqa: E402
 from ditto.cli import app  # noqa: E402
 from ditto.conversion import convert  # noqa: E402
+from ditto.conversion.hubert import weights_file  # noqa: E402
 from ditto.conversion.published import HUBERT_ONNX, PUBLISHED, find_first  # noqa: E402
 from ditto.conversion.settings import released_settings  # noqa: E402
 from ditto.errors import BundleError, InputError, OutputError  # noqa: E402
@@ -433,12 +434,24 @@ def test_two_files_for_one_network_are_both_named(folder):
     refused(folder, f"got {(folder / OFFLINE).with_suffix('.json')} and {folder / OFFLINE}")
 
 
-def test_of_two_released_huberts_the_streaming_one_is_taken_and_told(tmp_path):
+def test_of_two_released_huberts_the_streaming_one_is_taken_and_told(tmp_path, caplog):
     for name in ("hubert.onnx", "hubert_streaming_fix_kv.onnx"):  # the published folder has both
         (tmp_path / name).write_bytes(b"x")
-    told = []
-    assert find_first(tmp_path, HUBERT_ONNX, told.append) == tmp_path / "hubert_streaming_fix_kv.onnx"
-    assert told == [f"taking {tmp_path / 'hubert_streaming_fix_kv.onnx'}, not {tmp_path / 'hubert.onnx'}"]
+    assert find_first(tmp_path, HUBERT_ONNX) == tmp_path / "hubert_streaming_fix_kv.onnx"
+    assert caplog.messages == [f"{tmp_path / 'hubert_streaming_fix_kv.onnx'} is taken, not {tmp_path / 'hubert.onnx'}"]
+    caplog.clear()
+    for name in ("pytorch_model.bin", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"x")
+    assert weights_file(tmp_path) == tmp_path / "model.safetensors"
+    assert caplog.messages == [f"{tmp_path / 'model.safetensors'} is taken, not pytorch_model.bin"]
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(folder, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    refused(folder, "cannot be read: Permission denied; check its permissions")
 
 
 @pytest.mark.parametrize("content", [b"", b'{"model_type": "hubert", ', b"\xff\xfe", b"[" * 100_000])

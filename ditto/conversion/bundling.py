@@ -105,7 +105,7 @@ def convert(
     networks = [dataclasses.replace(n, config=(configs or {}).get(n.part, n.config)) for n in PUBLISHED]
     files = find_all(folder)
     speech = given_folder(hubert) if hubert is not None else find_hubert(folder)
-    onnx = find_first(folder, HUBERT_ONNX, report)
+    onnx = find_first(folder, HUBERT_ONNX)
     weights = [read_encoder(folder, speech, onnx, (configs or {}).get("encoder"), networks, report)]
     for network in networks:
         if network.part in files and (item := read_network(network, files[network.part], report)):

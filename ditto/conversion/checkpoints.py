@@ -86,6 +86,8 @@ def load_torch(file: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True, mmap=packed)
     except BundleError:
         raise
+    except PermissionError as error:
+        raise BundleError(f"{file} cannot be read: {error.strerror}; check its permissions") from error
     except Exception as error:  # what a damaged pickle makes torch raise has no common base
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
         if asked:
@@ -175,6 +177,8 @@ def read_safetensors(file: Path) -> Tensors:
 
     try:
         return {name: stored(tensor) for name, tensor in load_file(file).items()}
+    except PermissionError as error:
+        raise BundleError(f"{file} cannot be read: {error.strerror}; check its permissions") from error
     except (SafetensorError, OSError) as error:
         raise BundleError(
             f"{file} ({size(file)}) is no safetensors file, or only a part of one: {error}; get the file again"

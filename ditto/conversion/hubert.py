@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from ditto.conversion.checkpoints import Tensors, read_safetensors, read_torch
 from ditto.conversion.published import named, what_it_is
 from ditto.errors import BundleError
 from ditto.models.hubert import KERNELS, STRIDES, HubertConfig
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 PREFIX, HEAD = "hubert.", "lm_head."  # of the features; the letters of the fine-tuned model, which nobody needs here
@@ -125,9 +128,11 @@ def weights_file(folder: Path) -> Path:
     Raises:
         BundleError: there are none.
     """
-    for name in WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
+    files = [folder / name for name in WEIGHTS if (folder / name).is_file()]
+    if len(files) > 1:
+        logger.warning("%s is taken, not %s", files[0], files[1].name)
+    if files:
+        return files[0]
     there = " and ".join(what_it_is(folder / name) for name in WEIGHTS)
     raise BundleError(f"expected {' or '.join(WEIGHTS)} beside config.json, but {there}; download the folder again")
 

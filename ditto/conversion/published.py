@@ -5,7 +5,7 @@ Source of the names: antgroup/ditto-talkinghead, README ("Download Checkpoints")
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from ditto.models.lmdm import LMDMConfig
 from ditto.models.motion_extractor import MotionExtractorConfig
 from ditto.models.stitching import EYE_RETARGETING, LIP_RETARGETING, STITCHING
 from ditto.models.warping import WarpingConfig
+
+logger = logging.getLogger(__name__)
 
 HUBERT_ONNX = ("hubert_streaming_fix_kv.onnx", "hubert.onnx")
 SETTINGS = {
@@ -89,15 +91,15 @@ def named(folder: Path, *names: str) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.name in names)  # a pattern without * skips such links
 
 
-def find_first(folder: Path, names: tuple[str, ...], report: Callable[[str], None]) -> Path | None:
-    """The file of the first of these names that is there; what else is there is told.
+def find_first(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The file of the first of these names that is there; a note says which of several is taken.
 
     Raises:
         BundleError: as `find`, of one name.
     """
     files = [file for name in names if (file := find(folder, (name,))) is not None]
     if len(files) > 1:
-        report(f"taking {files[0]}, not {', '.join(map(str, files[1:]))}")
+        logger.warning("%s is taken, not %s", files[0], ", ".join(map(str, files[1:])))
     return files[0] if files else None
 
 
