@@ -212,6 +212,7 @@ def test_the_same_client_again_takes_the_place_of_the_first(served):
         (b'{"type": "offer"}', "bad_message"),
         (b'{"sdp": "nonsense"}', "bad_offer"),
         (b'{"sdp": "v=0\\r\\no=- 0 0 IN IP4 0.0.0.0\\r\\ns=-\\r\\nt=0 0\\r\\n"}', "bad_offer"),
+        (b'{"sdp": "v=0' + b"\\r\\na=candidate:1 1 udp 1 127.0.0.1 9 typ host" * 101 + b'"}', "bad_offer"),
         (b'{"sdp": "v=0", "latency": "none"}', "bad_message"),
         (b'{"sdp": "v=0", "portrait": "guessed"}', "no_portrait"),
         (b'{"sdp": "v=0", "colour": 1}', "unknown_name"),

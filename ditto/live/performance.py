@@ -367,7 +367,8 @@ class Performance:
         self.check()
         if self._hears is None or self._hears[0] != sample_rate:
             self._hears = sample_rate, Resampler(sample_rate)
-        samples = samples[-round(LONGEST_LISTENING * sample_rate) :]
+        most = round(LONGEST_LISTENING * sample_rate)
+        samples = samples if samples.size <= most else samples[-most:].copy()
         self._overheard.append(Overheard(samples, samples.size / sample_rate, self._hears[1]))
         while sum(piece.seconds for piece in self._overheard) - self._overheard[0].seconds >= LONGEST_LISTENING:
             self._overheard.popleft()

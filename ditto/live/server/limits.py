@@ -4,7 +4,8 @@ from __future__ import annotations
 
 LARGEST_PICTURE = 16 << 20  # bytes of an uploaded portrait; its pixels are limited by ditto.images.MAX_PIXELS
 LARGEST_RECORDING = 64 << 20  # bytes of an uploaded sound file; decoded as it is spoken, never whole
-LARGEST_OFFER = 1 << 17  # bytes of a WebRTC offer
+LARGEST_OFFER = 1 << 17  # bytes of a WebRTC offer, ten times those of browsers
+MOST_CANDIDATES = 100  # addresses in it; 1900 hold up the event loop for 1.6 s
 LARGEST_MESSAGE = 1 << 20  # bytes of one WebSocket message: ten seconds of 48 kHz
 LARGEST_COMMAND = 1 << 17  # characters of a JSON message: it is parsed on the event loop, in a few milliseconds
 LONGEST_TEXT = 1000  # characters to be spoken at once

@@ -15,7 +15,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from ditto.audio import mono_samples
 from ditto.live.adapters.aiortc import AUDIO_RATE, SessionTracks
 from ditto.live.server.clients import Client, Clients
-from ditto.live.server.limits import END_SECONDS, LARGEST_COMMAND, SILENCE_SECONDS, START_SECONDS
+from ditto.live.server.limits import END_SECONDS, LARGEST_COMMAND, MOST_CANDIDATES, SILENCE_SECONDS, START_SECONDS
 from ditto.live.server.protocol import (
     Alive,
     Close,
@@ -136,6 +136,9 @@ class Peer:
             raise ProtocolError("timeout", f"the offer was not answered within {START_SECONDS:g} s", 504) from None
 
     async def _negotiate(self, tracks: SessionTracks) -> str:
+        candidates = self._offer.count("a=candidate:")
+        if candidates > MOST_CANDIDATES:
+            raise ProtocolError("bad_offer", f"expected at most {MOST_CANDIDATES} candidates in an offer, got {candidates}")
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(self._offer, "offer"))
             kinds = [item.kind for item in self._connection.getTransceivers()]
