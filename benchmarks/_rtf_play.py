@@ -15,6 +15,7 @@ import numpy.typing as npt
 from benchmarks._rtf_trace import OPEN_GAP, ROW, SPEECH, Image, Tape, rest_after, row_of
 from ditto.audio import SAMPLE_RATE
 from ditto.live import AsyncSession, Frame, SegmentEnd
+from ditto.live.waiting import within
 from ditto.stream import FPS, SAMPLES_PER_FRAME
 
 Samples = npt.NDArray[np.float32]
@@ -100,7 +101,7 @@ class Player:
                 return False
             self._news.clear()
             try:
-                await asyncio.wait_for(self._news.wait(), deadline - time.monotonic())
+                await within(deadline - time.monotonic(), self._news.wait())
             except asyncio.TimeoutError:
                 return seen()
         return True
