@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ditto.cropping import check_seen, choose_crop, cut_around, nearness, opacity, person_mask, sample_crop
 from ditto.errors import EngineError, NoFaceError
-from ditto.face_state import eye_state, own_expression
+from ditto.face_state import DOUBTFUL_LIPS, eye_state, lip_doubt, own_expression
 from ditto.images import FULL_SIZE, MAX_SIZE, Bytes, OpenedPicture, Picture, reduce
 from ditto.portrait import Portrait
 from ditto.privacy import without_matplotlib
@@ -488,10 +488,17 @@ def register_face(
     def to_crop(points: Floats) -> Floats:
         return np.column_stack([points[:, :2] @ into_crop[:2, :2].T + into_crop[:2, 2], points[:, 2] * zoom])
 
-    points = refine_landmarks(crop, to_crop(landmarks))
+    region = _region_of(to_crop(landmarks))
+    looks, _ = _look_around(_Field(crop, region), region)
+    points = np.asarray(looks.mean(0))
     if points.shape != (LANDMARKS, 3):
         raise EngineError(f"wanted {LANDMARKS} landmarks from MediaPipe, got {points.shape}; install mediapipe 0.10.21")
 
+    if lip_doubt(looks[0::2], looks[1::2]) > DOUBTFUL_LIPS:
+        logger.warning(
+            "the mouth is hardly seen in the picture, as if something were before it; what is drawn there may not fit; "
+            "give a picture with the mouth free"
+        )
     scale_px, rotation, translation_px, canonical = fit_head(points)
     half = CROP_SIZE / 2
     expression = own_expression(canonical)

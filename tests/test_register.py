@@ -154,3 +154,25 @@ def test_a_large_face_in_a_large_photograph_is_reduced_as_before(picture):
     large = cv2.resize(picture, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
     portrait = register(large, max_size=480)
     assert (portrait.picture == read_picture(large, 480)[0]).all()
+
+
+def covered(picture, landmarks, what):
+    """A picture with something drawn before the mouth."""
+    lips, width = landmarks[[0, 17, 61, 291], :2].mean(0), np.ptp(landmarks[:, 0])
+    x, y, skin = int(lips[0]), int(lips[1]), picture[tuple(landmarks[205, 1::-1].astype(int))]
+    out, half = picture.copy(), int(0.13 * width)
+    if what == "caption":
+        cv2.rectangle(out, (0, y - half), (out.shape[1], y + half), (0, 0, 0), -1)
+        cv2.putText(out, "WHAT IS SAID HERE", (8, y + half // 3), cv2.FONT_HERSHEY_SIMPLEX, width / 250, (255, 255, 255), 2)
+    for finger in range(4 if what == "hand" else 0):
+        centre = x + int((finger - 1.5) * 0.13 * width), y + int(0.12 * width)
+        axes = int(0.08 * width), int(0.35 * width)
+        for tone, line in ((0.85 + 0.05 * finger, -1), (0.6, 2)):
+            cv2.ellipse(out, centre, axes, 5, 0, 360, [int(v * tone) for v in skin], line)
+    return out
+
+
+@pytest.mark.parametrize("what", ["hand", "caption", "nothing"])
+def test_a_covered_mouth_is_told(picture, what, caplog):
+    register(covered(picture, find_faces(picture)[0].landmarks, what))
+    assert ("the mouth is hardly seen" in caplog.text) == (what != "nothing")
