@@ -195,6 +195,8 @@ def test_float64_schedule_keeps_the_power():
 def test_schedule_refuses_steps_out_of_range():
     with pytest.raises(ValueError, match="1 to 1000 steps, got 0"):
         ddim_schedule(0)
+    with pytest.raises(ValueError, match=r"finite numbers, torch\.float32 gives none for 5 steps; take float64"):
+        ddim_schedule(5, torch.float32)
 
 
 @pytest.mark.parametrize("steps", [8, 10])

@@ -287,7 +287,7 @@ def ddim_schedule(steps: int, dtype: torch.dtype = torch.float64) -> list[DDIMSt
     of 3.10e-4 for 10 steps, not a number for 5): `dtype` float32 gives those numbers, float64 the true ones.
 
     Raises:
-        ValueError: steps is not in 1..1000.
+        ValueError: steps is not in 1..1000, or a number of the schedule is none in this type.
     """
     if not 1 <= steps <= LEVELS:
         raise ValueError(f"DDIM takes 1 to {LEVELS} steps, got {steps}")
@@ -305,6 +305,8 @@ def ddim_schedule(steps: int, dtype: torch.dtype = torch.float64) -> list[DDIMSt
             signal = after.sqrt()
         numbers = (float(x) for x in (from_x, from_clean, signal, direction, sigma))
         out.append(DDIMStep(time, next_time, *numbers))
+    if not all(math.isfinite(number) for step in out for number in step):
+        raise ValueError(f"expected a schedule of finite numbers, {dtype} gives none for {steps} steps; take float64")
     return out
 
 
