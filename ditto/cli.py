@@ -54,7 +54,11 @@ app.add_typer(cli_bundle.app, name="bundle")
 def animate(
     portrait: Annotated[
         Path,
-        typer.Argument(metavar="PORTRAIT", readable=False, help="A picture with a face, or a saved portrait (.npz)."),
+        typer.Argument(
+            metavar="PORTRAIT",
+            readable=False,
+            help="A picture with a face, - for standard input, or a saved portrait (.npz).",
+        ),
     ],
     audio: Annotated[
         Path,
@@ -128,13 +132,15 @@ def run_animate(
     weights = parse_emotion(emotion)
     check_output(output)
     check_picture(portrait_path, face)
+    if str(portrait_path) == str(audio_path) == "-":
+        raise InputError("standard input is either the picture or the recording, got - for both; give one as a file")
     for source in (portrait_path, audio_path):
         with suppress(OSError):  # one of the two is not there yet, or not at all
             if os.path.samefile(output, source):
                 raise InputError(f"the output {output} is also an input; choose another name")
     console = open_console(quiet)
     show_notes(console)
-    reader = AudioReader(audio_path if str(audio_path) != "-" else standard_input())
+    reader = AudioReader(audio_path if str(audio_path) != "-" else standard_input("a recording"))
     next(iter(reader))  # decodes at least the beginning
 
     with working(console, "loading the bundle"):
@@ -170,15 +176,17 @@ def run_animate(
     }
 
 
-def standard_input() -> BinaryIO:
+def standard_input(noun: str) -> BinaryIO:
     """Raises InputError where there is none."""
     if sys.stdin is None:
-        raise InputError("expected a recording on standard input, this process has none; give the name of a file")
+        raise InputError(f"expected {noun} on standard input, this process has none; give the name of a file")
     return sys.stdin.buffer
 
 
 def check_picture(path: Path, face: int) -> None:
     """Raises InputError for a path that cannot be a picture or a portrait, or a face chosen where there is one only."""
+    if str(path) == "-":
+        return
     try:
         folder = path.stat() and path.is_dir()
     except OSError as error:
@@ -190,12 +198,13 @@ def check_picture(path: Path, face: int) -> None:
 
 
 def load_portrait(head: TalkingHead, path: Path, face: int, max_size: int) -> Portrait:
-    """A portrait saved as .npz, or a face registered from a picture."""
+    """A portrait saved as .npz, or a face registered from a picture; of standard input for -."""
     if path.suffix.lower() == ".npz":
         from ditto.portrait import Portrait
 
         return Portrait.load(path)
-    return head.register(path, face=face, max_size=max_size)
+    picture = path if str(path) != "-" else standard_input("a picture")
+    return head.register(picture, face=face, max_size=max_size)
 
 
 def parse_emotion(text: str) -> dict[str, float]:

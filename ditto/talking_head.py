@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ditto.bundle import Bundle
     from ditto.controls import Controls
     from ditto.files import Readable
+    from ditto.images import Picture
     from ditto.live import AsyncSession, Session, SessionOptions
     from ditto.rendering import Renderer
 
@@ -59,17 +60,20 @@ class TalkingHead:
         self._samplers = {latency: sampler.at(latency) for latency in LATENCIES}
         self._prepared: Once[Portrait, PreparedPortrait] = Once()
 
-    def register(self, picture: str | Path | bytes | npt.NDArray[Any], face: int = 0, max_size: int = 1280) -> Portrait:
+    def register(self, picture: Picture, face: int = 0, max_size: int = 1280) -> Portrait:
         """Find a face in a picture and learn what is needed to move it. Needs MediaPipe; takes a second or two.
 
         Args:
-            picture: a path, the bytes of an image file, or an array (H, W), (H, W, 3) or (H, W, 4).
+            picture: a path, the bytes of an image file, a file opened for bytes, a PIL image, or an array (H, W),
+                (H, W, 3) or (H, W, 4).
             face: which face, largest first.
-            max_size: the longest side of the picture (and so of the frames) in pixels; larger ones are reduced.
+            max_size: the longest side of the picture (and so of the frames) in pixels; larger ones are reduced, or cut
+                to that size around a face that would be too small then.
 
         Raises:
             ImageError: the picture cannot be read.
-            NoFaceError: no usable face, or fewer faces than `face` asks for.
+            NoFaceError: no usable face, fewer faces than `face` asks for, or one whose mouth, chin or eye is not in the
+                picture.
         """
         from ditto.tracking import register
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from wav import write_wav
 
 import ditto
 from ditto.cropping import check_seen
@@ -176,3 +179,20 @@ def covered(picture, landmarks, what):
 def test_a_covered_mouth_is_told(picture, what, caplog):
     register(covered(picture, find_faces(picture)[0].landmarks, what))
     assert ("the mouth is hardly seen" in caplog.text) == (what != "nothing")
+
+
+def test_the_command_line_takes_a_picture_from_standard_input_or_a_pipe(tmp_path):
+    sound, out = tmp_path / "a.wav", tmp_path / "a.mp4"
+    write_wav(sound, 0.1 * np.sin(np.arange(8000) / 20), 16000)
+    command = [sys.executable, "-m", "ditto", "animate", "-", str(sound), "-o", str(out), "--quiet"]
+    data = (PICTURES / "closed_eyes_agnew.jpg").read_bytes()
+    done = subprocess.run(command, input=data, capture_output=True, check=False)
+    assert done.returncode == 0 and out.stat().st_size > 0, done.stderr
+    for given, words in ((b"", "is empty"), (b"no picture", "is no picture")):
+        out.unlink(missing_ok=True)
+        done = subprocess.run(command, input=given, capture_output=True, check=False, text=False)
+        assert done.returncode == 2 and words in done.stderr.decode() and not out.exists()
+        assert done.stderr.count(b"\n") == 1
+    command[5] = "-"
+    done = subprocess.run(command, input=data, capture_output=True, check=False)
+    assert done.returncode == 2 and b"got - for both" in done.stderr
