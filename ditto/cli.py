@@ -85,7 +85,9 @@ def animate(
     device: Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")] = "cpu",
     face: Annotated[int, typer.Option(min=0, help="Which face of the picture; 0 is the largest.")] = 0,
     still: Annotated[bool, typer.Option("--still", help="Keep the head where it is; only the face moves.")] = False,
-    max_size: Annotated[int, typer.Option(min=64, help="Longest side of the video in pixels.")] = 1280,
+    max_size: Annotated[
+        int | None, typer.Option(min=64, help="Longest side of the video in pixels, of a picture; 1280 if not given.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -115,7 +117,7 @@ def run_animate(
     device: str,
     face: int,
     still: bool,
-    max_size: int,
+    max_size: int | None,
     quiet: bool,
 ) -> dict[str, Any]:
     """What `ditto animate` does; gives what it reports.
@@ -125,13 +127,14 @@ def run_animate(
     """
     import ditto
     from ditto.audio import AudioReader
+    from ditto.images import MAX_SIZE
     from ditto.motion import FPS
     from ditto.video import VideoWriter, check_output
 
     # Everything that can be refused cheaply is refused before the expensive part.
     weights = parse_emotion(emotion)
     check_output(output)
-    check_picture(portrait_path, face)
+    check_picture(portrait_path, face, max_size)
     if str(portrait_path) == str(audio_path) == "-":
         raise InputError("standard input is either the picture or the recording, got - for both; give one as a file")
     for source in (portrait_path, audio_path):
@@ -149,7 +152,7 @@ def run_animate(
         interruption.check()
         loaded = time.perf_counter()
     with working(console, "finding the face"):
-        portrait = load_portrait(head, portrait_path, face, max_size)
+        portrait = load_portrait(head, portrait_path, face, MAX_SIZE if max_size is None else max_size)
         head.appearance(portrait)
         registered = time.perf_counter()
     height, width = portrait.picture.shape[:2]
@@ -183,8 +186,8 @@ def standard_input(noun: str) -> BinaryIO:
     return sys.stdin.buffer
 
 
-def check_picture(path: Path, face: int) -> None:
-    """Raises InputError for a path that cannot be a picture or a portrait, or a face chosen where there is one only."""
+def check_picture(path: Path, face: int, max_size: int | None) -> None:
+    """Raises InputError for a path that cannot be a picture or a portrait, or what a saved portrait has fixed already."""
     if str(path) == "-":
         return
     try:
@@ -195,6 +198,11 @@ def check_picture(path: Path, face: int) -> None:
         raise InputError(f"expected a picture, got the folder {path}; give a file in it")
     if face != 0 and path.suffix.lower() == ".npz":
         raise InputError(f"--face {face} chooses in a picture, {path} is one face already; leave it out")
+    if max_size is not None and path.suffix.lower() == ".npz":
+        raise InputError(
+            f"--max-size {max_size} reduces a picture, {path} is a saved portrait of fixed size; leave it out, or give the "
+            "picture"
+        )
 
 
 def load_portrait(head: TalkingHead, path: Path, face: int, max_size: int) -> Portrait:
@@ -288,7 +296,7 @@ def serve(
 
         address = Address(host, port, token, certificate, key)
         picture = portrait or SHIPPED
-        check_picture(picture, 0)
+        check_picture(picture, 0, None)
         console = open_console()
         show_notes(console)
         with listen(address) as listening:

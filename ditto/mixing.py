@@ -11,9 +11,9 @@ import numpy.typing as npt
 WINDOWS_PER_SECOND = 50  # decisions a second; a new mix is faded in over one window
 WINDOWS_BEFORE, WINDOWS_AFTER = 5, 10  # what a decision hears: 0.1 s before its window and 0.2 s after
 # Energy of the mean, of what it would be if the channels had nothing in common. Two channels: 1 for those, 2 for equal
-# ones, 0 for opposite ones. Speech at two microphones 0.25 to 10 ms apart stays over 0.33 (examples/speech.flac, any
-# 0.3 s of it); an inverted channel at half the level is at 0.2, one with noise 10 dB under it at 0.09.
-CANCELLED, RESTORED = 0.3, 1.2
+# ones, 0 for opposite ones. Speech at two microphones 0.25 to 10 ms apart stays over 0.19 (examples/speech.flac, any
+# 0.3 s of it); an inverted channel at 0.6 of the level is at 0.12, one of equal level with noise 10 dB under it at 0.09.
+CANCELLED, RESTORED = 0.18, 1.2
 AUDIBLE = 1e-4  # -40 dB: a channel quieter than that beside the loudest has not been heard yet
 
 Array = npt.NDArray[np.float32]

@@ -1,3 +1,5 @@
+import io
+import os
 import wave
 from pathlib import Path
 
@@ -5,7 +7,7 @@ import numpy as np
 import pytest
 from wav import write_wav
 
-from ditto.audio import SAMPLE_RATE, AudioReader, Resampler, read_audio, reject_encoded
+from ditto.audio import HOP_SAMPLES, SAMPLE_RATE, SILENCE_DB, AudioReader, Resampler, read_audio, reject_encoded
 from ditto.errors import AudioError
 from ditto.stream import check_samples
 
@@ -216,3 +218,49 @@ def test_sound_is_not_taken_for_a_file():
             reject_encoded(noise.tobytes())
     for value in range(-32768, 32768, 7):  # a constant repeats itself at every distance
         reject_encoded(np.full(320, value, np.int16))
+
+
+def test_sound_too_quiet_to_move_anything_is_noted(tmp_path, caplog):
+    write_wav(tmp_path / "quiet.wav", tone(16000) / 500)  # -63 dB of full scale
+    write_wav(tmp_path / "loud.wav", tone(16000) / 100)
+    read_audio(tmp_path / "loud.wav")
+    assert caplog.text == ""
+    read_audio(tmp_path / "quiet.wav")
+    assert "quiet.wav: at its loudest it has -63 dB of full scale" in caplog.text
+
+
+def test_the_level_of_silence_is_the_encoder_s():
+    encoder = pytest.importorskip("ditto.models.speech_encoder", exc_type=ImportError)
+    assert (SILENCE_DB, HOP_SAMPLES) == (encoder.ACTIVE_DB, encoder.HOP)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{0}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile {0}\n",
+        "ffconcat version 1.0\nfile '{1}'\n",
+    ],
+)
+def test_a_file_makes_ffmpeg_open_no_other(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    write_wav(tmp_path / "secret.wav", tone(16000))
+    (tmp_path / "list.wav").write_text(content.format("secret.wav", tmp_path / "secret.wav"))
+    for given in (tmp_path / "list.wav", (tmp_path / "list.wav").read_bytes()):
+        with pytest.raises(AudioError):
+            read_audio(given)
+
+
+def test_every_way_to_give_a_recording_gives_the_same_sound(tmp_path):
+    want = read_audio(EXAMPLE)
+    link = tmp_path / "12:30.flac"
+    link.symlink_to(EXAMPLE)
+    entry = next(entry for entry in os.scandir(tmp_path))
+    for given in (str(link), link, entry, EXAMPLE.read_bytes(), io.BytesIO(EXAMPLE.read_bytes()), EXAMPLE.open("rb")):
+        np.testing.assert_array_equal(read_audio(given), want)
+
+
+def test_a_tag_in_another_encoding_is_no_obstacle(tmp_path):
+    data = write_wav(tmp_path / "a.wav", tone(16000)).read_bytes()
+    tag = b"LIST" + (16).to_bytes(4, "little") + b"INFOIART" + (4).to_bytes(4, "little") + b"\xe9\xff\xfa\0"
+    assert read_audio(data[:12] + tag + data[12:]).size == 16000

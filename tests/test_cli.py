@@ -1,5 +1,6 @@
 """The command line around a stand-in for the networks; what it does with the real ones is in test_pipeline.py."""
 
+import io
 import json
 import os
 import subprocess
@@ -177,6 +178,31 @@ def test_a_face_cannot_be_chosen_in_a_saved_portrait(run, tmp_path):
     (tmp_path / "face.npz").touch()
     done = run("animate", tmp_path / "face.npz", SPEECH, "-o", tmp_path / "out.mp4", "--face", 1)
     assert (done.code, "one face already" in done.err) == (2, True)
+
+
+def test_a_saved_portrait_has_its_size(run, tmp_path):
+    (tmp_path / "saved.npz").write_bytes(b"-")
+    done = run("animate", tmp_path / "saved.npz", SPEECH, "-o", tmp_path / "out.mp4", "--max-size", 320)
+    assert done.code == 2
+    assert "--max-size 320 reduces a picture" in done.err
+    assert done.left == []
+
+
+@pytest.mark.parametrize("name", ["12:30.wav", "file:x.wav", "http:x.wav", "-x.wav", "a%03d.wav", "#x?.wav"])
+def test_names_are_taken_literally(run, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(write_wav(tmp_path / "a.wav", np.zeros(16000, np.int16)).read_bytes())
+    output = Path(name).with_suffix(".mp4").name
+    done = run("animate", PORTRAIT, "-o", output, "--", name)
+    assert done.code == 0, done.err
+    assert done.left == [output]
+
+
+def test_a_recording_comes_from_standard_input(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("ditto.cli.standard_input", lambda: io.BytesIO(SPEECH.read_bytes()))
+    done = run("animate", PORTRAIT, "-", "-o", tmp_path / "out.mp4")
+    assert done.code == 0, done.err
+    assert "245 frames" in done.out.replace("\n", " ")
 
 
 def test_an_input_is_never_overwritten(run, tmp_path):

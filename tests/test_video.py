@@ -167,3 +167,35 @@ def test_no_frames_and_no_sound_are_refused(tmp_path):
     with pytest.raises(AudioError, match="0 bytes"):
         VideoWriter(tmp_path / "out.mp4", 96, 64, audio=tmp_path / "empty.wav")
     assert [p.name for p in tmp_path.iterdir()] == ["empty.wav"]
+
+
+def test_an_error_of_the_input_is_not_blamed_on_the_output(tmp_path, monkeypatch):
+    def fails(*args):
+        raise av.ArgumentError(22, "Invalid argument")
+
+    monkeypatch.setattr("ditto.video.SoundTrack.add", fails)
+    writer = VideoWriter(tmp_path / "out.mp4", 96, 64, audio=EXAMPLE)
+    with pytest.raises(AudioError, match=r"speech\.flac.*Invalid argument"):
+        writer.write(picture(0))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="given up"):
+        writer.write(picture(1))
+
+
+@pytest.mark.parametrize("name", ["12:30", "file:x", "-x", "a%03d", "#x?"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_output_names_are_taken_literally(tmp_path, monkeypatch, name, suffix):
+    monkeypatch.chdir(tmp_path)
+    write(Path(name + suffix), 3, audio=EXAMPLE)
+    assert [p.name for p in tmp_path.iterdir()] == [name + suffix]
+    assert read_audio(name + suffix).size > 1000
+
+
+def test_a_link_to_the_output_is_written_through(tmp_path):
+    (tmp_path / "real.mp4").write_bytes(b"old")
+    (tmp_path / "real.mp4").chmod(0o640)
+    (tmp_path / "link.mp4").symlink_to("real.mp4")
+    write(tmp_path / "link.mp4", 3)
+    assert (tmp_path / "link.mp4").is_symlink()
+    assert (tmp_path / "real.mp4").stat().st_size > 100
+    assert (tmp_path / "real.mp4").stat().st_mode & 0o777 == 0o640
