@@ -50,6 +50,7 @@ LONGEST_PAUSE = {
 }
 HOP_SAMPLES = SAMPLE_RATE * 2 // 25  # 1280, a hop of the speech encoder
 SILENCE_DB = -52.0  # of full scale: the lite bundle's encoder takes a hop below for silence (ACTIVE_DB)
+MOST_PLANES = 7  # one less than FFmpeg's AV_NUM_DATA_POINTERS
 LARGEST = float(np.finfo(np.float32).max)
 
 Array = npt.NDArray[np.float32]
@@ -256,13 +257,18 @@ class Decoding:
             for frame in frames:
                 if frame.samples <= 0 or frame.sample_rate <= 0:
                     continue
+                try:
+                    sound = safe_planes(frame)
+                except (av.FFmpegError, ValueError) as error:  # more channels than FFmpeg converts
+                    self.failure, self._lost = error, self._lost + 1
+                    continue
                 lost_in_a_row = 0
                 begins = due if frame.pts is None or not frame.time_base else float(frame.pts * frame.time_base)
                 if begins is not None:
                     if due is not None and longest and begins - due > SHORTEST_PAUSE:
                         yield from self._pause(begins - due, longest, frame)
                     due = begins + frame.samples / frame.sample_rate
-                yield self._counted(frame)
+                yield self._counted(sound)
 
     def _counted(self, frame: Any) -> Any:
         self._seconds += frame.samples / frame.sample_rate
@@ -408,14 +414,32 @@ def mono_samples(frame: Any) -> Array:
     return np.asarray(channels_of(frame).mean(axis=0), np.float32)
 
 
-def silence(format: str, layout: Any, rate: int, samples: int) -> Any:
-    """A PyAV frame without sound."""
+def safe_planes(frame: Any) -> Any:
+    """The same sound in a frame whose planes can be read.
+
+    PyAV finds the end of the planes by a null pointer. FFmpeg has eight pointers, so eight planes or more end in none, and
+    PyAV reads memory that is not the frame's (7.1 in AAC). Interleaved samples are one plane.
+    """
+    if not frame.format.is_planar or frame.layout.nb_channels <= MOST_PLANES:
+        return frame
     import av
 
-    frame = av.AudioFrame(format=format, layout=layout, samples=samples)
+    packed = av.AudioResampler(format=frame.format.packed.name, layout=frame.layout.name, rate=frame.sample_rate)
+    (interleaved,) = packed.resample(frame)
+    return interleaved
+
+
+def silence(format: str, layout: Any, rate: int, samples: int) -> Any:
+    """A PyAV frame without sound; interleaved, where it has more channels than PyAV reads planes."""
+    import av
+
+    kind, layout = av.AudioFormat(format), av.AudioLayout(layout)
+    if layout.nb_channels > MOST_PLANES:
+        kind = kind.packed
+    frame = av.AudioFrame(format=kind, layout=layout, samples=samples)
     frame.sample_rate = rate
     for plane in frame.planes:
-        plane.update((b"\x80" if format in ("u8", "u8p") else b"\0") * plane.buffer_size)
+        plane.update((b"\x80" if kind.name in ("u8", "u8p") else b"\0") * plane.buffer_size)
     return frame
 
 

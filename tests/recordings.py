@@ -8,7 +8,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
 
 class Kind(NamedTuple):
@@ -34,7 +34,7 @@ WITH_HEADER = {  # kinds whose beginning says that it is one
     "webm": Kind("webm", "libopus", "flt", (16000, 48000)),
     "mkv flac": Kind("matroska", "flac", "s16"),
     "mkv": Kind("matroska", "pcm_s16le", "s16"),
-    "m4a": Kind("mp4", "aac", "fltp"),
+    "m4a": Kind("mp4", "aac", "fltp", channels=(1, 2, 8)),
     "alac": Kind("ipod", "alac", "s16p"),
     "aiff": Kind("aiff", "pcm_s16be", "s16"),
     "au": Kind("au", "pcm_s16be", "s16"),
@@ -64,7 +64,8 @@ def encode(
     with av.open(out, "w", format=kind.container, container_options=options or {}) as container:
         stream = container.add_stream(kind.codec, rate=rate, layout=layout)
         stream.codec_context.format = kind.format
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, np.float32), format="fltp", layout=layout)
+        interleaved = np.ascontiguousarray(samples.T, np.float32).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(interleaved, format="flt", layout=layout)
         frame.sample_rate = rate
         fitted = av.AudioResampler(format=kind.format, layout=layout, rate=rate, frame_size=stream.frame_size or 1024)
         position = 0

@@ -3,11 +3,23 @@ import os
 import wave
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from wav import write_wav
 
-from ditto.audio import HOP_SAMPLES, SAMPLE_RATE, SILENCE_DB, AudioReader, Resampler, read_audio, reject_encoded
+from ditto.audio import (
+    HOP_SAMPLES,
+    SAMPLE_RATE,
+    SILENCE_DB,
+    AudioReader,
+    Resampler,
+    channels_of,
+    read_audio,
+    reject_encoded,
+    safe_planes,
+    silence,
+)
 from ditto.errors import AudioError
 from ditto.stream import check_samples
 
@@ -264,3 +276,14 @@ def test_a_tag_in_another_encoding_is_no_obstacle(tmp_path):
     data = write_wav(tmp_path / "a.wav", tone(16000)).read_bytes()
     tag = b"LIST" + (16).to_bytes(4, "little") + b"INFOIART" + (4).to_bytes(4, "little") + b"\xe9\xff\xfa\0"
     assert read_audio(data[:12] + tag + data[12:]).size == 16000
+
+
+@pytest.mark.parametrize("channels", [2, 8, 9, 41, 64])
+def test_planes_of_many_channels_are_read_safely(channels):
+    want = np.random.default_rng(0).integers(-9999, 9999, (channels, 500)).astype(np.int16)
+    packed = silence("s16", f"{channels} channels", 16000, 500)
+    packed.planes[0].update(want.T.tobytes().ljust(packed.planes[0].buffer_size, b"\0"))
+    (planar,) = av.AudioResampler(format="s16p", layout=f"{channels} channels", rate=16000).resample(packed)
+    assert planar.format.is_planar
+    for _ in range(20):
+        np.testing.assert_array_equal(channels_of(safe_planes(planar)) * 32768, want)
