@@ -199,7 +199,7 @@ def test_names_are_taken_literally(run, tmp_path, monkeypatch, name):
 
 
 def test_a_recording_comes_from_standard_input(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("ditto.cli.standard_input", lambda: io.BytesIO(SPEECH.read_bytes()))
+    monkeypatch.setattr("ditto.cli.standard_input", lambda noun: io.BytesIO(SPEECH.read_bytes()))
     done = run("animate", PORTRAIT, "-", "-o", tmp_path / "out.mp4")
     assert done.code == 0, done.err
     assert "245 frames" in done.out.replace("\n", " ")
