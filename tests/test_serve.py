@@ -363,7 +363,7 @@ def test_the_command_refuses_a_bundle_that_is_too_slow_for_a_conversation(monkey
     assert "measured 0.03" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert error_of(TooSlowError("measured 0.03")) == (
-        {"type": "error", "code": "too_slow", "text": "measured 0.03"}, 503,
+        {"type": "error", "code": "slow_machine", "text": "measured 0.03"}, 503,
     )  # fmt: skip
 
 

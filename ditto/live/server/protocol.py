@@ -328,7 +328,7 @@ def pack_frame(frame: Frame, picture: bytes, codec: int) -> bytes:
 
 
 CODES: tuple[tuple[type[Exception], str, int], ...] = (  # the first that fits
-    (TooSlowError, "too_slow", 503),
+    (TooSlowError, "slow_machine", 503),
     (NoFaceError, "no_face", 422),
     (ImageError, "bad_picture", 422),
     (AudioError, "bad_sound", 422),
