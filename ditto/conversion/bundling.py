@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ditto.bundle import FORMAT, Bundle, Part, digest, examine_onnx, user_bundles
+from ditto.bundle import FORMAT, Bundle, digest, examine_onnx, user_bundles
 from ditto.bundle import SETTINGS as SETTINGS_MODEL
 from ditto.conversion.checkpoints import FLOATS, HALF, Stored, Tensors, find_state, load_torch, strip
 from ditto.conversion.hubert import find_hubert, other_configs, read_config_json, read_hubert, weights_file
@@ -116,17 +116,17 @@ def convert(
     config = settings(folder, arrays, report)
     with new_folder(target, replace) as part_folder:
         enough_space(part_folder, folder, weights, onnx)
-        parts = {}
+        parts, origins = {}, {}
         while weights:  # what is written is let go
             item = weights.pop(0)
             report(f"{item.network.part}: writing")
-            parts[item.network.part] = write_network(part_folder, item)
+            parts[item.network.part], origins[item.network.part] = write_network(part_folder, item), item.file
+        del item
         if onnx is not None:
             report(f"encoder: copying {onnx}")
             copy = Path(shutil.copyfile(onnx, part_folder / "encoder.onnx"))
             parts["encoder"]["files"]["onnx"] = copy.name
             parts["encoder"]["sha256"]["onnx"] = digest(copy)
-            examine_onnx("hubert", copy, onnx)
         if config:
             parts["settings"] = write_settings(part_folder, config, arrays, folder)
         described = {
@@ -135,7 +135,12 @@ def convert(
         }  # fmt: skip
         text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
         (part_folder / "bundle.json").write_text(text, encoding="utf-8")
-        Bundle.open(part_folder)
+        written = Bundle.open(part_folder)
+        for name, file in origins.items():  # not before all sources are let go: a network more would be held
+            report(f"{name}: trying it out")
+            try_out(load_part(written.part(name)), file)
+        if onnx is not None:
+            examine_onnx("hubert", part_folder / "encoder.onnx", onnx)
     return Bundle.open(target)
 
 
@@ -311,19 +316,19 @@ def fits(tensors: Tensors, network: Published) -> bool:
 
 
 def write_network(part_folder: Path, item: Read) -> dict[str, Any]:
-    """Write a network's weights and run it once; gives its entry of bundle.json.
+    """Write a network's weights; gives its entry of bundle.json.
 
     Raises:
-        BundleError: they hold values that no trained weights have, or the network gives NaN or infinity.
+        BundleError: they hold values that no trained weights have.
     """
     network, name = item.network, f"{item.network.part}.safetensors"
     sha256 = write_safetensors(part_folder / name, item.tensors, item.wanted, item.file)
-    config = dataclasses.asdict(network.config)
-    part = Part(network.part, network.model, config, {"weights": part_folder / name}, {"weights": sha256})
-    try_out(load_part(part), item.file)
     return {
-        "model": network.model, "config": config, "files": {"weights": name}, "sha256": {"weights": sha256},
-    }  # fmt: skip
+        "model": network.model,
+        "config": dataclasses.asdict(network.config),
+        "files": {"weights": name},
+        "sha256": {"weights": sha256},
+    }
 
 
 def settings(source: Path, arrays: dict[str, Stored], report: Callable[[str], None]) -> dict[str, Any]:
