@@ -337,13 +337,13 @@ def examine_weights(part: Part, path: Path) -> list[str]:
     words = [f"{len(shapes)} tensors", "no NaN"]
     if part.model in NETWORKS:
         try:
-            from ditto.models.loading import build_part, load_part
-            from ditto.models.trial import try_out
+            from ditto.models.loading import build_part
+            from ditto.models.trial import try_part
             from ditto.models.weights import Entry, check_entries, entries
         except ImportError:
             return words + ["shapes not compared (needs torch)"]
         check_entries({name: Entry(*found) for name, found in shapes.items()}, entries(build_part(part)), path)
-        try_out(load_part(part), path)
+        try_part(part, path)
         words += [f"all of {part.model}", "one forward is finite"]
     return words
 

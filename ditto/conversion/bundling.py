@@ -39,8 +39,8 @@ from ditto.conversion.settings import read_settings, take_apart
 from ditto.conversion.writing import write_safetensors
 from ditto.errors import BundleError, InputError, OutputError
 from ditto.models.hubert import HubertConfig
-from ditto.models.loading import build, build_checked, load_part
-from ditto.models.trial import try_out
+from ditto.models.loading import build, build_checked
+from ditto.models.trial import try_part
 from ditto.models.weights import Entry, check_entries, entries
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def convert(
         written = Bundle.open(part_folder)
         for name, file in origins.items():  # not before all sources are let go: a network more would be held
             report(f"{name}: trying it out")
-            try_out(load_part(written.part(name)), file)
+            try_part(written.part(name), file)
         if onnx is not None:
             examine_onnx("hubert", part_folder / "encoder.onnx", onnx)
     return Bundle.open(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ditto.bundle import Part
 from ditto.engines.networks import example_of
 from ditto.errors import BundleError
+from ditto.models.loading import load_part
 from ditto.models.warping import WarpingNetwork
 
 SMALLEST = 8  # edge of the feature map; images have four times as many pixels
+
+
+def try_part(part: Part, where: str | Path) -> None:
+    """Load a bundle's network, try it out, and let it go.
+
+    Raises:
+        BundleError: as `load_part` and `try_out`.
+    """
+    try:
+        try_out(load_part(part), where)
+    finally:
+        gc.collect()  # a network with weight norm refers to itself; its file would stay mapped beside the next one
 
 
 def try_out(network: nn.Module, where: str | Path) -> None:
