@@ -1,8 +1,8 @@
 // Piecewise affine warp: triangles in painter's order -> backward map -> bicubic sample of an RGBA texture.
 //
-// Where the map jumps (the silhouette of the face over the hair) or shrinks the texture (a closing lid), the pixel is
-// the mean of nine samples, so edges are smooth; everywhere else it is one bicubic sample. A pixel that does not move
-// is copied exactly. The definition is ditto/ops/reference/warp.py.
+// Where the map jumps (the silhouette of the face over the hair) or shrinks the texture, a pixel is put together of what
+// the triangles at its 16 samples show, so edges are smooth and move smoothly; everywhere else it is one bicubic sample.
+// A pixel that does not move is copied exactly. The definition is ditto/ops/reference/warp.py.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -23,8 +23,11 @@ namespace {
 
 constexpr float kInside = 1e-3f;   // a pixel this far (barycentric) outside a triangle still belongs to it: no cracks
 constexpr float kDegenerate = 1e-6f;
-constexpr float kJump = 2.0f;      // texture pixels per pixel above which nine samples are taken
-constexpr int kSub = 3;            // nine samples: 3 x 3
+constexpr float kJump = 2.0f;      // texture pixels per pixel from which samples are taken
+constexpr float kFullJump = 3.0f;  // and from which on a pixel is made of nothing else
+constexpr int kSamples = 16;       // Direct3D's standard pattern: no two share a row or a column
+constexpr int kPattern[kSamples][2] = {{1, 1}, {-1, -3}, {-3, 2}, {4, -1}, {-5, -2}, {2, 5},  {5, 3},  {3, -5},
+                                       {-2, 6}, {0, -7}, {-4, -6}, {-6, 4}, {-8, 0}, {7, -4}, {6, 7}, {-7, -8}};
 constexpr int kSteps = 256;        // sampling positions are rounded to 1/256 pixel
 constexpr float kCubic = -0.75f;   // bicubic sharpness, as OpenCV's
 
@@ -34,15 +37,18 @@ struct Affine {
     float ax, ay;          // corner a
     float s0, sx, sy, t0, tx, ty;  // texture position at corner a and per picture pixel
     float xmin, xmax, ymin, ymax;
+    float shrinking;  // 0 .. 1
     bool valid;
 };
+
+inline float jump_share(float jump) { return std::min(std::max((jump - kJump) / (kFullJump - kJump), 0.0f), 1.0f); }
 
 Affine affine_of(const int* t, const float* destination, const float* source) {
     const float *a = destination + 2 * t[0], *b = destination + 2 * t[1], *c = destination + 2 * t[2];
     const float *p = source + 2 * t[0], *q = source + 2 * t[1], *r = source + 2 * t[2];
     Affine m;
     const float det = (b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1]);
-    m.valid = std::fabs(det) >= kDegenerate;
+    m.valid = std::fabs(det) >= kDegenerate;  // less covers a millionth of a pixel: no share of any
     if (!m.valid) return m;
     const float inverse = 1.0f / det;
     m.ux = (c[1] - a[1]) * inverse;
@@ -61,6 +67,7 @@ Affine affine_of(const int* t, const float* destination, const float* source) {
     m.xmax = std::max(a[0], std::max(b[0], c[0]));
     m.ymin = std::min(a[1], std::min(b[1], c[1]));
     m.ymax = std::max(a[1], std::max(b[1], c[1]));
+    m.shrinking = jump_share(std::max({std::fabs(m.sx), std::fabs(m.sy), std::fabs(m.tx), std::fabs(m.ty)}));
     return m;
 }
 
@@ -172,12 +179,12 @@ inline int clamped(int v, int high) { return v < 0 ? 0 : (v > high ? high : v); 
 
 inline int position(float v) { return static_cast<int>(std::lrintf(v * kSteps)); }
 
-// Bicubic sample at (x, y) in 1/256 pixels; the border repeats.
-inline void sample_cubic(const Texture& texture, int x, int y, uint8_t* out) {
+// Bicubic sample at (x, y) in 1/256 pixels, held to 0 .. 255; the border repeats.
+inline void sample_cubic(const Texture& texture, int x, int y, float* sum) {
     const CubicTable& table = cubic_table();
     const float *wx = table.weight[x & (kSteps - 1)], *wy = table.weight[y & (kSteps - 1)];
     const int left = (x >> 8) - 1, top = (y >> 8) - 1;
-    float sum[4] = {0, 0, 0, 0};
+    for (int c = 0; c < 4; ++c) sum[c] = 0.0f;
     for (int j = 0; j < 4; ++j) {
         const uint8_t* row = texture.data + 4 * static_cast<size_t>(clamped(top + j, texture.height - 1)) * texture.width;
         float line[4] = {0, 0, 0, 0};
@@ -187,7 +194,13 @@ inline void sample_cubic(const Texture& texture, int x, int y, uint8_t* out) {
         }
         for (int c = 0; c < 4; ++c) sum[c] += wy[j] * line[c];
     }
-    for (int c = 0; c < 4; ++c) out[c] = static_cast<uint8_t>(std::min(std::max(std::lrintf(sum[c]), 0L), 255L));
+    for (int c = 0; c < 4; ++c) sum[c] = std::min(std::max(sum[c], 0.0f), 255.0f);
+}
+
+inline void sample_cubic(const Texture& texture, int x, int y, uint8_t* out) {
+    float sum[4];
+    sample_cubic(texture, x, y, sum);
+    for (int c = 0; c < 4; ++c) out[c] = static_cast<uint8_t>(std::lrintf(sum[c]));
 }
 
 inline void add_linear(const Texture& texture, float x, float y, float* sum) {
@@ -280,7 +293,57 @@ void split_row(const uint8_t* rgba, int width, uint8_t* rgb, uint8_t* alpha) {
     }
 }
 
-// Nine samples for each marked pixel: the triangle on top is looked up again at every sub-position.
+// Which of a pixel's samples a triangle covers: those get its number.
+DITTO_MULTIVERSION
+void own_samples(float u, float v, const float* du, const float* dv, int number, int* owners) {
+    for (int n = 0; n < kSamples; ++n) {
+        const float at_u = u + du[n], at_v = v + dv[n];
+        const bool inside = (at_u >= -kInside) & (at_v >= -kInside) & (at_u + at_v <= 1.0f + kInside);
+        owners[n] = inside ? number : owners[n];
+    }
+}
+
+// Adds what one triangle shows at `count` of a pixel's samples, `members`: looked up once in their middle, or at each
+// of them where it shrinks the texture.
+void add_owner(const Texture& texture, const Affine& m, float x, float y, const float (*offsets)[2], const int* members,
+               int count, float* total) {
+    float middle_x = 0.0f, middle_y = 0.0f;
+    for (int i = 0; i < count; ++i) {
+        middle_x += offsets[members[i]][0];
+        middle_y += offsets[members[i]][1];
+    }
+    const auto s = [&m](float dx, float dy) { return m.s0 + m.sx * dx + m.sy * dy; };
+    const auto t = [&m](float dx, float dy) { return m.t0 + m.tx * dx + m.ty * dy; };
+    const float dx = x - m.ax, dy = y - m.ay, number = static_cast<float>(count);
+    const float at_x = dx + middle_x / number, at_y = dy + middle_y / number;
+    float colour[4];
+    sample_cubic(texture, position(s(at_x, at_y)), position(t(at_x, at_y)), colour);
+    if (m.shrinking > 0.0f) {
+        float sum[4] = {0, 0, 0, 0};
+        for (int i = 0; i < count; ++i) {
+            const float* offset = offsets[members[i]];
+            add_linear(texture, s(dx + offset[0], dy + offset[1]), t(dx + offset[0], dy + offset[1]), sum);
+        }
+        for (int c = 0; c < 4; ++c) colour[c] += m.shrinking * (sum[c] / number - colour[c]);
+    }
+    for (int c = 0; c < 4; ++c) total[c] += colour[c] * (number / kSamples);
+}
+
+// How far the map jumps between a pixel and its four neighbours, at most.
+float largest_jump(const float* map_x, const float* map_y, int width, int height, int x, int y) {
+    const size_t at = static_cast<size_t>(y) * width + x;
+    float most = 0.0f;
+    const auto look = [&](size_t other) {
+        most = std::max({most, std::fabs(map_x[other] - map_x[at]), std::fabs(map_y[other] - map_y[at])});
+    };
+    if (x > 0) look(at - 1);
+    if (x + 1 < width) look(at + 1);
+    if (y > 0) look(at - width);
+    if (y + 1 < height) look(at + width);
+    return most;
+}
+
+// Marked pixels put together of their samples: the triangle on top is looked up at each of them.
 void sample_marked(const Texture& texture, const std::vector<Affine>& affines, const uint8_t* marks, const float* map_x,
                    const float* map_y, int width, int height, uint8_t* rgb, uint8_t* alpha) {
     std::vector<int> columns, first(static_cast<size_t>(height) + 1);
@@ -292,44 +355,57 @@ void sample_marked(const Texture& texture, const std::vector<Affine>& affines, c
     }
     first[height] = static_cast<int>(columns.size());
     if (columns.empty()) return;
-    constexpr int kSamples = kSub * kSub;
-    const float step = 1.0f / kSub;
-    std::vector<float> positions(columns.size() * kSamples * 2);
-    for (int y = 0; y < height; ++y)
-        for (int k = first[y]; k < first[y + 1]; ++k) {
-            const size_t at = static_cast<size_t>(y) * width + columns[k];
-            for (int n = 0; n < kSamples; ++n) {
-                positions[2 * (static_cast<size_t>(k) * kSamples + n)] = map_x[at];
-                positions[2 * (static_cast<size_t>(k) * kSamples + n) + 1] = map_y[at];
+    float offsets[kSamples][2];
+    for (int n = 0; n < kSamples; ++n)
+        for (int i = 0; i < 2; ++i) offsets[n][i] = (static_cast<float>(kPattern[n][i]) + 0.5f) / 16.0f;
+    constexpr float kReach = 0.5f + kInside;
+    std::vector<int> owners(columns.size() * kSamples, -1);
+    for (size_t number = 0; number < affines.size(); ++number) {
+        const Affine& m = affines[number];
+        if (!m.valid) continue;
+        const int top = std::max(0, static_cast<int>(std::ceil(m.ymin - kReach)));
+        const int bottom = std::min(height - 1, static_cast<int>(std::floor(m.ymax + kReach)));
+        float du[kSamples], dv[kSamples];
+        for (int n = 0; n < kSamples; ++n) {
+            du[n] = m.ux * offsets[n][0] + m.uy * offsets[n][1];
+            dv[n] = m.vx * offsets[n][0] + m.vy * offsets[n][1];
+        }
+        for (int y = top; y <= bottom; ++y) {
+            const int *begin = columns.data() + first[y], *end = columns.data() + first[y + 1];
+            const int* k = std::lower_bound(begin, end, static_cast<int>(std::ceil(m.xmin - kReach)));
+            for (; k < end && static_cast<float>(*k) <= m.xmax + kReach; ++k) {
+                const float dx = static_cast<float>(*k) - m.ax, dy = static_cast<float>(y) - m.ay;
+                own_samples(m.ux * dx + m.uy * dy, m.vx * dx + m.vy * dy, du, dv, static_cast<int>(number),
+                            owners.data() + static_cast<size_t>(k - columns.data()) * kSamples);
             }
         }
-    for (const Affine& m : affines) {
-        if (!m.valid) continue;
-        const int top = std::max(0, static_cast<int>(std::ceil(m.ymin - step - kInside)));
-        const int bottom = std::min(height - 1, static_cast<int>(std::floor(m.ymax + step + kInside)));
-        for (int y = top; y <= bottom; ++y)
-            for (int k = first[y]; k < first[y + 1]; ++k) {
-                const float px = static_cast<float>(columns[k]);
-                if (px < m.xmin - step - kInside || px > m.xmax + step + kInside) continue;
-                float* out = positions.data() + 2 * static_cast<size_t>(k) * kSamples;
-                for (int n = 0; n < kSamples; ++n, out += 2) {
-                    const float dx = px + step * static_cast<float>(n % kSub - 1) - m.ax;
-                    const float dy = static_cast<float>(y) + step * static_cast<float>(n / kSub - 1) - m.ay;
-                    const float u = m.ux * dx + m.uy * dy, v = m.vx * dx + m.vy * dy;
-                    if (u < -kInside || v < -kInside || u + v > 1.0f + kInside) continue;
-                    out[0] = m.s0 + m.sx * dx + m.sy * dy;
-                    out[1] = m.t0 + m.tx * dx + m.ty * dy;
-                }
-            }
     }
+    Affine still{};  // what no triangle covers
+    still.sx = still.ty = 1.0f;
     for (int y = 0; y < height; ++y)
         for (int k = first[y]; k < first[y + 1]; ++k) {
-            float sum[4] = {0, 0, 0, 0};
-            const float* at = positions.data() + 2 * static_cast<size_t>(k) * kSamples;
-            for (int n = 0; n < kSamples; ++n, at += 2) add_linear(texture, at[0], at[1], sum);
-            const size_t pixel = static_cast<size_t>(y) * width + columns[k];
-            for (int c = 0; c < 3; ++c) rgb[3 * pixel + c] = static_cast<uint8_t>(std::lrintf(sum[c] / kSamples));
-            alpha[pixel] = static_cast<uint8_t>(std::lrintf(sum[3] / kSamples));
+            const int x = columns[k], *owner = owners.data() + static_cast<size_t>(k) * kSamples;
+            float total[4] = {0, 0, 0, 0};
+            bool done[kSamples] = {};
+            for (int n = 0; n < kSamples; ++n) {
+                if (done[n]) continue;
+                int members[kSamples], count = 0;
+                for (int i = n; i < kSamples; ++i)
+                    if (owner[i] == owner[n]) {
+                        members[count++] = i;
+                        done[i] = true;
+                    }
+                add_owner(texture, owner[n] < 0 ? still : affines[owner[n]], static_cast<float>(x), static_cast<float>(y),
+                          offsets, members, count, total);
+            }
+            const size_t pixel = static_cast<size_t>(y) * width + x;
+            float plain[4];
+            sample_cubic(texture, position(map_x[pixel]), position(map_y[pixel]), plain);
+            const float share = jump_share(largest_jump(map_x, map_y, width, height, x, y));
+            for (int c = 0; c < 4; ++c) {
+                const uint8_t value = static_cast<uint8_t>(std::lrintf(plain[c] + share * (total[c] - plain[c])));
+                (c < 3 ? rgb[3 * pixel + c] : alpha[pixel]) = value;
+            }
         }
 }
 

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
 
 INSIDE = 1e-3  # a pixel this far (barycentric) outside a triangle still belongs to it: no cracks
 DEGENERATE = 1e-6
-JUMP = 2.0  # texture pixels per pixel above which nine samples are taken
+JUMP = (2.0, 3.0)  # texture pixels per pixel from which, and from which on in full, a pixel is put together of samples
 STEPS = 256  # sampling positions are rounded to 1/256 pixel
 CUBIC = -0.75  # bicubic sharpness, as OpenCV's
 
 
-def _draw(points: F32, origin: F32, triangles: npt.NDArray[np.int32], destination: F32, source: F32) -> None:
-    """Write the texture position of `points` (..., 2) into `origin` (..., 2), triangle by triangle."""
-    for a, b, c in triangles:
+# Direct3D's standard pattern of 16 samples, 1/16 pixel: no two share a row or a column, so an edge of any direction
+# passes them one after the other; moved by half a step, so that their mean is the pixel's centre.
+_PATTERN = [
+    (1, 1), (-1, -3), (-3, 2), (4, -1), (-5, -2), (2, 5), (5, 3), (3, -5),
+    (-2, 6), (0, -7), (-4, -6), (-6, 4), (-8, 0), (7, -4), (6, 7), (-7, -8),
+]  # fmt: skip
+SAMPLES: F32 = ((np.array(_PATTERN) + 0.5) / 16).astype(np.float32)  # (16, 2) px
+
+
+class _Affines(NamedTuple):
+    """Of each triangle, and last of the picture outside of all: `origin = start + (point - corner) @ matrix`."""
+
+    corner: F32
+    start: F32
+    matrix: F32  # (N + 1, 2, 2)
+
+
+def _ramp(x: F32) -> F32:
+    return np.asarray(np.clip((x - JUMP[0]) / (JUMP[1] - JUMP[0]), 0, 1), np.float32)
+
+
+def _owners(points: F32, triangles: npt.NDArray[np.int32], destination: F32) -> npt.NDArray[np.int64]:
+    """The last triangle that covers each of `points` (..., 2); where there is none, as many as there are triangles."""
+    owners = np.full(points.shape[:-1], len(triangles))
+    for number, (a, b, c) in enumerate(triangles):
         corner, u_edge, v_edge = destination[a], destination[b] - destination[a], destination[c] - destination[a]
         det = u_edge[0] * v_edge[1] - u_edge[1] * v_edge[0]
         if abs(det) < DEGENERATE:
@@ -25,24 +50,39 @@ def _draw(points: F32, origin: F32, triangles: npt.NDArray[np.int32], destinatio
         offset = points - corner
         u = (offset[..., 0] * v_edge[1] - offset[..., 1] * v_edge[0]) / det
         v = (offset[..., 1] * u_edge[0] - offset[..., 0] * u_edge[1]) / det
-        inside = (u >= -INSIDE) & (v >= -INSIDE) & (u + v <= 1.0 + INSIDE)
-        u, v = u[inside, None], v[inside, None]
-        origin[inside] = source[a] + u * (source[b] - source[a]) + v * (source[c] - source[a])
+        owners[(u >= -INSIDE) & (v >= -INSIDE) & (u + v <= 1.0 + INSIDE)] = number
+    return owners
 
 
-def _jumps(origin: F32) -> npt.NDArray[np.bool_]:
-    """(H, W): pixels next to a place where the map jumps."""
-    marks = np.zeros(origin.shape[:2], bool)
-    right = np.abs(np.diff(origin, axis=1)).max(-1) > JUMP
-    below = np.abs(np.diff(origin, axis=0)).max(-1) > JUMP
-    marks[:, :-1] |= right
-    marks[:, 1:] |= right
-    marks[:-1] |= below
-    marks[1:] |= below
-    return marks
+def _affines(triangles: npt.NDArray[np.int32], destination: F32, source: F32) -> _Affines:
+    corner, start = (np.concatenate([x[triangles[:, 0]], np.zeros((1, 2), np.float32)]) for x in (destination, source))
+    matrix = np.tile(np.eye(2, dtype=np.float32), (len(triangles) + 1, 1, 1))
+    for number, (a, b, c) in enumerate(triangles):
+        (ux, uy), (vx, vy) = destination[b] - destination[a], destination[c] - destination[a]
+        det = ux * vy - uy * vx
+        if abs(det) >= DEGENERATE:
+            inverse = np.array([[vy, -uy], [-vx, ux]], np.float32) / det
+            matrix[number] = inverse @ np.stack([source[b] - source[a], source[c] - source[a]])
+    return _Affines(corner, start, matrix)
 
 
-def _cubic_weights(t: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _origins(affines: _Affines, owners: npt.NDArray[np.int64], points: F32) -> F32:
+    """Texture positions (..., 2) of `points` (..., 2) in their triangles."""
+    offset = points - affines.corner[owners]
+    return affines.start[owners] + np.einsum("...i,...ij->...j", offset, affines.matrix[owners])
+
+
+def _jumps(origin: F32) -> F32:
+    """(H, W): how far the map jumps between a pixel and its four neighbours, at most."""
+    jumps = np.zeros(origin.shape[:2], np.float32)
+    right = np.abs(np.diff(origin, axis=1)).max(-1)
+    below = np.abs(np.diff(origin, axis=0)).max(-1)
+    for part, values in ((np.s_[:, :-1], right), (np.s_[:, 1:], right), (np.s_[:-1], below), (np.s_[1:], below)):
+        jumps[part] = np.maximum(jumps[part], values)
+    return jumps
+
+
+def _cubic_weights(t: Floats) -> Floats:
     """(...,) fractions -> (..., 4)."""
     a = CUBIC
     w0 = ((a * (t + 1) - 5 * a) * (t + 1) + 8 * a) * (t + 1) - 4 * a
@@ -51,19 +91,20 @@ def _cubic_weights(t: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.stack([w0, w1, w2, 1 - w0 - w1 - w2], -1)
 
 
-def _sample_cubic(texture: U8, origin: F32) -> U8:
+def _sample_cubic(texture: U8, origin: F32) -> Floats:
+    """(..., 4) at texture positions (..., 2)."""
     height, width = texture.shape[:2]
     steps = np.rint(origin * STEPS).astype(np.int64)
     weights = _cubic_weights((steps % STEPS) / STEPS)
     taps = steps // STEPS
-    taps = taps[..., None] + np.arange(-1, 3)  # (H, W, 2, 4)
+    taps = taps[..., None] + np.arange(-1, 3)  # (..., 2, 4)
     xs, ys = np.clip(taps[..., 0, :], 0, width - 1), np.clip(taps[..., 1, :], 0, height - 1)
-    picked = texture[ys[..., :, None], xs[..., None, :]].astype(np.float64)  # (H, W, 4, 4, 4)
-    value = np.einsum("hwj,hwi,hwjic->hwc", weights[..., 1, :], weights[..., 0, :], picked)
-    return np.clip(np.rint(value), 0, 255).astype(np.uint8)
+    picked = texture[ys[..., :, None], xs[..., None, :]].astype(np.float64)
+    value = np.einsum("...j,...i,...jic->...c", weights[..., 1, :], weights[..., 0, :], picked)
+    return np.asarray(np.clip(value, 0, 255))
 
 
-def _sample_linear(texture: U8, origin: F32) -> npt.NDArray[np.float64]:
+def _sample_linear(texture: U8, origin: F32) -> Floats:
     height, width = texture.shape[:2]
     xy = np.clip(origin.astype(np.float64), 0, (width - 1, height - 1))
     corner = np.minimum(xy.astype(np.int64), (width - 2, height - 2))
@@ -75,19 +116,45 @@ def _sample_linear(texture: U8, origin: F32) -> npt.NDArray[np.float64]:
     return np.asarray(above + fy * (below - above))
 
 
+def _from_samples(texture: U8, affines: _Affines, owners: npt.NDArray[np.int64], pixels: F32) -> Floats:
+    """(n, 4) of pixels (n, 2), each the mean of what the triangles at its 16 samples, `owners` (n, 16), show.
+
+    A triangle is looked up once, in the middle of its samples, or at each of them where it shrinks the texture. So a
+    pixel inside one triangle that shrinks nothing is the plain bicubic sample.
+    """
+    shrinking = _ramp(np.abs(affines.matrix).max((1, 2)))
+    total = np.zeros((len(pixels), 4))
+    left = np.ones(owners.shape, bool)
+    while left.any():
+        rows = np.flatnonzero(left.any(1))
+        owner = owners[rows, left[rows].argmax(1)]
+        same = owners[rows] == owner[:, None]
+        left[rows] &= ~same
+        count = same.sum(1).astype(np.float32)
+        middle = np.einsum("nk,ki->ni", same.astype(np.float32), SAMPLES) / count[:, None]
+        colour = _sample_cubic(texture, _origins(affines, owner, pixels[rows] + middle))
+        share = shrinking[owner]
+        for n in np.flatnonzero(share):
+            at = pixels[rows[n]] + SAMPLES[same[n]]
+            each = _sample_linear(texture, _origins(affines, np.full(len(at), owner[n]), at))
+            colour[n] += share[n] * (each.mean(0) - colour[n])
+        total[rows] += colour * (count / len(SAMPLES))[:, None]
+    return total
+
+
 def warp(texture: U8, triangles: npt.NDArray[np.int32], destination: F32, source: F32) -> tuple[U8, U8, F32]:
     """As `ditto.ops.warp`."""
     height, width = texture.shape[:2]
     pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
-    origin = pixels.copy()
-    _draw(pixels, origin, triangles, destination, source)
+    affines = _affines(triangles, destination, source)
+    origin = _origins(affines, _owners(pixels, triangles, destination), pixels)
     result = _sample_cubic(texture, origin)
-    marks = _jumps(origin)
-    if marks.any():
-        third = np.float32(1.0 / 3.0)
-        offsets = np.array([(x, y) for y in (-third, 0, third) for x in (-third, 0, third)], np.float32)
-        points = pixels[marks][:, None] + offsets
-        origins = np.repeat(origin[marks][:, None], len(offsets), 1)
-        _draw(points, origins, triangles, destination, source)
-        result[marks] = np.rint(_sample_linear(texture, origins).mean(1)).astype(np.uint8)
+    amount = _ramp(_jumps(origin))
+    marked = amount > 0
+    if marked.any():
+        at = pixels[marked]
+        owners = _owners(at[:, None] + SAMPLES, triangles, destination)
+        whole = _from_samples(texture, affines, owners, at)
+        result[marked] += amount[marked][:, None] * (whole - result[marked])
+    result = np.rint(result).astype(np.uint8)
     return result[..., :3].copy(), result[..., 3].copy(), np.ascontiguousarray(origin.transpose(2, 0, 1))
