@@ -155,13 +155,17 @@ void draw_rows(uint8_t* image, int width, const Before& before, const int* box, 
             const float own[3] = {static_cast<float>(pixel[0]), static_cast<float>(pixel[1]), static_cast<float>(pixel[2])};
             float skin[3] = {own[0], own[1], own[2]};
             const float up = c[kLine] - eta, down = eta - c[kLower];
-            float shift = 0.0f;
-            if (down > 0.0f)
-                shift = c[kRise] * (1.0f - smooth(down / v.reach_down));
-            else if (up > 0.0f)
-                shift = c[kLift] * (1.0f - smooth(up / v.reach_up));
-            if (std::fabs(shift) > 1e-6f)
-                before.sample(static_cast<float>(x) + shift * v.down[0], static_cast<float>(y) + shift * v.down[1], skin);
+            const float covered = std::min(below_line, below_lower), open = std::max(below_line - below_lower, 0.0f);
+            if (open < 1.0f) {
+                // With the lower lid below the middle of the opening, where the skin is hidden, or, with the lids shut,
+                // on the line where they meet.
+                const float rise = c[kRise] * (1.0f - smooth(down / v.reach_down));
+                const float lift = c[kLift] * (1.0f - smooth(up / v.reach_up));
+                const float shift = lift + (rise - lift) * clamp01(0.5f + 0.5f * (down - up) * v.sharpness);
+                if (std::fabs(shift) > 1e-6f)
+                    before.sample(static_cast<float>(x) + shift * v.down[0], static_cast<float>(y) + shift * v.down[1],
+                                  skin);
+            }
             const float mask = clamp01(tex[kLidMask]);
             const float above_edge = eta - c[kEdge];
             const float hairy = smooth((above_edge + kHairZone) / (0.3f * kHairZone));
@@ -170,7 +174,6 @@ void draw_rows(uint8_t* image, int width, const Before& before, const int* box, 
             const float lid_weight = mask * gone * v.lid;
             const float low_weight = clamp01(mask * c[kLowMask]) * v.shut;
 
-            const float covered = std::min(below_line, below_lower), open = std::max(below_line - below_lower, 0.0f);
             float ball[3] = {tex[kBall], tex[kBall + 1], tex[kBall + 2]};
             if (open > 0.0f) {
                 if (v.layered > 0.0f) {
@@ -195,9 +198,10 @@ void draw_rows(uint8_t* image, int width, const Before& before, const int* box, 
             const float soft = std::max(0.7f * c[kWidth], 1.0f / v.sharpness);
             opacity = std::max(opacity * (1.0f - v.turn), c[kCore] * smooth((d + 1.25f * c[kWidth]) / soft) * v.crisp);
             opacity *= clamp01(0.8f - d * v.sharpness * 0.7f);
-            if (d > 0.0f)
+            const float hangs = clamp01(0.5f + d * v.sharpness) * kHanging * v.turn;
+            if (hangs > 0.0f)
                 opacity = std::max(
-                    opacity, look_up(strip, strip_rows, columns, (thick + d) * to_row, c0, fc) * kHanging * v.turn);
+                    opacity, look_up(strip, strip_rows, columns, (thick + std::max(d, 0.0f)) * to_row, c0, fc) * hangs);
             opacity = clamp01(opacity) * v.lid;
             for (int k = 0; k < 3; ++k) {
                 const float upper = skin[k] + (tex[kSkin + k] - skin[k]) * lid_weight;

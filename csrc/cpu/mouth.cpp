@@ -64,6 +64,17 @@ inline int mirrored(int i, int size) {
     return std::min(i, 2 * size - 1 - i);
 }
 
+// Linear between neighbours, at the strength that noise has on them: it neither jumps nor fades as it moves.
+inline float grain_at(const float* grain, int size, float x, float y) {
+    const int column = static_cast<int>(x), row = static_cast<int>(y);
+    const float fx = x - static_cast<float>(column), fy = y - static_cast<float>(row), gx = 1.0f - fx, gy = 1.0f - fy;
+    const int left = mirrored(column, size), right = mirrored(column + 1, size);
+    const float* top = grain + static_cast<size_t>(mirrored(row, size)) * size;
+    const float* bottom = grain + static_cast<size_t>(mirrored(row + 1, size)) * size;
+    const float mean = (top[left] * gx + top[right] * fx) * gy + (bottom[left] * gx + bottom[right] * fx) * fy;
+    return mean / std::sqrt((gx * gx + fx * fx) * (gy * gy + fy * fy));
+}
+
 DITTO_MULTIVERSION
 void paint_rows(uint8_t* image, int stride, int left, int top, int right, int bottom, const float* columns, int count,
                 const Scene& s, Texture upper, Texture lower, Texture own, const float* grain, int grain_size) {
@@ -121,12 +132,9 @@ void paint_rows(uint8_t* image, int stride, int left, int top, int right, int bo
                 for (int i = 0; i < 3; ++i) out[i] = out[i] * (1.0f - lip) + c[kLowerRim + 3 * side + i] * shade;
             }
             float noise = 0.0f;
-            if (s.grain > 0.0f) {
-                const int gx = mirrored(static_cast<int>(std::fabs(x * s.grain_per_unit)), grain_size);
-                const int gy =
-                    mirrored(static_cast<int>(std::fabs(y * s.grain_per_unit + 3.0f * grain_size)), grain_size);
-                noise = grain[static_cast<size_t>(gy) * grain_size + gx] * s.grain;
-            }
+            if (s.grain > 0.0f)
+                noise = s.grain * grain_at(grain, grain_size, std::fabs(x * s.grain_per_unit),
+                                           std::fabs(y * s.grain_per_unit + 3.0f * grain_size));
             for (int i = 0; i < 3; ++i) {
                 const float before = pixels[3 * column + i];
                 const float after = before + (out[i] + noise - before) * alpha;

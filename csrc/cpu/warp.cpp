@@ -23,8 +23,9 @@ namespace {
 
 constexpr float kInside = 1e-3f;   // a pixel this far (barycentric) outside a triangle still belongs to it: no cracks
 constexpr float kDegenerate = 1e-6f;
-constexpr float kJump = 2.0f;      // texture pixels per pixel from which samples are taken
-constexpr float kFullJump = 3.0f;  // and from which on a pixel is made of nothing else
+// From where, and from where on in full, a pixel is put together of samples:
+constexpr float kJump = 2.0f, kFullJump = 3.0f;     // texture pixels per pixel
+constexpr float kBreak = 0.25f, kFullBreak = 0.5f;  // change of that from one pixel to the next: a surface ends here
 constexpr int kSamples = 16;       // Direct3D's standard pattern: no two share a row or a column
 constexpr int kPattern[kSamples][2] = {{1, 1}, {-1, -3}, {-3, 2}, {4, -1}, {-5, -2}, {2, 5},  {5, 3},  {3, -5},
                                        {-2, 6}, {0, -7}, {-4, -6}, {-6, 4}, {-8, 0}, {7, -4}, {6, 7}, {-7, -8}};
@@ -41,7 +42,7 @@ struct Affine {
     bool valid;
 };
 
-inline float jump_share(float jump) { return std::min(std::max((jump - kJump) / (kFullJump - kJump), 0.0f), 1.0f); }
+inline float ramp(float low, float high, float x) { return std::min(std::max((x - low) / (high - low), 0.0f), 1.0f); }
 
 Affine affine_of(const int* t, const float* destination, const float* source) {
     const float *a = destination + 2 * t[0], *b = destination + 2 * t[1], *c = destination + 2 * t[2];
@@ -67,7 +68,7 @@ Affine affine_of(const int* t, const float* destination, const float* source) {
     m.xmax = std::max(a[0], std::max(b[0], c[0]));
     m.ymin = std::min(a[1], std::min(b[1], c[1]));
     m.ymax = std::max(a[1], std::max(b[1], c[1]));
-    m.shrinking = jump_share(std::max({std::fabs(m.sx), std::fabs(m.sy), std::fabs(m.tx), std::fabs(m.ty)}));
+    m.shrinking = ramp(kJump, kFullJump, std::max({std::fabs(m.sx), std::fabs(m.sy), std::fabs(m.tx), std::fabs(m.ty)}));
     return m;
 }
 
@@ -121,26 +122,54 @@ void raster(const std::vector<Affine>& affines, float* map_x, float* map_y, int 
     }
 }
 
-// 1 where the map jumps between a pixel and its neighbour to the right or below; both sides of a jump are marked.
+// Steps of one coordinate of the map from a pixel to its neighbours; beyond the border, what lies on the other side.
+struct Steps {
+    float left, right, up, down;
+    float jump() const { return std::max({std::fabs(left), std::fabs(right), std::fabs(up), std::fabs(down)}); }
+    float bend() const { return std::max(std::fabs(right - left), std::fabs(down - up)); }
+};
+
+inline Steps steps_at(const float* map, int width, int height, int x, int y) {
+    const float* at = map + static_cast<size_t>(y) * width + x;
+    Steps s;
+    s.left = x > 0 ? at[0] - at[-1] : at[1] - at[0];
+    s.right = x + 1 < width ? at[1] - at[0] : s.left;
+    s.up = y > 0 ? at[0] - at[-static_cast<std::ptrdiff_t>(width)] : at[width] - at[0];
+    s.down = y + 1 < height ? at[width] - at[0] : s.up;
+    return s;
+}
+
+// How far a pixel is put together of samples.
+inline float sample_share(const float* map_x, const float* map_y, int width, int height, int x, int y) {
+    const Steps s = steps_at(map_x, width, height, x, y), t = steps_at(map_y, width, height, x, y);
+    return std::max(ramp(kJump, kFullJump, std::max(s.jump(), t.jump())),
+                    ramp(kBreak, kFullBreak, std::max(s.bend(), t.bend())));
+}
+
+// Marks of a row's inner pixels: 1 where `sample_share` is not 0. `above` and `below` are the rows beside it.
 DITTO_MULTIVERSION
-void mark_jumps(const float* map_x, const float* map_y, int width, int height, uint8_t* marks) {
+void mark_row(const float* above, const float* row, const float* below, int width, uint8_t* marks) {
+    for (int x = 1; x + 1 < width; ++x) {
+        const float left = row[x] - row[x - 1], right = row[x + 1] - row[x];
+        const float up = row[x] - above[x], down = below[x] - row[x];
+        const float jump =
+            std::max(std::max(std::fabs(left), std::fabs(right)), std::max(std::fabs(up), std::fabs(down)));
+        const float bend = std::max(std::fabs(right - left), std::fabs(down - up));
+        marks[x] = static_cast<uint8_t>(marks[x] | (jump > kJump) | (bend > kBreak));
+    }
+}
+
+void mark_breaks(const float* map_x, const float* map_y, int width, int height, uint8_t* marks) {
     std::memset(marks, 0, static_cast<size_t>(width) * height);
     for (int y = 0; y < height; ++y) {
-        const float *x0 = map_x + static_cast<size_t>(y) * width, *y0 = map_y + static_cast<size_t>(y) * width;
         uint8_t* here = marks + static_cast<size_t>(y) * width;
-        for (int x = 0; x + 1 < width; ++x) {
-            const float jump = std::max(std::fabs(x0[x + 1] - x0[x]), std::fabs(y0[x + 1] - y0[x]));
-            const uint8_t mark = jump > kJump;
-            here[x] |= mark;
-            here[x + 1] |= mark;
-        }
-        if (y + 1 == height) continue;
-        for (int x = 0; x < width; ++x) {
-            const float jump = std::max(std::fabs(x0[x + width] - x0[x]), std::fabs(y0[x + width] - y0[x]));
-            const uint8_t mark = jump > kJump;
-            here[x] |= mark;
-            here[x + width] |= mark;
-        }
+        if (y > 0 && y + 1 < height)
+            for (const float* map : {map_x, map_y}) {
+                const float* row = map + static_cast<size_t>(y) * width;
+                mark_row(row - width, row, row + width, width, here);
+            }
+        const int stride = y > 0 && y + 1 < height ? std::max(width - 1, 1) : 1;  // the border, pixel by pixel
+        for (int x = 0; x < width; x += stride) here[x] = sample_share(map_x, map_y, width, height, x, y) > 0.0f;
     }
 }
 
@@ -329,20 +358,6 @@ void add_owner(const Texture& texture, const Affine& m, float x, float y, const 
     for (int c = 0; c < 4; ++c) total[c] += colour[c] * (number / kSamples);
 }
 
-// How far the map jumps between a pixel and its four neighbours, at most.
-float largest_jump(const float* map_x, const float* map_y, int width, int height, int x, int y) {
-    const size_t at = static_cast<size_t>(y) * width + x;
-    float most = 0.0f;
-    const auto look = [&](size_t other) {
-        most = std::max({most, std::fabs(map_x[other] - map_x[at]), std::fabs(map_y[other] - map_y[at])});
-    };
-    if (x > 0) look(at - 1);
-    if (x + 1 < width) look(at + 1);
-    if (y > 0) look(at - width);
-    if (y + 1 < height) look(at + width);
-    return most;
-}
-
 // Marked pixels put together of their samples: the triangle on top is looked up at each of them.
 void sample_marked(const Texture& texture, const std::vector<Affine>& affines, const uint8_t* marks, const float* map_x,
                    const float* map_y, int width, int height, uint8_t* rgb, uint8_t* alpha) {
@@ -401,7 +416,7 @@ void sample_marked(const Texture& texture, const std::vector<Affine>& affines, c
             const size_t pixel = static_cast<size_t>(y) * width + x;
             float plain[4];
             sample_cubic(texture, position(map_x[pixel]), position(map_y[pixel]), plain);
-            const float share = jump_share(largest_jump(map_x, map_y, width, height, x, y));
+            const float share = sample_share(map_x, map_y, width, height, x, y);
             for (int c = 0; c < 4; ++c) {
                 const uint8_t value = static_cast<uint8_t>(std::lrintf(plain[c] + share * (total[c] - plain[c])));
                 (c < 3 ? rgb[3 * pixel + c] : alpha[pixel]) = value;
@@ -432,7 +447,7 @@ py::tuple warp(const U8& texture_array, const I32& triangles, const F32& destina
         for (int i = 0; i < count; ++i) affines[i] = affine_of(ids + 3 * i, to, from);
         raster(affines, map_x, map_y, width, height);
         std::vector<uint8_t> marks(static_cast<size_t>(width) * height);
-        mark_jumps(map_x, map_y, width, height, marks.data());
+        mark_breaks(map_x, map_y, width, height, marks.data());
         std::vector<uint8_t> rgba(4 * static_cast<size_t>(width));
         for (int y = 0; y < height; ++y) {
             const size_t row = static_cast<size_t>(y) * width;

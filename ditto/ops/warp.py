@@ -15,9 +15,9 @@ def warp(texture: U8, triangles: npt.NDArray[np.int32], destination: F32, source
     """A texture drawn on moved triangles: colour (H, W, 3), alpha (H, W), and where each pixel came from (2, H, W).
 
     Later triangles cover earlier ones; what no triangle covers stays where it is. Sampling is bicubic (OpenCV's
-    kernel). Where neighbouring pixels come from more than two texture pixels apart (a silhouette, skin that shrinks) a
-    pixel is put together of what each triangle shows at those of its 16 samples that the triangle covers; from three
-    pixels apart in full. A small movement so makes a small change. A pixel that does not move is copied exactly.
+    kernel). Where the map breaks off (a silhouette) or shrinks the texture to less than half, a pixel is put together
+    of what each triangle shows at those of the pixel's 16 samples that the triangle covers; how far, rises smoothly
+    with the break, so that a small movement makes a small change. A pixel that does not move is copied exactly.
 
     Args:
         texture: (H, W, 4) RGBA, at least 2 x 2.

@@ -162,13 +162,13 @@ def draw_eye(
     below_line = np.clip(0.5 + (eta - c[:, LINE]) * sharp, 0.0, 1.0)
     below_lower = np.clip(0.5 + (eta - c[:, LOWER]) * sharp, 0.0, 1.0)
 
-    # The frame's own skin, moved with the lids.
+    # The frame's own skin, moved with the lids: with the lower one below the middle of the opening, where the skin is
+    # hidden, or, with the lids shut, on the line where they meet.
     d_up, d_down = c[:, LINE] - eta, eta - c[:, LOWER]
-    shift = np.where(
-        d_down > 0.0,
-        c[:, RISE] * (1.0 - _smooth(d_down / np.float32(view.reach_down))),
-        np.where(d_up > 0.0, c[:, LIFT] * (1.0 - _smooth(d_up / np.float32(view.reach_up))), 0.0),
-    ).astype(np.float32)
+    rise = c[:, RISE] * (1.0 - _smooth(d_down / np.float32(view.reach_down)))
+    lift = c[:, LIFT] * (1.0 - _smooth(d_up / np.float32(view.reach_up)))
+    below = np.clip(0.5 + 0.5 * (d_down - d_up) * sharp, 0.0, 1.0)
+    shift = (lift + (rise - lift) * below).astype(np.float32)
     frame = image.astype(np.float32)
     own = frame[ys.astype(np.int64), xs.astype(np.int64)]
     moved = np.abs(shift) > np.float32(1e-6)
@@ -215,7 +215,8 @@ def draw_eye(
     shut_line = c[:, CORE] * _smooth((d + 1.25 * width) / np.maximum(0.7 * width, 1.0 / sharp))
     standing = np.maximum(standing * (1.0 - turn), shut_line * np.float32(view.crisp))
     standing = standing * np.clip(0.8 - d * sharp * 0.7, 0.0, 1.0)
-    hanging = _strip(strip, view.hair, column, thick + np.maximum(d, 0.0)) * np.float32(HANGING) * turn * (d > 0.0)
+    hanging = _strip(strip, view.hair, column, thick + np.maximum(d, 0.0)) * np.float32(HANGING) * turn
+    hanging = hanging * np.clip(0.5 + d * sharp, 0.0, 1.0)
     opacity = np.clip(np.maximum(standing, hanging), 0.0, 1.0)[:, None] * np.float32(view.lid)
     out = out + (c[:, LASH : LASH + 3] - out) * opacity
 

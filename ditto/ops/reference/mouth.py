@@ -94,6 +94,23 @@ def _sample(texture: Array, column: Array, row: Array) -> Array:
     return np.asarray((top * (1 - fy) + bottom * fy) * inside[:, None], np.float32)
 
 
+def _grain_at(grain: Array, column: Array, row: Array) -> Array:
+    """(n,) noise, mirrored beyond its border; linear between neighbours, at the strength that noise has on them: it
+    neither jumps nor fades as it moves."""
+    size = len(grain)
+    j, i = column.astype(np.int64), row.astype(np.int64)
+    fx, fy = (column - j).astype(np.float32), (row - i).astype(np.float32)
+
+    def mirrored(number: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        number = number % (2 * size)
+        return np.minimum(number, 2 * size - 1 - number)
+
+    top, bottom = (grain[line, mirrored(j)] * (1 - fx) + grain[line, mirrored(j + 1)] * fx
+                   for line in (mirrored(i), mirrored(i + 1)))
+    mean = top * (1 - fy) + bottom * fy
+    return np.asarray(mean / np.sqrt(((1 - fx) ** 2 + fx**2) * ((1 - fy) ** 2 + fy**2)), np.float32)
+
+
 def paint_mouth(
     image: npt.NDArray[np.uint8],
     box: tuple[int, int, int, int],
@@ -165,11 +182,8 @@ def paint_mouth(
         out = out * (1 - lip)[:, None] + c[rim : rim + 3].T * ((1 - darker * inward) * lip)[:, None]
 
     if s.grain > 0:
-        size = len(grain)
-        column = np.abs(x * s.grain_per_unit).astype(np.int64) % (2 * size)
-        row = np.abs(y * s.grain_per_unit + 3 * size).astype(np.int64) % (2 * size)
-        column, row = np.minimum(column, 2 * size - 1 - column), np.minimum(row, 2 * size - 1 - row)
-        out = out + (grain[row, column] * s.grain)[:, None]
+        at = np.abs(x * s.grain_per_unit), np.abs(y * s.grain_per_unit + 3 * len(grain))
+        out = out + (_grain_at(grain, *at) * s.grain)[:, None]
 
     pixels = image[top:bottom, left:right].reshape(-1, 3)
     before = pixels[keep].astype(np.float32)

@@ -13,7 +13,9 @@ Floats = npt.NDArray[np.float64]
 
 INSIDE = 1e-3  # a pixel this far (barycentric) outside a triangle still belongs to it: no cracks
 DEGENERATE = 1e-6
-JUMP = (2.0, 3.0)  # texture pixels per pixel from which, and from which on in full, a pixel is put together of samples
+# From where, and from where on in full, a pixel is put together of samples:
+JUMP = (2.0, 3.0)  # texture pixels per pixel
+BREAK = (0.25, 0.5)  # change of that from one pixel to the next: the map breaks off, a surface ends here
 STEPS = 256  # sampling positions are rounded to 1/256 pixel
 CUBIC = -0.75  # bicubic sharpness, as OpenCV's
 
@@ -35,8 +37,8 @@ class _Affines(NamedTuple):
     matrix: F32  # (N + 1, 2, 2)
 
 
-def _ramp(x: F32) -> F32:
-    return np.asarray(np.clip((x - JUMP[0]) / (JUMP[1] - JUMP[0]), 0, 1), np.float32)
+def _ramp(limits: tuple[float, float], x: F32) -> F32:
+    return np.asarray(np.clip((x - limits[0]) / (limits[1] - limits[0]), 0, 1), np.float32)
 
 
 def _owners(points: F32, triangles: npt.NDArray[np.int32], destination: F32) -> npt.NDArray[np.int64]:
@@ -72,14 +74,20 @@ def _origins(affines: _Affines, owners: npt.NDArray[np.int64], points: F32) -> F
     return affines.start[owners] + np.einsum("...i,...ij->...j", offset, affines.matrix[owners])
 
 
-def _jumps(origin: F32) -> F32:
-    """(H, W): how far the map jumps between a pixel and its four neighbours, at most."""
-    jumps = np.zeros(origin.shape[:2], np.float32)
-    right = np.abs(np.diff(origin, axis=1)).max(-1)
-    below = np.abs(np.diff(origin, axis=0)).max(-1)
-    for part, values in ((np.s_[:, :-1], right), (np.s_[:, 1:], right), (np.s_[:-1], below), (np.s_[1:], below)):
-        jumps[part] = np.maximum(jumps[part], values)
-    return jumps
+def _amount(origin: F32) -> F32:
+    """(H, W) in [0, 1]: how far a pixel is put together of samples."""
+    jumps, breaks = np.zeros((2, *origin.shape[:2]), np.float32)
+    for axis in (0, 1):
+        step = np.diff(origin, axis=axis)
+        bend = np.abs(np.diff(step, axis=axis)).max(-1)
+        step = np.abs(step).max(-1)
+        before, after, inside = (
+            (slice(None),) * axis + (part,) for part in (slice(None, -1), slice(1, None), slice(1, -1))
+        )
+        jumps[before] = np.maximum(jumps[before], step)
+        jumps[after] = np.maximum(jumps[after], step)
+        breaks[inside] = np.maximum(breaks[inside], bend)
+    return np.maximum(_ramp(JUMP, jumps), _ramp(BREAK, breaks))
 
 
 def _cubic_weights(t: Floats) -> Floats:
@@ -122,7 +130,7 @@ def _from_samples(texture: U8, affines: _Affines, owners: npt.NDArray[np.int64],
     A triangle is looked up once, in the middle of its samples, or at each of them where it shrinks the texture. So a
     pixel inside one triangle that shrinks nothing is the plain bicubic sample.
     """
-    shrinking = _ramp(np.abs(affines.matrix).max((1, 2)))
+    shrinking = _ramp(JUMP, np.abs(affines.matrix).max((1, 2)))
     total = np.zeros((len(pixels), 4))
     left = np.ones(owners.shape, bool)
     while left.any():
@@ -149,7 +157,7 @@ def warp(texture: U8, triangles: npt.NDArray[np.int32], destination: F32, source
     affines = _affines(triangles, destination, source)
     origin = _origins(affines, _owners(pixels, triangles, destination), pixels)
     result = _sample_cubic(texture, origin)
-    amount = _ramp(_jumps(origin))
+    amount = _amount(origin)
     marked = amount > 0
     if marked.any():
         at = pixels[marked]
