@@ -25,7 +25,7 @@ constexpr float kInside = 1e-3f;   // a pixel this far (barycentric) outside a t
 constexpr float kDegenerate = 1e-6f;
 // From where, and from where on in full, a pixel is put together of samples:
 constexpr float kJump = 2.0f, kFullJump = 3.0f;     // texture pixels per pixel
-constexpr float kBreak = 0.25f, kFullBreak = 0.5f;  // change of that from one pixel to the next: a surface ends here
+constexpr float kBreak = 0.2f, kFullBreak = 0.45f;  // change of that from one pixel to the next: a surface ends here
 constexpr int kSamples = 16;       // Direct3D's standard pattern: no two share a row or a column
 constexpr int kPattern[kSamples][2] = {{1, 1}, {-1, -3}, {-3, 2}, {4, -1}, {-5, -2}, {2, 5},  {5, 3},  {3, -5},
                                        {-2, 6}, {0, -7}, {-4, -6}, {-6, 4}, {-8, 0}, {7, -4}, {6, 7}, {-7, -8}};

@@ -141,14 +141,11 @@ _TRIANGLES_OF = _triangles_of()
 _MAY_FOLD = np.ones(g.LANDMARKS, bool)
 _MAY_FOLD[g.UPPER_INNER_LIP[1:-1] + g.LOWER_INNER_LIP[1:-1]] = False
 _MAY_FOLD[[v for eye in g.EYES for v in eye.upper + eye.lower]] = False
-_FIRST, _SECOND, _THIRD = g.FACE_TRIANGLES.T.copy()
 
 
 def signed_areas(points: Floats) -> Floats:
     """(478, >=2) -> (852,) twice the signed area of the face triangles."""
-    x, y = points[:, 0], points[:, 1]
-    x0, y0 = x[_FIRST], y[_FIRST]
-    return np.asarray((x[_SECOND] - x0) * (y[_THIRD] - y0) - (y[_SECOND] - y0) * (x[_THIRD] - x0))
+    return g.signed_areas(points, g.FACE_TRIANGLES)
 
 
 def relax_folds(canonical: Floats, displacement: Floats) -> Floats:

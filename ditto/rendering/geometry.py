@@ -236,6 +236,14 @@ POSE_WEIGHTS: Floats = np.zeros(KEYPOINTS)
 POSE_WEIGHTS[list(_POSE_WEIGHTS)] = list(_POSE_WEIGHTS.values())
 
 
+def signed_areas(points: Floats, triangles: Ints) -> Floats:
+    """(V, >=2), (N, 3) -> (N,) twice the signed area across the picture."""
+    first, second, third = triangles.T
+    x, y = points[:, 0], points[:, 1]
+    x0, y0 = x[first], y[first]
+    return np.asarray((x[second] - x0) * (y[third] - y0) - (y[second] - y0) * (x[third] - x0))
+
+
 def inverse_2x2(matrix: Floats) -> Floats:
     """The inverse of (2, 2). Not `np.linalg.inv`: it wakes BLAS's threads, which then spin beside every frame."""
     (a, b), (c, d) = matrix

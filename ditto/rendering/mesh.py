@@ -36,6 +36,7 @@ _LIP_LANDMARKS = [
 ]  # fmt: skip
 _LIFT = LIP_LIFT * np.isin(_INNER_TRIANGLES, _LIP_LANDMARKS).all(1)
 _FACE = len(g.FACE_TRIANGLES)
+_FRONT = np.sign(g.signed_areas(g.TEMPLATE, _INNER_TRIANGLES))
 
 
 class Appearance(NamedTuple):
@@ -83,6 +84,19 @@ def drive_from_keypoints(portrait: Portrait, x_source: npt.ArrayLike, x_driving:
         portrait.translation + translation - translation_0,
         local - rest,
     )
+
+
+def _painters_order(pose: Pose, appearance: Appearance) -> g.Ints:
+    """The face's triangles from back to front.
+
+    A triangle that shows its back lies behind all others. It turns over when its area is 0, so nothing is seen to
+    change; by depth alone it would change places with the skin it is folded over, whose depth is nearly its own.
+    """
+    scale_px = appearance.geometry.scale_px
+    depth = pose.vertices[_INNER_TRIANGLES, 2].mean(1) - _LIFT * scale_px
+    depth += scale_px * (g.signed_areas(pose.vertices, _INNER_TRIANGLES) * _FRONT < 0.0)
+    depth[:_FACE] += scale_px * appearance.rim.hidden
+    return np.asarray(_INNER_TRIANGLES[np.argsort(-depth, kind="stable")])
 
 
 class MeshRenderer:
@@ -148,10 +162,7 @@ class MeshRenderer:
         geometry, surround = appearance.geometry, appearance.surround
         pose = self.pose(appearance, drive)
         destination = np.concatenate([pose.vertices[:, :2], move_surround(surround, geometry, pose)])
-        depth = pose.vertices[_INNER_TRIANGLES, 2].mean(1) - _LIFT * geometry.scale_px
-        depth[:_FACE][appearance.rim.hidden] += geometry.scale_px  # behind everything else
-        inner = _INNER_TRIANGLES[np.argsort(-depth, kind="stable")]
-        triangles = np.concatenate([surround.triangles, inner]).astype(np.int32)
+        triangles = np.concatenate([surround.triangles, _painters_order(pose, appearance)]).astype(np.int32)
         image, alpha, origin = ops.warp(
             appearance.texture, triangles, destination.astype(np.float32), appearance.source
         )

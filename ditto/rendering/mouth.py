@@ -47,6 +47,7 @@ NARROWEST = 0.36  # of the distance between the mouth's corners
 UPPER_EDGE = 0.0235  # edge of the upper incisors below the line where the lips meet
 LOWER_EDGE = 0.019
 COLUMNS = 128
+FRONTAL = (0.02, 0.05)  # fu across the picture between the corners: below, the mouth is seen from the side, and no inside
 LIP_BORDER = 0.004  # beside a portrait's own teeth lie pixels that are half tooth, half lip
 SEAM_PX = 1.5  # in a crop of 512
 SHADE_UPPER, SHADE_LOWER = 1.0, 0.74
@@ -271,8 +272,9 @@ def _opening(layers: MouthLayers, geometry: Geometry, pose: Pose) -> _Opening | 
     )
     outline = (pose.vertices[lips][:, :2] - origin) @ to_plane
     left, right = outline[0, 0], outline[10, 0]
-    if right - left < 0.02:
-        return None  # seen from the side: nothing of the inside shows
+    frontal = float(smoothstep(*FRONTAL, right - left))
+    if frontal <= 0:
+        return None
     # x must rise along a lip; a strongly turned or puckered one is straightened at its ends.
     x_upper, x_lower = (np.maximum.accumulate(lip[:, 0]) + 1e-4 * np.arange(11) for lip in (outline[:11], outline[11:]))
     x = np.linspace(left, right, COLUMNS)
@@ -303,11 +305,12 @@ def _opening(layers: MouthLayers, geometry: Geometry, pose: Pose) -> _Opening | 
         # Lips that the landmarks call closed may show a line of teeth; pressing them together hides it.
         pressed = press * overlap
         lower = lower + np.maximum(parted, press) * overlap
-    cover = np.maximum(gain * np.interp(x, x_pair, shown), smoothstep(0.001, 0.004, pressed))
+    cover = np.maximum(gain * np.interp(x, x_pair, shown), smoothstep(0.001, 0.004, pressed)) * frontal * _ENDS
     return _Opening(x, upper, lower, cover, light, pressed, in_plane, to_plane, origin)
 
 
 _SIDEWAYS = np.linspace(-1, 1, COLUMNS)
+_ENDS = np.minimum(0.5 * COLUMNS * (1 - np.abs(_SIDEWAYS)) / 2, 1)  # lips that stay apart at a corner end in no cut
 _INNER = smoothstep(0.98, 0.70, np.abs(_SIDEWAYS))  # corners are dark, whatever the lips beside them look like
 _CORNER_LIGHT = 1 - 0.62 * smoothstep(0.35, 1.0, np.abs(_SIDEWAYS))
 
@@ -332,10 +335,10 @@ def _width(canonical: Floats) -> float:
 
 def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geometry, pose: Pose) -> None:
     """Paints the inside of the mouth into a rendered frame (S, S, 3), in place; nothing changes with lips at rest."""
+    _smooth_corners(image, geometry, pose)
     opening = _opening(layers, geometry, pose)
     if opening is None:
         return
-    _smooth_corners(image, geometry, pose)
     rest, now = geometry.canonical, pose.canonical
     x, gap, colours = opening.x, opening.gap, layers.colours
     wider = _width(now) / layers.width

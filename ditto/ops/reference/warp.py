@@ -15,7 +15,7 @@ INSIDE = 1e-3  # a pixel this far (barycentric) outside a triangle still belongs
 DEGENERATE = 1e-6
 # From where, and from where on in full, a pixel is put together of samples:
 JUMP = (2.0, 3.0)  # texture pixels per pixel
-BREAK = (0.25, 0.5)  # change of that from one pixel to the next: the map breaks off, a surface ends here
+BREAK = (0.2, 0.45)  # change of that from one pixel to the next: the map breaks off, a surface ends here
 STEPS = 256  # sampling positions are rounded to 1/256 pixel
 CUBIC = -0.75  # bicubic sharpness, as OpenCV's
 
