@@ -79,6 +79,17 @@ def test_folds_relax_and_smooth_changes_stay():
     assert flipped(deform.relax_folds(g.TEMPLATE, folded)) < flipped(folded)
 
 
+def test_folds_relax_by_degrees():
+    """As a landmark is pushed over its neighbours in small steps, no landmark moves much faster than it is pushed."""
+    push, step = np.zeros((g.LANDMARKS, 3)), 5e-5
+    for vertex, direction in ((205, (1, 0, 0)), (61, (0.8, 0.6, 0)), (291, (-1, 0, 0)), (184, (0, 1, 0))):
+        push[:] = 0.0
+        push[vertex] = direction
+        relaxed = np.array([deform.relax_folds(g.TEMPLATE, k * step * push) for k in range(1200)])
+        assert np.linalg.norm(np.diff(relaxed, axis=0), axis=-1).max() < 10 * step
+        assert np.abs(relaxed[-1] - 1199 * step * push).max() > 0.005  # it did relax
+
+
 def test_slope_limit_moves_nothing_in_the_sources_own_pose():
     landmarks = 210 * g.TEMPLATE @ rotation_matrix(0, 30, 0) + (256, 280, 0)
     face = g.source_geometry(landmarks, 512)

@@ -82,6 +82,33 @@ def test_warp_smooths_a_silhouette():
     assert greys.any(1).mean() > 0.6
 
 
+def test_a_silhouette_moves_by_sixteenths_of_its_contrast():
+    """However slow a patch moves over another, a pixel on its edge changes by no more than one sample's share."""
+    texture = np.full((40, 40, 4), 40, np.uint8)
+    texture[:, 20:] = 200
+    points = np.array([[0, 0], [39, 0], [39, 39], [0, 39], [26, 4], [36, 4], [36, 36], [26, 36]], np.float32)
+    triangles = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]], np.int32)
+    frames = []
+    for shift in np.linspace(18.0, 20.0, 150):
+        destination = points.copy()
+        destination[4:, 0] -= np.float32(shift)
+        frames.append(ops.warp(texture, triangles, destination, points)[0].astype(int))
+    steps = np.abs(np.diff(frames, axis=0))[:, 6:34]  # the ends of the edge belong to corners
+    assert np.abs(frames[-1] - frames[0]).max() > 150 and steps.max() <= 160 / 16 + 1
+
+
+@pytest.mark.parametrize("amount", [1.9, 2.1, 2.9, 3.1])
+def test_where_a_texture_shrinks_a_pixel_turns_to_samples_gradually(amount):
+    texture = np.random.default_rng(3).integers(0, 256, (64, 64, 4)).astype(np.uint8)
+    points = np.array([[0, 0], [63, 0], [63, 63], [0, 63]], np.float32)
+    triangles = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
+
+    def drawn(shrinking):
+        return ops.warp(texture, triangles, points / np.float32(shrinking), points)[0][:20, :20].astype(float)
+
+    assert np.abs(drawn(amount + 1e-4) - drawn(amount)).mean() < 0.5
+
+
 @pytest.mark.parametrize("cells", [(9, 11), (64, 64), (1, 1), (1, 5)])
 def test_composite_kernel_equals_twin(cells):
     rng = np.random.default_rng(0)

@@ -47,7 +47,7 @@ NARROWEST = 0.36  # of the distance between the mouth's corners
 UPPER_EDGE = 0.0235  # edge of the upper incisors below the line where the lips meet
 LOWER_EDGE = 0.019
 COLUMNS = 128
-FRONTAL = (0.02, 0.05)  # fu across the picture between the corners: below, the mouth is seen from the side, and no inside
+FRONTAL = (0.02, 0.05)  # fu across the picture between the corners: from the side nothing of the inside is seen
 LIP_BORDER = 0.004  # beside a portrait's own teeth lie pixels that are half tooth, half lip
 SEAM_PX = 1.5  # in a crop of 512
 SHADE_UPPER, SHADE_LOWER = 1.0, 0.74
@@ -176,7 +176,10 @@ def limit_lips(geometry: Geometry, delta: npt.ArrayLike) -> Floats:
 
 
 def part_lips(geometry: Geometry, displacement: npt.ArrayLike) -> Floats:
-    """(478, 3) displacement under which inner lips touch without crossing and lip skin does not fold."""
+    """(478, 3) displacement under which inner lips touch without crossing and lip skin does not fold.
+
+    Each rule adds what is lacking, which is 0 where it begins to hold: the result is continuous.
+    """
     source = geometry.canonical
     moved = source + np.asarray(displacement, np.float64)
     upper, lower = UPPER_INNER_LIP[1:-1], LOWER_INNER_LIP[1:-1]

@@ -105,8 +105,10 @@ def _grain_at(grain: Array, column: Array, row: Array) -> Array:
         number = number % (2 * size)
         return np.minimum(number, 2 * size - 1 - number)
 
-    top, bottom = (grain[line, mirrored(j)] * (1 - fx) + grain[line, mirrored(j + 1)] * fx
-                   for line in (mirrored(i), mirrored(i + 1)))
+    top, bottom = (
+        grain[line, mirrored(j)] * (1 - fx) + grain[line, mirrored(j + 1)] * fx
+        for line in (mirrored(i), mirrored(i + 1))
+    )
     mean = top * (1 - fy) + bottom * fy
     return np.asarray(mean / np.sqrt(((1 - fx) ** 2 + fx**2) * ((1 - fy) ** 2 + fy**2)), np.float32)
 
@@ -182,8 +184,8 @@ def paint_mouth(
         out = out * (1 - lip)[:, None] + c[rim : rim + 3].T * ((1 - darker * inward) * lip)[:, None]
 
     if s.grain > 0:
-        at = np.abs(x * s.grain_per_unit), np.abs(y * s.grain_per_unit + 3 * len(grain))
-        out = out + (_grain_at(grain, *at) * s.grain)[:, None]
+        across, down = np.abs(x * s.grain_per_unit), np.abs(y * s.grain_per_unit + 3 * len(grain))
+        out = out + (_grain_at(grain, across, down) * s.grain)[:, None]
 
     pixels = image[top:bottom, left:right].reshape(-1, 3)
     before = pixels[keep].astype(np.float32)

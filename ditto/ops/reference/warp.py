@@ -164,5 +164,5 @@ def warp(texture: U8, triangles: npt.NDArray[np.int32], destination: F32, source
         owners = _owners(at[:, None] + SAMPLES, triangles, destination)
         whole = _from_samples(texture, affines, owners, at)
         result[marked] += amount[marked][:, None] * (whole - result[marked])
-    result = np.rint(result).astype(np.uint8)
-    return result[..., :3].copy(), result[..., 3].copy(), np.ascontiguousarray(origin.transpose(2, 0, 1))
+    drawn = np.rint(result).astype(np.uint8)
+    return drawn[..., :3].copy(), drawn[..., 3].copy(), np.ascontiguousarray(origin.transpose(2, 0, 1))
