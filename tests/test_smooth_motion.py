@@ -1,4 +1,4 @@
-"""A small change of a motion makes a small change of the picture: nothing on the way to the pixels decides by a step."""
+"""A small change of a motion makes a small change of the picture: nothing on the way decides by a step."""
 
 from pathlib import Path
 
@@ -21,8 +21,8 @@ PICTURES = [
 CHANGE = 5e-5  # of any of the 70 numbers: a face unit is some 200 px, so a landmark that simply follows moves .01 px
 MOST_PX = 0.1
 MOST_LEVELS = 2
-# A pixel lies outside of edges if the levels in the 5 x 5 pixels around it, which is what a bicubic sample reads, differ
-# by no more than 20 in any channel: there, 2 levels are a shift of .1 px in the steepest slope that fits.
+# A pixel lies outside of edges if the levels in the 5 x 5 pixels around it, which is what a bicubic sample reads,
+# differ by no more than 20 in any channel: there, 2 levels are a shift of .1 px in the steepest slope that fits.
 REACH, EDGE_LEVELS = 5, 20
 
 

@@ -1,8 +1,8 @@
 // Piecewise affine warp: triangles in painter's order -> backward map -> bicubic sample of an RGBA texture.
 //
-// Where the map jumps (the silhouette of the face over the hair) or shrinks the texture, a pixel is put together of what
-// the triangles at its 16 samples show, so edges are smooth and move smoothly; everywhere else it is one bicubic sample.
-// A pixel that does not move is copied exactly. The definition is ditto/ops/reference/warp.py.
+// Where the map breaks off (the silhouette of the face over the hair) or shrinks the texture, a pixel is put together
+// of what the triangles at its 16 samples show, so edges are smooth and move smoothly; everywhere else it is one bicubic
+// sample. A pixel that does not move is copied exactly. The definition is ditto/ops/reference/warp.py.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -68,7 +68,8 @@ Affine affine_of(const int* t, const float* destination, const float* source) {
     m.xmax = std::max(a[0], std::max(b[0], c[0]));
     m.ymin = std::min(a[1], std::min(b[1], c[1]));
     m.ymax = std::max(a[1], std::max(b[1], c[1]));
-    m.shrinking = ramp(kJump, kFullJump, std::max({std::fabs(m.sx), std::fabs(m.sy), std::fabs(m.tx), std::fabs(m.ty)}));
+    const float shrinks = std::max({std::fabs(m.sx), std::fabs(m.sy), std::fabs(m.tx), std::fabs(m.ty)});
+    m.shrinking = ramp(kJump, kFullJump, shrinks);
     return m;
 }
 
@@ -410,8 +411,8 @@ void sample_marked(const Texture& texture, const std::vector<Affine>& affines, c
                         members[count++] = i;
                         done[i] = true;
                     }
-                add_owner(texture, owner[n] < 0 ? still : affines[owner[n]], static_cast<float>(x), static_cast<float>(y),
-                          offsets, members, count, total);
+                const Affine& m = owner[n] < 0 ? still : affines[owner[n]];
+                add_owner(texture, m, static_cast<float>(x), static_cast<float>(y), offsets, members, count, total);
             }
             const size_t pixel = static_cast<size_t>(y) * width + x;
             float plain[4];

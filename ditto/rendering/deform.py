@@ -80,7 +80,8 @@ def load_basis(path: Path) -> MeshBasis:
 def clamp_keypoints(learned: MeshBasis, delta: Floats) -> Floats:
     """Keypoint change (21, 3) held to what faces do: a box per number, then a soft limit per principal component.
 
-    Small changes pass unaltered; at the box and at the knee both sides agree, and at the knee in slope too. Lids pass the components untouched: a blink is no matter of degree.
+    Small changes pass unaltered; at the box and at the knee both sides agree. Lids pass the components untouched: a
+    blink is no matter of degree.
     """
     boxed = np.clip(delta, learned.low, learned.high)
     c = learned.components @ boxed[BASIS_KEYPOINTS].ravel()

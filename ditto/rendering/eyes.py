@@ -319,7 +319,7 @@ def eye_view(
     gap, height, profile, travel, still = layer.path
     drop = float(np.clip(pose.delta[LOWER_LID, 1] / max(height, 1e-3), *_LOWER_RANGE)) * height * layer.has_iris
     b = closure * layer.has_iris
-    travel = travel if b > 0.0 else gap  # both are multiplied by b, so they agree at 0
+    travel = travel if b > 0.0 else gap  # times b: they agree at 0
     line = lids.upper + b * travel + drop * profile
     lower = lids.lower - (1.0 - UPPER_SHARE) * max(b, 0.0) * gap + drop * profile
     rise = lids.upper - line  # what lifts the lid takes its skin along; what closes it does not
@@ -344,7 +344,7 @@ def eye_view(
     to_eye = frame.matrix.copy()
     to_eye[:, 2] += to_eye[:, :2] @ layer.origin
     jacobian = to_eye[:, :2] @ fit[:, 1:3] / reach  # frame px -> xi, eta at the centre
-    if abs(np.linalg.det(jacobian)) < 1e-9:  # never in a picture: turned edge on, an eye has ever more eta in a pixel
+    if abs(np.linalg.det(jacobian)) < 1e-9:  # never: edge on, a pixel holds ever more of an eye
         return None, curves
     down = inverse_2x2(jacobian)[:, 1]
     margin = 0.075 * pose.scale_px
