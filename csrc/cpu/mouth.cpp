@@ -59,19 +59,26 @@ inline void lay_over(float* out, const Texture& texture, float column, float row
     }
 }
 
-inline int mirrored(int i, int size) {
-    i %= 2 * size;
-    return std::min(i, 2 * size - 1 - i);
-}
+// Where position i, and the one after it, lie in noise that is mirrored beyond its border.
+struct Mirrored {
+    int first, second;
+    Mirrored(int i, int size) {
+        i %= 2 * size;
+        const int next = i + 1 < 2 * size ? i + 1 : 0;
+        first = std::min(i, 2 * size - 1 - i);
+        second = std::min(next, 2 * size - 1 - next);
+    }
+};
 
 // Linear between neighbours, at the strength that noise has on them: it neither jumps nor fades as it moves.
 inline float grain_at(const float* grain, int size, float x, float y) {
     const int column = static_cast<int>(x), row = static_cast<int>(y);
     const float fx = x - static_cast<float>(column), fy = y - static_cast<float>(row), gx = 1.0f - fx, gy = 1.0f - fy;
-    const int left = mirrored(column, size), right = mirrored(column + 1, size);
-    const float* top = grain + static_cast<size_t>(mirrored(row, size)) * size;
-    const float* bottom = grain + static_cast<size_t>(mirrored(row + 1, size)) * size;
-    const float mean = (top[left] * gx + top[right] * fx) * gy + (bottom[left] * gx + bottom[right] * fx) * fy;
+    const Mirrored across(column, size), down(row, size);
+    const float* top = grain + static_cast<size_t>(down.first) * size;
+    const float* bottom = grain + static_cast<size_t>(down.second) * size;
+    const float mean = (top[across.first] * gx + top[across.second] * fx) * gy +
+                       (bottom[across.first] * gx + bottom[across.second] * fx) * fy;
     return mean / std::sqrt((gx * gx + fx * fx) * (gy * gy + fy * fy));
 }
 
