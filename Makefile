@@ -2,6 +2,7 @@
 # make serve  the same, and a page on which to talk to it: http://127.0.0.1:8400/
 # make test   the tests, without torch (what needs it is skipped with one line)
 # make lint   ruff and mypy
+# make wheel  wheels of this platform in dist/, one for each Python; on Linux it needs Docker or Podman
 # make adapters   the tests of the LiveKit and Pipecat adapters
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install -q --disable-pip-version-check -c constraints.txt
 NATIVE := setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp)
 
-.PHONY: demo serve test lint torch adapters clean
+.PHONY: demo serve test lint torch adapters wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -29,11 +30,10 @@ lint: $(VENV)/.test
 torch: $(VENV)/.ready
 	$(PIP) torch==2.13.0 onnx==1.18.0 onnxscript==0.7.2 huggingface_hub
 
-$(VENV)/.packages: requirements/base.txt requirements/mediapipe.txt requirements/build.txt constraints.txt
+$(VENV)/.packages: requirements/base.txt requirements/build.txt constraints.txt
 	@echo "1/2 installing packages into $(VENV) (a minute or two)"
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements/base.txt -r requirements/build.txt
-	$(PIP) --no-deps -r requirements/mediapipe.txt
 	@touch $@
 
 $(VENV)/.ready: $(VENV)/.packages pyproject.toml $(NATIVE)
@@ -49,11 +49,15 @@ $(VENV)/.test: $(VENV)/.serve
 	$(PIP) pytest hypothesis ruff mypy httpx selenium
 	@touch $@
 
-# In an environment of their own: they bring another protobuf (docs/adapters.md).
+# In an environment of their own: they bring many packages (docs/adapters.md).
 adapters:
 	$(MAKE) VENV=.venv-adapters .venv-adapters/.test
 	.venv-adapters/bin/python -m pip install -q --disable-pip-version-check -r requirements/adapters.txt
 	.venv-adapters/bin/python -m pytest tests/test_live_adapters.py tests/test_live_livekit.py tests/test_live_pipecat.py
+
+wheel: $(VENV)/.packages
+	$(PIP) cibuildwheel
+	$(PY) -m cibuildwheel --output-dir dist
 
 clean:
 	rm -rf build dist *.egg-info ditto/_native*.so demo.mp4

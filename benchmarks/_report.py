@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("numpy", "onnxruntime", "mediapipe", "opencv-python-headless", "av")
+PACKAGES = ("numpy", "onnxruntime", "opencv-python-headless", "av")
 
 
 @dataclass(frozen=True)

@@ -264,9 +264,9 @@ class Sync(NamedTuple):
 def lips_against_sound(setting: Setting, run: Run) -> list[Sync]:
     """Lags between what the frames of the probe show and the sound they carry.
 
-    The lips are read twice: off the pictures by the landmark tracker (left out where MediaPipe is missing), and off the
-    motion before it was drawn. The sound is taken twice: as its loudness, and as the lips that the same speech gives
-    offline with everything known in advance (`quality`).
+    The lips are read twice: off the pictures by the landmark tracker, and off the motion before it was drawn. The sound
+    is taken twice: as its loudness, and as the lips that the same speech gives offline with everything known in advance
+    (`quality`).
     """
     player = run.players[0]
     seen = [speech_of(player.trace.seen(), said.epoch) for probe in run.probes for said in probe]
@@ -277,10 +277,10 @@ def lips_against_sound(setting: Setting, run: Run) -> list[Sync]:
         )
         for said in run.probes[0]
     ]
-    lips: dict[str, list[Floats]] = {"in the motion": [s["gap"] for s in seen]}
-    tracked = tracked_lips(run.pictures, [len(s) for s in seen])
-    if tracked is not None:
-        lips = {"in the pictures": tracked, **lips}
+    lips: dict[str, list[Floats]] = {
+        "in the pictures": tracked_lips(run.pictures, [len(s) for s in seen]),
+        "in the motion": [s["gap"] for s in seen],
+    }
     sounds = {"loudness": [loudness(s["level"]) for s in seen], "lips of `quality`": 2 * offline}
     return [
         Sync(name, against, lag(curves[:half], sound[:half]), lag(curves[half:], sound[half:]))
@@ -289,11 +289,7 @@ def lips_against_sound(setting: Setting, run: Run) -> list[Sync]:
     ]
 
 
-def tracked_lips(pictures: Pictures, counts: Sequence[int]) -> list[Floats] | None:
-    """Opening (T,) of the lips on the pictures kept of each utterance, face widths; None without MediaPipe."""
-    try:
-        landmarks = track(list(pictures.all()))
-    except ImportError:
-        return None
-    ends = np.cumsum(counts)
-    return np.split(measures.lip_opening(landmarks), ends[:-1])
+def tracked_lips(pictures: Pictures, counts: Sequence[int]) -> list[Floats]:
+    """Opening (T,) of the lips on the pictures kept of each utterance, face widths."""
+    opening = measures.lip_opening(track(list(pictures.all())))
+    return np.split(opening, np.cumsum(counts)[:-1])

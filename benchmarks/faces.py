@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks._report import ROOT
-from ditto.privacy import without_matplotlib
-from ditto.tracking import quiet
 from ditto.training import held_out
+from ditto.training.tracks import follow
+from ditto.training.tracks import track as track_file
 
 if TYPE_CHECKING:
     from ditto.portrait import Portrait
@@ -25,49 +24,21 @@ SHARED = ROOT.parent / "shared" / "data"
 SCRATCH = ROOT / "out" / "benchmarks"  # git-ignored
 
 
-def _mesh(static: bool) -> Any:
-    with without_matplotlib():
-        from mediapipe.python.solutions import face_mesh  # type: ignore[import-untyped]
-
-    return face_mesh.FaceMesh(
-        static_image_mode=static, max_num_faces=1, refine_landmarks=True, min_detection_confidence=0.3
-    )
-
-
-def _read(mesh: Any, image: Image) -> Floats | None:
-    height, width = image.shape[:2]
-    found = mesh.process(np.ascontiguousarray(image)).multi_face_landmarks
-    if not found:
-        return None
-    points = np.array([(p.x * width, p.y * height, p.z * width) for p in found[0].landmark])
-    return points - [0.5, 0.5, 0.0]  # MediaPipe counts from pixel edges; here pixel centres are at whole numbers
-
-
-@cache
-def _static_mesh() -> Any:
-    mesh = _mesh(static=True)
-    _read(mesh, np.zeros((64, 64, 3), np.uint8))
-    return mesh
+EDGES = np.array([0.5, 0.5, 0.0])  # the tracker counts from the frame's edge; here pixel centres are at whole numbers
 
 
 def detect(image: Image) -> Floats | None:
-    """Landmarks (478, 3) in pixels of one picture on its own, or None; MediaPipe FaceMesh, static mode."""
-    with quiet():
-        mesh = _static_mesh()
-    return _read(mesh, image)
+    """Landmarks (478, 3) in pixels of one picture on its own, or None."""
+    (found,) = follow([image])
+    return None if found is None else found - EDGES
 
 
 def track(frames: Sequence[Image]) -> Floats:
-    """Landmarks (T, 478, 3) in pixels of consecutive frames, NaN where no face was found; FaceMesh, video mode."""
-    with quiet():
-        mesh = _mesh(static=False)
-        _read(mesh, np.zeros((64, 64, 3), np.uint8))
+    """Landmarks (T, 478, 3) in pixels of consecutive frames, NaN where no face was found."""
     tracks = np.full((len(frames), 478, 3), np.nan)
-    with mesh:
-        for i, frame in enumerate(frames):
-            found = _read(mesh, frame)
-            if found is not None:
-                tracks[i] = found
+    for i, found in enumerate(follow(frames)):
+        if found is not None:
+            tracks[i] = found - EDGES
     return tracks
 
 
@@ -82,17 +53,14 @@ class Clip(NamedTuple):
 
 def tracked_clip(path: Path) -> Clip:
     """The clip with its landmarks; tracked once, then kept under out/benchmarks/tracks."""
-    from ditto.training.tracks import track as track_file
-
     stat = path.stat()
     key = hashlib.sha256(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:12]
     kept = SCRATCH / "tracks" / f"{path.stem}-{key}.npz"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with quiet():
-            track_file(path, kept)
+        track_file(path, kept)
     with np.load(kept) as saved:
-        landmarks = saved["landmarks"].astype(np.float64) - [0.5, 0.5, 0.0]  # pixel centres at whole numbers
+        landmarks = saved["landmarks"].astype(np.float64) - EDGES
         return Clip(path.stem, landmarks, saved["samples"], float(saved["fps"]))
 
 

@@ -27,7 +27,7 @@ from ditto.motion import Drive
 from ditto.portrait import Portrait
 from ditto.rendering.geometry import fit_head, keypoints
 from ditto.rendering.mesh import MeshRenderer
-from ditto.tracking import quiet, refine_landmarks, register_face
+from ditto.tracking import refine_landmarks, register_face
 
 Floats = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]
@@ -98,16 +98,14 @@ def read_driven(path: Path, start: int, step: int, count: int) -> Driven:
     found = np.isfinite(clip.landmarks).all(axis=(1, 2))
     wanted = [i for i in range(start, len(clip.landmarks), step) if found[i]][:count]
     frames = frames_of(path, wanted)
-    with quiet():
-        portrait = register_face(frames[wanted[0]], clip.landmarks[wanted[0]])
+    portrait = register_face(frames[wanted[0]], clip.landmarks[wanted[0]])
     size = portrait.crop.shape[0]
     into_crop = np.linalg.inv(portrait.crop_to_picture)
     zoom = float(np.sqrt(np.linalg.det(into_crop[:2, :2])))
     points = clip.landmarks[wanted]
     points = np.concatenate([points[..., :2] @ into_crop[:2, :2].T + into_crop[:2, 2], points[..., 2:] * zoom], -1)
     crops = [sample_crop(frames[i], portrait.crop_to_picture, size) for i in wanted]
-    with quiet():
-        points = np.stack([refine_landmarks(crop, near) for crop, near in zip(crops, points, strict=True)])
+    points = np.stack([refine_landmarks(crop, near) for crop, near in zip(crops, points, strict=True)])
     return Driven(portrait, crops, points, drives_of(portrait, points))
 
 

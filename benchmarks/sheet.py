@@ -28,7 +28,6 @@ from ditto.phones import PHONE_INDEX
 from ditto.portrait import Portrait
 from ditto.rendering.geometry import EYES, LOWER_OUTER_LIP, UPPER_OUTER_LIP, fit_head
 from ditto.talking_head import PreparedPortrait, TalkingHead, load
-from ditto.tracking import quiet
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -234,8 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines, rows = [], []
     for path in pictures:
         try:
-            with quiet():
-                portrait = head.register(path)
+            portrait = head.register(path)
         except InputError as error:
             rows.append([path.name, f"{type(error).__name__}: {error}"])
             lines.append(tile(np.full((24, 900, 3), GREY, np.uint8), f"{path.name}: {error}", 24))

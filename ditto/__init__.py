@@ -7,7 +7,7 @@
     for frame in head.animate(portrait, "speech.wav"):
         show(frame.image, frame.pts_seconds)
 
-Names are loaded on first use: `import ditto` brings in neither torch, ONNX Runtime nor MediaPipe. It turns their
+Names are loaded on first use: `import ditto` brings in neither torch nor ONNX Runtime. It turns their
 telemetry off (`ditto.privacy`), so import it before them.
 """
 

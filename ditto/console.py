@@ -223,5 +223,4 @@ def drop_output() -> None:
         if hasattr(sys.stdout, "flush"):
             sys.stdout.flush()
     except OSError:
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")

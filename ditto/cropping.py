@@ -208,7 +208,7 @@ def _polygon(points: Floats, size: int) -> Mask:
 
     mask = np.zeros((size, size), np.uint8)
     cv2.fillPoly(mask, [np.round(points * 16).astype(np.int32)], (255,), cv2.LINE_AA, 4)
-    return mask.astype(np.float32) / 255
+    return np.asarray(mask.astype(np.float32) / 255, np.float32)
 
 
 def _bust(landmarks: Floats, face_width: float, size: int) -> Mask:
@@ -234,10 +234,10 @@ def guided_filter(guide: Bytes, values: Mask, radius: int, epsilon: float) -> Ma
     """
     import cv2
 
-    image = guide.astype(np.float32) / 255
+    image = np.asarray(guide.astype(np.float32) / 255, np.float32)
     window = (2 * radius + 1, 2 * radius + 1)
 
-    def mean(x: Mask) -> Mask:
+    def mean(x: npt.NDArray[np.floating]) -> Mask:
         return np.asarray(cv2.blur(x, window, borderType=cv2.BORDER_REFLECT), np.float32)
 
     mean_image, mean_values = mean(image), mean(values)

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from ditto.bundle import Bundle, Part, known_bundles, shipped_bundles, user_bundles
 from ditto.errors import BundleError, DittoError
-from ditto.privacy import without_matplotlib
 
 # module, distribution, what it is for, whether lite needs it
 MODULES = (
@@ -24,7 +23,6 @@ MODULES = (
     ("safetensors", "safetensors", "weights", True),
     ("av", "av", "reading audio, writing video", True),
     ("soxr", "soxr", "resampling audio", True),
-    ("mediapipe.python.solution_base", "mediapipe", "finding a face (a saved portrait plays without it)", True),
     ("torch", "torch", "training and the full bundle", False),
     ("fastapi", "fastapi", "ditto serve", False),
     ("uvicorn", "uvicorn", "ditto serve", False),
@@ -66,7 +64,6 @@ class Check(NamedTuple):
 
 def examine() -> list[Check]:
     """Every check, in the order to read them."""
-    os.environ.setdefault("GLOG_minloglevel", "3")  # MediaPipe's start-up chatter
     checks = [
         Check("ditto", True, True, importlib.import_module("ditto").__version__),
         Check("python", True, True, f"{platform.python_version()} ({sys.executable})"),
@@ -116,8 +113,7 @@ def native_module() -> Check:
 def module(name: str, distribution: str, purpose: str, needed: bool) -> Check:
     """Whether a module loads: its version, or why not and what to install."""
     try:
-        with without_matplotlib():
-            importlib.import_module(name)
+        importlib.import_module(name)
     except Exception as error:  # a broken native library raises what it likes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         todo = f"pip install {distribution}"
@@ -125,8 +121,6 @@ def module(name: str, distribution: str, purpose: str, needed: bool) -> Check:
             todo = (
                 "pip uninstall opencv-contrib-python opencv-python, then pip install --force-reinstall " + distribution
             )
-        elif distribution == "mediapipe":
-            todo = "pip install mediapipe==0.10.21"
         elif not needed:
             reason, todo = "not installed", ""
         return Check(distribution, False, needed, f"{purpose}: {reason}", todo)

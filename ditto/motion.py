@@ -139,7 +139,7 @@ class Motion:
         """(..., 21, 3) face units, camera frame of the motion."""
         return self.values[..., EXPRESSION].reshape(*self.values.shape[:-1], KEYPOINTS, 3)
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """(..., 265), for `numpy.asarray`: the read-only `values`, or a copy where another type or a copy is asked for.
 
         Raises:

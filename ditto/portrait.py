@@ -123,7 +123,7 @@ class Portrait:
         meta = json.dumps({"format": FORMAT, "version": VERSION}).encode()
         arrays["meta"] = np.frombuffer(meta, np.uint8)
         packed = io.BytesIO()  # not straight into the file: zipfile complains at length when a disk is full
-        np.savez_compressed(packed, **arrays)
+        np.savez_compressed(packed, allow_pickle=False, **arrays)
         target = Path(path)
         part: Path | None = None
         try:
@@ -141,7 +141,7 @@ class Portrait:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Portrait:
-        """A portrait written by `save`. Needs no MediaPipe.
+        """A portrait written by `save`. Needs no networks.
 
         Raises:
             InputError: the file is missing, damaged, no portrait, or of a newer version.

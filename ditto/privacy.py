@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
 
 # ONNX Runtime (1.31 on Linux) otherwise writes a device id and an event database to the user's cache when it is
 # imported, and a thread of it looks up mobile.events.data.microsoft.com. huggingface_hub, which `ditto bundle pull`
@@ -43,35 +39,3 @@ def import_onnxruntime() -> ModuleType:
     if disable is not None and os.environ.get("ORT_DISABLE_TELEMETRY") == "1":
         disable()
     return onnxruntime
-
-
-class _Deferred(ModuleType):
-    """Stands for a module that is imported when something of it is used."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        if sys.modules.get(self.__name__) is self:
-            sys.modules.pop(self.__name__, None)
-        return getattr(importlib.import_module(self.__name__), name)
-
-
-@contextmanager
-def without_matplotlib() -> Iterator[None]:
-    """Import MediaPipe inside of this: its drawing functions import matplotlib, which nothing here uses.
-
-    Matplotlib writes a list of fonts to the user's folders (or warns that it cannot) and takes half of the time.
-    Whoever calls a drawing function of MediaPipe later gets matplotlib then.
-    """
-    if sys.modules.keys() & {"matplotlib", "mediapipe"}:
-        yield
-        return
-    top, pyplot = _Deferred("matplotlib"), _Deferred("matplotlib.pyplot")
-    vars(top)["pyplot"] = pyplot
-    sys.modules |= {top.__name__: top, pyplot.__name__: pyplot}
-    try:
-        yield
-    finally:
-        for module in (top, pyplot):
-            if sys.modules.get(module.__name__) is module:
-                del sys.modules[module.__name__]

@@ -19,6 +19,7 @@ from ditto.once import Once
 from ditto.portrait import Portrait
 from ditto.speech import HOP_SAMPLES
 from ditto.stream import Frame, Stream
+from ditto.tracking import register
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -61,7 +62,7 @@ class TalkingHead:
         self._prepared: Once[Portrait, PreparedPortrait] = Once()
 
     def register(self, picture: Picture, face: int = 0, max_size: int = 1280) -> Portrait:
-        """Find a face in a picture and learn what is needed to move it. Needs MediaPipe; takes a second or two.
+        """Find a face in a picture and learn what is needed to move it. Takes under a second.
 
         Args:
             picture: a path, the bytes of an image file, a file opened for bytes, a PIL image, or an array (H, W),
@@ -75,8 +76,6 @@ class TalkingHead:
             NoFaceError: no usable face, fewer faces than `face` asks for, or one whose mouth, chin or eye is not in the
                 picture.
         """
-        from ditto.tracking import register
-
         return register(picture, face=face, max_size=max_size)
 
     def appearance(self, portrait: Portrait) -> PreparedPortrait:

@@ -1,16 +1,8 @@
-"""Faces in a picture, and one of them registered as a `Portrait`.
-
-The only place that imports MediaPipe, and only when a face is looked for: a saved portrait plays without it.
-"""
+"""Faces in a picture, and one of them registered as a `Portrait`."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import logging
-import os
-import sys
-import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -18,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.cropping import check_seen, choose_crop, cut_around, nearness, opacity, person_mask, sample_crop
-from ditto.errors import EngineError, NoFaceError
+from ditto.errors import NoFaceError
+from ditto.face_networks import DETECTORS, MESH_SIZE, networks
 from ditto.face_state import DOUBTFUL_LIPS, eye_state, lip_doubt, own_expression
 from ditto.images import FULL_SIZE, MAX_SIZE, Bytes, OpenedPicture, Picture, reduce
 from ditto.portrait import Portrait
-from ditto.privacy import without_matplotlib
-from ditto.rendering.geometry import EYES, LANDMARKS, MIRROR, fit_head, keypoints
+from ditto.rendering.geometry import EYES, MIRROR, fit_head, keypoints
 
 Floats = npt.NDArray[np.float64]
 
@@ -31,8 +23,8 @@ CROP_SIZE = 512
 COARSEST_CROP = 640  # picture pixels across the crop; a larger face would be shown blurred, so the picture is reduced
 MIN_FACE = 40  # pixels; below it the mesh network guesses
 MAX_CANDIDATES = 40  # looked at closely, the surest first
-MESH_SIZE = 192  # pixels, input of the mesh network
 MESH_MARGIN = 1.5  # the mesh network's field over the box of the face
+SMALLEST_FIELD = 8  # pixels of the searched view; less is noise
 MIN_PRESENCE = 0.9
 # Root mean square disagreement of the mesh with itself, face widths: between moved inputs (unrest), and that plus half
 # of what is between plain and mirrored ones (doubt). On 160 faces of 40 pixels and more (photographs, paintings, a
@@ -65,115 +57,6 @@ class Region(NamedTuple):
     y: float
     side: float
     angle: float
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep MediaPipe's start-up chatter, written to file descriptor 2 by native code, off the terminal."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    sink = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(sink, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(sink)
-
-
-_MESH_GRAPH = """
-input_stream: "IMAGE:image"
-input_stream: "ROI:roi"
-input_side_packet: "WITH_ATTENTION:with_attention"
-output_stream: "LANDMARKS:landmarks"
-node {
-  calculator: "FaceLandmarkCpu"
-  input_stream: "IMAGE:image"
-  input_stream: "ROI:roi"
-  input_side_packet: "WITH_ATTENTION:with_attention"
-  output_stream: "LANDMARKS:landmarks"
-}
-"""
-
-
-class _Networks:
-    """MediaPipe's face detectors, face mesh and person segmentation, loaded once and called one at a time."""
-
-    def __init__(self) -> None:
-        os.environ.setdefault("GLOG_minloglevel", "3")
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        self._lock = threading.Lock()
-        with quiet(), without_matplotlib():
-            try:
-                from google.protobuf import text_format  # type: ignore[import-untyped]
-                from mediapipe.framework import calculator_pb2  # type: ignore[import-untyped]
-                from mediapipe.framework.formats import rect_pb2  # type: ignore[import-untyped]
-                from mediapipe.python.solution_base import SolutionBase  # type: ignore[import-untyped]
-                from mediapipe.python.solutions.face_detection import FaceDetection  # type: ignore[import-untyped]
-                from mediapipe.python.solutions.selfie_segmentation import (  # type: ignore[import-untyped]
-                    SelfieSegmentation,
-                )
-            except ImportError as error:
-                raise EngineError(
-                    f"registering a face needs MediaPipe, which cannot be imported ({error}); "
-                    "install mediapipe==0.10.21, or load a portrait saved elsewhere with Portrait.load"
-                ) from error
-            graph = text_format.Parse(_MESH_GRAPH, calculator_pb2.CalculatorGraphConfig())
-            self._whole = rect_pb2.NormalizedRect(x_center=0.5, y_center=0.5, width=1.0, height=1.0, rotation=0.0)
-            self._mesh = SolutionBase(
-                graph_config=graph,
-                side_inputs={"with_attention": True},
-                outputs=["landmarks", "facelandmarkcpu__face_presence_score"],
-                calculator_params={"facelandmarkcpu__ThresholdingCalculator.threshold": 0.0},
-            )
-            self._detectors = [FaceDetection(min_detection_confidence=0.35, model_selection=i) for i in (0, 1)]
-            self._segmentation = SelfieSegmentation(model_selection=0)
-            grey = np.full((MESH_SIZE, MESH_SIZE, 3), 127, np.uint8)  # the first call still loads and chatters
-            self.mesh(grey)
-            self.segment(grey)
-            for far in (False, True):
-                self.detect(grey, far)
-
-    def mesh(self, field: Bytes) -> tuple[Floats, float]:
-        """An upright face (192, 192, 3) -> landmarks (478, 3) in its pixels, and presence.
-
-        The network counts pixels from their edges; pixel centres are at whole numbers here, hence the half.
-        """
-        with self._lock:
-            found = self._mesh.process({"image": field, "roi": self._whole})
-        points = np.array([(p.x, p.y, p.z) for p in found.landmarks.landmark])
-        points *= (field.shape[1], field.shape[0], field.shape[1])
-        points[:, :2] -= 0.5
-        return points, float(found.facelandmarkcpu__face_presence_score)
-
-    def detect(self, image: Bytes, far: bool) -> list[tuple[float, Region]]:
-        """Scores and mesh fields of the faces in an image, by the short-range or the far network."""
-        with self._lock:
-            found = self._detectors[far].process(image).detections or []
-        height, width = image.shape[:2]
-        regions = []
-        for detection in found:
-            location = detection.location_data
-            box = location.relative_bounding_box
-            right, left = location.relative_keypoints[0], location.relative_keypoints[1]
-            angle = np.arctan2((left.y - right.y) * height, (left.x - right.x) * width)
-            side = MESH_MARGIN * max(box.width * width, box.height * height)
-            x, y = (box.xmin + box.width / 2) * width - 0.5, (box.ymin + box.height / 2) * height - 0.5
-            if side >= 8:
-                regions.append((float(detection.score[0]), Region(x, y, side, float(angle))))
-        return regions
-
-    def segment(self, image: Bytes) -> npt.NDArray[np.float32]:
-        """Probability of person, (H, W)."""
-        with self._lock:
-            mask = self._segmentation.process(image).segmentation_mask
-        return np.asarray(mask, np.float32).copy()
-
-
-@functools.lru_cache(maxsize=1)
-def _networks() -> _Networks:
-    return _Networks()
 
 
 class _Field:
@@ -211,7 +94,8 @@ class _Field:
             borderMode=cv2.BORDER_REPLICATE,
         )
         field = np.ascontiguousarray(field[:, ::-1]) if mirrored else field
-        points, presence = _networks().mesh(np.asarray(field, np.uint8))
+        points, presence = networks().mesh(np.asarray(field, np.uint8))
+        points[:, :2] -= 0.5  # counted from the edge there; pixel centres are at whole numbers here
         if mirrored:
             points[:, 0] = MESH_SIZE - 1 - points[:, 0]
             points = points[MIRROR]
@@ -330,17 +214,22 @@ def _turned(picture: Bytes, degrees: float, zoom: float = 1.0) -> _View:
     return _View(np.asarray(image, np.uint8), back)
 
 
-def _candidates(views: list[_View], networks: tuple[bool, ...] = (False, True)) -> list[Region]:
+def _candidates(views: list[_View]) -> list[Region]:
     """Mesh fields in the picture, the surest first, the same face once."""
     found: list[tuple[float, Region]] = []
     for view in views:
         linear = view.to_picture[:, :2]
         scale = float(np.sqrt(np.linalg.det(linear)))
         turn = float(np.arctan2(linear[1, 0], linear[0, 0]))
-        for far in networks:
-            for score, region in _networks().detect(view.image, far):
-                x, y = view.to_picture @ (region.x, region.y, 1.0)
-                found.append((score, Region(x, y, region.side * scale, region.angle + turn)))
+        for network in DETECTORS:
+            for score, box, (right, left) in networks().detect(view.image, network):
+                side = MESH_MARGIN * float((box[2:] - box[:2]).max())
+                if side < SMALLEST_FIELD:
+                    continue
+                centre = (box[:2] + box[2:]) / 2 - 0.5  # pixel centres are at whole numbers here
+                x, y = view.to_picture @ (*centre, 1.0)
+                angle = float(np.arctan2(left[1] - right[1], left[0] - right[0]))
+                found.append((score, Region(float(x), float(y), side * scale, angle + turn)))
     kept: list[Region] = []
     for _, region in sorted(found, key=lambda f: -f[0]):
         if not any(_same(region, other) for other in kept):
@@ -361,7 +250,6 @@ def find_faces(picture: Bytes) -> list[Face]:
     the mesh network then sees must stay in place when it is looked at a little moved, grown, turned or mirrored: on
     animals and patterns it does not.
     """
-    _networks()  # says so first of all where MediaPipe is missing
     faces: list[Face] = []
     stages = (
         lambda: [_turned(picture, 0.0), *_tiles(picture, 3)],
@@ -446,8 +334,10 @@ def register(picture: Picture, face: int = 0, max_size: int = MAX_SIZE) -> Portr
         ImageError: the picture cannot be read.
         NoFaceError: no human face, fewer faces than `face` asks for, a face under 40 pixels, or one whose mouth, chin or
             eye is not in the picture.
-        EngineError: MediaPipe is not installed.
+        BundleError: a network of the lite bundle is missing.
+        EngineError: ONNX Runtime is not installed or refuses a network.
     """
+    networks()  # imports all that is needed, in a way that `fork` can be called at any time
     rgb, alpha, faces = _search(OpenedPicture(picture), face, max_size)
     found = _choose(faces, face, rgb)
     check_seen(found.landmarks, rgb.shape[1], rgb.shape[0], alpha)
@@ -491,9 +381,6 @@ def register_face(
     region = _region_of(to_crop(landmarks))
     looks, _ = _look_around(_Field(crop, region), region)
     points = np.asarray(looks.mean(0))
-    if points.shape != (LANDMARKS, 3):
-        raise EngineError(f"wanted {LANDMARKS} landmarks from MediaPipe, got {points.shape}; install mediapipe 0.10.21")
-
     if lip_doubt(looks[0::2], looks[1::2]) > DOUBTFUL_LIPS:
         logger.warning(
             "the mouth is hardly seen in the picture, as if something were before it; what is drawn there may not fit; "
@@ -503,8 +390,8 @@ def register_face(
     half = CROP_SIZE / 2
     expression = own_expression(canonical)
     eye_open, eye_ball = eye_state(points, CROP_SIZE)
-    mirrored = _networks().segment(np.ascontiguousarray(crop[:, ::-1]))[:, ::-1]
-    mask = person_mask(crop, (_networks().segment(crop) + mirrored) / 2, points, scale_px)
+    mirrored = networks().segment(np.ascontiguousarray(crop[:, ::-1]))[:, ::-1]
+    mask = person_mask(crop, np.asarray((networks().segment(crop) + mirrored) / 2, np.float32), points, scale_px)
     if alpha is not None:
         mask = mask * opacity(alpha, crop_to_picture, points, CROP_SIZE)
     return Portrait(

@@ -359,7 +359,7 @@ def test_doctor_names_every_part_and_fails_when_one_lite_needs_is_missing(run, m
 
     said = json.loads(run("doctor", "--json").out)
     names = {check["name"] for check in said}
-    assert {"python", "machine", "native kernels", "onnxruntime", "mediapipe", "writing .mp4"} <= names
+    assert {"python", "machine", "native kernels", "onnxruntime", "opencv-python-headless", "writing .mp4"} <= names
     assert all(check["todo"] or check["detail"] for check in said)
     broken = [*ditto.doctor.MODULES, ("no_such_module", "no-such-module", "nothing", True)]
     monkeypatch.setattr(ditto.doctor, "MODULES", broken)

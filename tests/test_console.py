@@ -175,6 +175,7 @@ def test_a_report_is_lost_with_a_note_only_if_the_work_is_complete(monkeypatch, 
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", Full())
         console.tell("done")
+        patch.setattr(sys, "stdout", Full())
         with pytest.raises(OutputError, match="standard output: No space left"):
             console.say("found")
     assert "note: the report cannot be written" in capsys.readouterr().err

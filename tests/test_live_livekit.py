@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("mediapipe", reason="mediapipe registers the portrait")
 rtc = pytest.importorskip("livekit.rtc", reason="livekit-agents is not installed")
 avatar = pytest.importorskip("livekit.agents.voice.avatar", reason="livekit-agents is not installed")
 

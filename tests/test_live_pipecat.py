@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("mediapipe", reason="mediapipe registers the portrait")
 pytest.importorskip("pipecat", reason="pipecat-ai is not installed")
 
 from actors import PATIENT

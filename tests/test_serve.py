@@ -316,7 +316,6 @@ def test_the_command_serves_until_it_is_told_to_stop():
     import subprocess
     import sys
 
-    pytest.importorskip("mediapipe", reason="the command registers the shipped portrait: pip install mediapipe")
     command = [sys.executable, "-m", "ditto", "serve", "--port", "0", "--sessions", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=EXAMPLES.parent)
     try:

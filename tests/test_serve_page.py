@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("aiortc", reason="ditto serve is an extra: pip install 'ditto-talking-head[serve]'")
 pytest.importorskip("fastapi", reason="ditto serve is an extra: pip install 'ditto-talking-head[serve]'")
 pytest.importorskip("selenium", reason="the page is tested in a browser: pip install selenium")
-pytest.importorskip("mediapipe", reason="the page is tested with a face that is registered: pip install mediapipe")
 
 from PIL import Image
 from selenium import webdriver

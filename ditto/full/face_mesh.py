@@ -105,7 +105,7 @@ def mesh_input(picture: Bytes, region: Region) -> Array:
     """The region of a picture (H, W, 3) RGB as the mesh takes it: (1, 256, 256, 3), 0..1."""
     y, x = np.divmod(np.arange(MESH_SIZE * MESH_SIZE), MESH_SIZE)
     field = np.rint(taps(region_matrix(region), x, y, (picture.shape[0], picture.shape[1])).draw(picture))
-    return np.ascontiguousarray(field.T / 255.0).reshape(1, MESH_SIZE, MESH_SIZE, 3)
+    return np.ascontiguousarray(field.T / 255.0, field.dtype).reshape(1, MESH_SIZE, MESH_SIZE, 3)
 
 
 def region_matrix(region: Region) -> Floats:

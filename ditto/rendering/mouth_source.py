@@ -315,7 +315,7 @@ def find_own_teeth(crop: Image, geometry: Geometry, anchor: Floats, colours: Col
         alpha[rows_to, x] = 1.0
         grown[rows_to, x] = True
     even = blurred(np.concatenate([colour * alpha[..., None], alpha[..., None]], -1), 0.004 * geometry.scale_px)
-    even = even[..., :3] / np.maximum(even[..., 3:], 1e-3)
+    even = np.asarray(even[..., :3] / np.maximum(even[..., 3:], 1e-3), np.float32)
     colour = np.where(grown[..., None], 0.45 * colour + 0.55 * even, colour)
     alpha = blurred(_eroded(alpha)[..., None], 0.8)[..., 0]
 

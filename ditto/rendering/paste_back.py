@@ -26,7 +26,7 @@ class PasteBack:
         height, width = portrait.picture.shape[:2]
         size = portrait.crop.shape[0]
         matrix = portrait.crop_to_picture
-        self._to_crop = np.linalg.inv(matrix)[:2]
+        self._to_crop = np.linalg.inv(np.asarray(matrix, np.float64))[:2]
         step = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
         self._reduce = int(np.clip(round(1.0 / step), 1, size // 4))
 

@@ -158,7 +158,7 @@ class Rows:
         lengths = np.array([len(m) for m in c["motion"]])
         together = {k: np.concatenate(c[k]) for k in ("motion", "eyes")}
         apart = {k: np.array(c[k]) for k in ("names", "kind", "room", "emotion", "canonical")}
-        np.savez(path, lengths=lengths, **together, **apart)
+        np.savez(path, allow_pickle=False, lengths=lengths, **together, **apart)
 
 
 def main() -> None:

@@ -158,7 +158,7 @@ def make_targets(clips: Sequence[Clip], moonshine: Path, work: Path, test: Seque
     path = work / "teacher.npz"
     if not path.exists():
         teacher = Teacher(read_weights(moonshine / MODEL), fifty=True).eval()
-        np.savez(path, **{c.name: hear(teacher, c.waveform).astype(np.float16) for c in [*clips, *test]})
+        np.savez(path, allow_pickle=False, **{c.name: hear(teacher, c.waveform).astype(np.float16) for c in [*clips, *test]})
     with np.load(path) as kept:
         hidden: dict[str, npt.NDArray[np.float16]] = {name: kept[name] for name in kept.files}
     labelled = [c for c in clips if c.phones is not None]

@@ -2,22 +2,23 @@
 
 Template: MediaPipe's canonical face with irises (`face_model_with_iris.obj`, Apache-2.0), turned to x right, y down,
 z away from the camera and scaled to face units. Triangles: MediaPipe's tesselation (`FACEMESH_TESSELATION`, three edges
-per triangle), which leaves the mouth and the eyes open.
+per triangle), which leaves the mouth and the eyes open; read from MediaPipe's wheel.
 
-    python -m ditto.training.face_mesh face_model_with_iris.obj
+    pip download --no-deps mediapipe==0.10.21
+    python -m ditto.training.face_mesh face_model_with_iris.obj mediapipe-0.10.21-*.whl
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ditto.privacy import without_matplotlib
-
+CONNECTIONS = "mediapipe/python/solutions/face_mesh_connections.py"
 EAR_TO_ORIGIN = 0.06356496  # fu from the cheek edges 234 and 454 to the origin, towards the camera
 
 
@@ -33,12 +34,10 @@ def read_template(path: Path) -> npt.NDArray[np.float32]:
     return points.astype(np.float32)
 
 
-def read_triangles() -> npt.NDArray[np.int16]:
+def read_triangles(wheel: Path) -> npt.NDArray[np.int16]:
     """(852, 3) landmark ids, read from MediaPipe's source in its own order (the frozenset there has none)."""
-    with without_matplotlib():
-        from mediapipe.python.solutions import face_mesh_connections  # type: ignore[import-untyped]
-
-    text = Path(face_mesh_connections.__file__).read_text()
+    with zipfile.ZipFile(wheel) as files:
+        text = files.read(CONNECTIONS).decode()
     text = text[text.index("FACEMESH_TESSELATION") :]
     pairs = re.findall(r"\((\d+),\s*(\d+)\)", text[: text.index("])")])
     edges = np.asarray(pairs, np.int16).reshape(-1, 3, 2)
@@ -50,12 +49,13 @@ def read_triangles() -> npt.NDArray[np.int16]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("template", type=Path)
+    parser.add_argument("wheel", type=Path)
     parser.add_argument("--out", type=Path, default=Path("ditto/rendering/face_mesh.npz"))
     options = parser.parse_args()
     template = read_template(options.template)
     distance = ((template[:, None] * (-1.0, 1.0, 1.0) - template[None]) ** 2).sum(-1)
     np.savez_compressed(
-        options.out, template=template, triangles=read_triangles(), mirror=distance.argmin(1).astype(np.int16)
+        options.out, template=template, triangles=read_triangles(options.wheel), mirror=distance.argmin(1).astype(np.int16)
     )
 
 

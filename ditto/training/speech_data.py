@@ -40,7 +40,7 @@ class Clip:
 
     @property
     def waveform(self) -> Floats:
-        return self.samples.astype(np.float32) / 32768
+        return np.asarray(self.samples.astype(np.float32) / 32768, np.float32)
 
 
 def read_audio(path: Path) -> Floats:
@@ -180,7 +180,7 @@ def augment(samples: Floats, random: np.random.Generator, babble: Sequence[Clip]
         if len(babble) and random.random() < 0.25:
             noise = np.zeros(count)
             for _ in range(random.integers(1, 5)):
-                voice = np.resize(babble[random.integers(len(babble))].waveform, count)
+                voice = np.resize(babble[int(random.integers(len(babble)))].waveform, count)
                 noise += voice / (np.sqrt((voice**2).mean()) + 1e-6)
             ratio = max(ratio, 8.0)
         else:

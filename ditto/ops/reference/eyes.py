@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating]  # float32; what NumPy says of its own results is less exact
 
 CHANNELS = 16  # of an eye texture
 COLUMNS = 13  # of its lid curves
