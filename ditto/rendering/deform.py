@@ -24,10 +24,10 @@ RIM_ROWS = 3  # landmarks this many edges from the oval may lie round the corner
 FACING = (0.05, 0.35)  # cosine towards the camera: turned away below the first, seen as it is above the second
 RIM_REACH = 0.05  # fu: whom a landmark that is turned away moves with
 FOLD_AREA = 0.22  # a triangle that keeps less than this share of its signed area begins to fold
-# A triangle counts as folded when it has lost so much area more: a share of its own, and fu^2 (twice the area). Chosen
-# as the smallest spans with which 5e-5 fu on any keypoint move no landmark by more than .04 px of 512; with a share
-# alone it is .4 px. On speech, strong motion and smiles of three portraits the folded area is .5 to 1.05 of what a
-# hard decision leaves.
+# A triangle counts as folded when it has lost so much area more: a share of its own, and fu^2 (twice the area). With
+# them 5e-5 fu on any keypoint move no landmark by more than .04 px of 512 in speech and smiles, by .07 in noise of .03
+# fu; with a share alone it is 1 px. On speech the folded area is .4 to .8 of what a hard decision leaves (three
+# portraits), on broad smiles .6 to 1.4.
 FOLD_SPAN = (0.5, 2e-4)
 FOLD_STEPS = 3
 FOLD_KEEP = 0.4  # what a folded vertex keeps of its own displacement; the rest is its neighbours' mean
