@@ -46,7 +46,9 @@ def check_seen(landmarks: Floats, width: int, height: int, alpha: Bytes | None =
     """
     points = landmarks[:, :2]
     size = float(np.ptp(points, axis=0).max())
-    inside = ((points + 0.5 + EDGE_TOLERANCE * size) * ((width, height) - points - 0.5 + EDGE_TOLERANCE * size) > 0).all(1)
+    margin = 0.5 + EDGE_TOLERANCE * size
+    beyond = np.array([width, height]) - 1 + margin
+    inside = np.asarray(((points > -margin) & (points < beyond)).all(1))
     shown = np.ones(len(points), bool)
     if alpha is not None:
         x, y = np.clip(np.rint(points).astype(int), 0, (width - 1, height - 1)).T
