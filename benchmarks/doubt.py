@@ -1,0 +1,117 @@
+"""How far faces are from what is no face, by the three numbers that `ditto.tracking` decides by.
+
+    python -m benchmarks.doubt [--faces FOLDER ...] [--animal PICTURE]
+
+Faces: every picture as it is, turned by 30 degrees, and with the face 44, 60 and 100 pixels high on patterned ground; of all
+candidates in a picture the least doubtful counts. Others: an animal in twenty directions, and patterns; every candidate
+counts. `MIN_PRESENCE`, `MAX_UNREST` and `MAX_DOUBT` are to part the two.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks._report import Figure, figures_table, publish
+from benchmarks.faces import SHARED, Image, example_portrait
+from ditto.images import read_picture
+from ditto.tracking import MAX_DOUBT, MAX_UNREST, MIN_PRESENCE, Look, candidates, look_closely, stages
+
+
+def looks(picture: Image) -> Iterator[Look]:
+    """Every candidate in a picture that the mesh settles on."""
+    for views in stages(picture):
+        for region in candidates(views):
+            if (look := look_closely(picture, region)) is not None:
+                yield look
+
+
+def turned(picture: Image, degrees: float) -> Image:
+    from PIL import Image as Pillow
+
+    image = Pillow.fromarray(picture).rotate(degrees, Pillow.Resampling.BICUBIC, expand=True, fillcolor=(120, 130, 140))
+    return np.asarray(image)
+
+
+def small(picture: Image, face_size: float, pixels: float) -> Image:
+    """The picture reduced until its face has a height of `pixels`, on a canvas of 640 x 480."""
+    from PIL import Image as Pillow
+
+    factor = pixels / face_size
+    size = [max(1, round(n * factor)) for n in picture.shape[1::-1]]
+    kernel = Pillow.Resampling.BOX if factor < 1 else Pillow.Resampling.BICUBIC
+    reduced = np.asarray(Pillow.fromarray(picture).resize(size, kernel))
+    canvas = np.random.default_rng(0).integers(80, 160, (480, 640, 1)).repeat(3, 2).astype(np.uint8)
+    part = reduced[:480, :640]
+    canvas[: part.shape[0], : part.shape[1]] = part
+    return canvas
+
+
+def patterns() -> Iterator[Image]:
+    import cv2
+
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:480, :480]
+    for blur in (0.0, 2.0, 6.0, 16.0, 32.0):
+        noise = rng.normal(size=(480, 480, 3))
+        noise = cv2.GaussianBlur(noise, (0, 0), blur) if blur else noise
+        yield np.clip(128 + 60 * noise / noise.std(), 0, 255).astype(np.uint8)
+    for period in (12, 40, 120):
+        for wave in (np.sin(x * 2 * np.pi / period), np.sin(x * 2 * np.pi / period) * np.sin(y * 2 * np.pi / period)):
+            yield (128 + 100 * wave).astype(np.uint8)[..., None].repeat(3, 2)
+        rings = np.sin(np.hypot(x - 240, y - 240) * 2 * np.pi / period)
+        yield (128 + 100 * rings).astype(np.uint8)[..., None].repeat(3, 2)
+
+
+def faces_of(paths: list[Path]) -> Iterator[tuple[str, Look | None]]:
+    """Name and least doubtful look of every variation."""
+    for path in paths:
+        picture = read_picture(path)[0]
+        found = min(looks(picture), key=lambda look: look.doubt, default=None)
+        yield path.stem, found
+        if found is None:
+            continue
+        size = float(np.ptp(found.landmarks[:, :2], axis=0).max())
+        variations = {"turned": turned(picture, 30.0)} | {f"{n} px": small(picture, size, n) for n in (44, 60, 100)}
+        for name, varied in variations.items():
+            yield f"{path.stem}, {name}", min(looks(varied), key=lambda look: look.doubt, default=None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    portraits = SHARED / "portraits"
+    parser.add_argument("--faces", type=Path, nargs="+", default=[portraits / "public_domain", portraits / "private"])
+    parser.add_argument("--animal", type=Path, default=portraits / "private" / "alpaca_no_human_face.jpg")
+    options = parser.parse_args()
+
+    paths = [p for folder in options.faces for p in sorted(folder.iterdir()) if p != options.animal]
+    faces = dict(faces_of([*paths, example_portrait()]))
+    seen = {name: look for name, look in faces.items() if look is not None}
+    animal = read_picture(options.animal)[0]
+    others = [look for degrees in range(0, 360, 18) for look in looks(turned(animal, degrees))]
+    others += [look for pattern in patterns() for look in looks(pattern)]
+
+    def passes(look: Look) -> bool:
+        return look.presence >= MIN_PRESENCE and look.unrest <= MAX_UNREST and look.doubt <= MAX_DOUBT
+
+    believed = [look for look in others if look.presence >= MIN_PRESENCE]
+    figures = [
+        Figure("faces looked at", len(faces)),
+        Figure("faces missed", sum(look is None or not passes(look) for look in faces.values()), high=0),
+        Figure("least presence of a face", min(look.presence for look in seen.values()), low=MIN_PRESENCE),
+        Figure("most unrest of a face", max(look.unrest for look in seen.values()), high=MAX_UNREST),
+        Figure("most doubt of a face", max(look.doubt for look in seen.values()), high=MAX_DOUBT),
+        Figure("candidates that are no face", len(others)),
+        Figure("of them believed present", len(believed)),
+        Figure("of them taken for a face", sum(map(passes, others)), high=0),
+        Figure("least unrest of those believed", min((look.unrest for look in believed), default=np.nan)),
+        Figure("least doubt of those believed", min((look.doubt for look in believed), default=np.nan)),
+    ]
+    publish("doubt", figures, [figures_table("Faces and what is none", figures)])
+
+
+if __name__ == "__main__":
+    main()
