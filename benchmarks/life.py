@@ -19,12 +19,12 @@ import numpy.typing as npt
 from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.speech import Samples, example_speech, read_speech
 from ditto.emotion import emotion_vector
-from ditto.life import BLINK, RIGHT_LID
+from ditto.life import BLINK
 from ditto.live.face import Face, at_rest, live, speak
 from ditto.live.idle import idle, initial_idle
 from ditto.live.listening import NEUTRAL, Listener
 from ditto.live.ramp import Ramps
-from ditto.motion import FPS, KEYPOINTS, TEMPLATE_APERTURE, rotation_matrix
+from ditto.motion import FPS, KEYPOINTS, TEMPLATE_APERTURE, Keypoint, rotation_matrix
 from ditto.rendering.geometry import TEMPLATE, keypoints
 from ditto.speech import HOP_SAMPLES
 from ditto.stream import SAMPLES_PER_FRAME
@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     still = silent(int(options.minutes * 60 * FPS), options.seed)
 
     points = in_head(still)
-    shut = points[:, RIGHT_LID, 1] > TEMPLATE_APERTURE * (1.0 - BLINK[2])
+    shut = points[:, Keypoint.RIGHT_UPPER_LID, 1] > TEMPLATE_APERTURE * (1.0 - BLINK[2])
     blinks = int((shut[1:] & ~shut[:-1]).sum())
     figures = [
         Figure("blinks a minute", blinks / options.minutes, 10.0, 25.0),

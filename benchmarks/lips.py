@@ -23,7 +23,7 @@ from benchmarks.faces import SHARED, example_portrait, face_window, grid_holdout
 from benchmarks.speech import Samples, load_alignments, phone_posteriors, read_speech
 from ditto.audio import SAMPLE_RATE
 from ditto.latency import FRAMES_PER_HOP, LATENCIES
-from ditto.motion import COMPACT_SIZE, FPS, drive
+from ditto.motion import FPS, MOTION_SIZE, drive
 from ditto.portrait import Portrait
 from ditto.speech import HOP_SAMPLES
 from ditto.stream import SAMPLES_PER_FRAME, Frame, Stream
@@ -72,7 +72,7 @@ class LoudnessMouth:
         return None
 
     def __call__(self, features: Floats, emotion: Any, state: None, final: bool = False) -> tuple[Samples, None]:
-        motion = np.zeros((len(features), COMPACT_SIZE), np.float32)
+        motion = np.zeros((len(features), MOTION_SIZE), np.float32)
         lips = motion[:, 7:].reshape(-1, 21, 3)
         gap = WIDEST_GAP * features[:, 0]
         lips[:, LOWER_LIP, 1] = 0.92 * gap
@@ -118,7 +118,7 @@ def speak(head: TalkingHead, portrait: Portrait, samples: Samples, latency: str 
     return Spoken(
         measures.lip_opening(track(pictures)),
         delta[:, LOWER_LIP, 1] - delta[:, UPPER_LIP, 1],
-        np.array([motion.compact[1:4] for motion in motions], np.float64),
+        np.array([motion.values[1:4] for motion in motions], np.float64),
         seconds,
     )
 

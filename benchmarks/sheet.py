@@ -23,7 +23,7 @@ from benchmarks.faces import SCRATCH, SHARED
 from benchmarks.speech import example_speech, phone_posteriors, read_speech
 from ditto.audio import SAMPLE_RATE
 from ditto.errors import InputError
-from ditto.motion import FPS, LID_KEYPOINTS, LOWER_LID, Motion, drive
+from ditto.motion import FPS, UPPER_LIDS, Keypoint, Motion, drive
 from ditto.phones import PHONE_INDEX
 from ditto.portrait import Portrait
 from ditto.rendering.geometry import EYES, LOWER_OUTER_LIP, UPPER_OUTER_LIP, fit_head
@@ -95,9 +95,9 @@ def choose(posteriors: Floats) -> dict[str, int]:
 
 def lid_closure(portrait: Portrait, motion: Motion) -> Floats:
     """(T,) how far the upper lids come down, as a share of the portrait's own aperture; mean of both eyes."""
-    lower = portrait.canonical_keypoints[LOWER_LID, 1]
-    aperture = np.array([lower - portrait.canonical_keypoints[lid, 1] for lid in LID_KEYPOINTS])
-    down = np.array([drive(portrait, motion[i]).delta[list(LID_KEYPOINTS), 1] for i in range(len(motion))])
+    lower = portrait.canonical_keypoints[Keypoint.LOWER_LIDS, 1]
+    aperture = np.array([lower - portrait.canonical_keypoints[lid, 1] for lid in UPPER_LIDS])
+    down = np.array([drive(portrait, motion[i]).delta[list(UPPER_LIDS), 1] for i in range(len(motion))])
     return np.asarray((down / np.maximum(aperture, 1e-3)).mean(1))
 
 

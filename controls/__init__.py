@@ -14,25 +14,33 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion import EXPRESSION, KEYPOINTS, LID_KEYPOINTS, Motion, rotation_matrix
+from ditto.motion import (
+    BROWS,
+    DEGREES,
+    EXPRESSION,
+    EYES,
+    INNER_LIPS,
+    IRISES,
+    KEYPOINTS,
+    MOUTH_CORNERS,
+    UPPER_LIDS,
+    Keypoint,
+    Motion,
+    rotation_matrix,
+)
 
 __all__ = ["KEYPOINT_NAMES", "REGIONS", "Controls", "apply"]
 
-KEYPOINT_NAMES = (
-    "forehead", "right_brow", "left_brow", "right_cheek", "nose_tip", "neck", "right_mouth_corner", "left_cheek",
-    "right_jaw", "left_jaw", "glabella", "right_iris", "left_mouth_corner", "right_upper_lid", "upper_inner_lip",
-    "left_iris", "left_upper_lid", "lower_inner_lip", "lower_lids", "chin", "upper_outer_lip",
-)  # fmt: skip
-REGIONS: Mapping[str, tuple[int, ...]] = MappingProxyType(
+KEYPOINT_NAMES = tuple(keypoint.name.lower() for keypoint in Keypoint)
+REGIONS: Mapping[str, tuple[Keypoint, ...]] = MappingProxyType(
     {
-        "brows": (0, 1, 2, 10),
-        "eyes": (11, 13, 15, 16, 18),
-        "cheeks": (3, 7),
-        "mouth": (6, 12, 14, 17, 20),
-        "jaw": (8, 9, 19),
+        "brows": (Keypoint.FOREHEAD, *BROWS, Keypoint.GLABELLA),
+        "eyes": EYES,
+        "cheeks": (Keypoint.RIGHT_CHEEK, Keypoint.LEFT_CHEEK),
+        "mouth": (*MOUTH_CORNERS, *INNER_LIPS, Keypoint.UPPER_OUTER_LIP),
+        "jaw": (Keypoint.RIGHT_JAW, Keypoint.LEFT_JAW, Keypoint.CHIN),
     }
 )
-IRISES = (11, 15)
 MOST_DEGREES = 45.0  # of one offset; beyond it no single picture has enough face to show
 MOST_DELTA = 0.5  # face units; half a face
 
@@ -90,23 +98,22 @@ class Controls:
 
 
 def apply(motion: Motion, controls: Controls) -> Motion:
-    """The motion with the controls applied; (..., 265) in, (..., 265) out. Neutral controls give the motion itself."""
+    """The motion with the controls applied; (..., 70) in, (..., 70) out. Neutral controls give the motion itself."""
     if controls.is_neutral:
         return motion
-    compact = motion.compact.astype(np.float64)
-    turn = rotation_matrix(compact[..., 1], compact[..., 2], compact[..., 3])
-    in_camera = compact[..., 7:].reshape(*compact.shape[:-1], KEYPOINTS, 3)
+    values = motion.values.astype(np.float64)
+    turn = rotation_matrix(*np.moveaxis(values[..., DEGREES], -1, 0))
+    in_camera = values[..., EXPRESSION].reshape(*values.shape[:-1], KEYPOINTS, 3)
     delta = edit_expression(in_camera @ np.swapaxes(turn, -1, -2), controls)
 
-    compact[..., :7] *= controls.head
-    compact[..., 0] = (1.0 + compact[..., 0]) * controls.zoom - 1.0
-    compact[..., 1:4] += (controls.pitch_degrees, controls.yaw_degrees, controls.roll_degrees)
-    turn = rotation_matrix(compact[..., 1], compact[..., 2], compact[..., 3])
-    compact[..., 7:] = (delta @ turn).reshape(*compact.shape[:-1], 3 * KEYPOINTS)
-
-    changed = np.array(Motion.from_compact(compact).values)
+    values[..., : EXPRESSION.start] *= controls.head
+    values[..., 0] = (1.0 + values[..., 0]) * controls.zoom - 1.0
+    values[..., DEGREES] += (controls.pitch_degrees, controls.yaw_degrees, controls.roll_degrees)
+    turn = rotation_matrix(*np.moveaxis(values[..., DEGREES], -1, 0))
+    values[..., EXPRESSION] = (delta @ turn).reshape(*values.shape[:-1], 3 * KEYPOINTS)
+    changed = values.astype(np.float32)
     if not moves_head(controls):
-        changed[..., : EXPRESSION.start] = motion.values[..., : EXPRESSION.start]  # not through degrees and back
+        changed[..., : EXPRESSION.start] = motion.values[..., : EXPRESSION.start]
     return Motion(changed)
 
 
@@ -117,7 +124,7 @@ def edit_expression(delta: npt.NDArray[np.float64], controls: Controls) -> npt.N
         factor[list(REGIONS[region])] *= value
     delta = delta * factor
     if not controls.blink:
-        lids = list(LID_KEYPOINTS)
+        lids = list(UPPER_LIDS)
         delta[..., lids, 1] = np.minimum(delta[..., lids, 1], 0.0)  # y points down: positive closes
     delta[..., list(IRISES), :2] += controls.gaze
     for name, offset in controls.keypoints.items():

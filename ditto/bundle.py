@@ -99,7 +99,7 @@ class Bundle:
 
     Attributes:
         fps, sample_rate: frames a second, samples a second of the audio its encoder takes.
-        motion_space: what its 265 motion numbers mean ("lite": docs/motion.md).
+        motion_space: what the numbers of its motion mean ("lite": docs/motion.md).
     """
 
     path: Path

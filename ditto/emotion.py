@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion import KEYPOINTS, TEMPLATE_APERTURE
+from ditto.motion import BROWS, KEYPOINTS, MOUTH_CORNERS, TEMPLATE_APERTURE, UPPER_LIDS, Keypoint
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,21 +33,21 @@ def emotion_offset(weights: npt.ArrayLike) -> Floats:
     smile, brow, frown, lids, gap, upper = np.moveaxis(w @ np.array([_SHAPES[e] for e in EMOTIONS]), -1, 0)
     inner = w @ np.array([_INNER_BROWS_UP.get(e, 0.0) for e in EMOTIONS])
     d = np.zeros((*w.shape[:-1], KEYPOINTS, 3))
-    for corner, side in ((6, -1.0), (12, 1.0)):
+    for corner, side in zip(MOUTH_CORNERS, (-1.0, 1.0), strict=True):
         d[..., corner, 0] = side * 0.35 * SMILE * np.maximum(smile, 0.3 * smile)
         d[..., corner, 1] = -0.60 * SMILE * smile
-    d[..., 6, 1] -= 0.45 * SMILE * w[..., EMOTIONS.index("contempt")]  # one-sided
-    for cheek in (3, 7):
+    d[..., Keypoint.RIGHT_MOUTH_CORNER, 1] -= 0.45 * SMILE * w[..., EMOTIONS.index("contempt")]  # one-sided
+    for cheek in (Keypoint.RIGHT_CHEEK, Keypoint.LEFT_CHEEK):
         d[..., cheek, 1] = -0.25 * SMILE * np.maximum(smile, 0.0)
-    for side, k in ((1.0, 1), (-1.0, 2)):
-        d[..., k, 0] = side * FROWN * frown
-        d[..., k, 1] = -BROW * brow + 0.3 * FROWN * frown
-    d[..., 10, 1] = -0.3 * BROW * brow - BROW * inner
-    for lid in (13, 16):
+    for brow_point, side in zip(BROWS, (1.0, -1.0), strict=True):
+        d[..., brow_point, 0] = side * FROWN * frown
+        d[..., brow_point, 1] = -BROW * brow + 0.3 * FROWN * frown
+    d[..., Keypoint.GLABELLA, 1] = -0.3 * BROW * brow - BROW * inner
+    for lid in UPPER_LIDS:
         d[..., lid, 1] = -TEMPLATE_APERTURE * lids
-    d[..., 17, 1] = 0.1 * gap
-    d[..., 19, 1] = 0.05 * gap
-    for lip in (14, 20):
+    d[..., Keypoint.LOWER_INNER_LIP, 1] = 0.1 * gap
+    d[..., Keypoint.CHIN, 1] = 0.05 * gap
+    for lip in (Keypoint.UPPER_INNER_LIP, Keypoint.UPPER_OUTER_LIP):
         d[..., lip, 1] = -0.012 * upper
     return d
 

@@ -11,8 +11,19 @@ import numpy.typing as npt
 
 from ditto.emotion import emotion_offset
 from ditto.latency import LOOK_AHEAD, LOOK_BACK
-from ditto.life import LEFT_IRIS, LEFT_LID, RIGHT_IRIS, RIGHT_LID, hold_gaze
-from ditto.motion import KEYPOINTS, LID_KEYPOINTS, TEMPLATE_APERTURE, rotation_matrix
+from ditto.life import hold_gaze
+from ditto.motion import (
+    BROWS,
+    EXPRESSION,
+    INNER_LIPS,
+    IRISES,
+    KEYPOINTS,
+    MOUTH_CORNERS,
+    TEMPLATE_APERTURE,
+    UPPER_LIDS,
+    Keypoint,
+    rotation_matrix,
+)
 from ditto.phones import BILABIALS, LABIODENTALS, SILENCE
 
 Array = npt.NDArray[np.float32]
@@ -33,7 +44,9 @@ GAP_RISE, GAP_FALL = 0.08, 0.0008  # per frame: how fast the running percentile 
 GAP_GAIN = (0.9, 1.4)
 # Head pose, forehead, brows, nose and glabella: what has mass or moves slowly. It is smoothed, since ten steps leave some
 # noise in it, and each window takes over from the future frames of the one before gradually.
-SLOW = [*range(7), *(7 + 3 * k + axis for k in (0, 1, 2, 4, 10) for axis in range(3))]
+SLOW_KEYPOINTS = (Keypoint.FOREHEAD, *BROWS, Keypoint.NOSE_TIP, Keypoint.GLABELLA)
+SLOW = [*range(EXPRESSION.start), *(EXPRESSION.start + 3 * k + axis for k in SLOW_KEYPOINTS for axis in range(3))]
+UPPER, LOWER = INNER_LIPS
 SLOW_SMOOTHING = 1.5  # frames
 WIDEST_EYES = 0.02  # fu the upper lids rise beyond rest at most
 EMOTION_BOOST = 0.8  # of the trained strength, on top of it
@@ -64,7 +77,7 @@ def widen(motion: npt.ArrayLike, silent: npt.ArrayLike, widest: float) -> tuple[
     """
     out = np.array(motion, np.float32)
     points = out[:, 7:].reshape(len(out), KEYPOINTS, 3)
-    gap = np.maximum(points[:, 17, 1] - points[:, 14, 1], 0.0).astype(np.float64)
+    gap = np.maximum(points[:, LOWER, 1] - points[:, UPPER, 1], 0.0).astype(np.float64)
     gain = np.ones(len(out))
     for i, opening in enumerate(gap):
         if np.asarray(silent)[i] < 0.5:
@@ -136,9 +149,9 @@ def slow_closing(motion: npt.ArrayLike, gap: float) -> tuple[Array, float]:
     points = out[:, 7:].reshape(len(out), KEYPOINTS, 3)
     for face in points:
         least = gap - SURPRISE_SPEED
-        now = float(face[17, 1] - face[14, 1])
+        now = float(face[LOWER, 1] - face[UPPER, 1])
         _part(face[None], np.array([max(least - now, 0.0)]), 0.3)
-        gap = float(face[17, 1] - face[14, 1])
+        gap = float(face[LOWER, 1] - face[UPPER, 1])
     return out, gap
 
 
@@ -153,7 +166,7 @@ def bring_out(motion: npt.ArrayLike, emotion: npt.ArrayLike) -> Array:
     """
     out = np.array(motion, np.float32)
     offset = EMOTION_BOOST * emotion_offset(emotion)
-    offset[[*LID_KEYPOINTS, 14, 17, 19]] = 0.0
+    offset[[*UPPER_LIDS, *INNER_LIPS, Keypoint.CHIN]] = 0.0
     out[:, 7:] += offset.reshape(-1).astype(np.float32)
     return out
 
@@ -162,7 +175,7 @@ def shut_eyes(motion: npt.ArrayLike, eyes: npt.ArrayLike) -> Array:
     """(n, 70) compact motion whose lids are shut at least as far as the eye states (n, 8) plan: blinks close."""
     out = np.array(motion, np.float32)
     points = out[:, 7:].reshape(len(out), KEYPOINTS, 3)
-    for lid, side in ((LEFT_LID, 0), (RIGHT_LID, 1)):
+    for lid, side in ((Keypoint.LEFT_UPPER_LID, 0), (Keypoint.RIGHT_UPPER_LID, 1)):
         open_share = np.asarray(eyes, np.float32)[:, side]
         least = TEMPLATE_APERTURE * (1.0 - open_share) - WIDEST_EYES * open_share
         points[:, lid, 1] = np.maximum(points[:, lid, 1], least)
@@ -171,27 +184,27 @@ def shut_eyes(motion: npt.ArrayLike, eyes: npt.ArrayLike) -> Array:
 
 def _tuck(points: Array, weight: Floats) -> None:
     """The lower lip of (n, 21, 3) under the upper teeth, which show, in place, by `weight`: f and v."""
-    now = points[:, 17, 1] - points[:, 14, 1]
+    now = points[:, LOWER, 1] - points[:, UPPER, 1]
     _part(points, weight * (TUCK_GAP - now), 0.3)
-    lift = weight * np.maximum(points[:, 14, 1] + TUCK_LIFT, 0.0)
-    points[:, (14, 17), 1] -= lift[:, None]
-    points[:, 20, 1] -= 0.6 * lift
-    points[:, 17, 2] += weight * np.maximum(TUCK_DEPTH - points[:, 17, 2], 0.0)
+    lift = weight * np.maximum(points[:, UPPER, 1] + TUCK_LIFT, 0.0)
+    points[:, INNER_LIPS, 1] -= lift[:, None]
+    points[:, Keypoint.UPPER_OUTER_LIP, 1] -= 0.6 * lift
+    points[:, LOWER, 2] += weight * np.maximum(TUCK_DEPTH - points[:, LOWER, 2], 0.0)
 
 
 def _close(points: Array, weight: Floats, gap: float, chin: float) -> None:
     """Bring the inner lips of (n, 21, 3) to at most `gap` in place, by `weight`; the chin follows by a share."""
-    now = points[:, 17, 1] - points[:, 14, 1]
+    now = points[:, LOWER, 1] - points[:, UPPER, 1]
     _part(points, weight * (np.minimum(now, gap) - now), chin)
 
 
 def _part(points: Array, change: Floats, chin: float) -> None:
     """Open the lips of (n, 21, 3) by `change` (n,) in place: mostly the lower one; the chin follows by a share."""
-    points[:, 17, 1] += 0.85 * change
-    points[:, 14, 1] -= 0.15 * change
-    points[:, 20, 1] -= 0.06 * change
-    points[:, 19, 1] += chin * change
-    for corner in (6, 12):
+    points[:, LOWER, 1] += 0.85 * change
+    points[:, UPPER, 1] -= 0.15 * change
+    points[:, Keypoint.UPPER_OUTER_LIP, 1] -= 0.06 * change
+    points[:, Keypoint.CHIN, 1] += chin * change
+    for corner in MOUTH_CORNERS:
         points[:, corner, 1] += 0.15 * change
 
 
@@ -200,7 +213,7 @@ def finish(motion: Array) -> Array:
     out = np.array(motion, np.float64)
     points = out[:, 7:].reshape(len(out), KEYPOINTS, 3)
     shift = hold_gaze(out[:, 1:4])
-    for iris in (RIGHT_IRIS, LEFT_IRIS):
+    for iris in IRISES:
         points[:, iris, :2] += shift
     turned = points @ rotation_matrix(out[:, 1], out[:, 2], out[:, 3])
     out[:, 7:] = turned.reshape(len(out), -1)

@@ -11,13 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion import FPS, TEMPLATE_APERTURE
+from ditto.motion import EYES, FPS, TEMPLATE_APERTURE, Keypoint
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
 EYE_SIZE = 8
-RIGHT_IRIS, LEFT_IRIS, RIGHT_LID, LEFT_LID, LOWER_LIDS = 11, 15, 13, 16, 18
 # A blink: three frames to close, one shut, five to open; opening per frame.
 BLINK: tuple[float, ...] = (0.72, 0.30, 0.04, 0.0, 0.18, 0.46, 0.72, 0.89, 0.97)
 REFRACTORY = 12  # frames from the end of a blink to the earliest next one, 0.5 s
@@ -99,11 +98,13 @@ def eyes_of(state: EyeState) -> Array:
     return np.array([opening, opening, right, right, down, down, 0.0, 0.0], np.float32)
 
 
-def eye_keypoints(eyes: npt.ArrayLike) -> dict[int, Floats]:
+def eye_keypoints(eyes: npt.ArrayLike) -> dict[Keypoint, Floats]:
     """Keypoint changes (T, 3), head frame, that an eye state (T, 8) stands for; lids travel the template's aperture."""
     e = np.asarray(eyes, np.float64)
-    changes = {k: np.zeros((len(e), 3)) for k in (RIGHT_IRIS, LEFT_IRIS, RIGHT_LID, LEFT_LID, LOWER_LIDS)}
-    for side, iris, lid in ((0, LEFT_IRIS, LEFT_LID), (1, RIGHT_IRIS, RIGHT_LID)):
+    changes = {k: np.zeros((len(e), 3)) for k in EYES}
+    left = 0, Keypoint.LEFT_IRIS, Keypoint.LEFT_UPPER_LID
+    right = 1, Keypoint.RIGHT_IRIS, Keypoint.RIGHT_UPPER_LID
+    for side, iris, lid in (left, right):
         gaze = e[:, (2 + side, 4 + side, 6 + side)]
         changes[iris] = gaze
         down = gaze[:, 1]

@@ -1,12 +1,15 @@
 """Motion: the explicit, identity-agnostic numbers between speech and pixels.
 
-265 numbers a frame, `scale-1 (1) | pitch 66 | yaw 66 | roll 66 | translation 3 | expression 63`, as in Ditto
-(arXiv:2411.19509). The compact form has 70: angles in degrees instead of bins.
+70 numbers a frame: `scale - 1 (1) | pitch, yaw, roll in degrees (3) | translation (3) | expression (21 x 3)`. The
+published networks code each angle as 66 bins, 265 numbers in all (Ditto, arXiv:2411.19509): `pack_265` and `unpack_265`
+are the way there and back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,23 +20,63 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float32]
 
+
+class Keypoint(IntEnum):
+    """The 21 implicit keypoints by the part of the face that each moves; right and left are the person's.
+
+    The indices are LivePortrait's (arXiv:2407.03168); the lite bundle was trained with these meanings.
+    """
+
+    FOREHEAD = 0
+    RIGHT_BROW = 1
+    LEFT_BROW = 2
+    RIGHT_CHEEK = 3
+    NOSE_TIP = 4
+    NECK = 5
+    RIGHT_MOUTH_CORNER = 6
+    LEFT_CHEEK = 7
+    RIGHT_JAW = 8
+    LEFT_JAW = 9
+    GLABELLA = 10
+    RIGHT_IRIS = 11
+    LEFT_MOUTH_CORNER = 12
+    RIGHT_UPPER_LID = 13
+    UPPER_INNER_LIP = 14
+    LEFT_IRIS = 15
+    LEFT_UPPER_LID = 16
+    LOWER_INNER_LIP = 17
+    LOWER_LIDS = 18
+    CHIN = 19
+    UPPER_OUTER_LIP = 20
+
+
 FPS = 25  # motions, and so frames, a second
-KEYPOINTS = 21
-BINS = 66
-MOTION_SIZE = 1 + 3 * BINS + 3 + 3 * KEYPOINTS  # 265
-COMPACT_SIZE = 1 + 3 + 3 + 3 * KEYPOINTS  # 70
+KEYPOINTS = len(Keypoint)
+MOTION_SIZE = 1 + 3 + 3 + 3 * KEYPOINTS  # 70
+SCALE, DEGREES, TRANSLATION, EXPRESSION = slice(0, 1), slice(1, 4), slice(4, 7), slice(7, MOTION_SIZE)
+UPPER_LIDS = (Keypoint.RIGHT_UPPER_LID, Keypoint.LEFT_UPPER_LID)
+IRISES = (Keypoint.RIGHT_IRIS, Keypoint.LEFT_IRIS)
+EYES = (*IRISES, *UPPER_LIDS, Keypoint.LOWER_LIDS)
+INNER_LIPS = (Keypoint.UPPER_INNER_LIP, Keypoint.LOWER_INNER_LIP)
+MOUTH_CORNERS = (Keypoint.RIGHT_MOUTH_CORNER, Keypoint.LEFT_MOUTH_CORNER)
+LIPS = (*MOUTH_CORNERS, *INNER_LIPS, Keypoint.CHIN, Keypoint.UPPER_OUTER_LIP)
+BROWS = (Keypoint.RIGHT_BROW, Keypoint.LEFT_BROW)
+TEMPLATE_APERTURE = 0.074  # face units between an upper lid's keypoint and `LOWER_LIDS` of the template face
+
+BINS = 66  # of an angle in the published coding
 BIN_DEGREES: Array = (3.0 * np.arange(BINS) - 97.5).astype(np.float32)
 BIN_SPREAD_DEGREES = 3.5  # width of the soft histogram written by `encode_angle`
-LID_KEYPOINTS = (13, 16)  # upper lids, right and left
-LOWER_LID = 18
-TEMPLATE_APERTURE = 0.074  # face units between keypoints 13/16 and 18 of the template face
-
-SCALE = slice(0, 1)
-PITCH = slice(1, 67)
-YAW = slice(67, 133)
-ROLL = slice(133, 199)
-TRANSLATION = slice(199, 202)
-EXPRESSION = slice(202, 265)
+LAYOUT_265 = MappingProxyType(
+    {
+        "scale": slice(0, 1),
+        "pitch": slice(1, 67),
+        "yaw": slice(67, 133),
+        "roll": slice(133, 199),
+        "t": slice(199, 202),
+        "exp": slice(202, 265),
+    }
+)
+PACKED_SIZE = LAYOUT_265["exp"].stop  # 265
 
 
 def encode_angle(degrees: npt.ArrayLike) -> Array:
@@ -78,39 +121,76 @@ def euler_degrees(rotation: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return np.degrees(np.stack([pitch, yaw, roll], -1))
 
 
-@dataclass(frozen=True)
-class Motion:
-    """A frozen view of motion, (..., 265) float32.
+def pack_265(values: npt.ArrayLike) -> Array:
+    """(..., 70) -> (..., 265) as the published networks code a motion: each angle as 66 bins that sum to one.
 
     Raises:
-        ValueError: if the last dimension is not 265.
+        ValueError: the last dimension is not 70.
+    """
+    v = _sized(values, MOTION_SIZE)
+    bins = encode_angle(v[..., DEGREES]).reshape(*v.shape[:-1], 3 * BINS)
+    return np.concatenate([v[..., SCALE], bins, v[..., TRANSLATION], v[..., EXPRESSION]], -1)
+
+
+def unpack_265(packed: npt.ArrayLike) -> Array:
+    """(..., 265) as of `pack_265` -> (..., 70): the expectation of each angle's bins, within 0.001 degrees.
+
+    Raises:
+        ValueError: the last dimension is not 265.
+    """
+    v = _sized(packed, PACKED_SIZE)
+    degrees = [decode_angle(v[..., LAYOUT_265[name]])[..., None] for name in ("pitch", "yaw", "roll")]
+    return np.concatenate([v[..., LAYOUT_265["scale"]], *degrees, v[..., LAYOUT_265["t"]], v[..., LAYOUT_265["exp"]]], -1)
+
+
+def _sized(values: npt.ArrayLike, size: int) -> Array:
+    array = np.asarray(values, np.float32)
+    if array.ndim == 0 or array.shape[-1] != size:
+        other = {MOTION_SIZE: "; unpack 265 numbers with Motion.from_265", PACKED_SIZE: ""}[size]
+        raise ValueError(f"expected a motion of {size} numbers a frame, got shape {array.shape}{other}")
+    return array
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """Motion of one or many frames, read-only: `values` (..., 70) float32. `np.asarray(motion)` gives them.
+
+    Raises:
+        ValueError: the last dimension is not 70.
     """
 
     values: Array
 
     def __post_init__(self) -> None:
-        values = np.asarray(self.values, np.float32)
-        if values.ndim == 0 or values.shape[-1] != MOTION_SIZE:
-            raise ValueError(f"a motion has {MOTION_SIZE} numbers a frame, got shape {values.shape}")
-        view = values.view()
+        view = _sized(self.values, MOTION_SIZE).view()
         view.flags.writeable = False
         object.__setattr__(self, "values", view)
 
     @classmethod
-    def from_compact(cls, compact: npt.ArrayLike) -> Motion:
-        """(..., 70) `scale-1 | pitch yaw roll in degrees | t | exp` -> Motion."""
-        c = np.asarray(compact, np.float32)
-        if c.ndim == 0 or c.shape[-1] != COMPACT_SIZE:
-            raise ValueError(f"a compact motion has {COMPACT_SIZE} numbers a frame, got shape {c.shape}")
-        angles = encode_angle(c[..., 1:4])
-        return cls(np.concatenate([c[..., :1], angles.reshape(*c.shape[:-1], 3 * BINS), c[..., 4:]], -1))
+    def from_265(cls, packed: npt.ArrayLike) -> Motion:
+        """Motion of (..., 265) numbers with 66 bins an angle (weights, as `as_265` gives them).
 
-    @property
-    def compact(self) -> Array:
-        """(..., 70): angles decoded to degrees."""
-        v = self.values
-        angles = np.stack([self.pitch_degrees, self.yaw_degrees, self.roll_degrees], -1)
-        return np.concatenate([v[..., SCALE], angles, v[..., 199:]], -1)
+        Raises:
+            ValueError: the last dimension is not 265.
+        """
+        return cls(unpack_265(packed))
+
+    def as_265(self) -> Array:
+        """(..., 265): the same in the published coding, 66 bins an angle."""
+        return pack_265(self.values)
+
+    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """(..., 70), for `numpy.asarray`: the read-only `values`, or a copy where another type or a copy is asked for.
+
+        Raises:
+            ValueError: `copy=False` with another type.
+        """
+        if copy:
+            return np.array(self.values, dtype)
+        values = np.asarray(self.values, dtype)
+        if copy is False and values is not self.values:
+            raise ValueError(f"expected copy=True or dtype float32, got copy=False with dtype {np.dtype(dtype)}")
+        return values
 
     @property
     def scale(self) -> Array:
@@ -119,15 +199,15 @@ class Motion:
 
     @property
     def pitch_degrees(self) -> Array:
-        return decode_angle(self.values[..., PITCH])
+        return self.values[..., 1]
 
     @property
     def yaw_degrees(self) -> Array:
-        return decode_angle(self.values[..., YAW])
+        return self.values[..., 2]
 
     @property
     def roll_degrees(self) -> Array:
-        return decode_angle(self.values[..., ROLL])
+        return self.values[..., 3]
 
     @property
     def translation(self) -> Array:
@@ -139,19 +219,6 @@ class Motion:
         """(..., 21, 3) face units, camera frame of the motion."""
         return self.values[..., EXPRESSION].reshape(*self.values.shape[:-1], KEYPOINTS, 3)
 
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """(..., 265), for `numpy.asarray`: the read-only `values`, or a copy where another type or a copy is asked for.
-
-        Raises:
-            ValueError: `copy=False` with another type.
-        """
-        if copy:
-            return np.array(self.values, dtype)
-        values = np.asarray(self.values, dtype)
-        if copy is False and values is not self.values:
-            raise ValueError(f"a Motion is float32 without a copy, got copy=False with dtype {np.dtype(dtype)}")
-        return values
-
     def __len__(self) -> int:
         return int(self.values.shape[0]) if self.values.ndim > 1 else 1
 
@@ -161,7 +228,7 @@ class Motion:
 
 def rest_motion(frames: int) -> Motion:
     """`frames` frames of the face at rest: no rotation, no translation, neutral expression."""
-    return Motion.from_compact(np.zeros((frames, COMPACT_SIZE), np.float32))
+    return Motion(np.zeros((frames, MOTION_SIZE), np.float32))
 
 
 class Drive(NamedTuple):
@@ -181,21 +248,21 @@ class Drive(NamedTuple):
 
 
 def drive(portrait: Portrait, motion: Motion) -> Drive:
-    """The drive of one frame: a motion (265,) carried over to a portrait.
+    """The drive of one frame: a motion (70,) carried over to a portrait.
 
     Rotation composes in camera axes after the portrait's own; lid travel is scaled from the template's aperture to
     the portrait's; the portrait's own expression is taken off, so that rest means closed lips.
     """
-    compact = motion.compact.astype(np.float64)
-    if compact.ndim != 1:
-        raise ValueError(f"drive() takes one frame (265,), got {motion.values.shape}; index the motion first")
-    turn = rotation_matrix(*compact[1:4])
+    values = motion.values.astype(np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"expected one frame of motion (70,), got {values.shape}; index the motion first")
+    turn = rotation_matrix(*values[DEGREES])
     rotation = portrait.rotation @ turn
-    scale = float(portrait.scale * (1.0 + compact[0]))
-    translation = portrait.translation + scale * compact[4:7]
-    delta = compact[7:].reshape(KEYPOINTS, 3) @ turn.T
-    lower = portrait.canonical_keypoints[LOWER_LID, 1]
-    for lid in LID_KEYPOINTS:
+    scale = float(portrait.scale * (1.0 + values[0]))
+    translation = portrait.translation + scale * values[TRANSLATION]
+    delta = values[EXPRESSION].reshape(KEYPOINTS, 3) @ turn.T
+    lower = portrait.canonical_keypoints[Keypoint.LOWER_LIDS, 1]
+    for lid in UPPER_LIDS:
         delta[lid, 1] *= (lower - portrait.canonical_keypoints[lid, 1]) / TEMPLATE_APERTURE
     return Drive(scale, rotation, translation, delta - portrait.expression @ portrait.rotation.T)
 

@@ -37,7 +37,7 @@ from ditto.latency import OFFLINE_PLAN, latency_of
 from ditto.latency import WINDOW as WINDOW
 from ditto.latency import WindowPlan as WindowPlan
 from ditto.life import EYE_SIZE, EyeState, initial_eyes, live
-from ditto.motion import COMPACT_SIZE, KEYPOINTS
+from ditto.motion import KEYPOINTS, MOTION_SIZE
 from ditto.phones import PHONES, SILENCE
 from ditto.speech import FEATURE_SIZE
 
@@ -92,9 +92,9 @@ class MotionNetwork(NamedTuple):
                 f"readable motion weights are wanted at {weights}: {error}; get the bundle again"
             ) from error
         shapes = scale.shape, temperature.shape, silence.shape
-        if shapes != ((COMPACT_SIZE,), (COMPACT_SIZE,), (FEATURE_SIZE,)):
+        if shapes != ((MOTION_SIZE,), (MOTION_SIZE,), (FEATURE_SIZE,)):
             raise BundleError(
-                f"{weights} should hold sampler.scale, .temperature ({COMPACT_SIZE},) and .silence ({FEATURE_SIZE},), "
+                f"{weights} should hold sampler.scale, .temperature ({MOTION_SIZE},) and .silence ({FEATURE_SIZE},), "
                 f"got {shapes}; get the bundle again"
             )
         condition, short_condition, denoiser = (
@@ -220,7 +220,7 @@ class MotionSampler:
         eyes = np.zeros((past, EYE_SIZE), np.float32)
         eyes[:, :2] = 1.0
         features = np.tile(self.network.silence, (past, 1))
-        known = np.zeros((past, COMPACT_SIZE), np.float32)
+        known = np.zeros((past, MOTION_SIZE), np.float32)
         agreed = self.plan.future if self.plan.drawn_again else 0
         return SamplerState(
             canonical.reshape(-1),
@@ -229,7 +229,7 @@ class MotionSampler:
             features=features,
             eyes=eyes,
             known=known,
-            noise=window_noise(int(seed), BEFORE_ALL).standard_normal((agreed, COMPACT_SIZE)),
+            noise=window_noise(int(seed), BEFORE_ALL).standard_normal((agreed, MOTION_SIZE)),
             tail=np.zeros((self.plan.future, len(SLOW)), np.float32),
             life=initial_eyes(),
             silent_run=PAUSE_FRAMES,
@@ -299,7 +299,7 @@ class MotionSampler:
             for i, window in zip(due, windows, strict=True):
                 motion, states[i] = self._emit(window, emotions[i], states[i], takes[i])
                 out[i].append(motion)
-        none = np.zeros((0, COMPACT_SIZE), np.float32)
+        none = np.zeros((0, MOTION_SIZE), np.float32)
         return [(np.concatenate([none, *motions]), state) for motions, state in zip(out, states, strict=True)]
 
     def _due(self, state: SamplerState, final: bool) -> int:
@@ -325,8 +325,8 @@ class MotionSampler:
         would stand for their mean, and the head would hardly move.
         """
         if not self.plan.drawn_again:
-            return state._replace(noise=random.standard_normal((self.plan.length, COMPACT_SIZE)))
-        fresh = random.standard_normal((self.plan.hop, COMPACT_SIZE))
+            return state._replace(noise=random.standard_normal((self.plan.length, MOTION_SIZE)))
+        fresh = random.standard_normal((self.plan.hop, MOTION_SIZE))
         return state._replace(noise=np.concatenate([state.noise, fresh]))
 
     def _emit(self, window: Array, emotion: Array, state: SamplerState, take: int) -> tuple[Array, SamplerState]:
@@ -384,10 +384,10 @@ class MotionSampler:
         )["condition"]
         mask = np.zeros((count, length, 1))
         mask[:, :past] = 1.0
-        motion = np.zeros((count, length, COMPACT_SIZE))
+        motion = np.zeros((count, length, MOTION_SIZE))
         motion[:, length - len(states[0].noise) :] = [state.noise for state in states]
         motion *= self.network.temperature
-        clean = np.zeros((count, length, COMPACT_SIZE))
+        clean = np.zeros((count, length, MOTION_SIZE))
         clean[:, :past] = [state.known for state in states]
         for level, signal, target in self._signal:
             guess = self.network.denoiser(
@@ -402,7 +402,7 @@ class MotionSampler:
             spread = self.eta * np.sqrt((1 - signal / target) * (1 - target) / (1 - signal))
             motion = np.sqrt(target) * guess + np.sqrt(max(1.0 - target - spread**2, 0.0)) * noise
             if spread > 0.0:
-                fresh = np.stack([random.standard_normal((length, COMPACT_SIZE)) for random in dice])
+                fresh = np.stack([random.standard_normal((length, MOTION_SIZE)) for random in dice])
                 motion = motion + spread * (fresh * self.network.temperature)
         return np.asarray(mask * clean + (1 - mask) * motion, np.float32)
 

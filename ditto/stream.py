@@ -36,7 +36,7 @@ class Frame:
         index: 0 for the first frame of the stream.
         pts_seconds: index / 25.
         audio: (640,) float32 at 16 kHz: samples [640 index, 640 index + 640), zeros after the end.
-        motion: the (265,) motion shown, after controls.
+        motion: the (70,) motion shown, after controls.
     """
 
     image: npt.NDArray[np.uint8]
@@ -95,7 +95,7 @@ def edited(compact: Array, still: bool, controls: Controls | Callable[[int], Con
     if still:
         compact = compact.copy()
         compact[:7] = 0.0
-    motion = Motion.from_compact(compact)
+    motion = Motion(compact)
     if controls is None:
         return motion
     from ditto.controls import apply

@@ -10,7 +10,7 @@ from ditto.latency import latency_of
 from ditto.live import AsyncSession, Session, Stage
 from ditto.live.clock import Clock
 from ditto.live.settings import Settings
-from ditto.motion import COMPACT_SIZE, KEYPOINTS, drive
+from ditto.motion import KEYPOINTS, MOTION_SIZE, drive
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)
 PORTRAIT = SimpleNamespace(
@@ -139,7 +139,7 @@ class Actor:
         time.sleep(self.pause_seconds)  # as computing would, so that other things happen in the midst of it
         self.largest_batch = max(self.largest_batch, len(first))
         if states is None:
-            return [(np.zeros((len(job.features), COMPACT_SIZE), np.float32), job.state + 1) for job in first]
+            return [(np.zeros((len(job.features), MOTION_SIZE), np.float32), job.state + 1) for job in first]
         if self.error is not None and any(self.bad is None or np.any(hop == self.bad) for hop in first):
             raise self.error
         return [(np.zeros((2, 368), np.float32), state + 1) for state in states]

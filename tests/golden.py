@@ -37,8 +37,7 @@ def record_of(items: Iterable[object]) -> Record:
             places.append((-1, item.epoch, round(item.pts_seconds * FPS)))
             continue
         images.append(item.image)
-        motion = getattr(item.motion, "compact", item.motion)
-        motions.append(np.asarray(motion, np.float32))
+        motions.append(np.asarray(getattr(item.motion, "compact", item.motion), np.float32))
         sound.append(item.audio)
         kind = ("speech", "transition", "idle").index(getattr(item, "kind", "speech"))
         places.append((item.index, kind, getattr(item, "epoch", 0)))
@@ -198,7 +197,8 @@ def main() -> int:
             apart = {key: difference(before[key], record[key]) for key in record}
         apart = {key: text for key, text in apart.items() if text}
         changed += bool(apart)
-        print("changed  " if apart else "identical", name, *(f"\n    {key}: {text}" for key, text in apart.items()), flush=True)
+        lines = [f"\n    {key}: {text}" for key, text in apart.items()]
+        print("changed  " if apart else "identical", name, *lines, flush=True)
     print(f"{changed} cases changed" if given.action == "compare" else "done")
     return int(changed > 0)
 

@@ -300,7 +300,7 @@ def test_lid_closure_is_a_share_of_the_portraits_own_aperture():
     lids = compact[:, 7:].reshape(3, 21, 3)
     lids[1, [13, 16], 1] = 0.5 * 0.074  # half the template's aperture: half shut on every face
     lids[2, [13, 16], 1] = 0.074
-    assert sheet.lid_closure(portrait, Motion.from_compact(compact)) == pytest.approx([0.0, 0.5, 1.0], abs=0.01)
+    assert sheet.lid_closure(portrait, Motion(compact)) == pytest.approx([0.0, 0.5, 1.0], abs=0.01)
 
 
 def test_window_keeps_its_size_beyond_the_border():

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from ditto.controls import IRISES, KEYPOINT_NAMES, REGIONS, Controls, apply
-from ditto.motion import KEYPOINTS, Motion, rotation_matrix
+from ditto.controls import KEYPOINT_NAMES, REGIONS, Controls, apply
+from ditto.motion import IRISES, KEYPOINTS, Motion, rotation_matrix
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def motion() -> Motion:
     compact[:, 1:4] = random.uniform(-15, 15, (6, 3))
     compact[:, 4:7] = random.uniform(-0.05, 0.05, (6, 3))
     compact[:, 7:] = random.normal(0, 0.03, (6, 63))
-    return Motion.from_compact(compact)
+    return Motion(compact)
 
 
 def head_frame(motion: Motion) -> np.ndarray:
@@ -28,7 +28,7 @@ def changed_keypoints(before: Motion, after: Motion) -> set[int]:
 
 
 def pose(motion: Motion) -> np.ndarray:
-    return motion.compact[:, :7]
+    return motion.values[:, :7]
 
 
 def test_default_controls_give_the_motion_itself(motion):

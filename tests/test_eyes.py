@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from ditto import ops
-from ditto.motion import LOWER_LID, rotation_matrix
+from ditto.motion import Keypoint, rotation_matrix
 from ditto.ops import reference
 from ditto.rendering.eyelids import closures, eye_frame, move_lids
 from ditto.rendering.eyes import EyeLayers, draw_eyes, eye_view, prepare_eyes
@@ -54,7 +54,7 @@ def _pose(geometry: Geometry, delta: npt.NDArray[np.float64], turn: npt.NDArray[
 def _blink(geometry: Geometry, right: float, left: float) -> npt.NDArray[np.float64]:
     delta = np.zeros((21, 3))
     for eye, b in zip(EYES, (right, left), strict=True):
-        delta[eye.lid_keypoint, 1] = b * (geometry.keypoints[LOWER_LID, 1] - geometry.keypoints[eye.lid_keypoint, 1])
+        delta[eye.lid_keypoint, 1] = b * (geometry.keypoints[Keypoint.LOWER_LIDS, 1] - geometry.keypoints[eye.lid_keypoint, 1])
     return delta
 
 
@@ -117,7 +117,7 @@ def test_the_lid_comes_down_smoothly() -> None:
 @pytest.mark.parametrize("lower", [-0.01, 0.0, 0.015])
 def test_a_lid_that_lifts_takes_its_lashes_along(lower: float) -> None:
     delta = _blink(GEOMETRY, -0.2, -0.2)
-    delta[[LOWER_LID, *(eye.lid_keypoint for eye in EYES)], 1] += lower
+    delta[[Keypoint.LOWER_LIDS, *(eye.lid_keypoint for eye in EYES)], 1] += lower
     wide = _draw(delta)
     for eye in EYES:
         x, y = GEOMETRY.landmarks[eye.iris, :2].astype(int)
@@ -203,7 +203,7 @@ def test_a_crop_of_another_size_is_refused() -> None:
 @pytest.mark.parametrize("right", [-0.4, 0.05, 0.35, 0.8, 1.0])
 def test_the_kernel_equals_its_twin(right: float) -> None:
     delta = _blink(GEOMETRY, right, 0.5 * right)
-    delta[11, :2], delta[15, :2], delta[LOWER_LID, 1] = (0.02, -0.01), (-0.03, 0.005), -0.004
+    delta[11, :2], delta[15, :2], delta[Keypoint.LOWER_LIDS, 1] = (0.02, -0.01), (-0.03, 0.005), -0.004
     pose = _pose(GEOMETRY, delta, rotation_matrix(3.0, -6.0, 4.0))
     for layer, closure in zip(LAYERS, pose.closure, strict=True):
         view, curves = eye_view(layer, GEOMETRY, pose, float(closure))

@@ -30,7 +30,7 @@ from ditto.full.speech_stream import CachedEncoder  # noqa: E402
 from ditto.full.speech_window import SAMPLES_PER_FRAME, window_features  # noqa: E402
 from ditto.life import CAMERA_HOLD  # noqa: E402
 from ditto.live import SegmentEnd  # noqa: E402
-from ditto.motion import MOTION_SIZE, TEMPLATE_APERTURE, Motion, rest_motion, rotation_matrix  # noqa: E402
+from ditto.motion import PACKED_SIZE, TEMPLATE_APERTURE, Motion, rest_motion, rotation_matrix  # noqa: E402
 from ditto.talking_head import TalkingHead  # noqa: E402
 from ditto.utterance import Utterance  # noqa: E402
 
@@ -82,7 +82,7 @@ def test_source_of_a_portrait(parts, portrait):
     source = parts.renderer.prepare(portrait)
     assert parts.renderer.prepare(portrait) is source
     assert source.volume.shape == (1, TINY["appearance"].channels, TINY["appearance"].depth, 64, 64)
-    assert source.motion.shape == (MOTION_SIZE,)
+    assert source.motion.shape == (PACKED_SIZE,)
     assert source.condition.canonical.shape == (63,)
     eyes = source.condition.eye_open[0]
     assert 0.5 < eyes.min() <= eyes.max() < 2.0  # the drawn eyes are open
@@ -94,8 +94,8 @@ def test_rest_is_the_source(parts, portrait):
     source = parts.renderer.prepare(portrait)
     rest = rest_motion(1)[0]
     found = parts.renderer.keypoints(source, rest)
-    np.testing.assert_allclose(found, source.keypoints, atol=1e-4)  # angles go through bins
-    with pytest.raises(ValueError, match=r"one frame \(265,\), got \(1, 265\)"):
+    np.testing.assert_allclose(found, source.keypoints, atol=1e-6)
+    with pytest.raises(ValueError, match=r"one frame of motion \(70,\), got \(1, 70\)"):
         parts.renderer.drive(portrait, rest_motion(1))
 
 
@@ -169,7 +169,7 @@ def test_a_frame_is_drawn_and_pasted_back(parts, portrait):
     paste_back = parts.renderer.paste_back(portrait)
     moved = np.zeros(70, np.float32)
     moved[1:7] = 5.0, 10.0, -5.0, 0.2, -0.1, 0.0
-    crops = [parts.renderer.render(source, Motion.from_compact(row)) for row in (0 * moved, moved)]
+    crops = [parts.renderer.render(source, Motion(row)) for row in (0 * moved, moved)]
     assert crops[0].shape == (512, 512, 3)
     assert 0.0 <= crops[0].min() < crops[0].max() <= 255.0
     assert np.abs(crops[0] - crops[1]).max() > 1.0
@@ -271,7 +271,7 @@ def test_devices_and_precisions(bundle):
 def test_controls_and_still_work_on_the_portrait(head, portrait):
     samples = speech_of(1)
     still = next(iter(head.animate(portrait, samples, still=True, controls=Controls(expression=0.0))))
-    np.testing.assert_allclose(still.motion.compact, np.zeros(70), atol=1e-3)
+    np.testing.assert_allclose(still.motion.values, np.zeros(70), atol=1e-3)
     turned = next(iter(head.animate(portrait, samples, still=True, controls=Controls(yaw_degrees=9.0))))
     assert turned.motion.yaw_degrees == pytest.approx(9.0, abs=1e-2)
 
@@ -287,7 +287,7 @@ def test_onnx_runtime_gives_what_torch_gives(bundle, parts, portrait, monkeypatc
     monkeypatch.setenv("DITTO_CACHE", str(tmp_path))
     others = open_parts(bundle, FullOptions(backend="onnxruntime", threads=1))
     row = np.eye(1, 70, 2, dtype=np.float32)[0] * 3
-    crops = [p.renderer.render(p.renderer.prepare(portrait), Motion.from_compact(row)) for p in (parts, others)]
+    crops = [p.renderer.render(p.renderer.prepare(portrait), Motion(row)) for p in (parts, others)]
     assert np.abs(crops[0] - crops[1]).max() < 1.0  # grey levels
     features = [features_of(p.encoder, speech_of(10)) for p in (parts, others)]
     np.testing.assert_allclose(features[0], features[1], atol=1e-4)
@@ -386,7 +386,7 @@ def test_a_session_of_a_full_head_lives_between_utterances(head, portrait):
         item = session.get(60.0)
     assert item.kind == "idle"
     assert item.image.shape == portrait.picture.shape
-    assert np.abs(item.motion.compact[1:4]).max() < 5.0  # a quiet head
+    assert np.abs(item.motion.values[1:4]).max() < 5.0  # a quiet head
 
 
 def test_a_session_of_a_full_head_speaks(head, portrait):

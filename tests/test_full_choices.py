@@ -25,7 +25,7 @@ from ditto.full.windows import (
     start_live,
     start_recording,
 )
-from ditto.motion import MOTION_SIZE
+from ditto.motion import PACKED_SIZE
 
 NEUTRAL = emotion_vector(None)
 SIZES = {"pitch": 66, "yaw": 66, "roll": 66, "t": 3, "exp": 63, "scale": 1, "kp": 63}
@@ -96,7 +96,7 @@ def test_noise_is_fresh_or_shared(source_of, portrait):
 
     def engine(cond_frame, cond, start, noise):
         given.append((start, noise))
-        return {"motion": np.zeros((1, 80, MOTION_SIZE), np.float32)}
+        return {"motion": np.zeros((1, 80, PACKED_SIZE), np.float32)}
 
     for noise, fresh in (("fresh", True), ("shared", False)):
         given.clear()
@@ -104,14 +104,14 @@ def test_noise_is_fresh_or_shared(source_of, portrait):
         run(sampler, np.zeros((30, 4), np.float32), portrait)
         assert len(given) == 4
         starts, steps = (np.stack(values) for values in zip(*given, strict=True))
-        assert steps.shape == (4, 9, 1, 80, MOTION_SIZE)
+        assert steps.shape == (4, 9, 1, 80, PACKED_SIZE)
         assert len(np.unique(starts[:, 0, 0, 0])) == 4
         assert (len(np.unique(steps[:, 0, 0, 0, 0])) == 4) is fresh
 
 
 def test_head_is_not_bowed_by_a_chance_first_frame(source_of, portrait):
     def engine(cond_frame, cond, start, noise):
-        motion = np.zeros((1, 80, MOTION_SIZE), np.float32)
+        motion = np.zeros((1, 80, PACKED_SIZE), np.float32)
         motion[:, 0, 1:67] = np.linspace(-3, 3, 66)  # the first frame alone looks elsewhere
         return {"motion": motion}
 
@@ -124,7 +124,7 @@ def test_head_is_not_bowed_by_a_chance_first_frame(source_of, portrait):
 
 def vectors():
     dice = np.random.default_rng(5)
-    return [dice.standard_normal(MOTION_SIZE) * 0.3 for _ in range(3)]
+    return [dice.standard_normal(PACKED_SIZE) * 0.3 for _ in range(3)]
 
 
 def keypoints_of(edit, driving=None):
@@ -477,7 +477,7 @@ def padded(rows):
     return np.concatenate([rows, np.repeat(rows[-1:], 80 - len(rows), 0)])
 
 
-SOURCE = np.linspace(-1, 1, MOTION_SIZE, dtype=np.float32)
+SOURCE = np.linspace(-1, 1, PACKED_SIZE, dtype=np.float32)
 RULES = [
     *(WindowRules(overlap) for overlap in range(80)),
     *(WindowRules(overlap, smoothing) for overlap in (0, 10, 41, 79) for smoothing in (0, 1, 2, 13, 80)),
@@ -547,9 +547,9 @@ def test_a_recording_in_pieces_is_the_recording(frames):
         return np.sin(conditions[:, :1] * np.arange(1, 266) + known).astype(np.float32)
 
     conditions = np.random.default_rng(1).standard_normal((frames, 3)).astype(np.float32)
-    source, rules = np.zeros(MOTION_SIZE), WindowRules()
+    source, rules = np.zeros(PACKED_SIZE), WindowRules()
     whole = recording_motion(sample, conditions, source, rules)
-    assert whole.shape == (frames, MOTION_SIZE)
+    assert whole.shape == (frames, PACKED_SIZE)
     state, pieces = start_recording(source, 3, rules), []
     for first in range(0, frames, 7):
         last = first + 7 >= frames

@@ -17,7 +17,7 @@ from ditto.guards import (
     widen,
 )
 from ditto.latency import LOOK_AHEAD, LOOK_BACK
-from ditto.motion import COMPACT_SIZE, TEMPLATE_APERTURE, rotation_matrix
+from ditto.motion import MOTION_SIZE, TEMPLATE_APERTURE, rotation_matrix
 from ditto.phones import PHONE_INDEX
 
 
@@ -28,7 +28,7 @@ def phones_of(*names):
 
 
 def open_mouth(frames, gap=0.08):
-    motion = np.zeros((frames, COMPACT_SIZE), np.float32)
+    motion = np.zeros((frames, MOTION_SIZE), np.float32)
     motion[:, 7 + 3 * 17 + 1] = gap
     return motion
 
@@ -126,7 +126,7 @@ def test_the_guard_does_not_depend_on_where_it_is_cut():
 
 
 def test_expression_leaves_in_the_camera_frame():
-    motion = np.zeros((1, COMPACT_SIZE), np.float32)
+    motion = np.zeros((1, MOTION_SIZE), np.float32)
     motion[0, 1:4] = (5.0, -20.0, 10.0)
     motion[0, 7 + 3 * 19 + 1] = 0.1
     out = finish(motion)

@@ -11,7 +11,7 @@ import ditto
 from ditto.audio import SAMPLE_RATE, read_audio
 from ditto.guards import PAUSE_ENTRY, PAUSE_EXIT, PAUSE_FRAMES, PAUSE_HEARD, guard_mouth
 from ditto.latency import LATENCIES, LOOK_AHEAD, LOOK_BACK, OFFLINE_PLAN, WindowPlan
-from ditto.motion import COMPACT_SIZE
+from ditto.motion import MOTION_SIZE
 from ditto.phones import PHONE_INDEX
 from ditto.sampling import Job, silence_of
 from ditto.speech import HOP_SAMPLES
@@ -67,7 +67,7 @@ def phones_of(names):
 
 
 def open_mouth(frames, gap=0.08):
-    motion = np.zeros((frames, COMPACT_SIZE), np.float32)
+    motion = np.zeros((frames, MOTION_SIZE), np.float32)
     motion[:, 7 + 3 * 17 + 1] = gap
     return motion
 
@@ -95,7 +95,7 @@ def test_the_delay_of_odd_hops_is_that_of_their_slowest_window(plan):
 
 
 def motion_of(frames):
-    return np.stack([frame.motion.compact for frame in frames])
+    return np.stack([frame.motion.values for frame in frames])
 
 
 @pytest.mark.parametrize("latency", ["balanced", "low"])
@@ -120,7 +120,7 @@ def test_any_chunking_gives_the_same_frames_at_every_latency(head, portrait, spe
         for a, b in zip(frames, whole, strict=True):
             np.testing.assert_array_equal(a.image, b.image)
             np.testing.assert_array_equal(a.audio, b.audio)
-            np.testing.assert_array_equal(a.motion.compact, b.motion.compact)
+            np.testing.assert_array_equal(a.motion.values, b.motion.values)
 
     check()
 

@@ -156,7 +156,7 @@ def test_keypoint_pairs_and_motion_draw_the_same(renderer, portrait, appearance)
     expression = np.zeros((21, 3))
     expression[17, 1], expression[14, 1] = 0.07, -0.01
     compact = np.concatenate([[0.02, 3.0, -6.0, 4.0, 0.02, -0.01, 0.0], expression.ravel()])
-    motion = Motion.from_compact(compact)
+    motion = Motion(compact)
     wanted = drive(portrait, motion)
     c = portrait.canonical_keypoints
     x_source = transform_keypoints(c, portrait.scale, portrait.rotation, portrait.translation, portrait.expression)

@@ -1,10 +1,10 @@
-"""Motion: 265 numbers, their compact form, and how a frame of it drives a portrait."""
+"""Motion: 70 numbers, the published coding of them, and how a frame of it drives a portrait."""
 
 import numpy as np
 import pytest
 
 from ditto import motion
-from ditto.motion import COMPACT_SIZE, KEYPOINTS, MOTION_SIZE, Motion, decode_angle, encode_angle
+from ditto.motion import KEYPOINTS, MOTION_SIZE, PACKED_SIZE, Keypoint, Motion, decode_angle, encode_angle
 
 
 def test_angles_decode_to_what_was_encoded():
@@ -16,15 +16,17 @@ def test_encoded_angle_sums_to_one():
     assert np.allclose(encode_angle([-97.5, 0.4, 90.0]).sum(-1), 1.0, atol=1e-6)
 
 
-def test_compact_motion_survives_the_265_layout():
+def test_motion_survives_the_265_layout():
     random = np.random.default_rng(0)
-    compact = random.normal(size=(5, COMPACT_SIZE)).astype(np.float32)
-    compact[:, 1:4] *= 20.0
-    there = Motion.from_compact(compact)
-    assert there.values.shape == (5, MOTION_SIZE)
-    assert np.allclose(there.compact, compact, atol=1e-3)
-    assert np.array_equal(there.expression.reshape(5, -1), compact[:, 7:])
-    assert np.allclose(there.scale, 1.0 + compact[:, 0])
+    values = random.normal(size=(5, MOTION_SIZE)).astype(np.float32)
+    values[:, 1:4] *= 20.0
+    packed = Motion(values).as_265()
+    assert packed.shape == (5, PACKED_SIZE)
+    assert np.allclose(packed[:, 1:199].reshape(5, 3, 66).sum(-1), 1.0)
+    back = Motion.from_265(packed)
+    assert np.allclose(back.values, values, atol=1e-3)
+    assert np.array_equal(back.expression.reshape(5, -1), values[:, 7:])
+    assert np.allclose(back.scale, 1.0 + values[:, 0])
 
 
 def test_motion_is_read_only():
@@ -34,10 +36,10 @@ def test_motion_is_read_only():
 
 
 def test_wrong_sizes_are_refused():
+    with pytest.raises(ValueError, match=r"70 numbers a frame, got shape .*Motion\.from_265"):
+        Motion(np.zeros((3, 265), np.float32))
     with pytest.raises(ValueError, match="265 numbers"):
-        Motion(np.zeros((3, 264), np.float32))
-    with pytest.raises(ValueError, match="70 numbers"):
-        Motion.from_compact(np.zeros(69))
+        Motion.from_265(np.zeros(70))
 
 
 @pytest.mark.parametrize("angles", [(10.0, -20.0, 5.0), (-30.0, 40.0, -15.0), (0.0, 0.0, 0.0)])
@@ -81,11 +83,11 @@ def test_rest_drives_the_portrait_to_its_own_pose():
 def test_a_blink_travels_the_portraits_own_aperture():
     face = _Face()
     face.canonical_keypoints = np.zeros((KEYPOINTS, 3))
-    face.canonical_keypoints[motion.LOWER_LID, 1] = 0.05
-    compact = np.zeros(COMPACT_SIZE, np.float32)
-    compact[7 + 3 * 13 + 1] = motion.TEMPLATE_APERTURE
-    d = motion.drive(face, Motion.from_compact(compact))  # type: ignore[arg-type]
-    assert d.delta[13, 1] == pytest.approx(0.05, abs=1e-6)
+    face.canonical_keypoints[Keypoint.LOWER_LIDS, 1] = 0.05
+    compact = np.zeros(MOTION_SIZE, np.float32)
+    compact[7 + 3 * Keypoint.RIGHT_UPPER_LID + 1] = motion.TEMPLATE_APERTURE
+    d = motion.drive(face, Motion(compact))  # type: ignore[arg-type]
+    assert d.delta[Keypoint.RIGHT_UPPER_LID, 1] == pytest.approx(0.05, abs=1e-6)
 
 
 def test_drive_takes_one_frame():
@@ -104,5 +106,5 @@ def test_numpy_takes_a_motion_as_its_numbers():
     copied[0, 0] = 1.0
     assert m.values[0, 0] == 0.0
     assert np.allclose(np.stack([m, m])[1], m.values)
-    with pytest.raises(ValueError, match="float32 without a copy"):
+    with pytest.raises(ValueError, match="dtype float32"):
         m.__array__(np.float64, copy=False)

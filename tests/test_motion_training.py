@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ditto.emotion import emotion_offset
-from ditto.motion import COMPACT_SIZE, KEYPOINTS, rotation_matrix
+from ditto.motion import KEYPOINTS, MOTION_SIZE, rotation_matrix
 from ditto.phones import PHONE_INDEX
 from ditto.rendering.geometry import TEMPLATE
 from ditto.training.articulation import PRIOR, Articulation, articulate, blend_weights, keypoints_of_channels, refit
@@ -31,7 +31,7 @@ def test_a_tracked_clip_gives_back_its_turn_and_its_lips():
     yaw = 6.0 * np.sin(2 * np.pi * t / 80)
     gap = 0.05 * np.maximum(np.sin(2 * np.pi * t / 12), 0.0)
     clip = real_clip(tracked(yaw, gap))
-    assert clip.motion.shape == (160, COMPACT_SIZE) and clip.eyes.shape == (160, 8)
+    assert clip.motion.shape == (160, MOTION_SIZE) and clip.eyes.shape == (160, 8)
     assert np.abs(clip.motion[10:-10, 2] - yaw[10:-10]).max() < 0.6  # a low-pass at 3 Hz lies between
     faces = clip.motion[:, 7:].reshape(-1, KEYPOINTS, 3)
     opening = faces[:, 17, 1] - faces[:, 14, 1]
@@ -135,7 +135,7 @@ def speech_like(seconds=6.0):
 def test_generated_motion_closes_its_lips_where_it_should():
     p, sound = speech_like()
     made = generate(p, sound, PRIOR, np.random.default_rng(1))
-    assert made.motion.shape == (len(p) // 2, COMPACT_SIZE) and made.eyes.shape == (len(p) // 2, 8)
+    assert made.motion.shape == (len(p) // 2, MOTION_SIZE) and made.eyes.shape == (len(p) // 2, 8)
     assert made.emotion.sum() == pytest.approx(1.0)
     gap = gap_of(made.motion[:, 7:].reshape(-1, KEYPOINTS, 3))
     bilabial = p[::2, [PHONE_INDEX["M"], PHONE_INDEX["B"]]].sum(1) > 0.5

@@ -90,7 +90,7 @@ def test_still_keeps_the_head_where_it_is(saved, sentence):
     head = ditto.load("lite")
     portrait = ditto.Portrait.load(saved)
     for frame in head.animate(portrait, sentence, still=True):
-        np.testing.assert_allclose(frame.motion.compact[:7], 0.0, atol=1e-3)
+        np.testing.assert_allclose(frame.motion.values[:7], 0.0, atol=1e-3)
 
 
 def noise(path: Path) -> Path:

@@ -18,7 +18,7 @@ from benchmarks.faces import example_portrait
 from benchmarks.speech import example_speech, read_speech
 from ditto.errors import AudioError
 from ditto.live import Frame, SegmentEnd
-from ditto.motion import COMPACT_SIZE, Motion, drive, rest_motion
+from ditto.motion import MOTION_SIZE, Motion, drive, rest_motion
 from ditto.stream import FPS
 
 STEP = 1 / FPS
@@ -123,9 +123,9 @@ def test_the_gap_is_that_of_the_head_frame_whichever_way_the_head_is_turned():
     )
     random = np.random.default_rng(0)
     for _ in range(5):
-        compact = random.normal(0.0, 0.05, COMPACT_SIZE).astype(np.float32)
+        compact = random.normal(0.0, 0.05, MOTION_SIZE).astype(np.float32)
         compact[1:4] = random.uniform(-30.0, 30.0, 3)
-        motion = Motion.from_compact(compact)
+        motion = Motion(compact)
         delta = drive(portrait, motion).delta
         assert _rtf_trace.lip_gap(motion) == pytest.approx(delta[17, 1] - delta[14, 1], abs=1e-6)
     assert _rtf_trace.lip_gap(REST) == 0.0

@@ -7,7 +7,7 @@ import pytest
 
 from ditto.bundle import SHIPPED
 from ditto.errors import BundleError
-from ditto.motion import COMPACT_SIZE
+from ditto.motion import MOTION_SIZE
 from ditto.sampling import (
     FEATURE_SIZE,
     HIDDEN_SIZE,
@@ -37,9 +37,9 @@ class TinyCondition:
         self.calls += 1
         f = arrays["features"] * arrays["heard"][:, None]
         mixed = f + 0.5 * np.roll(f, 1, 1) + 0.5 * np.roll(f, -1, 1)
-        eyes = np.repeat(arrays["eyes"].mean(-1, keepdims=True), COMPACT_SIZE, -1)
+        eyes = np.repeat(arrays["eyes"].mean(-1, keepdims=True), MOTION_SIZE, -1)
         face = arrays["emotion"].sum(-1)[:, None, None] + arrays["canonical"].sum(-1)[:, None, None]
-        return {"condition": (mixed[..., :COMPACT_SIZE] + eyes + face).astype(np.float32)}
+        return {"condition": (mixed[..., :MOTION_SIZE] + eyes + face).astype(np.float32)}
 
 
 class TinyDenoiser:
@@ -54,10 +54,10 @@ class TinyDenoiser:
 
 
 def tiny(**options):
-    scale = np.linspace(0.01, 0.02, COMPACT_SIZE, dtype=np.float32)
+    scale = np.linspace(0.01, 0.02, MOTION_SIZE, dtype=np.float32)
     silence = np.zeros(FEATURE_SIZE, np.float32)
     silence[[HIDDEN_SIZE, HIDDEN_SIZE + 40]] = 1.0
-    spread = np.full(COMPACT_SIZE, 0.7, np.float32)
+    spread = np.full(MOTION_SIZE, 0.7, np.float32)
     network = MotionNetwork(TinyCondition(), TinyCondition(), TinyDenoiser(), scale, spread, silence)
     return MotionSampler(network, **options)
 
@@ -89,7 +89,7 @@ def in_pieces(sampler, x, cuts, seed=0):
 def test_any_chunking_gives_the_same_motion_bit_for_bit(plan, frames):
     sampler, x = tiny(plan=plan, steps=3), speech(frames)
     whole, _ = sampler(x, NEUTRAL, sampler.initial_state(FACE, EYES, 5), final=True)
-    assert whole.shape == (frames, COMPACT_SIZE) and np.isfinite(whole).all()
+    assert whole.shape == (frames, MOTION_SIZE) and np.isfinite(whole).all()
     random = np.random.default_rng(frames)
     for cuts in (range(1, frames), range(2, frames, 2), np.sort(random.integers(0, frames, 6))):
         assert np.array_equal(in_pieces(sampler, x, list(cuts), seed=5), whole)
@@ -160,11 +160,11 @@ def test_a_frame_that_is_drawn_again_keeps_its_noise():
     first = sampler.initial_state(FACE, EYES, 3)
     _, second = sampler(x[:2], NEUTRAL, first)
     _, third = sampler(x[2:], NEUTRAL, second)
-    assert first.noise.shape == second.noise.shape == (6, COMPACT_SIZE)
+    assert first.noise.shape == second.noise.shape == (6, MOTION_SIZE)
     assert np.array_equal(second.noise[:4], first.noise[2:]) and np.array_equal(third.noise[:4], second.noise[2:])
     assert not np.array_equal(second.noise[4:], third.noise[4:])
     rare = tiny(plan=WindowPlan(20, 6, 6, 0), steps=1)
-    assert rare.initial_state(FACE, EYES, 3).noise.shape == (0, COMPACT_SIZE)
+    assert rare.initial_state(FACE, EYES, 3).noise.shape == (0, MOTION_SIZE)
 
 
 @pytest.mark.parametrize(("ahead", "calls"), [(LOOK_AHEAD, (1, 0)), (LOOK_AHEAD - 1, (0, 1))])
@@ -186,7 +186,7 @@ def test_known_frames_reach_the_next_window():
 def test_no_speech_gives_no_motion():
     sampler = tiny()
     motion, _ = sampler(speech(0), NEUTRAL, sampler.initial_state(FACE, EYES), final=True)
-    assert motion.shape == (0, COMPACT_SIZE)
+    assert motion.shape == (0, MOTION_SIZE)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 10, 50])

@@ -17,10 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.full.motion_math import ANGLES, LAYOUT, Floats, Pose, degrees_of
-from ditto.motion import BINS, KEYPOINTS
+from ditto.motion import BINS, EYES, IRISES, KEYPOINTS, LIPS, Keypoint
 
-LIPS = (6, 12, 14, 17, 19, 20)
-EYES = (11, 13, 15, 16, 18)
 BLINK_FRAMES = 15
 OPEN_FRAMES = (60, 100)  # between two blinks at random
 GAZE_YAW, GAZE_PITCH = 0.26, 0.28  # degrees the eyes turn back for one degree of the head
@@ -208,15 +206,15 @@ def hold_gaze(expression: Floats, pitch: float, yaw: float) -> Floats:
 def turn_eyes(expression: Floats, right: float, down: float) -> Floats:
     """Expression (63,) with the irises turned by so many degrees, in the picture."""
     e = expression.reshape(KEYPOINTS, 3).copy()
-    e[11, 0] += right * (OUTWARD if right > 0 else INWARD)
-    e[15, 0] += right * (INWARD if right > 0 else OUTWARD)
-    e[[11, 15], 1] += DOWNWARD * down
+    e[Keypoint.RIGHT_IRIS, 0] += right * (OUTWARD if right > 0 else INWARD)
+    e[Keypoint.LEFT_IRIS, 0] += right * (INWARD if right > 0 else OUTWARD)
+    e[list(IRISES), 1] += DOWNWARD * down
     return e.reshape(-1)
 
 
 def _mix_expression(still: Floats, moved: Floats, driving: Driving, edit: Edit) -> Floats:
     """Expression (63,) of the source and of the motion, each where it belongs."""
-    moving = list(range(KEYPOINTS)) if driving.keypoints == "all" else list(LIPS)
+    moving: list[int] = [*range(KEYPOINTS)] if driving.keypoints == "all" else [*LIPS]
     if driving.keypoints == "lips and eyes":
         moving += EYES
     mixed = still.reshape(KEYPOINTS, 3).copy()

@@ -15,12 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion import BIN_DEGREES, BINS, EXPRESSION, KEYPOINTS, PITCH, ROLL, SCALE, TRANSLATION, YAW, rotation_matrix
+from ditto.motion import BIN_DEGREES, KEYPOINTS, LAYOUT_265, rotation_matrix
 
 Floats = npt.NDArray[np.float64]
 
-ANGLES = {"pitch": PITCH, "yaw": YAW, "roll": ROLL}
-LAYOUT = {"scale": SCALE, **ANGLES, "t": TRANSLATION, "exp": EXPRESSION}
+ANGLES = "pitch", "yaw", "roll"
+LAYOUT = LAYOUT_265
 
 
 class Pose(NamedTuple):
@@ -49,8 +49,8 @@ def degrees_of(logits: npt.ArrayLike) -> Floats:
 def pose_of(vector: npt.ArrayLike) -> Pose:
     """The pose that a released motion vector (265,) stands for."""
     v = np.asarray(vector, np.float64)
-    degrees = degrees_of(v[PITCH.start : ROLL.stop].reshape(3, BINS))
-    return Pose(float(v[0] + 1.0), degrees, v[TRANSLATION], v[EXPRESSION])
+    degrees = degrees_of(np.stack([v[LAYOUT[name]] for name in ANGLES]))
+    return Pose(float(v[0] + 1.0), degrees, v[LAYOUT["t"]], v[LAYOUT["exp"]])
 
 
 def posed_keypoints(canonical: npt.ArrayLike, pose: Pose) -> Floats:

@@ -22,7 +22,7 @@ from ditto.full.driving import ANGLES, BLINK_FRAMES, PLAIN_EDIT, Edit
 from ditto.full.motion_math import LAYOUT, Floats
 from ditto.full.source import motion_vector
 from ditto.full.windows import WINDOW
-from ditto.motion import MOTION_SIZE
+from ditto.motion import PACKED_SIZE
 
 Array = npt.NDArray[np.float32]
 
@@ -263,7 +263,7 @@ def _columns(values: Any) -> slice:
     """Columns of a motion, first and behind the last."""
     if not isinstance(values, (list, tuple, np.ndarray)) or len(values) != 2:
         raise ValueError(f"expected fix_kp_cond_dim to be two columns, got {values!r}")
-    first, stop = (_whole("fix_kp_cond_dim", value, 0, MOTION_SIZE) for value in values)
+    first, stop = (_whole("fix_kp_cond_dim", value, 0, PACKED_SIZE) for value in values)
     if first > stop:
         raise ValueError(f"expected fix_kp_cond_dim to rise, got {first} to {stop}")
     return slice(first, stop)
@@ -273,8 +273,8 @@ def _limits(values: Any) -> tuple[Floats, Floats]:
     """Lowest and highest motion; what is not limited is infinite. Of the released array (4, 265) two rows count."""
     rows = list(values) if isinstance(values, (list, tuple, np.ndarray)) else []
     if len(rows) < 2:
-        raise ValueError(f"expected v_min_max_for_clip to be two rows of {MOTION_SIZE} or more, got {len(rows)}")
-    low, high = (_array("v_min_max_for_clip", row, (MOTION_SIZE,), finite=False) for row in rows[:2])
+        raise ValueError(f"expected v_min_max_for_clip to be two rows of {PACKED_SIZE} or more, got {len(rows)}")
+    low, high = (_array("v_min_max_for_clip", row, (PACKED_SIZE,), finite=False) for row in rows[:2])
     crossed = np.flatnonzero(low > high)
     if len(crossed):
         at = crossed[0]

@@ -16,7 +16,7 @@ from ditto.full.motion_math import Pose, posed_keypoints
 from ditto.full.paste_back import PasteBack
 from ditto.full.source import Call, Source
 from ditto.life import CAMERA_HOLD
-from ditto.motion import KEYPOINTS, LID_KEYPOINTS, TEMPLATE_APERTURE, Motion, rotation_matrix
+from ditto.motion import IRISES, KEYPOINTS, TEMPLATE_APERTURE, UPPER_LIDS, Motion, rotation_matrix
 from ditto.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
@@ -55,7 +55,7 @@ class NeuralFaceRenderer:
         """
         turn = rotation_matrix(*row[1:4])
         points = (row[7:].reshape(KEYPOINTS, 3).astype(np.float64)[:, None] * turn).sum(-1)  # head frame
-        irises, lids = points[[11, 15], :2].mean(0), points[list(LID_KEYPOINTS), 1].mean()
+        irises, lids = points[list(IRISES), :2].mean(0), points[list(UPPER_LIDS), 1].mean()
         right, down = np.degrees(np.arcsin(np.clip(irises / CAMERA_HOLD, -1.0, 1.0)))
         blink = float(np.clip(lids / TEMPLATE_APERTURE, 0.0, 1.0))
         out = row.astype(np.float32)
@@ -64,14 +64,14 @@ class NeuralFaceRenderer:
         return out
 
     def drive(self, portrait: Portrait, motion: Motion) -> Motion:
-        """One frame as `render` takes it: the motion (265,) itself."""
+        """One frame as `render` takes it: the motion (70,) itself."""
         if motion.values.ndim != 1:
-            raise ValueError(f"drive() takes one frame (265,), got {motion.values.shape}; index the motion first")
+            raise ValueError(f"expected one frame of motion (70,), got {motion.values.shape}; index the motion first")
         return motion
 
     def keypoints(self, source: Source, motion: Motion) -> Array:
         """Driving keypoints (21, 3), model units, before stitching."""
-        change, rest = motion.compact.astype(np.float64), source.pose
+        change, rest = motion.values.astype(np.float64), source.pose
         pose = Pose(
             rest.scale * (1.0 + change[0]), rest.degrees + change[1:4], rest.t + change[4:7], rest.exp + change[7:]
         )

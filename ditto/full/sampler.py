@@ -30,7 +30,7 @@ from ditto.full.windows import (
     start_live,
     start_recording,
 )
-from ditto.motion import COMPACT_SIZE, FPS, MOTION_SIZE
+from ditto.motion import FPS, MOTION_SIZE, PACKED_SIZE
 from ditto.portrait import Portrait
 from ditto.sampling import window_noise
 
@@ -204,7 +204,7 @@ class FullSampler:
         if windows is None:
             windows, origin = self._begin(state, moods)
         sample = self._sample(state.seed, windows.joined.windows)
-        motion = np.zeros((0, MOTION_SIZE), np.float32)
+        motion = np.zeros((0, PACKED_SIZE), np.float32)
         if isinstance(windows, Recording):
             motion, windows = advance_recording(windows, rows, sample, known, rules, final)
         else:
@@ -246,10 +246,10 @@ class FullSampler:
         def sample(known: Array, conditions: Array) -> Array:
             number, steps = next(numbers), self.sampling.all_steps
             dice = window_noise(seed, number)
-            first = dice.standard_normal((1, WINDOW, MOTION_SIZE), np.float32)
+            first = dice.standard_normal((1, WINDOW, PACKED_SIZE), np.float32)
             if self.sampling.noise == "shared":
                 dice = window_noise(seed, SILENT_WINDOW + 1)
-            fresh = dice.standard_normal((steps - 1, 1, WINDOW, MOTION_SIZE), np.float32)
+            fresh = dice.standard_normal((steps - 1, 1, WINDOW, PACKED_SIZE), np.float32)
             found = self._engine(cond_frame=known[None], cond=conditions[None], start=first, noise=fresh)
             return np.asarray(found["motion"][0], np.float32)
 
@@ -283,7 +283,7 @@ class FullSampler:
             if released.reference is not None:
                 strength = driving.strength * float(released.reference.motion[0] + 1.0) / rest.scale
                 driving = replace(driving, strength=strength)
-        rows = np.zeros((len(motion), COMPACT_SIZE), np.float32)
+        rows = np.zeros((len(motion), MOTION_SIZE), np.float32)
         for number, (row, frame) in enumerate(zip(rows, motion, strict=True), state.given):
             edit = always
             if released is not None and released.blinks is not None:

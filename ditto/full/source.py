@@ -21,8 +21,8 @@ from ditto.full.cropping import (
     outline_of_mediapipe,
 )
 from ditto.full.motion_math import Pose, pose_of, posed_keypoints
-from ditto.motion import MOTION_SIZE
 from ditto.once import Once
+from ditto.motion import LAYOUT_265, PACKED_SIZE
 from ditto.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
@@ -30,8 +30,6 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
 Call = Callable[..., Mapping[str, npt.NDArray[Any]]]  # a network: arrays by name in and out, as an `Engine`
-
-MOTION_PARTS = ("pitch", "yaw", "roll", "t", "exp")  # of the motion extractor, behind the scale, as in 265 numbers
 
 
 class Source(NamedTuple):
@@ -58,10 +56,11 @@ class Source(NamedTuple):
 
 def motion_vector(parts: Mapping[str, npt.ArrayLike]) -> Array:
     """(265,) of a motion by name, as the motion extractor gives it."""
-    columns = [np.asarray(parts["scale"]) - 1, *(np.asarray(parts[name]) for name in MOTION_PARTS)]
-    vector = np.concatenate([column.reshape(-1) for column in columns]).astype(np.float32)
-    if vector.shape != (MOTION_SIZE,):
-        raise ValueError(f"a motion has {MOTION_SIZE} numbers, got {vector.size}")
+    columns = [np.asarray(parts[name], np.float32).reshape(-1) for name in LAYOUT_265]
+    columns[0] = columns[0] - 1
+    vector = np.concatenate(columns)
+    if vector.shape != (PACKED_SIZE,):
+        raise ValueError(f"a motion has {PACKED_SIZE} numbers, got {vector.size}")
     return vector
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.full.motion_math import smooth_rows
-from ditto.motion import EXPRESSION, MOTION_SIZE
+from ditto.motion import LAYOUT_265, PACKED_SIZE
 
 Array = npt.NDArray[np.float32]
 Sample = Callable[[Array, Array], Array]  # known (265,), conditions (80, D) -> motion (80, 265)
@@ -59,8 +59,8 @@ class WindowRules(NamedTuple):
                 allowed = "0 or more" if largest is None else f"0 to {largest}"
                 raise ValueError(f"expected {name} to be a whole number, {allowed}, got {value!r}; give another")
         kept = self.reset_keeps
-        if kept is not None and not (0 <= kept.start <= kept.stop <= MOTION_SIZE and kept.step is None):
-            raise ValueError(f"expected reset_keeps to be a slice of 0 to {MOTION_SIZE}, got {kept}; give another")
+        if kept is not None and not (0 <= kept.start <= kept.stop <= PACKED_SIZE and kept.step is None):
+            raise ValueError(f"expected reset_keeps to be a slice of 0 to {PACKED_SIZE}, got {kept}; give another")
 
 
 class Joined(NamedTuple):
@@ -79,7 +79,7 @@ class Joined(NamedTuple):
 
 def start(source: npt.ArrayLike) -> Joined:
     """Before the first window: the motion of the source (265,) is known."""
-    return Joined(np.zeros((0, MOTION_SIZE), np.float32), np.asarray(source, np.float32), 0)
+    return Joined(np.zeros((0, PACKED_SIZE), np.float32), np.asarray(source, np.float32), 0)
 
 
 def fuse(motion: Array, window: Array, overlap: int, fused: int) -> Array:
@@ -100,8 +100,8 @@ def smooth_pose(motion: Array, first: int, stop: int, width: int) -> Array:
     half = width // 2
     low = max(0, first - half)
     smooth = motion.copy()
-    rows = smooth_rows(motion[low : stop + half, : EXPRESSION.start], width)
-    smooth[first:stop, : EXPRESSION.start] = rows[first - low : stop - low]
+    rows = smooth_rows(motion[low : stop + half, : LAYOUT_265["exp"].start], width)
+    smooth[first:stop, : LAYOUT_265["exp"].start] = rows[first - low : stop - low]
     return smooth
 
 
@@ -168,7 +168,7 @@ def advance_recording(
     known = np.asarray(source, np.float32)
     joined, waiting = state.joined, np.concatenate([state.waiting, conditions])
     received, given = state.received + len(conditions), state.given
-    out = [np.zeros((0, MOTION_SIZE), np.float32)]
+    out = [np.zeros((0, PACKED_SIZE), np.float32)]
     while len(waiting) >= WINDOW or (final and len(waiting)):
         joined = join(joined, filled(waiting[:WINDOW]), sample, known, rules, rules.overlap)
         waiting = waiting[rules.hop :]
@@ -211,7 +211,7 @@ def start_live(source: npt.ArrayLike, silence: Array, rules: WindowRules) -> Liv
             f"a stream has an overlap of {WINDOW // 2} frames or more and starts from as many frames of silence, "
             f"got {rules.overlap} and {len(silence)}"
         )
-    return Live(start(source), np.asarray(silence, np.float32), np.zeros((0, MOTION_SIZE), np.float32))
+    return Live(start(source), np.asarray(silence, np.float32), np.zeros((0, PACKED_SIZE), np.float32))
 
 
 def advance_live(
@@ -226,7 +226,7 @@ def advance_live(
     known = np.asarray(source, np.float32)
     joined, origin = live.joined, live.origin
     waiting = np.concatenate([live.waiting, conditions])
-    out = [np.zeros((0, MOTION_SIZE), np.float32)]
+    out = [np.zeros((0, PACKED_SIZE), np.float32)]
     heard, fused = joined.windows > 0 or len(waiting) > rules.overlap, rules.streamed_fuse
 
     def next_window() -> None:

@@ -15,18 +15,25 @@ import numpy.typing as npt
 from ditto.emotion import SMILE, emotion_offset
 from ditto.guards import EMOTION_BOOST, finish
 from ditto.life import (
-    LEFT_IRIS,
-    LEFT_LID,
     LID_FOLLOWS_GAZE,
-    RIGHT_IRIS,
-    RIGHT_LID,
     EyeState,
     eyes_of,
     initial_eyes,
     next_eyes,
 )
 from ditto.live.listening import NEUTRAL, Reaction
-from ditto.motion import COMPACT_SIZE, FPS, KEYPOINTS, LID_KEYPOINTS, TEMPLATE_APERTURE
+from ditto.motion import (
+    BROWS,
+    FPS,
+    INNER_LIPS,
+    IRISES,
+    KEYPOINTS,
+    MOTION_SIZE,
+    MOUTH_CORNERS,
+    TEMPLATE_APERTURE,
+    UPPER_LIDS,
+    Keypoint,
+)
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -54,7 +61,13 @@ HELD_GLANCES = 0.85  # of the glances, and of their length, that full attention 
 # one takes, at least and at most.
 GESTURES = ((0.007, 1.0, 1.8), (0.22, 1.6, 3.2), (0.004, 0.7, 1.3))
 GESTURE_SECONDS = 9.0  # mean time between two
-LIPS = (14, 17)  # upper and lower inner lip
+# How far each lip keypoint goes where lips press.
+PRESSING = (
+    (Keypoint.UPPER_INNER_LIP, 0.4),
+    (Keypoint.UPPER_OUTER_LIP, 0.3),
+    (Keypoint.LOWER_INNER_LIP, -0.6),
+    (Keypoint.CHIN, -0.4),
+)
 
 _STEP = np.exp(-1.0 / (FPS * np.array(DRIFT_SECONDS)))[:, None]
 KEPT, FRESH = _STEP, np.sqrt((1.0 - _STEP * _STEP) / len(DRIFT_SECONDS))  # their sum has variance one
@@ -167,7 +180,7 @@ def _advance(state: IdleState, seed: int, reaction: Reaction) -> IdleState:
 
 def _row(state: IdleState, emotion: Array, reaction: Reaction) -> Array:
     """(70,) the face as it stands."""
-    row = np.zeros(COMPACT_SIZE, np.float32)
+    row = np.zeros(MOTION_SIZE, np.float32)
     pitch, yaw, roll, x, y, scale, brow, smile, lid = state.place.tolist()
     air = state.breath[2] * _inhaled(state.breath[0])
     raised, lifted, pressed = state.gesture.shares
@@ -177,15 +190,15 @@ def _row(state: IdleState, emotion: Array, reaction: Reaction) -> Array:
     points = row[7:].reshape(KEYPOINTS, 3)
     points += _shown(emotion.tobytes())
     raised += brow + reaction.brow
-    points[(1, 2), 1] -= raised
-    points[10, 1] -= 0.3 * raised
-    for corner, side in ((6, -1.0), (12, 1.0)):
+    points[BROWS, 1] -= raised
+    points[Keypoint.GLABELLA, 1] -= 0.3 * raised
+    for corner, side in zip(MOUTH_CORNERS, (-1.0, 1.0), strict=True):
         points[corner, :2] += side * 0.35 * SMILE * (smile + lifted), -0.6 * SMILE * (smile + lifted)
-    for lip, way in ((14, 0.4), (20, 0.3), (17, -0.6), (19, -0.4)):
+    for lip, way in PRESSING:
         points[lip, 1] += way * pressed
     right, down = (GLANCE * side for side in state.eyes.gaze)
     opening = float(eyes_of(state.eyes)[0])
-    for iris, upper in ((RIGHT_IRIS, RIGHT_LID), (LEFT_IRIS, LEFT_LID)):
+    for iris, upper in zip(IRISES, UPPER_LIDS, strict=True):
         points[iris, :2] += right, down
         open_lid = points[upper, 1] + LID_FOLLOWS_GAZE[0 if down < 0.0 else 1] * down + lid
         points[upper, 1] = TEMPLATE_APERTURE * (1.0 - opening) + open_lid * opening
@@ -227,9 +240,9 @@ def _shown(emotion: bytes) -> Floats:
     """(21, 3) what (8,) float32 weights do to a silent face, head frame: as in speech, with the lips closed."""
     offset = emotion_offset(np.frombuffer(emotion, np.float32))
     plainly = np.full((KEYPOINTS, 1), 1.0 + EMOTION_BOOST)
-    plainly[[*LID_KEYPOINTS, *LIPS, 19]] = 1.0  # as the sampler brings emotions out
+    plainly[[*UPPER_LIDS, *INNER_LIPS, Keypoint.CHIN]] = 1.0  # as the sampler brings emotions out
     offset = offset * plainly
-    upper, lower = LIPS
+    upper, lower = INNER_LIPS
     gap = offset[lower, 1] - offset[upper, 1]
     offset[lower, 1] -= 0.85 * gap
     offset[upper, 1] += 0.15 * gap

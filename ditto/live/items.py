@@ -29,7 +29,7 @@ class Frame:
         epoch: number of the utterance; of the next one where none is spoken.
         speech_index: number of the frame in its utterance; None unless kind is "speech".
         audio: (audio_rate / 25,) float32; silence unless kind is "speech".
-        motion: the (265,) motion shown, after controls.
+        motion: the (70,) motion shown, after controls.
     """
 
     image: Pixels

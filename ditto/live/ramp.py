@@ -17,7 +17,7 @@ from ditto.controls import MOST_DEGREES, MOST_DELTA, REGIONS, Controls, check_ra
 from ditto.emotion import EMOTIONS, emotion_vector
 from ditto.guards import EMOTION_BOOST, bring_out
 from ditto.life import CAMERA_HOLD
-from ditto.motion import COMPACT_SIZE, FPS, KEYPOINTS, rotation_matrix
+from ditto.motion import FPS, KEYPOINTS, MOTION_SIZE, rotation_matrix
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -181,7 +181,7 @@ def emotion_change(row: npt.ArrayLike, made_with: npt.ArrayLike, wanted: npt.Arr
     out = np.array(row, np.float32)
     if np.array_equal(before, after):
         return out
-    neutral = np.zeros((1, COMPACT_SIZE), np.float32)
+    neutral = np.zeros((1, MOTION_SIZE), np.float32)
     lift = (bring_out(neutral, after) - bring_out(neutral, before))[0, 7:].reshape(KEYPOINTS, 3)
     whole = (1.0 + EMOTION_BOOST) / EMOTION_BOOST  # what the network learnt, and what is brought out on top of it
     out[7:] += (whole * lift @ rotation_matrix(*out[1:4])).reshape(-1).astype(np.float32)

@@ -13,8 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.guards import PRESS_GAP
-from ditto.life import LEFT_IRIS, RIGHT_IRIS, hold_gaze
-from ditto.motion import COMPACT_SIZE, KEYPOINTS, LID_KEYPOINTS, TEMPLATE_APERTURE, rotation_matrix
+from ditto.life import hold_gaze
+from ditto.motion import (
+    EYES,
+    INNER_LIPS,
+    IRISES,
+    KEYPOINTS,
+    LIPS,
+    MOTION_SIZE,
+    TEMPLATE_APERTURE,
+    UPPER_LIDS,
+    Keypoint,
+    rotation_matrix,
+)
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -22,9 +33,9 @@ Floats = npt.NDArray[np.float64]
 SLOW_FRAMES = 20  # pose, translation, scale, brows, nose: what has mass
 EYE_FRAMES = 5
 MOUTH_FRAMES = 3  # in the third frame the mouth is the new source's
-EYE_POINTS = (11, 13, 15, 16, 18)
-MOUTH_POINTS = (3, 6, 7, 8, 9, 12, 14, 17, 19, 20)  # lips, corners, chin, cheeks, jaw
-UPPER_LIP, LOWER_LIP = 14, 17
+JAW = (Keypoint.RIGHT_JAW, Keypoint.LEFT_JAW)
+MOUTH_POINTS = (*LIPS, Keypoint.RIGHT_CHEEK, Keypoint.LEFT_CHEEK, *JAW)
+UPPER_LIP, LOWER_LIP = INNER_LIPS
 
 
 class Seam(NamedTuple):
@@ -74,7 +85,7 @@ class Seam(NamedTuple):
         fresh = _inside(row)
         joined = fresh + PLACE[step] * self.offset + SPEED[step] * self.speed
         points, wanted, was = _points(joined), _points(fresh), _points(fresh + self.offset)
-        for lid in LID_KEYPOINTS:  # an eye that is shutting goes on, but not beyond shut
+        for lid in UPPER_LIDS:  # an eye that is shutting goes on, but not beyond shut
             ends = points[lid, 1], wanted[lid, 1], was[lid, 1]
             points[lid, 1] = np.clip(ends[0], min(ends[1:]), max(TEMPLATE_APERTURE, *ends[1:]))
         short = min(self.gap, _gap(fresh), PRESS_GAP) - _gap(joined)
@@ -105,8 +116,8 @@ def _fades(frames: int, slow: bool) -> Floats:
 
 def _tables() -> Floats:
     """(2, SLOW_FRAMES - 1, 70): the fades of place and of speed for every number of a row."""
-    fades = np.repeat(_fades(SLOW_FRAMES, slow=True)[:, None], COMPACT_SIZE, 1)
-    for points, frames in ((EYE_POINTS, EYE_FRAMES), (MOUTH_POINTS, MOUTH_FRAMES)):
+    fades = np.repeat(_fades(SLOW_FRAMES, slow=True)[:, None], MOTION_SIZE, 1)
+    for points, frames in ((EYES, EYE_FRAMES), (MOUTH_POINTS, MOUTH_FRAMES)):
         for point in points:
             fades[:, 7 + 3 * point : 10 + 3 * point] = _fades(frames, slow=False)[:, None]
     return np.moveaxis(fades, -1, 0)
@@ -130,13 +141,13 @@ def _inside(row: npt.ArrayLike) -> Floats:
     out = np.array(row, np.float64)
     points = _points(out)
     points[:] = points @ rotation_matrix(*out[1:4]).T
-    points[[RIGHT_IRIS, LEFT_IRIS], :2] -= hold_gaze(out[1:4])
+    points[list(IRISES), :2] -= hold_gaze(out[1:4])
     return out
 
 
 def _outside(row: Floats) -> Array:
     """The way back."""
     points = _points(row)
-    points[[RIGHT_IRIS, LEFT_IRIS], :2] += hold_gaze(row[1:4])
+    points[list(IRISES), :2] += hold_gaze(row[1:4])
     points[:] = points @ rotation_matrix(*row[1:4])
     return row.astype(np.float32)

@@ -21,7 +21,7 @@ from ditto.errors import BusyError, TooSlowError
 from ditto.live.clock import Clock
 from ditto.live.performance import Array, Performance, Piece, Speech, Task
 from ditto.live.settings import Settings
-from ditto.motion import COMPACT_SIZE
+from ditto.motion import MOTION_SIZE
 from ditto.sampling import Job
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ T = TypeVar("T")
 SLOWEST_FPS = 5.0
 DRAWN_AT_MOST = 3  # frames, the best of which counts: the first of a network takes longest
 SLOW_SECONDS = 1.0  # a frame that takes longer is not tried a third time
-NO_ROWS = np.zeros((0, COMPACT_SIZE), np.float32)
+NO_ROWS = np.zeros((0, MOTION_SIZE), np.float32)
 Observer = Callable[[str, float, int], None]
 Hop = tuple[Performance, Speech, Piece | None]
 

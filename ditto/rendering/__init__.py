@@ -30,7 +30,7 @@ class Renderer(Protocol):
         """A row (70,) in face units as this renderer's motion has it."""
 
     def drive(self, portrait: Portrait, motion: Motion) -> Any:
-        """One frame of motion (265,) as `render` takes it."""
+        """One frame of motion (70,) as `render` takes it."""
 
     def render(self, appearance: Any, drive: Any) -> npt.NDArray[Any]:
         """One frame of the face crop, (S, S, 3) RGB, 0 to 255."""

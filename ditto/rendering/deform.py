@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.errors import BundleError
-from ditto.motion import KEYPOINTS, LID_KEYPOINTS, LOWER_LID
+from ditto.motion import KEYPOINTS, UPPER_LIDS, Keypoint
 from ditto.rendering import geometry as g
 
 Floats = npt.NDArray[np.float64]
@@ -94,8 +94,8 @@ def clamp_keypoints(learned: MeshBasis, delta: Floats) -> Floats:
     excess = np.where(over, (size - soft) * np.sign(c), 0.0)
     clamped = boxed.copy()
     clamped[BASIS_KEYPOINTS] -= (excess @ learned.components).reshape(-1, 3)
-    clamped[list(LID_KEYPOINTS)] = boxed[list(LID_KEYPOINTS)]
-    clamped[LOWER_LID, 1] = boxed[LOWER_LID, 1]
+    clamped[list(UPPER_LIDS)] = boxed[list(UPPER_LIDS)]
+    clamped[Keypoint.LOWER_LIDS, 1] = boxed[Keypoint.LOWER_LIDS, 1]
     return clamped
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion import LOWER_LID
+from ditto.motion import Keypoint
 from ditto.rendering.geometry import EYES, LEFT_EYE, RIGHT_EYE, EyeIds, Geometry, smoothstep
 from ditto.rendering.measure import measured
 
@@ -40,9 +40,9 @@ def closures(geometry: Geometry, delta: Floats) -> Floats:
     out = np.zeros(2)
     for i, eye in enumerate(EYES):
         middle = geometry.canonical[eye.lower[4], 1] - geometry.canonical[eye.upper[4], 1]
-        aperture = geometry.keypoints[LOWER_LID, 1] - geometry.keypoints[eye.lid_keypoint, 1]
+        aperture = geometry.keypoints[Keypoint.LOWER_LIDS, 1] - geometry.keypoints[eye.lid_keypoint, 1]
         aperture = max(aperture, _APERTURE_FLOOR * max(middle, 1e-3))
-        b = np.clip((delta[eye.lid_keypoint, 1] - delta[LOWER_LID, 1]) / aperture, *_CLOSURE_RANGE)
+        b = np.clip((delta[eye.lid_keypoint, 1] - delta[Keypoint.LOWER_LIDS, 1]) / aperture, *_CLOSURE_RANGE)
         out[i] = b + (1.0 - b) * smoothstep(*_SNAP, b) if b > 0.0 else b
     return out
 

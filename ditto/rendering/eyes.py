@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ditto import ops
 from ditto.face_state import eye_state
 from ditto.images import LUMA
-from ditto.motion import LOWER_LID
+from ditto.motion import Keypoint
 from ditto.ops.eyes import BALL, CHANNELS, GLINT, IRIS, IRIS_ALPHA, KEEP, LID_MASK, SCLERA, SKIN, EyeView
 from ditto.rendering.eyelids import (
     DROOP,
@@ -317,7 +317,7 @@ def eye_view(
     gaze = geometry.scale_px * (turn @ geometry.rotation[:2, :2])
 
     gap, height, profile, travel, still = layer.path
-    drop = float(np.clip(pose.delta[LOWER_LID, 1] / max(height, 1e-3), *_LOWER_RANGE)) * height * layer.has_iris
+    drop = float(np.clip(pose.delta[Keypoint.LOWER_LIDS, 1] / max(height, 1e-3), *_LOWER_RANGE)) * height * layer.has_iris
     b = closure * layer.has_iris
     travel = travel if b > 0.0 else gap  # times b: they agree at 0
     line = lids.upper + b * travel + drop * profile

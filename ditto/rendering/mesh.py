@@ -139,7 +139,7 @@ class MeshRenderer:
         return row
 
     def drive(self, portrait: Portrait, motion: Motion) -> Drive:
-        """One frame of motion (265,) as `render` takes it."""
+        """One frame of motion (70,) as `render` takes it."""
         return drive(portrait, motion)
 
     def pose(self, appearance: Appearance, drive: Drive) -> Pose:

@@ -22,7 +22,7 @@ from ditto.emotion import BROW, emotion_offset
 from ditto.guards import PAUSE_FRAMES, guard_mouth
 from ditto.latency import LOOK_BACK
 from ditto.life import BLINK, eye_keypoints, initial_eyes, live
-from ditto.motion import COMPACT_SIZE, KEYPOINTS
+from ditto.motion import KEYPOINTS, MOTION_SIZE
 from ditto.phones import SILENCE
 from ditto.training.articulation import (
     DOMINANCE,
@@ -101,7 +101,7 @@ def generate(
     for keypoint, change in eye_keypoints(eyes).items():
         face[:, keypoint] += change
 
-    motion = np.zeros((n, COMPACT_SIZE), np.float32)
+    motion = np.zeros((n, MOTION_SIZE), np.float32)
     motion[:, :7] = pose
     motion[:, 7:] = face.reshape(n, 3 * KEYPOINTS)
     before = np.zeros((LOOK_BACK, 2, p.shape[1]))

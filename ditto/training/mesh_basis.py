@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion import LID_KEYPOINTS
+from ditto.motion import UPPER_LIDS
 from ditto.rendering import geometry as g
 from ditto.rendering.deform import BASIS_KEYPOINTS
 
@@ -125,7 +125,7 @@ def clamps(data: Moments, clips: Moments, shapes: Moments) -> dict[str, Floats]:
     low, high = np.minimum(boxes[0][0], boxes[1][0]), np.maximum(boxes[0][1], boxes[1][1])
     reach = np.maximum(SOURCE_REACH * (high - low), SMALLEST_BOX)
     low, high = np.minimum(low, -reach), np.maximum(high, reach)
-    low[list(LID_KEYPOINTS), 1], high[list(LID_KEYPOINTS), 1] = LID_BOX
+    low[list(UPPER_LIDS), 1], high[list(UPPER_LIDS), 1] = LID_BOX
     return {"components": components, "component_limits": np.maximum(*limits), "low": low, "high": high}
 
 

@@ -41,7 +41,7 @@ LEARNING_RATE = 1.5e-3
 DROP_SPEECH = 0.1
 FEATURE_NOISE = 0.05
 REST_FADE = 15  # frames over which a clip that starts at rest reaches its own pose
-POSE_SLICE, LIP_KEYPOINTS, LID_KEYPOINTS = slice(0, 7), (6, 12, 14, 17, 19, 20), (13, 16)
+POSE_SLICE, LIP_KEYPOINTS, UPPER_LIDS = slice(0, 7), (6, 12, 14, 17, 19, 20), (13, 16)
 
 
 class Corpus(NamedTuple):
@@ -125,7 +125,7 @@ def loss_weights() -> Array:
     for k in LIP_KEYPOINTS:
         e[k] = 3.0
     e[17, 1], e[14, 1], e[19, 1] = 8.0, 4.0, 4.0
-    for k in LID_KEYPOINTS:
+    for k in UPPER_LIDS:
         e[k, 1] = 5.0
     for k in (11, 15):
         e[k, :2] = 2.0
@@ -175,7 +175,7 @@ def draw_batch(corpus: Corpus, units: Units, random: np.random.Generator, size: 
             rise = rise * rise * (3.0 - 2.0 * rise)
             m[b, at, POSE_SLICE] *= rise[:, None]
             faces = m[b, at, 7:].reshape(-1, KEYPOINTS, 3)
-            still = [k for k in range(KEYPOINTS) if k not in LIP_KEYPOINTS + LID_KEYPOINTS + (11, 15, 18)]
+            still = [k for k in range(KEYPOINTS) if k not in LIP_KEYPOINTS + UPPER_LIDS + (11, 15, 18)]
             faces[:, still] *= rise[:, None, None]
         counts[b, at] = 1.0
         kind = random.random()

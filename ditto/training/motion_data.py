@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.life import eye_keypoints
-from ditto.motion import COMPACT_SIZE, FPS, KEYPOINTS, euler_degrees
+from ditto.motion import FPS, KEYPOINTS, MOTION_SIZE, euler_degrees
 from ditto.rendering.geometry import SELECTOR, TEMPLATE, fit_head
 from ditto.training import held_out
 
@@ -94,7 +94,7 @@ def real_clip(landmarks: npt.ArrayLike) -> RealClip:
     for keypoint, change in eye_keypoints(eyes).items():
         delta[:, keypoint] = change
 
-    motion = np.zeros((len(points), COMPACT_SIZE), np.float32)
+    motion = np.zeros((len(points), MOTION_SIZE), np.float32)
     motion[:, 1:7], motion[:, 0] = _pose(scale, rotation, translation, gap)
     motion[:, 7:] = delta.reshape(len(points), 3 * KEYPOINTS)
     canonical = neutral.copy()

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.life import eye_keypoints, initial_eyes, live
-from ditto.motion import KEYPOINTS, rotation_matrix
+from ditto.motion import KEYPOINTS, Keypoint, rotation_matrix
 from ditto.rendering.geometry import TEMPLATE, keypoints
 from ditto.sampling import MotionNetwork, MotionSampler, silence_of
 
@@ -105,8 +105,8 @@ def main() -> None:
         truth = motion[start[i] : start[i] + length[i], 1:4]
         wanted.append(truth.std(0))
         wanted_changes.append(acceleration(truth))
-        given = eye_keypoints(live(initial_eyes(), silence_of(heard), 0)[0])[13][:, 1]
-        lids.append(float(np.corrcoef(head_frame(made)[:, 13, 1], given)[0, 1]))
+        given = eye_keypoints(live(initial_eyes(), silence_of(heard), 0)[0])[Keypoint.RIGHT_UPPER_LID][:, 1]
+        lids.append(float(np.corrcoef(head_frame(made)[:, Keypoint.RIGHT_UPPER_LID, 1], given)[0, 1]))
         if n < 5:
             seeds.append(np.stack([sample(int(i), s)[0][:150, 2] for s in range(4)]).std(0).mean())
     matched = np.array(matches)
