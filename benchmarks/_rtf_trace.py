@@ -28,7 +28,7 @@ LOUDNESS_RANGE = 30.0  # dB below the loudest frame
 
 
 def lip_gap(motion: Motion) -> float:
-    """Gap between the lips of one motion (265,) over rest, face units, head frame, before rendering."""
+    """Gap between the lips of one motion (70,) over rest, face units, head frame, before rendering."""
     pitch, yaw, roll = motion.pitch_degrees, motion.yaw_degrees, motion.roll_degrees
     apart = motion.expression[LOWER_LIP].astype(np.float64) - motion.expression[UPPER_LIP]
     return float((apart * rotation_matrix(float(pitch), float(yaw), float(roll))[1]).sum())

@@ -15,11 +15,11 @@ from ditto.errors import BusyError, SessionError
 from ditto.live import Frame, SegmentEnd
 from ditto.live.server.protocol import HEADER, KINDS
 from ditto.live.waiting import within
-from ditto.motion import FPS, Motion
+from ditto.motion import FPS
 
 WIDTH, HEIGHT = 96, 64
 NEVER = 1e6  # seconds
-REST = Motion(np.zeros(265, np.float32))
+REST = rest_motion(1)[0]
 
 
 class StandInSession:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import ditto
 from ditto.cropping import person_mask
-from ditto.motion import LOWER_LID, Drive, rotation_matrix
+from ditto.motion import Drive, Keypoint, rotation_matrix
 from ditto.rendering.background import make_background
 from ditto.rendering.eyelids import blur, eye_frame
 from ditto.rendering.eyes import _iris_reach, draw_eyes, move_lids, prepare_eyes
@@ -73,7 +73,7 @@ def drawn_face(
 def blink(geometry: Geometry) -> Pose:
     delta = np.zeros((21, 3))
     for eye in EYES:
-        delta[eye.lid_keypoint, 1] = geometry.keypoints[LOWER_LID, 1] - geometry.keypoints[eye.lid_keypoint, 1]
+        delta[eye.lid_keypoint, 1] = geometry.keypoints[Keypoint.LOWER_LIDS, 1] - geometry.keypoints[eye.lid_keypoint, 1]
         delta[eye.iris_keypoint, 0] = 0.03
     displacement, closure = move_lids(geometry, delta, np.zeros((478, 3)))
     canonical = geometry.canonical + displacement
