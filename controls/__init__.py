@@ -10,13 +10,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ditto.motion import (
     BROWS,
-    DEGREES,
     EXPRESSION,
     EYES,
     INNER_LIPS,
@@ -26,8 +26,11 @@ from ditto.motion import (
     UPPER_LIDS,
     Keypoint,
     Motion,
-    rotation_matrix,
 )
+from ditto.motion_space import LITE_SPACE, MotionSpace
+
+if TYPE_CHECKING:
+    from ditto.portrait import Portrait
 
 __all__ = ["KEYPOINT_NAMES", "REGIONS", "Controls", "apply"]
 
@@ -53,7 +56,7 @@ class Controls:
         expression: factor on the whole expression; 0 is a still face, 1 as it comes.
         regions: factor on the expression of a region, on top of `expression`; names in `REGIONS`.
         head: factor on all head motion: rotation, translation and scale; 0 keeps the head where the portrait has it.
-        pitch_degrees, yaw_degrees, roll_degrees: added to the head's rotation, after `head`.
+        pitch_degrees, yaw_degrees, roll_degrees: turn the head about its own axes, after `head`.
         zoom: factor on the size of the face, after `head`.
         gaze: (right, down) added to both irises, face units; an iris has a radius of about 0.03.
         blink: False keeps the upper lids from coming down.
@@ -97,21 +100,30 @@ class Controls:
         return all(getattr(self, f.name) == getattr(NEUTRAL, f.name) for f in fields(self))
 
 
-def apply(motion: Motion, controls: Controls) -> Motion:
-    """The motion with the controls applied; (..., 70) in, (..., 70) out. Neutral controls give the motion itself."""
+def apply(
+    motion: Motion, controls: Controls, portrait: Portrait | None = None, space: MotionSpace | None = None
+) -> Motion:
+    """The motion with the controls applied; (..., 70) in, (..., 70) out. Neutral controls give the motion itself.
+
+    Args:
+        portrait: whose head it moves; None: one that looks straight into the camera.
+        space: what the numbers mean; None: those of the lite bundle.
+
+    Raises:
+        ValueError: a space that needs the portrait, and none is given.
+    """
     if controls.is_neutral:
         return motion
-    values = motion.values.astype(np.float64)
-    turn = rotation_matrix(*np.moveaxis(values[..., DEGREES], -1, 0))
-    in_camera = values[..., EXPRESSION].reshape(*values.shape[:-1], KEYPOINTS, 3)
-    delta = edit_expression(in_camera @ np.swapaxes(turn, -1, -2), controls)
-
+    space = LITE_SPACE if space is None else space
+    values = space.to_head(motion.values, portrait)
+    points = values[..., EXPRESSION].reshape(*values.shape[:-1], KEYPOINTS, 3)
+    values[..., EXPRESSION] = edit_expression(points, controls).reshape(*values.shape[:-1], 3 * KEYPOINTS)
     values[..., : EXPRESSION.start] *= controls.head
     values[..., 0] = (1.0 + values[..., 0]) * controls.zoom - 1.0
-    values[..., DEGREES] += (controls.pitch_degrees, controls.yaw_degrees, controls.roll_degrees)
-    turn = rotation_matrix(*np.moveaxis(values[..., DEGREES], -1, 0))
-    values[..., EXPRESSION] = (delta @ turn).reshape(*values.shape[:-1], 3 * KEYPOINTS)
-    changed = values.astype(np.float32)
+    turn = (controls.pitch_degrees, controls.yaw_degrees, controls.roll_degrees)
+    if any(turn):
+        values = space.turn_head(values, turn, portrait)
+    changed = space.from_head(values, portrait).astype(np.float32)
     if not moves_head(controls):
         changed[..., : EXPRESSION.start] = motion.values[..., : EXPRESSION.start]
     return Motion(changed)

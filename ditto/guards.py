@@ -171,6 +171,22 @@ def bring_out(motion: npt.ArrayLike, emotion: npt.ArrayLike) -> Array:
     return out
 
 
+def change_emotion(row: npt.ArrayLike, sampled: npt.ArrayLike, shown: npt.ArrayLike) -> Array:
+    """The row (70,) of another emotion: what was sampled with `sampled` (8,) shows `shown` (8,) from now on.
+
+    As far as the sampler brings emotions out: lips and lids keep what the motion network gave them.
+    """
+    before, after = np.asarray(sampled, np.float32), np.asarray(shown, np.float32)
+    out = np.array(row, np.float32)
+    if np.array_equal(before, after):
+        return out
+    neutral = np.zeros((1, MOTION_SIZE), np.float32)
+    lift = (bring_out(neutral, after) - bring_out(neutral, before))[0, 7:].reshape(KEYPOINTS, 3)
+    whole = (1.0 + EMOTION_BOOST) / EMOTION_BOOST  # what the network learnt, and what is brought out on top of it
+    out[7:] += (whole * lift @ rotation_matrix(*out[1:4])).reshape(-1).astype(np.float32)
+    return out
+
+
 def shut_eyes(motion: npt.ArrayLike, eyes: npt.ArrayLike) -> Array:
     """(n, 70) compact motion whose lids are shut at least as far as the eye states (n, 8) plan: blinks close."""
     out = np.array(motion, np.float32)

@@ -33,7 +33,7 @@ from ditto.guards import (
 )
 from ditto.latency import LOOK_AHEAD as LOOK_AHEAD
 from ditto.latency import LOOK_BACK as LOOK_BACK
-from ditto.latency import OFFLINE_PLAN, latency_of
+from ditto.latency import LATENCIES, OFFLINE_PLAN, latency_of
 from ditto.latency import WINDOW as WINDOW
 from ditto.latency import WindowPlan as WindowPlan
 from ditto.life import EYE_SIZE, EyeState, initial_eyes, live
@@ -137,15 +137,6 @@ class SamplerState(NamedTuple):
     widest: float
 
 
-class Job(NamedTuple):
-    """What a stream asks of a sampler; the arguments of `MotionSampler.__call__`."""
-
-    features: npt.ArrayLike
-    emotion: npt.ArrayLike
-    state: SamplerState
-    final: bool = False
-
-
 class MotionSampler:
     """Samples compact motion from speech features with a diffusion network.
 
@@ -185,6 +176,11 @@ class MotionSampler:
             ValueError: there is none of this name.
         """
         return self.planned(*latency_of(latency))
+
+    @property
+    def latencies(self) -> tuple[str, ...]:
+        """Names that `at` takes."""
+        return tuple(LATENCIES)
 
     @property
     def delay_seconds(self) -> float:
@@ -255,13 +251,20 @@ class MotionSampler:
         Raises:
             ValueError: on other shapes.
         """
-        return self.together([Job(features, emotion, state, final)])[0]
+        return self.step_batch([features], [emotion], [state], [final])[0]
 
-    def together(self, jobs: Sequence[Job]) -> list[tuple[Array, SamplerState]]:
+    def step_batch(
+        self,
+        features: Sequence[npt.ArrayLike],
+        emotions: Sequence[npt.ArrayLike],
+        states: Sequence[SamplerState],
+        final: Sequence[bool],
+    ) -> list[tuple[Array, SamplerState]]:
         """Several streams at once: windows that are due go through the networks as one batch.
 
         Args:
-            jobs: the arguments of a call of its own, for each stream; any number of frames each.
+            features, emotions, states, final: the arguments of a call of its own, for each stream; any number of frames
+                each.
 
         Returns:
             For each stream what a call of its own gives it, bit for bit (`ditto.engines.batched` sees to it).
@@ -269,35 +272,30 @@ class MotionSampler:
         Raises:
             ValueError: on other shapes, before any window is sampled.
         """
-        emotions, states = [], []
-        for features, emotion, state, _ in jobs:
-            block, mood = np.asarray(features, np.float32), np.asarray(emotion, np.float32)
-            if block.ndim != 2 or block.shape[1] != FEATURE_SIZE or mood.shape != (EMOTION_SIZE,):
+        weights, states = [np.asarray(emotion, np.float32) for emotion in emotions], list(states)
+        for i, (given, emotion, state) in enumerate(zip(features, weights, states, strict=True)):
+            block = np.asarray(given, np.float32)
+            if block.ndim != 2 or block.shape[1] != FEATURE_SIZE or emotion.shape != (EMOTION_SIZE,):
                 raise ValueError(
-                    f"wanted features (T, {FEATURE_SIZE}) and emotion ({EMOTION_SIZE},), "
-                    f"got {block.shape} and {mood.shape}"
+                    f"expected features (T, {FEATURE_SIZE}) and emotion ({EMOTION_SIZE},), "
+                    f"got {block.shape} and {emotion.shape}"
                 )
             eyes, life = live(state.life, silence_of(block), state.seed)
-            emotions.append(mood)
-            states.append(
-                state._replace(
-                    features=np.concatenate([state.features, block]),
-                    eyes=np.concatenate([state.eyes, eyes]),
-                    life=life,
-                )
+            states[i] = state._replace(
+                features=np.concatenate([state.features, block]), eyes=np.concatenate([state.eyes, eyes]), life=life
             )
-        out: list[list[Array]] = [[] for _ in jobs]
+        out: list[list[Array]] = [[] for _ in states]
         while True:
-            takes = [self._due(state, job.final) for state, job in zip(states, jobs, strict=True)]
+            takes = [self._due(state, last) for state, last in zip(states, final, strict=True)]
             due = [i for i, take in enumerate(takes) if take]
             if not due:
                 break
             dice = [window_noise(states[i].seed, states[i].window) for i in due]
             for i, random in zip(due, dice, strict=True):
                 states[i] = self._start(states[i], random)
-            windows = self._sample([emotions[i] for i in due], [self._filled(states[i]) for i in due], dice)
+            windows = self._sample([weights[i] for i in due], [self._filled(states[i]) for i in due], dice)
             for i, window in zip(due, windows, strict=True):
-                motion, states[i] = self._emit(window, emotions[i], states[i], takes[i])
+                motion, states[i] = self._emit(window, weights[i], states[i], takes[i])
                 out[i].append(motion)
         none = np.zeros((0, MOTION_SIZE), np.float32)
         return [(np.concatenate([none, *motions]), state) for motions, state in zip(out, states, strict=True)]

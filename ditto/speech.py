@@ -92,7 +92,7 @@ class SpeechEncoder:
         found = self._engine(samples=hop, **state)
         return found.pop("features"), {name.removeprefix("next_"): value for name, value in found.items()}
 
-    def together(self, hops: Sequence[npt.ArrayLike], states: Sequence[SpeechState]) -> list[tuple[Floats, SpeechState]]:
+    def step_batch(self, hops: Sequence[npt.ArrayLike], states: Sequence[SpeechState]) -> list[tuple[Floats, SpeechState]]:
         """One hop of each of several streams, as one batch.
 
         Args:

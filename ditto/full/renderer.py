@@ -21,8 +21,6 @@ from ditto.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
 
-FACE_WIDTH = 0.8  # model units, about: the released crop is 2.3 outlines wide, and 2 model units
-
 
 class NeuralFaceRenderer:
     """A portrait under a motion that is relative to it.
@@ -46,24 +44,7 @@ class NeuralFaceRenderer:
         """The way of rendered crops into the portrait's picture."""
         return PasteBack(portrait.picture, self._source_of(portrait).crop_to_picture, FACE.size)
 
-    face_units = False
-
-    def translate(self, source: Source, row: Array) -> Array:
-        """A row (70,) in face units as motion of this source: head, gaze and blinks; brows and lips stay.
-
-        Gaze by the released code's degrees, blinks by LivePortrait's eye retargeting where the bundle has it.
-        """
-        turn = rotation_matrix(*row[1:4])
-        points = (row[7:].reshape(KEYPOINTS, 3).astype(np.float64)[:, None] * turn).sum(-1)  # head frame
-        irises, lids = points[list(IRISES), :2].mean(0), points[list(UPPER_LIDS), 1].mean()
-        right, down = np.degrees(np.arcsin(np.clip(irises / CAMERA_HOLD, -1.0, 1.0)))
-        blink = float(np.clip(lids / TEMPLATE_APERTURE, 0.0, 1.0))
-        out = row.astype(np.float32)
-        out[4:7] *= FACE_WIDTH
-        out[7:] = turn_eyes(blink * source.shut, right, down)
-        return out
-
-    def drive(self, portrait: Portrait, motion: Motion) -> Motion:
+    def retarget(self, portrait: Portrait, motion: Motion) -> Motion:
         """One frame as `render` takes it: the motion (70,) itself."""
         if motion.values.ndim != 1:
             raise ValueError(f"expected one frame of motion (70,), got {motion.values.shape}; index the motion first")

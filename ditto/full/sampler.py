@@ -161,6 +161,11 @@ class FullSampler:
         return FullSampler(self._engine, self._source_of, self._silence, self._encoder, self.sampling, latency)
 
     @property
+    def latencies(self) -> tuple[str, ...]:
+        """Names that `at` takes."""
+        return tuple(PACES)
+
+    @property
     def delay_seconds(self) -> float:
         """The longest way from the first sample of a frame to the last sample that frame waits for."""
         hop, together, half = self.rules.hop, self._encoder.hop_features, self.rules.smoothing // 2
@@ -219,11 +224,15 @@ class FullSampler:
         shown = self._relative(state, motion, origin)
         return shown, FullState(state.source, state.seed, windows, origin, received, state.given + len(shown))
 
-    def together(
-        self, jobs: Sequence[tuple[npt.ArrayLike, npt.ArrayLike, FullState, bool]]
+    def step_batch(
+        self,
+        features: Sequence[npt.ArrayLike],
+        emotions: Sequence[npt.ArrayLike],
+        states: Sequence[FullState],
+        final: Sequence[bool],
     ) -> list[tuple[Array, FullState]]:
-        """Several streams, one after another; jobs are the arguments of a call each, and give what it gives."""
-        return [self(*job) for job in jobs]
+        """Several streams, one after another: the arguments of a call for each."""
+        return [self(*job) for job in zip(features, emotions, states, final, strict=True)]
 
     def _begin(self, state: FullState, moods: Array) -> tuple[Live | Recording, Array | None]:
         """Before the first window: what precedes speech."""

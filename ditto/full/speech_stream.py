@@ -64,7 +64,7 @@ class CachedEncoder:
         features = (rows[:, 0::2] + rows[:, 1::2]) * np.float32(0.5)
         return features, {name.removeprefix("next_"): value for name, value in found.items()}
 
-    def together(self, hops: Sequence[npt.ArrayLike], states: Sequence[State]) -> list[tuple[Array, State]]:
+    def step_batch(self, hops: Sequence[npt.ArrayLike], states: Sequence[State]) -> list[tuple[Array, State]]:
         """A unit (N,) of each of several streams; each gets what a call of its own gives: features (n, D), state."""
         answers = [self(np.asarray(hop)[None], state) for hop, state in zip(hops, states, strict=True)]
         return [(features[0], state) for features, state in answers]

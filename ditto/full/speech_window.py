@@ -100,7 +100,7 @@ class WindowEncoder:
             return np.zeros((len(hop), 0, 0), np.float32), state
         return window_features(self.network, state.recent), state
 
-    def together(self, hops: Sequence[npt.ArrayLike], states: Sequence[WindowState]) -> list[tuple[Array, WindowState]]:
+    def step_batch(self, hops: Sequence[npt.ArrayLike], states: Sequence[WindowState]) -> list[tuple[Array, WindowState]]:
         """A frame (640,) of each of several streams; each gets what a call of its own gives: features (n, D), state."""
         answers = [self(np.asarray(hop)[None], state) for hop, state in zip(hops, states, strict=True)]
         return [(features[0], state) for features, state in answers]

@@ -132,13 +132,7 @@ class MeshRenderer:
         """The way of rendered crops into the portrait's picture."""
         return PasteBack(portrait)
 
-    face_units = True
-
-    def translate(self, appearance: Appearance, row: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """A row (70,) in face units as this renderer's motion has it: the row itself."""
-        return row
-
-    def drive(self, portrait: Portrait, motion: Motion) -> Drive:
+    def retarget(self, portrait: Portrait, motion: Motion) -> Drive:
         """One frame of motion (70,) as `render` takes it."""
         return drive(portrait, motion)
 

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from ditto.controls import MOST_DEGREES, MOST_DELTA, REGIONS, Controls, check_range, keypoint_index
 from ditto.emotion import EMOTIONS, emotion_vector
-from ditto.guards import EMOTION_BOOST, bring_out
 from ditto.life import CAMERA_HOLD
 from ditto.motion import FPS, KEYPOINTS, MOTION_SIZE, rotation_matrix
 
@@ -170,22 +169,6 @@ class Ramps(NamedTuple):
             roll_degrees=own.roll_degrees + roll,
             gaze=(own.gaze[0] + right, own.gaze[1] + down),
         )
-
-
-def emotion_change(row: npt.ArrayLike, made_with: npt.ArrayLike, wanted: npt.ArrayLike) -> Array:
-    """The row (70,) of another emotion: what was sampled with `made_with` (8,) shows `wanted` (8,) from now on.
-
-    As far as the sampler brings emotions out: lips and lids keep what the motion network gave them.
-    """
-    before, after = np.asarray(made_with, np.float32), np.asarray(wanted, np.float32)
-    out = np.array(row, np.float32)
-    if np.array_equal(before, after):
-        return out
-    neutral = np.zeros((1, MOTION_SIZE), np.float32)
-    lift = (bring_out(neutral, after) - bring_out(neutral, before))[0, 7:].reshape(KEYPOINTS, 3)
-    whole = (1.0 + EMOTION_BOOST) / EMOTION_BOOST  # what the network learnt, and what is brought out on top of it
-    out[7:] += (whole * lift @ rotation_matrix(*out[1:4])).reshape(-1).astype(np.float32)
-    return out
 
 
 def _checked(controls: Controls | None) -> Controls:

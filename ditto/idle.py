@@ -13,17 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.emotion import SMILE, emotion_offset
-from ditto.guards import EMOTION_BOOST, finish
+from ditto.guards import EMOTION_BOOST
 from ditto.life import (
     LID_FOLLOWS_GAZE,
     EyeState,
     eyes_of,
+    hold_gaze,
     initial_eyes,
     next_eyes,
 )
-from ditto.live.listening import NEUTRAL, Reaction
+from ditto.listening import NEUTRAL, Reaction
 from ditto.motion import (
     BROWS,
+    DEGREES,
+    EXPRESSION,
     FPS,
     INNER_LIPS,
     IRISES,
@@ -136,7 +139,7 @@ def resume(state: IdleState, shown: npt.ArrayLike) -> IdleState:
     )
 
 
-def idle(state: IdleState, seed: int, emotion: npt.ArrayLike, reaction: Reaction = NEUTRAL) -> tuple[Array, IdleState]:
+def idle(state: IdleState, seed: int, emotion: npt.ArrayLike, reaction: Reaction = NEUTRAL) -> tuple[Floats, IdleState]:
     """The next frame of an idle face.
 
     Args:
@@ -146,7 +149,7 @@ def idle(state: IdleState, seed: int, emotion: npt.ArrayLike, reaction: Reaction
         reaction: to what the other party says.
 
     Returns:
-        (70,) compact motion as `MotionSampler` gives it, and the next state.
+        (70,) head values (`ditto.motion_space`) of the lite face, the gaze held on the camera, and the next state.
     """
     state = _advance(state, seed, reaction)
     return _row(state, np.asarray(emotion, np.float32), reaction), state
@@ -178,7 +181,7 @@ def _advance(state: IdleState, seed: int, reaction: Reaction) -> IdleState:
     return IdleState(state.frame + 1, eyes, drift, rest, rest_frames, state.place + speed, speed, breath, gesture)
 
 
-def _row(state: IdleState, emotion: Array, reaction: Reaction) -> Array:
+def _row(state: IdleState, emotion: Array, reaction: Reaction) -> Floats:
     """(70,) the face as it stands."""
     row = np.zeros(MOTION_SIZE, np.float32)
     pitch, yaw, roll, x, y, scale, brow, smile, lid = state.place.tolist()
@@ -202,7 +205,9 @@ def _row(state: IdleState, emotion: Array, reaction: Reaction) -> Array:
         points[iris, :2] += right, down
         open_lid = points[upper, 1] + LID_FOLLOWS_GAZE[0 if down < 0.0 else 1] * down + lid
         points[upper, 1] = TEMPLATE_APERTURE * (1.0 - opening) + open_lid * opening
-    return finish(row[None])[0]
+    values = row.astype(np.float64)
+    values[EXPRESSION].reshape(KEYPOINTS, 3)[list(IRISES), :2] += hold_gaze(values[DEGREES])
+    return values
 
 
 def _gesture(gesture: Gesture, random: np.random.Generator) -> Gesture:

@@ -1,4 +1,4 @@
-"""Seams: from one source of motion to another without a jump.
+"""Inertialization: from one source of motion to another without a jump.
 
 At the switch the difference of place and speed between what was shown and the new source is kept, and faded out; after
 that the rows are the new source's, bit for bit. Source: D. Bollo, Inertialization, GDC 2018 (a quintic; here without
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ditto.guards import PRESS_GAP
 from ditto.life import hold_gaze
 from ditto.motion import (
+    DEGREES,
     EYES,
     INNER_LIPS,
     IRISES,
@@ -24,8 +25,9 @@ from ditto.motion import (
     TEMPLATE_APERTURE,
     UPPER_LIDS,
     Keypoint,
-    rotation_matrix,
 )
+from ditto.motion_space import MotionSpace
+from ditto.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -38,17 +40,18 @@ MOUTH_POINTS = (*LIPS, Keypoint.RIGHT_CHEEK, Keypoint.LEFT_CHEEK, *JAW)
 UPPER_LIP, LOWER_LIP = INNER_LIPS
 
 
-class Seam(NamedTuple):
+class Inertialization(NamedTuple):
     """One switch. Made by `between`.
 
     Attributes:
-        first: frame of the first row of the new source.
-        offset: (70,) shown minus new, expression in the head frame and gaze before it is held on the camera.
+        space, portrait: what the rows mean.
+        offset: (70,) shown minus new, head values, and gaze before it is held on the camera.
         speed: (70,) how fast it was growing, per frame.
         gap: opening of the lips in the last row shown, face units.
     """
 
-    first: int
+    space: MotionSpace
+    portrait: Portrait
     offset: Floats
     speed: Floats
     gap: float
@@ -56,46 +59,46 @@ class Seam(NamedTuple):
     @classmethod
     def between(
         cls,
+        space: MotionSpace,
+        portrait: Portrait,
         shown: npt.ArrayLike,
         before: npt.ArrayLike,
         target: npt.ArrayLike,
-        k: int = 0,
         previous: npt.ArrayLike | None = None,
-    ) -> Seam:
-        """The seam from the rows shown to a new source.
+    ) -> Inertialization:
+        """The transition from the rows shown to a new source.
 
         Args:
+            space, portrait: what the rows mean.
             shown: (70,) the last row shown, as given out by `at` or a source.
             before: (70,) the row shown before it.
             target: (70,) the first row of the new source.
-            k: its frame.
             previous: (70,) the new source's row before that, if it goes on from an earlier place; without it the new
                 source is taken to set out from rest.
         """
-        last, earlier, fresh = _inside(shown), _inside(before), _inside(target)
-        ago = fresh if previous is None else _inside(previous)
-        return cls(k, last - ago, (last - earlier) - (fresh - ago), _gap(last))
+        last, earlier, fresh = (_inside(row, space, portrait) for row in (shown, before, target))
+        ago = fresh if previous is None else _inside(previous, space, portrait)
+        return cls(space, portrait, last - ago, (last - earlier) - (fresh - ago), _gap(last))
 
-    def at(self, k: int, target: npt.ArrayLike) -> Array:
-        """The row (70,) to show in frame `k`, where the new source has `target` (70,)."""
+    def at(self, step: int, target: npt.ArrayLike) -> Array:
+        """The row (70,) to show `step` frames after the first of the new source, which has `target` (70,) there."""
         row = np.asarray(target, np.float32)
-        if self.done(k):
+        if self.done(step):
             return row
-        step = k - self.first
-        fresh = _inside(row)
+        fresh = _inside(row, self.space, self.portrait)
         joined = fresh + PLACE[step] * self.offset + SPEED[step] * self.speed
-        points, wanted, was = _points(joined), _points(fresh), _points(fresh + self.offset)
+        points, ahead, was = _points(joined), _points(fresh), _points(fresh + self.offset)
         for lid in UPPER_LIDS:  # an eye that is shutting goes on, but not beyond shut
-            ends = points[lid, 1], wanted[lid, 1], was[lid, 1]
+            ends = points[lid, 1], ahead[lid, 1], was[lid, 1]
             points[lid, 1] = np.clip(ends[0], min(ends[1:]), max(TEMPLATE_APERTURE, *ends[1:]))
         short = min(self.gap, _gap(fresh), PRESS_GAP) - _gap(joined)
         if short > 0.0:  # lips meet, they never cross
             points[LOWER_LIP, 1] += short
-        return _outside(joined)
+        return _outside(joined, self.space, self.portrait)
 
-    def done(self, k: int) -> bool:
-        """Whether frame `k` and all after it are the new source's."""
-        return k - self.first >= SLOW_FRAMES - 1
+    def done(self, step: int) -> bool:
+        """Whether that frame and all after it are the new source's."""
+        return step >= SLOW_FRAMES - 1
 
 
 def _fades(frames: int, slow: bool) -> Floats:
@@ -136,18 +139,14 @@ def _gap(row: Floats) -> float:
     return float(points[LOWER_LIP, 1] - points[UPPER_LIP, 1])
 
 
-def _inside(row: npt.ArrayLike) -> Floats:
-    """A row (70,) with its expression in the head frame and the gaze as it is before it is held on the camera."""
-    out = np.array(row, np.float64)
-    points = _points(out)
-    points[:] = points @ rotation_matrix(*out[1:4]).T
-    points[list(IRISES), :2] -= hold_gaze(out[1:4])
+def _inside(row: npt.ArrayLike, space: MotionSpace, portrait: Portrait) -> Floats:
+    """Head values of a row (70,), the gaze as it is before it is held on the camera."""
+    out = space.to_head(row, portrait)
+    _points(out)[list(IRISES), :2] -= hold_gaze(out[DEGREES])
     return out
 
 
-def _outside(row: Floats) -> Array:
+def _outside(values: Floats, space: MotionSpace, portrait: Portrait) -> Array:
     """The way back."""
-    points = _points(row)
-    points[list(IRISES), :2] += hold_gaze(row[1:4])
-    points[:] = points @ rotation_matrix(*row[1:4])
-    return row.astype(np.float32)
+    _points(values)[list(IRISES), :2] += hold_gaze(values[DEGREES])
+    return space.from_head(values, portrait).astype(np.float32)

@@ -1,0 +1,96 @@
+"""The motion space of the full bundle: LivePortrait's, relative to the portrait as its own motion extractor sees it.
+
+Source: LivePortrait (arXiv:2407.03168), eq. 2: `x = s (c R + delta) + t`, delta in the camera frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.full.cropping import FACE
+from ditto.full.driving import turn_eyes
+from ditto.full.source import Source
+from ditto.life import CAMERA_HOLD
+from ditto.motion import (
+    DEGREES,
+    EXPRESSION,
+    IRISES,
+    KEYPOINTS,
+    TEMPLATE_APERTURE,
+    TRANSLATION,
+    UPPER_LIDS,
+    Keypoint,
+    euler_degrees,
+)
+from ditto.motion_space import rotation_of, turn_expression
+from ditto.portrait import Portrait
+
+Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+
+
+class FullSpace:
+    """`ditto.motion_space.MotionSpace` of released motion: degrees added to the source's, expression in the camera frame
+    of the head as it is turned, in canonical units, translation in model units of the released crop.
+
+    Args:
+        source_of: portrait -> its source.
+    """
+
+    name = "full"
+    keypoints = Keypoint
+
+    def __init__(self, source_of: Callable[[Portrait], Source]) -> None:
+        self._source_of = source_of
+
+    def to_head(self, values: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        source, unit = self._seen(portrait)
+        rotation = rotation_of(source.pose.degrees + np.asarray(values, np.float64)[..., DEGREES])
+        out = turn_expression(values, np.swapaxes(rotation, -1, -2), source.pose.scale / unit)
+        out[..., TRANSLATION] /= unit
+        return out
+
+    def from_head(self, values: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        source, unit = self._seen(portrait)
+        rotation = rotation_of(source.pose.degrees + np.asarray(values, np.float64)[..., DEGREES])
+        out = turn_expression(values, rotation, unit / source.pose.scale)
+        out[..., TRANSLATION] *= unit
+        return out
+
+    def turn_head(self, values: npt.ArrayLike, degrees: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        rest = self._seen(portrait)[0].pose.degrees
+        out = np.array(values, np.float64)
+        turned = rotation_of(np.asarray(degrees, np.float64)) @ rotation_of(rest + out[..., DEGREES])
+        out[..., DEGREES] = euler_degrees(turned) - rest
+        return out
+
+    def idle_motion(self, values: npt.ArrayLike, portrait: Portrait | None) -> Array:
+        """Head, gaze and blinks; brows and lips stay. Gaze by the released code's degrees, blinks by LivePortrait's eye
+        retargeting where the bundle has it."""
+        source, unit = self._seen(portrait)
+        out = np.array(values, np.float64)
+        points = out[EXPRESSION].reshape(KEYPOINTS, 3)
+        irises, lids = points[list(IRISES), :2].mean(0), points[list(UPPER_LIDS), 1].mean()
+        right, down = np.degrees(np.arcsin(np.clip(irises / CAMERA_HOLD, -1.0, 1.0)))
+        blink = float(np.clip(lids / TEMPLATE_APERTURE, 0.0, 1.0))
+        out[TRANSLATION] *= unit
+        out[EXPRESSION] = turn_eyes(blink * source.shut, right, down)
+        return out.astype(np.float32)
+
+    def _seen(self, portrait: Portrait | None) -> tuple[Source, float]:
+        """The source of a portrait, and model units of the released crop per face unit."""
+        if portrait is None:
+            raise ValueError("motion of the full bundle is relative to a portrait, got None; name the portrait")
+        source = self._source_of(portrait)
+        face_px = portrait.scale * len(portrait.crop) / 2 * _factor(portrait.crop_to_picture)
+        model_px = FACE.size / 2 * _factor(source.crop_to_picture)
+        return source, face_px / model_px
+
+
+def _factor(matrix: Floats) -> float:
+    """How much an affine (3, 3) enlarges."""
+    (a, b), (c, d) = matrix[:2, :2].tolist()
+    return float(np.sqrt(abs(a * d - b * c)))
