@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ditto.live.face import Face, at_rest, live, speak
+from ditto.live.idle import idle, initial_idle
+from ditto.live.listening import NEUTRAL, Listener
+from ditto.live.ramp import Ramps
 
 from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.speech import Samples, example_speech, read_speech
 from ditto.emotion import emotion_vector
 from ditto.life import BLINK
-from ditto.live.face import Face, at_rest, live, speak
-from ditto.live.idle import idle, initial_idle
-from ditto.live.listening import NEUTRAL, Listener
-from ditto.live.ramp import Ramps
 from ditto.motion import FPS, KEYPOINTS, TEMPLATE_APERTURE, Keypoint, rotation_matrix
 from ditto.rendering.geometry import TEMPLATE, keypoints
 from ditto.speech import HOP_SAMPLES

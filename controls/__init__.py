@@ -172,3 +172,4 @@ def check_vector(name: str, value: tuple[float, ...], size: int) -> None:
 
 
 NEUTRAL = Controls()
+HEAD_STILL = Controls(head=0.0)

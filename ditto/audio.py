@@ -26,10 +26,10 @@ from ditto.containers import (
 from ditto.errors import AudioError
 from ditto.files import Readable, Source
 from ditto.mixing import Mixer
+from ditto.rates import SAMPLE_RATE as SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_RATE = 16000
 BLOCK_SAMPLES = SAMPLE_RATE // 2  # about half a second: what AudioReader gives at a time
 LOWEST_RATE, HIGHEST_RATE = 4000, 384000
 BAD_PACKETS_IN_A_ROW = 50  # after that the rest counts as lost
@@ -485,3 +485,34 @@ def unreadable(name: str, error: Exception) -> AudioError:
         f"{reason}; the file is damaged, truncated or of another kind, or it holds bare samples: those are given as a "
         "NumPy array"
     )
+
+
+def check_samples(samples: npt.ArrayLike, position: int = 0) -> Array:
+    """(N,) float32 samples, checked; `position` is how many came before them.
+
+    Raises:
+        AudioError: not one-dimensional, not numbers, integers (their scale is unknown), or NaN or infinite values; or
+            the bytes of a sound file.
+    """
+    if position == 0:
+        reject_encoded(samples)
+    try:
+        array = np.asarray(samples)
+    except ValueError as error:  # lists of lists of unequal length
+        raise AudioError(f"samples are one-dimensional numbers (mono, 16 kHz): {error}") from None
+    if array.ndim != 1:
+        came = f"shape {array.shape}" if array.ndim else type(samples).__name__
+        raise AudioError(f"samples are one-dimensional (mono, 16 kHz), got {came}; mix channels down first")
+    if array.dtype == np.int16:
+        return array.astype(np.float32) / np.float32(32768.0)
+    if array.dtype.kind != "f":
+        raise AudioError(f"samples are float in [-1, 1] or int16, got {array.dtype}; convert them first")
+    with np.errstate(over="ignore"):  # told below
+        array = array.astype(np.float32, copy=False)
+    if not np.isfinite(array).all():
+        bad = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise AudioError(
+            f"samples are finite numbers, sample {position + bad} ({(position + bad) / SAMPLE_RATE:.3f} s) is "
+            f"{array[bad]}; clean the audio first"
+        )
+    return array

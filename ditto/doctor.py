@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ditto.bundle import Bundle, Part, known_bundles, shipped_bundles, user_bundles
 from ditto.errors import BundleError, DittoError
+from ditto.machine import cores
 
 # module, distribution, what it is for, whether lite needs it
 MODULES = (
@@ -85,7 +86,6 @@ def examine() -> list[Check]:
 
 def machine() -> str:
     """System, processor, usable cores and the vector instructions the kernels choose from."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     model, flags = platform.processor() or platform.machine(), set[str]()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -97,7 +97,7 @@ def machine() -> str:
     except OSError:
         pass  # not Linux
     features = " ".join(name for name in FEATURES if name in flags)
-    return f"{platform.system()} {platform.machine()}, {model}, {cores} cores" + (f", {features}" if features else "")
+    return f"{platform.system()} {platform.machine()}, {model}, {cores()} cores" + (f", {features}" if features else "")
 
 
 def native_module() -> Check:

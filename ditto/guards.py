@@ -18,6 +18,7 @@ from ditto.motion import (
     INNER_LIPS,
     IRISES,
     KEYPOINTS,
+    MOTION_SIZE,
     MOUTH_CORNERS,
     TEMPLATE_APERTURE,
     UPPER_LIDS,

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion import FPS
-from ditto.stream import SAMPLES_PER_FRAME, check_samples
+from ditto.audio import check_samples
+from ditto.rates import FPS, SAMPLES_PER_FRAME
 
 Array = npt.NDArray[np.float32]
 

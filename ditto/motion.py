@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ditto.rates import FPS as FPS
+
 if TYPE_CHECKING:
     from ditto.portrait import Portrait
 
@@ -50,7 +52,6 @@ class Keypoint(IntEnum):
     UPPER_OUTER_LIP = 20
 
 
-FPS = 25  # motions, and so frames, a second
 KEYPOINTS = len(Keypoint)
 MOTION_SIZE = 1 + 3 + 3 + 3 * KEYPOINTS  # 70
 SCALE, DEGREES, TRANSLATION, EXPRESSION = slice(0, 1), slice(1, 4), slice(4, 7), slice(7, MOTION_SIZE)

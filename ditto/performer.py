@@ -261,3 +261,12 @@ def check_latency(name: str, latencies: Sequence[str]) -> str:
     if not isinstance(name, str) or name not in latencies:
         raise ValueError(f"expected a latency of {', '.join(latencies)}, got {name!r}; choose one of them")
     return name
+
+
+def check_capabilities(performer: Performer, asked: Sequence[Capability]) -> None:
+    """Raise ValueError where a performer lacks one of the capabilities that are asked for."""
+    for capability in asked:
+        if capability not in performer.supports:
+            raise ValueError(
+                f"this bundle does not support {capability.value}; leave it out, or use another bundle"
+            )

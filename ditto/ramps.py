@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ditto.controls import MOST_DEGREES, MOST_DELTA, REGIONS, Controls, check_range, keypoint_index
 from ditto.emotion import EMOTIONS, emotion_vector
 from ditto.life import CAMERA_HOLD
-from ditto.motion import FPS, KEYPOINTS, MOTION_SIZE, rotation_matrix
+from ditto.motion import FPS, KEYPOINTS
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]

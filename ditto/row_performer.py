@@ -14,11 +14,10 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ditto.audio import SAMPLE_RATE
 from ditto.controls import apply
 from ditto.idle import IdleState, idle, initial_idle, resume
 from ditto.inertialization import Inertialization
-from ditto.motion import FPS, Motion
+from ditto.motion import Motion
 from ditto.motion_space import MotionSpace
 from ditto.performer import (
     Advance,
@@ -37,18 +36,17 @@ from ditto.performer import (
     own,
 )
 from ditto.portrait import Portrait
+from ditto.rates import SAMPLES_PER_FRAME
 
 Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
-Crop = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 E = TypeVar("E")  # state of the encoder
 S = TypeVar("S")  # state of the sampler
 A = TypeVar("A")  # what the renderer prepares of a portrait
 P = TypeVar("P")  # a motion as the renderer takes it
-P_contra = TypeVar("P_contra", contravariant=True)
+C = TypeVar("C")  # a crop as it is rendered
 T = TypeVar("T")
 
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 
 
 class Encoder(Protocol[E]):
@@ -98,29 +96,29 @@ class Sampler(Protocol[S]):
         """For features (n, D) of each of several streams: the rows (m, 70) that became final, and the next state."""
 
 
-class Renderer(Protocol[A, P]):
+class Renderer(Protocol[A, P, C]):
     """A portrait and a row of motion to a picture."""
 
     def prepare(self, portrait: Portrait) -> A:
         """Everything about the portrait that does not change from frame to frame."""
 
-    def paste_back(self, portrait: Portrait) -> Callable[[Crop], Pixels]:
+    def paste_back(self, portrait: Portrait) -> Callable[[C], Pixels]:
         """What makes a whole picture (H, W, 3) uint8 RGB of what `render` gives."""
 
     def retarget(self, portrait: Portrait, motion: Motion) -> P:
         """One frame of motion (70,) as `render` takes it."""
 
-    def render(self, appearance: A, pose: P) -> Crop:
+    def render(self, appearance: A, pose: P) -> C:
         """One frame of the face crop, (S, S, 3) RGB, 0 to 255."""
 
 
 @dataclass(frozen=True)
-class RowAppearance(Appearance, Generic[A]):
+class RowAppearance(Appearance, Generic[A, C]):
     """A portrait, what the renderer has prepared of it, and the way of a crop into the picture."""
 
     portrait: Portrait
     prepared: A
-    paste_back: Callable[[Crop], Pixels]
+    paste_back: Callable[[C], Pixels]
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ class IdleShot(Shot):
 
 
 @dataclass(frozen=True)
-class RowFace(Face, Generic[A]):
+class RowFace(Face, Generic[A, C]):
     """What one picture leaves to the next.
 
     Attributes:
@@ -174,7 +172,7 @@ class RowFace(Face, Generic[A]):
         said: the last row of speech as it came, and its utterance: to go on from after a stop.
     """
 
-    appearance: RowAppearance[A]
+    appearance: RowAppearance[A, C]
     seed: int
     joined: bool
     speaking: int | None
@@ -186,7 +184,7 @@ class RowFace(Face, Generic[A]):
     said: tuple[int, Array] | None = None
 
 
-class RowPerformer(Generic[E, S, A, P]):
+class RowPerformer(Generic[E, S, A, P, C]):
     """Encoder, sampler and renderer of one motion space as a `ditto.performer.Performer`.
 
     Args:
@@ -203,7 +201,7 @@ class RowPerformer(Generic[E, S, A, P]):
         self,
         encoder: Encoder[E],
         sampler: Sampler[S],
-        renderer: Renderer[A, P],
+        renderer: Renderer[A, P, C],
         motion_space: MotionSpace,
         change_emotion: Callable[[Array, Array, Array], Array] | None = None,
     ) -> None:
@@ -239,7 +237,7 @@ class RowPerformer(Generic[E, S, A, P]):
     def delay_seconds(self, latency: str) -> float:
         return self.sampler_for(latency).delay_seconds
 
-    def prepare(self, portrait: Portrait) -> RowAppearance[A]:
+    def prepare(self, portrait: Portrait) -> RowAppearance[A, C]:
         return RowAppearance(portrait, self.renderer.prepare(portrait), self.renderer.paste_back(portrait))
 
     def begin(
@@ -250,7 +248,7 @@ class RowPerformer(Generic[E, S, A, P]):
         return RowState(seed, sampler, self.encoder.initial_state(1), start, self.encoder.lead_features)
 
     def advance(self, jobs: Sequence[Advance]) -> list[Advanced]:
-        runs = [_Run(job, self.encoder) for job in jobs]
+        runs: list[_Run[E, S]] = [_Run(job, self.encoder) for job in jobs]
         while True:
             active = [(run, hop) for run in runs if (hop := run.hop()) is not None]
             if not active:
@@ -278,7 +276,7 @@ class RowPerformer(Generic[E, S, A, P]):
     def idle(self, jobs: Sequence[Idle]) -> list[Advanced]:
         return [Advanced([IdleShot()], job.state) for job in jobs]
 
-    def face(self, appearance: Appearance, seed: int, joined: bool = True) -> RowFace[A]:
+    def face(self, appearance: Appearance, seed: int, joined: bool = True) -> RowFace[A, C]:
         return RowFace(own(appearance, RowAppearance), seed, joined, None, initial_idle())
 
     def draw(self, jobs: Sequence[Draw]) -> list[Drawn]:
@@ -290,7 +288,7 @@ class RowPerformer(Generic[E, S, A, P]):
         return lambda: self._observers.remove(observer)
 
     def _draw(self, before: Face, shot: Shot, edits: Edits) -> Drawn:
-        face: RowFace[A] = own(before, RowFace)
+        face: RowFace[A, C] = own(before, RowFace)
         appearance = face.appearance
         face = self._idle(face, edits) if isinstance(shot, IdleShot) else self._speak(face, own(shot, RowShot), edits)
         assert face.row is not None
@@ -302,7 +300,7 @@ class RowPerformer(Generic[E, S, A, P]):
         image = self._timed("paste", lambda: appearance.paste_back(crop))
         return Drawn(image, face, motion, face.transition is not None)
 
-    def _speak(self, face: RowFace[A], shot: RowShot, edits: Edits) -> RowFace[A]:
+    def _speak(self, face: RowFace[A, C], shot: RowShot, edits: Edits) -> RowFace[A, C]:
         """The face with a row of an utterance; its `row` is what to show."""
         row = shot.row
         if self._change_emotion is not None:
@@ -310,7 +308,7 @@ class RowPerformer(Generic[E, S, A, P]):
         previous = face.said[1] if face.said is not None and face.said[0] == shot.utterance else None
         return replace(self._join(face, row, shot.utterance, previous), said=(shot.utterance, row))
 
-    def _idle(self, face: RowFace[A], edits: Edits) -> RowFace[A]:
+    def _idle(self, face: RowFace[A, C], edits: Edits) -> RowFace[A, C]:
         """The face with an idle frame."""
         portrait, space = face.appearance.portrait, self.motion_space
         state = face.idle
@@ -320,8 +318,8 @@ class RowPerformer(Generic[E, S, A, P]):
         return self._join(replace(face, idle=state), space.idle_motion(values, portrait), None)
 
     def _join(
-        self, face: RowFace[A], row: Array, speaking: int | None, previous: Array | None = None
-    ) -> RowFace[A]:
+        self, face: RowFace[A, C], row: Array, speaking: int | None, previous: Array | None = None
+    ) -> RowFace[A, C]:
         """The face with one more row, without a jump where the source of motion changes."""
         transition, age, portrait = face.transition, face.age, face.appearance.portrait
         if speaking != face.speaking or face.row is None:

@@ -31,9 +31,9 @@ from ditto.guards import (
     smooth,
     widen,
 )
+from ditto.latency import LATENCIES, OFFLINE_PLAN, latency_of
 from ditto.latency import LOOK_AHEAD as LOOK_AHEAD
 from ditto.latency import LOOK_BACK as LOOK_BACK
-from ditto.latency import LATENCIES, OFFLINE_PLAN, latency_of
 from ditto.latency import WINDOW as WINDOW
 from ditto.latency import WindowPlan as WindowPlan
 from ditto.life import EYE_SIZE, EyeState, initial_eyes, live

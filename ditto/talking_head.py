@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ditto.audio import SAMPLE_RATE
-from ditto.errors import AudioError, BundleError, EngineError, InputError
-from ditto.latency import LATENCIES, latency_of
-from ditto.live.stage import Stage
+from ditto.errors import AudioError, BundleError
 from ditto.motion import FPS
 from ditto.once import Once
 from ditto.portrait import Portrait
@@ -29,37 +29,30 @@ if TYPE_CHECKING:
     from ditto.files import Readable
     from ditto.images import Picture
     from ditto.live import AsyncSession, Session, SessionOptions
-    from ditto.rendering import Renderer
+    from ditto.performer import Appearance, Performer
 
-PARTS = ("encoder", "motion", "renderer")
-
-
-class PreparedPortrait(NamedTuple):
-    """What a stream needs of a portrait: the renderer's layers and the way back into the picture."""
-
-    mesh: Any
-    paste_back: Callable[[Any], npt.NDArray[np.uint8]]
+# A performer's home by the motion space that a bundle names: module with `open_performer(bundle, device, precision)`.
+PERFORMERS = {"lite": "ditto.lite.performer", "full": "ditto.full.performer"}
 
 
 class TalkingHead:
-    """A speech encoder, a motion sampler and a renderer. Immutable after load; many streams share it.
+    """A performer and its bundle. Immutable after load; many streams and sessions share it.
 
     Made by `ditto.load`.
 
     Attributes:
-        stage: the threads that compute for all live sessions of this head.
+        bundle: the weights.
+        performer: what makes pictures of speech.
+        scheduler: what computes for all live sessions of this head.
     """
 
-    def __init__(
-        self, bundle: Bundle, encoder: Any, sampler: Any, renderer: Renderer, max_sessions: int | None = None
-    ) -> None:
+    def __init__(self, bundle: Bundle, performer: Performer, max_sessions: int | None = None) -> None:
+        from ditto.live.scheduler import Scheduler
+
         self.bundle = bundle
-        self.encoder = encoder
-        self.sampler = sampler
-        self.renderer = renderer
-        self.stage = Stage(self, max_sessions)
-        self._samplers = {latency: sampler.at(latency) for latency in LATENCIES}
-        self._prepared: Once[Portrait, PreparedPortrait] = Once()
+        self.performer = performer
+        self.scheduler = Scheduler(performer, max_sessions)
+        self._prepared: Once[Portrait, Appearance] = Once()
 
     def register(self, picture: Picture, face: int = 0, max_size: int = 1280) -> Portrait:
         """Find a face in a picture and learn what is needed to move it. Takes under a second.
@@ -78,18 +71,15 @@ class TalkingHead:
         """
         return register(picture, face=face, max_size=max_size)
 
-    def appearance(self, portrait: Portrait) -> PreparedPortrait:
-        """The renderer's layers of a portrait, prepared on first use and kept as long as the portrait lives.
+    def appearance(self, portrait: Portrait) -> Appearance:
+        """A portrait as the performer takes it, prepared on first use and kept as long as the portrait lives.
 
         Threads that ask for the same portrait wait for the one that prepares it; other portraits do not wait.
 
         Raises:
             TypeError: not a `Portrait`.
         """
-        return self._prepared.get(check_portrait(portrait), self._prepare)
-
-    def _prepare(self, portrait: Portrait) -> PreparedPortrait:
-        return PreparedPortrait(self.renderer.prepare(portrait), self.renderer.paste_back(portrait))
+        return self._prepared.get(check_portrait(portrait), self.performer.prepare)
 
     def stream(
         self,
@@ -108,7 +98,7 @@ class TalkingHead:
             emotion: weights by name (see `ditto.emotion.EMOTIONS`), e.g. {"happy": 0.6}.
             still: keep the head where it is in the portrait; only the face moves.
             controls: edits applied to every frame's motion; a function of the frame's index makes a timeline.
-            latency: "quality", "balanced" or "low" (see `ditto.latency.LATENCIES`): how much of what follows a frame of
+            latency: "quality", "balanced" or "low", one of `performer.latencies`: how much of what follows a frame of
                 speech is waited for before the frame is shown.
         """
         return Stream(self, portrait, seed=seed, emotion=emotion, still=still, controls=controls, latency=latency)
@@ -125,28 +115,21 @@ class TalkingHead:
         from ditto.live import AsyncSession
         from ditto.live.settings import Settings
 
-        return AsyncSession(self.stage, check_portrait(portrait), Settings(**options))
+        return AsyncSession(
+            self.scheduler, check_portrait(portrait), partial(self.appearance, portrait), Settings(**options)
+        )
 
     def blocking_session(self, portrait: Portrait, **options: Unpack[SessionOptions]) -> Session:
         """The same for threads: `with head.blocking_session(portrait) as s`.
 
         Raises:
-            BusyError: `stage.max_sessions` are open.
+            BusyError: `scheduler.max_sessions` are open.
             TooSlowError: this machine draws too few frames a second (see `any_speed`).
         """
         from ditto.live import Session
         from ditto.live.settings import Settings
 
-        return Session(self.stage, check_portrait(portrait), Settings(**options))
-
-    def sampler_for(self, latency: str) -> Any:
-        """The motion sampler of a latency; the same one each time, so that streams can share its calls.
-
-        Raises:
-            ValueError: there is no such latency.
-        """
-        latency_of(latency)
-        return self._samplers[latency]
+        return Session(self.scheduler, check_portrait(portrait), partial(self.appearance, portrait), Settings(**options))
 
     def animate(
         self,
@@ -228,42 +211,11 @@ def load(
     from ditto.bundle import Bundle
 
     opened = Bundle.open(bundle)
-    if opened.motion_space not in OPEN or (opened.fps, opened.sample_rate) != (FPS, SAMPLE_RATE):
+    if opened.motion_space not in PERFORMERS or (opened.fps, opened.sample_rate) != (FPS, SAMPLE_RATE):
         raise BundleError(
-            f"expected a bundle of motion space {' or '.join(map(repr, OPEN))}, {FPS} frames and {SAMPLE_RATE} samples a "
-            f"second, got {opened.motion_space!r}, {opened.fps} and {opened.sample_rate} in {opened.path}; use another "
+            f"expected a bundle of motion space {' or '.join(map(repr, PERFORMERS))}, {FPS} frames and {SAMPLE_RATE} samples "
+            f"a second, got {opened.motion_space!r}, {opened.fps} and {opened.sample_rate} in {opened.path}; use another "
             "version of ditto or another bundle"
         )
-    return TalkingHead(opened, *OPEN[opened.motion_space](opened, device, precision), max_sessions=max_sessions)
-
-
-def _open_lite(bundle: Bundle, device: str, precision: str) -> tuple[Any, Any, Renderer]:
-    if (device, precision) != ("cpu", "float32"):
-        raise InputError(
-            f"the bundle {bundle.name!r} runs on the CPU in float32, got device={device!r}, precision={precision!r}; leave "
-            "them out, or take the full bundle"
-        )
-    from ditto.rendering.mesh import MeshRenderer
-    from ditto.sampling import MotionNetwork, MotionSampler
-    from ditto.speech import SpeechEncoder
-
-    for part in PARTS:
-        bundle.part(part)
-    bundle.verify()
-    return SpeechEncoder(bundle.path), MotionSampler(MotionNetwork.open(bundle.path)), MeshRenderer(bundle.path)
-
-
-def _open_full(bundle: Bundle, device: str, precision: str) -> tuple[Any, Any, Renderer]:
-    try:
-        from ditto.full.pipeline import PARTS, FullOptions, open_parts
-    except ImportError as error:
-        raise EngineError(
-            f"{bundle.path} needs PyTorch, which cannot be imported ({error}); pip install 'ditto-talking-head[full]'"
-        ) from error
-    for part in PARTS:
-        bundle.part(part)
-    bundle.verify()
-    return open_parts(bundle, FullOptions(device=device, precision=precision))
-
-
-OPEN = {"lite": _open_lite, "full": _open_full}  # by the space of their motion
+    module = importlib.import_module(PERFORMERS[opened.motion_space])
+    return TalkingHead(opened, module.open_performer(opened, device, precision), max_sessions)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,8 @@ import numpy as np
 import ditto
 from ditto.audio import read_audio
 from ditto.controls import Controls
-from ditto.live import Frame
+from ditto.live import Frame, Scheduler
+from ditto.live.clock import Clock
 
 TOP = Path(__file__).resolve().parents[1]
 FPS = 25
@@ -49,14 +51,18 @@ def record_of(items: Iterable[object]) -> Record:
     }
 
 
-class Clock:
+class HandClock(Clock):
     """A clock that the script moves on."""
 
     def __init__(self) -> None:
-        self.now = 100.0
+        self.time = 100.0
 
-    def __call__(self) -> float:
-        return self.now
+    def now(self) -> float:
+        return self.time
+
+    def wait(self, news: threading.Condition, until: float) -> None:
+        if until > self.time:
+            news.wait()
 
 
 def speak_offline(head: ditto.TalkingHead, portrait: ditto.Portrait, samples: np.ndarray, **options: object) -> Record:
@@ -71,10 +77,8 @@ def stream_at(head: ditto.TalkingHead, portrait: ditto.Portrait, samples: np.nda
 
 def session_at(head: ditto.TalkingHead, portrait: ditto.Portrait, samples: np.ndarray, latency: str) -> Record:
     """Idle, an utterance with a change of emotion and gaze in it, one that is interrupted, and idle again."""
-    from ditto.live.stage import Stage
-
-    clock = Clock()
-    head.stage = Stage(head, 2, clock)
+    clock = HandClock()
+    head.scheduler = Scheduler(head.performer, 2, clock)
     items: list[object] = []
 
     def read(session: object, count: int, until: Callable[[object], bool] = lambda _: False) -> None:
@@ -83,15 +87,15 @@ def session_at(head: ditto.TalkingHead, portrait: ditto.Portrait, samples: np.nd
             assert item is not None
             items.append(item)
             if isinstance(item, Frame) and item.kind != "speech":
-                clock.now += 1.0 / FPS
-                with head.stage.lock:
-                    head.stage._work.notify_all()
+                clock.time += 1.0 / FPS
+                with head.scheduler.lock:
+                    head.scheduler._work.notify_all()
             if until(item):
                 return
 
     def still_clock(session: object) -> None:
         """Only what is pushed is drawn from here on: no idle frame falls due."""
-        clock.now -= 10.0 / FPS
+        clock.time -= 10.0 / FPS
 
     with head.blocking_session(portrait, latency=latency, seed=9, idle=True) as session:
         read(session, 30)
@@ -105,7 +109,7 @@ def session_at(head: ditto.TalkingHead, portrait: ditto.Portrait, samples: np.nd
         session.flush()
         read(session, 8)
         session.interrupt()
-        clock.now += 10.0 / FPS
+        clock.time += 10.0 / FPS
         session.listen(samples)
         read(session, 40)
     return record_of(items)

@@ -15,7 +15,7 @@ from ditto.errors import BusyError, SessionError
 from ditto.live import Frame, SegmentEnd
 from ditto.live.server.protocol import HEADER, KINDS
 from ditto.live.waiting import within
-from ditto.motion import FPS
+from ditto.motion import FPS, rest_motion
 
 WIDTH, HEIGHT = 96, 64
 NEVER = 1e6  # seconds

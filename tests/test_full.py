@@ -14,6 +14,7 @@ from wav import write_wav
 torch = pytest.importorskip("torch", reason="the full pipeline needs torch (pip install ditto[full])")
 
 from checkpoints import TINY, publish  # noqa: E402
+from ditto.utterance import Utterance  # noqa: E402
 
 from benchmarks.random_bundle import write_random_bundle  # noqa: E402
 from ditto import load  # noqa: E402
@@ -32,7 +33,6 @@ from ditto.life import CAMERA_HOLD  # noqa: E402
 from ditto.live import SegmentEnd  # noqa: E402
 from ditto.motion import PACKED_SIZE, TEMPLATE_APERTURE, Motion, rest_motion, rotation_matrix  # noqa: E402
 from ditto.talking_head import TalkingHead  # noqa: E402
-from ditto.utterance import Utterance  # noqa: E402
 
 NEUTRAL = emotion_vector(None)
 

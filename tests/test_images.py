@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from ditto import images
 from ditto.errors import ImageError
 from ditto.images import OpenedPicture, read_picture, straight_colours
-from ditto.live.items import OUTPUTS
+from ditto.live.outputs import OUTPUTS
 
 CUTOUT = Path(__file__).parent / "fixtures" / "pictures" / "cutout_soft.png"
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from actors import PATIENT, Actor, HandClock, HastyClock, at_rest, refused, stage_threads, until
+from ditto.live.performance import LARGEST_INBOX, PICTURES_AHEAD, ROWS_AHEAD
+from ditto.live.seam import SLOW_FRAMES
 from hypothesis import given, settings
 from hypothesis.strategies import booleans, integers, lists, sampled_from, tuples
 
@@ -14,8 +16,6 @@ import ditto
 from ditto.audio import Resampler, read_audio
 from ditto.errors import AudioError, BundleError, BusyError, SessionError, TooSlowError
 from ditto.live import Frame, SegmentEnd, utterance_seed
-from ditto.live.performance import LARGEST_INBOX, PICTURES_AHEAD, ROWS_AHEAD
-from ditto.live.seam import SLOW_FRAMES
 from ditto.stream import FPS, SAMPLES_PER_FRAME
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

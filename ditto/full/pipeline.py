@@ -22,9 +22,10 @@ from ditto.full.released import read_released
 from ditto.full.renderer import NeuralFaceRenderer
 from ditto.full.sampler import FullSampler, Sampling
 from ditto.full.source import SourceReader
+from ditto.full.space import FullSpace
 from ditto.full.speech_stream import CachedEncoder
 from ditto.full.speech_window import Network, WindowEncoder
-from ditto.live.stage import cores
+from ditto.machine import cores
 from ditto.models.decoder import SpadeDecoder
 from ditto.models.hubert import Hubert
 from ditto.models.lmdm import LMDM, ddim_schedule
@@ -33,6 +34,8 @@ from ditto.models.loading import load_part
 from ditto.models.neural_renderer import NeuralRenderer
 from ditto.models.streaming_hubert import StreamingHubert
 from ditto.models.warping import WarpingNetwork
+from ditto.performer import Performer
+from ditto.row_performer import RowPerformer
 
 Array = npt.NDArray[np.float32]
 
@@ -97,11 +100,18 @@ class FullOptions:
 
 
 class FullParts(NamedTuple):
-    """What a `TalkingHead` is made of."""
+    """What the performer of a full bundle is made of."""
 
     encoder: WindowEncoder | CachedEncoder
     sampler: FullSampler
     renderer: NeuralFaceRenderer
+    space: FullSpace
+
+    def performer(self) -> Performer:
+        """The performer."""
+        if isinstance(self.encoder, WindowEncoder):
+            return RowPerformer(self.encoder, self.sampler, self.renderer, self.space)
+        return RowPerformer(self.encoder, self.sampler, self.renderer, self.space)
 
 
 def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
@@ -148,6 +158,7 @@ def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
         encoder,
         FullSampler(options.open(motion), source_of, quiet, encoder, sampling),
         NeuralFaceRenderer(source_of, options.open(renderer, precision), stitching),
+        FullSpace(source_of),
     )
 
 

@@ -11,12 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.full.cropping import FACE
-from ditto.full.driving import turn_eyes
 from ditto.full.motion_math import Pose, posed_keypoints
 from ditto.full.paste_back import PasteBack
 from ditto.full.source import Call, Source
-from ditto.life import CAMERA_HOLD
-from ditto.motion import IRISES, KEYPOINTS, TEMPLATE_APERTURE, UPPER_LIDS, Motion, rotation_matrix
+from ditto.motion import Motion
 from ditto.portrait import Portrait
 
 Array = npt.NDArray[np.float32]

@@ -21,8 +21,8 @@ from ditto.full.cropping import (
     outline_of_mediapipe,
 )
 from ditto.full.motion_math import Pose, pose_of, posed_keypoints
-from ditto.once import Once
 from ditto.motion import LAYOUT_265, PACKED_SIZE
+from ditto.once import Once
 from ditto.portrait import Portrait
 
 Array = npt.NDArray[np.float32]

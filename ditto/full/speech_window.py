@@ -13,13 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.audio import SAMPLE_RATE
-from ditto.motion import FPS
+from ditto.rates import SAMPLES_PER_FRAME
 
 Array = npt.NDArray[np.float32]
 Network = Callable[[Array], Array]  # samples (B, 6480) -> rows (B, 20, D)
 
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 SETTLED, FRESH, AHEAD = 3, 5, 2  # frames of a window: known before, given out, looked ahead
 REACH = 80  # samples of the first convolution beyond a row's own
 WINDOW_SAMPLES = (SETTLED + FRESH + AHEAD) * SAMPLES_PER_FRAME + REACH  # 6480

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ditto.audio import SAMPLE_RATE, check_samples
 from ditto.errors import AudioError, SessionError
-from ditto.live.items import Item
-from ditto.live.performance import Performance
+from ditto.frame import Item
 from ditto.live.settings import Settings
-from ditto.stream import SAMPLE_RATE, check_samples
+from ditto.live.state import SessionState
 
 if TYPE_CHECKING:
     from ditto.controls import Controls
-    from ditto.live.stage import Stage
+    from ditto.live.scheduler import Scheduler
+    from ditto.performer import Appearance
     from ditto.portrait import Portrait
 
 T = TypeVar("T")
@@ -50,8 +51,8 @@ def samples_of(pcm: bytes | bytearray | memoryview | npt.ArrayLike) -> npt.NDArr
 class _Calls:
     """What both kinds of session share: everything that never waits."""
 
-    _stage: Stage
-    _performance: Performance | None
+    _scheduler: Scheduler
+    _state: SessionState | None
 
     @property
     def epoch(self) -> int:
@@ -61,7 +62,7 @@ class _Calls:
     @property
     def delay_seconds(self) -> float:
         """Algorithmic delay: from the first sample of a frame to the last sample (at 16 kHz) it waits for, at most."""
-        return float(self._opened().sampler.delay_seconds)
+        return self._opened().delay_seconds
 
     @property
     def compute_seconds(self) -> float:
@@ -92,9 +93,9 @@ class _Calls:
             ValueError, TypeError: an unknown name or a value out of range; nothing has changed then.
             SessionError: the session is closed or broken.
         """
-        performance = self._opened()
-        with self._stage.lock:
-            performance.control(ramp_seconds, emotion=emotion, gaze=gaze, head=head, controls=controls)
+        state = self._opened()
+        with self._scheduler.lock:
+            state.control(ramp_seconds, emotion=emotion, gaze=gaze, head=head, controls=controls)
 
     def listen(self, pcm: bytes | npt.ArrayLike, sample_rate: int = SAMPLE_RATE) -> None:
         """Hear the other party, as `push` takes it: while idle the face nods and looks accordingly.
@@ -103,24 +104,24 @@ class _Calls:
             AudioError: samples or sample rate are not usable.
             SessionError: the session is closed or broken.
         """
-        performance, samples = self._opened(), samples_of(pcm)
-        with self._stage.lock:
-            performance.listen(samples, sample_rate)
+        state, samples = self._opened(), samples_of(pcm)
+        with self._scheduler.lock:
+            state.listen(samples, sample_rate)
 
     def _flush(self) -> None:
-        performance = self._opened()
-        with self._stage.lock:
-            performance.end()
+        state = self._opened()
+        with self._scheduler.lock:
+            state.end()
 
     def _interrupt(self) -> int:
-        performance = self._opened()
-        with self._stage.lock:
-            return performance.interrupt()
+        state = self._opened()
+        with self._scheduler.lock:
+            return state.interrupt()
 
-    def _opened(self) -> Performance:
-        if self._performance is None:
+    def _opened(self) -> SessionState:
+        if self._state is None:
             raise SessionError("this session is not open; enter it with `async with`")
-        return self._performance
+        return self._state
 
 
 class Session(_Calls):
@@ -133,9 +134,11 @@ class Session(_Calls):
         TooSlowError: this machine draws too few frames a second.
     """
 
-    def __init__(self, stage: Stage, portrait: Portrait, settings: Settings) -> None:
-        self._stage = stage
-        self._performance = stage.enter(portrait, settings)
+    def __init__(
+        self, scheduler: Scheduler, portrait: Portrait, prepare: Callable[[], Appearance], settings: Settings
+    ) -> None:
+        self._scheduler = scheduler
+        self._state = scheduler.open(portrait, prepare, settings)
 
     def __enter__(self) -> Session:
         return self
@@ -152,8 +155,8 @@ class Session(_Calls):
             AudioError: samples or sample rate are not usable, or the rate changed within an utterance.
             SessionError: the session is closed or broken.
         """
-        performance, samples = self._opened(), samples_of(pcm)
-        self._wait(partial(performance.push, samples, sample_rate, performance.epoch))
+        state, samples = self._opened(), samples_of(pcm)
+        self._wait(partial(state.push, samples, sample_rate, state.epoch))
 
     def flush(self) -> None:
         """End the utterance: its last frames and a `SegmentEnd` follow. Nothing pushed: nothing happens."""
@@ -180,7 +183,7 @@ class Session(_Calls):
 
     def close(self) -> None:
         """End the session; when this returns, nothing of it runs any more. Twice does no harm."""
-        self._stage.leave(self._opened())
+        self._scheduler.close(self._opened())
 
     def _wait(self, attempt: Callable[[], T], timeout_seconds: float | None = None) -> T:
         """Attempt until it gives something, or until the time is up."""
@@ -195,10 +198,12 @@ class AsyncSession(_Calls):
     Made by `TalkingHead.session`; entering it raises BusyError and TooSlowError as `Session` does.
     """
 
-    def __init__(self, stage: Stage, portrait: Portrait, settings: Settings) -> None:
-        self._stage = stage
-        self._performance = None
-        self._enter: Callable[[], Performance] = lambda: stage.enter(portrait, settings)
+    def __init__(
+        self, scheduler: Scheduler, portrait: Portrait, prepare: Callable[[], Appearance], settings: Settings
+    ) -> None:
+        self._scheduler = scheduler
+        self._state = None
+        self._enter: Callable[[], SessionState] = lambda: scheduler.open(portrait, prepare, settings)
         self._loop: asyncio.AbstractEventLoop | None = None  # of the task that entered
         self._given_up = False  # that task was cancelled
         self._waiters: list[asyncio.Future[None]] = []
@@ -211,11 +216,11 @@ class AsyncSession(_Calls):
         try:
             await asyncio.shield(entering)
         except asyncio.CancelledError:
-            with self._stage.lock:
+            with self._scheduler.lock:
                 self._given_up = True
-                opened = self._performance
+                opened = self._state
             if opened is not None:
-                threading.Thread(target=self._stage.leave, args=(opened,)).start()  # the loop may be at its end
+                threading.Thread(target=self._scheduler.close, args=(opened,)).start()  # the loop may be at its end
             raise
         except Exception:
             self._loop = None  # it may be tried again
@@ -231,13 +236,13 @@ class AsyncSession(_Calls):
             with suppress(RuntimeError):  # the loop was closed before the session: nobody waits any more
                 loop.call_soon_threadsafe(self._wake)
 
-        with self._stage.lock:
+        with self._scheduler.lock:
             opened.wakers.append(wake)
             given_up = self._given_up
             if not given_up:
-                self._performance = opened
+                self._state = opened
         if given_up:
-            self._stage.leave(opened)
+            self._scheduler.close(opened)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -246,11 +251,11 @@ class AsyncSession(_Calls):
 
     async def push(self, pcm: bytes | npt.ArrayLike, sample_rate: int = SAMPLE_RATE) -> None:
         """As `Session.push`."""
-        performance = self._opened()
-        epoch = performance.epoch
+        state = self._opened()
+        epoch = state.epoch
         long = isinstance(pcm, Sized) and len(pcm) > LONG
         samples = await asyncio.to_thread(samples_of, pcm) if long else samples_of(pcm)
-        await self._until(lambda: performance.push(samples, sample_rate, epoch) or None)
+        await self._until(lambda: state.push(samples, sample_rate, epoch) or None)
 
     async def flush(self) -> None:
         """As `Session.flush`."""
@@ -264,25 +269,25 @@ class AsyncSession(_Calls):
         return self
 
     async def __anext__(self) -> Item:
-        performance = self._opened()
+        state = self._opened()
         try:
-            return await self._until(performance.get)
+            return await self._until(state.get)
         except SessionError:
-            if performance.closed:
+            if state.closed:
                 raise StopAsyncIteration from None
             raise
 
     async def close(self) -> None:
         """As `Session.close`."""
-        if self._performance is not None:
-            await asyncio.shield(asyncio.to_thread(self._stage.leave, self._performance))
+        if self._state is not None:
+            await asyncio.shield(asyncio.to_thread(self._scheduler.close, self._state))
 
     async def _until(self, attempt: Callable[[], T | None]) -> T:
         self._opened()
         if self._loop is None or self._loop is not asyncio.get_running_loop():
             raise SessionError("a session belongs to the event loop that entered it; open another one in this loop")
         while True:
-            with self._stage.lock:
+            with self._scheduler.lock:
                 found = attempt()
             if found is not None:
                 return found

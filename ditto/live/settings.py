@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from ditto.audio import HIGHEST_RATE, LOWEST_RATE
 from ditto.emotion import emotion_vector
-from ditto.latency import latency_of
-from ditto.live.items import OUTPUTS
+from ditto.live.outputs import OUTPUTS
 from ditto.motion import FPS
+from ditto.performer import Capability, Performer, check_capabilities, check_latency
 from ditto.stream import LARGEST_SEED, check_seed
 
 if TYPE_CHECKING:
@@ -26,19 +26,20 @@ class SessionOptions(TypedDict, total=False):
         latency: "low" (default), "balanced" or "quality": what is waited for before a frame is shown.
         output: form of the pictures: "rgb24" (default), "bgr24", "rgba" or "yuv420p".
         audio_rate: samples a second of the sound that frames carry, a multiple of 25; 16000 unless given.
-        idle: whether the face lives between utterances; without, only speech gives frames. True unless given.
+        idle: whether the face lives between utterances; without, only speech gives frames. None (default): wherever the
+            bundle can.
         seed: all randomness of the session; 0 unless given.
         emotion: weights by name, e.g. {"happy": 0.6}; `control` changes it.
         still: keep the head where it is in the portrait.
         controls: edits of every frame; a function of the frame's index makes a timeline. `control` replaces it.
-        any_speed: open the session even where this machine draws fewer than `ditto.live.stage.SLOWEST_FPS` frames a
+        any_speed: open the session even where this machine draws fewer than `ditto.live.scheduler.SLOWEST_FPS` frames a
             second, for readers that wait for every frame. False unless given.
     """
 
     latency: str
     output: str
     audio_rate: int
-    idle: bool
+    idle: bool | None
     seed: int
     emotion: Mapping[str, float] | None
     still: bool
@@ -58,7 +59,7 @@ class Settings:
     latency: str = "low"
     output: str = "rgb24"
     audio_rate: int = 16000
-    idle: bool = True
+    idle: bool | None = None
     seed: int = 0
     emotion: Mapping[str, float] | None = None
     still: bool = False
@@ -66,7 +67,6 @@ class Settings:
     any_speed: bool = False
 
     def __post_init__(self) -> None:
-        latency_of(self.latency)
         if self.output not in OUTPUTS:
             raise ValueError(f"output is one of {', '.join(OUTPUTS)}, got {self.output!r}; choose one of them")
         if not isinstance(self.audio_rate, int) or isinstance(self.audio_rate, bool):
@@ -78,6 +78,17 @@ class Settings:
             )
         object.__setattr__(self, "seed", check_seed(self.seed))
         emotion_vector(self.emotion)
+
+
+    def check(self, performer: Performer) -> None:
+        """Raise ValueError where a performer has no such latency, or cannot do what is asked of it."""
+        check_latency(self.latency, performer.latencies)
+        asked = {
+            Capability.EMOTION: bool(self.emotion),
+            Capability.CONTROLS: self.still or self.controls is not None,
+            Capability.IDLE: self.idle is True,
+        }
+        check_capabilities(performer, [capability for capability, needed in asked.items() if needed])
 
 
 def utterance_seed(seed: int, epoch: int) -> int:

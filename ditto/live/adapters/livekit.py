@@ -21,8 +21,8 @@ except ImportError as error:
         "versions go together)"
     ) from error
 
+from ditto.frame import SegmentEnd
 from ditto.live.adapters.pacing import Pacer, mono, pcm16
-from ditto.live.items import SegmentEnd
 from ditto.live.session import AsyncSession
 from ditto.live.waiting import within
 from ditto.stream import FPS

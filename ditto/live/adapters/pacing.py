@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ditto.audio import reject_encoded
 from ditto.errors import AudioError
-from ditto.live.items import Frame
+from ditto.frame import Frame
 from ditto.stream import FPS
 
 LEAD_SECONDS = 2 / FPS  # how far ahead of its playout speech is handed on: what the receiver's queues hold

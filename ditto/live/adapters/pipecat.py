@@ -34,8 +34,8 @@ except ImportError as error:
     ) from error
 
 from ditto.errors import DittoError
+from ditto.frame import Item, SegmentEnd
 from ditto.live.adapters.pacing import Pacer, mono, pcm16
-from ditto.live.items import Item, SegmentEnd
 from ditto.live.session import AsyncSession
 from ditto.live.settings import Settings
 from ditto.stream import FPS

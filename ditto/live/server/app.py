@@ -19,7 +19,6 @@ from starlette.responses import JSONResponse
 import ditto
 from ditto.emotion import EMOTIONS
 from ditto.errors import AudioError
-from ditto.latency import LATENCIES
 from ditto.live.server import limits
 from ditto.live.server.clients import Clients
 from ditto.live.server.conversation import Recording
@@ -71,7 +70,7 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
     portraits = Portraits(head, portrait, max_size)
     clients = Clients(head, portraits)
     peers = Peers()
-    delays = {name: round(1000 * head.sampler_for(name).delay_seconds) for name in LATENCIES}
+    delays = {name: round(1000 * head.performer.delay_seconds(name)) for name in head.performer.latencies}
     page = {file.name: file.read_bytes() for file in PAGE.iterdir() if file.suffix in MEDIA}
 
     @asynccontextmanager

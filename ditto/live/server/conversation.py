@@ -23,7 +23,7 @@ from ditto.live.server.protocol import Control, Flush, Interrupt, ProtocolError,
 from ditto.live.server.voice import speech_of
 from ditto.live.waiting import end_tasks
 from ditto.motion import FPS
-from ditto.stream import SAMPLE_RATE
+from ditto.rates import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 

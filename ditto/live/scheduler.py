@@ -1,7 +1,7 @@
-"""The stage: a few threads that compute for all sessions of one head, the most urgent frame first.
+"""The scheduler: a few threads that compute for all sessions of one head, the most urgent frame first.
 
-Hops of speech that are ready at the same time are heard, and their motion sampled, as one batch; at the same time other
-threads draw. Which work happens when changes no result.
+Speech that is ready at the same time goes through the performer as one batch; at the same time other threads draw. Which
+work happens when changes no result.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 import numpy as np
+import numpy.typing as npt
 
 from ditto.errors import BusyError, TooSlowError
 from ditto.live.clock import Clock
-from ditto.live.performance import Array, Performance, Piece, Speech, Task
+from ditto.live.intake import Piece
 from ditto.live.settings import Settings
-from ditto.motion import MOTION_SIZE
-from ditto.sampling import Job
+from ditto.live.state import Result, SessionState, Task
+from ditto.live.utterance import Utterance
+from ditto.machine import cores
+from ditto.performer import Advance, Advanced, Appearance, Observer, Performer, State
 
 if TYPE_CHECKING:
     from ditto.portrait import Portrait
-    from ditto.talking_head import TalkingHead
 
 T = TypeVar("T")
 # Less is no conversation: a second of speech takes five to show, and what is said next waits for it. Far enough below
@@ -34,41 +36,35 @@ T = TypeVar("T")
 SLOWEST_FPS = 5.0
 DRAWN_AT_MOST = 3  # frames, the best of which counts: the first of a network takes longest
 SLOW_SECONDS = 1.0  # a frame that takes longer is not tried a third time
-NO_ROWS = np.zeros((0, MOTION_SIZE), np.float32)
-Observer = Callable[[str, float, int], None]
-Hop = tuple[Performance, Speech, Piece | None]
+Array = npt.NDArray[np.float32]
+Heard = tuple[SessionState, Utterance, Piece | None, State | None]
 
 
-def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class Stage:
+class Scheduler:
     """Threads come with the first session and go with the last.
 
     Args:
-        head: whose networks the sessions share.
+        performer: what makes the pictures of all sessions.
         max_sessions: how many at once; by default one a core.
         clock: what sessions live by.
     """
 
-    def __init__(self, head: TalkingHead, max_sessions: int | None = None, clock: Clock | None = None) -> None:
+    def __init__(self, performer: Performer, max_sessions: int | None = None, clock: Clock | None = None) -> None:
         if max_sessions is not None and max_sessions < 1:
             raise ValueError(f"max_sessions is at least 1, got {max_sessions}")
         self.max_sessions = cores() if max_sessions is None else max_sessions
-        self._head = head
+        self._performer = performer
         self._clock = clock or Clock()
         self._observers: list[Observer] = []
         self._fps = 0.0  # measured with the first session
         self._begin()
-        _stages.add(self)
+        _schedulers.add(self)
 
     def _begin(self) -> None:
-        """Nobody is on the stage."""
+        """No session is open."""
         self.lock = threading.RLock()
         self._work = threading.Condition(self.lock)
-        self._performances: list[Performance] = []
+        self._sessions: list[SessionState] = []
         self._reserved = 0  # sessions, open or being opened
         self._threads: list[threading.Thread] = []
         self._hearing = False
@@ -77,18 +73,29 @@ class Stage:
     def sessions(self) -> int:
         """Sessions that are open."""
         with self.lock:
-            return len(self._performances)
+            return len(self._sessions)
 
     def observe(self, observer: Observer) -> Callable[[], None]:
         """Call `observer(name, seconds, rows)` after every step; the function that is returned ends that.
 
-        Steps are "encode" and "sample" (rows: sessions together), "render", "paste" and "convert" (one frame).
+        Steps are the performer's, and "convert" (one frame).
         """
+        end = self._performer.observe(observer)
         self._observers.append(observer)
-        return lambda: self._observers.remove(observer)
 
-    def enter(self, portrait: Portrait, settings: Settings) -> Performance:
+        def stop() -> None:
+            end()
+            self._observers.remove(observer)
+
+        return stop
+
+    def open(self, portrait: Portrait, prepare: Callable[[], Appearance], settings: Settings) -> SessionState:
         """Open a session.
+
+        Args:
+            portrait: whose it is.
+            prepare: gives the portrait's appearance; not asked where there is no place.
+            settings: what it is opened with.
 
         Raises:
             BusyError: there are `max_sessions` already.
@@ -102,32 +109,34 @@ class Stage:
                 )
             self._reserved += 1
         try:
-            performance = Performance(self._head, portrait, settings, self.lock, self._work.notify, self._clock)
+            session = SessionState(
+                self._performer, portrait, prepare(), settings, self.lock, self._work.notify, self._clock
+            )
             if not settings.any_speed:
-                self._check_speed(performance)
+                self._check_speed(session)
         except BaseException:
             with self.lock:
                 self._reserved -= 1
             raise
         with self.lock:
-            self._performances.append(performance)
+            self._sessions.append(session)
             if not self._threads:
                 self._threads = [
-                    threading.Thread(target=self._run, name=f"ditto-stage-{n}", daemon=True)
+                    threading.Thread(target=self._run, name=f"ditto-scheduler-{n}", daemon=True)
                     for n in range(min(cores(), 8))
                 ]
                 for thread in self._threads:
                     thread.start()
             self._work.notify_all()
-        return performance
+        return session
 
-    def _check_speed(self, performance: Performance) -> None:
+    def _check_speed(self, session: SessionState) -> None:
         """Draw a frame or a few, until one was fast enough for all sessions to come."""
         for attempt in range(1, DRAWN_AT_MOST + 1):
             if self._fps >= SLOWEST_FPS:
                 return
             start = self._clock.now()
-            performance.draw_at_rest()
+            session.draw_at_rest()
             seconds = self._clock.now() - start
             self._fps = max(self._fps, 1.0 / max(seconds, 1e-6))
             if attempt > 1 and seconds > SLOW_SECONDS:
@@ -138,22 +147,22 @@ class Stage:
                 "another device, a faster bundle or animate(), or open the session with any_speed=True"
             )
 
-    def leave(self, performance: Performance) -> None:
+    def close(self, session: SessionState) -> None:
         """Close a session; returns when nothing of it runs any more. Twice does no harm."""
         with self.lock:
-            performance.close()
-            performance.changed.wait_for(lambda: not (performance.hearing or performance.drawing))
-            if performance in self._performances:
-                self._performances.remove(performance)
+            session.close()
+            session.changed.wait_for(lambda: not (session.hearing or session.drawing))
+            if session in self._sessions:
+                self._sessions.remove(session)
                 self._reserved -= 1
-            last = not self._performances
+            last = not self._sessions
         if last:
             self._end(unless_used=True)
 
     def _end(self, unless_used: bool = False) -> None:
-        """Send the threads home, unless another session has come meanwhile and needs them."""
+        """Stop the workers, unless another session has come meanwhile and needs them."""
         with self.lock:
-            if unless_used and self._performances:
+            if unless_used and self._sessions:
                 return
             ended, self._threads = self._threads, []
             self._work.notify_all()
@@ -173,121 +182,102 @@ class Stage:
             call()
 
     def _idle_due(self) -> float:
-        return min((performance.idle_due for performance in self._performances), default=float("inf"))
+        return min((session.idle_due for session in self._sessions), default=float("inf"))
 
     def _next(self) -> Callable[[], None] | None:
         """The most urgent work; marks it as begun."""
-        ready = [] if self._hearing else [p for p in self._performances if p.can_hear()]
-        first: Performance | None = None
+        ready = [] if self._hearing else [session for session in self._sessions if session.can_hear()]
+        for session in ready:
+            session.notice_speech()
+        first: SessionState | None = None
         soonest = float("inf")
-        for performance in self._performances:
-            due = performance.drawable_at
+        for session in self._sessions:
+            session.pass_ends()
+            due = session.frame_due
             if due < soonest:
-                first, soonest = performance, due
-        if ready and min(performance.wanted_at for performance in ready) <= soonest:
+                first, soonest = session, due
+        if ready and min(session.shot_due for session in ready) <= soonest:
             self._hearing = True
-            batch = [(performance, *performance.begin_hearing()) for performance in ready]
+            batch = [(session, *session.begin_hearing()) for session in ready]
             return lambda: self._hear(batch)
         if first is None:
             return None
-        chosen = first
-        chosen.drawing = True
-        task = chosen.task()
-        return lambda: self._draw(chosen, task)
+        return partial(self._draw, first, first.task())
 
-    def _hear(self, batch: list[Hop]) -> None:
-        """A piece, or a hop, of every session of the batch: the rows that come of it, or what broke it."""
+    def _hear(self, batch: list[Heard]) -> None:
+        """A piece, or a hop, of every session of the batch: the shots that come of it, or what broke it."""
         with self.lock:
-            moods = [performance.mood for performance, _, _ in batch]
+            emotions = [session.emotion for session, *_ in batch]
         start = time.perf_counter()
-        try:
-            answers = self._moved(batch, moods)
-        except Exception as error:  # whatever it is, it belongs to the callers
-            answers = [error] * len(batch)
+        answers = self._advance(batch, emotions)
         seconds = time.perf_counter() - start
         with self.lock:
             self._hearing = False
-            for (performance, speech, _), mood, rows in zip(batch, moods, answers, strict=True):
-                performance.hearing = False
-                performance.changed.notify_all()
-                if isinstance(rows, Exception):
-                    performance.fail(rows)
+            for (session, utterance, *_), answer in zip(batch, answers, strict=True):
+                session.hearing = False
+                session.changed.notify_all()
+                if isinstance(answer, Exception):
+                    session.fail(answer)
                 else:
-                    performance.heard(speech, rows, mood, seconds)
+                    session.heard(utterance, answer, seconds)
 
-    def _moved(self, batch: list[Hop], moods: list[Array]) -> list[Array | Exception]:
-        """What comes of each: rows of motion, none where no hop is whole or it lies before the speech, or an error."""
-        encoder = self._head.encoder
-        found: list[Array | Exception] = [NO_ROWS] * len(batch)
-        hops: list[tuple[int, Array]] = []
-        for i, (_, speech, piece) in enumerate(batch):
+    def _advance(self, batch: list[Heard], emotions: list[Array]) -> list[Advanced | Exception | None]:
+        """What comes of each: shots, nothing where no hop is whole, or an error."""
+        found: list[Advanced | Exception | None] = [None] * len(batch)
+        jobs: list[tuple[int, Advance]] = []
+        for i, ((_, utterance, piece, stands), emotion) in enumerate(zip(batch, emotions, strict=True)):
             try:
-                hop = speech.hear(piece)
+                job = utterance.job(piece, emotion, stands)
             except Exception as error:  # whatever it is, it belongs to the caller
                 found[i] = error
                 continue
-            if hop is not None:
-                hops.append((i, hop))
-        if not hops:
-            return found
-        rows = [(hop, batch[i][1].utterance.encoder_state) for i, hop in hops]
-        answers = self._timed(
-            "encode", lambda: attempt(lambda rows: encoder.together(*zip(*rows, strict=True)), rows), len(rows)
-        )
-        jobs: dict[int, list[tuple[int, Job]]] = {}  # by sampler: those of one go together
-        for (i, _), answer in zip(hops, answers, strict=True):
-            if isinstance(answer, Exception):
-                found[i] = answer
-                continue
-            performance, speech, _ = batch[i]
-            features, state = answer
-            job = speech.utterance.heard(features, state, moods[i])
             if job is not None:
-                jobs.setdefault(id(performance.sampler), []).append((i, job))
-        for group in jobs.values():
-            sampler = batch[group[0][0]][0].sampler
-            moved = self._timed("sample", partial(attempt, sampler.together, [job for _, job in group]), len(group))
-            for (i, _), answer in zip(group, moved, strict=True):
-                found[i] = answer if isinstance(answer, Exception) else batch[i][1].utterance.moved(*answer)
+                jobs.append((i, job))
+        answers = attempt(self._performer.advance, [job for _, job in jobs]) if jobs else []
+        for (i, job), answer in zip(jobs, answers, strict=True):
+            found[i] = answer
+            if not isinstance(answer, Exception):
+                batch[i][1].accept(job, len(answer.shots), answer.state)
         return found
 
-    def _draw(self, performance: Performance, task: Task) -> None:
+    def _draw(self, session: SessionState, task: Task) -> None:
         start = time.perf_counter()
+        result: Result | None = None
         try:
-            frame, face = performance.draw(task, self._timed)
+            result = session.draw(task, self._timed)
         except Exception as error:  # whatever it is, it belongs to the caller
-            frame, failed = None, error
+            failed = error
         with self.lock:
-            performance.drawing = False
-            performance.changed.notify_all()
-            if frame is None:
-                performance.fail(failed)
+            session.drawing = False
+            session.changed.notify_all()
+            if result is None:
+                session.fail(failed)
             else:
-                performance.drawn(task, frame, face, time.perf_counter() - start)
+                session.drawn(task, result, time.perf_counter() - start)
 
     def _timed(self, name: str, call: Callable[[], T], rows: int = 1) -> T:
         start = time.perf_counter()
         result = call()
         seconds = time.perf_counter() - start
-        for observer in self._observers:
+        for observer in list(self._observers):
             observer(name, seconds, rows)
         return result
 
 
-_stages: WeakSet[Stage] = WeakSet()
+_schedulers: WeakSet[Scheduler] = WeakSet()
 
 
 @atexit.register
 def _end_all() -> None:
     """Sessions that are open at the end of a program: a thread in native code while Python goes down aborts it."""
-    for stage in list(_stages):
-        stage._end()
+    for scheduler in list(_schedulers):
+        scheduler._end()
 
 
 def _begin_all() -> None:
     """In a forked process: the threads, and the sessions they served, belong to the other one."""
-    for stage in list(_stages):
-        stage._begin()
+    for scheduler in list(_schedulers):
+        scheduler._begin()
 
 
 if hasattr(os, "register_at_fork"):

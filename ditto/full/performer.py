@@ -1,0 +1,26 @@
+"""Opens a full bundle."""
+
+from __future__ import annotations
+
+from ditto.bundle import Bundle
+from ditto.errors import EngineError
+from ditto.performer import Performer
+
+
+def open_performer(bundle: Bundle, device: str, precision: str) -> Performer:
+    """The performer of a verified bundle.
+
+    Raises:
+        BundleError: a part is missing or damaged.
+        EngineError: there is no PyTorch, or a network cannot be run here.
+    """
+    try:
+        from ditto.full.pipeline import PARTS, FullOptions, open_parts
+    except ImportError as error:
+        raise EngineError(
+            f"{bundle.path} needs PyTorch, which cannot be imported ({error}); pip install 'ditto-talking-head[full]'"
+        ) from error
+    for part in PARTS:
+        bundle.part(part)
+    bundle.verify()
+    return open_parts(bundle, FullOptions(device=device, precision=precision)).performer()

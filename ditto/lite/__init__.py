@@ -1,0 +1,1 @@
+"""The lite system: small networks and a mesh renderer, on the CPU, inside the package."""

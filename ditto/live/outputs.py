@@ -1,0 +1,28 @@
+"""The forms that the pictures of a session take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def _rgba(image: Pixels, alpha: Pixels | None) -> Pixels:
+    opaque = np.full(image.shape[:2], 255, np.uint8) if alpha is None else alpha
+    return np.dstack([image, opaque])
+
+
+OUTPUTS: MappingProxyType[str, Callable[[Pixels, Pixels | None], Pixels]] = MappingProxyType(
+    {
+        "rgb24": lambda image, alpha: image,
+        "bgr24": lambda image, alpha: np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8),
+        "rgba": _rgba,
+        "yuv420p": lambda image, alpha: np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), np.uint8),
+    }
+)
+"""From an (H, W, 3) RGB picture and the portrait's (H, W) alpha to the form of a name."""
