@@ -14,7 +14,6 @@ from wav import write_wav
 torch = pytest.importorskip("torch", reason="the full pipeline needs torch (pip install ditto[full])")
 
 from checkpoints import TINY, publish  # noqa: E402
-from ditto.utterance import Utterance  # noqa: E402
 
 from benchmarks.random_bundle import write_random_bundle  # noqa: E402
 from ditto import load  # noqa: E402
@@ -27,12 +26,13 @@ from ditto.errors import BundleError, EngineError, InputError  # noqa: E402
 from ditto.full import pipeline  # noqa: E402
 from ditto.full.pipeline import FullOptions, open_parts  # noqa: E402
 from ditto.full.sampler import PACES  # noqa: E402
+from ditto.full.space import FullSpace  # noqa: E402
 from ditto.full.speech_stream import CachedEncoder  # noqa: E402
 from ditto.full.speech_window import SAMPLES_PER_FRAME, window_features  # noqa: E402
 from ditto.life import CAMERA_HOLD  # noqa: E402
 from ditto.live import SegmentEnd  # noqa: E402
-from ditto.motion import PACKED_SIZE, TEMPLATE_APERTURE, Motion, rest_motion, rotation_matrix  # noqa: E402
-from ditto.talking_head import TalkingHead  # noqa: E402
+from ditto.motion import PACKED_SIZE, TEMPLATE_APERTURE, Motion, rest_motion  # noqa: E402
+from ditto.performer import Advance  # noqa: E402
 
 NEUTRAL = emotion_vector(None)
 
@@ -96,7 +96,7 @@ def test_rest_is_the_source(parts, portrait):
     found = parts.renderer.keypoints(source, rest)
     np.testing.assert_allclose(found, source.keypoints, atol=1e-6)
     with pytest.raises(ValueError, match=r"one frame of motion \(70,\), got \(1, 70\)"):
-        parts.renderer.drive(portrait, rest_motion(1))
+        parts.renderer.retarget(portrait, rest_motion(1))
 
 
 @pytest.mark.parametrize("latency", PACES)
@@ -143,13 +143,13 @@ def test_several_streams_together_are_as_each_alone(parts, portrait):
     sampler, encoder = parts.sampler.at("low"), parts.encoder
     features = [features_of(encoder, speech_of(20, seed)) for seed in (0, 1)]
     jobs = [(block, NEUTRAL, sampler.begin(portrait, seed), True) for seed, block in enumerate(features)]
-    for (rows, _), (block, mood, state, final) in zip(sampler.together(jobs), jobs, strict=True):
+    for (rows, _), (block, mood, state, final) in zip(sampler.step_batch(*zip(*jobs, strict=True)), jobs, strict=True):
         np.testing.assert_array_equal(rows, sampler(block, mood, state, final)[0])
 
     hops = speech_of(16).reshape(2, 8, SAMPLES_PER_FRAME)
     alone, together = [encoder.initial_state(1)] * 2, [encoder.initial_state(1)] * 2
     for frame in range(8):
-        found = encoder.together(hops[:, frame], together)
+        found = encoder.step_batch(hops[:, frame], together)
         for i in range(2):
             wanted, alone[i] = encoder(hops[i, frame][None], alone[i])
             np.testing.assert_array_equal(found[i][0], wanted[0])
@@ -231,7 +231,7 @@ def test_every_setting_goes_from_the_published_file_to_the_pictures(suffix, tmp_
     assert rows.shape == (30, 70)
     np.testing.assert_allclose(rows[:, 1], 2.0, atol=1e-4)  # of pitch the added degrees alone, it is not in use_d_keys
     assert not rows[:, 3:7].any()
-    crop = parts.renderer.render(parts.renderer.prepare(portrait), Motion.from_compact(rows[5]))
+    crop = parts.renderer.render(parts.renderer.prepare(portrait), Motion(rows[5]))
     assert np.isfinite(crop).all()
 
 
@@ -278,7 +278,7 @@ def test_controls_and_still_work_on_the_portrait(head, portrait):
 
 @pytest.mark.parametrize("latency", ["low", "balanced", "quality"])
 def test_a_stream_tells_its_delay(head, portrait, latency):
-    assert head.stream(portrait, latency=latency).delay_seconds == head.sampler.at(latency).delay_seconds
+    assert head.stream(portrait, latency=latency).delay_seconds == head.performer.delay_seconds(latency)
 
 
 @pytest.mark.slow
@@ -338,18 +338,15 @@ def test_hearing_with_a_memory(bundle, portrait):
     assert isinstance(parts.encoder, CachedEncoder)
     assert parts.encoder.hop_samples == 6400
     assert parts.sampler.at("low").delay_seconds == pytest.approx(0.6)
-    head = TalkingHead(bundle, *parts)
+    performer = parts.performer()
     for frames in (10, 13):  # a whole unit, after whose features nothing more is heard; and more than one
-        utterance = Utterance(head.encoder, head.sampler_for("low"), portrait, 0)
-        utterance.push(speech_of(frames))
-        utterance.end()
-        rows = []
-        while (hop := utterance.hop()) is not None:
-            features, state = head.encoder(hop[None], utterance.encoder_state)
-            job = utterance.heard(features[0], state, NEUTRAL)
-            rows += list(utterance.moved(*utterance.sampler(*job)))
-        assert utterance.done
-        assert len(rows) == frames
+        samples, state = speech_of(frames), performer.begin(performer.prepare(portrait), 0, "low")
+        shots = 0
+        for start in range(0, samples.size, 6400):
+            last = start + 6400 >= samples.size
+            done = performer.advance([Advance(state, samples[start : start + 6400], NEUTRAL, last)])[0]
+            shots, state = shots + len(done.shots), done.state
+        assert shots == frames
     other = open_parts(bundle, FullOptions(hearing="streaming"))
     features = [encoder(speech_of(10)[None], encoder.initial_state(1))[0] for encoder in (parts.encoder, other.encoder)]
     assert np.abs(features[0] - features[1]).max() > 1e-4  # the context is heard
@@ -370,8 +367,8 @@ def test_idle_life_in_the_motion_of_the_networks(parts, portrait):
     points[[11, 15], :2] = 0.02, 0.01  # the eyes look right and down
     points[[13, 16], 1] = 0.5 * TEMPLATE_APERTURE
     points[[1, 2, 6, 14], 1] = -0.02
-    row[7:] = (points @ rotation_matrix(4.0, -6.0, 2.0)).reshape(-1)  # camera frame
-    found = renderer.translate(source, row)
+    row[7:] = points.reshape(-1)
+    found = FullSpace(lambda portrait: source).idle_motion(row, portrait)
     np.testing.assert_array_equal(found[:4], row[:4])
     change = (found[7:] - 0.5 * source.shut).reshape(21, 3)
     assert np.abs(np.delete(change, [11, 15], 0)).max() < 1e-6  # half a blink, and nothing else but gaze

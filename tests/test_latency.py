@@ -13,7 +13,7 @@ from ditto.guards import PAUSE_ENTRY, PAUSE_EXIT, PAUSE_FRAMES, PAUSE_HEARD, gua
 from ditto.latency import LATENCIES, LOOK_AHEAD, LOOK_BACK, OFFLINE_PLAN, WindowPlan
 from ditto.motion import MOTION_SIZE
 from ditto.phones import PHONE_INDEX
-from ditto.sampling import Job, silence_of
+from ditto.sampling import silence_of
 from ditto.speech import HOP_SAMPLES
 from ditto.stream import SAMPLES_PER_FRAME
 
@@ -35,9 +35,9 @@ def speech():
 @pytest.fixture(scope="module")
 def features(head, speech):
     """(T, 368) of the example speech."""
-    state, rows = head.encoder.initial_state(1), []
+    state, rows = head.performer.encoder.initial_state(1), []
     for hop in np.pad(speech, (0, HOP_SAMPLES - speech.size % HOP_SAMPLES)).reshape(-1, 1, HOP_SAMPLES):
-        feature, state = head.encoder(hop, state)
+        feature, state = head.performer.encoder(hop, state)
         rows.append(feature[0])
     return np.concatenate(rows[1:])
 
@@ -47,7 +47,7 @@ def motions(head, portrait, features):
     """Compact motion (T, 70) of the example speech by latency."""
     found = {}
     for name, (plan, steps) in LATENCIES.items():
-        sampler = head.sampler.planned(plan, steps)
+        sampler = head.performer.sampler.planned(plan, steps)
         state = sampler.initial_state(portrait.canonical_keypoints, portrait.eye_open, 0)
         found[name], _ = sampler(features, NEUTRAL, state, final=True)
     return found
@@ -147,9 +147,9 @@ def test_lips_say_the_same_at_every_latency(motions, features):
 def test_the_head_moves_about_as_far_at_every_latency(head, portrait, features):
     turns = {}
     for name, (plan, steps) in LATENCIES.items():
-        sampler = head.sampler.planned(plan, steps)
+        sampler = head.performer.sampler.planned(plan, steps)
         states = [sampler.initial_state(portrait.canonical_keypoints, portrait.eye_open, seed) for seed in range(4)]
-        found = sampler.together([Job(features, NEUTRAL, state, final=True) for state in states])
+        found = sampler.step_batch([features] * 4, [NEUTRAL] * 4, states, [True] * 4)
         turns[name] = np.mean([motion[:, 1:4].std(0).sum() for motion, _ in found])
     assert turns["balanced"] > 0.75 * turns["quality"]
     assert turns["low"] > 0.75 * turns["quality"]  # 0.6 where every window draws noise of its own
@@ -177,7 +177,7 @@ def test_unknown_latencies_are_refused(head, portrait, name):
 
 def test_a_plan_cannot_wait_a_negative_time(head):
     with pytest.raises(ValueError, match="ahead not negative"):
-        head.sampler.planned(WindowPlan(70, 2, 8, ahead=-1), 5)
+        head.performer.sampler.planned(WindowPlan(70, 2, 8, ahead=-1), 5)
 
 
 def rest_of(quiet, run):

@@ -5,6 +5,7 @@ import os
 import threading
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from ditto.engines.batched import BatchedEngine
 from ditto.latency import LATENCIES
 from ditto.once import Once
+from ditto.row_performer import RowPerformer
 from ditto.talking_head import TalkingHead
 
 
@@ -108,33 +110,22 @@ def test_a_forked_process_makes_what_was_being_made():
     assert os.waitpid(child, 0)[1] == 0
 
 
-class Parts:
-    """Encoder, sampler and renderer in one."""
-
-    def __init__(self):
-        self.prepare = Slow()
-        self.paste_back = lambda portrait: None
-
-    def at(self, latency):
-        return object()
-
-
 def test_threads_that_ask_for_one_portrait_prepare_it_once(portrait):
-    parts = Parts()
-    head = TalkingHead(None, parts, parts, parts)
-    one, other = ask_twice(lambda: head.appearance(portrait), parts.prepare)
+    performer = SimpleNamespace(prepare=Slow())
+    head = TalkingHead(None, performer)
+    one, other = ask_twice(lambda: head.appearance(portrait), performer.prepare)
     assert one is other
     assert head.appearance(replace(portrait)) is not one
 
 
 def test_every_thread_gets_the_same_sampler_of_a_latency():
-    parts = Parts()
-    head = TalkingHead(None, parts, parts, parts)
+    sampler = SimpleNamespace(latencies=tuple(LATENCIES), at=lambda latency: object())
+    performer = RowPerformer(None, sampler, None, None)
     together, found = threading.Barrier(8), []
 
     def ask():
         together.wait(60)
-        found.append([head.sampler_for(latency) for latency in LATENCIES])
+        found.append([performer.sampler_for(latency) for latency in LATENCIES])
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
@@ -142,8 +133,8 @@ def test_every_thread_gets_the_same_sampler_of_a_latency():
     for thread in threads:
         thread.join(60)
     assert len({tuple(map(id, samplers)) for samplers in found}) == 1
-    with pytest.raises(ValueError, match="latency is one of"):
-        head.sampler_for("fast")
+    with pytest.raises(ValueError, match="expected a latency of"):
+        performer.sampler_for("fast")
 
 
 def test_a_difference_that_another_thread_saw_is_not_forgotten():

@@ -13,7 +13,6 @@ from ditto.sampling import (
     HIDDEN_SIZE,
     LOOK_AHEAD,
     WINDOW,
-    Job,
     MotionNetwork,
     MotionSampler,
     WindowPlan,
@@ -120,8 +119,7 @@ def test_streams_that_go_together_get_what_they_get_alone(shipped, streams, guid
     pieces = [np.split(x, [2 + i, 5]) for i, x in enumerate(speeches)]  # due at different times, some with nothing new
     out = [[] for _ in range(streams)]
     for k in range(3):
-        jobs = [Job(p[k], mood, state, k == 2) for p, mood, state in zip(pieces, moods, states, strict=True)]
-        found = sampler.together(jobs)
+        found = sampler.step_batch([p[k] for p in pieces], moods, states, [k == 2] * streams)
         states = [state for _, state in found]
         for motions, (motion, _) in zip(out, found, strict=True):
             motions.append(motion)
@@ -133,9 +131,9 @@ def test_streams_that_go_together_get_what_they_get_alone(shipped, streams, guid
 def test_nothing_together_is_nothing_and_one_wrong_job_refuses_all():
     sampler = tiny(steps=1)
     state = sampler.initial_state(FACE, EYES)
-    assert sampler.together([]) == []
+    assert sampler.step_batch([], [], [], []) == []
     with pytest.raises(ValueError, match=r"features \(T, 368\)"):
-        sampler.together([Job(speech(80), NEUTRAL, state), Job(np.zeros((4, 367)), NEUTRAL, state)])
+        sampler.step_batch([speech(80), np.zeros((4, 367))], [NEUTRAL] * 2, [state] * 2, [False] * 2)
 
 
 def test_seeds_give_different_motion_and_the_same_seed_the_same():

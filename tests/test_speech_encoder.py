@@ -97,7 +97,7 @@ def test_streams_that_go_together_get_what_they_get_alone(shipped, streams):
     states, rows = [shipped.initial_state() for _ in range(streams)], []
     for k in range(len(voices[0]) + 1):
         hops = [(hops[k] if k < len(hops) else np.zeros(HOP_SAMPLES, np.float32)) for hops in voices[:streams]]
-        found = shipped.together(hops, states)
+        found = shipped.step_batch(hops, states)
         rows.append([features for features, _ in found])
         states = [state for _, state in found]
     for stream in range(streams):
@@ -107,13 +107,13 @@ def test_streams_that_go_together_get_what_they_get_alone(shipped, streams):
 
 def test_streams_of_wrong_shapes_are_refused(shipped):
     hop, state = np.zeros(HOP_SAMPLES, np.float32), shipped.initial_state()
-    assert shipped.together([], []) == []
+    assert shipped.step_batch([], []) == []
     with pytest.raises(ValueError, match="as many states"):
-        shipped.together([hop, hop], [state])
+        shipped.step_batch([hop, hop], [state])
     with pytest.raises(ValueError, match=r"hops \(1280,\)"):
-        shipped.together([hop[:-1]], [state])
+        shipped.step_batch([hop[:-1]], [state])
     with pytest.raises(ValueError, match="one row each"):
-        shipped.together([hop], [shipped.initial_state(2)])
+        shipped.step_batch([hop], [shipped.initial_state(2)])
 
 
 def test_the_look_ahead_is_one_hop(tiny):
