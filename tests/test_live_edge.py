@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from actors import PATIENT, Actor, at_rest, refused, stage_threads, until
+from ditto.live.performance import LARGEST_INBOX
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, sampled_from, tuples
 
 from ditto.audio import Resampler
 from ditto.errors import AudioError, SessionError
 from ditto.live import Frame, SegmentEnd, utterance_seed
-from ditto.live.performance import LARGEST_INBOX
 from ditto.stream import FPS, SAMPLES_PER_FRAME
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from actors import PATIENT, at_rest, refused, stage_threads
+from ditto.live.performance import Performance
 
 import ditto
 from ditto.audio import read_audio
 from ditto.errors import BusyError, SessionError
 from ditto.live import Frame, SegmentEnd
-from ditto.live.performance import Performance
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 CYCLES = 200

@@ -11,6 +11,7 @@ pytest.importorskip("aiortc", reason="ditto serve is an extra: pip install 'ditt
 pytest.importorskip("fastapi", reason="ditto serve is an extra: pip install 'ditto-talking-head[serve]'")
 pytest.importorskip("selenium", reason="the page is tested in a browser: pip install selenium")
 
+from ditto.live.idle import idle, initial_idle
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
@@ -23,7 +24,6 @@ from wav import write_wav
 import ditto
 from ditto.audio import read_audio
 from ditto.emotion import emotion_vector
-from ditto.live.idle import idle, initial_idle
 from ditto.live.server.app import create_app
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

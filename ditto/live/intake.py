@@ -171,7 +171,8 @@ class Ear:
         """Take samples (N,); the oldest are forgotten where too many wait."""
         if self._resampler is None or self._resampler[0] != rate:
             self._resampler = rate, Resampler(rate)
-        samples = samples[-round(LONGEST_LISTENING * rate) :]
+        most = round(LONGEST_LISTENING * rate)
+        samples = samples if samples.size <= most else samples[-most:].copy()
         self._pieces.append(Overheard(samples, samples.size / rate, self._resampler[1]))
         while sum(piece.seconds for piece in self._pieces) - self._pieces[0].seconds >= LONGEST_LISTENING:
             self._pieces.popleft()

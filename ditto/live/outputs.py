@@ -9,12 +9,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ditto.images import straight_colours
+
 Pixels = npt.NDArray[np.uint8]
 
 
 def _rgba(image: Pixels, alpha: Pixels | None) -> Pixels:
-    opaque = np.full(image.shape[:2], 255, np.uint8) if alpha is None else alpha
-    return np.dstack([image, opaque])
+    """Straight alpha: the white that a portrait is laid over is taken off its colours again."""
+    if alpha is None:
+        return np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
+    return np.dstack([straight_colours(image, alpha), alpha])
 
 
 OUTPUTS: MappingProxyType[str, Callable[[Pixels, Pixels | None], Pixels]] = MappingProxyType(
