@@ -1,8 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from test_mesh import drawn_portrait
 
 from ditto.controls import KEYPOINT_NAMES, REGIONS, Controls, apply
-from ditto.motion import IRISES, KEYPOINTS, Motion, rotation_matrix
+from ditto.motion import DEGREES, IRISES, KEYPOINTS, Motion, rotation_matrix
+from ditto.motion_space import rotation_of
+
+PORTRAIT = drawn_portrait()
 
 
 @pytest.fixture
@@ -89,19 +95,22 @@ def test_without_blinks_no_upper_lid_comes_down(motion):
     )
 
 
-@pytest.mark.parametrize(("field", "column"), [("pitch_degrees", 1), ("yaw_degrees", 2), ("roll_degrees", 3)])
-def test_an_angle_turns_the_head_and_takes_the_face_along(motion, field, column):
-    after = apply(motion, Controls(**{field: 10.0}))
-    difference = pose(after) - pose(motion)
-    want = np.zeros(7)
-    want[column] = 10.0
-    np.testing.assert_allclose(difference, np.tile(want, (6, 1)), atol=5e-3)  # degrees through 66 bins
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("yaw", [-25.0, 0.0, 25.0])
+def test_an_angle_turns_the_head_about_its_own_axis_and_takes_the_face_along(motion, axis, yaw):
+    degrees = np.eye(3)[axis] * 10.0
+    portrait = replace(PORTRAIT, rotation=rotation_matrix(4.0, yaw, -3.0))
+    names = ("pitch_degrees", "yaw_degrees", "roll_degrees")
+    after = apply(motion, Controls(**dict(zip(names, degrees, strict=True))), portrait)
+    before, turned = (portrait.rotation @ rotation_of(m.values[:, DEGREES]) for m in (motion, after))
+    np.testing.assert_allclose(turned, rotation_matrix(*degrees) @ before, atol=1e-6)
+    np.testing.assert_array_equal(pose(after)[:, [0, 4, 5, 6]], pose(motion)[:, [0, 4, 5, 6]])
     assert changed_keypoints(motion, after) == set()
 
 
 def test_head_at_zero_keeps_the_portrait_s_pose_and_the_face(motion):
     after = apply(motion, Controls(head=0.0))
-    np.testing.assert_allclose(pose(after), 0.0, atol=1e-3)
+    np.testing.assert_allclose(pose(after), 0.0, atol=1e-6)
     assert changed_keypoints(motion, after) == set()
 
 

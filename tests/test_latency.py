@@ -171,7 +171,7 @@ def test_seams_are_as_smooth_as_the_motion_between_them(motions):
 
 @pytest.mark.parametrize("name", ["fast", "", None, 3, ["low"]])
 def test_unknown_latencies_are_refused(head, portrait, name):
-    with pytest.raises(ValueError, match="latency is one of quality, balanced, low, got"):
+    with pytest.raises(ValueError, match="expected a latency of quality, balanced, low, got"):
         head.stream(portrait, latency=name)
 
 
