@@ -212,9 +212,9 @@ def test_frames_come_after_the_delay_that_is_told(performer):
 
 
 def test_unknown_latencies_are_refused(performer):
-    with pytest.raises(ValueError, match="expected a latency of .*got 'fast'"):
+    with pytest.raises(ValueError, match=r"expected a latency of .*got 'fast'"):
         performer.delay_seconds("fast")
-    with pytest.raises(ValueError, match="expected a latency of .*got 'fast'"):
+    with pytest.raises(ValueError, match=r"expected a latency of .*got 'fast'"):
         performer.begin(performer.prepare(PORTRAIT), 0, "fast")
 
 

@@ -153,4 +153,4 @@ def test_a_timeline_of_controls_turns_the_frames_it_names(head, portrait, speech
     turned = list(head.animate(portrait, speech, seed=3, controls=timeline))
     change = [b.motion.yaw_degrees - a.motion.yaw_degrees for a, b in zip(whole, turned, strict=True)]
     assert change[: FRAMES // 2] == pytest.approx([0.0] * (FRAMES // 2), abs=1e-3)
-    assert change[FRAMES // 2 :] == pytest.approx([10.0] * (FRAMES - FRAMES // 2), abs=0.05)
+    assert change[FRAMES // 2 :] == pytest.approx([10.0] * (FRAMES - FRAMES // 2), abs=0.1)  # about its own axis
