@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import ditto
 from ditto.audio import SAMPLE_RATE, read_audio
-from ditto.motion import COMPACT_SIZE, Motion
+from ditto.motion import MOTION_SIZE, Motion
 
 ROOT = Path(__file__).parents[1]
 PICTURES = [
@@ -39,14 +39,14 @@ def rows(head):
     said = []
     for emotion in (None, {"happy": 1.0}):
         stream = head.stream(portrait, emotion=emotion)
-        said += [frame.motion.compact for frame in stream.push(samples) + stream.flush()]
+        said += [frame.motion.values for frame in stream.push(samples) + stream.flush()]
     return np.stack(said)
 
 
 @pytest.fixture(scope="module", params=PICTURES, ids=lambda path: path.stem)
 def prepared(request, head):
     portrait = head.register(request.param)
-    return portrait, head.renderer.prepare(portrait)
+    return portrait, head.performer.renderer.prepare(portrait)
 
 
 @st.composite
@@ -69,12 +69,12 @@ def test_no_landmark_jumps(prepared, rows, head, data):
     portrait, appearance = prepared
     row, sign = data.draw(motions(rows)), data.draw(st.sampled_from([-1.0, 1.0]))
 
-    def landmarks(compact):
-        drive = head.renderer.drive(portrait, Motion.from_compact(compact))
-        return head.renderer.pose(appearance, drive).vertices[:, :2] * 512 / portrait.crop.shape[0]
+    def landmarks(values):
+        drive = head.performer.renderer.retarget(portrait, Motion(values))
+        return head.performer.renderer.pose(appearance, drive).vertices[:, :2] * 512 / portrait.crop.shape[0]
 
     before = landmarks(row)
-    for number in range(COMPACT_SIZE):
+    for number in range(MOTION_SIZE):
         shift = np.linalg.norm(landmarks(moved(row, number, sign)) - before, axis=1)
         assert shift.max() <= MOST_PX, f"landmark {shift.argmax()} moves {shift.max():.2f} px with number {number}"
 
@@ -84,10 +84,10 @@ def test_no_landmark_jumps(prepared, rows, head, data):
 def test_no_pixel_outside_of_edges_jumps(prepared, rows, head, data):
     portrait, appearance = prepared
     row = data.draw(motions(rows))
-    number, sign = data.draw(st.integers(0, COMPACT_SIZE - 1)), data.draw(st.sampled_from([-1.0, 1.0]))
+    number, sign = data.draw(st.integers(0, MOTION_SIZE - 1)), data.draw(st.sampled_from([-1.0, 1.0]))
     before, after = (
-        head.renderer.render(appearance, head.renderer.drive(portrait, Motion.from_compact(compact)))
-        for compact in (row, moved(row, number, sign))
+        head.performer.renderer.render(appearance, head.performer.renderer.retarget(portrait, Motion(values)))
+        for values in (row, moved(row, number, sign))
     )
     window = np.ones((REACH, REACH), np.uint8)
     flat = (cv2.dilate(before, window).astype(int) - cv2.erode(before, window)).max(-1) <= EDGE_LEVELS
