@@ -12,6 +12,7 @@ from ditto.motion import BROWS, KEYPOINTS, MOUTH_CORNERS, TEMPLATE_APERTURE, UPP
 Floats = npt.NDArray[np.float64]
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise", "contempt")
+EMOTION_BOOST = 0.8  # of the strength that the motion network was trained with, on top of it, where an emotion is shown
 SMILE, BROW, FROWN = 0.035, 0.028, 0.012  # fu of travel at one
 # smile (negative: corners down), brow raise (negative: lower), inner-brow frown, lid opening, gap, upper-lip raise
 _SHAPES = {

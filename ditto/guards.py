@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ditto.emotion import emotion_offset
+from ditto.emotion import EMOTION_BOOST, emotion_offset
 from ditto.latency import LOOK_AHEAD, LOOK_BACK
 from ditto.life import hold_gaze
 from ditto.motion import (
@@ -20,6 +20,7 @@ from ditto.motion import (
     KEYPOINTS,
     MOTION_SIZE,
     MOUTH_CORNERS,
+    PRESS_GAP,
     TEMPLATE_APERTURE,
     UPPER_LIDS,
     Keypoint,
@@ -33,7 +34,6 @@ Floats = npt.NDArray[np.float64]
 PRESS_RAMP = (0.15, 0.40)  # of the larger of a frame's two bilabial probabilities
 PRESS_BESIDE_RAMP = (0.04, 0.12)  # the same beside a frame that is pressed: closures seldom last one frame
 TUCK_RAMP = (0.30, 0.65)
-PRESS_GAP = -0.006  # fu against lips that just touch
 TUCK_GAP = 0.024  # fu between the lips, filled by the upper teeth that touch the lower one
 CLOSING_SPEED, OPENING_SPEED = 0.050, 0.055  # fu a frame; lips are no shutters
 SURPRISE_SPEED = 0.065  # fu a frame: how fast they close on a sound that nobody heard coming
@@ -50,7 +50,6 @@ SLOW = [*range(EXPRESSION.start), *(EXPRESSION.start + 3 * k + axis for k in SLO
 UPPER, LOWER = INNER_LIPS
 SLOW_SMOOTHING = 1.5  # frames
 WIDEST_EYES = 0.02  # fu the upper lids rise beyond rest at most
-EMOTION_BOOST = 0.8  # of the trained strength, on top of it
 PAUSE_FRAMES = 10  # 0.4 s
 PAUSE_HEARD = 4  # silent frames that make a pause where nobody knows yet what follows
 PAUSE_ENTRY, PAUSE_EXIT = 3, 3  # frames to close, and to open before speech

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.emotion import SMILE, emotion_offset
-from ditto.guards import EMOTION_BOOST
+from ditto.emotion import EMOTION_BOOST, SMILE, emotion_offset
 from ditto.life import (
     LID_FOLLOWS_GAZE,
     EyeState,

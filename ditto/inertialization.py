@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.guards import PRESS_GAP
 from ditto.life import hold_gaze
 from ditto.motion import (
     DEGREES,
@@ -22,6 +21,7 @@ from ditto.motion import (
     KEYPOINTS,
     LIPS,
     MOTION_SIZE,
+    PRESS_GAP,
     TEMPLATE_APERTURE,
     UPPER_LIDS,
     Keypoint,

@@ -62,6 +62,7 @@ INNER_LIPS = (Keypoint.UPPER_INNER_LIP, Keypoint.LOWER_INNER_LIP)
 MOUTH_CORNERS = (Keypoint.RIGHT_MOUTH_CORNER, Keypoint.LEFT_MOUTH_CORNER)
 LIPS = (*MOUTH_CORNERS, *INNER_LIPS, Keypoint.CHIN, Keypoint.UPPER_OUTER_LIP)
 BROWS = (Keypoint.RIGHT_BROW, Keypoint.LEFT_BROW)
+PRESS_GAP = -0.006  # face units between the inner lips where they are pressed together, against lips that just touch
 TEMPLATE_APERTURE = 0.074  # face units between an upper lid's keypoint and `LOWER_LIDS` of the template face
 
 BINS = 66  # of an angle in the published coding
@@ -180,7 +181,7 @@ class Motion:
         """(..., 265): the same in the published coding, 66 bins an angle."""
         return pack_265(self.values)
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """(..., 70), for `numpy.asarray`: the read-only `values`, or a copy where another type or a copy is asked for.
 
         Raises:

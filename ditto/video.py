@@ -19,7 +19,7 @@ from ditto.audio import SAMPLE_RATE, AudioReader, Decoder, channels_of, silence
 from ditto.errors import AudioError, OutputError
 from ditto.files import Readable, complete_file, ffmpeg_name, partial_file
 from ditto.mixing import Mixer
-from ditto.motion import FPS
+from ditto.rates import FPS
 
 logger = logging.getLogger(__name__)
 
