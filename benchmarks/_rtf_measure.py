@@ -13,13 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import measures
+from benchmarks._motions import rows_of
 from benchmarks._rtf_machine import Meter, cold_loads
 from benchmarks._rtf_play import Pictures, Player, Samples, Utterance, converse
 from benchmarks._rtf_trace import STEP, Lag, Tape, lag, lip_gap, loudness, missed, speech_of
 from benchmarks.faces import face_window, track
 from benchmarks.speech import read_speech
 from ditto.audio import SAMPLE_RATE
-from ditto.errors import AudioError
+from ditto.errors import AudioError, InputError
+from ditto.performer import check_latency
 from ditto.portrait import Portrait
 from ditto.stream import FPS, SAMPLES_PER_FRAME
 from ditto.talking_head import TalkingHead, load
@@ -67,14 +69,19 @@ class Loading(NamedTuple):
 
 
 def load_and_register(
-    bundle: str, picture: Path, max_sessions: int, device: str
+    bundle: str, picture: Path, max_sessions: int, device: str, latency: str
 ) -> tuple[TalkingHead, Portrait, Loading]:
-    """A head and a portrait, and what getting them takes. A saved portrait (.npz) is loaded instead."""
+    """A head and a portrait, and what getting them takes. A saved portrait (.npz) is loaded instead.
+
+    Raises:
+        InputError: the bundle has no such latency, or no explicit motion.
+    """
     warm, registrations = [], []
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
         head = load(bundle, max_sessions=max_sessions, device=device)
         warm.append(time.perf_counter() - start)
+        check(head, latency)
     fresh = cold_loads(bundle, device, REPEATS)
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
@@ -85,6 +92,15 @@ def load_and_register(
     preparation = time.perf_counter() - start
     process, cold = ([seconds[i] for seconds in fresh] for i in (0, 1))
     return head, portrait, Loading(process, cold, warm[1:], registrations[0], registrations[1:], preparation)
+
+
+def check(head: TalkingHead, latency: str) -> None:
+    """Raise InputError where a head cannot be measured at a latency."""
+    rows_of(head.performer)
+    try:
+        check_latency(latency, head.performer.latencies)
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 def utterances(recordings: Sequence[Samples]) -> list[Samples]:
@@ -122,18 +138,18 @@ def long_enough(speech: Sequence[Samples], delay: float) -> list[Samples]:
     return chosen
 
 
-# Stages
+# Steps
 
 
-STEPS = ("encode", "sample", "render", "paste", "convert")  # as `Stage.observe` names them
+STEPS = ("encode", "sample", "render", "paste", "convert")  # as `Scheduler.observe` names them
 STEPS_A_FRAME = 5  # at most: three, and two for every hop or window
 
 
 @contextmanager
 def watched(head: TalkingHead, frames: int) -> Iterator[Tape]:
-    """Every call of the stage's networks and of the renderer meanwhile, of STEP, for so many frames at most."""
+    """Every call of the networks and of the renderer meanwhile, of STEP, for so many frames at most."""
     steps = Tape(STEP, STEPS_A_FRAME * frames)
-    end = head.stage.observe(lambda name, seconds, rows: steps.add((STEPS.index(name), seconds, rows)))
+    end = head.scheduler.observe(lambda name, seconds, rows: steps.add((STEPS.index(name), seconds, rows)))
     try:
         yield steps
     finally:
@@ -151,7 +167,7 @@ class Run(NamedTuple):
         probes: the utterances of the probe, first and last.
         pictures: the first player's face through both probes.
         meter: what it all cost.
-        steps: of the stage, of STEP.
+        steps: of the scheduler, of STEP.
     """
 
     players: list[Player]

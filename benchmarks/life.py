@@ -1,4 +1,4 @@
-"""Does a silent face live, and does it come and go without a jump: idle, seams, listening, before rendering.
+"""Does a silent face live, and does it come and go without a jump: idle, transitions, listening, before rendering.
 
     python -m benchmarks.life [--bundle lite] [--minutes 10] [--seed 0]
 
@@ -11,23 +11,36 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ditto.live.face import Face, at_rest, live, speak
-from ditto.live.idle import idle, initial_idle
-from ditto.live.listening import NEUTRAL, Listener
-from ditto.live.ramp import Ramps
 
+from benchmarks._motions import NoPictures, rows_of
 from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.speech import Samples, example_speech, read_speech
 from ditto.emotion import emotion_vector
+from ditto.idle import idle, initial_idle
 from ditto.life import BLINK
-from ditto.motion import FPS, KEYPOINTS, TEMPLATE_APERTURE, Keypoint, rotation_matrix
+from ditto.listening import Listener
+from ditto.motion import (
+    DEGREES,
+    EXPRESSION,
+    INNER_LIPS,
+    KEYPOINTS,
+    TEMPLATE_APERTURE,
+    TRANSLATION,
+    Keypoint,
+    rotation_matrix,
+)
+from ditto.motion_space import LITE_SPACE
+from ditto.performer import Draw, Edits, Shot
+from ditto.ramps import Ramps
+from ditto.rates import FPS, SAMPLES_PER_FRAME
 from ditto.rendering.geometry import TEMPLATE, keypoints
+from ditto.row_performer import IdleShot, RowFace, RowPerformer, RowShot
 from ditto.speech import HOP_SAMPLES
-from ditto.stream import SAMPLES_PER_FRAME
 from ditto.talking_head import TalkingHead, load
 
 Array = npt.NDArray[np.float32]
@@ -36,19 +49,23 @@ Floats = npt.NDArray[np.float64]
 CLOSED = 0.004  # fu between the inner lips, at most
 AROUND = 24  # frames looked at after a switch
 CALM = emotion_vector(None)
-HEAD_POINTS = (0, 4, 5, 10)  # forehead, nose, neck, glabella
+HEAD_POINTS = (Keypoint.FOREHEAD, Keypoint.NOSE_TIP, Keypoint.NECK, Keypoint.GLABELLA)
+FACE: RowPerformer[Any, Any, Any, Any, Any] = RowPerformer(None, None, NoPictures(), LITE_SPACE)  # type: ignore[arg-type]
+ANYONE = FACE.prepare(None)  # type: ignore[arg-type]  # on the lite face transitions are the same for every portrait
 
 
 def said(head: TalkingHead, samples: Samples, latency: str, seed: int) -> Array:
     """(T, 70) the motion of a recording on a template face."""
-    sampler, state = head.sampler_for(latency), head.encoder.initial_state(1)
+    performer = rows_of(head.performer)
+    sampler: Any = performer.sampler_for(latency)
+    state = performer.encoder.initial_state(1)
     frames = -(-len(samples) // SAMPLES_PER_FRAME)
     padded = np.zeros((len(samples) // HOP_SAMPLES + 2) * HOP_SAMPLES, np.float32)
     padded[: len(samples)] = samples
     heard = []
     for hop in padded.reshape(-1, HOP_SAMPLES):
-        features, state = head.encoder(hop[None], state)
-        heard.append(features[0])
+        [(features, state)] = performer.encoder.step_batch([hop], [state])
+        heard.append(features)
     start = sampler.initial_state(keypoints(TEMPLATE), (1.0, 1.0), seed)
     rows, _ = sampler(np.concatenate(heard[1:])[:frames], CALM, start, final=True)
     return rows
@@ -58,23 +75,22 @@ def silent(frames: int, seed: int) -> Array:
     """(frames, 70) idle motion."""
     state, rows = initial_idle(), []
     for _ in range(frames):
-        row, state = idle(state, seed, CALM)
-        rows.append(row)
+        values, state = idle(state, seed, CALM)
+        rows.append(LITE_SPACE.idle_motion(values, None))
     return np.array(rows)
 
 
 def in_head(rows: Array) -> Floats:
     """(T, 21, 3) expression in the head frame."""
-    turn = rotation_matrix(rows[:, 1], rows[:, 2], rows[:, 3])
-    return np.asarray(rows[:, 7:].reshape(-1, KEYPOINTS, 3) @ np.swapaxes(turn, 1, 2))
+    return LITE_SPACE.to_head(rows, None)[:, EXPRESSION].reshape(-1, KEYPOINTS, 3)
 
 
 def acceleration(rows: Sequence[Array] | Array, points: Sequence[int] = tuple(range(KEYPOINTS))) -> float:
     """The largest of any keypoint over (T, 70)."""
     r = np.asarray(rows, np.float64)
-    expression = r[:, 7:].reshape(-1, KEYPOINTS, 3)
-    posed = keypoints(TEMPLATE) @ rotation_matrix(r[:, 1], r[:, 2], r[:, 3]) + expression
-    posed = (1.0 + r[:, :1, None]) * posed + r[:, None, 4:7]
+    expression = r[:, EXPRESSION].reshape(-1, KEYPOINTS, 3)
+    posed = keypoints(TEMPLATE) @ rotation_matrix(*r[:, DEGREES].T) + expression
+    posed = (1.0 + r[:, :1, None]) * posed + r[:, None, TRANSLATION]
     return float(np.linalg.norm(np.diff(posed[:, list(points)], 2, axis=0), axis=-1).max())
 
 
@@ -82,25 +98,31 @@ class Player:
     """Shows a face as a session does, and keeps the motion shown."""
 
     def __init__(self, seed: int) -> None:
-        self.face: Face = at_rest()
-        self.seed = seed
+        self.face: RowFace[Any, Any] = FACE.face(ANYONE, seed)
         self.shown: list[Array] = []
 
-    def _show(self, face: Face) -> None:
-        assert face.row is not None
-        self.face = face
-        self.shown.append(face.row)
+    def _show(self, shot: Shot) -> None:
+        self.face = next_face(self.face, shot)
+        assert self.face.row is not None
+        self.shown.append(self.face.row)
 
-    def speak(self, rows: Array, epoch: int = 0) -> None:
+    def speak(self, rows: Array, utterance: int = 0) -> None:
         for row in rows:
-            self._show(speak(self.face, row, CALM, CALM, epoch, True))
+            self._show(RowShot(row, CALM, utterance))
 
-    def live(self, frames: int) -> None:
+    def idle(self, frames: int) -> None:
         for _ in range(frames):
-            self._show(live(self.face, self.seed, CALM, NEUTRAL))
+            self._show(IdleShot())
 
 
-def seams(rows: Array, seed: int) -> dict[str, list[list[Array]]]:
+def next_face(face: RowFace[Any, Any], shot: Shot) -> RowFace[Any, Any]:
+    """The face after one more picture."""
+    drawn = FACE.draw([Draw(face, shot, Edits.none())])[0]
+    assert isinstance(drawn.face, RowFace)
+    return drawn.face
+
+
+def switches(rows: Array, seed: int) -> dict[str, list[list[Array]]]:
     """What is shown around every switch: two frames before it, so that no difference misses it, and `AROUND` after."""
     found: dict[str, list[list[Array]]] = {"idle, then speech": [], "speech, then idle": [], "interrupt": []}
     found["speech starves, goes on"] = []
@@ -110,21 +132,21 @@ def seams(rows: Array, seed: int) -> dict[str, list[list[Array]]]:
 
     for number in range(40):
         player = Player(seed + number)
-        player.live(3 + 37 * number % 200)
+        player.idle(3 + 37 * number % 200)
         player.speak(rows[:AROUND])
         keep("idle, then speech", player, AROUND)
         player = Player(seed + number)
-        player.live(number)
+        player.idle(number)
         player.speak(rows[-2 * AROUND :], 1)
-        player.live(AROUND)
+        player.idle(AROUND)
         keep("speech, then idle", player, AROUND)
     for k in range(3, len(rows) - AROUND):
         player = Player(seed + k)
-        player.live(k % 40)
+        player.idle(k % 40)
         player.speak(rows[k - 3 : k])
-        player.face = player.face._replace(seam=None, row=rows[k - 1], before=rows[k - 2])  # deep inside speech
+        player.face = replace(player.face, transition=None, row=rows[k - 1], before=rows[k - 2])  # deep inside speech
         player.shown[-3:] = list(rows[k - 3 : k])
-        player.live(AROUND)
+        player.idle(AROUND)
         keep("interrupt", player, AROUND)
         player.speak(rows[k : k + AROUND])
         keep("speech starves, goes on", player, AROUND)
@@ -146,8 +168,8 @@ def costs(rows: Array, seed: int) -> dict[str, float]:
     """Milliseconds a frame of each part."""
     _, state = idle(initial_idle(), seed, CALM)
     player = Player(seed)
-    player.live(3)
-    face = speak(player.face, rows[40], CALM, CALM, 0, True)
+    player.idle(3)
+    face = next_face(player.face, RowShot(rows[40], CALM, 0))
     listener = Listener(seed)
     frame = np.zeros(SAMPLES_PER_FRAME, np.float32)
     ramps = Ramps.start().set(0, 2.0, emotion={"happy": 1.0}, head=(1, 2, 3))
@@ -158,7 +180,7 @@ def costs(rows: Array, seed: int) -> dict[str, float]:
 
     return {
         "idle ms a frame": cost(lambda: idle(state, seed, CALM)),
-        "seam ms a frame": cost(lambda: speak(face, rows[41], CALM, CALM, 0, True)),
+        "transition ms a frame": cost(lambda: next_face(face, RowShot(rows[41], CALM, 0))),
         "listening ms a frame": cost(hear),
         "ramp ms a frame": cost(lambda: ramps.at(20)),
     }
@@ -179,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     blinks = int((shut[1:] & ~shut[:-1]).sum())
     figures = [
         Figure("blinks a minute", blinks / options.minutes, 10.0, 25.0),
-        Figure("lips closed", float((points[:, 17, 1] - points[:, 14, 1] <= CLOSED).mean()), 0.99),
+        Figure("lips closed", float((np.diff(points[:, INNER_LIPS, 1])[:, 0] <= CLOSED).mean()), 0.99),
     ]
     for number, angle in ((1, "pitch"), (2, "yaw"), (3, "roll")):
         beside = {name: float(rows[:, number].std()) for name, rows in speech.items()}
@@ -189,18 +211,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table: list[list[Any]] = []
     for name, rows in speech.items():
         inside = acceleration(rows)
-        for case, shown in seams(rows, options.seed).items():
-            at_seams = max(acceleration(frames) for frames in shown)
-            figures.append(Figure(f"{case} ({name}), ratio", at_seams / inside, high=1.5))
-            table.append([case, name, len(shown), inside, at_seams, at_seams / inside])
+        for case, shown in switches(rows, options.seed).items():
+            at_switches = max(acceleration(frames) for frames in shown)
+            figures.append(Figure(f"{case} ({name}), ratio", at_switches / inside, high=1.5))
+            table.append([case, name, len(shown), inside, at_switches, at_switches / inside])
             if case == "interrupt":
-                third = max(float(np.diff(in_head(np.array(f))[4, (14, 17), 1])[0]) for f in shown)
+                third = max(float(np.diff(in_head(np.array(f))[4, INNER_LIPS, 1])[0]) for f in shown)
                 figures.append(
                     Figure(f"lips apart in the third frame of an interrupt ({name}), fu", third, high=CLOSED)
                 )
     figures += [Figure(name, value) for name, value in costs(speech["low"], options.seed).items()]
-    columns = ["seam", "preset", "switches", "largest inside speech", "at the seams", "ratio"]
-    tables = [figures_table("Idle, seams", figures, "idle"), rows_table("Acceleration at seams", columns, table)]
+    columns = ["switch", "preset", "how often", "largest inside speech", "at the switch", "ratio"]
+    tables = [figures_table("Idle, transitions", figures, "idle"), rows_table("Acceleration at switches", columns, table)]
     publish("life", figures, tables, minutes=options.minutes, seed=options.seed)
 
 

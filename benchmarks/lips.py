@@ -18,51 +18,60 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import measures
+from benchmarks._motions import rows_of
 from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.faces import SHARED, example_portrait, face_window, grid_holdout, spread, track, tracked_clip
 from benchmarks.speech import Samples, load_alignments, phone_posteriors, read_speech
 from ditto.audio import SAMPLE_RATE
-from ditto.latency import FRAMES_PER_HOP, LATENCIES
-from ditto.motion import FPS, MOTION_SIZE, drive
+from ditto.errors import InputError
+from ditto.latency import FRAMES_PER_HOP
+from ditto.motion import DEGREES, EXPRESSION, FPS, KEYPOINTS, MOTION_SIZE, Keypoint, drive
+from ditto.performer import check_latency
 from ditto.portrait import Portrait
+from ditto.row_performer import RowPerformer
 from ditto.speech import HOP_SAMPLES
 from ditto.stream import SAMPLES_PER_FRAME, Frame, Stream
 from ditto.talking_head import TalkingHead, load
 
 Floats = npt.NDArray[np.float64]
+Loudness = tuple[Samples, float, float]
 
 ANGLES = ("pitch", "yaw", "roll")
-UPPER_LIP, LOWER_LIP, CHIN = 14, 17, 19  # keypoints
+UPPER_LIP, LOWER_LIP, CHIN = Keypoint.UPPER_INNER_LIP, Keypoint.LOWER_INNER_LIP, Keypoint.CHIN
 WIDEST_GAP = 0.1  # face units, of the loudness mouth
 GRID_BILABIAL_WORDS = ("bin", "blue", "by", "please", "place", "b", "p")  # of the GRID grammar: those that begin closed
 
 
 class LoudnessEncoder:
-    """Stands where the speech encoder stands: one number a frame, the level within the last 30 dB of a running peak.
+    """The encoder of the loudness mouth: one number a frame, the level within the last 30 dB of a running peak.
 
-    Same hop and look-ahead as the real one. State: (previous hop's rows (2,), peak in dB, smoothed level).
+    Same hop and look-ahead as the speech encoder. State: (previous hop's rows (2,), peak in dB, smoothed level).
     """
 
     hop_samples = HOP_SAMPLES
     lead_features = FRAMES_PER_HOP
 
-    def initial_state(self, batch_size: int) -> tuple[Floats, float, float]:
-        return np.zeros(FRAMES_PER_HOP), -40.0, 0.0
+    def initial_state(self, batch: int) -> Loudness:
+        return np.zeros(FRAMES_PER_HOP, np.float32), -40.0, 0.0
 
-    def __call__(self, samples: Samples, state: tuple[Floats, float, float]) -> tuple[Floats, Any]:
+    def step_batch(self, hops: Sequence[Samples], states: Sequence[Loudness]) -> list[tuple[Samples, Loudness]]:
+        return [self._step(hop, state) for hop, state in zip(hops, states, strict=True)]
+
+    def _step(self, samples: Samples, state: Loudness) -> tuple[Samples, Loudness]:
         before, peak, level = state
-        rows = np.zeros(FRAMES_PER_HOP)
+        rows = np.zeros(FRAMES_PER_HOP, np.float32)
         for i, block in enumerate(samples.reshape(FRAMES_PER_HOP, SAMPLES_PER_FRAME)):
             decibel = 10.0 * np.log10(float(np.mean(block.astype(np.float64) ** 2)) + 1e-10)
             peak = max(decibel, peak - 0.05)
             level += 0.6 * (float(np.clip((decibel - peak + 30.0) / 30.0, 0.0, 1.0)) - level)
             rows[i] = level
-        return before.reshape(1, FRAMES_PER_HOP, 1), (rows, peak, level)
+        return before.reshape(FRAMES_PER_HOP, 1), (rows, peak, level)
 
 
 class LoudnessMouth:
-    """Stands where the motion sampler stands: opens the mouth by the level, at once; nothing else moves."""
+    """The sampler of the loudness mouth: opens the mouth by the level, at once; nothing else moves."""
 
+    latencies = ("quality",)
     delay_seconds = 2 * HOP_SAMPLES / SAMPLE_RATE
 
     def at(self, latency: str) -> LoudnessMouth:
@@ -71,14 +80,23 @@ class LoudnessMouth:
     def begin(self, portrait: Portrait, seed: int) -> None:
         return None
 
-    def __call__(self, features: Floats, emotion: Any, state: None, final: bool = False) -> tuple[Samples, None]:
+    def step_batch(
+        self,
+        features: Sequence[Samples],
+        emotions: Sequence[Samples],
+        states: Sequence[None],
+        final: Sequence[bool],
+    ) -> list[tuple[Samples, None]]:
+        return [(self._rows(block), None) for block in features]
+
+    def _rows(self, features: Samples) -> Samples:
         motion = np.zeros((len(features), MOTION_SIZE), np.float32)
-        lips = motion[:, 7:].reshape(-1, 21, 3)
+        lips = motion[:, EXPRESSION].reshape(-1, KEYPOINTS, 3)
         gap = WIDEST_GAP * features[:, 0]
         lips[:, LOWER_LIP, 1] = 0.92 * gap
         lips[:, UPPER_LIP, 1] = -0.08 * gap
         lips[:, CHIN, 1] = 0.5 * gap
-        return motion, None
+        return motion
 
 
 class Spoken(NamedTuple):
@@ -118,7 +136,7 @@ def speak(head: TalkingHead, portrait: Portrait, samples: Samples, latency: str 
     return Spoken(
         measures.lip_opening(track(pictures)),
         delta[:, LOWER_LIP, 1] - delta[:, UPPER_LIP, 1],
-        np.array([motion.values[1:4] for motion in motions], np.float64),
+        np.array([motion.values[DEGREES] for motion in motions], np.float64),
         seconds,
     )
 
@@ -234,7 +252,7 @@ def closing_speed(curves: Sequence[Floats]) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.lips", description=__doc__.split("\n")[0])
     parser.add_argument("--bundle", default="lite")
-    parser.add_argument("--latency", default="quality", choices=tuple(LATENCIES))
+    parser.add_argument("--latency", default="quality")
     parser.add_argument("--portrait", type=Path, help="a photograph; the example by default")
     parser.add_argument("--data", type=Path, default=SHARED, help="folder with grid_other, grid_s1, speech")
     parser.add_argument("--clips", type=int, default=12, help="how many of the GRID s1 hold-out clips to render")
@@ -244,11 +262,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.perf_counter()
 
     ours = load(options.bundle)
-    loudness = TalkingHead(ours.bundle, LoudnessEncoder(), LoudnessMouth(), ours.renderer)
+    try:
+        check_latency(options.latency, ours.performer.latencies)
+        performer = rows_of(ours.performer)
+    except (ValueError, InputError) as error:
+        parser.error(str(error))
+    mouth = RowPerformer(LoudnessEncoder(), LoudnessMouth(), performer.renderer, performer.motion_space)
+    loudness = TalkingHead(ours.bundle, mouth)
     portrait = ours.register(options.portrait or example_portrait())
 
     speech = load_alignments(options.data / "speech" / "librispeech_test")
-    heard = hear(ours.encoder, speech)
+    heard = hear(performer.encoder, speech)
 
     other = compare_grid(ours, loudness, portrait, sorted((options.data / "grid_other").glob("*.mpg")), options.latency)
     holdout = grid_holdout(options.data / "grid_s1")

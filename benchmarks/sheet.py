@@ -18,16 +18,19 @@ import numpy.typing as npt
 from PIL import Image as Pictures
 from PIL import ImageDraw, ImageFont
 
+from benchmarks._motions import motion_only, rows_of
 from benchmarks._report import Figure, publish, rows_table
 from benchmarks.faces import SCRATCH, SHARED
 from benchmarks.speech import example_speech, phone_posteriors, read_speech
 from ditto.audio import SAMPLE_RATE
 from ditto.errors import InputError
 from ditto.motion import FPS, UPPER_LIDS, Keypoint, Motion, drive
+from ditto.performer import own
 from ditto.phones import PHONE_INDEX
 from ditto.portrait import Portrait
 from ditto.rendering.geometry import EYES, LOWER_OUTER_LIP, UPPER_OUTER_LIP, fit_head
-from ditto.talking_head import PreparedPortrait, TalkingHead, load
+from ditto.row_performer import RowAppearance
+from ditto.talking_head import TalkingHead, load
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -45,28 +48,6 @@ WANTED: dict[str, tuple[str, ...]] = {
 LIPS = UPPER_OUTER_LIP + LOWER_OUTER_LIP
 TILE = 232  # pixels, height of a tile
 GREY = (24, 24, 24)
-
-
-class MotionOnly(TalkingHead):
-    """A head that gives motions and no pictures: to choose which few frames are worth rendering."""
-
-    def __init__(self, head: TalkingHead) -> None:
-        super().__init__(head.bundle, head.encoder, head.sampler, _NoPictures())
-
-    def appearance(self, portrait: Portrait) -> PreparedPortrait:
-        return PreparedPortrait(None, _same)  # type: ignore[arg-type]
-
-
-class _NoPictures:
-    def drive(self, portrait: Portrait, motion: Motion) -> None:
-        return None
-
-    def render(self, appearance: None, driven: None) -> Image:
-        return np.zeros((1, 1, 3), np.uint8)
-
-
-def _same(crop: Image) -> Image:
-    return crop
 
 
 class Shot(NamedTuple):
@@ -103,9 +84,9 @@ def lid_closure(portrait: Portrait, motion: Motion) -> Floats:
 
 def shoot(head: TalkingHead, portrait: Portrait, motion: Motion) -> Shot:
     """Render one frame, and say where to look in it."""
-    prepared = head.appearance(portrait)
+    renderer, prepared = rows_of(head.performer).renderer, own(head.appearance(portrait), RowAppearance)
+    crop = renderer.render(prepared.prepared, renderer.retarget(portrait, motion))
     driven = drive(portrait, motion)
-    crop = head.renderer.render(prepared.mesh, driven)
     canonical = fit_head(portrait.landmarks)[3]
     half = portrait.crop.shape[0] / 2
     points = half + half * (driven.scale * canonical @ driven.rotation + driven.translation)
@@ -151,7 +132,8 @@ def column(rows: Sequence[Pictures.Image]) -> Pictures.Image:
 
 def sheet(head: TalkingHead, portrait: Portrait, speech: Speech, title: str) -> tuple[Pictures.Image, Pictures.Image]:
     """The sheet of one portrait, and its line in the overview."""
-    frames = list(MotionOnly(head).animate(portrait, speech.samples))
+    # Which few frames are worth rendering is chosen by their motions.
+    frames = list(TalkingHead(head.bundle, motion_only(head.performer)).animate(portrait, speech.samples))
     motion = Motion(np.stack([f.motion.values for f in frames]))
     closure = lid_closure(portrait, motion)
     blink = int(closure[4:-6].argmax()) + 4 if len(closure) > 12 else int(closure.argmax())
@@ -224,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     head = load(options.bundle)
     samples = read_speech(options.audio or example_speech())[: int(options.seconds * SAMPLE_RATE)]
-    posteriors = phone_posteriors(head.encoder, samples)
+    posteriors = phone_posteriors(rows_of(head.performer).encoder, samples)
     speech = Speech(samples, posteriors, choose(posteriors))
 
     pictures = []

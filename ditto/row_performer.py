@@ -192,7 +192,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
             changes shows from the next row that is sampled.
 
     Attributes:
-        encoder, sampler, renderer, motion_space: as given.
+        encoder, sampler, renderer, motion_space, change_emotion: as given.
     """
 
     supports = frozenset(Capability)
@@ -209,7 +209,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
         self.sampler = sampler
         self.renderer = renderer
         self.motion_space = motion_space
-        self._change_emotion = change_emotion
+        self.change_emotion = change_emotion
         self._samplers: dict[str, Sampler[S]] = {}
         self._lock = threading.Lock()
         self._observers: list[Observer] = []
@@ -303,8 +303,8 @@ class RowPerformer(Generic[E, S, A, P, C]):
     def _speak(self, face: RowFace[A, C], shot: RowShot, edits: Edits) -> RowFace[A, C]:
         """The face with a row of an utterance; its `row` is what to show."""
         row = shot.row
-        if self._change_emotion is not None:
-            row = self._change_emotion(row, shot.emotion, edits.emotion)
+        if self.change_emotion is not None:
+            row = self.change_emotion(row, shot.emotion, edits.emotion)
         previous = face.said[1] if face.said is not None and face.said[0] == shot.utterance else None
         return replace(self._join(face, row, shot.utterance, previous), said=(shot.utterance, row))
 

@@ -1,29 +1,42 @@
-"""A head whose networks cost nothing, for what sessions do apart from speech and pictures; and clocks for them."""
+"""A performer that costs nothing, for what sessions do apart from speech and pictures; and clocks for them."""
 
 import threading
 import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
 
-from ditto.latency import latency_of
-from ditto.live import AsyncSession, Session, Stage
+from ditto.live import AsyncSession, Scheduler, Session
 from ditto.live.clock import Clock
 from ditto.live.settings import Settings
-from ditto.motion import KEYPOINTS, MOTION_SIZE, drive
+from ditto.motion import rest_motion
+from ditto.performer import (
+    Advance,
+    Advanced,
+    Appearance,
+    Capability,
+    Draw,
+    Drawn,
+    Face,
+    Idle,
+    Observer,
+    Shot,
+    State,
+    check_latency,
+    own,
+)
+from ditto.rates import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)
-PORTRAIT = SimpleNamespace(
-    rotation=np.eye(3),
-    scale=1.0,
-    translation=np.zeros(3),
-    expression=np.zeros((KEYPOINTS, 3)),
-    canonical_keypoints=np.zeros((KEYPOINTS, 3)),
-    eye_open=np.ones(2),
-    alpha=None,
-)
+PORTRAIT = SimpleNamespace(alpha=None)
+REST = rest_motion(1)[0]
 
-
+HOP = 2 * SAMPLES_PER_FRAME
+LOOK_AHEAD = {"quality": 8, "balanced": 4, "low": 1}  # hops beyond its own that a shot of the actor waits for
+TRANSITION_FRAMES = 5  # in which the actor comes to rest after speech
 PATIENT = 60.0  # seconds; only what hangs takes as long
 
 
@@ -72,85 +85,136 @@ def until(condition, seconds=PATIENT):
     return bool(condition())
 
 
-def at_rest(s):
-    """Whether there is nothing to compute for a session before its clock goes on."""
-    performance = s._performance
-
-    def done():
-        with s._stage.lock:
-            now = performance._clock.now()
-            busy = performance.hearing or performance.drawing or performance.can_hear()
-            return not busy and performance.drawable_at == float("inf") and performance.idle_due > now
-
-    return until(done)
+def at_rest(scheduler):
+    """Whether the scheduler comes to have nothing to compute before its clock goes on."""
+    return until(lambda: not scheduler.busy)
 
 
-def refused(s):
-    """An event that is set once a push found no room; the caller waits then."""
-    performance, event = s._performance, threading.Event()
-    own = performance.push
+@contextmanager
+def refusals(scheduler):
+    """An event that is set once a push into a session opened meanwhile found no room; the caller waits then."""
+    event, opening = threading.Event(), scheduler.open
 
-    def push(*arguments):
-        taken = own(*arguments)
-        if not taken:
-            event.set()
-        return taken
+    def opened(*arguments):
+        state = opening(*arguments)
+        own_push = state.push
 
-    performance.push = push
-    return event
+        def push(*pushed):
+            taken = own_push(*pushed)
+            if not taken:
+                event.set()
+            return taken
+
+        state.push = push
+        return state
+
+    scheduler.open = opened
+    try:
+        yield event
+    finally:
+        scheduler.open = opening
 
 
-def stage_threads():
+def worker_threads():
     """Names of the threads that compute for sessions."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ditto-stage")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ditto-scheduler")]
+
+
+@dataclass(frozen=True)
+class ActorState(State):
+    """Samples heard of an utterance, shots given of it, and hops that a shot waits for beyond its own."""
+
+    ahead: int
+    samples: int = 0
+    shots: int = 0
+
+
+@dataclass(frozen=True)
+class ActorShot(Shot):
+    """Whether it is of speech."""
+
+    speech: bool
+
+
+@dataclass(frozen=True)
+class ActorFace(Face):
+    """Frames since the last one of speech; None before any."""
+
+    rested: int | None = None
 
 
 class Actor:
-    """Stands where a `TalkingHead` stands. `error` is what its encoder raises when it hears a sample of `bad`."""
+    """A `ditto.performer.Performer` whose pictures are black, with a scheduler of its own.
 
-    hop_samples, lead_features = 1280, 2
+    Args:
+        error: what `advance` raises when it is given a sample of `bad`.
+        bad: None: any sample.
+        pause_seconds: what `advance` takes, as computing would, so that other things happen in the midst of it.
+        lacks: capabilities that it has not.
+        idle_shots: that `idle` gives at once.
+        max_sessions, clock: of the scheduler.
+    """
 
-    def __init__(self, error=None, bad=None, pause_seconds=0.0001, max_sessions=8, clock=None):
-        self.encoder = self.sampler = self.renderer = self
-        self.error, self.bad, self.pause_seconds = error, bad, pause_seconds
+    hop_samples = HOP
+    latencies = tuple(LOOK_AHEAD)
+    motion_space = None
+
+    def __init__(
+        self, error=None, bad=None, pause_seconds=0.0001, lacks=(), idle_shots=1, max_sessions=8, clock=None
+    ):
+        self.error, self.bad, self.pause_seconds, self.idle_shots = error, bad, pause_seconds, idle_shots
+        self.supports = frozenset(Capability) - frozenset(lacks)
         self.largest_batch = 0
-        self.stage = Stage(self, max_sessions, clock)
+        self.observers: list[Observer] = []
+        self.scheduler = Scheduler(self, max_sessions, clock)
 
-    def session(self, **options):
-        return AsyncSession(self.stage, PORTRAIT, Settings(**options))
+    def session(self, **options) -> AsyncSession:
+        return AsyncSession(self.scheduler, PORTRAIT, lambda: self.prepare(PORTRAIT), Settings(**options))
 
-    def blocking_session(self, **options):
-        return Session(self.stage, PORTRAIT, Settings(**options))
+    def blocking_session(self, **options) -> Session:
+        return Session(self.scheduler, PORTRAIT, lambda: self.prepare(PORTRAIT), Settings(**options))
 
-    def appearance(self, portrait):
-        return SimpleNamespace(mesh=None, paste_back=lambda crop: crop)
+    def delay_seconds(self, latency: str) -> float:
+        return (1 + LOOK_AHEAD[check_latency(latency, self.latencies)]) * HOP / SAMPLE_RATE
 
-    def sampler_for(self, latency):
-        self.delay_seconds = latency_of(latency).plan.delay_seconds
-        return self
+    def prepare(self, portrait) -> Appearance:
+        return Appearance()
 
-    def initial_state(self, *_):
-        return 0
+    def begin(self, appearance: Appearance, seed: int, latency: str, after: State | None = None) -> ActorState:
+        return ActorState(LOOK_AHEAD[check_latency(latency, self.latencies)])
 
-    begin = initial_state
-
-    def together(self, first, states=None):
-        """As the encoder: hops and states; as the sampler: jobs."""
-        time.sleep(self.pause_seconds)  # as computing would, so that other things happen in the midst of it
-        self.largest_batch = max(self.largest_batch, len(first))
-        if states is None:
-            return [(np.zeros((len(job.features), MOTION_SIZE), np.float32), job.state + 1) for job in first]
-        if self.error is not None and any(self.bad is None or np.any(hop == self.bad) for hop in first):
+    def advance(self, jobs: Sequence[Advance]) -> list[Advanced]:
+        time.sleep(self.pause_seconds)
+        self.largest_batch = max(self.largest_batch, len(jobs))
+        if self.error is not None and any(self.bad is None or np.any(job.samples == self.bad) for job in jobs):
             raise self.error
-        return [(np.zeros((2, 368), np.float32), state + 1) for state in states]
+        for observer in self.observers:
+            observer("advance", self.pause_seconds, len(jobs))
+        return [self._advance(job) for job in jobs]
 
-    face_units = True
+    def _advance(self, job: Advance) -> Advanced:
+        state = own(job.state, ActorState)
+        samples = state.samples + job.samples.size
+        known = -(-samples // SAMPLES_PER_FRAME)
+        if not job.final:
+            known = max(0, samples - state.ahead * HOP) // SAMPLES_PER_FRAME
+        shots = [ActorShot(speech=True)] * (known - state.shots)
+        return Advanced(shots, replace(state, samples=samples, shots=known))
 
-    def translate(self, mesh, row):
-        return row
+    def idle(self, jobs: Sequence[Idle]) -> list[Advanced]:
+        return [Advanced([ActorShot(speech=False)] * self.idle_shots, job.state) for job in jobs]
 
-    def drive(self, portrait, motion):
-        return drive(portrait, motion)
+    def face(self, appearance: Appearance, seed: int, joined: bool = True) -> ActorFace:
+        return ActorFace()
 
-    def render(self, mesh, drive):
-        return PICTURE
+    def draw(self, jobs: Sequence[Draw]) -> list[Drawn]:
+        return [self._draw(own(job.face, ActorFace), own(job.shot, ActorShot)) for job in jobs]
+
+    def _draw(self, face: ActorFace, shot: ActorShot) -> Drawn:
+        rested = 0 if shot.speech else None if face.rested is None else face.rested + 1
+        transition = not shot.speech and rested is not None and rested <= TRANSITION_FRAMES
+        return Drawn(PICTURE, ActorFace(rested), REST if Capability.MOTION in self.supports else None, transition)
+
+    def observe(self, observer: Observer):
+        self.observers.append(observer)
+        return lambda: self.observers.remove(observer)

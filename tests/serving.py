@@ -16,6 +16,7 @@ from ditto.live import Frame, SegmentEnd
 from ditto.live.server.protocol import HEADER, KINDS
 from ditto.live.waiting import within
 from ditto.motion import FPS, rest_motion
+from ditto.performer import check_latency
 
 WIDTH, HEIGHT = 96, 64
 NEVER = 1e6  # seconds
@@ -26,14 +27,14 @@ class StandInSession:
     """Frames of one grey: 40 at idle, 200 in speech. Speech is computed at once, idle frames come by the clock."""
 
     def __init__(self, head, latency, output, audio_rate, idle):
-        self.head, self.output, self.audio_rate, self.idle = head, output, audio_rate, idle
+        self.head, self.output, self.audio_rate, self.idle = head, output, audio_rate, idle is not False
         self.epoch = self.index = self.spoken = 0
         self.samples, self.rate = 0.0, None
         self.items, self.ahead, self.changed = [], [], asyncio.Event()  # `ahead`: heard, but not shown before the delay
         self.heard = 0
         self.controls, self.closed, self.broken = [], False, None
         self.next_idle = time.monotonic()
-        self.delay_seconds = head.sampler_for(latency).delay_seconds
+        self.delay_seconds = head.performer.delay_seconds(latency)
 
     async def __aenter__(self):
         if len(self.head.sessions) >= self.head.max_sessions:
@@ -130,7 +131,7 @@ class StandInSession:
             image = self.head.noise
         wave = np.where(np.arange(self.audio_rate // FPS) // 24 % 2, 0.25, -0.25)
         sound = (wave if kind == "speech" else 0.0 * wave).astype(np.float32)
-        frame = Frame(image, self.index, self.index / FPS, kind, epoch, spoken, sound, REST)
+        frame = Frame(image, self.index, self.index / FPS, sound, REST, kind, epoch, spoken)
         self.index += 1
         self.next_idle = max(self.next_idle + 1 / FPS, time.monotonic() - 0.5)
         return frame
@@ -149,6 +150,10 @@ class StandInHead:
         self.portrait = SimpleNamespace(picture=np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
         self.registered = []
         self.noise = None  # shown instead of grey
+        self.performer = SimpleNamespace(latencies=tuple(self.delays), delay_seconds=self.delay_seconds)
+
+    def delay_seconds(self, latency):
+        return self.delays[check_latency(latency, self.delays)]
 
     def register(self, picture, face=0, max_size=640):
         self.registered.append(len(picture))
@@ -156,9 +161,6 @@ class StandInHead:
 
     def appearance(self, portrait):
         return None
-
-    def sampler_for(self, latency):
-        return SimpleNamespace(delay_seconds=self.delays[latency])
 
     def session(self, portrait, *, latency, output, audio_rate, idle, seed, emotion, still):
         return StandInSession(self, latency, output, audio_rate, idle)

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from benchmarks import kernels, lips, measures, sheet
+from benchmarks._motions import NoPictures
 from benchmarks._report import Figure, figures_table, json_line, number
 from benchmarks.faces import grid_holdout, spread
 from ditto.motion import Motion, rotation_matrix
+from ditto.motion_space import LITE_SPACE
 from ditto.phones import PHONE_INDEX, PHONES
 from ditto.portrait import Portrait
 from ditto.rendering.geometry import RIGHT_EYE, TEMPLATE, keypoints
+from ditto.row_performer import RowPerformer
 from ditto.talking_head import TalkingHead
 
 WIDTH_PX = 200.0
@@ -245,8 +248,8 @@ def template_portrait():
 
 def loudness_motion(samples):
     """(T,) mouth gap of the loudness mouth on the streaming path."""
-    head = TalkingHead(None, lips.LoudnessEncoder(), lips.LoudnessMouth(), None)
-    frames = list(sheet.MotionOnly(head).animate(template_portrait(), samples))
+    head = TalkingHead(None, RowPerformer(lips.LoudnessEncoder(), lips.LoudnessMouth(), NoPictures(), LITE_SPACE))
+    frames = list(head.animate(template_portrait(), samples))
     deltas = np.stack([f.motion.expression for f in frames])
     return deltas[:, 17, 1] - deltas[:, 14, 1]
 

@@ -6,17 +6,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from actors import PATIENT, Actor, HandClock, HastyClock, at_rest, refused, stage_threads, until
-from ditto.live.performance import LARGEST_INBOX, PICTURES_AHEAD, ROWS_AHEAD
-from ditto.live.seam import SLOW_FRAMES
+from actors import (
+    HOP,
+    PATIENT,
+    TRANSITION_FRAMES,
+    Actor,
+    HandClock,
+    HastyClock,
+    at_rest,
+    refusals,
+    until,
+    worker_threads,
+)
 from hypothesis import given, settings
 from hypothesis.strategies import booleans, integers, lists, sampled_from, tuples
 
 import ditto
 from ditto.audio import Resampler, read_audio
+from ditto.controls import Controls, apply
 from ditto.errors import AudioError, BundleError, BusyError, SessionError, TooSlowError
+from ditto.inertialization import SLOW_FRAMES
 from ditto.live import Frame, SegmentEnd, utterance_seed
-from ditto.stream import FPS, SAMPLES_PER_FRAME
+from ditto.live.intake import LARGEST_INBOX
+from ditto.live.pictures import PICTURES_AHEAD
+from ditto.live.state import SHOTS_AHEAD
+from ditto.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SECOND = FPS * SAMPLES_PER_FRAME
@@ -121,7 +135,7 @@ def test_speech_is_that_of_the_stream_at_any_rate_and_each_utterance_ends(head, 
         s.push(speech)
         s.flush()
         blocking = read_until_end(s, 0)
-    for found, epoch, samples, seam in (
+    for found, epoch, samples, joined_until in (
         (plain, 0, expected[16000], 0),
         (plain, 1, expected[24000], 0),
         (blocking, 0, expected[16000], 0),
@@ -134,7 +148,7 @@ def test_speech_is_that_of_the_stream_at_any_rate_and_each_utterance_ends(head, 
         assert [frame.speech_index for frame in mine] == list(range(len(frames)))
         for a, b in zip(mine, frames, strict=True):
             np.testing.assert_array_equal(a.audio, b.audio)
-            if a.speech_index >= seam:
+            if a.speech_index >= joined_until:
                 np.testing.assert_array_equal(a.image, b.image)
                 np.testing.assert_array_equal(a.motion.values, b.motion.values)
     assert [item.index for item in joined if isinstance(item, Frame)] == list(range(len(joined) - 2))
@@ -163,7 +177,7 @@ def test_two_sessions_at_once_give_the_frames_of_one(head, portrait, speech):
 def test_hops_of_different_sessions_go_together():
     actor = Actor(pause_seconds=0.01)
     sessions = [actor.blocking_session(idle=False) for _ in range(4)]
-    with actor.stage.lock:  # nobody takes any of it before all of it is there
+    with actor.scheduler.lock:  # nobody takes any of it before all of it is there
         for s in sessions:
             s.push(said(0, SECOND))
             s.flush()
@@ -213,7 +227,7 @@ def test_pictures_come_in_the_form_asked_for(output, shape):
 def test_options_are_checked_before_anything_opens():
     actor = Actor()
     for options, error, words in (
-        ({"latency": "none"}, ValueError, "latency is one of"),
+        ({"latency": "none"}, ValueError, "expected a latency of quality, balanced, low, got 'none'"),
         ({"output": "jpeg"}, ValueError, "output is one of"),
         ({"audio_rate": 44101}, ValueError, "multiple of 25"),
         ({"audio_rate": 1e4}, TypeError, "whole number"),
@@ -221,19 +235,21 @@ def test_options_are_checked_before_anything_opens():
         ({"emotion": {"hapy": 1.0}}, ValueError, "hapy"),
         ({"colour": 1}, TypeError, "colour"),
     ):
-        with pytest.raises(error, match=words):
-            actor.blocking_session(**options)
-    assert actor.stage.sessions == 0
+        for opened in (actor.blocking_session, actor.session):
+            with pytest.raises(error, match=words):
+                opened(**options)
+    assert actor.scheduler.sessions == 0
 
 
 def test_idle_frames_come_at_the_pace_of_the_clock_and_speech_as_soon_as_it_is_there():
     clock = HandClock()
-    with Actor(clock=clock).blocking_session() as s:
+    actor = Actor(clock=clock)
+    with actor.blocking_session() as s:
         for _ in range(10):
             assert s.get(PATIENT).kind == "idle"
-            assert at_rest(s) and s.get(0.0) is None
+            assert at_rest(actor.scheduler) and s.get(0.0) is None
             clock.advance(0.95 / FPS)
-            assert at_rest(s) and s.get(0.0) is None
+            assert at_rest(actor.scheduler) and s.get(0.0) is None
             clock.advance(0.05 / FPS + 1e-9)
         assert s.get(PATIENT).kind == "idle"
         s.push(said(0, 10 * SECOND))
@@ -248,9 +264,10 @@ def test_after_speech_the_face_comes_to_rest_and_lives_on():
         s.push(said(0, SECOND))
         s.flush()
         read_until_end(s, 0)
-        after = [s.get() for _ in range(2 * SLOW_FRAMES)]
+        after = [s.get() for _ in range(2 * TRANSITION_FRAMES)]
         kinds = [item.kind for item in after]
         assert kinds[0] == "transition" and kinds[-1] == "idle" and kinds == sorted(kinds, reverse=True)
+        assert kinds.count("transition") == TRANSITION_FRAMES
         assert {item.epoch for item in after} == {1}
 
 
@@ -286,46 +303,49 @@ def test_a_control_shows_from_the_next_frame_on(head, portrait, speech):
         s.push(speech)
         s.flush()
         before = [s.get() for _ in range(5)]
-        assert at_rest(s)  # frames are drawn ahead
-        assert len(s._performance._pictures) > 5
+        assert at_rest(head.scheduler)  # frames are drawn ahead
+        assert s.unread > 5
         s.control(head=(0.0, 10.0, 0.0), ramp_seconds=0.2)
         after = read_until_end(s, 1)
         with pytest.raises(ValueError, match=r"head|yaw"):
             s.control(head=(0.0, 1000.0, 0.0))
     stream = head.stream(portrait, latency="low", seed=utterance_seed(0, 1))
-    own = [float(frame.motion.yaw_degrees) for frame in stream.push(speech) + stream.flush()]
-    mine = [float(frame.motion.yaw_degrees) for frame in speech_of(before + after, 1)]
-    turned = np.array(mine) - own
+    own = [frame.motion for frame in stream.push(speech) + stream.flush()]
+    mine = [frame.motion for frame in speech_of(before + after, 1)]
+    turned = [float(a.yaw_degrees - b.yaw_degrees) for a, b in zip(mine, own, strict=True)]
     assert len(plain) == len(own) + 1
-    assert np.abs(turned[:5]).max() == 0.0
-    assert 0.0 < turned[6] < 10.0
-    np.testing.assert_allclose(turned[11:], 10.0, atol=0.01)
+    assert np.abs(turned[:6]).max() == 0.0  # the sixth was drawn already
+    assert 0.0 < turned[6] < turned[7] < turned[8] < 9.9
+    for a, b in zip(mine[11:], own[11:], strict=True):
+        np.testing.assert_allclose(a, apply(b, Controls(yaw_degrees=10.0), portrait), atol=1e-4)
 
 
 def test_a_reader_that_stalls_makes_push_wait_and_an_interrupt_frees_it():
-    with Actor().blocking_session(idle=False) as s:
+    actor = Actor()
+    with refusals(actor.scheduler) as full, actor.blocking_session(idle=False) as s:
         s.push(said(0, 40 * SECOND))
-        full = refused(s)
         flood = threading.Thread(target=s.push, args=(said(0, 20 * SECOND),))
         flood.start()
         assert full.wait(PATIENT) and flood.is_alive()  # thirty seconds wait
-        assert at_rest(s)
-        performance = s._performance
-        assert LARGEST_INBOX <= performance._waiting < 40 * SECOND
-        assert len(performance._pictures) <= PICTURES_AHEAD and len(performance._rows) <= ROWS_AHEAD + 50
+        assert at_rest(actor.scheduler)
+        assert s.unread == PICTURES_AHEAD
+        heard = 40 - s.waiting_seconds
+        assert PICTURES_AHEAD / FPS < heard <= (PICTURES_AHEAD + SHOTS_AHEAD) / FPS + 2 * HOP / SAMPLE_RATE
+        assert s.waiting_seconds >= LARGEST_INBOX / SAMPLE_RATE
         assert [s.get().speech_index for _ in range(30)] == list(range(30))
         assert s.interrupt() == 30 * 40
         flood.join()
-        assert performance._waiting == 0  # the rest of the flood is not even taken
-        assert at_rest(s) and s.get(0.0) is None
+        assert s.waiting_seconds == 0.0  # the rest of the flood is not even taken
+        assert at_rest(actor.scheduler) and s.get(0.0) is None
 
 
 def test_a_reader_that_never_reads_finds_one_idle_frame():
     clock = HandClock()
-    with Actor(clock=clock).blocking_session() as s:
-        assert until(lambda: s._performance._pictures)
+    actor = Actor(clock=clock)
+    with actor.blocking_session() as s:
+        assert until(lambda: s.unread)
         clock.advance(10.0)
-        assert at_rest(s) and len(s._performance._pictures) == 1
+        assert at_rest(actor.scheduler) and s.unread == 1
 
 
 def test_an_interrupt_while_idle_or_twice_does_no_harm():
@@ -339,11 +359,12 @@ def test_an_interrupt_while_idle_or_twice_does_no_harm():
 
 
 def test_nothing_pushed_is_nothing_to_end():
-    with Actor().blocking_session(idle=False) as s:
+    actor = Actor()
+    with actor.blocking_session(idle=False) as s:
         s.push(np.zeros(0))
         s.push(b"")
         s.flush()
-        assert at_rest(s) and (s.epoch, s.get(0.0)) == (0, None)
+        assert at_rest(actor.scheduler) and (s.epoch, s.get(0.0)) == (0, None)
 
 
 def test_bytes_are_16_bit_samples_and_their_number_is_even():
@@ -367,7 +388,7 @@ def test_what_is_no_speech_is_refused_and_what_came_before_stays():
             for call in (s.push, s.listen):
                 with pytest.raises(AudioError, match=words):
                     call(pcm)
-        with pytest.raises(AudioError, match="keeps its sample rate, 16000 Hz, got 24000 Hz"):
+        with pytest.raises(AudioError, match="expected 16000 Hz to the end of the utterance, got 24000 Hz"):
             s.push(np.zeros(9), sample_rate=24000)
         s.push(said(0, 640))
         s.flush()
@@ -417,10 +438,10 @@ def test_a_head_that_is_too_slow_for_a_conversation_is_refused_before_it_opens(f
     class Slow(Actor):
         drawn = 0
 
-        def render(self, mesh, drive):
-            self.drawn += 1
+        def draw(self, jobs):
+            self.drawn += len(jobs)
             clock.time += 1.0 / frames_a_second
-            return super().render(mesh, drive)
+            return super().draw(jobs)
 
     actor = Slow(clock=clock)
     for _ in range(2):
@@ -428,7 +449,7 @@ def test_a_head_that_is_too_slow_for_a_conversation_is_refused_before_it_opens(f
             actor.blocking_session()
     with pytest.raises(TooSlowError):
         asyncio.run(actor.session().__aenter__())
-    assert (actor.stage.sessions, stage_threads()) == (0, [])
+    assert (actor.scheduler.sessions, worker_threads()) == (0, [])
     assert actor.drawn == 3 * (2 if frames_a_second < 1.0 else 3)
     with actor.blocking_session(any_speed=True) as s:
         assert s.get(PATIENT).kind == "idle"
@@ -438,10 +459,10 @@ def test_a_first_frame_that_takes_long_is_no_reason_to_refuse_and_speed_is_measu
     clock, drawn = HandClock(), []
 
     class Warming(Actor):
-        def render(self, mesh, drive):
+        def draw(self, jobs):
             drawn.append(clock.time)
             clock.time += 30.0 if len(drawn) == 1 else 0.02
-            return super().render(mesh, drive)
+            return super().draw(jobs)
 
     actor = Warming(clock=clock)
     actor.blocking_session(idle=False).close()
@@ -467,7 +488,7 @@ def test_200_sessions_leave_no_thread():
     for _ in range(200):
         with actor.blocking_session() as s:
             s.push(said(0, 2000))
-    assert stage_threads() == []
+    assert worker_threads() == []
 
     async def play():
         for _ in range(50):
@@ -475,7 +496,7 @@ def test_200_sessions_leave_no_thread():
                 await s.push(said(0, 2000))
 
     asyncio.run(play())
-    assert stage_threads() == []
+    assert worker_threads() == []
 
 
 def test_a_session_given_up_while_it_opens_is_closed():
@@ -487,7 +508,7 @@ def test_a_session_given_up_while_it_opens_is_closed():
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening
-        while actor.stage.sessions:
+        while actor.scheduler.sessions:
             await asyncio.sleep(0.001)
 
     asyncio.run(asyncio.wait_for(play(), PATIENT))

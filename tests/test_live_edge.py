@@ -1,6 +1,7 @@
 """Sessions at their edges: nothing is lost, doubled or frozen when callers do what callers do."""
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -10,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from actors import PATIENT, Actor, at_rest, refused, stage_threads, until
-from ditto.live.performance import LARGEST_INBOX
+from actors import PATIENT, Actor, at_rest, refusals, until, worker_threads
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, sampled_from, tuples
 
 from ditto.audio import Resampler
 from ditto.errors import AudioError, SessionError
 from ditto.live import Frame, SegmentEnd, utterance_seed
-from ditto.stream import FPS, SAMPLES_PER_FRAME
+from ditto.live.intake import LARGEST_INBOX
+from ditto.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SECOND = FPS * SAMPLES_PER_FRAME
@@ -95,14 +96,14 @@ def test_samples_mean_the_same_in_whatever_they_come(view):
     np.testing.assert_array_equal(sound[:2000], samples)
 
 
-def test_one_sample_at_a_time_is_kept_in_few_pieces():
+def test_one_sample_at_a_time_is_all_there():
     samples = (np.arange(4000) / 4096).astype(np.float32)
-    with Actor().blocking_session(idle=False) as s:
-        with s._stage.lock:  # nobody takes any of it meanwhile
+    actor = Actor()
+    with actor.blocking_session(idle=False) as s:
+        with actor.scheduler.lock:  # nobody takes any of it meanwhile
             for sample in samples:
                 s.push(sample[None])
-            assert len(s._performance._inbox) <= 4
-            assert s._performance._waiting == 4000
+            assert s.waiting_seconds == 4000 / SAMPLE_RATE
         s.flush()
         frames = speech_of(read(s, is_end))
     np.testing.assert_array_equal(np.concatenate([frame.audio for frame in frames])[:4000], samples)
@@ -115,10 +116,10 @@ def test_however_long_a_push_is_nothing_is_resampled_under_the_lock_or_on_the_lo
     class Watched(Resampler):
         def push(self, samples):
             sizes.append(samples.size / rate)
-            places.add((actor.stage.lock._is_owned(), threading.current_thread().name.split("-")[0]))
+            places.add((actor.scheduler.lock._is_owned(), threading.current_thread().name.split("-")[0]))
             return super().push(samples)
 
-    monkeypatch.setattr("ditto.live.performance.Resampler", Watched)
+    monkeypatch.setattr("ditto.live.intake.Resampler", Watched)
     actor = Actor(pause_seconds=0.0)
     sound = np.random.default_rng(0).uniform(-1, 1, 34 * rate).astype(np.float32)
     whole = Resampler(rate, 24000)
@@ -137,7 +138,7 @@ def test_however_long_a_push_is_nothing_is_resampled_under_the_lock_or_on_the_lo
 
     shown = asyncio.run(play())
     np.testing.assert_array_equal(shown[: expected.size], expected)
-    assert places == {(False, "ditto")}  # the threads of the stage
+    assert places == {(False, "ditto")}  # the threads of the scheduler
     assert sorted(sizes)[-2] <= 0.08 and sizes.count(max(sizes)) == 1  # but for what was listened to, of which
     assert max(sizes) == 10.0  # the last ten seconds are heard
 
@@ -181,7 +182,8 @@ OPERATIONS = tuples(
 @given(operations=lists(OPERATIONS, max_size=16), audio_rate=sampled_from((16000, 48000)))
 def test_every_flushed_utterance_comes_whole_and_ends_once(operations, audio_rate):
     expected, items = {}, []
-    with Actor().blocking_session(idle=False, audio_rate=audio_rate) as s:
+    actor = Actor()
+    with actor.blocking_session(idle=False, audio_rate=audio_rate) as s:
         pushed, using = [], None
         for operation, rate, size in [*operations, ("flush", 0, 0)]:
             if operation == "push":
@@ -209,7 +211,7 @@ def test_every_flushed_utterance_comes_whole_and_ends_once(operations, audio_rat
             item = s.get(PATIENT)
             assert item is not None, (expected, items[-1:])
             items.append(item)
-        assert at_rest(s) and s.get(0.0) is None
+        assert at_rest(actor.scheduler) and s.get(0.0) is None
     assert [item for item in items if is_end(item)] == [SegmentEnd(e, n / FPS) for e, n in sorted(expected.items())]
     for epoch, count in expected.items():
         frames = [frame for frame in speech_of(items) if frame.epoch == epoch]
@@ -219,10 +221,10 @@ def test_every_flushed_utterance_comes_whole_and_ends_once(operations, audio_rat
 
 def test_what_breaks_while_an_utterance_begins_reaches_its_caller_and_nobody_else():
     class Weak(Actor):
-        def begin(self, portrait, seed):
+        def begin(self, appearance, seed, latency, after=None):
             if seed == utterance_seed(7, 0):
                 raise MemoryError("too little")
-            return 0
+            return super().begin(appearance, seed, latency, after)
 
     actor = Weak()
     with actor.blocking_session(idle=False) as good, actor.blocking_session(idle=False, seed=7) as bad:
@@ -241,7 +243,7 @@ def test_an_observer_that_raises_does_not_leave_the_sessions_hanging():
         def broken(name, seconds, rows):
             raise KeyError("observer")
 
-        actor.stage.observe(broken)
+        actor.scheduler.observe(broken)
         s.push(said(0, SECOND))
         with pytest.raises(SessionError, match="observer"):
             read(s, is_end)
@@ -291,9 +293,9 @@ def test_flush_does_not_wait_and_a_push_that_is_given_up_took_nothing():
 
 
 def test_a_push_that_waits_while_the_utterance_ends_is_dropped():
-    with Actor().blocking_session(idle=False) as s:
+    actor = Actor()
+    with refusals(actor.scheduler) as full, actor.blocking_session(idle=False) as s:
         s.push(said(0, LARGEST_INBOX + 4 * SECOND))
-        full = refused(s)
         late = threading.Thread(target=s.push, args=(said(0, SECOND),))
         late.start()
         assert full.wait(PATIENT)
@@ -308,9 +310,9 @@ def test_a_push_that_waits_while_the_utterance_ends_is_dropped():
 
 def test_however_often_controls_change_frames_come():
     class Slow(Actor):
-        def render(self, mesh, drive):
+        def draw(self, jobs):
             time.sleep(0.01)
-            return super().render(mesh, drive)
+            return super().draw(jobs)
 
     with Slow().blocking_session() as s:
         over = threading.Event()
@@ -334,12 +336,17 @@ def test_however_often_controls_change_frames_come():
 
 
 def test_waiting_in_vain_leaves_nothing_behind():
+    def futures():
+        gc.collect()
+        return sum(type(thing) is asyncio.Future for thing in gc.get_objects())
+
     async def play():
         async with Actor().session(idle=False) as s:
+            before = futures()
             for _ in range(20):
                 with pytest.raises(asyncio.TimeoutError):
                     await asyncio.wait_for(anext(s), 0.001)
-            assert s._waiters == []
+            assert futures() <= before
 
     asyncio.run(play())
 
@@ -365,12 +372,12 @@ def test_a_session_given_up_as_its_loop_ends_is_closed():
     begun, go_on = threading.Event(), threading.Event()
 
     class Slow(Actor):
-        def appearance(self, portrait):
+        def prepare(self, portrait):
             begun.set()
             go_on.wait(PATIENT)
-            return super().appearance(portrait)
+            return super().prepare(portrait)
 
-    actor = Slow()
+    actor = Slow(max_sessions=1)
 
     async def play():
         entering = asyncio.ensure_future(actor.session().__aenter__())
@@ -382,8 +389,9 @@ def test_a_session_given_up_as_its_loop_ends_is_closed():
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(play())
-    assert until(lambda: not stage_threads())
-    assert (actor.stage.sessions, actor.stage._reserved, actor.stage._threads) == (0, 0, [])
+    assert until(lambda: not worker_threads())
+    assert actor.scheduler.sessions == 0
+    actor.blocking_session().close()  # its place is free again
 
 
 def test_speech_whose_sound_is_not_through_yet_does_not_freeze_the_face():
@@ -417,9 +425,9 @@ def run_alone(program):
 
 def test_a_program_may_end_with_a_session_open():
     program = """
-names = lambda: [thread.name for thread in threading.enumerate() if thread.name.startswith("ditto-stage")]
+names = lambda: [thread.name for thread in threading.enumerate() if thread.name.startswith("ditto-scheduler")]
 atexit.register(lambda: print("left:", names()))
-from actors import PATIENT, Actor, at_rest, refused, stage_threads, until
+from actors import Actor
 s = Actor().blocking_session()
 s.get()
 assert names()
@@ -431,11 +439,11 @@ assert names()
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_process_has_sessions_of_its_own():
     program = """
-from actors import PATIENT, Actor, at_rest, refused, stage_threads, until
+from actors import Actor
 actor = Actor(max_sessions=1)
 s = actor.blocking_session()
 s.get()
-with actor.stage.lock:
+with actor.scheduler.lock:
     child = os.fork()
 if child:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -449,11 +457,11 @@ os._exit(0 if found is not None else 3)
 
 def test_more_sessions_than_can_be_drawn_in_time_share_the_time(monkeypatch):
     class Slow(Actor):
-        def render(self, mesh, drive):
+        def draw(self, jobs):
             time.sleep(0.03)
-            return super().render(mesh, drive)
+            return super().draw(jobs)
 
-    monkeypatch.setattr("ditto.live.stage.cores", lambda: 1)
+    monkeypatch.setattr("ditto.live.scheduler.cores", lambda: 1)
     actor = Slow()
     others, s = [actor.blocking_session() for _ in range(3)], actor.blocking_session()
     over = threading.Event()

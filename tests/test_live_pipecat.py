@@ -125,8 +125,8 @@ class End(FrameProcessor):
             await asyncio.wait_for(self.changed.wait(), PATIENT)
 
 
-def stage_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("ditto-stage")]
+def worker_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ditto-scheduler")]
 
 
 def perform(avatar, act, last=None):
@@ -145,9 +145,9 @@ def perform(avatar, act, last=None):
         await asyncio.wait_for(asyncio.gather(runner.run(), act(worker, after)), 2 * PATIENT)
         return after.frames, before.frames
 
-    threads = stage_threads()
+    threads = worker_threads()
     frames = asyncio.run(play())
-    assert stage_threads() == threads
+    assert worker_threads() == threads
     assert avatar.session is None
     return frames
 
@@ -272,12 +272,12 @@ def test_without_a_face_the_voice_is_heard_all_the_same(head, portrait, speech):
 
 
 def test_a_face_that_breaks_says_so_once_and_leaves_the_voice(head, portrait, speech, monkeypatch):
-    def broken(mesh, drive):
+    def broken(appearance, pose):
         raise BundleError("the renderer is gone")
 
     async def act(worker, after):
         await after.until(lambda frames: "p" in letters(frames))
-        monkeypatch.setattr(head.renderer, "render", broken)
+        monkeypatch.setattr(head.performer.renderer, "render", broken)
         while avatar.is_usable:
             await asyncio.sleep(0.01)
         await worker.queue_frames([*said(speech), EndFrame()])

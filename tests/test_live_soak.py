@@ -5,17 +5,18 @@ import ctypes
 import gc
 import os
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
-from actors import PATIENT, at_rest, refused, stage_threads
-from ditto.live.performance import Performance
+from actors import PATIENT, at_rest, refusals, worker_threads
 
 import ditto
 from ditto.audio import read_audio
 from ditto.errors import BusyError, SessionError
 from ditto.live import Frame, SegmentEnd
+from ditto.live.pictures import PICTURES_AHEAD
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 CYCLES = 200
@@ -45,9 +46,17 @@ def resident_mib():
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def performances(head):
-    gc.collect()
-    return [thing for thing in gc.get_objects() if isinstance(thing, Performance) and thing.head is head]
+def remembered(scheduler, monkeypatch):
+    """Sessions that are opened from now on and still in memory."""
+    states, opening = weakref.WeakSet(), scheduler.open
+
+    def opened(*arguments):
+        state = opening(*arguments)
+        states.add(state)
+        return state
+
+    monkeypatch.setattr(scheduler, "open", opened)
+    return states
 
 
 def spoken(s, epoch=0):
@@ -61,7 +70,9 @@ def spoken(s, epoch=0):
     raise AssertionError("the session ended before its utterance")
 
 
-def test_200_sessions_leave_threads_and_memory_as_they_were(head, portrait, speech):
+def test_200_sessions_leave_threads_and_memory_as_they_were(head, portrait, speech, monkeypatch):
+    states = remembered(head.scheduler, monkeypatch)
+
     def cycle(number):
         """Each way of leaving in turn: unused, with speech unheard, unread, half read, interrupted, abandoned."""
         with head.blocking_session(portrait, seed=number, idle=number % 2 == 0) as s:
@@ -91,16 +102,17 @@ def test_200_sessions_leave_threads_and_memory_as_they_were(head, portrait, spee
             cycle(number)
         else:
             asyncio.run(cycle_in_a_loop(number // 10))
-    assert stage_threads() == []
-    assert head.stage.sessions == 0
-    assert performances(head) == []
+    assert worker_threads() == []
+    assert head.scheduler.sessions == 0
+    gc.collect()
+    assert len(states) == 0
     assert resident_mib() - warm < LARGEST_GROWTH
 
 
 def test_a_reader_that_never_reads_ends_the_work_and_keeps_nobody_else_waiting(head, portrait, speech):
     steps = []
-    with head.blocking_session(portrait, idle=False) as stalled:
-        end = head.stage.observe(lambda name, seconds, rows: steps.append(name))
+    with refusals(head.scheduler) as full, head.blocking_session(portrait, idle=False) as stalled:
+        end = head.scheduler.observe(lambda name, seconds, rows: steps.append(name))
         failed = []
 
         def flood():
@@ -110,12 +122,11 @@ def test_a_reader_that_never_reads_ends_the_work_and_keeps_nobody_else_waiting(h
             except SessionError as error:
                 failed.append(error)
 
-        full = refused(stalled)
         pusher = threading.Thread(target=flood)
         pusher.start()
-        assert full.wait(PATIENT) and at_rest(stalled)
+        assert full.wait(PATIENT) and at_rest(head.scheduler)
         assert pusher.is_alive()  # push waits
-        assert steps.count("render") <= 2 * 25  # about a second ahead of the reader
+        assert steps.count("render") == stalled.unread == PICTURES_AHEAD  # a second ahead of the reader
         end()
         with head.blocking_session(portrait, idle=False) as other:
             other.push(speech[:8000])
@@ -123,7 +134,7 @@ def test_a_reader_that_never_reads_ends_the_work_and_keeps_nobody_else_waiting(h
             assert len(spoken(other)) == 13
     pusher.join()
     assert "closed" in str(failed[0])
-    assert stage_threads() == []
+    assert worker_threads() == []
 
 
 def test_a_client_that_vanishes_is_gone_and_another_sees_the_same_frames(head, portrait, speech):
@@ -149,19 +160,19 @@ def test_a_client_that_vanishes_is_gone_and_another_sees_the_same_frames(head, p
             await task
 
     with head.blocking_session(portrait, seed=4, idle=False) as stays:
-        own = sorted(stage_threads())
+        own = sorted(worker_threads())
         stays.push(samples[:5000])
         for _ in range(3):
             asyncio.run(vanish())
         stays.push(samples[5000:])
         stays.flush()
         np.testing.assert_array_equal([frame.image for frame in spoken(stays)], alone)
-        assert sorted(stage_threads()) == own
-        assert head.stage.sessions == 1
-    assert stage_threads() == []
+        assert sorted(worker_threads()) == own
+        assert head.scheduler.sessions == 1
+    assert worker_threads() == []
 
 
-def test_a_full_stage_refuses_and_has_room_again_at_once(head, portrait, speech):
+def test_a_full_head_refuses_and_has_room_again_at_once(head, portrait, speech):
     opened = [head.blocking_session(portrait) for _ in range(3)]
     for _ in range(50):
         with pytest.raises(BusyError, match="3 sessions"):
@@ -171,4 +182,4 @@ def test_a_full_stage_refuses_and_has_room_again_at_once(head, portrait, speech)
     for _ in range(20):
         with head.blocking_session(portrait, idle=False) as s:
             s.push(speech[:640])
-    assert head.stage.sessions == 0
+    assert head.scheduler.sessions == 0

@@ -142,7 +142,7 @@ def frame(index, samples, k, kind="speech", epoch=0):
     sound = np.zeros(640, np.float32)
     own = samples[640 * k : 640 * (k + 1)] if kind == "speech" else samples[:0]
     sound[: own.size] = own
-    return Frame(PICTURE, index, index / FPS, kind, epoch, speech_index, sound, REST)
+    return Frame(PICTURE, index, index / FPS, sound, REST, kind, epoch, speech_index)
 
 
 def test_a_tape_keeps_what_came_and_says_when_it_is_full():
@@ -269,7 +269,7 @@ def test_a_sheet_is_markdown_and_records():
         (["--random-weights"], "random weights are for --bundle full"),
         (["--sessions", "none"], "sessions are 1 to 64, or auto"),
         (["--minutes", "0"], "minutes lie above 0"),
-        (["--latency", "instant"], "invalid choice"),
+        (["--latency", "instant"], "expected a latency of quality, balanced, low, got 'instant'"),
         (["--speech", "/nowhere.wav"], "nowhere.wav"),
         (["--speech", str(Path(__file__).parent)], "holds no recordings"),
     ],

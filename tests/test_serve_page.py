@@ -11,7 +11,6 @@ pytest.importorskip("aiortc", reason="ditto serve is an extra: pip install 'ditt
 pytest.importorskip("fastapi", reason="ditto serve is an extra: pip install 'ditto-talking-head[serve]'")
 pytest.importorskip("selenium", reason="the page is tested in a browser: pip install selenium")
 
-from ditto.live.idle import idle, initial_idle
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
@@ -24,6 +23,7 @@ from wav import write_wav
 import ditto
 from ditto.audio import read_audio
 from ditto.emotion import emotion_vector
+from ditto.idle import idle, initial_idle
 from ditto.live.server.app import create_app
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -70,7 +70,7 @@ def unmoved_when_silent():
     """What moves the mouth is speech alone: a silent face could lift its mouth corners just now."""
     still, _ = idle(initial_idle(), 0, emotion_vector(None))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ditto.live.face.idle", lambda state, *_: (still, state))
+        patch.setattr("ditto.row_performer.idle", lambda state, *_: (still, state))
         yield
 
 

@@ -18,7 +18,7 @@ FRAME = 0.04
 
 def frame(index, kind="idle", epoch=0, rate=16000):
     image = np.zeros((2, 2, 3), np.uint8)
-    return Frame(image, index, index / 25, kind, epoch, None, np.zeros(rate // 25, np.float32), REST)
+    return Frame(image, index, index / 25, np.zeros(rate // 25, np.float32), REST, kind, epoch)
 
 
 class VirtualTime(asyncio.SelectorEventLoop):

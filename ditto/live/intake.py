@@ -81,6 +81,11 @@ class Intake:
         return len(self._pieces)
 
     @property
+    def seconds(self) -> float:
+        """Speech that waits."""
+        return self._waiting / SAMPLE_RATE
+
+    @property
     def full(self) -> bool:
         """Whether a push has to wait."""
         return self._waiting >= LARGEST_INBOX

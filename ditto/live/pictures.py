@@ -110,6 +110,11 @@ class PictureQueue:
         """Pictures, and ends of utterances, that wait to be read."""
         return len(self._pictures)
 
+    @property
+    def end_next(self) -> bool:
+        """Whether an end of an utterance comes before the next shot."""
+        return bool(self._shots) and isinstance(self._shots[0], SegmentEnd)
+
     def put(self, items: Sequence[Waiting | SegmentEnd], first: bool = False) -> None:
         """Shots behind those that wait, or before them."""
         if first:
@@ -180,11 +185,10 @@ class PictureQueue:
         self.last = self.place_after(keep)
         self.generation += 1
 
-    def interrupt(self, epoch: int, drawing: Waiting | None) -> State | None:
+    def interrupt(self, drawing: Waiting | None) -> State | None:
         """Drop what was not read, but for the rest of a group that cannot be cut, which goes out without sound.
 
         Args:
-            epoch: of the next utterance.
             drawing: the shot that is being drawn.
 
         Returns:
@@ -210,5 +214,3 @@ class PictureQueue:
     def forget_shots(self) -> None:
         """Forget what is not drawn."""
         self._shots.clear()
-
-

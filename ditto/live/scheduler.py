@@ -47,13 +47,17 @@ class Scheduler:
         performer: what makes the pictures of all sessions.
         max_sessions: how many at once; by default one a core.
         clock: what sessions live by.
+
+    Attributes:
+        performer, max_sessions: as given.
+        lock: of everything that sessions share.
     """
 
     def __init__(self, performer: Performer, max_sessions: int | None = None, clock: Clock | None = None) -> None:
         if max_sessions is not None and max_sessions < 1:
             raise ValueError(f"max_sessions is at least 1, got {max_sessions}")
         self.max_sessions = cores() if max_sessions is None else max_sessions
-        self._performer = performer
+        self.performer = performer
         self._clock = clock or Clock()
         self._observers: list[Observer] = []
         self._fps = 0.0  # measured with the first session
@@ -75,12 +79,18 @@ class Scheduler:
         with self.lock:
             return len(self._sessions)
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is being computed, or can be before the clock goes on."""
+        with self.lock:
+            return any(session.busy for session in self._sessions)
+
     def observe(self, observer: Observer) -> Callable[[], None]:
         """Call `observer(name, seconds, rows)` after every step; the function that is returned ends that.
 
         Steps are the performer's, and "convert" (one frame).
         """
-        end = self._performer.observe(observer)
+        end = self.performer.observe(observer)
         self._observers.append(observer)
 
         def stop() -> None:
@@ -98,9 +108,11 @@ class Scheduler:
             settings: what it is opened with.
 
         Raises:
+            ValueError: the performer has no such latency, or cannot do what the settings ask of it.
             BusyError: there are `max_sessions` already.
             TooSlowError: fewer than `SLOWEST_FPS` frames a second are drawn, unless the settings allow any speed.
         """
+        settings.check(self.performer)
         with self.lock:
             if self._reserved >= self.max_sessions:
                 raise BusyError(
@@ -110,7 +122,7 @@ class Scheduler:
             self._reserved += 1
         try:
             session = SessionState(
-                self._performer, portrait, prepare(), settings, self.lock, self._work.notify, self._clock
+                self.performer, portrait, prepare(), settings, self.lock, self._work.notify, self._clock
             )
             if not settings.any_speed:
                 self._check_speed(session)
@@ -233,7 +245,7 @@ class Scheduler:
                 continue
             if job is not None:
                 jobs.append((i, job))
-        answers = attempt(self._performer.advance, [job for _, job in jobs]) if jobs else []
+        answers = attempt(self.performer.advance, [job for _, job in jobs]) if jobs else []
         for (i, job), answer in zip(jobs, answers, strict=True):
             found[i] = answer
             if not isinstance(answer, Exception):

@@ -69,6 +69,20 @@ class _Calls:
         """Compute delay: running mean of the time from a hop of speech to its first picture; 0 before the first."""
         return self._opened().compute_seconds
 
+    @property
+    def waiting_seconds(self) -> float:
+        """Speech that was pushed and waits to be heard; from thirty seconds on `push` waits."""
+        state = self._opened()
+        with self._scheduler.lock:
+            return state.waiting_seconds
+
+    @property
+    def unread(self) -> int:
+        """Items that are there to be read: many where the reader is late."""
+        state = self._opened()
+        with self._scheduler.lock:
+            return state.unread
+
     def control(
         self,
         *,
@@ -130,6 +144,7 @@ class Session(_Calls):
     Made by `TalkingHead.blocking_session`.
 
     Raises:
+        ValueError: the performer has no such latency, or cannot do what the settings ask of it.
         BusyError: the head has as many sessions as it serves.
         TooSlowError: this machine draws too few frames a second.
     """
@@ -196,11 +211,15 @@ class AsyncSession(_Calls):
     """`Session` for asyncio: `async with`, `await push`, `async for`. Belongs to the loop that enters it.
 
     Made by `TalkingHead.session`; entering it raises BusyError and TooSlowError as `Session` does.
+
+    Raises:
+        ValueError: the performer has no such latency, or cannot do what the settings ask of it.
     """
 
     def __init__(
         self, scheduler: Scheduler, portrait: Portrait, prepare: Callable[[], Appearance], settings: Settings
     ) -> None:
+        settings.check(scheduler.performer)
         self._scheduler = scheduler
         self._state = None
         self._enter: Callable[[], SessionState] = lambda: scheduler.open(portrait, prepare, settings)

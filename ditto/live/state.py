@@ -104,7 +104,6 @@ class SessionState:
         work: Callable[[], None],
         clock: Clock,
     ) -> None:
-        settings.check(performer)
         self.settings = settings
         self.delay_seconds = performer.delay_seconds(settings.latency)
         self.changed = threading.Condition(lock)
@@ -132,6 +131,16 @@ class SessionState:
         self._sound_size = settings.audio_rate // FPS
 
     # What callers ask for.
+
+    @property
+    def waiting_seconds(self) -> float:
+        """Speech that was pushed and waits to be heard."""
+        return self._intake.seconds
+
+    @property
+    def unread(self) -> int:
+        """Items that wait for the reader."""
+        return self._pictures.pictures
 
     @property
     def epoch(self) -> int:
@@ -174,7 +183,7 @@ class SessionState:
         frames = self._spoken[1]
         self._intake.interrupt()
         self._utterance = self._asked = None
-        self._stands = self._pictures.interrupt(self.epoch, self._current_shot())
+        self._stands = self._pictures.interrupt(self._current_shot())
         self._spoken = (self.epoch, 0)
         self._pace.catch_up(self._pictures.read.frames)  # at rest at once, however far the reader is ahead
         self.notify()
@@ -255,6 +264,11 @@ class SessionState:
 
     # What the scheduler asks for.
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is being computed, or can be before the clock goes on."""
+        return self.hearing or self.drawing or self.can_hear() or self._can_pass_ends or self.frame_due < float("inf")
+
     def can_hear(self) -> bool:
         """Whether there is speech to be heard, and room for what comes of it."""
         if self.hearing or self._stopped or self._pictures.shots >= SHOTS_AHEAD:
@@ -321,9 +335,8 @@ class SessionState:
 
     def pass_ends(self) -> None:
         """Ends of utterances that nothing is to be drawn before go on to the reader."""
-        if not self.drawing and not self._stopped and self._pictures.pictures < PICTURES_AHEAD:
-            if self._pictures.pass_ends():
-                self.notify()
+        if self._can_pass_ends and self._pictures.pass_ends():
+            self.notify()
 
     @property
     def frame_due(self) -> float:
@@ -431,6 +444,11 @@ class SessionState:
     def _current_shot(self) -> Waiting | None:
         task = self._current()
         return None if task is None else task.shot
+
+    @property
+    def _can_pass_ends(self) -> bool:
+        can_draw = not self.drawing and not self._stopped and self._pictures.pictures < PICTURES_AHEAD
+        return can_draw and self._pictures.end_next
 
     @property
     def _stopped(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from ditto.live.server.conversation import Conversation, Tell
 from ditto.live.server.limits import END_SECONDS
 from ditto.live.server.portraits import Portraits
-from ditto.live.server.protocol import VERSION, ProtocolError, Start
+from ditto.live.server.protocol import VERSION, ProtocolError, Start, choose
 from ditto.live.waiting import within
 from ditto.motion import FPS
 from ditto.talking_head import TalkingHead
@@ -70,28 +70,33 @@ class Clients:
     def __len__(self) -> int:
         return len(self._clients)
 
+    def check(self, start: Start) -> None:
+        """Raise ProtocolError where the head has no such latency."""
+        choose("latency", start.latency, self._head.performer.latencies)
+
     @asynccontextmanager
     async def joined(self, start: Start, output: str, audio_rate: int, tell: Tell) -> AsyncIterator[Client]:
         """A client with an open session, as long as the block lasts. One of the same id is ended before.
 
         Raises:
-            ProtocolError: no such portrait, the server ends, or the older client does not. BusyError: no room.
+            ProtocolError: no such portrait or latency, the server ends, or the older client does not. BusyError: no room.
             ValueError: what `TalkingHead.session` refuses.
         """
         self._check_open()
+        self.check(start)
         portrait = self._portraits[start.portrait]
         name = start.client or secrets.token_urlsafe(12)
-        await self._end_older(name)  # its place is free then
         session = self._head.session(
             portrait,
             latency=start.latency,
             output=output,
             audio_rate=audio_rate,
-            idle=start.idle,
+            idle=None if start.idle else False,
             seed=start.seed,
             emotion=start.emotion or None,
             still=start.still,
         )
+        await self._end_older(name)  # its place is free then
         async with session:
             height, width = portrait.picture.shape[:2]
             conversation = Conversation(session, tell)

@@ -26,7 +26,6 @@ from ditto.errors import (
     SessionError,
     TooSlowError,
 )
-from ditto.latency import LATENCIES
 from ditto.live import Frame
 from ditto.live.server.limits import LONGEST_TEXT
 
@@ -95,7 +94,6 @@ class Start:
         choose("audio_rate", self.audio_rate, RATES_OUT)
         choose("video", self.video, PICTURES)
         choose("pace", self.pace, PACES)
-        choose("latency", self.latency, tuple(LATENCIES))
         if not 1 <= self.quality <= 95:
             raise bad("quality lies in 1 to 95", self.quality)
 

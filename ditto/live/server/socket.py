@@ -113,7 +113,7 @@ async def serve_socket(socket: WebSocket, clients: Clients) -> None:
     """A connection from its beginning to its end; whatever goes wrong is told in words before it closes."""
     try:
         await socket.accept()
-        start = await first_message(socket)
+        start = await first_message(socket, clients)
         encoder = encoder_of(start)
         outbox = Outbox(start.pace == "fast")
         async with clients.joined(start, encoder.pixels, start.audio_rate, outbox.tell) as client:
@@ -129,21 +129,22 @@ async def serve_socket(socket: WebSocket, clients: Clients) -> None:
         await hang_up(socket, 1013 if status == 503 else 1011 if status >= 500 else 1008)
 
 
-async def first_message(socket: WebSocket) -> Start:
+async def first_message(socket: WebSocket, clients: Clients) -> Start:
     """The message that opens. Raises ProtocolError where none comes in time."""
     try:
-        return await within(START_SECONDS, opening_message(socket))
+        return await within(START_SECONDS, opening_message(socket, clients))
     except asyncio.TimeoutError:
         raise ProtocolError("timeout", f'expected a "start" message within {START_SECONDS:g} s', 408) from None
 
 
-async def opening_message(socket: WebSocket) -> Start:
+async def opening_message(socket: WebSocket, clients: Clients) -> Start:
     """The message that opens, whenever it comes; others are answered with an error."""
     while True:
         try:
             message = await receive(socket)
             command = parse(message) if isinstance(message, str) else None
             if isinstance(command, Start):
+                clients.check(command)
                 return command
             raise ProtocolError("not_now", 'the first message is {"type": "start", ...}')
         except ProtocolError as error:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ditto.errors import AudioError
-from ditto.live.listening import MOST_WAITING, NEUTRAL, Listener
-
-FRAME, RATE = 640, 16000
+from ditto.listening import MOST_WAITING, NEUTRAL, Listener
+from ditto.rates import SAMPLE_RATE as RATE
+from ditto.rates import SAMPLES_PER_FRAME as FRAME
 
 
 def talk(*phrases, noise=1e-3, seed=0):

@@ -5,10 +5,19 @@ import pytest
 
 from ditto.controls import Controls
 from ditto.emotion import EMOTIONS, emotion_vector
-from ditto.guards import EMOTION_BOOST, bring_out
+from ditto.guards import EMOTION_BOOST, bring_out, change_emotion
 from ditto.life import CAMERA_HOLD
-from ditto.live.ramp import Ramps, emotion_change
-from ditto.motion import rotation_matrix
+from ditto.motion import (
+    DEGREES,
+    EXPRESSION,
+    INNER_LIPS,
+    KEYPOINTS,
+    MOTION_SIZE,
+    UPPER_LIDS,
+    Keypoint,
+    rotation_matrix,
+)
+from ditto.ramps import Ramps
 
 HAPPY = EMOTIONS.index("happy")
 
@@ -100,11 +109,12 @@ def test_what_cannot_be_is_refused(what, error, words):
 
 def test_another_emotion_shows_at_once_but_lips_and_lids_stay():
     neutral, happy = emotion_vector(None), emotion_vector({"happy": 1.0})
-    row = np.random.default_rng(0).normal(0, 0.01, 70).astype(np.float32)
-    row[1:4] = 5.0, -10.0, 3.0
-    assert np.array_equal(emotion_change(row, happy, happy), row)
-    turn = rotation_matrix(*row[1:4])
-    change = (emotion_change(row, neutral, happy) - row)[7:].reshape(21, 3) @ turn.T
-    learnt = bring_out(np.zeros((1, 70)), happy)[0, 7:].reshape(21, 3) / EMOTION_BOOST
+    row = np.random.default_rng(0).normal(0, 0.01, MOTION_SIZE).astype(np.float32)
+    row[DEGREES] = 5.0, -10.0, 3.0
+    assert np.array_equal(change_emotion(row, happy, happy), row)
+    turn = rotation_matrix(*row[DEGREES])
+    change = (change_emotion(row, neutral, happy) - row)[EXPRESSION].reshape(KEYPOINTS, 3) @ turn.T
+    learnt = bring_out(np.zeros((1, MOTION_SIZE)), happy)[0, EXPRESSION].reshape(KEYPOINTS, 3) / EMOTION_BOOST
     assert np.allclose(change, (1 + EMOTION_BOOST) * learnt, atol=1e-6)
-    assert np.abs(change[[13, 14, 16, 17, 19]]).max() < 1e-6 and change[6, 1] < -0.02
+    assert np.abs(change[[*UPPER_LIDS, *INNER_LIPS, Keypoint.CHIN]]).max() < 1e-6
+    assert change[Keypoint.RIGHT_MOUTH_CORNER, 1] < -0.02

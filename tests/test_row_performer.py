@@ -1,0 +1,191 @@
+"""The face of a row performer: where speech leaves it, idle frames go on; where speech stopped, it goes on."""
+
+import numpy as np
+import pytest
+
+from benchmarks import life
+from benchmarks._motions import NoPictures
+from ditto.controls import Controls, apply
+from ditto.emotion import emotion_vector
+from ditto.guards import change_emotion
+from ditto.inertialization import SLOW_FRAMES
+from ditto.listening import Reaction
+from ditto.motion import MOTION_SIZE, Motion
+from ditto.motion_space import LITE_SPACE
+from ditto.performer import Draw, Edits, Face, Shot
+from ditto.row_performer import IdleShot, RowPerformer, RowShot
+
+CALM, HAPPY = emotion_vector(None), emotion_vector({"happy": 1.0})
+YAW = 2
+
+
+class Shown(NoPictures):
+    """Pictures of one pixel, which tells the yaw."""
+
+    def retarget(self, portrait, motion):
+        return float(motion.yaw_degrees)
+
+    def render(self, appearance, pose):
+        return np.full((1, 1, 3), 100 + round(pose), np.uint8)
+
+
+PERFORMER = RowPerformer(None, None, Shown(), LITE_SPACE, change_emotion)
+ANYONE = PERFORMER.prepare(None)
+
+
+def swing(frames, degrees=8.0):
+    """(frames, 70) a head that turns aside and back, yaw in degrees."""
+    rows = np.zeros((frames, MOTION_SIZE), np.float32)
+    rows[:, YAW] = degrees * (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frames) / 50))
+    return rows
+
+
+def at_rest(seed=0, joined=True):
+    return PERFORMER.face(ANYONE, seed, joined)
+
+
+def draw(face, shot, emotion=CALM, controls=(), reaction=None):
+    edits = Edits(emotion, controls) if reaction is None else Edits(emotion, controls, reaction)
+    return PERFORMER.draw([Draw(face, shot, edits)])[0]
+
+
+def play(face, shots, **edits):
+    """The face after some shots, and what each of them shows."""
+    drawn = []
+    for shot in shots:
+        drawn.append(draw(face, shot, **edits))
+        face = drawn[-1].face
+    return face, drawn
+
+
+def rows_shown(drawn):
+    return np.array([one.motion.values for one in drawn])
+
+
+def speak(face, rows, utterance=0, **edits):
+    face, drawn = play(face, [RowShot(row, CALM, utterance) for row in rows], **edits)
+    return face, rows_shown(drawn)
+
+
+def wait(face, frames, **edits):
+    face, drawn = play(face, [IdleShot()] * frames, **edits)
+    return face, rows_shown(drawn)
+
+
+def test_speech_alone_is_shown_as_it_was_sampled():
+    rows = swing(60)
+    assert np.array_equal(speak(at_rest(), rows)[1], rows)
+    face, _ = wait(at_rest(joined=False), 5)
+    assert np.array_equal(speak(face, rows)[1], rows)
+
+
+def test_after_the_transition_speech_is_as_it_was_sampled():
+    face, _ = wait(at_rest(), 100)
+    rows = swing(60)
+    _, drawn = play(face, [RowShot(row, CALM, 0) for row in rows])
+    assert not np.array_equal(rows_shown(drawn)[0], rows[0])
+    assert np.array_equal(rows_shown(drawn)[SLOW_FRAMES - 1 :], rows[SLOW_FRAMES - 1 :])
+    assert [one.transition for one in drawn] == [True] * (SLOW_FRAMES - 1) + [False] * (61 - SLOW_FRAMES)
+
+
+def test_an_idle_face_comes_out_of_speech_in_a_transition_whether_or_not_utterances_are_joined():
+    for joined in (True, False):
+        face, _ = speak(at_rest(joined=joined), swing(26))
+        _, drawn = play(face, [IdleShot()] * 40)
+        assert [one.transition for one in drawn] == [True] * (SLOW_FRAMES - 1) + [False] * (41 - SLOW_FRAMES)
+    _, drawn = play(at_rest(), [IdleShot()] * 5)
+    assert not any(one.transition for one in drawn)
+
+
+def test_the_head_stays_about_where_speech_left_it():
+    face, _ = speak(at_rest(), swing(26))  # left at 8 degrees
+    face, shown = wait(face, 30)
+    assert face.speaking is None
+    assert shown[:, YAW].min() > 1.0 and np.abs(np.diff(shown[:, YAW])).max() < 0.5
+
+
+def test_speech_that_stopped_goes_on_at_its_own_speed():
+    rows = swing(60)
+
+    def jolt(utterance):
+        face, _ = speak(at_rest(), rows[:12])
+        face, between = wait(face, 40)
+        _, rest = speak(face, rows[12:40], utterance)
+        return np.abs(np.diff(np.concatenate([between[-2:], rest])[:5, YAW], 2)).max()
+
+    assert jolt(utterance=0) < 0.5 * jolt(utterance=1)  # an utterance of its own is taken to set out from rest
+
+
+def test_an_emotion_asked_for_shows_in_rows_sampled_without_it():
+    row = np.zeros(MOTION_SIZE, np.float32)
+    _, shown = speak(at_rest(), [row] * 2, emotion=HAPPY)
+    assert np.array_equal(shown[0], change_emotion(row, CALM, HAPPY)) and not np.array_equal(shown[0], row)
+    plain = RowPerformer(None, None, Shown(), LITE_SPACE)
+    drawn = plain.draw([Draw(plain.face(ANYONE, 0), RowShot(row, CALM, 0), Edits(HAPPY))])[0]
+    assert np.array_equal(drawn.motion.values, row)  # without a way to change it, it shows from the next row sampled
+
+
+def test_controls_are_applied_one_after_another_and_leave_nothing_to_the_next_frame():
+    first, second = Controls(head=0.5), Controls(yaw_degrees=10.0)
+    row = swing(26)[25]
+    edited = draw(at_rest(), RowShot(row, CALM, 0), controls=(first, second))
+    expected = apply(apply(Motion(row), first, None, LITE_SPACE), second, None, LITE_SPACE)
+    assert np.array_equal(edited.motion.values, expected.values) and edited.motion.yaw_degrees == pytest.approx(14.0)
+    assert edited.image[0, 0, 0] == 114  # the picture shows what the motion says
+    after = draw(edited.face, RowShot(row, CALM, 0))
+    assert np.array_equal(after.motion.values, row)
+
+
+def test_a_shot_may_be_drawn_again_from_the_same_face_with_other_edits():
+    face, _ = wait(at_rest(), 30)
+    shots = [*(RowShot(row, CALM, 0) for row in swing(10)), *[IdleShot()] * 10]
+    _, once = play(face, shots)
+    play(face, shots, emotion=HAPPY, controls=(Controls(yaw_degrees=10.0),))
+    _, again = play(face, shots)
+    assert np.array_equal(rows_shown(once), rows_shown(again))
+
+
+def test_idle_frames_are_those_of_the_seed_and_react():
+    (_, one), (_, same), (_, other) = (wait(at_rest(seed), 100) for seed in (1, 1, 2))
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
+    _, nodding = wait(at_rest(1), 100, reaction=Reaction(nod=3.0))
+    assert np.allclose(nodding[:, 1] - one[:, 1], 3.0, atol=1e-4)
+
+
+def test_frames_drawn_in_one_call_are_those_drawn_alone():
+    faces = [wait(at_rest(seed), 20)[0] for seed in range(3)]
+    shots = [IdleShot(), RowShot(swing(26)[25], CALM, 0), IdleShot()]
+    jobs = [Draw(face, shot, Edits.none()) for face, shot in zip(faces, shots, strict=True)]
+    for one, job in zip(PERFORMER.draw(jobs), jobs, strict=True):
+        alone = PERFORMER.draw([job])[0]
+        assert np.array_equal(one.motion.values, alone.motion.values) and np.array_equal(one.image, alone.image)
+
+
+def test_what_another_performer_gave_is_refused():
+    for face, shot in ((Face(), IdleShot()), (at_rest(), Shot())):
+        with pytest.raises(TypeError, match="expected a Row"):
+            draw(face, shot)
+
+
+def test_every_step_of_a_picture_is_observed():
+    steps = []
+    end = PERFORMER.observe(lambda name, seconds, rows: steps.append((name, rows)))
+    wait(at_rest(), 2)
+    end()
+    wait(at_rest(), 1)
+    assert steps == [("render", 1), ("paste", 1)] * 2
+
+
+def test_the_benchmark_sees_a_jump():
+    rows = swing(80)
+    smooth = life.acceleration(rows)
+    rows[40:, 4] += 0.05
+    assert life.acceleration(rows) > 10 * smooth
+
+
+def test_the_benchmark_keeps_every_switch_in_view():
+    rows = swing(60)
+    found = life.switches(rows, 0)
+    assert len(found["interrupt"]) == len(found["speech starves, goes on"]) == 60 - life.AROUND - 3
+    assert all(len(shown) == life.AROUND + 2 for cases in found.values() for shown in cases)
+    assert np.array_equal(found["interrupt"][10][1], rows[12])  # the last of speech, then idle
