@@ -13,6 +13,7 @@ from ditto.live import AsyncSession, Scheduler, Session
 from ditto.live.clock import Clock
 from ditto.live.settings import Settings
 from ditto.motion import rest_motion
+from ditto.motion_space import LITE_SPACE
 from ditto.performer import (
     Advance,
     Advanced,
@@ -31,7 +32,7 @@ from ditto.performer import (
 from ditto.rates import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)
-PORTRAIT = SimpleNamespace(alpha=None)
+PORTRAIT = SimpleNamespace(picture=PICTURE, alpha=None)
 REST = rest_motion(1)[0]
 
 HOP = 2 * SAMPLES_PER_FRAME
@@ -80,9 +81,9 @@ class HastyClock(Clock):
 def until(condition, seconds=PATIENT):
     """Whether something becomes true, however long it takes."""
     deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
+    while not (found := condition()) and time.monotonic() < deadline:
         time.sleep(0.002)
-    return bool(condition())
+    return bool(found)
 
 
 def at_rest(scheduler):
@@ -150,20 +151,16 @@ class Actor:
         error: what `advance` raises when it is given a sample of `bad`.
         bad: None: any sample.
         pause_seconds: what `advance` takes, as computing would, so that other things happen in the midst of it.
-        lacks: capabilities that it has not.
-        idle_shots: that `idle` gives at once.
         max_sessions, clock: of the scheduler.
     """
 
+    supports = frozenset(Capability)
     hop_samples = HOP
     latencies = tuple(LOOK_AHEAD)
-    motion_space = None
+    motion_space = LITE_SPACE
 
-    def __init__(
-        self, error=None, bad=None, pause_seconds=0.0001, lacks=(), idle_shots=1, max_sessions=8, clock=None
-    ):
-        self.error, self.bad, self.pause_seconds, self.idle_shots = error, bad, pause_seconds, idle_shots
-        self.supports = frozenset(Capability) - frozenset(lacks)
+    def __init__(self, error=None, bad=None, pause_seconds=0.0001, max_sessions=8, clock=None):
+        self.error, self.bad, self.pause_seconds = error, bad, pause_seconds
         self.largest_batch = 0
         self.observers: list[Observer] = []
         self.scheduler = Scheduler(self, max_sessions, clock)
@@ -202,7 +199,7 @@ class Actor:
         return Advanced(shots, replace(state, samples=samples, shots=known))
 
     def idle(self, jobs: Sequence[Idle]) -> list[Advanced]:
-        return [Advanced([ActorShot(speech=False)] * self.idle_shots, job.state) for job in jobs]
+        return [Advanced([ActorShot(speech=False)], job.state) for job in jobs]
 
     def face(self, appearance: Appearance, seed: int, joined: bool = True) -> ActorFace:
         return ActorFace()
@@ -213,7 +210,7 @@ class Actor:
     def _draw(self, face: ActorFace, shot: ActorShot) -> Drawn:
         rested = 0 if shot.speech else None if face.rested is None else face.rested + 1
         transition = not shot.speech and rested is not None and rested <= TRANSITION_FRAMES
-        return Drawn(PICTURE, ActorFace(rested), REST if Capability.MOTION in self.supports else None, transition)
+        return Drawn(PICTURE, ActorFace(rested), REST, transition)
 
     def observe(self, observer: Observer):
         self.observers.append(observer)

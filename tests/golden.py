@@ -12,18 +12,17 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from actors import HandClock
 
 import ditto
 from ditto.audio import read_audio
 from ditto.controls import Controls
 from ditto.live import Frame, Scheduler
-from ditto.live.clock import Clock
 
 TOP = Path(__file__).resolve().parents[1]
 FPS = 25
@@ -51,20 +50,6 @@ def record_of(items: Iterable[object]) -> Record:
     }
 
 
-class HandClock(Clock):
-    """A clock that the script moves on."""
-
-    def __init__(self) -> None:
-        self.time = 100.0
-
-    def now(self) -> float:
-        return self.time
-
-    def wait(self, news: threading.Condition, until: float) -> None:
-        if until > self.time:
-            news.wait()
-
-
 def speak_offline(head: ditto.TalkingHead, portrait: ditto.Portrait, samples: np.ndarray, **options: object) -> Record:
     return record_of(head.animate(portrait, samples, seed=3, **options))
 
@@ -78,6 +63,7 @@ def stream_at(head: ditto.TalkingHead, portrait: ditto.Portrait, samples: np.nda
 def session_at(head: ditto.TalkingHead, portrait: ditto.Portrait, samples: np.ndarray, latency: str) -> Record:
     """Idle, an utterance with a change of emotion and gaze in it, one that is interrupted, and idle again."""
     clock = HandClock()
+    clock.time = 100.0
     head.scheduler = Scheduler(head.performer, 2, clock)
     items: list[object] = []
 
@@ -87,9 +73,7 @@ def session_at(head: ditto.TalkingHead, portrait: ditto.Portrait, samples: np.nd
             assert item is not None
             items.append(item)
             if isinstance(item, Frame) and item.kind != "speech":
-                clock.time += 1.0 / FPS
-                with head.scheduler.lock:
-                    head.scheduler._work.notify_all()
+                clock.advance(1.0 / FPS)
             if until(item):
                 return
 

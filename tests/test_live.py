@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from actors import (
     HOP,
     PATIENT,
+    PORTRAIT,
     TRANSITION_FRAMES,
     Actor,
     HandClock,
@@ -18,6 +20,7 @@ from actors import (
     until,
     worker_threads,
 )
+from block_performer import BlockPerformer
 from hypothesis import given, settings
 from hypothesis.strategies import booleans, integers, lists, sampled_from, tuples
 
@@ -26,9 +29,10 @@ from ditto.audio import Resampler, read_audio
 from ditto.controls import Controls, apply
 from ditto.errors import AudioError, BundleError, BusyError, SessionError, TooSlowError
 from ditto.inertialization import SLOW_FRAMES
-from ditto.live import Frame, SegmentEnd, utterance_seed
+from ditto.live import AsyncSession, Frame, Scheduler, SegmentEnd, utterance_seed
 from ditto.live.intake import LARGEST_INBOX
 from ditto.live.pictures import PICTURES_AHEAD
+from ditto.live.settings import Settings
 from ditto.live.state import SHOTS_AHEAD
 from ditto.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
@@ -66,10 +70,14 @@ OPERATIONS = tuples(sampled_from(["push", "flush", "interrupt", "control", "read
 
 
 @settings(max_examples=500, deadline=None, derandomize=True)
-@given(operations=lists(OPERATIONS, max_size=24), idle=booleans())
-def test_nothing_of_an_interrupted_utterance_appears(operations, idle):
+@given(operations=lists(OPERATIONS, max_size=24), idle=booleans(), blocks=booleans())
+def test_nothing_of_an_interrupted_utterance_appears(operations, idle, blocks):
+    performer = BlockPerformer() if blocks else Actor()
+
     async def play():
-        async with Actor().session(idle=idle) as s:
+        scheduler = Scheduler(performer, 1)
+        prepare = partial(performer.prepare, PORTRAIT)
+        async with AsyncSession(scheduler, PORTRAIT, prepare, Settings(idle=idle)) as s:
             number, fresh, read, last, shown = 0, 0, 0, -1, 0
             for operation, size in operations:
                 if operation == "push":
@@ -83,6 +91,9 @@ def test_nothing_of_an_interrupted_utterance_appears(operations, idle):
                     number, read, last = number + 1, 0, -1
                     fresh = number
                     assert s.epoch == number
+                elif operation == "control" and blocks:
+                    with pytest.raises(ValueError, match="does not support controls"):
+                        s.control(gaze=(size / 1000, 0.0))
                 elif operation == "control":
                     s.control(gaze=(size / 1000, 0.0))
                 elif operation == "breathe":

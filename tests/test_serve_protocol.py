@@ -12,12 +12,14 @@ pytest.importorskip("fastapi", reason="ditto serve is an extra: pip install 'dit
 pytest.importorskip("aiortc", reason="ditto serve is an extra: pip install 'ditto-talking-head[serve]'")
 
 import httpx
+from block_performer import BlockPerformer
 from serving import HEIGHT, PATIENT, WIDTH, StandInHead, ended, received, running, said, started, tone, until
 from wav import write_wav
 from websockets.sync.client import connect
 
 from ditto.live.server.app import create_app
 from ditto.live.server.protocol import HEADER, JPEG, NO_PICTURE, Start, parse
+from ditto.talking_head import TalkingHead
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SPOKEN = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
@@ -128,6 +130,27 @@ def test_a_start_that_is_wrong_may_be_sent_again(served, start, wanted):
         socket.send(json.dumps({"type": "start"}))
         said(socket, "ready")
     assert until(lambda: not head.sessions)
+
+
+def test_a_bundle_of_few_capabilities_is_served_and_what_it_lacks_is_refused_by_name(portrait):
+    class Mute(BlockPerformer):
+        supports = frozenset()
+
+    head = TalkingHead(None, Mute())
+    with running(create_app(head, portrait)) as place:
+        assert set(httpx.get(f"http://{place}/api/info").json()["latencies"]) == set(Mute.latencies)
+        with connect(f"ws://{place}/api/live") as socket:
+            socket.send(json.dumps({"type": "start", "latency": "balanced"}))
+            assert "latency is one of quality, low" in said(socket, "error")["text"]
+            socket.send(json.dumps({"type": "start", "pace": "fast"}))
+            assert said(socket, "ready")["algorithmic_ms"] == 640
+            socket.send(tone(0.2, 16000))
+            socket.send(json.dumps({"type": "flush"}))
+            assert [said(socket, "frame")["speech_index"] for _ in range(5)] == list(range(5))
+        with connect(f"ws://{place}/api/live") as socket:
+            socket.send(json.dumps({"type": "start", "emotion": {"happy": 1.0}}))
+            told, code = ended(socket)
+        assert (told["code"], code) == ("bad_message", 1008) and "does not support emotion" in told["text"]
 
 
 def test_who_never_starts_is_sent_away(served, monkeypatch):
