@@ -26,8 +26,8 @@ class SessionOptions(TypedDict, total=False):
         latency: "low" (default), "balanced" or "quality": what is waited for before a frame is shown.
         output: form of the pictures: "rgb24" (default), "bgr24", "rgba" or "yuv420p".
         audio_rate: samples a second of the sound that frames carry, a multiple of 25; 16000 unless given.
-        idle: whether the face lives between utterances; without, only speech gives frames. None (default): wherever the
-            bundle can.
+        idle: whether the face lives between utterances; without, only speech gives frames (and the rest of a block that
+            was interrupted, where a bundle makes blocks). None (default): wherever the bundle can.
         seed: all randomness of the session; 0 unless given.
         emotion: weights by name, e.g. {"happy": 0.6}; `control` changes it.
         still: keep the head where it is in the portrait.
