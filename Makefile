@@ -53,7 +53,7 @@ $(VENV)/.test: $(VENV)/.serve
 adapters:
 	$(MAKE) VENV=.venv-adapters .venv-adapters/.test
 	.venv-adapters/bin/python -m pip install -q --disable-pip-version-check -r requirements/adapters.txt
-	.venv-adapters/bin/python -m pytest tests/test_live_adapters.py tests/test_live_livekit.py tests/test_live_pipecat.py
+	.venv-adapters/bin/python -m pytest tests/live/adapters/test_adapters.py tests/live/adapters/test_livekit.py tests/live/adapters/test_pipecat.py
 
 wheel: $(VENV)/.packages
 	$(PIP) cibuildwheel

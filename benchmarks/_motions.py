@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.errors import InputError
-from ditto.motion import Motion
+from ditto.motion.motion import Motion
 from ditto.performer import Performer
-from ditto.portrait import Portrait
+from ditto.portrait.portrait import Portrait
 from ditto.row_performer import RowPerformer
 
 EMPTY = np.zeros((1, 1, 3), np.uint8)

@@ -19,10 +19,10 @@ from benchmarks._rtf_play import Pictures, Player, Samples, Utterance, converse
 from benchmarks._rtf_trace import STEP, Lag, Tape, lag, lip_gap, loudness, missed, speech_of
 from benchmarks.faces import face_window, track
 from benchmarks.speech import read_speech
-from ditto.audio import SAMPLE_RATE
 from ditto.errors import AudioError, InputError
+from ditto.media.audio import SAMPLE_RATE
 from ditto.performer import check_latency
-from ditto.portrait import Portrait
+from ditto.portrait.portrait import Portrait
 from ditto.stream import FPS, SAMPLES_PER_FRAME
 from ditto.talking_head import TalkingHead, load
 

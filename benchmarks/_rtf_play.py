@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks._rtf_trace import OPEN_GAP, ROW, SPEECH, Image, Tape, rest_after, row_of
-from ditto.audio import SAMPLE_RATE
 from ditto.live import AsyncSession, Frame, SegmentEnd
 from ditto.live.waiting import within
+from ditto.media.audio import SAMPLE_RATE
 from ditto.stream import FPS, SAMPLES_PER_FRAME
 
 Samples = npt.NDArray[np.float32]

@@ -25,8 +25,8 @@ from benchmarks._rtf_trace import (
     missed,
     slope_per_minute,
 )
-from ditto.audio import SAMPLE_RATE
-from ditto.doctor import machine as describe_machine
+from ditto.app.doctor import machine as describe_machine
+from ditto.media.audio import SAMPLE_RATE
 
 SLOPE_MINUTES = 5.0  # a shorter run is mostly warming up: its slope has no bar
 QUIET_CORES = 0.1  # that other processes may use before figures are doubted

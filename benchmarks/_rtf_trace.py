@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.live import Frame
-from ditto.motion import Motion, rotation_matrix
+from ditto.motion.motion import Motion, rotation_matrix
 from ditto.stream import FPS
 
 Floats = npt.NDArray[np.float64]

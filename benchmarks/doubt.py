@@ -1,4 +1,4 @@
-"""How far faces are from what is no face, by the three numbers that `ditto.tracking` decides by.
+"""How far faces are from what is no face, by the three numbers that `ditto.portrait.registration` decides by.
 
     python -m benchmarks.doubt [--faces FOLDER ...] [--animal PICTURE]
 
@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks._report import Figure, figures_table, publish
 from benchmarks.faces import SHARED, Image, example_portrait
-from ditto.images import read_picture
-from ditto.tracking import MAX_DOUBT, MAX_UNREST, MIN_PRESENCE, Look, candidates, look_closely, stages
+from ditto.media.images import read_picture
+from ditto.portrait.registration import MAX_DOUBT, MAX_UNREST, MIN_PRESENCE, Look, candidates, look_closely, stages
 
 
 def looks(picture: Image) -> Iterator[Look]:

@@ -16,7 +16,7 @@ from ditto.training.tracks import follow
 from ditto.training.tracks import track as track_file
 
 if TYPE_CHECKING:
-    from ditto.portrait import Portrait
+    from ditto.portrait.portrait import Portrait
 
 Floats = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]
@@ -98,7 +98,7 @@ def frames_of(path: Path, wanted: Collection[int]) -> dict[int, Image]:
     """Frames (H, W, 3) RGB of a clip by number, sides cut to even; reads no further than needed."""
     import av
 
-    from ditto.files import ffmpeg_name
+    from ditto.media.files import ffmpeg_name
 
     chosen: dict[int, Image] = {}
     with av.open(ffmpeg_name(path)) as container:

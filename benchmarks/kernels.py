@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ditto.motion import Drive
-from ditto.portrait import Portrait
+from ditto.motion.motion import Drive
+from ditto.portrait.portrait import Portrait
 
 REPEATS = 5
 

@@ -20,11 +20,14 @@ import numpy.typing as npt
 from benchmarks._motions import NoPictures, rows_of
 from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.speech import Samples, example_speech, read_speech
-from ditto.emotion import emotion_vector
-from ditto.idle import idle, initial_idle
-from ditto.life import BLINK
-from ditto.listening import Listener
-from ditto.motion import (
+from ditto.controls.ramps import Ramps
+from ditto.lite.speech_encoder import HOP_SAMPLES
+from ditto.media.rates import FPS, SAMPLES_PER_FRAME
+from ditto.motion.emotion import emotion_vector
+from ditto.motion.eyes import BLINK
+from ditto.motion.idle import idle, initial_idle
+from ditto.motion.listening import Listener
+from ditto.motion.motion import (
     DEGREES,
     EXPRESSION,
     INNER_LIPS,
@@ -34,13 +37,10 @@ from ditto.motion import (
     Keypoint,
     rotation_matrix,
 )
-from ditto.motion_space import LITE_SPACE
+from ditto.motion.space import LITE_SPACE
 from ditto.performer import Draw, Edits, Shot
-from ditto.ramps import Ramps
-from ditto.rates import FPS, SAMPLES_PER_FRAME
-from ditto.rendering.geometry import TEMPLATE, keypoints
+from ditto.portrait.face_mesh import TEMPLATE, keypoints
 from ditto.row_performer import IdleShot, RowFace, RowPerformer, RowShot
-from ditto.speech import HOP_SAMPLES
 from ditto.talking_head import TalkingHead, load
 
 Array = npt.NDArray[np.float32]

@@ -22,14 +22,14 @@ from benchmarks._motions import rows_of
 from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.faces import SHARED, example_portrait, face_window, grid_holdout, spread, track, tracked_clip
 from benchmarks.speech import Samples, load_alignments, phone_posteriors, read_speech
-from ditto.audio import SAMPLE_RATE
 from ditto.errors import InputError
-from ditto.latency import FRAMES_PER_HOP
-from ditto.motion import DEGREES, EXPRESSION, FPS, KEYPOINTS, MOTION_SIZE, Keypoint, drive
+from ditto.lite.latency import FRAMES_PER_HOP
+from ditto.lite.speech_encoder import HOP_SAMPLES
+from ditto.media.audio import SAMPLE_RATE
+from ditto.motion.motion import DEGREES, EXPRESSION, FPS, KEYPOINTS, MOTION_SIZE, Keypoint, drive
 from ditto.performer import check_latency
-from ditto.portrait import Portrait
+from ditto.portrait.portrait import Portrait
 from ditto.row_performer import RowPerformer
-from ditto.speech import HOP_SAMPLES
 from ditto.stream import SAMPLES_PER_FRAME, Frame, Stream
 from ditto.talking_head import TalkingHead, load
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.images import LUMA
-from ditto.phones import BILABIALS, PHONE_INDEX, PHONE_TO_VISEME, VISEME_NAMES
-from ditto.rendering.geometry import (
+from ditto.lite.phones import BILABIALS, PHONE_INDEX, PHONE_TO_VISEME, VISEME_NAMES
+from ditto.media.images import LUMA
+from ditto.portrait.face_mesh import (
     FACE_OVAL,
     LOWER_INNER_LIP,
     LOWER_OUTER_LIP,

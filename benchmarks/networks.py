@@ -25,16 +25,16 @@ from benchmarks.speech import example_speech, read_speech
 from ditto.engines.networks import Example, example_of
 from ditto.engines.torch_engine import TorchEngine
 from ditto.errors import EngineError
-from ditto.models.appearance import AppearanceExtractor
-from ditto.models.decoder import SpadeDecoder, load_decoder
-from ditto.models.hubert import Hubert
-from ditto.models.lmdm import GUIDANCE, LMDM, DDIMStep, ddim_sample, ddim_schedule
-from ditto.models.lmdm_fast import FastLMDM
-from ditto.models.motion_extractor import MotionExtractor
-from ditto.models.neural_renderer import NeuralRenderer
-from ditto.models.stitching import StitchingNetwork
-from ditto.models.streaming_hubert import StreamingHubert
-from ditto.models.warping import WarpingNetwork
+from ditto.full.networks.appearance import AppearanceExtractor
+from ditto.full.networks.decoder import SpadeDecoder, load_decoder
+from ditto.full.networks.hubert import Hubert
+from ditto.full.networks.lmdm import GUIDANCE, LMDM, DDIMStep, ddim_sample, ddim_schedule
+from ditto.full.networks.lmdm_fast import FastLMDM
+from ditto.full.networks.motion_extractor import MotionExtractor
+from ditto.full.networks.neural_renderer import NeuralRenderer
+from ditto.full.networks.stitching import StitchingNetwork
+from ditto.full.networks.streaming_hubert import StreamingHubert
+from ditto.full.networks.warping import WarpingNetwork
 
 STEPS = 10
 UNIT_MS = 400.0

@@ -20,12 +20,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ditto.bundle import FORMAT, seal
-from ditto.conversion.bundling import FPS, MOTION_SPACE, NAME, SAMPLE_RATE
-from ditto.conversion.published import PUBLISHED, Published
 from ditto.errors import InputError
-from ditto.models.decoder import SpectralConv2d
-from ditto.models.hubert import HubertConfig
-from ditto.models.loading import MODELS
+from ditto.full.conversion.bundling import FPS, MOTION_SPACE, NAME, SAMPLE_RATE
+from ditto.full.conversion.published import PUBLISHED, Published
+from ditto.full.networks.decoder import SpectralConv2d
+from ditto.full.networks.hubert import HubertConfig
+from ditto.full.networks.loading import MODELS
 
 ENCODER = Published("encoder", "hubert", HubertConfig(), ())
 

@@ -22,12 +22,12 @@ from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.faces import SHARED, detect, frames_of, tracked_clip
 from benchmarks.kernels import compare_kernels, time_frames
 from ditto.bundle import SHIPPED
-from ditto.cropping import sample_crop
-from ditto.motion import Drive
-from ditto.portrait import Portrait
-from ditto.rendering.geometry import fit_head, keypoints
-from ditto.rendering.mesh import MeshRenderer
-from ditto.tracking import refine_landmarks, register_face
+from ditto.lite.rendering.mesh import MeshRenderer
+from ditto.motion.motion import Drive
+from ditto.portrait.cropping import sample_crop
+from ditto.portrait.face_mesh import fit_head, keypoints
+from ditto.portrait.portrait import Portrait
+from ditto.portrait.registration import refine_landmarks, register_face
 
 Floats = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]

@@ -32,7 +32,7 @@ from benchmarks._rtf_report import Report, publish
 from benchmarks.faces import SHARED, example_portrait
 from benchmarks.speech import example_speech
 from ditto.errors import DittoError
-from ditto.files import complete_file, partial_file
+from ditto.media.files import complete_file, partial_file
 
 TURNS = 12  # of speaking and interrupting, each
 THROUGHPUTS = 5

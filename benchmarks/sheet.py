@@ -22,13 +22,13 @@ from benchmarks._motions import motion_only, rows_of
 from benchmarks._report import Figure, publish, rows_table
 from benchmarks.faces import SCRATCH, SHARED
 from benchmarks.speech import example_speech, phone_posteriors, read_speech
-from ditto.audio import SAMPLE_RATE
 from ditto.errors import InputError
-from ditto.motion import FPS, UPPER_LIDS, Keypoint, Motion, drive
+from ditto.lite.phones import PHONE_INDEX
+from ditto.media.audio import SAMPLE_RATE
+from ditto.motion.motion import FPS, UPPER_LIDS, Keypoint, Motion, drive
 from ditto.performer import own
-from ditto.phones import PHONE_INDEX
-from ditto.portrait import Portrait
-from ditto.rendering.geometry import EYES, LOWER_OUTER_LIP, UPPER_OUTER_LIP, fit_head
+from ditto.portrait.face_mesh import EYES, LOWER_OUTER_LIP, UPPER_OUTER_LIP, fit_head
+from ditto.portrait.portrait import Portrait
 from ditto.row_performer import RowAppearance
 from ditto.talking_head import TalkingHead, load
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from benchmarks._report import ROOT
 from benchmarks.faces import SHARED
 from benchmarks.measures import Segment
-from ditto.phones import PHONES
-from ditto.speech import HOP_SAMPLES
+from ditto.lite.phones import PHONES
+from ditto.lite.speech_encoder import HOP_SAMPLES
 
 Floats = npt.NDArray[np.float64]
 Samples = npt.NDArray[np.float32]
@@ -28,7 +28,7 @@ def example_speech() -> Path:
 
 def read_speech(path: Path) -> Samples:
     """All of a recording, (N,) mono at 16 kHz."""
-    from ditto.audio import AudioReader
+    from ditto.media.audio import AudioReader
 
     return np.concatenate(list(AudioReader(path))).astype(np.float32)
 

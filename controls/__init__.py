@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion import (
+from ditto.motion.motion import (
     BROWS,
     EXPRESSION,
     EYES,
@@ -27,10 +27,10 @@ from ditto.motion import (
     Keypoint,
     Motion,
 )
-from ditto.motion_space import LITE_SPACE, MotionSpace
+from ditto.motion.space import LITE_SPACE, MotionSpace
 
 if TYPE_CHECKING:
-    from ditto.portrait import Portrait
+    from ditto.portrait.portrait import Portrait
 
 __all__ = ["KEYPOINT_NAMES", "REGIONS", "Controls", "apply"]
 

@@ -30,9 +30,13 @@ if TYPE_CHECKING:
     from ditto.errors import NoFaceError as NoFaceError
     from ditto.errors import OutputError as OutputError
     from ditto.errors import SessionError as SessionError
-    from ditto.motion import Motion as Motion
-    from ditto.portrait import Portrait as Portrait
-    from ditto.stream import Frame as Frame
+    from ditto.errors import TooSlowError as TooSlowError
+    from ditto.frame import Frame as Frame
+    from ditto.frame import SegmentEnd as SegmentEnd
+    from ditto.media.video import VideoWriter as VideoWriter
+    from ditto.motion.emotion import EMOTIONS as EMOTIONS
+    from ditto.motion.motion import Motion as Motion
+    from ditto.portrait.portrait import Portrait as Portrait
     from ditto.stream import Stream as Stream
     from ditto.talking_head import TalkingHead as TalkingHead
     from ditto.talking_head import load as load
@@ -47,20 +51,25 @@ _HOMES = {
     "BusyError": "ditto.errors",
     "Controls": "ditto.controls",
     "DittoError": "ditto.errors",
+    "EMOTIONS": "ditto.motion.emotion",
     "EngineError": "ditto.errors",
-    "Frame": "ditto.stream",
+    "Frame": "ditto.frame",
     "ImageError": "ditto.errors",
     "InputError": "ditto.errors",
-    "Motion": "ditto.motion",
+    "Motion": "ditto.motion.motion",
     "NoFaceError": "ditto.errors",
     "OutputError": "ditto.errors",
-    "Portrait": "ditto.portrait",
+    "Portrait": "ditto.portrait.portrait",
+    "SegmentEnd": "ditto.frame",
     "SessionError": "ditto.errors",
     "Stream": "ditto.stream",
     "TalkingHead": "ditto.talking_head",
+    "TooSlowError": "ditto.errors",
+    "VideoWriter": "ditto.media.video",
     "load": "ditto.talking_head",
 }
 __all__ = [
+    "EMOTIONS",
     "AudioError",
     "BundleError",
     "BusyError",
@@ -74,9 +83,12 @@ __all__ = [
     "NoFaceError",
     "OutputError",
     "Portrait",
+    "SegmentEnd",
     "SessionError",
     "Stream",
     "TalkingHead",
+    "TooSlowError",
+    "VideoWriter",
     "__version__",
     "load",
 ]

@@ -10,7 +10,7 @@ INTERRUPTED = 130
 def main() -> None:
     """Entry point of the `ditto` command."""
     try:
-        from ditto.cli import main as run
+        from ditto.app.cli import main as run
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     run()

@@ -337,9 +337,9 @@ def examine_weights(part: Part, path: Path) -> list[str]:
     words = [f"{len(shapes)} tensors", "no NaN"]
     if part.model in NETWORKS:
         try:
-            from ditto.models.loading import build_part
-            from ditto.models.trial import try_part
-            from ditto.models.weights import Entry, check_entries, entries
+            from ditto.full.networks.loading import build_part
+            from ditto.full.networks.trial import try_part
+            from ditto.full.networks.weights import Entry, check_entries, entries
         except ImportError:
             return words + ["shapes not compared (needs torch)"]
         check_entries({name: Entry(*found) for name, found in shapes.items()}, entries(build_part(part)), path)
@@ -432,7 +432,7 @@ def reseal(folder: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """`python -m ditto.bundle seal FOLDER`; gives the exit code."""
-    from ditto.console import CALLERS_MISTAKE, complain, open_streams, tell
+    from ditto.app.console import CALLERS_MISTAKE, complain, open_streams, tell
 
     open_streams()
     if len(arguments) != 2 or arguments[0] != "seal":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion import Motion
+from ditto.motion.motion import Motion
 
 
 @dataclass(frozen=True, eq=False)

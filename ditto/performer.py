@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ditto.emotion import emotion_vector
-from ditto.listening import NEUTRAL, Reaction
+from ditto.motion.emotion import emotion_vector
+from ditto.motion.listening import NEUTRAL, Reaction
 
 if TYPE_CHECKING:
     from ditto.controls import Controls
-    from ditto.motion import Motion
-    from ditto.motion_space import MotionSpace
-    from ditto.portrait import Portrait
+    from ditto.motion.motion import Motion
+    from ditto.motion.space import MotionSpace
+    from ditto.portrait.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -89,7 +89,7 @@ class Advance:
     Attributes:
         state: from `begin`, `advance` or `idle`.
         samples: (hop_samples,) float32, mono, 16 kHz; with `final`, also fewer, or none.
-        emotion: (8,) weights as of `ditto.emotion.emotion_vector`.
+        emotion: (8,) weights as of `ditto.motion.emotion.emotion_vector`.
         final: the utterance ends with these samples.
     """
 

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.controls import apply
-from ditto.idle import IdleState, idle, initial_idle, resume
-from ditto.inertialization import Inertialization
-from ditto.motion import Motion
-from ditto.motion_space import MotionSpace
+from ditto.media.rates import SAMPLES_PER_FRAME
+from ditto.motion.idle import IdleState, idle, initial_idle, resume
+from ditto.motion.inertialization import Inertialization
+from ditto.motion.motion import Motion
+from ditto.motion.space import MotionSpace
 from ditto.performer import (
     Advance,
     Advanced,
@@ -35,8 +36,7 @@ from ditto.performer import (
     check_latency,
     own,
 )
-from ditto.portrait import Portrait
-from ditto.rates import SAMPLES_PER_FRAME
+from ditto.portrait.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ditto.audio import check_samples
 from ditto.controls import HEAD_STILL, Controls
-from ditto.emotion import emotion_vector
 from ditto.frame import Frame as Frame
+from ditto.media.audio import check_samples
+from ditto.media.rates import FPS, SAMPLES_PER_FRAME
+from ditto.motion.emotion import emotion_vector
 from ditto.performer import Advance, Capability, Draw, Edits, Shot, check_capabilities, check_latency
-from ditto.rates import FPS, SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
-    from ditto.portrait import Portrait
+    from ditto.portrait.portrait import Portrait
     from ditto.talking_head import TalkingHead
 
 LARGEST_SEED = 2**64 - 1

@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ditto.audio import SAMPLE_RATE
 from ditto.errors import AudioError, BundleError
-from ditto.motion import FPS
+from ditto.lite.speech_encoder import HOP_SAMPLES
+from ditto.media.audio import SAMPLE_RATE
+from ditto.motion.motion import FPS
 from ditto.once import Once
-from ditto.portrait import Portrait
-from ditto.speech import HOP_SAMPLES
+from ditto.portrait.portrait import Portrait
+from ditto.portrait.registration import register
 from ditto.stream import Frame, Stream
-from ditto.tracking import register
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ditto.bundle import Bundle
     from ditto.controls import Controls
-    from ditto.files import Readable
-    from ditto.images import Picture
     from ditto.live import AsyncSession, Session, SessionOptions
+    from ditto.media.files import Readable
+    from ditto.media.images import Picture
     from ditto.performer import Appearance, Performer
 
 # A performer's home by the motion space that a bundle names: module with `open_performer(bundle, device, precision)`.
@@ -95,7 +95,7 @@ class TalkingHead:
 
         Args:
             seed: all randomness of the stream; the same seed and samples give the same frames bit for bit.
-            emotion: weights by name (see `ditto.emotion.EMOTIONS`), e.g. {"happy": 0.6}.
+            emotion: weights by name (see `ditto.motion.emotion.EMOTIONS`), e.g. {"happy": 0.6}.
             still: keep the head where it is in the portrait; only the face moves.
             controls: edits applied to every frame's motion; a function of the frame's index makes a timeline.
             latency: "quality", "balanced" or "low", one of `performer.latencies`: how much of what follows a frame of
@@ -170,7 +170,7 @@ def _blocks(audio: Any) -> Iterable[npt.NDArray[Any]]:
     if isinstance(audio, memoryview) and audio.format not in ("B", "b", "c"):
         audio = np.asarray(audio)
     if isinstance(audio, (str, PathLike, bytes, bytearray, memoryview)) or callable(getattr(audio, "read", None)):
-        from ditto.audio import AudioReader
+        from ditto.media.audio import AudioReader
 
         return AudioReader(audio)
     if isinstance(audio, np.ndarray) and audio.ndim > 0:

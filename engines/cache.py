@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ditto.errors import EngineError
-from ditto.files import complete_file, partial_file
+from ditto.media.files import complete_file, partial_file
 
 if TYPE_CHECKING:  # the base install has no torch
     from torch import nn

@@ -18,7 +18,7 @@ from torch import nn
 
 from ditto import __version__
 from ditto.errors import EngineError
-from ditto.files import complete_file, partial_file
+from ditto.media.files import complete_file, partial_file
 
 from .cache import build_once, cache_folder, digest_weights, file_name
 from .networks import Example

@@ -7,16 +7,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ditto.models.appearance import AppearanceExtractor
-from ditto.models.decoder import SpadeDecoder
-from ditto.models.hubert import Hubert
-from ditto.models.lmdm import LMDM
-from ditto.models.lmdm_fast import FastLMDM
-from ditto.models.motion_extractor import MotionExtractor
-from ditto.models.neural_renderer import NeuralRenderer
-from ditto.models.stitching import KEYPOINTS, RetargetingNetwork, StitchingNetwork
-from ditto.models.streaming_hubert import StreamingHubert
-from ditto.models.warping import WarpingNetwork
+from ditto.full.networks.appearance import AppearanceExtractor
+from ditto.full.networks.decoder import SpadeDecoder
+from ditto.full.networks.hubert import Hubert
+from ditto.full.networks.lmdm import LMDM
+from ditto.full.networks.lmdm_fast import FastLMDM
+from ditto.full.networks.motion_extractor import MotionExtractor
+from ditto.full.networks.neural_renderer import NeuralRenderer
+from ditto.full.networks.stitching import KEYPOINTS, RetargetingNetwork, StitchingNetwork
+from ditto.full.networks.streaming_hubert import StreamingHubert
+from ditto.full.networks.warping import WarpingNetwork
 
 
 class Example(NamedTuple):

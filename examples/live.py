@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import ditto
-from ditto.video import VideoWriter
+from ditto.media.video import VideoWriter
 
 head = ditto.load("lite")
 portrait = head.register(Path(__file__).with_name("portrait.jpg"))

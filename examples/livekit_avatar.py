@@ -22,9 +22,9 @@ from livekit.agents import Agent, AgentSession
 from livekit.agents.voice.avatar import AvatarRunner, QueueAudioOutput
 
 import ditto
-from ditto.audio import read_audio
 from ditto.live.adapters.livekit import DittoVideoGenerator
-from ditto.video import VideoWriter
+from ditto.media.audio import read_audio
+from ditto.media.video import VideoWriter
 
 HERE = Path(__file__).parent
 

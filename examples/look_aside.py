@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import ditto
-from ditto.video import VideoWriter
+from ditto.media.video import VideoWriter
 
 
 def look_aside(frame: int) -> ditto.Controls:

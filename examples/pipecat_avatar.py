@@ -36,9 +36,9 @@ from pipecat.transports.base_transport import TransportParams
 from pipecat.workers.runner import WorkerRunner
 
 import ditto
-from ditto.audio import read_audio
 from ditto.live.adapters.pipecat import DittoAvatar
-from ditto.video import VideoWriter
+from ditto.media.audio import read_audio
+from ditto.media.video import VideoWriter
 
 HERE = Path(__file__).parent
 STORY = (BotStartedSpeakingFrame, BotStoppedSpeakingFrame, ErrorFrame)

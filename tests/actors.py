@@ -12,8 +12,9 @@ import numpy as np
 from ditto.live import AsyncSession, Scheduler, Session
 from ditto.live.clock import Clock
 from ditto.live.settings import Settings
-from ditto.motion import rest_motion
-from ditto.motion_space import LITE_SPACE
+from ditto.media.rates import SAMPLE_RATE, SAMPLES_PER_FRAME
+from ditto.motion.motion import rest_motion
+from ditto.motion.space import LITE_SPACE
 from ditto.performer import (
     Advance,
     Advanced,
@@ -29,7 +30,6 @@ from ditto.performer import (
     check_latency,
     own,
 )
-from ditto.rates import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)
 PORTRAIT = SimpleNamespace(picture=PICTURE, alpha=None)

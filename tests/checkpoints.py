@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from fixtures.reference.recipe import manifest, weights
 
-from ditto.conversion.published import PUBLISHED
-from ditto.models.appearance import AppearanceConfig
-from ditto.models.decoder import DecoderConfig
-from ditto.models.hubert import KERNELS, STRIDES, Hubert, HubertConfig
-from ditto.models.lmdm import LMDM, LMDMConfig
-from ditto.models.loading import MODELS
-from ditto.models.motion_extractor import MotionExtractorConfig
-from ditto.models.warping import WarpingConfig
+from ditto.full.conversion.published import PUBLISHED
+from ditto.full.networks.appearance import AppearanceConfig
+from ditto.full.networks.decoder import DecoderConfig
+from ditto.full.networks.hubert import KERNELS, STRIDES, Hubert, HubertConfig
+from ditto.full.networks.lmdm import LMDM, LMDMConfig
+from ditto.full.networks.loading import MODELS
+from ditto.full.networks.motion_extractor import MotionExtractorConfig
+from ditto.full.networks.warping import WarpingConfig
 
 HUBERT = HubertConfig(channels=32, width=64, layers=2, heads=4, inner=128, position_kernel=16, position_groups=4)
 TINY = {

@@ -2,16 +2,16 @@
 
 import torch
 
-from ditto.models.appearance import AppearanceConfig, AppearanceExtractor
-from ditto.models.decoder import DecoderConfig, SpadeDecoder, fold_spectral_norm
-from ditto.models.hubert import Hubert, HubertConfig
-from ditto.models.lmdm import LMDM, LMDMConfig, ddim_schedule
-from ditto.models.lmdm_fast import FastLMDM
-from ditto.models.motion_extractor import MotionExtractor, MotionExtractorConfig
-from ditto.models.neural_renderer import NeuralRenderer
-from ditto.models.stitching import EYE_RETARGETING, LIP_RETARGETING, RetargetingNetwork, StitchingNetwork
-from ditto.models.streaming_hubert import StreamingHubert
-from ditto.models.warping import WarpingConfig, WarpingNetwork
+from ditto.full.networks.appearance import AppearanceConfig, AppearanceExtractor
+from ditto.full.networks.decoder import DecoderConfig, SpadeDecoder, fold_spectral_norm
+from ditto.full.networks.hubert import Hubert, HubertConfig
+from ditto.full.networks.lmdm import LMDM, LMDMConfig, ddim_schedule
+from ditto.full.networks.lmdm_fast import FastLMDM
+from ditto.full.networks.motion_extractor import MotionExtractor, MotionExtractorConfig
+from ditto.full.networks.neural_renderer import NeuralRenderer
+from ditto.full.networks.stitching import EYE_RETARGETING, LIP_RETARGETING, RetargetingNetwork, StitchingNetwork
+from ditto.full.networks.streaming_hubert import StreamingHubert
+from ditto.full.networks.warping import WarpingConfig, WarpingNetwork
 
 APPEARANCE = AppearanceConfig(base=8, channels=4, depth=4, residual_blocks=2)
 MOTION = MotionExtractorConfig(depths=(1, 1, 2, 1), widths=(8, 16, 24, 32))

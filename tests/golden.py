@@ -20,9 +20,9 @@ import numpy as np
 from actors import HandClock
 
 import ditto
-from ditto.audio import read_audio
 from ditto.controls import Controls
 from ditto.live import Frame, Scheduler
+from ditto.media.audio import read_audio
 
 TOP = Path(__file__).resolve().parents[1]
 FPS = 25
@@ -126,7 +126,7 @@ def lite(samples: np.ndarray, portrait_of: Callable[[int], ditto.Portrait]) -> I
 def full(samples: np.ndarray, portrait_of: Callable[[int], ditto.Portrait]) -> Iterator[Case]:
     from checkpoints import TINY, publish
 
-    from ditto.conversion import convert
+    from ditto.full.conversion import convert
 
     portrait = portrait_of(256)
     with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,7 @@ from ditto.errors import BusyError, SessionError
 from ditto.live import Frame, SegmentEnd
 from ditto.live.server.protocol import HEADER, KINDS
 from ditto.live.waiting import within
-from ditto.motion import FPS, rest_motion
+from ditto.motion.motion import FPS, rest_motion
 from ditto.performer import check_latency
 
 WIDTH, HEIGHT = 96, 64

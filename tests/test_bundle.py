@@ -196,8 +196,8 @@ def test_configs_become_dataclasses_and_unknown_keys_are_errors(folder):
 
 def test_the_shipped_configs_are_those_of_the_models():
     pytest.importorskip("torch")
-    from ditto.models.motion_diffusion import MotionDiffusionConfig
-    from ditto.models.speech_encoder import SpeechEncoderConfig
+    from ditto.lite.networks.motion_diffusion import MotionDiffusionConfig
+    from ditto.lite.networks.speech_encoder import SpeechEncoderConfig
 
     for name, kind in (("encoder", SpeechEncoderConfig), ("motion", MotionDiffusionConfig)):
         assert read_config(kind, Bundle.open("lite").part(name).config, name) == kind()
@@ -335,7 +335,7 @@ def test_every_file_is_examined_and_the_wrong_ones_are_told(tmp_path):
 
 
 def test_doctor_names_a_user_s_bundles_without_reading_them(folder, user_folder):
-    from ditto.doctor import examine as doctor
+    from ditto.app.doctor import examine as doctor
 
     shutil.copytree(folder, user_folder / "tiny")
     (user_folder / "tiny" / "motion.onnx").unlink()

@@ -20,8 +20,8 @@ from typer.main import get_command
 from wav import write_wav
 
 import ditto
-from ditto.audio import read_audio
-from ditto.cli import app
+from ditto.app.cli import app
+from ditto.media.audio import read_audio
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

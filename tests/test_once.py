@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ditto.engines.batched import BatchedEngine
-from ditto.latency import LATENCIES
+from ditto.lite.latency import LATENCIES
 from ditto.once import Once
 from ditto.row_performer import RowPerformer
 from ditto.talking_head import TalkingHead

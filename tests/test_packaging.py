@@ -29,7 +29,7 @@ def test_import_ditto_loads_nothing_heavy():
 
 def test_the_command_line_starts_without_the_heavy_parts():
     code = (
-        "import ditto.cli, sys, json; print(json.dumps([m for m in ('torch', 'onnxruntime', 'cv2') if m in sys.modules]))"
+        "import ditto.app.cli, sys, json; print(json.dumps([m for m in ('torch', 'onnxruntime', 'cv2') if m in sys.modules]))"
     )
     assert json.loads(python(code)) == []
 

@@ -5,13 +5,13 @@ from functools import cache
 import numpy as np
 import pytest
 from block_performer import BlockPerformer
-from test_mesh import drawn_portrait
+from drawn import drawn_portrait
 
 from ditto.controls import Controls
-from ditto.emotion import emotion_vector
 from ditto.errors import SessionError
 from ditto.frame import SegmentEnd
-from ditto.motion import Motion
+from ditto.motion.emotion import emotion_vector
+from ditto.motion.motion import Motion
 from ditto.performer import Advance, Capability, Draw, Edits, Idle, Performer
 from ditto.stream import Stream
 from ditto.talking_head import TalkingHead, load
@@ -37,7 +37,7 @@ def full(tmp_path_factory):
     pytest.importorskip("torch", reason="the full bundle needs torch (pip install ditto[full])")
     from checkpoints import TINY, publish
 
-    from ditto.conversion import convert
+    from ditto.full.conversion import convert
 
     folder = tmp_path_factory.mktemp("contract")
     publish(folder)

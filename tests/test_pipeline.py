@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from wav import write_wav
 
 import ditto
-from ditto.audio import read_audio
-from ditto.cli import app
+from ditto.app.cli import app
+from ditto.media.audio import read_audio
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PORTRAIT, SPEECH = EXAMPLES / "portrait.jpg", EXAMPLES / "speech.flac"
@@ -72,7 +72,7 @@ def test_a_saved_portrait_plays_without_torch(tmp_path, saved, sentence):
 import sys
 sys.modules["torch"] = None  # importing it fails
 sys.argv = ["ditto", "animate", {str(saved)!r}, {str(sentence)!r}, "-o", {str(tmp_path / "out.webm")!r}]
-from ditto.cli import main
+from ditto.app.cli import main
 main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)

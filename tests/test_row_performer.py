@@ -6,12 +6,12 @@ import pytest
 from benchmarks import life
 from benchmarks._motions import NoPictures
 from ditto.controls import Controls, apply
-from ditto.emotion import emotion_vector
-from ditto.guards import change_emotion
-from ditto.inertialization import SLOW_FRAMES
-from ditto.listening import Reaction
-from ditto.motion import MOTION_SIZE, Motion
-from ditto.motion_space import LITE_SPACE
+from ditto.lite.postprocess import change_emotion
+from ditto.motion.emotion import emotion_vector
+from ditto.motion.inertialization import SLOW_FRAMES
+from ditto.motion.listening import Reaction
+from ditto.motion.motion import MOTION_SIZE, Motion
+from ditto.motion.space import LITE_SPACE
 from ditto.performer import Draw, Edits, Face, Shot
 from ditto.row_performer import IdleShot, RowPerformer, RowShot
 

@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis.strategies import integers, lists, one_of
 
 import ditto
-from ditto.audio import read_audio
 from ditto.errors import AudioError
+from ditto.media.audio import read_audio
 from ditto.stream import LARGEST_SEED, SAMPLES_PER_FRAME
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -1,1 +1,4 @@
-"""The published Ditto behind the objects of `ditto`: what lies between its networks, and the parts made of both."""
+"""The published Ditto: its networks, what lies between them, and the conversion of its checkpoints. Needs torch.
+
+May import the rooms below it (docs/architecture.md), never `lite`, `live` or `app`.
+"""

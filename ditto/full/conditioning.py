@@ -3,7 +3,7 @@
 T: frames, N: frames of the source (1 for a picture).
 
 Source: the released Ditto at e9191cf (tests/fixtures/reference, wiring_condition). Lids and gaze are those of
-`ditto.face_state.eye_state`.
+`ditto.portrait.face_state.eye_state`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.emotion import EMOTIONS
 from ditto.full.motion_math import mirror_index
+from ditto.motion.emotion import EMOTIONS
 
 Array = npt.NDArray[np.float32]
 
@@ -38,7 +38,7 @@ def emotion_of_labels(labels: int | Sequence[int]) -> Array:
 
 
 def emotion_of_weights(weights: npt.ArrayLike) -> Array:
-    """Weights (..., 8) that sum to one, as of `ditto.emotion.emotion_vector` -> (..., 8) of what the network knows."""
+    """Weights (..., 8) that sum to one, as of `ditto.motion.emotion.emotion_vector` -> (..., 8) of what the network knows."""
     single = np.stack([emotion_of_labels(i) for i in range(len(EMOTIONS))])
     w = np.asarray(weights, np.float32)
     return np.asarray((w[..., :, None] * single).sum(-2), np.float32)

@@ -1,7 +1,8 @@
-"""Faces and landmarks by the networks of the released pipeline, for whoever has their files: `OriginalLandmarks`.
+"""Faces and landmarks by the networks of the released pipeline, for those who have their files: `OriginalLandmarks`.
 
-ditto itself finds faces with MediaPipe (`ditto.tracking`) and frames them with `cropping.outline_of_mediapipe`; the
-detector and the 106-point network here come from InsightFace, whose weights are for non-commercial research only.
+ditto itself finds faces with MediaPipe's networks (`ditto.portrait.registration`) and frames them with
+`cropping.outline_of_mediapipe`; the detector and the 106-point network here come from InsightFace, whose weights are for
+non-commercial research only.
 
 N: anchors or boxes.
 

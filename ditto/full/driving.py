@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.full.motion_math import ANGLES, LAYOUT, Floats, Pose, degrees_of
-from ditto.motion import BINS, EYES, IRISES, KEYPOINTS, LIPS, Keypoint
+from ditto.motion.motion import BINS, EYES, IRISES, KEYPOINTS, LIPS, Keypoint
 
 BLINK_FRAMES = 15
 OPEN_FRAMES = (60, 100)  # between two blinks at random

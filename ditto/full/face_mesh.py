@@ -1,6 +1,6 @@
 """The 478 landmarks by the ONNX files of the released pipeline, for whoever has them: `OnnxFaceMesh`.
 
-They are MediaPipe's BlazeFace and face mesh; ditto itself asks MediaPipe (`ditto.tracking`).
+They are MediaPipe's BlazeFace and face mesh; ditto itself asks MediaPipe (`ditto.portrait.registration`).
 
 N: anchors or boxes.
 

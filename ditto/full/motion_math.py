@@ -1,6 +1,6 @@
 """The arithmetic of the released pipeline's motion: angles from logits, keypoints from a motion, averages over time.
 
-A released motion vector (265) is laid out as in `ditto.motion`, with logits in the 66 places of an angle.
+A released motion vector (265) is laid out as in `ditto.motion.motion`, with logits in the 66 places of an angle.
 
 K: keypoints, T: frames.
 
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion import BIN_DEGREES, KEYPOINTS, LAYOUT_265, rotation_matrix
+from ditto.motion.motion import BIN_DEGREES, KEYPOINTS, LAYOUT_265, rotation_matrix
 
 Floats = npt.NDArray[np.float64]
 

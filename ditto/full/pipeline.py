@@ -12,12 +12,20 @@ import numpy.typing as npt
 import torch
 
 from ditto.bundle import Bundle, Part
-from ditto.conversion.settings import released_settings
 from ditto.engines import Engine, open_engine
 from ditto.errors import EngineError
+from ditto.full.conversion.settings import released_settings
 from ditto.full.cropping import FACE
 from ditto.full.detection import OriginalLandmarks
 from ditto.full.face_mesh import OnnxFaceMesh
+from ditto.full.networks.decoder import SpadeDecoder
+from ditto.full.networks.hubert import Hubert
+from ditto.full.networks.lmdm import LMDM, ddim_schedule
+from ditto.full.networks.lmdm_fast import FastLMDM
+from ditto.full.networks.loading import load_part
+from ditto.full.networks.neural_renderer import NeuralRenderer
+from ditto.full.networks.streaming_hubert import StreamingHubert
+from ditto.full.networks.warping import WarpingNetwork
 from ditto.full.released import read_released
 from ditto.full.renderer import NeuralFaceRenderer
 from ditto.full.sampler import FullSampler, Sampling
@@ -26,14 +34,6 @@ from ditto.full.space import FullSpace
 from ditto.full.speech_stream import CachedEncoder
 from ditto.full.speech_window import Network, WindowEncoder
 from ditto.machine import cores
-from ditto.models.decoder import SpadeDecoder
-from ditto.models.hubert import Hubert
-from ditto.models.lmdm import LMDM, ddim_schedule
-from ditto.models.lmdm_fast import FastLMDM
-from ditto.models.loading import load_part
-from ditto.models.neural_renderer import NeuralRenderer
-from ditto.models.streaming_hubert import StreamingHubert
-from ditto.models.warping import WarpingNetwork
 from ditto.performer import Performer
 from ditto.row_performer import RowPerformer
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.emotion import EMOTIONS
 from ditto.errors import BundleError
 from ditto.full.conditioning import SourceCondition, emotion_of_labels
 from ditto.full.cropping import FACE, Framing
@@ -22,7 +21,8 @@ from ditto.full.driving import ANGLES, BLINK_FRAMES, PLAIN_EDIT, Edit
 from ditto.full.motion_math import LAYOUT, Floats
 from ditto.full.source import motion_vector
 from ditto.full.windows import WINDOW
-from ditto.motion import PACKED_SIZE
+from ditto.motion.emotion import EMOTIONS
+from ditto.motion.motion import PACKED_SIZE
 
 Array = npt.NDArray[np.float32]
 
@@ -99,7 +99,7 @@ NOT_NEEDED = {
 
 
 def read_released(settings: Mapping[str, Any]) -> Released:
-    """The released settings as `ditto.conversion.settings.released_settings` gives them.
+    """The released settings as `ditto.full.conversion.settings.released_settings` gives them.
 
     Raises:
         BundleError: a value that the released code does not take, or that is not supported here; the message names the

@@ -14,8 +14,8 @@ from ditto.full.cropping import FACE
 from ditto.full.motion_math import Pose, posed_keypoints
 from ditto.full.paste_back import PasteBack
 from ditto.full.source import Call, Source
-from ditto.motion import Motion
-from ditto.portrait import Portrait
+from ditto.motion.motion import Motion
+from ditto.portrait.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
 

@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ditto.emotion import emotion_vector
 from ditto.full.conditioning import SourceCondition, condition_rows, emotion_of_weights
 from ditto.full.driving import PLAIN_EDIT, Driving, Edit, blink_frames, check_choices, drive_motion
 from ditto.full.released import BLINK_STRETCH, LARGEST_STEPS, Released
@@ -30,9 +29,10 @@ from ditto.full.windows import (
     start_live,
     start_recording,
 )
-from ditto.motion import FPS, MOTION_SIZE, PACKED_SIZE
-from ditto.portrait import Portrait
-from ditto.sampling import window_noise
+from ditto.motion.emotion import emotion_vector
+from ditto.motion.motion import FPS, MOTION_SIZE, PACKED_SIZE
+from ditto.motion.noise import window_noise
+from ditto.portrait.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
 
@@ -190,7 +190,7 @@ class FullSampler:
 
         Args:
             features: (T, D).
-            emotion: (8,) weights as of `ditto.emotion.emotion_vector`.
+            emotion: (8,) weights as of `ditto.motion.emotion.emotion_vector`.
             state: from `begin` or the call before.
             final: no more features come: as many rows as features have come out then.
 

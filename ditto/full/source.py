@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.face_state import eye_state
 from ditto.full.conditioning import SourceCondition
 from ditto.full.cropping import (
     FACE,
@@ -21,9 +20,10 @@ from ditto.full.cropping import (
     outline_of_mediapipe,
 )
 from ditto.full.motion_math import Pose, pose_of, posed_keypoints
-from ditto.motion import LAYOUT_265, PACKED_SIZE
+from ditto.motion.motion import LAYOUT_265, PACKED_SIZE
 from ditto.once import Once
-from ditto.portrait import Portrait
+from ditto.portrait.face_state import eye_state
+from ditto.portrait.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from ditto.full.cropping import FACE
 from ditto.full.driving import turn_eyes
 from ditto.full.source import Source
-from ditto.life import CAMERA_HOLD
-from ditto.motion import (
+from ditto.motion.eyes import CAMERA_HOLD
+from ditto.motion.motion import (
     DEGREES,
     EXPRESSION,
     IRISES,
@@ -25,15 +25,15 @@ from ditto.motion import (
     Keypoint,
     euler_degrees,
 )
-from ditto.motion_space import rotation_of, turn_expression
-from ditto.portrait import Portrait
+from ditto.motion.space import rotation_of, turn_expression
+from ditto.portrait.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
 
 class FullSpace:
-    """`ditto.motion_space.MotionSpace` of released motion: degrees added to the source's, expression in the camera frame
+    """`ditto.motion.space.MotionSpace` of released motion: degrees added to the source's, expression in the camera frame
     of the head as it is turned, in canonical units, translation in model units of the released crop.
 
     Args:

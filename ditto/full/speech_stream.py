@@ -21,7 +21,7 @@ class CachedEncoder:
     `features, state = encoder(samples, state)`.
 
     Args:
-        network: engine of `ditto.models.streaming_hubert.StreamingHubert`: samples (1, N), state.* -> rows (1, R, D),
+        network: engine of `ditto.full.networks.streaming_hubert.StreamingHubert`: samples (1, N), state.* -> rows (1, R, D),
             next_state.*; two rows a feature.
         initial: what a stream starts from, as after hearing some fixed speech.
         hop_samples: N.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.rates import SAMPLES_PER_FRAME
+from ditto.media.rates import SAMPLES_PER_FRAME
 
 Array = npt.NDArray[np.float32]
 Network = Callable[[Array], Array]  # samples (B, 6480) -> rows (B, 20, D)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.full.motion_math import smooth_rows
-from ditto.motion import LAYOUT_265, PACKED_SIZE
+from ditto.motion.motion import LAYOUT_265, PACKED_SIZE
 
 Array = npt.NDArray[np.float32]
 Sample = Callable[[Array, Array], Array]  # known (265,), conditions (80, D) -> motion (80, 265)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ditto.bundle import Bundle
 from ditto.errors import InputError
-from ditto.guards import change_emotion
-from ditto.motion_space import LITE_SPACE
+from ditto.lite.postprocess import change_emotion
+from ditto.lite.rendering.mesh import MeshRenderer
+from ditto.lite.sampler import MotionNetwork, MotionSampler
+from ditto.lite.speech_encoder import SpeechEncoder
+from ditto.motion.space import LITE_SPACE
 from ditto.performer import Performer
-from ditto.rendering.mesh import MeshRenderer
 from ditto.row_performer import RowPerformer
-from ditto.sampling import MotionNetwork, MotionSampler
-from ditto.speech import SpeechEncoder
 
 PARTS = ("encoder", "motion", "renderer")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from ditto.motion import FPS
+from ditto.motion.motion import FPS
 
 LATE_SECONDS = 1.0 / FPS  # behind the clock, before the clock waits for the reader
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.audio import SAMPLE_RATE, Resampler
 from ditto.errors import AudioError
-from ditto.listening import MOST_WAITING
-from ditto.motion import FPS
+from ditto.media.audio import SAMPLE_RATE, Resampler
+from ditto.motion.listening import MOST_WAITING
+from ditto.motion.motion import FPS
 
 Array = npt.NDArray[np.float32]
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ditto.images import straight_colours
+from ditto.media.images import straight_colours
 
 Pixels = npt.NDArray[np.uint8]
 

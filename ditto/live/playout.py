@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ditto.live import Frame, Item, SegmentEnd
 from ditto.live.waiting import end_tasks, within
-from ditto.motion import FPS
+from ditto.motion.motion import FPS
 
 BUFFER_FRAMES = 2  # what a frame may come late and still be shown in time; speech of `low` comes two frames at a time
 END_SECONDS = 2.0  # for what reads the session to end

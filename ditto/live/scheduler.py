@@ -28,7 +28,7 @@ from ditto.machine import cores
 from ditto.performer import Advance, Advanced, Appearance, Observer, Performer, State
 
 if TYPE_CHECKING:
-    from ditto.portrait import Portrait
+    from ditto.portrait.portrait import Portrait
 
 T = TypeVar("T")
 # Less is no conversation: a second of speech takes five to show, and what is said next waits for it. Far enough below

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ditto.audio import SAMPLE_RATE, check_samples
 from ditto.errors import AudioError, SessionError
 from ditto.frame import Item
 from ditto.live.settings import Settings
 from ditto.live.state import SessionState
+from ditto.media.audio import SAMPLE_RATE, check_samples
 
 if TYPE_CHECKING:
     from ditto.controls import Controls
     from ditto.live.scheduler import Scheduler
     from ditto.performer import Appearance
-    from ditto.portrait import Portrait
+    from ditto.portrait.portrait import Portrait
 
 T = TypeVar("T")
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from ditto.audio import HIGHEST_RATE, LOWEST_RATE
-from ditto.emotion import emotion_vector
 from ditto.live.outputs import OUTPUTS
-from ditto.motion import FPS
+from ditto.media.audio import HIGHEST_RATE, LOWEST_RATE
+from ditto.motion.emotion import emotion_vector
+from ditto.motion.motion import FPS
 from ditto.performer import Capability, Performer, check_capabilities, check_latency
 from ditto.stream import LARGEST_SEED, check_seed
 

@@ -16,24 +16,24 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.controls import HEAD_STILL, Controls
+from ditto.controls.ramps import Ramps
 from ditto.errors import DittoError, SessionError
 from ditto.frame import Frame, Item, SegmentEnd
-from ditto.listening import NEUTRAL, Listener
 from ditto.live.clock import Clock, Pace
 from ditto.live.intake import Ear, Intake, Overheard, Piece
 from ditto.live.outputs import OUTPUTS
 from ditto.live.pictures import IDLE, PICTURES_AHEAD, Group, PictureQueue, Place, Waiting
 from ditto.live.settings import Settings, utterance_seed
 from ditto.live.utterance import Utterance
-from ditto.motion import FPS
+from ditto.motion.listening import NEUTRAL, Listener
+from ditto.motion.motion import FPS
 from ditto.performer import Capability, Draw, Edits, Idle, Performer, State, check_capabilities
-from ditto.ramps import Ramps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ditto.performer import Advanced, Appearance
-    from ditto.portrait import Portrait
+    from ditto.portrait.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
 

@@ -47,7 +47,7 @@ def draw_eye(image: npt.NDArray[np.uint8], texture: F32, curves: F32, strip: F32
 
     Above the lid line lies the frame's own skin, replaced by lid skin where the eye or its lashes were; between the
     lid line and the lower lid the eyeball; below, the frame's own skin drawn up with the lower lid; on the line the
-    lashes. `ditto.rendering.eyes` is the one caller.
+    lashes. `ditto.lite.rendering.eyes` is the one caller.
 
     Args:
         image: (H, W, 3), changed in place.

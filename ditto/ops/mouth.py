@@ -31,7 +31,7 @@ def paint_mouth(
     """Paint tongue, teeth and lip shadows between the inner lips, in place.
 
     Everything that varies across the mouth only is given per column of the head frame, see
-    `ditto.rendering.mouth.draw_mouth`, the one caller; the pixel loop interpolates columns and
+    `ditto.lite.rendering.mouth.draw_mouth`, the one caller; the pixel loop interpolates columns and
     evaluates the rest.
 
     Args:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ditto.phones import PHONE_INDEX
+from ditto.lite.phones import PHONE_INDEX
 from ditto.training.speech_data import SAMPLE_RATE, Clip, read_train
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ditto.rendering import geometry as g
+from ditto.portrait import face_mesh as g
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion import KEYPOINTS
-from ditto.phones import PHONE_INDEX, PHONES
-from ditto.rendering.geometry import KEYPOINT_MIRROR
+from ditto.lite.phones import PHONE_INDEX, PHONES
+from ditto.motion.motion import KEYPOINTS
+from ditto.portrait.face_mesh import KEYPOINT_MIRROR
 from ditto.training.motion_data import gaussian
 
 Floats = npt.NDArray[np.float64]

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.emotion import BROW, emotion_offset
-from ditto.guards import PAUSE_FRAMES, guard_mouth
-from ditto.latency import LOOK_BACK
-from ditto.life import BLINK, eye_keypoints, initial_eyes, live
-from ditto.motion import KEYPOINTS, MOTION_SIZE
-from ditto.phones import SILENCE
+from ditto.lite.latency import LOOK_BACK
+from ditto.lite.phones import SILENCE
+from ditto.lite.postprocess import PAUSE_FRAMES, guard_mouth
+from ditto.motion.emotion import BROW, emotion_offset
+from ditto.motion.eyes import BLINK, eye_keypoints, initial_eyes, live
+from ditto.motion.motion import KEYPOINTS, MOTION_SIZE
 from ditto.training.articulation import (
     DOMINANCE,
     MOUTH_KEYPOINTS,

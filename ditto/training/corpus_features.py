@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ditto.models.speech_encoder import SpeechEncoder, SpeechEncoderState
+from ditto.lite.networks.speech_encoder import SpeechEncoder, SpeechEncoderState
 from ditto.training.export_encoder import load_encoder
 from ditto.training.speech_data import augment, read_train
 

@@ -26,7 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ditto.models.speech_encoder import (
+from ditto.full.networks.weights import load_state
+from ditto.lite.networks.speech_encoder import (
     BLOCK,
     CONTEXT,
     HOP,
@@ -35,8 +36,7 @@ from ditto.models.speech_encoder import (
     follow_level,
     zero_state,
 )
-from ditto.models.weights import load_state
-from ditto.phones import PHONE_TO_VISEME, PHONES, VISEME_NAMES
+from ditto.lite.phones import PHONE_TO_VISEME, PHONES, VISEME_NAMES
 from ditto.training.speech_data import TOKEN, Clip, Floats, add_alignments, augment, crop, read_test, read_train
 from ditto.training.teacher import Teacher, hear, phone_probe, read_weights, with_neighbours
 

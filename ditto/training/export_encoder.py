@@ -23,9 +23,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ditto.bundle import reseal
-from ditto.models.speech_encoder import HOP, SpeechEncoder, SpeechEncoderConfig, SpeechEncoderState
-from ditto.models.weights import load_state
-from ditto.phones import PHONE_INDEX
+from ditto.full.networks.weights import load_state
+from ditto.lite.networks.speech_encoder import HOP, SpeechEncoder, SpeechEncoderConfig, SpeechEncoderState
+from ditto.lite.phones import PHONE_INDEX
 from ditto.training.encoder import context_speech, measure, pseudo_context
 from ditto.training.speech_data import Clip, read_test, read_train
 
@@ -155,7 +155,7 @@ def check(folder: Path, samples: npt.NDArray[np.float32]) -> float:
     Raises:
         ValueError: it is more than 1e-4.
     """
-    from ditto.speech import SpeechEncoder as Runtime
+    from ditto.lite.speech_encoder import SpeechEncoder as Runtime
 
     encoder, state = load_encoder(folder / "encoder.safetensors")
     runtime = Runtime(folder)

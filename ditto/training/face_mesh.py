@@ -1,4 +1,4 @@
-"""Make `ditto/rendering/face_mesh.npz`: the template face and the triangles of the 478-landmark mesh.
+"""Make `ditto/lite/rendering/face_mesh.npz`: the template face and the triangles of the 478-landmark mesh.
 
 Template: MediaPipe's canonical face with irises (`face_model_with_iris.obj`, Apache-2.0), turned to x right, y down,
 z away from the camera and scaled to face units. Triangles: MediaPipe's tesselation (`FACEMESH_TESSELATION`, three edges
@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("template", type=Path)
     parser.add_argument("wheel", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("ditto/rendering/face_mesh.npz"))
+    parser.add_argument("--out", type=Path, default=Path("ditto/lite/rendering/face_mesh.npz"))
     options = parser.parse_args()
     template = read_template(options.template)
     distance = ((template[:, None] * (-1.0, 1.0, 1.0) - template[None]) ** 2).sum(-1)

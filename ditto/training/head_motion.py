@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion import FPS
+from ditto.motion.motion import FPS
 from ditto.training.motion_data import gaussian
 
 Floats = npt.NDArray[np.float64]

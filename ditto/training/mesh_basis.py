@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion import UPPER_LIDS
-from ditto.rendering import geometry as g
-from ditto.rendering.deform import BASIS_KEYPOINTS
+from ditto.lite.rendering.deform import BASIS_KEYPOINTS
+from ditto.motion.motion import UPPER_LIDS
+from ditto.portrait import face_mesh as g
 
 Floats = npt.NDArray[np.float64]
 

@@ -19,7 +19,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ditto.models.motion_diffusion import (
+from ditto.full.networks.weights import load_state
+from ditto.lite.networks.motion_diffusion import (
     FEATURE_SIZE,
     HIDDEN_SIZE,
     MOTION_SIZE,
@@ -28,10 +29,9 @@ from ditto.models.motion_diffusion import (
     MotionDiffusionConfig,
     signal_level,
 )
-from ditto.models.weights import load_state
-from ditto.motion import KEYPOINTS
-from ditto.phones import PHONE_INDEX
-from ditto.rendering.geometry import KEYPOINT_MIRROR, TEMPLATE, keypoints
+from ditto.lite.phones import PHONE_INDEX
+from ditto.motion.motion import KEYPOINTS
+from ditto.portrait.face_mesh import KEYPOINT_MIRROR, TEMPLATE, keypoints
 
 Array = npt.NDArray[np.float32]
 

@@ -2,7 +2,7 @@
 
 The template is fitted to every frame, which leaves the face posed out; keypoints are means of its landmarks and
 expressions their change against the clip's neutral: lips closed, eyes at their usual opening. Inside this package the
-expression part stays in the head frame; `ditto.sampling` turns it into the camera frame when it emits.
+expression part stays in the head frame; `ditto.lite.sampler` turns it into the camera frame when it emits.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.life import eye_keypoints
-from ditto.motion import FPS, KEYPOINTS, MOTION_SIZE, euler_degrees
-from ditto.rendering.geometry import SELECTOR, TEMPLATE, fit_head
+from ditto.motion.eyes import eye_keypoints
+from ditto.motion.motion import FPS, KEYPOINTS, MOTION_SIZE, euler_degrees
+from ditto.portrait.face_mesh import SELECTOR, TEMPLATE, fit_head
 from ditto.training import held_out
 
 Floats = npt.NDArray[np.float64]

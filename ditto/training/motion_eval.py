@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ditto.life import eye_keypoints, initial_eyes, live
-from ditto.motion import KEYPOINTS, Keypoint, rotation_matrix
-from ditto.rendering.geometry import TEMPLATE, keypoints
-from ditto.sampling import MotionNetwork, MotionSampler, silence_of
+from ditto.lite.sampler import MotionNetwork, MotionSampler, silence_of
+from ditto.motion.eyes import eye_keypoints, initial_eyes, live
+from ditto.motion.motion import KEYPOINTS, Keypoint, rotation_matrix
+from ditto.portrait.face_mesh import TEMPLATE, keypoints
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]

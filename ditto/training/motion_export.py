@@ -21,7 +21,8 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from ditto.bundle import reseal
-from ditto.models.motion_diffusion import (
+from ditto.full.networks.weights import load_state
+from ditto.lite.networks.motion_diffusion import (
     CANONICAL_SIZE,
     EMOTION_SIZE,
     EYE_SIZE,
@@ -31,8 +32,7 @@ from ditto.models.motion_diffusion import (
     MotionDiffusion,
     MotionDiffusionConfig,
 )
-from ditto.models.weights import load_state
-from ditto.motion import KEYPOINTS
+from ditto.motion.motion import KEYPOINTS
 
 OPSET = 17
 SAMPLER_PREFIX = "sampler."

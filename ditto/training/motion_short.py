@@ -3,7 +3,7 @@
     python -m ditto.training.motion_short CORPUS ditto/bundles/lite [--seconds 700] [--seed 0]
 
 The network stands as it is in the bundle; a copy of its condition half learns. Teacher and pupil denoise the same frames;
-the teacher hears all the speech around them, the pupil as much as `ditto.sampling.fill` leaves of it. The pupil's best
+the teacher hears all the speech around them, the pupil as much as `ditto.lite.sampler.fill` leaves of it. The pupil's best
 answer is the mean of what the teacher says to all continuations. Writes `motion_condition_short.onnx` into the bundle.
 """
 
@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from ditto.bundle import reseal
-from ditto.models.motion_diffusion import (
+from ditto.lite.networks.motion_diffusion import (
     WINDOW,
     MotionCondition,
     MotionDiffusion,
@@ -61,7 +61,7 @@ def cuts(batch: Batch) -> Cut:
 
 
 def unheard(rows: Tensor, heard: Tensor) -> Tensor:
-    """(B, T, k) with the last of the `heard` (B,) frames repeated to the end, as `ditto.sampling.fill` does."""
+    """(B, T, k) with the last of the `heard` (B,) frames repeated to the end, as `ditto.lite.sampler.fill` does."""
     frame = torch.arange(rows.shape[1]).expand(len(rows), -1).minimum(heard[:, None] - 1)
     return rows.gather(1, frame[..., None].expand_as(rows))
 

@@ -17,8 +17,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from ditto.files import ffmpeg_name
-from ditto.phones import PHONE_INDEX
+from ditto.lite.phones import PHONE_INDEX
+from ditto.media.files import ffmpeg_name
 from ditto.training import held_out
 
 SAMPLE_RATE = 16000

@@ -18,8 +18,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from ditto.face_networks import MESH_SIZE, Floats, cut, networks
-from ditto.files import ffmpeg_name
+from ditto.media.files import ffmpeg_name
+from ditto.portrait.face_networks import MESH_SIZE, Floats, cut, networks
 
 Array = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]

@@ -13,7 +13,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from ditto.live import Item, SegmentEnd
 from ditto.live.playout import BUFFER_FRAMES, END_SECONDS, Played, Playout
 from ditto.live.waiting import end_tasks
-from ditto.motion import FPS
+from ditto.motion.motion import FPS
 
 VIDEO_RATE, AUDIO_RATE = 90_000, 48_000  # ticks a second of RTP: of any video, of Opus
 PACKETS_PER_FRAME = 2

@@ -28,7 +28,7 @@ from ditto.live.waiting import within
 from ditto.stream import FPS
 
 if TYPE_CHECKING:
-    from ditto.portrait import Portrait
+    from ditto.portrait.portrait import Portrait
     from ditto.talking_head import TalkingHead
 
 HELD_SECONDS = 0.2  # how long the reader may be busy with one frame after `clear_buffer`: twice its queue

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 import numpy.typing as npt
 
-from ditto.audio import reject_encoded
 from ditto.errors import AudioError
 from ditto.frame import Frame
+from ditto.media.audio import reject_encoded
 from ditto.stream import FPS
 
 LEAD_SECONDS = 2 / FPS  # how far ahead of its playout speech is handed on: what the receiver's queues hold

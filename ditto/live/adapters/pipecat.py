@@ -41,7 +41,7 @@ from ditto.live.settings import Settings
 from ditto.stream import FPS
 
 if TYPE_CHECKING:
-    from ditto.portrait import Portrait
+    from ditto.portrait.portrait import Portrait
     from ditto.talking_head import TalkingHead
 
 OUTPUT = "rgb24"

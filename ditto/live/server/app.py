@@ -17,7 +17,6 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 import ditto
-from ditto.emotion import EMOTIONS
 from ditto.errors import AudioError
 from ditto.live.server import limits
 from ditto.live.server.clients import Clients
@@ -29,7 +28,8 @@ from ditto.live.server.socket import serve_socket
 from ditto.live.server.voice import voices
 from ditto.live.server.webrtc import Peer
 from ditto.live.waiting import end_tasks, within
-from ditto.portrait import Portrait
+from ditto.motion.emotion import EMOTIONS
+from ditto.portrait.portrait import Portrait
 from ditto.talking_head import TalkingHead
 
 logger = logging.getLogger(__name__)

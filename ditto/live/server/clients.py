@@ -14,7 +14,7 @@ from ditto.live.server.limits import END_SECONDS
 from ditto.live.server.portraits import Portraits
 from ditto.live.server.protocol import VERSION, ProtocolError, Start, choose
 from ditto.live.waiting import within
-from ditto.motion import FPS
+from ditto.motion.motion import FPS
 from ditto.talking_head import TalkingHead
 
 logger = logging.getLogger(__name__)

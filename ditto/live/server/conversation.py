@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.audio import AudioReader
 from ditto.live import AsyncSession, Frame, SegmentEnd
 from ditto.live.playout import Played
 from ditto.live.server.limits import END_SECONDS, MOST_WAITING_ITEMS, MOST_WAITING_SECONDS
@@ -22,8 +21,9 @@ from ditto.live.server.microphone import VoiceGate
 from ditto.live.server.protocol import Control, Flush, Interrupt, ProtocolError, Say, error_of
 from ditto.live.server.voice import speech_of
 from ditto.live.waiting import end_tasks
-from ditto.motion import FPS
-from ditto.rates import SAMPLE_RATE
+from ditto.media.audio import AudioReader
+from ditto.media.rates import SAMPLE_RATE
+from ditto.motion.motion import FPS
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LARGEST_PICTURE = 16 << 20  # bytes of an uploaded portrait; its pixels are limited by ditto.images.MAX_PIXELS
+LARGEST_PICTURE = 16 << 20  # bytes of an uploaded portrait; its pixels are limited by ditto.media.images.MAX_PIXELS
 LARGEST_RECORDING = 64 << 20  # bytes of an uploaded sound file; decoded as it is spoken, never whole
 LARGEST_OFFER = 1 << 17  # bytes of a WebRTC offer, ten times those of browsers
 MOST_CANDIDATES = 100  # addresses in it; 1900 hold up the event loop for 1.6 s

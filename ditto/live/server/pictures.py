@@ -10,7 +10,7 @@ import numpy as np
 
 from ditto.live import Frame
 from ditto.live.server.protocol import H264, H264_KEY, JPEG, NO_PICTURE, Start
-from ditto.motion import FPS
+from ditto.motion.motion import FPS
 
 KEY_FRAMES = 2 * FPS  # one at least every two seconds
 H264_OPTIONS = {"preset": "veryfast", "tune": "zerolatency", "crf": "21", "profile": "baseline"}

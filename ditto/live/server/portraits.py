@@ -11,7 +11,7 @@ import cv2
 
 from ditto.live.server.limits import MOST_PORTRAITS, MOST_WAITING_PORTRAITS
 from ditto.live.server.protocol import ProtocolError
-from ditto.portrait import Portrait
+from ditto.portrait.portrait import Portrait
 from ditto.talking_head import TalkingHead
 
 DEFAULT = "default"
@@ -65,8 +65,8 @@ class Portraits:
 
     def _register(self, data: bytes, any_face: bool) -> Portrait:
         if not any_face:
-            from ditto.images import read_picture
-            from ditto.tracking import find_faces
+            from ditto.media.images import read_picture
+            from ditto.portrait.registration import find_faces
 
             count = len(find_faces(read_picture(data, self._max_size)[0]))
             if count > 1:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from ditto.audio import reject_encoded
 from ditto.errors import AudioError
 from ditto.live import AsyncSession, Frame
 from ditto.live.playout import Played, Playout
@@ -36,6 +35,7 @@ from ditto.live.server.protocol import (
     parse,
 )
 from ditto.live.waiting import end_tasks, within
+from ditto.media.audio import reject_encoded
 
 logger = logging.getLogger(__name__)
 

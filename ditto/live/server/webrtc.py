@@ -12,7 +12,6 @@ from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessi
 from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationError
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
-from ditto.audio import mono_samples
 from ditto.live.adapters.aiortc import AUDIO_RATE, SessionTracks
 from ditto.live.server.clients import Client, Clients
 from ditto.live.server.limits import END_SECONDS, LARGEST_COMMAND, MOST_CANDIDATES, SILENCE_SECONDS, START_SECONDS
@@ -29,6 +28,7 @@ from ditto.live.server.protocol import (
     parse,
 )
 from ditto.live.waiting import end_tasks, within
+from ditto.media.audio import mono_samples
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,384 @@
+"""The command line: `ditto animate`, `ditto serve`, `ditto doctor`, `ditto bundle convert | pull | verify`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn
+
+import typer
+
+from ditto.app import cli_bundle
+from ditto.app.console import (
+    CALLERS_MISTAKE,
+    INTERRUPTED,
+    OUR_MISTAKE,
+    PIPE_CLOSED,
+    Debug,
+    Json,
+    complain,
+    drop_output,
+    errors_reported,
+    interruption,
+    open_console,
+    open_streams,
+    say,
+    show,
+    show_notes,
+    tell,
+    working,
+)
+from ditto.errors import InputError
+
+if TYPE_CHECKING:
+    from ditto.app.doctor import Check
+    from ditto.portrait.portrait import Portrait
+    from ditto.talking_head import TalkingHead
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="One portrait and a voice become a talking head.",
+)
+app.add_typer(cli_bundle.app, name="bundle")
+
+
+@app.command()
+def animate(
+    portrait: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PORTRAIT",
+            readable=False,
+            help="A picture with a face, - for standard input, or a saved portrait (.npz).",
+        ),
+    ],
+    audio: Annotated[
+        Path,
+        typer.Argument(
+            metavar="AUDIO",
+            readable=False,
+            help="A recording: wav, flac, mp3, m4a, ogg, the sound of a video, ...; - for standard input.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The video to write, .mp4 or .webm; one of this name is replaced.")
+    ],
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**64 - 1, help="All randomness; the same seed gives the same video.")
+    ] = 0,
+    emotion: Annotated[
+        str,
+        typer.Option(
+            help="Weights, at most 1 in all, of angry, disgust, fear, happy, neutral, sad, surprise, contempt: "
+            "happy:0.6, or happy:0.3,surprise:0.2."
+        ),
+    ] = "",
+    bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "lite",
+    device: Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")] = "cpu",
+    face: Annotated[int, typer.Option(min=0, help="Which face of the picture; 0 is the largest.")] = 0,
+    still: Annotated[bool, typer.Option("--still", help="Keep the head where it is; only the face moves.")] = False,
+    max_size: Annotated[
+        int | None, typer.Option(min=64, help="Longest side of the video in pixels, of a picture; 1280 if not given.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make PORTRAIT say AUDIO."""
+    with errors_reported(as_json, debug):
+        result = run_animate(
+            portrait, audio, output, seed, emotion, bundle, device, face, still, max_size, quiet or as_json
+        )
+        if as_json:
+            tell(json.dumps(result))
+        elif not quiet:
+            tell(
+                f"{result['output']}: {result['frames']} frames, {result['duration_seconds']:.2f} s, "
+                f"{result['width']} x {result['height']}; animated in {result['animate_seconds']:.2f} s, "
+                f"real-time factor {result['real_time_factor']:.2f}"
+            )
+
+
+def run_animate(
+    portrait_path: Path,
+    audio_path: Path,
+    output: Path,
+    seed: int,
+    emotion: str,
+    bundle: str,
+    device: str,
+    face: int,
+    still: bool,
+    max_size: int | None,
+    quiet: bool,
+) -> dict[str, Any]:
+    """What `ditto animate` does; gives what it reports.
+
+    The real-time factor is the wall time from the first sample to the finished file, over the duration of the audio;
+    loading the bundle and registering the face are not in it (`load_seconds`, `register_seconds`).
+    """
+    import ditto
+    from ditto.media.audio import AudioReader
+    from ditto.media.images import MAX_SIZE
+    from ditto.media.video import VideoWriter, check_output
+    from ditto.motion.motion import FPS
+
+    # Everything that can be refused cheaply is refused before the expensive part.
+    weights = parse_emotion(emotion)
+    check_output(output)
+    check_picture(portrait_path, face, max_size)
+    if str(portrait_path) == str(audio_path) == "-":
+        raise InputError("standard input is either the picture or the recording, got - for both; give one as a file")
+    for source in (portrait_path, audio_path):
+        with suppress(OSError):  # one of the two is not there yet, or not at all
+            if os.path.samefile(output, source):
+                raise InputError(f"the output {output} is also an input; choose another name")
+    console = open_console(quiet)
+    show_notes(console)
+    reader = AudioReader(audio_path if str(audio_path) != "-" else standard_input("a recording"))
+    next(iter(reader))  # decodes at least the beginning
+
+    with working(console, "loading the bundle"):
+        start = time.perf_counter()
+        head = ditto.load(bundle, device=device)
+        interruption.check()
+        loaded = time.perf_counter()
+    with working(console, "finding the face"):
+        portrait = load_portrait(head, portrait_path, face, MAX_SIZE if max_size is None else max_size)
+        head.appearance(portrait)
+        registered = time.perf_counter()
+    height, width = portrait.picture.shape[:2]
+    total = None if reader.duration_seconds is None else math.ceil(reader.duration_seconds * FPS)
+    frames = head.animate(portrait, reader, seed=seed, emotion=weights, still=still)
+    with VideoWriter(output, width, height, audio=reader) as writer:
+        for frame in progress(frames, total, console):
+            writer.write(frame.image)
+    finished = time.perf_counter()
+    duration = writer.frames / FPS
+    return {
+        "output": str(output),
+        "frames": writer.frames,
+        "duration_seconds": duration,
+        "width": width,
+        "height": height,
+        "seed": seed,
+        "bundle": head.bundle.name,
+        "load_seconds": round(loaded - start, 3),
+        "register_seconds": round(registered - loaded, 3),
+        "animate_seconds": round(finished - registered, 3),
+        "real_time_factor": round((finished - registered) / duration, 4),
+        "audio_damage": reader.damage,
+    }
+
+
+def standard_input(noun: str) -> BinaryIO:
+    """Raises InputError where there is none."""
+    if sys.stdin is None:
+        raise InputError(f"expected {noun} on standard input, this process has none; give the name of a file")
+    return sys.stdin.buffer
+
+
+def check_picture(path: Path, face: int, max_size: int | None) -> None:
+    """Raises InputError for a path that cannot be a picture or a portrait, or what a saved portrait has fixed already."""
+    if str(path) == "-":
+        return
+    try:
+        folder = path.stat() and path.is_dir()
+    except OSError as error:
+        raise InputError(f"expected a picture at {path}, got: {error.strerror or error}; check the name") from None
+    if folder:
+        raise InputError(f"expected a picture, got the folder {path}; give a file in it")
+    if face != 0 and path.suffix.lower() == ".npz":
+        raise InputError(f"--face {face} chooses in a picture, {path} is one face already; leave it out")
+    if max_size is not None and path.suffix.lower() == ".npz":
+        raise InputError(
+            f"--max-size {max_size} reduces a picture, {path} is a saved portrait of fixed size; leave it out, or give the "
+            "picture"
+        )
+
+
+def load_portrait(head: TalkingHead, path: Path, face: int, max_size: int) -> Portrait:
+    """A portrait saved as .npz, or a face registered from a picture; of standard input for -."""
+    if path.suffix.lower() == ".npz":
+        from ditto.portrait.portrait import Portrait
+
+        return Portrait.load(path)
+    picture = path if str(path) != "-" else standard_input("a picture")
+    return head.register(picture, face=face, max_size=max_size)
+
+
+def parse_emotion(text: str) -> dict[str, float]:
+    """`happy:0.6,surprise:0.2` -> weights by name.
+
+    Raises:
+        InputError: another form, an unknown name, or weights outside [0, 1] or over 1 in all.
+    """
+    from ditto.motion.emotion import EMOTIONS, emotion_vector
+
+    weights: dict[str, float] = {}
+    for item in filter(None, text.split(",")):
+        name, colon, weight = item.strip().partition(":")
+        name = name.strip().lower()
+        if name in weights:
+            raise InputError(f"--emotion takes name:weight, each name once; {name} came twice")
+        try:
+            weights[name] = float(weight) if colon else 1.0
+        except ValueError:
+            raise InputError(f"--emotion takes name:weight, e.g. happy:0.6, got {item!r}") from None
+    try:
+        emotion_vector(weights)
+    except ValueError as error:
+        raise InputError(f"--emotion takes name:weight of {', '.join(EMOTIONS)}: {error}") from None
+    return weights
+
+
+def progress(frames: Iterator[Any], total: int | None, console: Any) -> Iterator[Any]:
+    """The frames, with a bar: stage, frames, speed, time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("animating"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=console.quiet) as bar:
+        task = bar.add_task("animating", total=total, speed="")
+        for done, frame in enumerate(frames, 1):
+            interruption.check()
+            yield frame
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=done, speed=f"{speed:.0f} frames/s" if speed else "")
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Where to listen; any address but this machine's own needs --token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8400,
+    token: Annotated[
+        str, typer.Option(envvar="DITTO_TOKEN", help="What clients must know; auto makes one.", show_envvar=True)
+    ] = "",
+    portrait: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="The face a client begins with: a picture or a saved portrait (.npz)."),
+    ] = None,
+    bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "lite",
+    device: Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")] = "cpu",
+    sessions: Annotated[
+        int | None, typer.Option(min=1, help="Most sessions at once; as many as the machine is good for if not given.")
+    ] = None,
+    max_size: Annotated[int, typer.Option(min=64, help="Longest side of portraits in pixels.")] = 640,
+    certificate: Annotated[Path | None, typer.Option(readable=False, help="For https: a PEM file.")] = None,
+    key: Annotated[Path | None, typer.Option(readable=False, help="For https: the key of --certificate.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Open a page on which anyone can make a portrait speak; with WebRTC and a WebSocket for programs behind it."""
+    with errors_reported(False, debug):
+        import ditto
+        from ditto.live.server.run import Address, listen, missing_packages
+
+        if missing := missing_packages():
+            raise InputError(f"`ditto serve` needs {', '.join(missing)}; pip install 'ditto-talking-head[serve]'")
+        from ditto.live.server.app import create_app
+        from ditto.live.server.portraits import SHIPPED
+        from ditto.live.server.run import serve as run_server
+
+        address = Address(host, port, token, certificate, key)
+        picture = portrait or SHIPPED
+        check_picture(picture, 0, None)
+        console = open_console()
+        show_notes(console)
+        with listen(address) as listening:
+            with working(console, "loading the bundle, finding the face"):
+                head = ditto.load(bundle, max_sessions=sessions, device=device)
+                first = load_portrait(head, picture, 0, max_size)
+                head.blocking_session(first).close()  # prepares it; raises where the machine is too slow
+                interruption.check()
+            app = create_app(head, first, token=address.token, max_size=max_size)
+            tell(f"ditto is at {address.url_of(listening)}")
+            for note in address.notes:
+                console.print(note, style="dim", highlight=False)
+            run_server(app, address, listening)
+
+
+@app.command()
+def doctor(as_json: Json = False, debug: Debug = False) -> None:
+    """Say what works on this machine, and why something does not."""
+    with errors_reported(as_json, debug):
+        from ditto.app.doctor import examine
+
+        checks = examine()
+        if as_json:
+            say(json.dumps([check._asdict() for check in checks]))
+        else:
+            print_checks(checks)
+        if not all(check.ok for check in checks if check.needed):
+            raise typer.Exit(OUR_MISTAKE)
+
+
+def print_checks(checks: list[Check]) -> None:
+    """The checks as a table: mark, name, detail, and what to do where something is wrong."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for check in checks:
+        mark = "[green]ok[/]" if check.ok else "[red]no[/]" if check.needed else "[yellow]--[/]"
+        detail = escape(check.detail) + (f"\n[bold]{escape(check.todo)}[/]" if check.todo else "")
+        table.add_row(mark, escape(check.name), detail)
+    show(table)
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and leave, if asked to."""
+    if asked:
+        import ditto
+
+        with errors_reported(False, False):
+            say(f"ditto {ditto.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """One portrait and a voice become a talking head."""
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    open_streams()
+    try:
+        code = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):  # before a command has begun
+        code = INTERRUPTED
+    except SystemExit:  # Typer and rich make this of a help whose reader has gone
+        code = PIPE_CLOSED
+    except OSError as error:  # of printing a help
+        complain(f"ditto: OutputError: the help cannot be written to standard output: {error.strerror or error}")
+        code = CALLERS_MISTAKE
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what every usage error has, wherever this Typer keeps its Click
+            raise
+        message = error.format_message()
+        if "\n" in message or not message:  # the help of a command that was given nothing
+            error.show()  # type: ignore[attr-defined]
+        else:
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context else "ditto"
+            complain(f"ditto: UsageError: {message.rstrip('.')}; see {command} --help")
+        code = CALLERS_MISTAKE
+    drop_output()
+    sys.exit(code)

@@ -1,5 +1,0 @@
-"""The published checkpoints become a bundle: `ditto bundle convert --from DIR`."""
-
-from ditto.conversion.bundling import convert
-
-__all__ = ["convert"]

@@ -1,0 +1,71 @@
+"""A safetensors file written tensor by tensor: never more than one is in memory.
+
+Source: the format (https://huggingface.co/docs/safetensors): the header's length (8 bytes), the header as JSON with type,
+shape and offsets of each tensor, then the numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ditto.bundle import fault_of
+from ditto.errors import BundleError
+from ditto.full.conversion.checkpoints import Stored
+from ditto.full.networks.weights import Entry
+
+CODES = {"float32": "F32", "int64": "I64"}
+BLOCK = 1 << 24
+
+
+def write_safetensors(
+    file: Path, tensors: Mapping[str, Stored], wanted: Mapping[str, Entry], where: str | Path, weights: bool = True
+) -> str:
+    """Write tensors in the types that the network takes; half precision becomes single.
+
+    Args:
+        file: to be written.
+        tensors: at least those wanted, in the wanted shapes.
+        wanted: what the network takes.
+        where: the file they come from, for messages.
+        weights: refuse values that no trained weights have.
+
+    Returns:
+        SHA-256 of the file, hexadecimal.
+
+    Raises:
+        BundleError: a tensor holds such values (`ditto.bundle.fault_of`).
+        OSError: the file cannot be written.
+    """
+    # Wide types first: a file of 4-byte numbers in front could leave 8-byte ones on an odd address.
+    names = sorted(wanted, key=lambda name: -np.dtype(wanted[name].dtype).itemsize)
+    header: dict[str, object] = {}
+    start = 0
+    for name in names:
+        shape, dtype = wanted[name]
+        end = start + wanted[name].bytes
+        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    sha256 = hashlib.sha256()
+    with file.open("wb") as stream:
+        for part in (struct.pack("<Q", len(text)), text):
+            stream.write(part)
+            sha256.update(part)
+        for name in names:
+            with np.errstate(over="ignore"):  # told below
+                values = np.ascontiguousarray(tensors[name].read(), wanted[name].dtype)
+            if weights and (fault := fault_of(name, values)):
+                raise BundleError(f"{where}: {fault}; the file is damaged, or its training failed: get another")
+            data = values.data.cast("B")
+            for offset in range(0, len(data), BLOCK):
+                block = data[offset : offset + BLOCK]
+                stream.write(block)
+                sha256.update(block)
+    return sha256.hexdigest()

@@ -1,0 +1,233 @@
+"""Keypoint change to mesh change: clamps, learned linear basis, fold relaxation.
+
+All arrays in face units, head frame, relative to the source.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.errors import BundleError
+from ditto.motion.motion import KEYPOINTS, UPPER_LIDS, Keypoint
+from ditto.portrait import face_mesh as g
+
+Floats = npt.NDArray[np.float64]
+
+BASIS_KEYPOINTS = [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 12, 13, 14, 16, 17, 18, 19, 20]  # all but the neck and the irises
+BASIS_SIZE = 3 * len(BASIS_KEYPOINTS)  # 54
+CLAMP_KNEE = 0.75  # of a component's limit: linear below, saturating above
+RIM_ROWS = 3  # landmarks this many edges from the oval may lie round the corner of the cheek
+FACING = (0.05, 0.35)  # cosine towards the camera: turned away below the first, seen as it is above the second
+RIM_REACH = 0.05  # fu: whom a landmark that is turned away moves with
+FOLD_AREA = 0.22  # a triangle that keeps less than this share of its signed area begins to fold
+# A triangle counts as folded when it has lost so much area more: a share of its own, and fu^2 (twice the area). With
+# them 5e-5 fu on any keypoint move no landmark by more than .04 px of 512 in speech and smiles, by .07 in noise of .03
+# fu; with a share alone it is 1 px. On speech the folded area is .4 to .8 of what a hard decision leaves (three
+# portraits), on broad smiles .6 to 1.4.
+FOLD_SPAN = (0.5, 2e-4)
+FOLD_STEPS = 3
+FOLD_KEEP = 0.4  # what a folded vertex keeps of its own displacement; the rest is its neighbours' mean
+
+
+class MeshBasis(NamedTuple):
+    """What `ditto.training.mesh_basis` learns.
+
+    Attributes:
+        basis: (54, 478, 3): landmark change per keypoint change.
+        components: (54, 54) rows: principal directions of keypoint change.
+        component_limits: (54,) fu.
+        low, high: (21, 3) fu: box of each keypoint.
+    """
+
+    basis: npt.NDArray[np.float32]
+    components: Floats
+    component_limits: Floats
+    low: Floats
+    high: Floats
+
+
+def load_basis(path: Path) -> MeshBasis:
+    """Read `renderer.safetensors`.
+
+    Raises:
+        BundleError: missing, unreadable or with other arrays than `MeshBasis` has.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        arrays = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"the renderer needs {path}, which cannot be read: {error}; reinstall the bundle") from error
+    wanted = {
+        "basis": (BASIS_SIZE, g.LANDMARKS, 3),
+        "components": (BASIS_SIZE, BASIS_SIZE),
+        "component_limits": (BASIS_SIZE,),
+        "low": (KEYPOINTS, 3),
+        "high": (KEYPOINTS, 3),
+    }
+    found = {name: array.shape for name, array in arrays.items()}
+    if found != wanted:
+        raise BundleError(f"{path} should hold {wanted}, it holds {found}; make it with ditto.training.mesh_basis")
+    rest = {name: arrays[name].astype(np.float64) for name in wanted if name != "basis"}
+    return MeshBasis(arrays["basis"].astype(np.float32), **rest)
+
+
+def clamp_keypoints(learned: MeshBasis, delta: Floats) -> Floats:
+    """Keypoint change (21, 3) held to what faces do: a box per number, then a soft limit per principal component.
+
+    Small changes pass unaltered; at the box and at the knee both sides agree. Lids pass the components untouched: a
+    blink is no matter of degree.
+    """
+    boxed = np.clip(delta, learned.low, learned.high)
+    c = learned.components @ boxed[BASIS_KEYPOINTS].ravel()
+    size, limit = np.abs(c), learned.component_limits
+    over = size > CLAMP_KNEE * limit
+    if not over.any():
+        return boxed
+    room = (1.0 - CLAMP_KNEE) * limit
+    soft = CLAMP_KNEE * limit + room * np.tanh((size - CLAMP_KNEE * limit) / room)
+    excess = np.where(over, (size - soft) * np.sign(c), 0.0)
+    clamped = boxed.copy()
+    clamped[BASIS_KEYPOINTS] -= (excess @ learned.components).reshape(-1, 3)
+    clamped[list(UPPER_LIDS)] = boxed[list(UPPER_LIDS)]
+    clamped[Keypoint.LOWER_LIDS, 1] = boxed[Keypoint.LOWER_LIDS, 1]
+    return clamped
+
+
+def displace(learned: MeshBasis, delta: Floats) -> Floats:
+    """Keypoint change (21, 3) -> landmark change (478, 3). The irises follow their own keypoints."""
+    k = delta[BASIS_KEYPOINTS].astype(np.float32).ravel()
+    # Not `@`: a product of this size wakes BLAS's threads, which then spin on the other cores beside every frame.
+    change = np.einsum("i,ij->j", k, learned.basis.reshape(BASIS_SIZE, -1)).reshape(g.LANDMARKS, 3).astype(np.float64)
+    for eye in g.EYES:
+        change[eye.iris : eye.iris + 5] = delta[eye.iris_keypoint]
+    return change
+
+
+def _neighbours() -> tuple[g.Ints, Floats]:
+    """(478, D) landmarks an edge away from each landmark, padded with the landmark itself, and their weights in a mean,
+    zero on the padding."""
+    around: list[set[int]] = [set() for _ in range(g.LANDMARKS)]
+    for triangle in g.FACE_TRIANGLES.tolist():
+        for vertex in triangle:
+            around[vertex].update(other for other in triangle if other != vertex)
+    table = np.tile(np.arange(g.LANDMARKS)[:, None], max(map(len, around)))
+    weights = np.zeros(table.shape)
+    for vertex, others in enumerate(around):
+        table[vertex, : len(others)] = sorted(others)
+        weights[vertex, : len(others)] = 1.0 / max(len(others), 1)
+    return table, weights
+
+
+def _triangles_of() -> g.Ints:
+    """(D, 478) face triangles at each landmark, padded with 852."""
+    at: list[list[int]] = [[] for _ in range(g.LANDMARKS)]
+    for number, triangle in enumerate(g.FACE_TRIANGLES.tolist()):
+        for vertex in triangle:
+            at[vertex].append(number)
+    table = np.full((g.LANDMARKS, max(map(len, at))), len(g.FACE_TRIANGLES))
+    for vertex, numbers in enumerate(at):
+        table[vertex, : len(numbers)] = numbers
+    return np.ascontiguousarray(table.T)
+
+
+_NEIGHBOURS, _NEIGHBOUR_WEIGHTS = _neighbours()
+_TRIANGLES_OF = _triangles_of()
+# Lids and inner lips have rules of their own; the mouth's corners may give way.
+_MAY_FOLD = np.ones(g.LANDMARKS, bool)
+_MAY_FOLD[g.UPPER_INNER_LIP[1:-1] + g.LOWER_INNER_LIP[1:-1]] = False
+_MAY_FOLD[[v for eye in g.EYES for v in eye.upper + eye.lower]] = False
+
+
+def signed_areas(points: Floats) -> Floats:
+    """(478, >=2) -> (852,) twice the signed area of the face triangles."""
+    return g.signed_areas(points, g.FACE_TRIANGLES)
+
+
+def relax_folds(canonical: Floats, displacement: Floats) -> Floats:
+    """Displacement (478, 3) with folding vertices pulled towards their neighbours.
+
+    How strongly a vertex is pulled rises smoothly with the area that its most folded triangle lacks, so a small change
+    of the displacement makes a small change of the result. In a triangle of a few pixels a tiny movement is a large
+    share of the area; `FOLD_SPAN` therefore has a part that does not shrink with the triangle.
+    """
+    rest = signed_areas(canonical)
+    sign, area = np.sign(rest), np.abs(rest)
+    slope = 1.0 / (FOLD_SPAN[0] * area + FOLD_SPAN[1])
+    relaxed = displacement.copy()
+    folding = np.zeros(len(area) + 1)  # 0 .. 1 of each triangle; the last is the table's padding
+    for _ in range(FOLD_STEPS):
+        lost = (FOLD_AREA * area - sign * signed_areas(canonical + relaxed)) * slope
+        if lost.max() <= 0.0:
+            break
+        folding[:-1] = g.smoothstep(0.0, 1.0, lost)
+        pull = folding[_TRIANGLES_OF].max(0) * _MAY_FOLD
+        vertices = np.flatnonzero(pull)
+        means = np.einsum("nd,ndi->ni", _NEIGHBOUR_WEIGHTS[vertices], relaxed[_NEIGHBOURS[vertices]])
+        relaxed[vertices] += ((1.0 - FOLD_KEEP) * pull[vertices])[:, None] * (means - relaxed[vertices])
+    return relaxed
+
+
+def _rows_from_oval() -> npt.NDArray[np.bool_]:
+    """(478,) landmarks at most `RIM_ROWS` edges from the face oval."""
+    near = np.zeros(g.LANDMARKS, bool)
+    near[g.FACE_OVAL] = True
+    for _ in range(RIM_ROWS):
+        touched = near[g.FACE_TRIANGLES].any(1)
+        near[np.unique(g.FACE_TRIANGLES[touched])] = True
+    return near
+
+
+_NEAR_OVAL = _rows_from_oval()
+_FRONT = np.sign(signed_areas(g.TEMPLATE))
+
+
+class Rim(NamedTuple):
+    """Landmarks round the corner of the source's cheek or jaw, and whom they move with.
+
+    Attributes:
+        ids: (N,) landmarks.
+        follow: (N, 478): their displacement as a mean of displacements.
+        hidden: (852,) face triangles near the oval that show their back to the camera.
+    """
+
+    ids: npt.NDArray[np.int64]
+    follow: Floats
+    hidden: npt.NDArray[np.bool_]
+
+
+def find_rim(landmarks: Floats, scale_px: float) -> Rim:
+    """The rim of a source face (478, 3) in pixels.
+
+    Where the face curves out of sight the picture shows background, or nothing, under the mesh. Such landmarks move
+    with the visible skin beside them, or the silhouette would tear when the cheek moves.
+    """
+    a, b, c = (landmarks[g.FACE_TRIANGLES[:, i]] for i in range(3))
+    whole = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    front = signed_areas(landmarks) * _FRONT
+    seen, total = np.zeros(g.LANDMARKS), np.full(g.LANDMARKS, 1e-9)
+    for corner in range(3):
+        np.add.at(seen, g.FACE_TRIANGLES[:, corner], front)
+        np.add.at(total, g.FACE_TRIANGLES[:, corner], whole)
+    visible = g.smoothstep(*FACING, seen / total)
+    ids = np.flatnonzero(_NEAR_OVAL & (visible < 1.0))
+    apart = np.sqrt(((landmarks[ids, None, :2] - landmarks[None, :468, :2]) ** 2).sum(-1)) / scale_px
+    nearest = np.where(visible[:468] > 0.5, apart, np.inf).min(1, keepdims=True)
+    weight = visible[:468] * np.exp(-0.5 * ((apart - nearest) / RIM_REACH) ** 2) * (apart >= nearest)
+    follow = np.zeros((len(ids), g.LANDMARKS))
+    follow[:, :468] = weight / weight.sum(1, keepdims=True) * (1.0 - visible[ids, None])
+    follow[np.arange(len(ids)), ids] += visible[ids]
+    hidden = (front < FACING[0] * whole) & _NEAR_OVAL[g.FACE_TRIANGLES].all(1)
+    return Rim(ids, follow, hidden)
+
+
+def follow_rim(rim: Rim, displacement: Floats) -> Floats:
+    """Displacement (478, 3) with the rim moving with the visible skin beside it."""
+    followed = displacement.copy()
+    followed[rim.ids] = rim.follow @ displacement
+    return followed

@@ -1,0 +1,166 @@
+"""The lite renderer: a textured 478-landmark mesh, moved by 21 keypoints through a learned linear basis.
+
+Order of a frame: clamp -> deform -> warp -> eyes -> background -> mouth. Constants are in face units, so any crop size
+works. A portrait at rest comes out as it went in.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto import ops
+from ditto.lite.rendering.background import Background, make_background, plate_gate
+from ditto.lite.rendering.deform import Rim, clamp_keypoints, displace, find_rim, follow_rim, load_basis, relax_folds
+from ditto.lite.rendering.eyes import EyeLayers, draw_eyes, move_lids, prepare_eyes
+from ditto.lite.rendering.mouth import MouthLayers, draw_mouth, limit_lips, part_lips, prepare_mouth
+from ditto.lite.rendering.paste_back import PasteBack
+from ditto.lite.rendering.surround import Surround, make_surround, move_surround
+from ditto.motion.motion import KEYPOINTS, Drive, Motion, drive
+from ditto.portrait import face_mesh as g
+from ditto.portrait.face_mesh import Geometry, Pose
+from ditto.portrait.portrait import Portrait
+
+Floats = npt.NDArray[np.float64]
+
+LIP_LIFT = 0.12  # fu: lips are drawn as if that much nearer, so that a closing lip covers what it folds over
+
+_INNER_TRIANGLES = np.concatenate([g.FACE_TRIANGLES, g.MOUTH_TRIANGLES, g.EYE_TRIANGLES])
+_LIP_LANDMARKS = [
+    *g.UPPER_INNER_LIP, *g.LOWER_INNER_LIP, *g.UPPER_OUTER_LIP, *g.LOWER_OUTER_LIP,
+    12, 38, 268, 72, 302, 11, 41, 271, 74, 304, 42, 272, 183, 407, 184, 408, 62, 292, 76, 306,
+    96, 325, 77, 307, 89, 319, 90, 320, 179, 403, 180, 404, 86, 316, 85, 315, 15, 16,
+]  # fmt: skip
+_LIFT = LIP_LIFT * np.isin(_INNER_TRIANGLES, _LIP_LANDMARKS).all(1)
+_FACE = len(g.FACE_TRIANGLES)
+_FRONT = np.sign(g.signed_areas(g.TEMPLATE, _INNER_TRIANGLES))
+
+
+class Appearance(NamedTuple):
+    """One portrait, ready to be drawn.
+
+    Attributes:
+        geometry: of the source.
+        texture: (S, S, 4) RGBA: the crop, and what of it moves with the person.
+        source: (V, 2) px: landmarks, then surrounding points, in the crop.
+    """
+
+    geometry: Geometry
+    rim: Rim
+    texture: npt.NDArray[np.uint8]
+    source: npt.NDArray[np.float32]
+    surround: Surround
+    background: Background
+    eyes: EyeLayers
+    mouth: MouthLayers
+
+
+def drive_from_keypoints(portrait: Portrait, x_source: npt.ArrayLike, x_driving: npt.ArrayLike) -> Drive:
+    """The drive that two sets of posed keypoints describe.
+
+    Head pose is read off by fitting the portrait's canonical keypoints, the rigid ones counting most; what the pose
+    does not explain is expression. Good to about a quarter of a degree, for keypoints with this renderer's meaning.
+
+    Args:
+        x_source, x_driving: (21, 3) model units, as from `ditto.motion.motion.transform_keypoints`.
+
+    Raises:
+        ValueError: if either is not (21, 3).
+    """
+    fits = []
+    for name, x in (("x_source", x_source), ("x_driving", x_driving)):
+        posed = np.asarray(x, np.float64)
+        if posed.shape != (KEYPOINTS, 3):
+            raise ValueError(f"drive_from_keypoints takes {name} ({KEYPOINTS}, 3), got {posed.shape}")
+        scale, rotation, translation = g.procrustes(portrait.canonical_keypoints, posed, g.POSE_WEIGHTS)
+        fits.append((scale, rotation, translation, ((posed - translation) / scale) @ rotation.T))
+    (scale_0, rotation_0, translation_0, rest), (scale, rotation, translation, local) = fits
+    return Drive(
+        portrait.scale * scale / scale_0,
+        portrait.rotation @ rotation_0.T @ rotation,
+        portrait.translation + translation - translation_0,
+        local - rest,
+    )
+
+
+def _painters_order(pose: Pose, appearance: Appearance) -> g.Ints:
+    """The face's triangles from back to front.
+
+    A triangle that shows its back lies behind all others. It turns over when its area is 0, so nothing is seen to
+    change; by depth alone it would change places with the skin it is folded over, whose depth is nearly its own.
+    """
+    scale_px = appearance.geometry.scale_px
+    depth = pose.vertices[_INNER_TRIANGLES, 2].mean(1) - _LIFT * scale_px
+    depth += scale_px * (g.signed_areas(pose.vertices, _INNER_TRIANGLES) * _FRONT < 0.0)
+    depth[:_FACE] += scale_px * appearance.rim.hidden
+    return np.asarray(_INNER_TRIANGLES[np.argsort(-depth, kind="stable")])
+
+
+class MeshRenderer:
+    """Draws a portrait under a drive. Holds the learned basis only; immutable."""
+
+    def __init__(self, bundle_folder: str | Path) -> None:
+        """Read `renderer.safetensors` from a bundle's folder.
+
+        Raises:
+            BundleError: the file is missing, damaged or of another format.
+        """
+        self.learned = load_basis(Path(bundle_folder) / "renderer.safetensors")
+
+    def prepare(self, portrait: Portrait) -> Appearance:
+        """Meshes, layers and background plate of a portrait."""
+        crop = np.ascontiguousarray(portrait.crop)
+        tracked = g.source_geometry(portrait.landmarks, crop.shape[0])
+        geometry = g.limit_slope(tracked)
+        background = make_background(crop, portrait.mask, geometry)
+        surround = make_surround(geometry, portrait.mask)
+        return Appearance(
+            geometry,
+            find_rim(tracked.landmarks, tracked.scale_px),
+            np.concatenate([crop, background.alpha[..., None]], -1),
+            np.concatenate([geometry.landmarks[:, :2], surround.points]).astype(np.float32),
+            surround,
+            background,
+            prepare_eyes(crop, geometry),
+            prepare_mouth(crop, geometry, portrait.mask),
+        )
+
+    def paste_back(self, portrait: Portrait) -> PasteBack:
+        """The way of rendered crops into the portrait's picture."""
+        return PasteBack(portrait)
+
+    def retarget(self, portrait: Portrait, motion: Motion) -> Drive:
+        """One frame of motion (70,) as `render` takes it."""
+        return drive(portrait, motion)
+
+    def pose(self, appearance: Appearance, drive: Drive) -> Pose:
+        """Where the face mesh is under a drive."""
+        geometry = appearance.geometry
+        half = geometry.size / 2.0
+        scale_px = drive.scale * half
+        translation_px = np.asarray(drive.translation, np.float64) * half + (half, half, 0.0)
+        delta = clamp_keypoints(self.learned, np.asarray(drive.delta, np.float64))
+        delta = limit_lips(geometry, delta)
+        displacement, closure = move_lids(geometry, delta, displace(self.learned, delta))
+        displacement = part_lips(geometry, relax_folds(geometry.canonical, displacement))
+        displacement = follow_rim(appearance.rim, displacement)
+        canonical = geometry.canonical + displacement
+        vertices = scale_px * (canonical @ drive.rotation) + translation_px
+        return Pose(scale_px, drive.rotation, translation_px, delta, canonical, vertices, closure)
+
+    def render(self, appearance: Appearance, drive: Drive) -> npt.NDArray[np.uint8]:
+        """One frame of the face crop, (S, S, 3) uint8 RGB."""
+        geometry, surround = appearance.geometry, appearance.surround
+        pose = self.pose(appearance, drive)
+        destination = np.concatenate([pose.vertices[:, :2], move_surround(surround, geometry, pose)])
+        triangles = np.concatenate([surround.triangles, _painters_order(pose, appearance)]).astype(np.int32)
+        image, alpha, origin = ops.warp(
+            appearance.texture, triangles, destination.astype(np.float32), appearance.source
+        )
+        draw_eyes(image, appearance.eyes, geometry, pose)
+        ops.composite(image, alpha, appearance.background.plate, plate_gate(origin))
+        draw_mouth(image, appearance.mouth, geometry, pose)
+        return image

@@ -1,0 +1,81 @@
+"""The rendered crop back into the whole picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.ops import paste_back
+from ditto.ops.reference.paste_back import sample
+from ditto.portrait.face_mesh import smoothstep
+from ditto.portrait.portrait import Portrait
+
+FADE = 0.025  # of the crop's side: the change fades out towards a side that lies inside the picture
+
+
+class PasteBack:
+    """Frames of one portrait: the picture, with what the renderer changed in the crop added to it.
+
+    An unchanged crop gives the picture back bit for bit. Only pixels the crop covers change. Where the picture is finer
+    than the crop, its fine detail gives way to the rendered crop as far as the crop has changed there.
+    """
+
+    def __init__(self, portrait: Portrait) -> None:
+        self._picture = portrait.picture
+        self._source = portrait.crop
+        height, width = portrait.picture.shape[:2]
+        size = portrait.crop.shape[0]
+        matrix = portrait.crop_to_picture
+        self._to_crop = np.linalg.inv(np.asarray(matrix, np.float64))[:2]
+        step = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
+        self._reduce = int(np.clip(round(1.0 / step), 1, size // 4))
+
+        edge = np.array([-0.5, size - 0.5])
+        corners = np.stack(np.broadcast_arrays(edge[:, None], edge[None, :], 1.0)).reshape(3, 4)
+        outline = matrix[:2] @ corners
+        low = np.maximum(np.ceil(outline.min(1)), 0).astype(int)
+        high = np.minimum(np.floor(outline.max(1)), (width - 1, height - 1)).astype(int)
+        high = np.maximum(high, low)
+        self._corner = (int(low[0]), int(low[1]))
+        self._size = (int(high[0] - low[0] + 1), int(high[1] - low[1] + 1))
+
+        parallel = matrix[0, 1] == 0.0 and matrix[1, 0] == 0.0
+        fade = smoothstep(0.0, 1.0, np.arange(size) / max(1.0, FADE * size))
+        self._ramp = np.ones((2, size), np.float32)
+        for axis, extent in enumerate((width, height)):
+            if not parallel or outline[axis].min() > 0.5:
+                self._ramp[axis] *= fade
+            if not parallel or outline[axis].max() < extent - 1.5:
+                self._ramp[axis] *= fade[::-1]
+        copy = parallel and step == 1.0 and bool((matrix[:2, 2] == np.round(matrix[:2, 2])).all())
+        self._detail = None if copy else self._fine_detail()
+
+    def _fine_detail(self) -> npt.NDArray[np.int16]:
+        """(height, width, 3): the touched part of the picture less the source crop drawn into it."""
+        (x0, y0), (width, height), n = self._corner, self._size, self._reduce
+        x, y = np.arange(x0, x0 + width), np.arange(y0, y0 + height)[:, None]
+        a, size = self._to_crop, self._source.shape[0]
+        u = a[0, 0] * x + a[0, 1] * y + a[0, 2]
+        v = a[1, 0] * x + a[1, 1] * y + a[1, 2]
+        whole = size // n * n
+        small = self._source[:whole, :whole].reshape(whole // n, n, whole // n, n, 3).mean((1, 3), dtype=np.float32)
+        border = 3  # repeated, so that the edge of the crop is drawn at full strength
+        small = np.pad(small, ((border, border), (border, border), (0, 0)), mode="edge")
+        drawn = sample(small, (u + 0.5) / n - 0.5 + border, (v + 0.5) / n - 0.5 + border)
+        part = self._picture[y0 : y0 + height, x0 : x0 + width]
+        covered = (u >= -0.5) & (u <= size - 0.5) & (v >= -0.5) & (v <= size - 0.5)
+        return np.where(covered[..., None], np.rint(part - drawn), 0.0).astype(np.int16)
+
+    def __call__(self, crop: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """The frame (H, W, 3) uint8 RGB for a rendered crop (S, S, 3) uint8 RGB."""
+        return paste_back(
+            self._picture,
+            self._source,
+            crop,
+            self._ramp,
+            self._to_crop,
+            self._corner,
+            self._size,
+            self._detail,
+            self._reduce,
+        )

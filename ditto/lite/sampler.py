@@ -1,0 +1,430 @@
+"""From speech features to motion: windows of a diffusion network, joined without seams, one call after another.
+
+Everything random comes from (seed, window) or (seed, frame), everything remembered is in the state, and windows are due
+at fixed frames: however the features are cut into calls, the motion is the same bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+
+from ditto.engines import Engine, open_engine
+from ditto.engines.batched import BatchedEngine
+from ditto.errors import BundleError
+from ditto.lite.latency import LATENCIES, OFFLINE_PLAN, latency_of
+from ditto.lite.latency import LOOK_AHEAD as LOOK_AHEAD
+from ditto.lite.latency import LOOK_BACK as LOOK_BACK
+from ditto.lite.latency import WINDOW as WINDOW
+from ditto.lite.latency import WindowPlan as WindowPlan
+from ditto.lite.phones import PHONES, SILENCE
+from ditto.lite.postprocess import (
+    GAP_USUAL,
+    PAUSE_FRAMES,
+    SLOW,
+    SLOW_SMOOTHING,
+    bring_out,
+    finish,
+    guard_mouth,
+    shut_eyes,
+    slow_closing,
+    smooth,
+    widen,
+)
+from ditto.lite.speech_encoder import FEATURE_SIZE
+from ditto.motion.eyes import EYE_SIZE, EyeState, initial_eyes, live
+from ditto.motion.motion import KEYPOINTS, MOTION_SIZE
+from ditto.motion.noise import window_noise
+
+if TYPE_CHECKING:
+    from ditto.portrait.portrait import Portrait
+
+Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+
+HIDDEN_SIZE = FEATURE_SIZE - 2 * len(PHONES)  # 288
+EMOTION_SIZE = 8
+BEFORE_ALL = 2**64 - 1  # the number of the window before the first
+
+
+class MotionNetwork(NamedTuple):
+    """The two halves of the diffusion network and the numbers that go with them.
+
+    Attributes:
+        condition: engine: features, emotion, eyes, canonical, heard -> condition; once per window.
+        short_condition: the same for plans that are `short_sighted`: taught to do without the speech they do not hear.
+        denoiser: engine: motion, known, condition, level -> clean; once per step.
+        scale: (70,) physical units per unit of the network.
+        temperature: (70,) standard deviation of the starting noise; below one where speech says nearly everything.
+        silence: (368,) features of silence, for the time before and after the stream.
+    """
+
+    condition: Engine
+    short_condition: Engine
+    denoiser: Engine
+    scale: Array
+    temperature: Array
+    silence: Array
+
+    @classmethod
+    def open(cls, bundle: str | PathLike[str], threads: int = 1) -> MotionNetwork:
+        """The network of a bundle folder.
+
+        Raises:
+            EngineError: a network file is missing or cannot be run.
+            BundleError: `motion.safetensors` is missing, damaged, or of another shape.
+        """
+        folder = Path(bundle)
+        weights = folder / "motion.safetensors"
+        try:
+            with safe_open(str(weights), framework="np") as tensors:
+                scale, temperature, silence = (
+                    np.asarray(tensors.get_tensor(f"sampler.{name}"), np.float32)
+                    for name in ("scale", "temperature", "silence")
+                )
+        except (OSError, SafetensorError) as error:
+            raise BundleError(
+                f"readable motion weights are wanted at {weights}: {error}; get the bundle again"
+            ) from error
+        shapes = scale.shape, temperature.shape, silence.shape
+        if shapes != ((MOTION_SIZE,), (MOTION_SIZE,), (FEATURE_SIZE,)):
+            raise BundleError(
+                f"{weights} should hold sampler.scale, .temperature ({MOTION_SIZE},) and .silence ({FEATURE_SIZE},), "
+                f"got {shapes}; get the bundle again"
+            )
+        condition, short_condition, denoiser = (
+            BatchedEngine(open_engine(folder / f"{name}.onnx", threads=threads))
+            for name in ("motion_condition", "motion_condition_short", "motion")
+        )
+        return cls(condition, short_condition, denoiser, scale, temperature, silence)
+
+
+class SamplerState(NamedTuple):
+    """What a stream of motion remembers.
+
+    Attributes:
+        canonical: (63,) the portrait's keypoints.
+        seed: of all noise.
+        window: windows sampled so far.
+        features: (past + n, 368) of the known frames and of those waiting.
+        eyes: (past + n, 8) likewise.
+        known: (past, 70) the last emitted motion in the network's units.
+        noise: (future, 70) the noise that frames after the known ones start from, where the plan draws them again;
+            else (0, 70).
+        tail: (future, 22) what the last window expected of the slow channels after its emitted frames.
+        life: state of the eyes.
+        silent_run: silent frames in a row up to the last emitted one.
+        gap: between the lips in the last emitted frame, fu.
+        widest: running 95th percentile of the lips' opening, fu, before it is normalised.
+    """
+
+    canonical: Array
+    seed: int
+    window: int
+    features: Array
+    eyes: Array
+    known: Array
+    noise: Floats
+    tail: Array
+    life: EyeState
+    silent_run: int
+    gap: float
+    widest: float
+
+
+class MotionSampler:
+    """Samples compact motion from speech features with a diffusion network.
+
+    Args:
+        network: the two engines and their constants.
+        plan: how windows overlap.
+        steps: DDIM steps per window, 1 or more.
+        guidance: strength of the speech condition (classifier-free); other than 1 doubles the work.
+        eta: 0 gives deterministic DDIM steps, 1 fresh noise at every step.
+
+    Source: Song et al. 2021 (arXiv:2010.02502), eq. 12; x0 prediction and cosine schedule as Ditto (arXiv:2411.19509).
+    """
+
+    def __init__(
+        self,
+        network: MotionNetwork,
+        plan: WindowPlan = OFFLINE_PLAN,
+        steps: int = 10,
+        guidance: float = 1.0,
+        eta: float = 0.0,
+    ) -> None:
+        plan.check()
+        if steps < 1:
+            raise ValueError(f"a window takes at least one diffusion step, got {steps}")
+        self.plan = plan
+        self.steps = steps
+        self.guidance = float(guidance)
+        self.eta = eta
+        self.network = network
+        self._signal = schedule(steps)
+        self._condition = network.short_condition if plan.short_sighted else network.condition
+
+    def at(self, latency: str) -> MotionSampler:
+        """The same network and settings at a latency, one of `ditto.lite.latency.LATENCIES`.
+
+        Raises:
+            ValueError: there is none of this name.
+        """
+        return self.planned(*latency_of(latency))
+
+    @property
+    def latencies(self) -> tuple[str, ...]:
+        """Names that `at` takes."""
+        return tuple(LATENCIES)
+
+    @property
+    def delay_seconds(self) -> float:
+        """The longest way from the first sample of a frame to the last sample that frame waits for."""
+        return self.plan.delay_seconds
+
+    def planned(self, plan: WindowPlan, steps: int) -> MotionSampler:
+        """The same network and settings with another plan and number of steps."""
+        return MotionSampler(self.network, plan, steps, self.guidance, self.eta)
+
+    def begin(self, portrait: Portrait, seed: int) -> SamplerState:
+        """A portrait at rest in silence."""
+        return self.initial_state(portrait.canonical_keypoints, portrait.eye_open, seed)
+
+    def initial_state(self, canonical_keypoints: npt.ArrayLike, eye_open: npt.ArrayLike, seed: int = 0) -> SamplerState:
+        """A face at rest in silence.
+
+        Args:
+            canonical_keypoints: (21, 3) of the portrait, face units.
+            eye_open: (2,) of the portrait; eyes are driven relative to it, so only its shape is checked.
+            seed: of all noise of this stream.
+
+        Raises:
+            ValueError: on other shapes.
+        """
+        canonical = np.asarray(canonical_keypoints, np.float32)
+        if canonical.shape != (KEYPOINTS, 3) or np.shape(eye_open) != (2,):
+            raise ValueError(
+                f"wanted canonical_keypoints ({KEYPOINTS}, 3) and eye_open (2,), "
+                f"got {canonical.shape} and {np.shape(eye_open)}"
+            )
+        past = self.plan.past
+        eyes = np.zeros((past, EYE_SIZE), np.float32)
+        eyes[:, :2] = 1.0
+        features = np.tile(self.network.silence, (past, 1))
+        known = np.zeros((past, MOTION_SIZE), np.float32)
+        agreed = self.plan.future if self.plan.drawn_again else 0
+        return SamplerState(
+            canonical.reshape(-1),
+            int(seed),
+            window=0,
+            features=features,
+            eyes=eyes,
+            known=known,
+            noise=window_noise(int(seed), BEFORE_ALL).standard_normal((agreed, MOTION_SIZE)),
+            tail=np.zeros((self.plan.future, len(SLOW)), np.float32),
+            life=initial_eyes(),
+            silent_run=PAUSE_FRAMES,
+            gap=0.0,
+            widest=GAP_USUAL,
+        )
+
+    def __call__(
+        self, features: npt.ArrayLike, emotion: npt.ArrayLike, state: SamplerState, final: bool = False
+    ) -> tuple[Array, SamplerState]:
+        """Take features of any number of frames, give the motion that became final.
+
+        Args:
+            features: (T, 368) at 25 fps.
+            emotion: (8,) weights, read when a window is sampled.
+            state: from `initial_state` or the last call.
+            final: nothing follows: give everything that is still due.
+
+        Returns:
+            (n, 70) compact motion (expression in the camera frame) and the next state. Once `final` was said, as many
+            frames have come out as went in.
+
+        Raises:
+            ValueError: on other shapes.
+        """
+        return self.step_batch([features], [emotion], [state], [final])[0]
+
+    def step_batch(
+        self,
+        features: Sequence[npt.ArrayLike],
+        emotions: Sequence[npt.ArrayLike],
+        states: Sequence[SamplerState],
+        final: Sequence[bool],
+    ) -> list[tuple[Array, SamplerState]]:
+        """Several streams at once: windows that are due go through the networks as one batch.
+
+        Args:
+            features, emotions, states, final: the arguments of a call of its own, for each stream; any number of frames
+                each.
+
+        Returns:
+            For each stream what a call of its own gives it, bit for bit (`ditto.engines.batched` sees to it).
+
+        Raises:
+            ValueError: on other shapes, before any window is sampled.
+        """
+        weights, states = [np.asarray(emotion, np.float32) for emotion in emotions], list(states)
+        for i, (given, emotion, state) in enumerate(zip(features, weights, states, strict=True)):
+            block = np.asarray(given, np.float32)
+            if block.ndim != 2 or block.shape[1] != FEATURE_SIZE or emotion.shape != (EMOTION_SIZE,):
+                raise ValueError(
+                    f"expected features (T, {FEATURE_SIZE}) and emotion ({EMOTION_SIZE},), "
+                    f"got {block.shape} and {emotion.shape}"
+                )
+            eyes, life = live(state.life, silence_of(block), state.seed)
+            states[i] = state._replace(
+                features=np.concatenate([state.features, block]), eyes=np.concatenate([state.eyes, eyes]), life=life
+            )
+        out: list[list[Array]] = [[] for _ in states]
+        while True:
+            takes = [self._due(state, last) for state, last in zip(states, final, strict=True)]
+            due = [i for i, take in enumerate(takes) if take]
+            if not due:
+                break
+            dice = [window_noise(states[i].seed, states[i].window) for i in due]
+            for i, random in zip(due, dice, strict=True):
+                states[i] = self._start(states[i], random)
+            windows = self._sample([weights[i] for i in due], [self._filled(states[i]) for i in due], dice)
+            for i, window in zip(due, windows, strict=True):
+                motion, states[i] = self._emit(window, weights[i], states[i], takes[i])
+                out[i].append(motion)
+        none = np.zeros((0, MOTION_SIZE), np.float32)
+        return [(np.concatenate([none, *motions]), state) for motions, state in zip(out, states, strict=True)]
+
+    def _due(self, state: SamplerState, final: bool) -> int:
+        """Frames the next window emits; 0 while it has to wait for more speech."""
+        past, hop, _, ahead = self.plan
+        waiting = len(state.features) - past
+        return hop if waiting >= hop + ahead else min(hop, waiting) if final else 0
+
+    def _filled(self, state: SamplerState) -> SamplerState:
+        """The state with as much speech as a window hears: after the end of the stream, silence."""
+        missing = self.plan.past + self.plan.hop + self.plan.ahead - len(state.features)
+        if missing <= 0:
+            return state
+        return state._replace(
+            features=np.concatenate([state.features, np.tile(self.network.silence, (missing, 1))]),
+            eyes=np.concatenate([state.eyes, np.repeat(state.eyes[-1:], missing, 0)]),
+        )
+
+    def _start(self, state: SamplerState, random: np.random.Generator) -> SamplerState:
+        """The state with the noise its next window starts from.
+
+        Where windows draw the same frames over and over, a frame keeps its noise: windows that each drew another future
+        would stand for their mean, and the head would hardly move.
+        """
+        if not self.plan.drawn_again:
+            return state._replace(noise=random.standard_normal((self.plan.length, MOTION_SIZE)))
+        fresh = random.standard_normal((self.plan.hop, MOTION_SIZE))
+        return state._replace(noise=np.concatenate([state.noise, fresh]))
+
+    def _emit(self, window: Array, emotion: Array, state: SamplerState, take: int) -> tuple[Array, SamplerState]:
+        """The first `take` frames of a sampled window after the known ones, made sure of, and the state after them."""
+        past = self.plan.past
+        heard = self._filled(state)
+        slow = smooth(window[:, SLOW], SLOW_SMOOTHING)
+        overlap = len(state.tail)
+        ramp = np.arange(1, overlap + 1)[:, None] / (overlap + 1)
+        ramp = ramp * ramp * (3.0 - 2.0 * ramp)
+        slow[past : past + overlap] = ramp * slow[past : past + overlap] + (1.0 - ramp) * state.tail
+        window[:, SLOW] = slow
+        fresh = shut_eyes(window[past : past + take] * self.network.scale, state.eyes[past : past + take])
+        ahead = min(self.plan.ahead, LOOK_AHEAD)
+        phones = heard.features[past - LOOK_BACK : past + take + ahead, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
+        guarded, _ = guard_mouth(fresh, phones, state.silent_run, ahead)
+        known = np.concatenate([state.known, guarded / self.network.scale])[-past:]
+        shown, widest = widen(fresh, silence_of(state.features[past : past + take]), state.widest)
+        shown, silent_run = guard_mouth(shown, phones, state.silent_run, ahead)
+        gap = state.gap
+        if self.plan.short_sighted:
+            shown, gap = slow_closing(shown, gap)
+        state = state._replace(
+            window=state.window + 1,
+            features=state.features[take:],
+            eyes=state.eyes[take:],
+            known=known,
+            noise=state.noise[take:] if self.plan.drawn_again else state.noise[:0],
+            tail=window[past + take : past + take + overlap, SLOW],
+            silent_run=silent_run,
+            gap=gap,
+            widest=widest,
+        )
+        return finish(bring_out(shown, emotion)), state
+
+    def _sample(
+        self, emotions: Sequence[Array], states: Sequence[SamplerState], dice: Sequence[np.random.Generator]
+    ) -> Array:
+        """(B, T, 70) the next window of B streams in the network's units; the first `past` frames are the known ones.
+
+        With guidance, all rows come once more in each batch, unheard.
+        """
+        past, hop, _, ahead = self.plan
+        count, length = len(states), self.plan.length
+        heard = np.ones((count, 1), np.float32)
+        if self.guidance != 1.0:
+            heard = np.concatenate([heard, np.zeros((count, 1), np.float32)])
+        twice = lambda x: np.asarray(np.concatenate([x] * (len(heard) // count)), np.float32)  # noqa: E731
+        condition = self._condition(
+            features=twice([fill(state.features, past + hop + ahead, length) for state in states]),
+            emotion=twice(emotions),
+            eyes=twice([fill(state.eyes, past + hop + ahead, length) for state in states]),
+            canonical=twice([state.canonical for state in states]),
+            heard=heard,
+        )["condition"]
+        mask = np.zeros((count, length, 1))
+        mask[:, :past] = 1.0
+        motion = np.zeros((count, length, MOTION_SIZE))
+        motion[:, length - len(states[0].noise) :] = [state.noise for state in states]
+        motion *= self.network.temperature
+        clean = np.zeros((count, length, MOTION_SIZE))
+        clean[:, :past] = [state.known for state in states]
+        for level, signal, target in self._signal:
+            guess = self.network.denoiser(
+                motion=twice(mask * clean + (1 - mask) * motion),
+                known=twice(mask),
+                condition=condition,
+                level=np.full((len(heard), 1), level, np.float32),
+            )["clean"].astype(np.float64)
+            if self.guidance != 1.0:
+                guess = guess[count:] + self.guidance * (guess[:count] - guess[count:])
+            noise = (motion - np.sqrt(signal) * guess) / np.sqrt(1.0 - signal)
+            spread = self.eta * np.sqrt((1 - signal / target) * (1 - target) / (1 - signal))
+            motion = np.sqrt(target) * guess + np.sqrt(max(1.0 - target - spread**2, 0.0)) * noise
+            if spread > 0.0:
+                fresh = np.stack([random.standard_normal((length, MOTION_SIZE)) for random in dice])
+                motion = motion + spread * (fresh * self.network.temperature)
+        return np.asarray(mask * clean + (1 - mask) * motion, np.float32)
+
+
+def schedule(steps: int) -> Floats:
+    """(steps, 3): noise level, share of signal power there and after the step (cosine schedule, float64).
+
+    The last step ends at exactly 1, so it returns the network's guess. Source: arXiv:2102.09672, eq. 17.
+    """
+    level = np.linspace(1.0, 0.0, steps + 1, dtype=np.float64)
+    level[0] = 0.999  # at 1 no signal is left to divide by
+    signal = np.cos((level + 0.008) / 1.008 * (np.pi / 2)) ** 2
+    signal[-1] = 1.0
+    return np.stack([level[:-1], signal[:-1], signal[1:]], -1)
+
+
+def fill(rows: Array, heard: int, length: int) -> Array:
+    """(length, k): the first `heard` rows of (n, k), the last of them repeated to the end of the window."""
+    known = rows[: min(heard, length)]
+    return np.concatenate([known, np.repeat(known[-1:], length - len(known), 0)])
+
+
+def silence_of(features: npt.ArrayLike) -> Floats:
+    """(T, 368) features -> (T,) probability of silence."""
+    f = np.asarray(features, np.float64)
+    return np.asarray(0.5 * (f[:, HIDDEN_SIZE + SILENCE] + f[:, HIDDEN_SIZE + len(PHONES) + SILENCE]))

@@ -1,0 +1,400 @@
+"""Read any common picture as upright RGB, what is transparent in it laid over white."""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+import warnings
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.errors import ImageError
+from ditto.media.files import Readable, Source
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from PIL.ImageFile import ImageFile
+
+Bytes = npt.NDArray[np.uint8]
+Picture = Any  # a `Readable`, an array or a PIL.Image.Image, see `read_picture`
+
+MAX_PIXELS = 40_000_000  # decoded
+# JPEG can be decoded at 1/2, 1/4 or 1/8, so larger ones are taken: phones make 48 to 200 megapixels. Of a progressive
+# one the decoder holds all coefficients even so, 3 to 6 bytes a pixel.
+MAX_JPEG_PIXELS, MAX_PROGRESSIVE_PIXELS = 256_000_000, 100_000_000
+MAX_SIZE = 1280
+FULL_SIZE = 1 << 16  # as `max_size`: all the pixels there are, up to MAX_PIXELS
+LUMA: npt.NDArray[np.float64] = np.array([0.299, 0.587, 0.114])  # of RGB, Rec. 601
+BACKDROP = 255  # level of R, G and B under what is transparent
+BLANK = 16  # levels: a frame of an animation with less contrast shows nothing
+MIN_FAINT = 32  # pixels of less than a quarter of opacity: fewer do not tell whether colours are premultiplied
+MAX_BLANK_FRAMES = 100  # looked through for the first that shows something
+DEPTHS = (8, 10, 12, 14)  # bits that a picture of 16 bits a channel may use, unscaled
+# Named one by one: Pillow's full list holds formats that start other programs (EPS) or fetch nothing we want.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "TGA", "JPEG2000", "AVIF", "ICO")
+FRAMED = ("PNG", "WEBP", "TIFF", "GIF", "AVIF")  # of these, formats that can hold several frames
+WANTED = "a picture (JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, PPM, TGA)"
+
+logger = logging.getLogger(__name__)
+
+
+class _Decoded(NamedTuple):
+    """A picture laid over white, mode RGB, and its alpha, mode L, or None where it is opaque."""
+
+    rgb: Image.Image
+    alpha: Image.Image | None
+
+
+def read_picture(source: Picture, max_size: int = MAX_SIZE) -> tuple[Bytes, Bytes | None]:
+    """The picture as RGB, upright, at most `max_size` on its longer side, and its transparency.
+
+    Args:
+        source: A path; the bytes of a picture file; a file opened for bytes; a `PIL.Image.Image`; or an array (H, W),
+            (H, W, 1), (H, W, 3) or (H, W, 4), RGB order, straight alpha, uint8, uint16 or float in [0, 1].
+        max_size: Larger pictures are reduced to this length of the longer side (antialiased).
+
+    Returns:
+        (H, W, 3) uint8 RGB with even H and W (an odd last row or column is cut), and (H, W) uint8 alpha, or None where
+        the picture is opaque. The colours are the picture's over white, `alpha colour + (1 - alpha) white`, so nothing
+        is left of what its transparent parts hide; `straight_colours` takes the white off again. (A file whose colours
+        are multiplied by alpha already is recognised: no colour in it is above its alpha.) EXIF orientation is
+        applied, embedded colour profiles are converted to sRGB. Of an animation, the first frame that shows something
+        is taken. 16 bits a channel of which only 8, 10, 12 or 14 are used are scaled by those. A warning in the log
+        tells where a later frame or fewer bits are taken.
+
+    Raises:
+        ImageError: The file is missing, empty, truncated, no picture, over 40 megapixels (JPEG: 256, progressive: 100),
+            wholly transparent, or too small; or the array has another shape or type, or values that are no colours.
+        ValueError: max_size is below 64.
+    """
+    return OpenedPicture(source).read(max_size)
+
+
+class OpenedPicture:
+    """A picture that can be read more than once, at several sizes, also from a pipe. See `read_picture`."""
+
+    def __init__(self, source: Picture) -> None:
+        from PIL import Image
+
+        self._source = source
+        if isinstance(source, (np.ndarray, Image.Image)):
+            return
+        try:
+            self._source = Source(cast(Readable, source), WANTED, ImageError)
+        except TypeError as error:
+            raise ImageError(f"{error}; a NumPy array or a PIL image will do too") from None
+
+    def read(self, max_size: int) -> tuple[Bytes, Bytes | None]:
+        """The picture and its alpha, as of `read_picture`."""
+        if max_size < 64:
+            raise ValueError(f"max_size is the longer side in pixels, at least 64, got {max_size}")
+        if isinstance(self._source, np.ndarray):
+            return _limit(_composited(_from_array(self._source)), "the array", max_size)
+        if isinstance(self._source, Source):
+            return _limit(_decode(self._source, max_size), self._source.name, max_size)
+        width, height = self._source.size
+        if width * height > MAX_PIXELS:
+            raise _too_large("the image", width, height)
+        return _limit(_decode_image(self._source), "the image", max_size)
+
+
+def straight_colours(rgb: Bytes, alpha: Bytes) -> Bytes:
+    """The colours (H, W, 3) that give `rgb` when they are laid over white with alpha (H, W); white where alpha is 0."""
+    straight = rgb.copy()
+    soft = alpha < 255
+    share = np.maximum(alpha[soft], 1)[:, None] / np.float32(255.0)
+    colours = np.clip(np.rint(BACKDROP - (BACKDROP - rgb[soft].astype(np.float32)) / share), 0, 255)
+    straight[soft] = np.where(alpha[soft][:, None] > 0, colours, BACKDROP)
+    return straight
+
+
+def _composited(image: Image.Image) -> _Decoded:
+    """RGB or RGBA laid over the backdrop."""
+    from PIL import Image, ImageChops
+
+    if image.mode != "RGBA":
+        return _Decoded(image, None)
+    alpha = image.getchannel("A")
+    if alpha.getextrema() == (255, 255):
+        return _Decoded(image.convert("RGB"), None)
+    if _is_premultiplied(np.asarray(image)):
+        rest = ImageChops.invert(alpha).point(lambda share: share * BACKDROP // 255)
+        return _Decoded(ImageChops.add(image.convert("RGB"), Image.merge("RGB", [rest] * 3)), alpha)
+    over = Image.new("RGB", image.size, (BACKDROP,) * 3)
+    over.paste(image.convert("RGB"), mask=alpha)
+    return _Decoded(over, alpha)
+
+
+def _is_premultiplied(pixels: Bytes) -> bool:
+    """Whether colours (H, W, 4) are multiplied by their alpha already, as some programs export cut-outs.
+
+    No format of `FORMATS` says so, but then no colour is above its alpha; one of straight ones nearly always is, where
+    little is left of the picture. Where none is because all is black there, both give the same.
+    """
+    alpha = pixels[..., 3]
+    soft = (alpha > 0) & (alpha < 255)
+    brightest, alpha = pixels[soft][:, :3].max(1, initial=0), alpha[soft]
+    return bool(((brightest > 0) & (alpha < 64)).sum() >= MIN_FAINT and (brightest <= alpha.astype(np.int16) + 1).all())
+
+
+def _too_large(name: str, width: int, height: int) -> ImageError:
+    return ImageError(
+        f"{name} is {width} x {height}, {width * height / 1e6:.1f} megapixels; at most {MAX_PIXELS / 1e6:.0f} are taken "
+        f"(of a JPEG {MAX_JPEG_PIXELS / 1e6:.0f}, of a progressive one {MAX_PROGRESSIVE_PIXELS / 1e6:.0f}); reduce it first"
+    )
+
+
+# What Pillow's decoders raise on damaged files.
+_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, KeyError, IndexError, struct.error)
+
+
+def _decode(source: Source, max_size: int) -> _Decoded:
+    """The first frame of a picture file that shows something, upright, in sRGB."""
+    from PIL import Image, UnidentifiedImageError
+
+    name = source.name
+    try:
+        with source.open() as stream, _open(stream) as file:
+            fraction = _least_fraction(file, name)
+            # JPEG only: decode at 1/2, 1/4, 1/8 where that is enough, or where all of it would be too much.
+            file.draft(None, (min(max_size, file.width // fraction), min(max_size, file.height // fraction)))
+            file.load()
+            frame = _first_to_show(file)
+            if frame > 0:
+                logger.warning("the first frame of %s shows nothing; its frame %d is taken", name, frame + 1)
+            return _upright(_all_bits(file, source) if frame == 0 else file)
+    except UnidentifiedImageError:
+        raise ImageError(f"{name} is no picture that can be read; wanted {WANTED}; convert it first") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{name} is too large; at most {MAX_PIXELS / 1e6:.0f} megapixels are taken") from None
+    except _DAMAGE as error:
+        raise ImageError(f"{name} is damaged or truncated ({error}); wanted {WANTED}; export it again") from None
+
+
+def _decode_image(image: Image.Image) -> _Decoded:
+    try:
+        image.load()
+        return _upright(image)
+    except _DAMAGE as error:
+        raise ImageError(f"the image is closed, damaged or truncated ({error}); open it again") from None
+
+
+def _open(stream: IO[bytes]) -> ImageFile:
+    from PIL import Image, JpegImagePlugin
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pictures we refuse ourselves, and of odd metadata
+        magic = stream.read(3)
+        stream.seek(0)
+        if magic == b"\xff\xd8\xff":  # not by Image.open, which refuses 179 megapixels whatever is decoded of them
+            return JpegImagePlugin.JpegImageFile(stream)
+        Image.init()
+        formats = [f for f in FORMATS if f in Image.OPEN]  # AVIF is not in every build of Pillow
+        return Image.open(stream, formats=formats)
+
+
+def _least_fraction(file: ImageFile, name: str) -> int:
+    """1, or 2, 4, 8 where the picture, a JPEG, is to be decoded at that fraction at most."""
+    pixels = file.width * file.height
+    most = MAX_PIXELS
+    if file.format == "JPEG":
+        most = MAX_PROGRESSIVE_PIXELS if file.info.get("progressive") else MAX_JPEG_PIXELS
+    if pixels > most:
+        raise _too_large(name, file.width, file.height)
+    return next(fraction for fraction in (1, 2, 4, 8) if pixels <= MAX_PIXELS * fraction**2)
+
+
+def _first_to_show(file: ImageFile) -> int:
+    """Goes to the first frame that shows something, and says which it is; to frame 0 if none does."""
+    if file.format not in FRAMED or not _is_blank(file):
+        return 0
+    try:
+        for frame in range(1, MAX_BLANK_FRAMES):
+            file.seek(frame)
+            if not _is_blank(file):
+                return frame
+    except _DAMAGE:
+        pass  # that was the last; or the last one whole, as good
+    file.seek(0)
+    file.load()
+    return 0
+
+
+def _is_blank(image: Image.Image) -> bool:
+    shown = _composited(image.convert("RGBA")).rgb if _may_be_transparent(image) else image.convert("RGB")
+    return all(high - low < BLANK for low, high in cast(tuple[tuple[int, int], ...], shown.getextrema()))
+
+
+def _may_be_transparent(image: Image.Image) -> bool:
+    return image.mode in ("P", "RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
+def _all_bits(file: ImageFile, source: Source) -> Image.Image:
+    """The image itself; of colours with 16 bits a channel, which Pillow cuts to the upper 8, those bits that are used."""
+    import cv2
+    from PIL import Image
+
+    if file.format not in ("PNG", "TIFF") or file.mode not in ("RGB", "RGBA"):
+        return file
+    extrema = cast(tuple[tuple[int, int], ...], file.getextrema())
+    if max(high for _, high in extrema[:3]) >= 1 << max(DEPTHS) - 8:
+        return file
+    pixels = cv2.imdecode(np.frombuffer(source.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
+        return file
+    order = [2, 1, 0, 3][: pixels.shape[2]]
+    image = Image.fromarray(_eight_bits(np.asarray(pixels[..., order], np.uint16)))
+    image.info.update(file.info)
+    image.info["exif"] = file.getexif().tobytes()
+    return image
+
+
+def _upright(image: Image.Image) -> _Decoded:
+    """Any image, turned as its EXIF says, in sRGB, over the backdrop."""
+    from PIL import ImageOps
+
+    return _composited(_to_srgb(ImageOps.exif_transpose(image)))
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode -> RGB or RGBA in sRGB."""
+    from PIL import Image
+
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        rgb = Image.fromarray(_deep_grey(values))
+        if isinstance(clear := image.info.get("transparency"), int):
+            rgb.putalpha(Image.fromarray(np.where(values == clear, np.uint8(0), np.uint8(255))))
+        return rgb
+    alpha: Image.Image | None = None
+    if _may_be_transparent(image):
+        rgba = image.convert("RGBA")
+        if rgba.getchannel("A").getextrema() != (255, 255):
+            alpha = rgba.getchannel("A")
+        if image.mode not in ("L", "RGB"):
+            image = rgba.convert("RGB")
+    rgb = _apply_profile(image)
+    if alpha is not None:
+        rgb.putalpha(alpha)
+    return rgb
+
+
+def _apply_profile(image: Image.Image) -> Image.Image:
+    """Mode RGB in sRGB; an embedded profile that cannot be used is left out with a log line."""
+    from PIL import Image, ImageCms
+
+    profile = image.info.get("icc_profile")
+    if profile and image.mode in ("RGB", "CMYK", "L", "LAB"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "srgb" not in ImageCms.getProfileDescription(source).lower():
+                target = ImageCms.createProfile("sRGB")
+                converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+                if isinstance(converted, Image.Image):
+                    return converted
+        except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
+            logger.warning("the picture's colour profile cannot be used (%s); taking its colours as sRGB", error)
+    return image.convert("RGB")
+
+
+def _deep_grey(values: npt.NDArray[Any]) -> Bytes:
+    """(H, W) grey of 16 or 32 bits or float -> (H, W, 3) uint8, by the range the values are in."""
+    grey = values.astype(np.float64)
+    if not np.isfinite(grey).all():
+        raise ValueError("it holds NaN or infinite values")
+    high = float(grey.max(initial=0.0))
+    if values.dtype.kind == "f":
+        white = 1.0 if high <= 1.0 else 255.0 if high <= 255.0 else max(high, 65535.0)
+    else:
+        white = max(high, _white(high))
+    level = np.clip(np.rint(grey * (255.0 / white)), 0, 255).astype(np.uint8)
+    return np.repeat(level[..., None], 3, -1)
+
+
+def _white(high: float) -> float:
+    """The value that is white in pixels of 16 bits, the largest of which is `high`."""
+    depth = next((bits for bits in DEPTHS if high < 1 << bits), 16)
+    if depth < 16 and high > 0:
+        logger.warning("the picture has 16 bits a channel and uses %d of them; it is scaled by those", depth)
+    return float((1 << depth) - 1)
+
+
+def _eight_bits(pixels: npt.NDArray[np.uint16]) -> Bytes:
+    """uint16 (H, W) or (H, W, C) -> uint8, by the bits that its colours use; the fourth channel is alpha."""
+    colours = pixels if pixels.ndim == 2 else pixels[..., :3]
+    white = _white(float(colours.max()))
+    if pixels.max() > white:  # an alpha of 16 bits with colours of fewer
+        return np.dstack([_scaled(colours, white), _scaled(pixels[..., 3], 65535.0)])
+    return _scaled(pixels, white)
+
+
+def _scaled(values: npt.NDArray[np.uint16], white: float) -> Bytes:
+    return np.rint(values.astype(np.float32) / (white / 255.0)).astype(np.uint8)
+
+
+def _from_array(array: npt.NDArray[Any]) -> Image.Image:
+    """An array of pixels -> RGB or RGBA."""
+    from PIL import Image
+
+    shapes = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or 0 in array.shape:
+        raise ImageError(f"wanted an array of shape {shapes}, got {array.shape}")
+    height, width = array.shape[:2]
+    if height * width > MAX_PIXELS:
+        raise _too_large("the array", width, height)
+    if array.dtype == np.uint8:
+        pixels = array
+    elif array.dtype == np.uint16:
+        pixels = _eight_bits(array)
+    elif array.dtype.kind == "f":
+        low, high = float(array.min()), float(array.max())  # NaN goes through both
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ImageError("the picture array holds NaN or infinite values; wanted float in [0, 1] or uint8")
+        if low < -1e-3 or high > 1.0 + 1e-3:
+            raise ImageError(
+                f"a float picture array lies in [0, 1], got [{low:.4g}, {high:.4g}]; scale it, or pass uint8"
+            )
+        pixels = np.rint(np.clip(array.astype(np.float32), 0.0, 1.0) * 255.0).astype(np.uint8)
+    else:
+        raise ImageError(f"a picture array is uint8, uint16 or float, got {array.dtype}; convert it")
+    if pixels.ndim == 2 or pixels.shape[2] == 1:
+        pixels = np.repeat(pixels.reshape(height, width, 1), 3, -1)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
+        return image.convert("RGB")
+    return image
+
+
+def _limit(picture: _Decoded, name: str, max_size: int) -> tuple[Bytes, Bytes | None]:
+    """RGB and alpha arrays, at most `max_size` long, both sides even."""
+    from PIL import Image
+
+    width, height = picture.rgb.size
+    if picture.alpha is not None and picture.alpha.getextrema() == (0, 0):
+        raise ImageError(f"{name} is wholly transparent; expected something to be seen; export it with its background")
+    factor = max_size / max(width, height)
+    size = (max(1, round(width * factor)), max(1, round(height * factor))) if factor < 1.0 else (width, height)
+    even = tuple(side // 2 * 2 for side in size)
+    if min(even) < 2:
+        raise ImageError(
+            f"{name} is {width} x {height} pixels; wanted a picture with a face of 40 or more; give a larger one"
+        )
+
+    def small(image: Image.Image) -> Bytes:
+        if factor < 1.0:
+            image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)  # antialiased
+        return np.ascontiguousarray(np.asarray(image)[: even[1], : even[0]])
+
+    return small(picture.rgb), None if picture.alpha is None else small(picture.alpha)
+
+
+def reduce(rgb: Bytes, alpha: Bytes | None, factor: float) -> tuple[Bytes, Bytes | None]:
+    """A picture (H, W, 3) as `read_picture` gives it and its alpha (H, W) made smaller by `factor` < 1, antialiased, both
+    sides even."""
+    from PIL import Image
+
+    picture = _Decoded(Image.fromarray(rgb), None if alpha is None else Image.fromarray(alpha))
+    return _limit(picture, "the picture", max(2, round(factor * max(rgb.shape[:2]))))

@@ -1,0 +1,254 @@
+"""Idle: a face that says nothing and is alive. One frame at a time, never a loop, everything drawn from (seed, frame).
+
+Breath, a head that drifts and now and then settles anew, glances, blinks, a little life in brows and mouth corners;
+lips closed.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.motion.emotion import EMOTION_BOOST, SMILE, emotion_offset
+from ditto.motion.eyes import (
+    LID_FOLLOWS_GAZE,
+    EyeState,
+    eyes_of,
+    hold_gaze,
+    initial_eyes,
+    next_eyes,
+)
+from ditto.motion.listening import NEUTRAL, Reaction
+from ditto.motion.motion import (
+    BROWS,
+    DEGREES,
+    EXPRESSION,
+    FPS,
+    INNER_LIPS,
+    IRISES,
+    KEYPOINTS,
+    MOTION_SIZE,
+    MOUTH_CORNERS,
+    TEMPLATE_APERTURE,
+    UPPER_LIDS,
+    Keypoint,
+)
+
+Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+
+CHANNELS = ("pitch", "yaw", "roll", "x", "y", "scale", "brow", "smile", "lid")
+# Standard deviations of the slow drift: degrees, face units, factor, and shares of a smile.
+DRIFT = np.array([0.28, 0.45, 0.20, 0.0010, 0.0008, 0.0010, 0.0016, 0.05, 0.0015])
+DRIFT_SECONDS = (0.8, 4.0, 20.0)  # equal shares of three speeds are near to a spectrum of 1/f
+SETTLE = np.array([0.42, 0.90, 0.38, 0.0015, 0.0010, 0.0015, 0.0010, 0.04, 0.0])  # where the body rests anew
+SETTLE_SECONDS = (2.5, 4.5)  # at least, and the mean of what comes on top
+BOUNDS = np.array([2.2, 3.6, 2.2, 0.006, 0.005, 0.006, 0.007, 0.25, 0.005])
+LINGERS, RESUME_FRAMES = 0.7, int(1.4 * FPS)  # of where speech left the head, and for how long
+SPRING = 3.2 / FPS  # how fast the head goes where it is drawn to, radians a frame; critically damped
+HEAD_FOLLOWS_GAZE = (45.0, 35.0)  # degrees of yaw and pitch per face unit of a glance
+PIVOT = 0.25 * 0.95  # fu: the head leans about a point a quarter of the way down to the neck
+BREATH_SECONDS = (4.1, 0.16)  # mean, and spread of its logarithm
+BREATH_RISE, BREATH_PITCH = 0.006, 0.35  # fu the head rises, degrees it tips back
+INHALED, EXHALED = 0.38, 0.85  # of a breath
+BLINKS_PER_SECOND = (0.08, 0.13)  # hazard, and what each second of open eyes adds to it; about 17 a minute
+HOME = 0.72  # share of glances that return to the camera
+GLANCE = 0.75  # of the width of those in speech
+LONGEST_GLANCE = int(1.6 * FPS)  # frames; a longer look away would be leaving
+HELD_GLANCES = 0.85  # of the glances, and of their length, that full attention does without
+# Now and then brows rise, mouth corners lift, or lips press: face units, share of a smile, face units; and the seconds
+# one takes, at least and at most.
+GESTURES = ((0.007, 1.0, 1.8), (0.22, 1.6, 3.2), (0.004, 0.7, 1.3))
+GESTURE_SECONDS = 9.0  # mean time between two
+# How far each lip keypoint goes where lips press.
+PRESSING = (
+    (Keypoint.UPPER_INNER_LIP, 0.4),
+    (Keypoint.UPPER_OUTER_LIP, 0.3),
+    (Keypoint.LOWER_INNER_LIP, -0.6),
+    (Keypoint.CHIN, -0.4),
+)
+
+_STEP = np.exp(-1.0 / (FPS * np.array(DRIFT_SECONDS)))[:, None]
+KEPT, FRESH = _STEP, np.sqrt((1.0 - _STEP * _STEP) / len(DRIFT_SECONDS))  # their sum has variance one
+
+
+class Gesture(NamedTuple):
+    """A small passing movement: which of `GESTURES`, where in it, its frames (0 is none), and how far it goes."""
+
+    kind: int = 0
+    at: int = 0
+    frames: int = 0
+    size: float = 0.0
+
+    @property
+    def shares(self) -> list[float]:
+        """How far brows, corners and lips have come in it at present."""
+        now = 0.5 - 0.5 * float(np.cos(2.0 * np.pi * (self.at + 1) / (self.frames + 1))) if self.frames else 0.0
+        return [self.size * now if kind == self.kind else 0.0 for kind in range(len(GESTURES))]
+
+
+class IdleState(NamedTuple):
+    """What an idle face remembers.
+
+    Attributes:
+        frame: frames made, which indexes the noise.
+        eyes: blinks and glances.
+        drift: (3, 9) slow noise, one row per speed; columns as `CHANNELS`.
+        rest: (9,) where the body rests at present.
+        rest_frames: frames until it rests anew.
+        place, speed: (9,) of the channels, after the spring.
+        breath: where in a breath, its share per frame, its depth.
+        gesture: what the face is just doing.
+    """
+
+    frame: int
+    eyes: EyeState
+    drift: Floats
+    rest: Floats
+    rest_frames: int
+    place: Floats
+    speed: Floats
+    breath: tuple[float, float, float]
+    gesture: Gesture
+
+
+def initial_idle() -> IdleState:
+    """The portrait at rest, just breathed out, eyes on the camera."""
+    none = np.zeros(len(CHANNELS))
+    drift = np.zeros((len(DRIFT_SECONDS), len(CHANNELS)))
+    breath = EXHALED, 1.0 / (BREATH_SECONDS[0] * FPS), 0.0
+    return IdleState(0, initial_eyes(), drift, none, 2 * FPS, none, none, breath, Gesture())
+
+
+def resume(state: IdleState, shown: npt.ArrayLike) -> IdleState:
+    """The state of an idle face that goes on from a row (70,) of another source: it stays about where that left it.
+
+    The head comes back little by little, as it settles anew; breath and drift go on, the eyes are open on the camera.
+    """
+    row = np.asarray(shown, np.float64)
+    place = np.zeros(len(CHANNELS))
+    place[:3] = row[1:4]
+    place = BOUNDS * np.tanh(place / BOUNDS)
+    eyes = state.eyes._replace(phase=-1, since=0, gaze=(0.0, 0.0), aim=(0.0, 0.0), dwell=FPS // 2)
+    return state._replace(
+        eyes=eyes, rest=LINGERS * place, rest_frames=RESUME_FRAMES, place=place, speed=np.zeros(len(CHANNELS))
+    )
+
+
+def idle(state: IdleState, seed: int, emotion: npt.ArrayLike, reaction: Reaction = NEUTRAL) -> tuple[Floats, IdleState]:
+    """The next frame of an idle face.
+
+    Args:
+        state: from `initial_idle` or the last call.
+        seed: of everything that is drawn.
+        emotion: (8,) weights, shown as plainly as in speech.
+        reaction: to what the other party says.
+
+    Returns:
+        (70,) head values (`ditto.motion.space`) of the lite face, the gaze held on the camera, and the next state.
+    """
+    state = _advance(state, seed, reaction)
+    return _row(state, np.asarray(emotion, np.float32), reaction), state
+
+
+def _advance(state: IdleState, seed: int, reaction: Reaction) -> IdleState:
+    """One frame further."""
+    random = np.random.Generator(
+        np.random.Philox(key=np.array([seed & 0xFFFFFFFFFFFFFFFF, 0x1D1E], np.uint64), counter=[0, 0, 0, state.frame])
+    )
+    home = HOME + (1.0 - HOME) * HELD_GLANCES * reaction.attention
+    rate = BLINKS_PER_SECOND[0] + BLINKS_PER_SECOND[1] * max(0, state.eyes.since) / FPS
+    eyes = next_eyes(state.eyes, rate * reaction.blinks, home, random)
+    longest = int(LONGEST_GLANCE * (1.0 - HELD_GLANCES * reaction.attention))
+    if eyes.aim != (0.0, 0.0) and eyes.dwell > longest:
+        eyes = eyes._replace(dwell=longest)
+    drift = KEPT * state.drift + FRESH * random.standard_normal(state.drift.shape)
+    rest, rest_frames = state.rest, state.rest_frames - 1
+    if rest_frames <= 0:
+        rest = SETTLE * random.standard_normal(len(CHANNELS))
+        rest_frames = int(FPS * (SETTLE_SECONDS[0] + SETTLE_SECONDS[1] * random.exponential()))
+    wanted = DRIFT * drift.sum(0) + rest
+    right, down = eyes.gaze
+    wanted[:2] += HEAD_FOLLOWS_GAZE[1] * GLANCE * down, -HEAD_FOLLOWS_GAZE[0] * GLANCE * right
+    wanted = BOUNDS * np.tanh(wanted / BOUNDS)
+    speed = state.speed + SPRING * SPRING * (wanted - state.place) - 2.0 * SPRING * state.speed
+    breath = _breathe(state.breath, random)
+    gesture = _gesture(state.gesture, random)
+    return IdleState(state.frame + 1, eyes, drift, rest, rest_frames, state.place + speed, speed, breath, gesture)
+
+
+def _row(state: IdleState, emotion: Array, reaction: Reaction) -> Floats:
+    """(70,) the face as it stands."""
+    row = np.zeros(MOTION_SIZE, np.float32)
+    pitch, yaw, roll, x, y, scale, brow, smile, lid = state.place.tolist()
+    air = state.breath[2] * _inhaled(state.breath[0])
+    raised, lifted, pressed = state.gesture.shares
+    roll += reaction.tilt
+    x += PIVOT * float(np.sin(np.radians(roll)))
+    row[:6] = scale, pitch - BREATH_PITCH * air + reaction.nod, yaw, roll, x, y - BREATH_RISE * air
+    points = row[7:].reshape(KEYPOINTS, 3)
+    points += _shown(emotion.tobytes())
+    raised += brow + reaction.brow
+    points[BROWS, 1] -= raised
+    points[Keypoint.GLABELLA, 1] -= 0.3 * raised
+    for corner, side in zip(MOUTH_CORNERS, (-1.0, 1.0), strict=True):
+        points[corner, :2] += side * 0.35 * SMILE * (smile + lifted), -0.6 * SMILE * (smile + lifted)
+    for lip, way in PRESSING:
+        points[lip, 1] += way * pressed
+    right, down = (GLANCE * side for side in state.eyes.gaze)
+    opening = float(eyes_of(state.eyes)[0])
+    for iris, upper in zip(IRISES, UPPER_LIDS, strict=True):
+        points[iris, :2] += right, down
+        open_lid = points[upper, 1] + LID_FOLLOWS_GAZE[0 if down < 0.0 else 1] * down + lid
+        points[upper, 1] = TEMPLATE_APERTURE * (1.0 - opening) + open_lid * opening
+    values = row.astype(np.float64)
+    values[EXPRESSION].reshape(KEYPOINTS, 3)[list(IRISES), :2] += hold_gaze(values[DEGREES])
+    return values
+
+
+def _gesture(gesture: Gesture, random: np.random.Generator) -> Gesture:
+    """The gesture one frame later, or another that begins."""
+    if gesture.at + 1 < gesture.frames:
+        return gesture._replace(at=gesture.at + 1)
+    if random.random() > 1.0 / (FPS * GESTURE_SECONDS):
+        return Gesture()
+    kind = int(random.integers(len(GESTURES)))
+    size, shortest, longest = GESTURES[kind]
+    return Gesture(kind, 0, int(FPS * random.uniform(shortest, longest)), size * float(random.uniform(0.4, 1.0)))
+
+
+def _breathe(breath: tuple[float, float, float], random: np.random.Generator) -> tuple[float, float, float]:
+    """The breath one frame later; each has a length and a depth of its own."""
+    at, step, depth = breath
+    at += step
+    if at < 1.0:
+        return at, step, depth
+    seconds = BREATH_SECONDS[0] * np.exp(BREATH_SECONDS[1] * random.standard_normal())
+    return at - 1.0, float(1.0 / (FPS * seconds)), float(random.uniform(0.7, 1.2))
+
+
+def _inhaled(at: float) -> float:
+    """How full the lungs are at a share of a breath: in, longer out, a short rest."""
+    if at < INHALED:
+        return 0.5 - 0.5 * float(np.cos(np.pi * at / INHALED))
+    if at < EXHALED:
+        return 0.5 + 0.5 * float(np.cos(np.pi * (at - INHALED) / (EXHALED - INHALED)))
+    return 0.0
+
+
+@lru_cache(maxsize=64)
+def _shown(emotion: bytes) -> Floats:
+    """(21, 3) what (8,) float32 weights do to a silent face, head frame: as in speech, with the lips closed."""
+    offset = emotion_offset(np.frombuffer(emotion, np.float32))
+    plainly = np.full((KEYPOINTS, 1), 1.0 + EMOTION_BOOST)
+    plainly[[*UPPER_LIDS, *INNER_LIPS, Keypoint.CHIN]] = 1.0  # as the sampler brings emotions out
+    offset = offset * plainly
+    upper, lower = INNER_LIPS
+    gap = offset[lower, 1] - offset[upper, 1]
+    offset[lower, 1] -= 0.85 * gap
+    offset[upper, 1] += 0.15 * gap
+    offset.flags.writeable = False
+    return np.asarray(offset)

@@ -1,0 +1,215 @@
+"""Listening: what a silent face does with what the other party says. Nods at pauses, eyes on the speaker, no clockwork.
+
+The level of every 40 ms is compared with a running noise floor; everything that is chosen is drawn from (seed, frame).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.media.audio import check_samples
+from ditto.media.rates import FPS, SAMPLES_PER_FRAME
+
+Array = npt.NDArray[np.float32]
+
+MOST_WAITING = 10 * FPS  # frames of sound kept for later; older ones are forgotten
+CATCH_UP = 2 * FPS  # frames; what has waited all that time without need is then heard at once
+HELD = 8  # frames without sound that are bridged: what comes over a network comes in bursts
+FLOOR_SECONDS = 4  # speech has a dip in so much time: the lowest level there is the noise
+FIRST_FLOOR, LOWEST_FLOOR = -60.0, -75.0  # dB of full scale: before anything is known, and of digital silence
+ABOVE_FLOOR = 9.0  # dB over the noise that make a voice
+QUIETEST_VOICE = -52.0  # dB of full scale
+ONSET, HANGOVER = 3, 7  # voiced frames that begin a phrase, unvoiced ones that end it
+PHRASE = 15  # voiced frames; shorter ones ("yes") get no nod
+NOD_AT_PAUSE = 0.7  # probability
+NOD_AT_DIP = 0.25  # probability, where the voice dips in speech that has gone on for LONG without a nod
+LONG = 4 * FPS
+NOD_GAP = int(1.6 * FPS)  # frames from the end of a nod to the next
+NOD_DEGREES = (2.0, 3.8)
+SECOND_BEAT = 0.35  # probability
+BEAT = (10, 14)  # frames, shortest and longest
+RISING = 2.5  # dB by which the end of a phrase is louder than its mean
+QUESTION = (2.4, 0.012)  # tilt in degrees and raise of the brows in face units, after a rising end
+LEAN, LEAN_DEGREES = 0.4, (0.6, 1.7)  # probability of a tilt while a phrase begins, and how far
+ATTENTION = 0.85  # while the other speaks
+ATTENTIVE_BLINKS = 0.35  # of the usual rate, while a phrase begins
+EASE = 0.16  # share per frame of the way of tilt, brow and attention; twice in a row
+
+
+class Reaction(NamedTuple):
+    """What listening adds to an idle face in one frame.
+
+    Attributes:
+        nod: pitch in degrees, down is positive.
+        tilt: roll in degrees.
+        brow: raise of the brows, face units.
+        attention: in [0, 1]: how much the gaze keeps to the camera.
+        blinks: factor on the rate of blinks.
+    """
+
+    nod: float = 0.0
+    tilt: float = 0.0
+    brow: float = 0.0
+    attention: float = 0.0
+    blinks: float = 1.0
+
+
+NEUTRAL = Reaction()
+
+
+class Phrase(NamedTuple):
+    """What was said since the last pause: voiced frames, the sum of their levels (dB), the level of the last few."""
+
+    frames: int = 0
+    total: float = 0.0
+    recent: float = 0.0
+
+
+class Beat(NamedTuple):
+    """One nod of the head: its first frame, degrees, and frames."""
+
+    first: int
+    degrees: float
+    frames: int
+
+
+class Listener:
+    """Hears the other party and says, frame by frame, how a face reacts. Used by one thread at a time.
+
+    A frame of sound is heard per `react`, and what came early waits. However the samples are cut into pushes, of up to
+    two seconds each, the reactions are the same.
+
+    Args:
+        seed: of everything that is drawn.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed & 0xFFFFFFFFFFFFFFFF
+        self._rest = np.zeros(0, np.float32)  # samples of a frame that is not full yet
+        self._levels: deque[float] = deque(maxlen=MOST_WAITING)
+        self._past = deque([FIRST_FLOOR] * (FLOOR_SECONDS * FPS), maxlen=FLOOR_SECONDS * FPS)
+        self._waited = [0, MOST_WAITING]  # reactions since it was looked at, fewest frames that were waiting
+        self._heard = 0  # frames of sound
+        self._missing = 0  # frames in a row without any
+        self._voiced = self._unvoiced = 0  # frames in a row
+        self._speaking = False
+        self._phrase = Phrase()
+        self._beats: list[Beat] = []
+        self._frame = 0  # reactions since the first sound
+        self._since = 0  # frame in which the other began to speak, or the last nod ended
+        self._free_from = 0  # first frame in which another nod may begin
+        self._aim = (0.0, 0.0)  # tilt and brow
+        self._aim_until = 0
+        self._eased = np.zeros((2, 3))  # tilt, brow and attention, half way and as shown
+
+    def push(self, samples: npt.ArrayLike) -> None:
+        """Take what the other party says: (N,) float32 in [-1, 1] or int16, mono, 16 kHz.
+
+        Raises:
+            AudioError: samples of another kind, NaN or infinite.
+        """
+        sound = np.concatenate([self._rest, check_samples(samples)])
+        whole = len(sound) // SAMPLES_PER_FRAME
+        blocks = sound[: whole * SAMPLES_PER_FRAME].reshape(whole, SAMPLES_PER_FRAME).astype(np.float64)
+        self._rest = sound[whole * SAMPLES_PER_FRAME :].copy()
+        self._levels.extend((10.0 * np.log10((blocks * blocks).mean(1) + 1e-12)).tolist())
+
+    def react(self) -> Reaction:
+        """The reaction of the next frame; neutral as long as nothing was heard."""
+        if self._levels:
+            for _ in range(1 + self._behind()):
+                self._hear(self._levels.popleft())
+        elif self._heard:
+            self._waited = [0, MOST_WAITING]
+            self._missing += 1
+            if self._missing > HELD:
+                self._tell(False, LOWEST_FLOOR)
+        else:
+            return NEUTRAL
+        aim = (*(self._aim if self._frame < self._aim_until else (0.0, 0.0)), ATTENTION * self._speaking)
+        self._eased[0] += EASE * (aim - self._eased[0])
+        self._eased[1] += EASE * (self._eased[0] - self._eased[1])
+        tilt, brow, attention = self._eased[1].tolist()
+        nod = sum((b.degrees * _bow((self._frame - b.first + 1) / (b.frames + 1)) for b in self._beats), 0.0)
+        self._beats = [b for b in self._beats if self._frame < b.first + b.frames]
+        self._frame += 1
+        begins = self._speaking and self._phrase.frames < FPS
+        return Reaction(nod, tilt, brow, attention, ATTENTIVE_BLINKS if begins else 1.0)
+
+    def _behind(self) -> int:
+        """Frames of sound to catch up with now, most often none."""
+        reactions, fewest = self._waited[0] + 1, min(self._waited[1], len(self._levels) - 1)
+        self._waited = [reactions, fewest] if reactions < CATCH_UP else [0, MOST_WAITING]
+        return fewest if reactions == CATCH_UP else 0
+
+    def _hear(self, level: float) -> None:
+        """One more frame of sound, `level` in dB of full scale."""
+        self._heard += 1
+        self._missing = 0
+        level = max(level, LOWEST_FLOOR)
+        self._past.append(level)
+        self._tell(level > max(min(self._past) + ABOVE_FLOOR, QUIETEST_VOICE), level)
+
+    def _tell(self, voiced: bool, level: float) -> None:
+        """Where in what the other party says this frame is, and what follows from it."""
+        self._voiced = self._voiced + 1 if voiced else 0
+        self._unvoiced = 0 if voiced else self._unvoiced + 1
+        if voiced:
+            frames, total, recent = self._phrase
+            recent += (0.25 if frames else 1.0) * (level - recent)
+            self._phrase = Phrase(frames + 1, total + level, recent)
+        if not self._speaking and self._voiced >= ONSET:
+            self._speaking = True
+            self._since = self._frame
+            random = self._random()
+            if random.random() < LEAN:
+                self._lean(random, random.uniform(*LEAN_DEGREES), 0.0, random.uniform(2.0, 5.0))
+        elif self._speaking and self._unvoiced == 2 and self._frame - self._since > LONG:
+            random = self._random()
+            if random.random() < NOD_AT_DIP:
+                self._nod(random, 0, 0.7)
+        elif self._unvoiced >= HANGOVER:
+            if self._speaking and self._phrase.frames >= PHRASE:
+                self._phrase_ends(self._random())
+            self._speaking, self._phrase = False, Phrase()
+
+    def _phrase_ends(self, random: np.random.Generator) -> None:
+        tilt, brow = QUESTION
+        frames, total, recent = self._phrase
+        if recent - total / frames > RISING:
+            self._lean(
+                random, tilt * random.uniform(0.5, 1.0), brow * random.uniform(0.6, 1.0), random.uniform(1.0, 1.8)
+            )
+        if random.random() < NOD_AT_PAUSE:
+            self._nod(random, int(random.integers(0, 6)), 1.0)
+
+    def _lean(self, random: np.random.Generator, tilt: float, brow: float, seconds: float) -> None:
+        """The head to one side, and the brows up, for some time."""
+        self._aim = float(random.choice((-tilt, tilt))), brow
+        self._aim_until = self._frame + int(FPS * seconds)
+
+    def _nod(self, random: np.random.Generator, wait: int, strength: float) -> None:
+        """One or two beats from `wait` frames on, unless there was one just now."""
+        first = self._frame + wait
+        if first < self._free_from:
+            return
+        degrees = strength * random.uniform(*NOD_DEGREES)
+        for share in (1.0, 0.55) if random.random() < SECOND_BEAT else (1.0,):
+            beat = Beat(first, share * degrees, int(random.integers(*BEAT, endpoint=True)))
+            self._beats.append(beat)
+            first += beat.frames
+        self._since, self._free_from = first, first + NOD_GAP
+
+    def _random(self) -> np.random.Generator:
+        """What this frame draws from."""
+        key = np.array([self._seed, 0x0EA2], np.uint64)
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, self._missing, self._heard]))
+
+
+def _bow(share: float) -> float:
+    """A nod's way down and up at a share of its time: at rest at both ends, down faster than up."""
+    return float(np.sin(np.pi * share**0.8) ** 2) if 0.0 < share < 1.0 else 0.0

@@ -1,0 +1,11 @@
+"""Where the noise of generated motion comes from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def window_noise(seed: int, window: int) -> np.random.Generator:
+    """Where all noise of a stream's window comes from."""
+    key = np.array([seed & 0xFFFFFFFFFFFFFFFF, 0x0D17], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, window], np.uint64)))

@@ -1,0 +1,93 @@
+"""Motion spaces: what the numbers of a motion mean on a portrait, seen from the portrait's head.
+
+Controls, transitions and idle motion are defined in the head frame: x right, y down, z away from the camera, turning with
+the head, in face units. A motion space carries a motion there and back, so that an edit arrives at the same place of the
+face in every space, whatever the pose of the portrait.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.motion.motion import DEGREES, EXPRESSION, KEYPOINTS, Keypoint, euler_degrees, rotation_matrix
+from ditto.portrait.portrait import Portrait
+
+Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+
+
+class MotionSpace(Protocol):
+    """What 70 numbers mean on a portrait.
+
+    *Head values* are the same 70 numbers with translation in face units and the expression in the head frame, face
+    units. Pose stays as the space has it: relative to the portrait.
+
+    A portrait of None is one that looks straight into the camera.
+
+    Attributes:
+        name: of the space.
+        keypoints: what each keypoint moves.
+
+    Raises:
+        ValueError: every method of a space whose numbers depend on the portrait, for a portrait of None.
+    """
+
+    name: str
+    keypoints: type[Keypoint]
+
+    def to_head(self, values: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        """Head values (..., 70) of a motion (..., 70)."""
+
+    def from_head(self, values: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        """The motion (..., 70) of head values (..., 70)."""
+
+    def turn_head(self, values: npt.ArrayLike, degrees: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        """Head values (..., 70) with the head turned by (..., 3) degrees of pitch, yaw and roll about its own axes."""
+
+    def idle_motion(self, values: npt.ArrayLike, portrait: Portrait | None) -> Array:
+        """The motion (70,) of an idle frame: head values as `ditto.motion.idle` makes them for the lite face."""
+
+
+def turn_expression(values: npt.ArrayLike, rotation: Floats, scale: float = 1.0) -> Floats:
+    """Values (..., 70) with each keypoint change (row vector) times a rotation (..., 3, 3) and a scale."""
+    out = np.array(values, np.float64)
+    points = out[..., EXPRESSION].reshape(*out.shape[:-1], KEYPOINTS, 3)
+    turned = points @ rotation
+    out[..., EXPRESSION] = (turned if scale == 1.0 else scale * turned).reshape(*out.shape[:-1], 3 * KEYPOINTS)
+    return out
+
+
+def rotation_of(degrees: Floats) -> Floats:
+    """Rotations (..., 3, 3) of (..., 3) degrees of pitch, yaw and roll."""
+    return rotation_matrix(*np.moveaxis(degrees, -1, 0))
+
+
+class LiteSpace:
+    """The lite bundle's: rotation composed after the portrait's in camera axes, expression in the motion's own camera
+    frame, everything in face units (docs/motion.md)."""
+
+    name = "lite"
+    keypoints = Keypoint
+
+    def to_head(self, values: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        rotation = rotation_of(np.asarray(values, np.float64)[..., DEGREES])
+        return turn_expression(values, np.swapaxes(rotation, -1, -2))
+
+    def from_head(self, values: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        return turn_expression(values, rotation_of(np.asarray(values, np.float64)[..., DEGREES]))
+
+    def turn_head(self, values: npt.ArrayLike, degrees: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        out = np.array(values, np.float64)
+        own = np.eye(3) if portrait is None else portrait.rotation
+        turned = own.T @ rotation_of(np.asarray(degrees, np.float64)) @ own @ rotation_of(out[..., DEGREES])
+        out[..., DEGREES] = euler_degrees(turned)
+        return out
+
+    def idle_motion(self, values: npt.ArrayLike, portrait: Portrait | None) -> Array:
+        return self.from_head(values, portrait).astype(np.float32)
+
+
+LITE_SPACE = LiteSpace()

@@ -1,0 +1,436 @@
+"""Faces in a picture, and one of them registered as a `Portrait`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.errors import NoFaceError
+from ditto.media.images import FULL_SIZE, MAX_SIZE, Bytes, OpenedPicture, Picture, reduce
+from ditto.portrait.cropping import check_seen, choose_crop, cut_around, nearness, opacity, person_mask, sample_crop
+from ditto.portrait.face_mesh import EYES, MIRROR, fit_head, keypoints
+from ditto.portrait.face_networks import DETECTORS, MESH_SIZE, networks
+from ditto.portrait.face_state import DOUBTFUL_LIPS, eye_state, lip_doubt, own_expression
+from ditto.portrait.portrait import Portrait
+
+Floats = npt.NDArray[np.float64]
+
+CROP_SIZE = 512
+COARSEST_CROP = 640  # picture pixels across the crop; a larger face would be shown blurred, so the picture is reduced
+MIN_FACE = 40  # pixels; below it the mesh network guesses
+MAX_CANDIDATES = 40  # looked at closely, the surest first
+MESH_MARGIN = 1.5  # the mesh network's field over the box of the face
+SMALLEST_FIELD = 8  # pixels of the searched view; less is noise
+MIN_PRESENCE = 0.9
+# See `Look`. `python -m benchmarks.doubt`, 150 faces (photographs, paintings, a statue, a cartoon; turned, and 44, 60 and 100
+# pixels high): presence 1.000 at least, unrest .0091 and doubt .0178 at most. 53 candidates that the network believes in and
+# that are no face (an alpaca in twenty directions, patterns): unrest .0165 and doubt .0294 at least.
+MAX_UNREST = 0.0165
+MAX_DOUBT = 0.0235
+
+logger = logging.getLogger(__name__)
+
+
+class Face(NamedTuple):
+    """A face found in a picture.
+
+    Attributes:
+        landmarks: (478, 3) picture pixels, pixel centres at whole numbers, z in the same scale.
+        presence: the mesh network's own belief in it, 0 to 1.
+        size: the longer side of the landmarks' box, pixels.
+    """
+
+    landmarks: Floats
+    presence: float
+    size: float
+
+
+class Region(NamedTuple):
+    """A turned square of a picture: centre (x, y) and side in pixels, angle in radians (clockwise on the screen)."""
+
+    x: float
+    y: float
+    side: float
+    angle: float
+
+
+class _Field:
+    """The surroundings of one face, blurred for the mesh network's small input, to look at from several sides."""
+
+    def __init__(self, picture: Bytes, region: Region) -> None:
+        import cv2
+
+        reach = 0.95 * region.side
+        height, width = picture.shape[:2]
+        x0, x1 = (int(np.clip(region.x + s * reach, 0, width)) for s in (-1, 1))
+        y0, y1 = (int(np.clip(region.y + s * reach, 0, height)) for s in (-1, 1))
+        x1, y1 = max(x1, min(x0 + 2, width)), max(y1, min(y0 + 2, height))
+        part = picture[min(y0, height - 2) : y1, min(x0, width - 2) : x1]
+        self._origin = np.array([min(x0, width - 2), min(y0, height - 2)], np.float64)
+        shrink = region.side / MESH_SIZE
+        if shrink > 1.2:
+            part = np.asarray(cv2.GaussianBlur(part, (0, 0), 0.5 * np.sqrt(shrink**2 - 1.0)), np.uint8)
+        self._part = part
+
+    def mesh(self, region: Region, mirrored: bool = False) -> tuple[Floats, float]:
+        """Landmarks (478, 3) in picture pixels, and presence, seen through `region`."""
+        import cv2
+
+        step = region.side / MESH_SIZE
+        turn = step * np.array(
+            [[np.cos(region.angle), -np.sin(region.angle)], [np.sin(region.angle), np.cos(region.angle)]]
+        )
+        offset = np.array([region.x, region.y]) - turn @ np.full(2, (MESH_SIZE - 1) / 2)
+        field = cv2.warpAffine(
+            self._part,
+            np.column_stack([turn, offset - self._origin]),
+            (MESH_SIZE, MESH_SIZE),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        field = np.ascontiguousarray(field[:, ::-1]) if mirrored else field
+        points, presence = networks().mesh(np.asarray(field, np.uint8))
+        points[:, :2] -= 0.5  # counted from the edge there; pixel centres are at whole numbers here
+        if mirrored:
+            points[:, 0] = MESH_SIZE - 1 - points[:, 0]
+            points = points[MIRROR]
+        return np.column_stack([points[:, :2] @ turn.T + offset, points[:, 2] * step]), presence
+
+
+def _region_of(landmarks: Floats) -> Region:
+    """The mesh network's field for a face, upright by the line of the eyes."""
+    eyes = landmarks[EYES[1].upper[0], :2] - landmarks[EYES[0].upper[0], :2]
+    angle = float(np.arctan2(eyes[1], eyes[0]))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    upright = landmarks[:, :2] @ turn
+    low, high = upright.min(0), upright.max(0)
+    x, y = turn @ ((low + high) / 2)
+    return Region(float(x), float(y), float(MESH_MARGIN * (high - low).max()), angle)
+
+
+# Shift in x and y and growth, as parts of the side; turn in radians; mirrored. The first is the plain look.
+_LOOKS = (
+    (0.00, 0.00, 1.00, 0.00, False),
+    (0.00, 0.00, 1.00, 0.00, True),
+    (0.03, 0.02, 1.06, 0.05, False),
+    (0.03, 0.02, 1.06, 0.05, True),
+    (-0.03, -0.02, 0.96, -0.05, False),
+    (-0.03, -0.02, 0.96, -0.05, True),
+    (0.02, -0.03, 1.11, -0.08, False),
+    (0.02, -0.03, 1.11, -0.08, True),
+)
+
+
+def _look_around(field: _Field, region: Region, looks: int = len(_LOOKS)) -> tuple[Floats, npt.NDArray[np.float64]]:
+    """Landmarks from several slightly moved, grown, turned and mirrored inputs: (looks, 478, 3), and presences."""
+    seen = []
+    for dx, dy, grow, turn, mirrored in _LOOKS[:looks]:
+        moved = Region(
+            region.x + dx * region.side, region.y + dy * region.side, region.side * grow, region.angle + turn
+        )
+        seen.append(field.mesh(moved, mirrored))
+    return np.stack([s[0] for s in seen]), np.array([s[1] for s in seen])
+
+
+def _spread(a: Floats, b: Floats, width: float) -> float:
+    return float(np.sqrt(((a - b)[..., :2] ** 2).sum(-1).mean()) / width)
+
+
+class Look(NamedTuple):
+    """What the mesh network makes of one region, and how much that can be trusted.
+
+    Attributes:
+        landmarks: (478, 3) picture pixels, the mean of several looks.
+        presence: the network's own belief that there is a face, 0 to 1.
+        unrest: root mean square disagreement between looks at moved, grown and turned inputs, face widths.
+        doubt: unrest, and half of the disagreement between plain and mirrored inputs.
+    """
+
+    landmarks: Floats
+    presence: float
+    unrest: float
+    doubt: float
+
+
+def look_closely(picture: Bytes, region: Region) -> Look | None:
+    """What is in a region of a picture (H, W, 3); None where the mesh does not settle near it."""
+    for _ in range(3):  # the mesh says better than the detector where the face is
+        points, presence = _Field(picture, region).mesh(region)
+        found = _region_of(points)
+        if presence < 0.1 or not 0.3 < found.side / region.side < 3.0:
+            return None
+        region = found
+    looks, presences = _look_around(_Field(picture, region), region, 6)
+    landmarks = looks.mean(0)
+    width = float(np.linalg.norm(landmarks[454] - landmarks[234]))
+    plain, mirrored = looks[0::2], looks[1::2]
+    unrest = max(_spread(side, side.mean(0), width) for side in (plain, mirrored))
+    asymmetry = _spread(plain.mean(0), mirrored.mean(0), width)
+    return Look(landmarks, float(presences.mean()), unrest, unrest + asymmetry / 2)
+
+
+def _examine(picture: Bytes, region: Region) -> Face | None:
+    """The face in a region, or None where what is there is no face that can be tracked."""
+    look = look_closely(picture, region)
+    if look is None:
+        return None
+    landmarks = look.landmarks
+    size = float(np.ptp(landmarks[:, :2], axis=0).max())
+    logger.debug(
+        "candidate %.0f px at %.0f, %.0f: presence %.2f, unrest %.4f, doubt %.4f",
+        size, region.x, region.y, look.presence, look.unrest, look.doubt,
+    )  # fmt: skip
+    if look.presence < MIN_PRESENCE or look.unrest > MAX_UNREST or look.doubt > MAX_DOUBT:
+        return None
+    height, width = picture.shape[:2]
+    inside = (landmarks[:, 0] > 0) & (landmarks[:, 0] < width) & (landmarks[:, 1] > 0) & (landmarks[:, 1] < height)
+    if inside.mean() < 0.6:
+        return None
+    return Face(landmarks, look.presence, size)
+
+
+class _View(NamedTuple):
+    """A part of the picture, perhaps turned, to show to a detector: its pixels and the way back (2, 3)."""
+
+    image: Bytes
+    to_picture: Floats
+
+
+def _tiles(picture: Bytes, count: int) -> Iterator[_View]:
+    """Half-overlapping tiles: `count` along the shorter side, as many of the same size along the other.
+
+    They are never smaller than four of the smallest faces, nor more than 100.
+    """
+    height, width = picture.shape[:2]
+    least = max(4.0 * MIN_FACE, 2 * np.sqrt(height * width / 100))
+    tile = int(np.ceil(max(2 * min(height, width) / (count + 1), least)))
+    rows, columns = (max(1, int(np.ceil(2 * n / tile)) - 1) for n in (height, width))
+    for y in np.linspace(0, max(height - tile, 0), rows).astype(int):
+        for x in np.linspace(0, max(width - tile, 0), columns).astype(int):
+            part = np.ascontiguousarray(picture[y : y + tile, x : x + tile])
+            yield _View(part, np.array([[1.0, 0.0, x], [0.0, 1.0, y]]))
+
+
+def _turned(picture: Bytes, degrees: float, zoom: float = 1.0) -> _View:
+    """The whole picture turned about its centre, in a frame that holds all of it (times `zoom`)."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    shrink = max(1.0, max(height, width) / 640)
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    size = np.ceil(np.array([width * abs(c) + height * abs(s), width * abs(s) + height * abs(c)]) * zoom / shrink)
+    turn = shrink * np.array([[c, -s], [s, c]])
+    offset = np.array([(width - 1) / 2, (height - 1) / 2]) - turn @ ((size - 1) / 2)
+    back = np.column_stack([turn, offset])
+    image = cv2.warpAffine(
+        cv2.GaussianBlur(picture, (0, 0), 0.5 * shrink) if shrink > 1.2 else picture,
+        back,
+        (int(size[0]), int(size[1])),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(127, 127, 127),
+    )
+    return _View(np.asarray(image, np.uint8), back)
+
+
+def candidates(views: Iterable[_View]) -> list[Region]:
+    """Mesh fields in the picture, the surest first, the same face once."""
+    found: list[tuple[float, Region]] = []
+    for view in views:
+        linear = view.to_picture[:, :2]
+        scale = float(np.sqrt(np.linalg.det(linear)))
+        turn = float(np.arctan2(linear[1, 0], linear[0, 0]))
+        for network in DETECTORS:
+            for score, box, (right, left) in networks().detect(view.image, network):
+                side = MESH_MARGIN * float((box[2:] - box[:2]).max())
+                if side < SMALLEST_FIELD:
+                    continue
+                centre = (box[:2] + box[2:]) / 2 - 0.5  # pixel centres are at whole numbers here
+                x, y = view.to_picture @ (*centre, 1.0)
+                angle = float(np.arctan2(left[1] - right[1], left[0] - right[0]))
+                found.append((score, Region(float(x), float(y), side * scale, angle + turn)))
+    kept: list[Region] = []
+    for _, region in sorted(found, key=lambda f: -f[0]):
+        if not any(_same(region, other) for other in kept):
+            kept.append(region)
+    return kept[:MAX_CANDIDATES]
+
+
+def _same(a: Region, b: Region) -> bool:
+    near = np.hypot(a.x - b.x, a.y - b.y) < 0.25 * max(a.side, b.side)
+    return bool(near and 0.5 < a.side / b.side < 2.0)
+
+
+def stages(picture: Bytes) -> Iterator[Iterable[_View]]:
+    """What is shown to the detectors, one stage after another, as long as none has found a face."""
+    yield [_turned(picture, 0.0), *_tiles(picture, 3)]
+    yield [*(_turned(picture, angle) for angle in (-40.0, 40.0, -20.0, 20.0)), _turned(picture, 0.0, 1.8)]
+    yield _tiles(picture, 7)
+    yield (_turned(picture, angle) for angle in (90.0, -90.0, 180.0, 60.0, -60.0))
+
+
+def find_faces(picture: Bytes) -> list[Face]:
+    """All faces of a picture (H, W, 3) uint8 RGB, largest first; empty where there is none.
+
+    First the whole picture and half-overlapping quarters are searched; where that finds nothing, copies turned by 20
+    and 40 degrees and one with a wide margin; then smaller tiles; then copies turned by 60, 90 and 180 degrees. What
+    the mesh network then sees must stay in place when it is looked at a little moved, grown, turned or mirrored: on
+    animals and patterns it does not.
+    """
+    faces: list[Face] = []
+    for views in stages(picture):
+        for region in candidates(views):
+            if any(_same(region, _region_of(face.landmarks)) for face in faces):
+                continue
+            face = _examine(picture, region)
+            if face is not None and not any(
+                _same(_region_of(face.landmarks), _region_of(other.landmarks)) for other in faces
+            ):
+                faces.append(face)
+        if faces:
+            break
+    return sorted(faces, key=lambda face: -face.size)
+
+
+def _choose(faces: list[Face], index: int, picture: Bytes) -> Face:
+    height, width = picture.shape[:2]
+    if not faces:
+        raise NoFaceError(
+            f"no human face was found in the picture ({width} x {height}); wanted one that is seen from the front or "
+            f"up to three quarters, at least {MIN_FACE} pixels high; try another picture, or cut it closer to the face"
+        )
+    if not 0 <= index < len(faces):
+        raise NoFaceError(
+            f"face {index} was asked for, but the picture has "
+            + ("one face; give 0" if len(faces) == 1 else f"{len(faces)} faces; give 0 (the largest) to {len(faces) - 1}")
+        )
+    face = faces[index]
+    if face.size < MIN_FACE:
+        raise NoFaceError(
+            f"the face is {face.size:.0f} pixels high in the picture of {width} x {height}; at least {MIN_FACE} are "
+            "needed; give a larger picture, cut it closer to the face, or raise max_size"
+        )
+    return face
+
+
+def _search(picture: OpenedPicture, index: int, max_size: int) -> tuple[Bytes, Bytes | None, list[Face]]:
+    """The picture, at most `max_size` long, its alpha and its faces, so that face `index` is large enough if it can be.
+
+    A face that is not found or too small in the reduced picture is looked for in the whole one, which is then cut to
+    `max_size` around it.
+    """
+    rgb, alpha = picture.read(max_size)
+    faces = find_faces(rgb)
+    if index < 0 or (index < len(faces) and faces[index].size >= MIN_FACE) or max(rgb.shape) < max_size - 1:
+        return rgb, alpha, faces
+    full, full_alpha = picture.read(FULL_SIZE)
+    (height, width), factor = full.shape[:2], max(rgb.shape) / max(full.shape)
+    in_full = find_faces(full) if factor < 1.0 else []
+    if index >= len(in_full) or in_full[index].size < MIN_FACE:
+        return (full, full_alpha, in_full) if in_full else (rgb, alpha, faces)  # `_choose` tells what is wrong
+    found = in_full[index]
+    if found.size * factor >= MIN_FACE:
+        to_reduced = (rgb.shape[1] / width, rgb.shape[0] / height, factor)
+        return rgb, alpha, [Face(f.landmarks * to_reduced, f.presence, f.size * factor) for f in in_full]
+    x0, y0, x1, y1 = cut_around(found.landmarks, width, height, max_size)
+    logger.warning(
+        "the face is %.0f pixels high in the picture of %d x %d; the frames show %d x %d of it, around the face",
+        found.size, width, height, x1 - x0, y1 - y0,
+    )  # fmt: skip
+    part = full[y0:y1, x0:x1].copy(), None if full_alpha is None else full_alpha[y0:y1, x0:x1].copy()
+    return *part, [face._replace(landmarks=face.landmarks - (x0, y0, 0)) for face in in_full]
+
+
+def register(picture: Picture, face: int = 0, max_size: int = MAX_SIZE) -> Portrait:
+    """Find a face in a picture and learn what is needed to move it.
+
+    Args:
+        picture: a path, the bytes of a picture file, an open file, or pixels (see `ditto.media.images.read_picture`).
+        face: which face, largest first.
+        max_size: longer side of the picture in pixels; larger ones are reduced, or cut to that size around a face that
+            would be too small then. So is a picture whose face fills more
+            than the renderer draws sharply: the crop covers at most `COARSEST_CROP` pixels of it.
+
+    Raises:
+        ImageError: the picture cannot be read.
+        NoFaceError: no human face, fewer faces than `face` asks for, a face under 40 pixels, or one whose mouth, chin or
+            eye is not in the picture.
+        BundleError: a network of the lite bundle is missing.
+        EngineError: ONNX Runtime is not installed or refuses a network.
+    """
+    networks()  # imports all that is needed, in a way that `fork` can be called at any time
+    rgb, alpha, faces = _search(OpenedPicture(picture), face, max_size)
+    found = _choose(faces, face, rgb)
+    check_seen(found.landmarks, rgb.shape[1], rgb.shape[0], alpha)
+    landmarks, others = found.landmarks, [other.landmarks for other in faces if other is not found]
+    across = CROP_SIZE * float(np.linalg.norm(choose_crop(landmarks, rgb.shape[1], rgb.shape[0], CROP_SIZE)[:2, 0]))
+    if across > COARSEST_CROP:
+        factor = COARSEST_CROP / across
+        rgb, alpha = reduce(rgb, alpha, factor)
+        landmarks, others = landmarks * factor, [other * factor for other in others]
+    return register_face(rgb, landmarks, alpha, others)
+
+
+def refine_landmarks(picture: Bytes, landmarks: Floats) -> Floats:
+    """Landmarks (478, 3) of a face of which a good guess is known: the mean of eight slightly different looks.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        landmarks: (478, 3) picture pixels, e.g. of the frame before.
+    """
+    region = _region_of(landmarks)
+    looks, _ = _look_around(_Field(picture, region), region)
+    return np.asarray(looks.mean(0))
+
+
+def register_face(
+    rgb: Bytes, landmarks: Floats, alpha: Bytes | None = None, others: Sequence[Floats] = ()
+) -> Portrait:
+    """A portrait of the face at `landmarks` (478, 3) of a picture (H, W, 3): crop, finer landmarks, mask, pose.
+
+    `others` are the landmarks of the other faces of the picture; their surroundings are left out of the mask. So is what
+    `alpha` (H, W) tells to be transparent.
+    """
+    crop_to_picture = choose_crop(landmarks, rgb.shape[1], rgb.shape[0], CROP_SIZE)
+    crop = sample_crop(rgb, crop_to_picture, CROP_SIZE)
+    into_crop = np.linalg.inv(crop_to_picture)
+    zoom = float(np.sqrt(np.linalg.det(into_crop[:2, :2])))
+
+    def to_crop(points: Floats) -> Floats:
+        return np.column_stack([points[:, :2] @ into_crop[:2, :2].T + into_crop[:2, 2], points[:, 2] * zoom])
+
+    region = _region_of(to_crop(landmarks))
+    looks, _ = _look_around(_Field(crop, region), region)
+    points = np.asarray(looks.mean(0))
+    if lip_doubt(looks[0::2], looks[1::2]) > DOUBTFUL_LIPS:
+        logger.warning(
+            "the mouth is hardly seen in the picture, as if something were before it; what is drawn there may not fit; "
+            "give a picture with the mouth free"
+        )
+    scale_px, rotation, translation_px, canonical = fit_head(points)
+    half = CROP_SIZE / 2
+    expression = own_expression(canonical)
+    eye_open, eye_ball = eye_state(points, CROP_SIZE)
+    mirrored = networks().segment(np.ascontiguousarray(crop[:, ::-1]))[:, ::-1]
+    mask = person_mask(crop, np.asarray((networks().segment(crop) + mirrored) / 2, np.float32), points, scale_px)
+    if alpha is not None:
+        mask = mask * opacity(alpha, crop_to_picture, points, CROP_SIZE)
+    return Portrait(
+        picture=rgb,
+        alpha=alpha,
+        crop=crop,
+        crop_to_picture=crop_to_picture,
+        landmarks=points,
+        mask=mask * nearness(points, [to_crop(other) for other in others], CROP_SIZE),
+        canonical_keypoints=keypoints(canonical) - expression,
+        scale=scale_px / half,
+        rotation=rotation,
+        translation=(translation_px - (half, half, 0.0)) / half,
+        expression=expression @ rotation,
+        eye_open=eye_open,
+        eye_ball=eye_ball,
+    )

@@ -1,0 +1,329 @@
+"""The measures of the benchmarks measure what they claim."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks import kernels, lips, measures, sheet
+from benchmarks._motions import NoPictures
+from benchmarks._report import Figure, figures_table, json_line, number
+from benchmarks.faces import grid_holdout, spread
+from ditto.lite.phones import PHONE_INDEX, PHONES
+from ditto.motion.motion import Motion, rotation_matrix
+from ditto.motion.space import LITE_SPACE
+from ditto.portrait.face_mesh import RIGHT_EYE, TEMPLATE, keypoints
+from ditto.portrait.portrait import Portrait
+from ditto.row_performer import RowPerformer
+from ditto.talking_head import TalkingHead
+
+WIDTH_PX = 200.0
+
+
+def posed(degrees=(0.0, 0.0, 0.0), open_fu=0.0, lid_fu=0.0):
+    """The template face in a 512 crop, its lower lip down by `open_fu`, its right upper lid down by `lid_fu`."""
+    face = TEMPLATE.copy()
+    face[[14, 87, 317], 1] += open_fu
+    face[RIGHT_EYE.upper[1:-1], 1] += lid_fu
+    return WIDTH_PX * face @ rotation_matrix(*degrees) + [256.0, 256.0, 0.0]
+
+
+def test_openings_are_face_widths_and_hold_under_roll():
+    base, opened = posed(), posed(open_fu=0.1)
+    width = measures.face_width(base)
+    assert width == pytest.approx(WIDTH_PX, rel=0.02)
+    change = measures.lip_opening(opened) - measures.lip_opening(base)
+    assert change == pytest.approx(0.1, rel=0.02)
+    rolled = measures.lip_opening(posed((0, 0, 25), 0.1)) - measures.lip_opening(posed((0, 0, 25)))
+    assert rolled == pytest.approx(change, rel=0.02)
+    # one of two lids comes down: the mean falls by half
+    assert measures.lid_opening(base) - measures.lid_opening(posed(lid_fu=0.04)) == pytest.approx(0.02, rel=0.02)
+
+
+def test_landmark_errors_see_a_shift_and_an_opening():
+    base = posed()
+    shifted = measures.landmark_errors(base + [3.0, 4.0, 9.0], base, WIDTH_PX)
+    assert shifted.everything == pytest.approx(5 / WIDTH_PX)
+    assert shifted.lips == pytest.approx(5 / WIDTH_PX)
+    assert shifted.gap == pytest.approx(0.0, abs=1e-9)
+    opened = measures.landmark_errors(posed(open_fu=0.05), base, WIDTH_PX)
+    assert opened.gap == pytest.approx(0.05, rel=0.02)
+    assert opened.lid == pytest.approx(0.0, abs=1e-9)
+    assert 0 < opened.lips < 0.05
+    assert measures.landmark_errors(posed(lid_fu=0.03), base, WIDTH_PX).lid == pytest.approx(0.015, rel=0.02)
+
+
+def test_identity_drift_ignores_pose_and_speech_but_not_shape():
+    assert measures.identity_drift(posed((8, -10, 5), open_fu=0.1), posed()) == pytest.approx(0.0, abs=5e-3)
+    wider = TEMPLATE * [1.1, 1.0, 1.0] * WIDTH_PX + [256.0, 256.0, 0.0]
+    assert measures.identity_drift(wider, posed()) > 0.01
+
+
+def test_oval_mask_covers_the_face():
+    mask = measures.oval_mask(posed(), 512)
+    points = posed()
+    for landmark, inside in ((1, 1), (14, 1), (468, 1)):
+        x, y = points[landmark, :2].round().astype(int)
+        assert mask[y, x] == inside
+    assert mask[256, 256 + int(WIDTH_PX * 0.7)] == 0
+    assert mask[5, 256] == 0
+    assert 0.6 * WIDTH_PX**2 < mask.sum() < 1.5 * WIDTH_PX**2
+
+
+def picture(seed=0, size=48):
+    return np.random.default_rng(seed).integers(40, 216, (size, size, 3)).astype(np.uint8)
+
+
+def test_psnr_is_20_log10_and_looks_under_the_mask_only():
+    a = picture()
+    b = a + np.uint8(5)
+    assert measures.psnr(a, b) == pytest.approx(20 * math.log10(255 / 5))
+    assert measures.psnr(a, a) == 100.0
+    mask = np.zeros((48, 48))
+    mask[:24] = 1
+    c = a.copy()
+    c[24:] = 0
+    assert measures.psnr(a, c, mask) == 100.0
+    c[:24] = a[:24] + np.uint8(2)
+    assert measures.psnr(a, c, mask) == pytest.approx(20 * math.log10(255 / 2))
+
+
+def test_sharpness_falls_with_blur_and_rises_with_contrast():
+    a, mask = picture(), np.ones((48, 48))
+    blurred = (a.astype(np.float64) + np.roll(a, 1, 0) + np.roll(a, 1, 1) + np.roll(a, (1, 1), (0, 1))) / 4
+    assert measures.sharpness_ratio(blurred.astype(np.uint8), a, mask) < 0.6
+    assert measures.sharpness_ratio(a, a, mask) == 1.0
+    assert measures.sharpness_ratio((a // 2).astype(np.uint8), a, mask) == pytest.approx(0.5, rel=0.02)
+
+
+def test_flicker_is_zero_for_a_steady_ramp_and_counts_trembling():
+    mask = np.ones((8, 8))
+    ramp = [np.full((8, 8, 3), 20 + 3 * i, np.uint8) for i in range(6)]
+    tremble = [np.full((8, 8, 3), 20 + 3 * (i % 2), np.uint8) for i in range(6)]
+    assert measures.flicker(ramp, mask) == pytest.approx(0.0, abs=1e-9)
+    assert measures.flicker(tremble, mask) == pytest.approx(6.0)
+    with pytest.raises(ValueError, match="at least 3"):
+        measures.flicker(ramp[:2], mask)
+
+
+def test_smoothing_keeps_what_is_steady_and_takes_out_noise():
+    assert measures.smoothed(np.full((9, 2), 3.0), 1.5) == pytest.approx(np.full((9, 2), 3.0))
+    noise = np.random.default_rng(3).standard_normal((400, 1))
+    assert measures.smoothed(noise, 1.5).std() < 0.5 * noise.std()
+
+
+def test_largest_difference_does_not_wrap():
+    a = np.zeros((2, 2, 3), np.uint8)
+    b = a.copy()
+    b[1, 1, 2] = 255
+    assert measures.largest_difference(a, b) == 255
+
+
+SPEECH = [(0.5, 0.62, "B"), (0.62, 0.9, "AA"), (0.9, 1.0, "SIL"), (1.0, 1.2, "M")]
+SEGMENTS = [(0.0, 0.5, "SIL"), *SPEECH, (1.2, 2.0, "SIL")]
+
+
+def test_visemes_are_scored_strictly_with_and_without_silence():
+    phones = measures.labels_at(SEGMENTS, (np.arange(100) + 0.5) / 50)
+    assert [PHONES[i] for i in phones[[0, 26, 40, 46, 52, 99]]] == ["SIL", "B", "AA", "SIL", "M", "SIL"]
+    posteriors = np.eye(len(PHONES))[phones]
+    posteriors[phones == PHONE_INDEX["B"]] = np.eye(len(PHONES))[PHONE_INDEX["P"]]  # same viseme
+    posteriors[phones == PHONE_INDEX["AA"]] = np.eye(len(PHONES))[PHONE_INDEX["S"]]  # wrong
+    scores = measures.viseme_scores(posteriors, phones)
+    spoken, vowel = int((phones > 0).sum()), int((phones == PHONE_INDEX["AA"]).sum())
+    assert scores.accuracy == pytest.approx(1 - vowel / 100)
+    assert scores.accuracy_without_silence == pytest.approx(1 - vowel / spoken)
+    assert scores.recall("PBM") == 1.0
+    assert scores.recall("A") == 0.0
+    assert math.isnan(scores.recall("FV"))
+    assert (scores + scores).accuracy == scores.accuracy
+
+
+def test_a_viseme_wins_by_all_its_phones_together():
+    row = np.zeros((1, len(PHONES)))
+    row[0, [PHONE_INDEX[p] for p in "PBM"]] = 0.2
+    row[0, PHONE_INDEX["S"]] = 0.4
+    assert measures.viseme_scores(row, [PHONE_INDEX["M"]]).recall("PBM") == 1.0
+
+
+def test_unlabelled_frames_are_left_out():
+    posteriors = np.eye(len(PHONES))[[3, 4]]
+    assert measures.viseme_scores(posteriors, [3, -1]).frames.sum() == 1
+
+
+def test_correlate_finds_the_lag_and_its_sign():
+    curve = np.convolve(np.random.default_rng(1).standard_normal(120), np.hanning(7), "same")
+    late = np.roll(curve, 2)
+    match = measures.correlate(late[10:110], curve[10:110])
+    assert match.lag == 2
+    assert match.best == pytest.approx(1.0)
+    assert match.zero_lag < 0.9
+    assert measures.correlate(curve[10:110], late[10:110]).lag == -2
+    assert measures.correlate(-curve, curve, 0).zero_lag == pytest.approx(-1.0)
+
+
+def test_correlate_leaves_out_lost_frames_and_refuses_too_few():
+    curve = np.sin(np.arange(60) / 3)
+    lost = curve.copy()
+    lost[20:25] = np.nan
+    assert measures.correlate(lost, curve).zero_lag == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="at least 10"):
+        measures.correlate(curve[:12], curve[:12])
+
+
+def test_opening_is_a_share_of_the_clips_own_range():
+    share = measures.in_range(np.linspace(0.02, 0.12, 101))
+    assert share[2] == pytest.approx(0.0, abs=1e-9)
+    assert share[98] == pytest.approx(1.0)
+    assert np.isfinite(measures.in_range(np.full(10, 0.3))).all()
+
+
+def test_bilabial_frames_and_events():
+    frames = measures.bilabial_frames(SEGMENTS, 50)
+    assert np.flatnonzero(frames).tolist() == [12, 13, 14, 25, 26, 27, 28, 29]  # middles .50-.62 and 1.0-1.2
+    events = measures.bilabial_events(SEGMENTS, 50)
+    assert [(e.start, e.stop) for e in events] == [(12, 16), (25, 30)]
+
+
+def test_pauses_are_long_silences_without_their_edges():
+    assert measures.pauses(SEGMENTS) == [(0.0, 0.5), (1.2, 2.0)]
+    split = [(0.0, 0.3, "SIL"), (0.3, 0.6, "SIL"), (0.6, 1.0, "AA")]
+    assert measures.pauses(split) == [(0.0, 0.6)]
+    inside = np.flatnonzero(measures.pause_frames(SEGMENTS, 50, 0.2, 0.12)) / 25
+    assert inside.min() >= 0.18
+    assert not ((inside > 0.38) & (inside < 1.38)).any()
+    assert inside.max() < 1.88
+
+
+def test_figures_say_met_or_missed_and_a_missing_number_misses():
+    assert Figure("a", 0.5, low=0.5).met is True
+    assert Figure("a", 1.6, 0.88, 1.5).met is False
+    assert Figure("a", float("nan"), low=0.5).met is False
+    assert Figure("a", 3.0).met is None
+    assert (Figure("a", 1, 0.88, 1.5).bar, Figure("a", 1, high=2).bar) == ("0.88 .. 1.5", "<= 2")
+
+
+def test_the_json_line_is_one_line_of_valid_json():
+    line = json_line("lips", [Figure("r", float("nan"), low=0.5, beside={"RMS": 0.25})], clips=["a"])
+    assert "\n" not in line
+    body = json.loads(line)
+    assert body["figures"]["r"] == {"value": None, "bar": ">= 0.5", "met": False, "RMS": 0.25}
+    assert body["clips"] == ["a"]
+    assert {"commit", "machine", "versions"} <= body.keys()
+
+
+def test_the_table_has_every_baseline_as_a_column():
+    table = figures_table("t", [Figure("a", 1.0, beside={"RMS": 2.0}), Figure("b", 1.0)])
+    assert [c.header for c in table.columns] == ["figure", "ours", "RMS", "bar", ""]
+    assert (number(float("nan")), number(0.01234), number(25.04)) == ("-", "0.0123", "25.0")
+
+
+def test_the_grid_holdout_is_every_tenth_clip(tmp_path):
+    for i in range(25):
+        (tmp_path / f"c{i:02}.mkv").touch()
+    assert [p.stem for p in grid_holdout(tmp_path)] == ["c09", "c19"]
+    assert [p.stem for p in spread(sorted(tmp_path.iterdir()), 3)] == ["c00", "c12", "c24"]
+
+
+def template_portrait():
+    landmarks = posed()
+    crop = np.full((512, 512, 3), 128, np.uint8)
+    return Portrait(
+        picture=crop,
+        alpha=None,
+        crop=crop,
+        crop_to_picture=np.eye(3),
+        landmarks=landmarks,
+        mask=np.ones((512, 512), np.float32),
+        canonical_keypoints=keypoints(TEMPLATE),
+        scale=WIDTH_PX / 256,
+        rotation=np.eye(3),
+        translation=np.zeros(3),
+        expression=np.zeros((21, 3)),
+        eye_open=np.full(2, 0.3, np.float32),
+        eye_ball=np.zeros(6, np.float32),
+    )
+
+
+def loudness_motion(samples):
+    """(T,) mouth gap of the loudness mouth on the streaming path."""
+    head = TalkingHead(None, RowPerformer(lips.LoudnessEncoder(), lips.LoudnessMouth(), NoPictures(), LITE_SPACE))
+    frames = list(head.animate(template_portrait(), samples))
+    deltas = np.stack([f.motion.expression for f in frames])
+    return deltas[:, 17, 1] - deltas[:, 14, 1]
+
+
+def test_the_loudness_mouth_follows_the_level_in_time_with_it():
+    rng = np.random.default_rng(2)
+    samples = (rng.standard_normal(3 * 16000) * 0.1).astype(np.float32)
+    samples[16000:32000] = 0.0
+    gap = loudness_motion(samples)
+    assert len(gap) == 75
+    assert gap[10:25].mean() > 0.08  # loud: nearly the widest gap
+    assert gap[30:50].max() < 0.01
+    assert gap[55:].mean() > 0.08
+    assert gap[24] > 0.05 > gap[26]  # it closes where the sound stops, not a hop later
+    quieter = loudness_motion(samples * 0.05)
+    assert np.abs(quieter[50:] - gap[50:]).mean() < 0.02  # the level of the recording does not matter
+
+
+def test_closures_count_frames_events_and_pauses():
+    curve = np.full(50, 0.1)
+    curve[:12] = 0.0  # the first pause is closed, the last open
+    curve[13:15] = 0.0  # B: frames 12-14, closed from 13 on
+    found = lips.closures([curve], [SEGMENTS])
+    assert found.bilabial_frames == pytest.approx(2 / 8)
+    assert found.bilabial_events == pytest.approx(1 / 2)
+    assert found.pauses == pytest.approx(1 / 2)
+    lost = np.where(np.arange(50) < 12, np.nan, curve)
+    assert lips.closures([lost], [SEGMENTS]).pauses == 0.0  # frames without a face do not count as closed
+
+
+def test_word_onsets_count_only_words_that_begin_closed():
+    opening = np.full(75, 0.1)
+    opening[[24, 25, 26, 70]] = 0.0
+    words = [(1.0, 1.2, "bin"), (1.4, 1.5, "red"), (2.0, 2.2, "please")]
+    assert lips.onsets_closed(opening, words) == [True, False]
+
+
+def test_moments_are_where_the_sound_is_heard_most_clearly():
+    posteriors = np.zeros((40, len(PHONES)))
+    posteriors[:, 0] = 1.0
+    posteriors[20:22, [0, PHONE_INDEX["M"]]] = (0.2, 0.8)
+    posteriors[30:32, [0, PHONE_INDEX["AA"]]] = (0.1, 0.9)
+    moments = sheet.choose(posteriors)
+    assert moments["p b m"] == 10
+    assert moments["open"] == 15
+
+
+def test_lid_closure_is_a_share_of_the_portraits_own_aperture():
+    portrait = template_portrait()
+    compact = np.zeros((3, 70), np.float32)
+    lids = compact[:, 7:].reshape(3, 21, 3)
+    lids[1, [13, 16], 1] = 0.5 * 0.074  # half the template's aperture: half shut on every face
+    lids[2, [13, 16], 1] = 0.074
+    assert sheet.lid_closure(portrait, Motion(compact)) == pytest.approx([0.0, 0.5, 1.0], abs=0.01)
+
+
+def test_window_keeps_its_size_beyond_the_border():
+    image = np.arange(100, dtype=np.uint8).reshape(10, 10)[..., None].repeat(3, -1)
+    assert sheet.window(image, np.array([0.0, 9.0]), 8, 6).shape == (6, 8, 3)
+    assert sheet.window(image, np.array([5.0, 5.0]), 2, 2)[0, 0, 0] == 44
+
+
+def test_watched_ops_see_every_call_and_are_put_back():
+    from ditto import ops
+
+    names = list(ops.__all__)
+    doors = [getattr(ops, name) for name in names]
+    seen = []
+    with kernels.watched_ops(lambda name, door, arguments, keywords: seen.append((name, arguments))):
+        getattr(ops, names[0])(1, 2)
+    assert seen == [(names[0], (1, 2))]
+    assert [getattr(ops, name) for name in names] == doors
+
+
+def test_arrays_in_looks_through_nested_results():
+    a, b = np.zeros(1), np.ones(2)
+    assert [x.size for x in kernels.arrays_in((a, [b, None, "x"]))] == [1, 2]

@@ -1,0 +1,120 @@
+"""Ramps: smooth from wherever they are, exact at the end, refused before anything changes."""
+
+import numpy as np
+import pytest
+
+from ditto.controls import Controls
+from ditto.controls.ramps import Ramps
+from ditto.lite.postprocess import EMOTION_BOOST, bring_out, change_emotion
+from ditto.motion.emotion import EMOTIONS, emotion_vector
+from ditto.motion.eyes import CAMERA_HOLD
+from ditto.motion.motion import (
+    DEGREES,
+    EXPRESSION,
+    INNER_LIPS,
+    KEYPOINTS,
+    MOTION_SIZE,
+    UPPER_LIDS,
+    Keypoint,
+    rotation_matrix,
+)
+
+HAPPY = EMOTIONS.index("happy")
+
+
+def yaws(ramps, frames):
+    return np.array([ramps.at(k)[1].yaw_degrees for k in frames])
+
+
+def test_it_begins_as_it_was_asked_to():
+    controls = Controls(zoom=1.2)
+    emotion, same = Ramps.start({"happy": 0.6}, controls).at(0)
+    assert same is controls
+    assert np.array_equal(emotion, emotion_vector({"happy": 0.6}))
+
+
+def test_a_value_goes_smoothly_from_here_to_there_and_arrives_exactly():
+    ramps = Ramps.start().set(10, 0.4, head=(0, 3, 0))
+    path = yaws(ramps, range(5, 25))
+    assert np.all(path[:5] == 0.0) and 0.0 < path[5] < 0.1
+    assert np.all(np.diff(path) >= 0.0) and np.diff(path).max() < 0.6
+    assert np.all(path[14:] == 3.0)
+
+
+def test_at_once_is_at_once():
+    ramps = Ramps.start().set(10, 0.0, head=(0, 3, 0))
+    assert yaws(ramps, (9, 10)).tolist() == [0.0, 3.0]
+
+
+def test_set_again_on_its_way_it_keeps_place_and_speed():
+    ramps = Ramps.start().set(0, 1.0, head=(0, 10, 0))
+    path = np.array([*yaws(ramps, range(12)), *yaws(ramps.set(12, 1.0, head=(0, -10, 0)), range(12, 45))])
+    assert np.abs(np.diff(path, 2)).max() < 0.3
+    assert path[-1] == -10.0
+
+
+def test_what_is_not_named_goes_on():
+    ramps = Ramps.start().set(0, 1.0, head=(0, 10, 0))
+    other = ramps.set(6, 0.2, emotion={"happy": 1.0}, gaze=(5, 0))
+    assert np.array_equal(yaws(ramps, range(6, 40)), yaws(other, range(6, 40)))
+
+
+def test_weights_sum_to_one_all_the_way():
+    ramps = Ramps.start({"sad": 1.0}).set(0, 0.3, emotion={"happy": 1.0}).set(3, 0.3, emotion={"angry": 0.5})
+    weights = np.array([ramps.at(k)[0] for k in range(15)])
+    assert np.allclose(weights.sum(1), 1.0, atol=1e-6) and weights.min() >= 0.0
+    assert np.array_equal(weights[-1], emotion_vector({"angry": 0.5}))
+
+
+def test_gaze_in_degrees_turns_the_irises():
+    _, controls = Ramps.start().set(0, 0.0, gaze=(10, -5)).at(0)
+    assert np.allclose(controls.gaze, CAMERA_HOLD * np.sin(np.radians([10, -5])))
+
+
+def test_controls_go_over_field_by_field_and_blink_switches():
+    end = Controls(regions={"mouth": 2.0}, keypoints={"left_brow": (0, -0.02, 0)}, zoom=1.2, blink=False)
+    ramps = Ramps.start().set(0, 0.4, controls=end)
+    _, half = ramps.at(4)
+    assert 1.4 < half.regions["mouth"] < 1.6 and set(half.regions) == {"mouth"}
+    assert np.allclose(half.keypoints[2], (0, -0.01, 0)) and set(half.keypoints) == {2}
+    assert 1.09 < half.zoom < 1.11 and half.blink is False
+    assert ramps.at(9)[1] is end
+
+
+def test_a_quick_return_at_the_limit_stays_within_it():
+    ramps = Ramps.start().set(0, 0.2, head=(0, 45, 0)).set(3, 2.0, head=(0, 44, 0))
+    assert yaws(ramps, range(60)).max() <= 45.0
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "words"),
+    [
+        ({"emotion": {"joyful": 1.0}}, ValueError, "unknown emotion"),
+        ({"emotion": {"happy": 1.2}}, ValueError, "lies in"),
+        ({"emotion": "happy"}, TypeError, "weights by name"),
+        ({"gaze": (40, 0)}, ValueError, "gaze in degrees lies in"),
+        ({"gaze": (1, 2, 3)}, ValueError, "gaze is 2 numbers"),
+        ({"gaze": 3}, TypeError, "gaze is 2 numbers"),
+        ({"head": (0, float("nan"), 0)}, ValueError, "head in degrees lies in"),
+        ({"head": (30, 0, 0), "controls": Controls(pitch_degrees=30)}, ValueError, "pitch_degrees lies in"),
+        ({"controls": {"zoom": 1}}, TypeError, "Controls"),
+        ({"ramp_seconds": -1.0}, ValueError, "ramp_seconds lies in"),
+        ({"volume": 3}, TypeError, "volume"),
+    ],
+)
+def test_what_cannot_be_is_refused(what, error, words):
+    with pytest.raises(error, match=words):
+        Ramps.start().set(0, **what)
+
+
+def test_another_emotion_shows_at_once_but_lips_and_lids_stay():
+    neutral, happy = emotion_vector(None), emotion_vector({"happy": 1.0})
+    row = np.random.default_rng(0).normal(0, 0.01, MOTION_SIZE).astype(np.float32)
+    row[DEGREES] = 5.0, -10.0, 3.0
+    assert np.array_equal(change_emotion(row, happy, happy), row)
+    turn = rotation_matrix(*row[DEGREES])
+    change = (change_emotion(row, neutral, happy) - row)[EXPRESSION].reshape(KEYPOINTS, 3) @ turn.T
+    learnt = bring_out(np.zeros((1, MOTION_SIZE)), happy)[0, EXPRESSION].reshape(KEYPOINTS, 3) / EMOTION_BOOST
+    assert np.allclose(change, (1 + EMOTION_BOOST) * learnt, atol=1e-6)
+    assert np.abs(change[[*UPPER_LIDS, *INNER_LIPS, Keypoint.CHIN]]).max() < 1e-6
+    assert change[Keypoint.RIGHT_MOUTH_CORNER, 1] < -0.02

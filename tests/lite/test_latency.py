@@ -1,0 +1,230 @@
+"""Latency presets: what they wait for, that chunks do not matter, and that lips and seams stay as they should be."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis.strategies import integers, lists
+
+import ditto
+from ditto.lite.latency import LATENCIES, LOOK_AHEAD, LOOK_BACK, OFFLINE_PLAN, WindowPlan
+from ditto.lite.phones import PHONE_INDEX
+from ditto.lite.postprocess import PAUSE_ENTRY, PAUSE_EXIT, PAUSE_FRAMES, PAUSE_HEARD, guard_mouth
+from ditto.lite.sampler import silence_of
+from ditto.lite.speech_encoder import HOP_SAMPLES
+from ditto.media.audio import SAMPLE_RATE, read_audio
+from ditto.motion.motion import MOTION_SIZE
+from ditto.stream import SAMPLES_PER_FRAME
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NEUTRAL = np.eye(8, dtype=np.float32)[4]
+FRAMES = 15
+
+
+@pytest.fixture(scope="module")
+def head():
+    return ditto.load("lite")
+
+
+@pytest.fixture(scope="module")
+def speech():
+    return read_audio(EXAMPLES / "speech.flac")
+
+
+@pytest.fixture(scope="module")
+def features(head, speech):
+    """(T, 368) of the example speech."""
+    state, rows = head.performer.encoder.initial_state(1), []
+    for hop in np.pad(speech, (0, HOP_SAMPLES - speech.size % HOP_SAMPLES)).reshape(-1, 1, HOP_SAMPLES):
+        feature, state = head.performer.encoder(hop, state)
+        rows.append(feature[0])
+    return np.concatenate(rows[1:])
+
+
+@pytest.fixture(scope="module")
+def motions(head, portrait, features):
+    """Compact motion (T, 70) of the example speech by latency."""
+    found = {}
+    for name, (plan, steps) in LATENCIES.items():
+        sampler = head.performer.sampler.planned(plan, steps)
+        state = sampler.initial_state(portrait.canonical_keypoints, portrait.eye_open, 0)
+        found[name], _ = sampler(features, NEUTRAL, state, final=True)
+    return found
+
+
+def keypoints_of(motion):
+    return motion[:, 7:].reshape(-1, 21, 3)
+
+
+def gap_of(motion):
+    return keypoints_of(motion)[:, 17, 1] - keypoints_of(motion)[:, 14, 1]
+
+
+def phones_of(names):
+    """(n, 2, 40) sure phones; the first name stands for all frames before those guarded."""
+    return np.repeat(np.eye(40)[[PHONE_INDEX[n] for n in [names[0]] * LOOK_BACK + names]][:, None], 2, 1)
+
+
+def open_mouth(frames, gap=0.08):
+    motion = np.zeros((frames, MOTION_SIZE), np.float32)
+    motion[:, 7 + 3 * 17 + 1] = gap
+    return motion
+
+
+@pytest.mark.parametrize(("latency", "milliseconds"), [("quality", 2480), ("balanced", 480), ("low", 160)])
+def test_the_first_frame_takes_the_delay_and_no_frame_takes_longer(head, portrait, speech, latency, milliseconds):
+    stream = head.stream(portrait, latency=latency)
+    assert stream.delay_seconds == milliseconds / 1000
+    block, pushed, first, longest = 160, 0, 0, 0
+    while stream.frames < FRAMES:
+        for frame in stream.push(speech[pushed : pushed + block]):
+            first = first or pushed + block
+            longest = max(longest, pushed + block - SAMPLES_PER_FRAME * frame.index)
+        pushed += block
+    assert first == longest == stream.delay_seconds * SAMPLE_RATE
+
+
+@pytest.mark.parametrize("plan", [WindowPlan(70, 1, 9, ahead=0), WindowPlan(70, 3, 7, ahead=2), WindowPlan(20, 47, 13)])
+def test_the_delay_of_odd_hops_is_that_of_their_slowest_window(plan):
+    arrivals = {}
+    for hops in range(1, 400):  # the encoder has given 2 (hops - 1) rows
+        for frame in range(max(0, (2 * (hops - 1) - plan.ahead) // plan.hop) * plan.hop):
+            arrivals.setdefault(frame, hops * HOP_SAMPLES - frame * SAMPLES_PER_FRAME)
+    assert plan.delay_seconds * SAMPLE_RATE == pytest.approx(max(arrivals.values()))
+
+
+def motion_of(frames):
+    return np.stack([frame.motion.values for frame in frames])
+
+
+@pytest.mark.parametrize("latency", ["balanced", "low"])
+def test_any_chunking_gives_the_same_frames_at_every_latency(head, portrait, speech, latency):
+    samples = speech[8000:][: FRAMES * SAMPLES_PER_FRAME - 100]
+    stream = head.stream(portrait, seed=3, latency=latency)
+    whole = stream.push(samples) + stream.flush()
+    assert [frame.index for frame in whole] == list(range(FRAMES))
+
+    @settings(max_examples=4, deadline=None, derandomize=True)
+    @example(sizes=[1] * 300)
+    @example(sizes=[1281] * 4)
+    @given(sizes=lists(integers(0, 2000), max_size=12))
+    def check(sizes):
+        stream.reset()
+        frames, start = [], 0
+        for size in sizes:
+            frames += stream.push(samples[start : start + size])
+            start += size
+        frames += stream.push(samples[start:]) + stream.flush()
+        assert len(frames) == FRAMES
+        for a, b in zip(frames, whole, strict=True):
+            np.testing.assert_array_equal(a.image, b.image)
+            np.testing.assert_array_equal(a.audio, b.audio)
+            np.testing.assert_array_equal(a.motion.values, b.motion.values)
+
+    check()
+
+
+def test_quality_is_what_a_stream_is_without_a_choice(head, portrait, speech):
+    samples = speech[8000:][: 4 * SAMPLES_PER_FRAME]
+    plain, named = head.stream(portrait, seed=3), head.stream(portrait, seed=3, latency="quality")
+    assert LATENCIES["quality"].plan == OFFLINE_PLAN == (20, 50, 10, 10)
+    a, b = (motion_of(stream.push(samples) + stream.flush()) for stream in (plain, named))
+    np.testing.assert_array_equal(a, b)
+    other = head.stream(portrait, seed=3, latency="low")
+    assert not np.array_equal(motion_of(other.push(samples) + other.flush()), a)
+
+
+def test_lips_say_the_same_at_every_latency(motions, features):
+    quality, speaking = motions["quality"], silence_of(features) < 0.5
+    for name, least in (("balanced", 0.97), ("low", 0.93)):
+        motion = motions[name]
+        assert motion.shape == quality.shape
+        assert np.corrcoef(gap_of(motion), gap_of(quality))[0, 1] > least
+        assert gap_of(motion)[speaking].mean() == pytest.approx(gap_of(quality)[speaking].mean(), rel=0.15)
+
+
+def test_the_head_moves_about_as_far_at_every_latency(head, portrait, features):
+    turns = {}
+    for name, (plan, steps) in LATENCIES.items():
+        sampler = head.performer.sampler.planned(plan, steps)
+        states = [sampler.initial_state(portrait.canonical_keypoints, portrait.eye_open, seed) for seed in range(4)]
+        found = sampler.step_batch([features] * 4, [NEUTRAL] * 4, states, [True] * 4)
+        turns[name] = np.mean([motion[:, 1:4].std(0).sum() for motion, _ in found])
+    assert turns["balanced"] > 0.75 * turns["quality"]
+    assert turns["low"] > 0.75 * turns["quality"]  # 0.6 where every window draws noise of its own
+
+
+def test_seams_are_as_smooth_as_the_motion_between_them(motions):
+    def bend(name):
+        """Largest acceleration of any keypoint at each frame but the first and last, fu a frame a frame."""
+        return np.abs(np.diff(keypoints_of(motions[name]), 2, axis=0)).max((1, 2))
+
+    for name in ("quality", "balanced"):
+        frame = np.arange(1, len(bend(name)) + 1)
+        seam = np.isin(frame % LATENCIES[name].plan.hop, (0, LATENCIES[name].plan.hop - 1))
+        assert bend(name)[seam].max() < 1.5 * bend(name)[~seam].max()
+    usual = np.percentile(bend("quality"), 99)
+    assert np.percentile(bend("low"), 99) < 1.5 * usual  # every frame of it is at a seam
+    assert np.abs(np.diff(motions["low"][:, 1:4], 2, axis=0)).max() < 0.5  # degrees: the head does not shake
+
+
+@pytest.mark.parametrize("name", ["fast", "", None, 3, ["low"]])
+def test_unknown_latencies_are_refused(head, portrait, name):
+    with pytest.raises(ValueError, match="expected a latency of quality, balanced, low, got"):
+        head.stream(portrait, latency=name)
+
+
+def test_a_plan_cannot_wait_a_negative_time(head):
+    with pytest.raises(ValueError, match="ahead not negative"):
+        head.performer.sampler.planned(WindowPlan(70, 2, 8, ahead=-1), 5)
+
+
+def rest_of(quiet, run):
+    """The rule of lips at rest where the guard sees `LOOK_AHEAD` frames, written down a second time."""
+    rest = np.zeros(len(quiet) - LOOK_AHEAD)
+    for i in range(len(rest)):
+        run = run + 1 if quiet[i] else 0
+        ahead = quiet[i + 1 : i + 1 + LOOK_AHEAD]
+        left = LOOK_AHEAD if ahead.all() else int(np.argmin(ahead))
+        if run and run + left >= PAUSE_FRAMES:
+            rest[i] = min(1.0, run / PAUSE_ENTRY, (left + 1) / (PAUSE_EXIT + 1))
+    return rest
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(runs=lists(integers(1, 16), min_size=1, max_size=12), run=integers(0, 12))
+def test_with_the_full_look_ahead_pauses_are_what_they_were(runs, run):
+    quiet = np.concatenate([np.full(n, k % 2 == 0) for k, n in enumerate([*runs, LOOK_AHEAD])])
+    n = len(quiet) - LOOK_AHEAD
+    out, _ = guard_mouth(open_mouth(n), phones_of(["SIL" if q else "AA" for q in quiet]), run)
+    np.testing.assert_allclose(gap_of(out), 0.08 * (1.0 - rest_of(quiet, run)), atol=1e-6)  # of float32
+
+
+@pytest.mark.parametrize("look_ahead", [0, 1, 4])
+def test_without_look_ahead_a_pause_is_believed_later_and_entered_gradually(look_ahead):
+    names = ["AA"] * 3 + ["SIL"] * 20
+    gap = gap_of(guard_mouth(open_mouth(23), phones_of(names), 0, look_ahead)[0])[: 23 - look_ahead]
+    closing = 3 + PAUSE_HEARD - 1
+    assert gap[:closing] == pytest.approx(0.08)
+    assert gap[closing : closing + 3] == pytest.approx([0.08 * 2 / 3, 0.08 / 3, 0.0], abs=1e-6)
+    assert gap[closing + 3 :] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("look_ahead", [0, 1, 4])
+def test_a_short_silence_is_no_pause_however_little_is_seen(look_ahead):
+    names = ["AA"] * 3 + ["SIL"] * (PAUSE_HEARD - 1) + ["AA"] * 12
+    gap = gap_of(guard_mouth(open_mouth(8), phones_of(names), 0, look_ahead)[0])
+    assert gap == pytest.approx(0.08)
+
+
+@pytest.mark.parametrize("look_ahead", [2, 4, 7])
+def test_a_guard_that_sees_less_does_not_depend_on_where_it_is_cut_either(look_ahead):
+    random = np.random.default_rng(0)
+    phones = random.dirichlet(np.full(40, 0.05), (60 + LOOK_BACK + look_ahead, 2))
+    phones[20:40] = np.eye(40)[PHONE_INDEX["SIL"]]
+    motion = open_mouth(60)
+    whole, run = guard_mouth(motion, phones, 4, look_ahead)
+    first, middle = guard_mouth(motion[:27], phones[: 27 + LOOK_BACK + look_ahead], 4, look_ahead)
+    second, end = guard_mouth(motion[27:], phones[27:], middle, look_ahead)
+    assert np.array_equal(np.concatenate([first, second]), whole) and end == run

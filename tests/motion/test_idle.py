@@ -1,0 +1,106 @@
+"""Idle faces: alive, lips closed, never the same twice."""
+
+import numpy as np
+
+from ditto.media.rates import FPS
+from ditto.motion.emotion import emotion_vector
+from ditto.motion.eyes import hold_gaze
+from ditto.motion.idle import idle, initial_idle, resume
+from ditto.motion.listening import Reaction
+from ditto.motion.motion import DEGREES, EXPRESSION, KEYPOINTS, MOTION_SIZE, MOUTH_CORNERS, Keypoint
+
+MINUTE = 60 * FPS
+NEUTRAL = emotion_vector(None)
+
+
+def rows(frames, seed=0, emotion=NEUTRAL, reaction=None):
+    """(frames, 70) head values."""
+    state, out = initial_idle(), []
+    for _ in range(frames):
+        row, state = idle(state, seed, emotion, *([reaction] if reaction else []))
+        out.append(row)
+    return np.array(out)
+
+
+def points_of(motion):
+    """(frames, 21, 3) in the head frame."""
+    return motion[:, EXPRESSION].reshape(-1, KEYPOINTS, 3)
+
+
+def blinks(points):
+    """Frames in which a blink begins."""
+    shut = points[:, Keypoint.RIGHT_UPPER_LID, 1] > 0.05
+    return np.flatnonzero(shut[1:] & ~shut[:-1])
+
+
+def test_the_same_seed_gives_the_same_face_and_another_another():
+    assert np.array_equal(rows(100, seed=3), rows(100, seed=3))
+    assert not np.array_equal(rows(100, seed=3), rows(100, seed=4))
+
+
+def test_it_begins_as_the_portrait_is():
+    first = rows(1)[0]
+    assert np.abs(first[:7]).max() < 0.05
+    assert np.abs(first[7:]).max() < 0.002
+
+
+def test_lips_are_closed_whatever_it_feels():
+    for emotion in (None, {"happy": 1.0}, {"surprise": 1.0}, {"disgust": 0.5, "fear": 0.5}):
+        points = points_of(rows(500, emotion=emotion_vector(emotion)))
+        assert (points[:, Keypoint.LOWER_INNER_LIP, 1] - points[:, Keypoint.UPPER_INNER_LIP, 1]).max() <= 0.004
+
+
+def test_it_blinks_10_to_25_times_a_minute_and_shuts_its_eyes():
+    for seed in range(3):
+        starts = blinks(points_of(rows(4 * MINUTE, seed)))
+        assert 10 <= len(starts) / 4 <= 25
+        times = np.bincount(np.diff(starts))
+        assert times.max() <= 0.1 * times.sum()  # no time between two is usual
+
+
+def test_the_head_moves_less_than_in_speech_and_is_not_bowed():
+    motion = rows(6 * MINUTE)
+    pitch, yaw, roll = motion[:, 1:4].T
+    assert 0.3 < pitch.std() < 1.0 and 0.5 < yaw.std() < 1.6 and 0.25 < roll.std() < 0.9
+    assert abs(pitch.mean()) < 0.5 and np.abs(motion[:, 1:4]).max() < 4.5
+
+
+def test_it_never_repeats_itself():
+    yaw = rows(6 * MINUTE)[:, 2].astype(np.float64)
+    yaw -= yaw.mean()
+    power = np.abs(np.fft.rfft(yaw, 2 * len(yaw))) ** 2
+    alike = np.fft.irfft(power)[: 2 * MINUTE]
+    assert (alike[20 * FPS :] / alike[0]).max() < 0.5
+
+
+def test_the_gaze_stays_on_the_camera_while_the_head_turns():
+    motion = rows(2 * MINUTE)
+    iris = points_of(motion)[:, Keypoint.RIGHT_IRIS, :2] - hold_gaze(motion[:, DEGREES])
+    assert 0.5 < (np.hypot(*iris.T) < 2e-3).mean() < 0.95
+
+
+def test_an_emotion_shows():
+    calm, happy = (points_of(rows(1, emotion=emotion_vector(e)))[0] for e in (None, {"happy": 1.0}))
+    assert all(happy[corner, 1] - calm[corner, 1] < -0.02 for corner in MOUTH_CORNERS)
+
+
+def test_a_reaction_moves_the_head_and_holds_the_gaze():
+    plain, moved = rows(MINUTE), rows(MINUTE, reaction=Reaction(nod=3.0, tilt=2.0, brow=0.01, attention=1.0))
+    assert np.isclose((moved - plain)[0, 1], 3.0, atol=0.01) and np.isclose((moved - plain)[0, 3], 2.0, atol=0.01)
+    assert np.isclose((points_of(moved) - points_of(plain))[0, Keypoint.RIGHT_BROW, 1], -0.01, atol=1e-4)
+    irises = (points_of(m)[:, Keypoint.RIGHT_IRIS, 0] - hold_gaze(m[:, DEGREES])[:, 0] for m in (plain, moved))
+    away, kept = (np.abs(iris) > 3e-3 for iris in irises)
+    assert kept.mean() < 0.5 * away.mean()
+
+
+def test_after_speech_the_head_lingers_and_then_comes_back():
+    _, state = idle(initial_idle(), 0, NEUTRAL)
+    shown = np.zeros(MOTION_SIZE, np.float32)
+    shown[DEGREES] = 3.0, -6.0, 1.5
+    state, out = resume(state, shown), []
+    for _ in range(500):
+        row, state = idle(state, 0, NEUTRAL)
+        out.append(row)
+    yaw = np.array(out)[:, 2]
+    assert yaw[0] < -3.0 and yaw[20] < -1.5 and np.abs(yaw[-250:]).mean() < 1.5
+    assert np.abs(np.diff(yaw)).max() < 0.25

@@ -1,0 +1,100 @@
+"""Motion spaces: an edit arrives at the same place of the head in every space, whatever the portrait's pose."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from drawn import drawn_portrait
+
+from ditto.controls import Controls, apply
+from ditto.motion.motion import DEGREES, EXPRESSION, KEYPOINTS, Keypoint, Motion, drive, rotation_matrix
+from ditto.motion.space import LITE_SPACE, rotation_of
+
+NOSE = Controls(keypoints={"nose_tip": (0.1, 0.0, 0.0)})
+
+
+def turned(yaw, pitch=5.0, roll=-4.0):
+    return replace(drawn_portrait(), rotation=rotation_matrix(pitch, yaw, roll))
+
+
+def motions(count=5):
+    random = np.random.default_rng(1)
+    values = random.normal(0.0, 0.03, (count, 70)).astype(np.float32)
+    values[:, DEGREES] = random.uniform(-12.0, 12.0, (count, 3))
+    return Motion(values)
+
+
+def full_space(portrait, degrees, scale=1.3, enlarged=1.25):
+    """Of a portrait whose released crop shows it with this pose, and so much larger than its own crop."""
+    pytest.importorskip("torch", reason="the full bundle needs torch (pip install ditto[full])")
+    from ditto.full.motion_math import Pose
+    from ditto.full.source import Source
+    from ditto.full.space import FullSpace
+
+    to_picture = portrait.crop_to_picture.copy()
+    to_picture[:2, :2] /= enlarged
+    pose = Pose(scale, np.asarray(degrees, float), np.zeros(3), np.zeros(63))
+    source = Source(to_picture, None, pose, None, None, None, np.zeros(63))
+    return FullSpace(lambda _: source), source
+
+
+@pytest.mark.parametrize("yaw", [-25.0, -10.0, 0.0, 25.0])
+def test_there_and_back_is_the_motion(yaw):
+    portrait = turned(yaw)
+    for space in (LITE_SPACE, full_space(portrait, (5.0, yaw, -4.0))[0]):
+        values = motions().values
+        there = space.to_head(values, portrait)
+        np.testing.assert_allclose(space.from_head(there, portrait), values, atol=1e-6)
+        assert np.abs(there - values).max() > 1e-3
+
+
+@pytest.mark.parametrize("yaw", [-25.0, -10.0, 0.0, 25.0])
+def test_an_edit_moves_a_keypoint_by_as_much_along_the_axes_of_the_head(yaw):
+    """Read off where the renderer has the keypoints: lite's are deltas in the head, full's are posed in the crop."""
+    from ditto.full.motion_math import Pose, posed_keypoints
+
+    portrait = turned(yaw)
+    before, after = (drive(portrait, m[0]) for m in (motions(), apply(motions(), NOSE, portrait)))
+    moved = after.delta - before.delta
+    np.testing.assert_allclose(moved[Keypoint.NOSE_TIP], (0.1, 0.0, 0.0), atol=1e-6)
+    assert np.abs(np.delete(moved, Keypoint.NOSE_TIP, 0)).max() < 1e-6
+
+    space, source = full_space(portrait, (5.0, yaw, -4.0))
+    rest, found = source.pose, []
+    for motion in (motions(), apply(motions(), NOSE, portrait, space)):
+        v = motion.values[0].astype(float)
+        pose = Pose(rest.scale, rest.degrees + v[DEGREES], rest.t, v[EXPRESSION])
+        found.append(posed_keypoints(np.zeros(63), pose))
+    in_head = (found[1] - found[0]) @ rotation_matrix(*(rest.degrees + motions().values[0, DEGREES])).T
+    face_unit = portrait.scale * 1.25  # model units of the released crop
+    np.testing.assert_allclose(in_head[Keypoint.NOSE_TIP] / face_unit, (0.1, 0.0, 0.0), atol=1e-6)
+    assert np.abs(np.delete(in_head, Keypoint.NOSE_TIP, 0)).max() < 1e-6
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_the_head_turns_about_its_own_axes_in_every_space(axis):
+    portrait, degrees = turned(20.0), np.eye(3)[axis] * 8.0
+    values = motions().values
+    out = LITE_SPACE.turn_head(LITE_SPACE.to_head(values, portrait), degrees, portrait)
+    after = portrait.rotation @ rotation_of(out[:, DEGREES])
+    before = portrait.rotation @ rotation_of(values[:, DEGREES].astype(float))
+    np.testing.assert_allclose(after, rotation_of(degrees) @ before, atol=1e-9)
+    np.testing.assert_array_equal(out[:, EXPRESSION], LITE_SPACE.to_head(values, portrait)[:, EXPRESSION])
+
+    space, source = full_space(portrait, (5.0, 20.0, -4.0))
+    out = space.turn_head(space.to_head(values, portrait), degrees, portrait)
+    rest = source.pose.degrees
+    after = rotation_of(rest + out[:, DEGREES])
+    np.testing.assert_allclose(after, rotation_of(degrees) @ rotation_of(rest + values[:, DEGREES].astype(float)), atol=1e-9)
+
+
+def test_a_space_that_needs_a_portrait_says_so():
+    space, _ = full_space(turned(0.0), (0.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match="relative to a portrait, got None"):
+        apply(motions(), NOSE, None, space)
+
+
+def test_a_motion_of_the_lite_space_needs_no_portrait():
+    plain = apply(motions(), NOSE)
+    np.testing.assert_array_equal(plain.values, apply(motions(), NOSE, turned(20.0)).values)
+    assert plain.values.shape == (5, 7 + 3 * KEYPOINTS)
