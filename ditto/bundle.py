@@ -24,7 +24,7 @@ SHIPPED = Path(__file__).parent / "bundles"
 SUFFIXES = (".safetensors", ".onnx")
 KEYS = ("format", "name", "licence", "origin", "fps", "sample_rate", "motion_space", "parts")
 PART_KEYS = ("model", "config", "files", "sha256")
-NETWORKS = (  # of the paper, in ditto.models
+NETWORKS = (  # of the paper, in ditto.full.networks
     "hubert", "lmdm", "appearance_extractor", "motion_extractor", "warping_network", "spade_decoder",
     "stitching_network", "retargeting_network",
 )  # fmt: skip

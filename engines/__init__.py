@@ -112,7 +112,7 @@ def open_engine(
     folder = None if cache is None else Path(cache)
     if isinstance(network, (str, PathLike)):
         if backend == "torch":
-            raise ValueError(f"torch runs modules, got the file {network}; load it into a network of ditto.models")
+            raise ValueError(f"torch runs modules, got the file {network}; load it into a network of ditto.full.networks")
         if precision != "float32":
             raise ValueError(f"a file has the precision it was exported in, got precision={precision!r} for {network}")
     elif backend == "torch":

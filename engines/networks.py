@@ -35,7 +35,7 @@ def example_of(network: nn.Module, batch: int = 1, size: int = 64) -> Example:
     """Seeded noise in the shapes of a network's inputs.
 
     Args:
-        network: one of `ditto.models`.
+        network: one of `ditto.full.networks`.
         batch: B.
         size: edge of the feature map; images have four times as many pixels. The published networks take 64.
 
@@ -86,4 +86,4 @@ def example_of(network: nn.Module, batch: int = 1, size: int = 64) -> Example:
             return Example({"cond_frame": cond_frame, "cond": cond, "start": start, "noise": fresh}, ("motion",))
         time = torch.full((batch,), 499)
         return Example({"x": start, "cond_frame": cond_frame, "cond": cond, "time": time}, ("clean",))
-    raise TypeError(f"one of the networks in ditto.models is wanted, got {type(network).__name__}; give an Example")
+    raise TypeError(f"expected one of the networks in ditto.full.networks, got {type(network).__name__}; give an Example")

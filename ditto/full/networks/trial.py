@@ -32,7 +32,7 @@ def try_part(part: Part, where: str | Path) -> None:
 
 
 def try_out(network: nn.Module, where: str | Path) -> None:
-    """Run a network of `ditto.models` once, on seeded noise over a small feature map.
+    """Run a network of `ditto.full.networks` once, on seeded noise over a small feature map.
 
     Args:
         network: with its weights, in evaluation mode.
