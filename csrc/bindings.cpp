@@ -1,5 +1,5 @@
-// One module, one bind function per kernel file. Kernels take raw pointers and shapes; the Python doors in ditto/ops
-// check shapes and types.
+// One module, one bind function per kernel file. Every argument but the first is passed by name. The functions in
+// ditto/ops check shapes and types before they call a kernel; ditto/_native.pyi has the signatures.
 #include <pybind11/pybind11.h>
 
 namespace py = pybind11;

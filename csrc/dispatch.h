@@ -5,7 +5,7 @@
 // (Clang, musl, macOS, MSVC, other processors) there is the one plain version.
 //
 // Hand-written AVX2 (DITTO_AVX2 before the function, has_avx2() at the call) works with GCC and Clang alike; every such
-// function has a plain twin beside it.
+// function has a plain one beside it.
 #pragma once
 #if defined(__linux__)
 #include <features.h>

@@ -1,9 +1,14 @@
 """Warp and composite kernels: equal to their twins, exact at rest, and clear about bad input."""
 
+import ast
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from ditto import ops
+import ditto
+from ditto import _native, ops
 from ditto.ops import reference
 
 
@@ -38,12 +43,13 @@ def test_warp_kernel_equals_twin(shape, shake):
 
 
 def test_plain_and_vector_sampling_agree():
-    from ditto import _native
-
     texture = smooth_texture(96, 120)
     points, triangles = grid_mesh(96, 120)
     moved = (points + np.random.default_rng(2).normal(0, 4, points.shape)).astype(np.float32)
-    plain, vector = (_native.warp(texture, triangles, moved, points, portable) for portable in (True, False))
+    plain, vector = (
+        _native.warp(texture, triangles=triangles, destination=moved, source=points, portable=portable)
+        for portable in (True, False)
+    )
     assert np.abs(plain[0].astype(int) - vector[0]).max() <= 1  # weights in 16 bit
     assert (plain[2] == vector[2]).all()
 
@@ -169,3 +175,40 @@ def test_composite_refuses():
         ops.composite(np.zeros((8, 16, 3), np.uint8)[:, ::2], alpha, plate, gate)
     with pytest.raises(TypeError, match="float32"):
         ops.composite(image, alpha, plate, np.ones((2, 2)))
+
+
+def test_the_stub_types_every_kernel_by_its_own_argument_names():
+    stub = ast.parse((Path(ditto.__file__).parent / "_native.pyi").read_text())
+    typed = {node.name: node for node in stub.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    public = {name for name in dir(_native) if not name.startswith("_")}
+    assert set(typed) == public
+    for name, node in typed.items():
+        if isinstance(node, ast.FunctionDef):
+            arguments = [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
+            native = re.findall(r"(\w+): ", getattr(_native, name).__doc__.partition(" -> ")[0])
+            assert arguments == native
+            assert len(node.args.args) == 1
+
+
+@pytest.mark.parametrize("name", ["EyeView", "MouthScene"])
+def test_a_native_struct_takes_its_fields_by_name_and_says_what_is_wrong(name):
+    stub = ast.parse((Path(ditto.__file__).parent / "_native.pyi").read_text())
+    (init,) = (node.body[0] for node in stub.body if isinstance(node, ast.ClassDef) and node.name == name)
+    lengths = {"to_source": 12, "to_eye": 6, "centre": 2, "down": 2, "gaze": 2}
+    fields = {
+        field.arg: 1.0 if field.annotation.id == "float" else (1.0,) * lengths.get(field.arg, 3)
+        for field in init.args.kwonlyargs
+    }
+    struct = getattr(_native, name)
+    struct(**fields)
+    for field, value in fields.items():
+        with pytest.raises(TypeError, match=f"expected a value for {name}.{field}, got none"):
+            struct(**{other: given for other, given in fields.items() if other != field})
+        with pytest.raises(ValueError, match=f"expected finite numbers for {name}.{field}, got NaN or infinity"):
+            struct(**fields | {field: np.full(np.size(value), np.inf)})
+        with pytest.raises(ValueError, match=f"for {name}.{field}, got {np.size(value) + 1}"):
+            struct(**fields | {field: np.ones(np.size(value) + 1)})
+        with pytest.raises(TypeError, match=f"expected numbers for {name}.{field}"):
+            struct(**fields | {field: "red"})
+    with pytest.raises(TypeError, match=f"expected only fields of {name}, got colour"):
+        struct(**fields, colour=1.0)

@@ -73,5 +73,6 @@ void composite(U8& image, const U8& alpha, const U8& plate, const F32& gate) {
 }  // namespace
 
 void bind_composite(py::module_& m) {
-    m.def("composite", &composite, py::arg("image"), py::arg("alpha"), py::arg("plate"), py::arg("gate"));
+    m.def("composite", &composite, py::arg("image").noconvert(), py::kw_only(), py::arg("alpha"),
+          py::arg("plate"), py::arg("gate"));
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "fields.h"
 
 namespace py = pybind11;
 
@@ -18,12 +19,15 @@ constexpr int kSkin = 0, kLidMask = 3, kBall = 4, kKeep = 7, kSclera = 8, kGlint
 enum Column { kLine, kLower, kEdge, kLift, kRise, kRest, kLowMask, kThickness, kCore, kWidth, kLash };
 constexpr float kGlintFollows = 0.35f, kShadowDepth = 0.012f, kHanging = 0.75f, kHairZone = 0.034f;
 
-// In the order of ditto.ops.eyes: the view of one eye as a row of floats.
+// How one eye is seen in one frame; EyeView in the reference explains the fields.
 struct View {
-    float to_source[12], centre[2], reach, to_eye[6], down[2], xi_limit, sharpness, gain, lid, bared, crease, shut, turn, crisp, gaze[2],
-        layered, hair, shadow, reach_up, reach_down;
+    float to_source[12], centre[2], reach, to_eye[6], down[2], xi_limit, sharpness, gain, lid, bared, crease, shut;
+    float turn, crisp, gaze[2], layered, hair, shadow, reach_up, reach_down;
 };
-constexpr int kViewNumbers = sizeof(View) / sizeof(float);
+
+struct Box {
+    int left, top, right, bottom;  // pixels
+};
 
 inline float clamp01(float x) { return std::min(std::max(x, 0.0f), 1.0f); }
 
@@ -120,13 +124,13 @@ struct Before {
 };
 
 DITTO_MULTIVERSION
-void draw_rows(uint8_t* image, int width, const Before& before, const int* box, const Texture& texture,
+void draw_rows(uint8_t* image, int width, const Before& before, const Box& box, const Texture& texture,
                const float* curves, int columns, const float* strip, int strip_rows, const View& v) {
     const float to_column = static_cast<float>((columns - 1) / (2.0 * v.xi_limit));
     const float to_row = static_cast<float>(strip_rows - 1) / v.hair;
-    for (int y = box[1]; y < box[3]; ++y) {
+    for (int y = box.top; y < box.bottom; ++y) {
         const float py = (static_cast<float>(y) - v.centre[1]) / v.reach;
-        for (int x = box[0]; x < box[2]; ++x) {
+        for (int x = box.left; x < box.right; ++x) {
             const float px = (static_cast<float>(x) - v.centre[0]) / v.reach;
             const float *a = v.to_source, *b = v.to_source + 6, *m = v.to_eye;
             const float sx = a[0] + a[1] * px + a[2] * py + a[3] * px * px + a[4] * px * py + a[5] * py * py;
@@ -218,16 +222,41 @@ void draw_rows(uint8_t* image, int width, const Before& before, const int* box, 
 using U8 = py::array_t<uint8_t, py::array::c_style>;
 using F32 = py::array_t<float, py::array::c_style>;
 
-// image (H, W, 3) in place, box (x0, y0, x1, y1) inside it, texture (h, w, 16), curves (n, 9), strip (m, n), view.
-void draw_eye(U8& image, int x0, int y0, int x1, int y1, const F32& texture, const F32& curves, const F32& strip,
-              const F32& view) {
+View make_view(const py::kwargs& given) {
+    View v;
+    Fields fields("EyeView", given);
+    fields.take("to_source", v.to_source);
+    fields.take("centre", v.centre);
+    fields.take("reach", v.reach);
+    fields.take("to_eye", v.to_eye);
+    fields.take("down", v.down);
+    fields.take("xi_limit", v.xi_limit);
+    fields.take("sharpness", v.sharpness);
+    fields.take("gain", v.gain);
+    fields.take("lid", v.lid);
+    fields.take("bared", v.bared);
+    fields.take("crease", v.crease);
+    fields.take("shut", v.shut);
+    fields.take("turn", v.turn);
+    fields.take("crisp", v.crisp);
+    fields.take("gaze", v.gaze);
+    fields.take("layered", v.layered);
+    fields.take("hair", v.hair);
+    fields.take("shadow", v.shadow);
+    fields.take("reach_up", v.reach_up);
+    fields.take("reach_down", v.reach_down);
+    fields.finish();
+    return v;
+}
+
+// image (H, W, 3) in place, a box inside it, texture (h, w, 16), curves (n, 13), strip (m, n).
+void draw_eye(U8& image, int left, int top, int right, int bottom, const F32& texture, const F32& curves,
+              const F32& strip, const View& v) {
     const int height = static_cast<int>(image.shape(0)), width = static_cast<int>(image.shape(1));
     const int columns = static_cast<int>(curves.shape(0)), strip_rows = static_cast<int>(strip.shape(0));
     const Texture tex{texture.data(), static_cast<int>(texture.shape(1)), static_cast<int>(texture.shape(0))};
     uint8_t* pixels = image.mutable_data();
     const float *curve = curves.data(), *hairs = strip.data();
-    View v;
-    std::copy(view.data(), view.data() + kViewNumbers, reinterpret_cast<float*>(&v));
     py::gil_scoped_release release;
 
     float most = 0.0f;
@@ -236,10 +265,10 @@ void draw_eye(U8& image, int x0, int y0, int x1, int y1, const F32& texture, con
     const float reach = most * std::max(std::fabs(v.down[0]), std::fabs(v.down[1]));
     const int margin = static_cast<int>(std::min(reach, static_cast<float>(width + height))) + 4;
     Before before;
-    before.x0 = std::max(x0 - margin, 0);
-    before.y0 = std::max(y0 - margin, 0);
-    before.width = std::min(x1 + margin, width) - before.x0;
-    before.height = std::min(y1 + margin, height) - before.y0;
+    before.x0 = std::max(left - margin, 0);
+    before.y0 = std::max(top - margin, 0);
+    before.width = std::min(right + margin, width) - before.x0;
+    before.height = std::min(bottom + margin, height) - before.y0;
     before.frame_width = width;
     before.frame_height = height;
     before.pixels.resize(static_cast<size_t>(3) * before.width * before.height);
@@ -247,14 +276,14 @@ void draw_eye(U8& image, int x0, int y0, int x1, int y1, const F32& texture, con
         const uint8_t* row = pixels + 3 * (static_cast<size_t>(before.y0 + y) * width + before.x0);
         std::copy(row, row + 3 * before.width, before.pixels.data() + static_cast<size_t>(3) * before.width * y);
     }
-    const int box[4] = {x0, y0, x1, y1};
-    draw_rows(pixels, width, before, box, tex, curve, columns, hairs, strip_rows, v);
+    draw_rows(pixels, width, before, {left, top, right, bottom}, tex, curve, columns, hairs, strip_rows, v);
 }
 
 }  // namespace
 
 void bind_eyes(py::module_& m) {
-    m.def("draw_eye", &draw_eye, py::arg("image"), py::arg("x0"), py::arg("y0"), py::arg("x1"), py::arg("y1"),
-          py::arg("texture"), py::arg("curves"), py::arg("strip"), py::arg("view"));
-    m.attr("EYE_VIEW_NUMBERS") = kViewNumbers;
+    py::class_<View>(m, "EyeView").def(py::init(&make_view));
+    m.def("draw_eye", &draw_eye, py::arg("image").noconvert(), py::kw_only(), py::arg("left"), py::arg("top"),
+          py::arg("right"), py::arg("bottom"), py::arg("texture"), py::arg("curves"), py::arg("strip"),
+          py::arg("view"));
 }

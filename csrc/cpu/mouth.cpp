@@ -5,29 +5,37 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 #include "dispatch.h"
+#include "fields.h"
 
 namespace py = pybind11;
 
 namespace {
 
-// One column of the mouth; the order is that of Channel in the twin.
+// One column of the mouth; the order is that of Channel in the reference.
 enum Channel {
     kUpperLip, kLowerLip, kUpperSteepness, kLowerSteepness, kShown, kLight,
     kUpperTeeth, kLowerTeeth = 9, kSeam = 12, kLowerRim = 15, kUpperRim = 18, kLowerRoll = 21, kUpperRoll, kChannels
 };
 
-// The order is that of Scene in the twin, where the fields are explained.
+// Scene in the reference explains the fields.
 struct Scene {
     float x_from_px[3], y_from_px[3], left, columns_per_unit, edge_px, teeth_per_unit;
     float cavity[3], tongue[3], tongue_middle, tongue_back, tongue_tip, tongue_half_width, tongue_light, widest;
     float own_shade, own_column[3], own_row[3];
-    float upper_shadow, upper_reach, lower_shadow, lower_reach, roll_shade[2], grain, grain_per_unit, tint[3];
+    float upper_shadow, upper_reach, lower_shadow, lower_reach, lower_roll_shade, upper_roll_shade, grain, grain_per_unit, tint[3];
 };
-static_assert(sizeof(Scene) == 40 * sizeof(float), "Scene is read from a packed array");
+
+struct Box {
+    int left, top, right, bottom;  // pixels
+};
+
+// A mouth corner: where it lies and which way is outwards, in pixels; the last two in face units.
+struct Corner {
+    float x, y, outwards_x, outwards_y, scale, amount, reach, half;
+};
 
 struct Texture {
     const float* pixels;  // (height, width, 4), premultiplied
@@ -83,12 +91,12 @@ inline float grain_at(const float* grain, int size, float x, float y) {
 }
 
 DITTO_MULTIVERSION
-void paint_rows(uint8_t* image, int stride, int left, int top, int right, int bottom, const float* columns, int count,
-                const Scene& s, Texture upper, Texture lower, Texture own, const float* grain, int grain_size) {
+void paint_rows(uint8_t* image, int stride, const Box& box, const float* columns, int count, const Scene& s,
+                Texture upper, Texture lower, Texture own, const float* grain, int grain_size) {
     const float last = static_cast<float>(count - 1), length = s.tongue_tip - s.tongue_back;
-    for (int row = top; row < bottom; ++row) {
+    for (int row = box.top; row < box.bottom; ++row) {
         uint8_t* pixels = image + static_cast<size_t>(row) * stride;
-        for (int column = left; column < right; ++column) {
+        for (int column = box.left; column < box.right; ++column) {
             const float px = static_cast<float>(column), py = static_cast<float>(row);
             const float x = s.x_from_px[0] * px + s.x_from_px[1] * py + s.x_from_px[2];
             const float y = s.y_from_px[0] * px + s.y_from_px[1] * py + s.y_from_px[2];
@@ -135,7 +143,7 @@ void paint_rows(uint8_t* image, int stride, int left, int top, int right, int bo
                 const float roll = c[kLowerRoll + side];
                 const float inward = clamp01((side ? from_upper : from_lower) / std::max(roll, 1e-4f));
                 const float lip = (1.0f - step(0.0f, 1.0f, inward)) * clamp01(roll / 0.004f);
-                const float shade = (1.0f - s.roll_shade[side] * inward) * lip;
+                const float shade = (1.0f - (side ? s.upper_roll_shade : s.lower_roll_shade) * inward) * lip;
                 for (int i = 0; i < 3; ++i) out[i] = out[i] * (1.0f - lip) + c[kLowerRim + 3 * side + i] * shade;
             }
             float noise = 0.0f;
@@ -158,30 +166,61 @@ Texture texture_of(const F32& a) {
     return {a.data(), static_cast<int>(a.shape(0)), static_cast<int>(a.shape(1))};
 }
 
-void paint_mouth(U8& image, int left, int top, int right, int bottom, const F32& columns, const F32& scene,
+Scene make_scene(const py::kwargs& given) {
+    Scene s;
+    Fields fields("MouthScene", given);
+    fields.take("x_from_px", s.x_from_px);
+    fields.take("y_from_px", s.y_from_px);
+    fields.take("left", s.left);
+    fields.take("columns_per_unit", s.columns_per_unit);
+    fields.take("edge_px", s.edge_px);
+    fields.take("teeth_per_unit", s.teeth_per_unit);
+    fields.take("cavity", s.cavity);
+    fields.take("tongue", s.tongue);
+    fields.take("tongue_middle", s.tongue_middle);
+    fields.take("tongue_back", s.tongue_back);
+    fields.take("tongue_tip", s.tongue_tip);
+    fields.take("tongue_half_width", s.tongue_half_width);
+    fields.take("tongue_light", s.tongue_light);
+    fields.take("widest", s.widest);
+    fields.take("own_shade", s.own_shade);
+    fields.take("own_column", s.own_column);
+    fields.take("own_row", s.own_row);
+    fields.take("upper_shadow", s.upper_shadow);
+    fields.take("upper_reach", s.upper_reach);
+    fields.take("lower_shadow", s.lower_shadow);
+    fields.take("lower_reach", s.lower_reach);
+    fields.take("lower_roll_shade", s.lower_roll_shade);
+    fields.take("upper_roll_shade", s.upper_roll_shade);
+    fields.take("grain", s.grain);
+    fields.take("grain_per_unit", s.grain_per_unit);
+    fields.take("tint", s.tint);
+    fields.finish();
+    return s;
+}
+
+void paint_mouth(U8& image, int left, int top, int right, int bottom, const F32& columns, const Scene& scene,
                  const F32& upper, const F32& lower, const F32& own, const F32& grain) {
     const int stride = static_cast<int>(image.shape(1)) * 3, count = static_cast<int>(columns.shape(0));
     const Texture textures[3] = {texture_of(upper), texture_of(lower), texture_of(own)};
     uint8_t* pixels = image.mutable_data();
     const float *across = columns.data(), *noise = grain.data();
-    Scene numbers;
-    std::memcpy(&numbers, scene.data(), sizeof(Scene));
     const int grain_size = static_cast<int>(grain.shape(0));
     py::gil_scoped_release release;
-    paint_rows(pixels, stride, left, top, right, bottom, across, count, numbers, textures[0], textures[1], textures[2],
+    paint_rows(pixels, stride, {left, top, right, bottom}, across, count, scene, textures[0], textures[1], textures[2],
                noise, grain_size);
 }
 
 DITTO_MULTIVERSION
-void smooth_rows(uint8_t* image, const uint8_t* before, int width, int height, int patch_top, int left, int top,
-                 int right, int bottom, float cx, float cy, float ux, float uy, float scale, float amount, float reach,
-                 float half) {
-    for (int y = top; y < bottom; ++y) {
-        for (int x = left; x < right; ++x) {
+void smooth_rows(uint8_t* image, const uint8_t* before, int width, int height, int patch_top, const Box& box,
+                 const Corner& corner) {
+    const float ux = corner.outwards_x, uy = corner.outwards_y, scale = corner.scale, half = corner.half;
+    for (int y = box.top; y < box.bottom; ++y) {
+        for (int x = box.left; x < box.right; ++x) {
             const float fx = static_cast<float>(x), fy = static_cast<float>(y);
-            const float dx = (fx - cx) / scale, dy = (fy - cy) / scale;
+            const float dx = (fx - corner.x) / scale, dy = (fy - corner.y) / scale;
             const float along = dx * ux + dy * uy, across = dy * ux - dx * uy;
-            const float weight = amount * step(-0.020f, 0.012f, along) * step(reach, 0.07f, along) *
+            const float weight = corner.amount * step(-0.020f, 0.012f, along) * step(corner.reach, 0.07f, along) *
                                  step(half, 0.014f, std::fabs(across));
             if (weight <= 0.0f) continue;
             float fill[2][3];
@@ -209,8 +248,8 @@ void smooth_rows(uint8_t* image, const uint8_t* before, int width, int height, i
     }
 }
 
-void smooth_corner(U8& image, int left, int top, int right, int bottom, float cx, float cy, float ux, float uy,
-                   float scale, float amount, float reach, float half) {
+void smooth_corner(U8& image, int left, int top, int right, int bottom, float x, float y, float outwards_x,
+                   float outwards_y, float scale, float amount, float reach, float half) {
     const int height = static_cast<int>(image.shape(0)), width = static_cast<int>(image.shape(1));
     uint8_t* pixels = image.mutable_data();
     py::gil_scoped_release release;
@@ -219,17 +258,18 @@ void smooth_corner(U8& image, int left, int top, int right, int bottom, float cx
     const int first = std::max(top - spare, 0), end = std::min(bottom + spare, height);
     const std::vector<uint8_t> before(pixels + 3 * static_cast<size_t>(first) * width,
                                       pixels + 3 * static_cast<size_t>(end) * width);
-    smooth_rows(pixels, before.data(), width, height, first, left, top, right, bottom, cx, cy, ux, uy, scale, amount,
-                reach, half);
+    const Corner corner{x, y, outwards_x, outwards_y, scale, amount, reach, half};
+    smooth_rows(pixels, before.data(), width, height, first, {left, top, right, bottom}, corner);
 }
 
 }  // namespace
 
 void bind_mouth(py::module_& m) {
-    m.def("paint_mouth", &paint_mouth, py::arg("image").noconvert(), py::arg("left"), py::arg("top"), py::arg("right"),
-          py::arg("bottom"), py::arg("columns"), py::arg("scene"), py::arg("upper"), py::arg("lower"), py::arg("own"),
-          py::arg("grain"));
-    m.def("smooth_corner", &smooth_corner, py::arg("image").noconvert(), py::arg("left"), py::arg("top"),
-          py::arg("right"), py::arg("bottom"), py::arg("cx"), py::arg("cy"), py::arg("ux"), py::arg("uy"),
-          py::arg("scale"), py::arg("amount"), py::arg("reach"), py::arg("half"));
+    py::class_<Scene>(m, "MouthScene").def(py::init(&make_scene));
+    m.def("paint_mouth", &paint_mouth, py::arg("image").noconvert(), py::kw_only(), py::arg("left"), py::arg("top"),
+          py::arg("right"), py::arg("bottom"), py::arg("columns"), py::arg("scene"), py::arg("upper"),
+          py::arg("lower"), py::arg("own"), py::arg("grain"));
+    m.def("smooth_corner", &smooth_corner, py::arg("image").noconvert(), py::kw_only(), py::arg("left"),
+          py::arg("top"), py::arg("right"), py::arg("bottom"), py::arg("x"), py::arg("y"), py::arg("outwards_x"),
+          py::arg("outwards_y"), py::arg("scale"), py::arg("amount"), py::arg("reach"), py::arg("half"));
 }

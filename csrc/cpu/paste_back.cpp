@@ -366,7 +366,7 @@ U8 paste_back(const U8& picture, const U8& source, const U8& rendered, const F32
 }  // namespace
 
 void bind_paste_back(py::module_& m) {
-    m.def("paste_back", &paste_back, py::arg("picture"), py::arg("source"), py::arg("rendered"), py::arg("ramp"),
-          py::arg("to_crop"), py::arg("x"), py::arg("y"), py::arg("width"), py::arg("height"), py::arg("detail"),
-          py::arg("reduce"));
+    m.def("paste_back", &paste_back, py::arg("picture"), py::kw_only(), py::arg("source"), py::arg("rendered"),
+          py::arg("ramp"), py::arg("to_crop"), py::arg("x"), py::arg("y"), py::arg("width"), py::arg("height"),
+          py::arg("detail"), py::arg("reduce"));
 }

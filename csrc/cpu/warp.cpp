@@ -463,6 +463,6 @@ py::tuple warp(const U8& texture_array, const I32& triangles, const F32& destina
 }  // namespace
 
 void bind_warp(py::module_& m) {
-    m.def("warp", &warp, py::arg("texture"), py::arg("triangles"), py::arg("destination"), py::arg("source"),
-          py::arg("portable") = false);
+    m.def("warp", &warp, py::arg("texture"), py::kw_only(), py::arg("triangles"), py::arg("destination"),
+          py::arg("source"), py::arg("portable") = false);
 }

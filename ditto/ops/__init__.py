@@ -1,4 +1,4 @@
-"""Doors of the native kernels: checked arguments, one function per kernel; twins in `ditto.ops.reference`."""
+"""The native kernels: one function for each, which checks its arguments; `ditto.ops.reference` defines the results."""
 
 from ditto.ops.composite import composite
 from ditto.ops.eyes import draw_eye

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ditto._native import composite as _composite
+from ditto import _native
 
 
 def composite(
@@ -43,4 +43,4 @@ def composite(
     if not image.flags.c_contiguous or not image.flags.writeable:
         raise ValueError("composite changes the image in place: give a contiguous, writeable array")
     solid = np.ascontiguousarray
-    _composite(image, solid(alpha), solid(plate), solid(gate))
+    _native.composite(image, alpha=solid(alpha), plate=solid(plate), gate=solid(gate))

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from ditto._native import EYE_VIEW_NUMBERS
-from ditto._native import draw_eye as _draw_eye
+from ditto import _native
 from ditto.ops.reference.eyes import (
     BALL,
     CHANNELS,
@@ -53,7 +49,7 @@ def draw_eye(image: npt.NDArray[np.uint8], texture: F32, curves: F32, strip: F32
         image: (H, W, 3), changed in place.
         texture: (h, w, 16) in source pixels: lid skin 3, where it replaces skin 1, eyeball as in the source 3, where
             the frame may change 1, eye white 3, highlight 1, iris 3, iris alpha 1.
-        curves: (n, 13) over xi, see the twin.
+        curves: (n, 13) over xi, see the reference.
         strip: (m, n) opacity of the lashes at 0 ... `view.hair` from the lash line.
 
     Raises:
@@ -79,19 +75,18 @@ def draw_eye(image: npt.NDArray[np.uint8], texture: F32, curves: F32, strip: F32
     x0, y0, x1, y1 = view.box
     if not (0 <= x0 and 0 <= y0 and x1 <= image.shape[1] and y1 <= image.shape[0]):
         raise ValueError(f"draw_eye takes a box inside {image.shape[1]} x {image.shape[0]} pixels, got {view.box}")
-    numbers = np.array([number for field in view[1:] for number in _numbers(field)], np.float32)
-    if len(numbers) != EYE_VIEW_NUMBERS:
-        raise ValueError(f"draw_eye takes {EYE_VIEW_NUMBERS} numbers of a view, got {len(numbers)}; build ditto again")
-    if not np.isfinite(numbers).all():
-        raise ValueError("draw_eye takes a finite view, got NaN or infinity")
+    kernel_view = _native.EyeView(**{name: value for name, value in view._asdict().items() if name != "box"})
     if x1 <= x0 or y1 <= y0 or view.gain <= 0.0:
         return
     solid = np.ascontiguousarray
-    _draw_eye(image, x0, y0, x1, y1, solid(texture), solid(curves), solid(strip), numbers)
-
-
-def _numbers(field: Any) -> Iterable[float]:
-    """The numbers of an array, a tuple or a number alone; quicker than `np.ravel` where there are few."""
-    if isinstance(field, np.ndarray):
-        return field.ravel().tolist()  # type: ignore[no-any-return]
-    return field if isinstance(field, tuple) else (field,)
+    _native.draw_eye(
+        image,
+        left=x0,
+        top=y0,
+        right=x1,
+        bottom=y1,
+        texture=solid(texture),
+        curves=solid(curves),
+        strip=solid(strip),
+        view=kernel_view,
+    )

@@ -1,4 +1,4 @@
-"""Door of the mouth kernel."""
+"""The inside of the mouth, and the skin at its corners."""
 
 from __future__ import annotations
 
@@ -6,14 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto import _native
-from ditto.ops.reference.mouth import (
-    COLUMN_CHANNELS,
-    CORNER_HALF,
-    CORNER_REACH,
-    SCENE_NUMBERS,
-    Scene,
-    corner_box,
-)
+from ditto.ops.reference.mouth import COLUMN_CHANNELS, CORNER_HALF, CORNER_REACH, Scene, corner_box
 
 Array = npt.NDArray[np.float32]
 
@@ -43,7 +36,7 @@ def paint_mouth(
         grain: (g, g) levels.
 
     Raises:
-        ValueError: for another shape, type or memory order, or a box outside the image.
+        ValueError: for another shape, type or memory order, a box outside the image, or a scene that is not finite.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.flags.c_contiguous:
         raise ValueError(f"paint_mouth takes a contiguous (H, W, 3) uint8 image, got {image.shape} {image.dtype}")
@@ -52,9 +45,6 @@ def paint_mouth(
         raise ValueError(f"paint_mouth takes a box inside {image.shape[1]} x {image.shape[0]} pixels, got {box}")
     if columns.ndim != 2 or columns.shape[1] != COLUMN_CHANNELS or len(columns) < 2:
         raise ValueError(f"paint_mouth takes (N, {COLUMN_CHANNELS}) columns, got {columns.shape}")
-    numbers = scene.packed()
-    if numbers.shape != (SCENE_NUMBERS,) or not np.isfinite(numbers).all():
-        raise ValueError(f"paint_mouth takes a scene of {SCENE_NUMBERS} finite numbers, got {scene}")
     for name, texture in (("upper", upper), ("lower", lower), ("own", own)):
         if texture.ndim != 3 or texture.shape[2] != 4:
             raise ValueError(f"paint_mouth takes a (h, w, 4) texture {name}, got {texture.shape}")
@@ -63,7 +53,19 @@ def paint_mouth(
     arrays = (columns, upper, lower, own, grain)
     if any(a.dtype != np.float32 or not a.flags.c_contiguous for a in arrays):
         raise ValueError("paint_mouth takes contiguous float32 arrays; convert with np.ascontiguousarray")
-    _native.paint_mouth(image, left, top, right, bottom, columns, numbers, upper, lower, own, grain)
+    _native.paint_mouth(
+        image,
+        left=left,
+        top=top,
+        right=right,
+        bottom=bottom,
+        columns=columns,
+        scene=_native.MouthScene(**scene._asdict()),
+        upper=upper,
+        lower=lower,
+        own=own,
+        grain=grain,
+    )
 
 
 def smooth_corner(
@@ -91,5 +93,19 @@ def smooth_corner(
         raise ValueError(f"smooth_corner takes two points (2,), got {corner.shape} and {direction.shape}")
     if scale <= 0:
         raise ValueError(f"smooth_corner takes a scale above 0 pixels per face unit, got {scale}")
-    box = corner_box(image, corner, direction, scale)
-    _native.smooth_corner(image, *box, *corner, *direction, scale, amount, CORNER_REACH, CORNER_HALF)
+    left, top, right, bottom = corner_box(image, corner, direction, scale)
+    _native.smooth_corner(
+        image,
+        left=left,
+        top=top,
+        right=right,
+        bottom=bottom,
+        x=corner[0],
+        y=corner[1],
+        outwards_x=direction[0],
+        outwards_y=direction[1],
+        scale=scale,
+        amount=amount,
+        reach=CORNER_REACH,
+        half=CORNER_HALF,
+    )

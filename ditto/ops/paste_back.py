@@ -62,7 +62,17 @@ def paste_back(
         raise ValueError(f"paste_back takes detail ({height}, {width}, 3), got {detail.shape}")
     if not 1 <= reduce <= side // 4:
         raise ValueError(f"paste_back: reduce lies in 1 .. {side // 4}, got {reduce}")
-    arrays = [np.ascontiguousarray(a) for a in (picture, source, rendered, ramp, to_crop)]
-    kept = np.empty((0, 0, 3), np.int16) if detail is None else np.ascontiguousarray(detail)
-    frame: npt.NDArray[np.uint8] = _native.paste_back(*arrays, x, y, width, height, kept, reduce)
-    return frame
+    solid = np.ascontiguousarray
+    return _native.paste_back(
+        solid(picture),
+        source=solid(source),
+        rendered=solid(rendered),
+        ramp=solid(ramp),
+        to_crop=solid(to_crop),
+        x=x,
+        y=y,
+        width=width,
+        height=height,
+        detail=np.empty((0, 0, 3), np.int16) if detail is None else solid(detail),
+        reduce=reduce,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ditto._native import warp as _warp
+from ditto import _native
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -47,4 +47,6 @@ def warp(texture: U8, triangles: npt.NDArray[np.int32], destination: F32, source
     if not (np.isfinite(destination).all() and np.isfinite(source).all()):
         raise ValueError("warp takes finite vertex positions, got NaN or infinity")
     solid = np.ascontiguousarray
-    return _warp(solid(texture), solid(triangles), solid(destination), solid(source))
+    return _native.warp(
+        solid(texture), triangles=solid(triangles), destination=solid(destination), source=solid(source)
+    )

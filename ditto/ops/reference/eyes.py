@@ -1,4 +1,4 @@
-"""NumPy twin of the eye kernel: the definition of how one eye is drawn."""
+"""One eye drawn into a frame, in NumPy: the definition of the kernel."""
 
 from __future__ import annotations
 

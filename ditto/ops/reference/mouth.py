@@ -34,7 +34,7 @@ COLUMN_CHANNELS = 23
 
 
 class Scene(NamedTuple):
-    """What holds for the whole mouth; the order is that of the kernel's struct. Face units unless named otherwise."""
+    """What holds for the whole mouth. Face units unless named otherwise."""
 
     x_from_px: tuple[float, float, float]  # x = a px + b py + c
     y_from_px: tuple[float, float, float]
@@ -62,13 +62,6 @@ class Scene(NamedTuple):
     grain: float  # strength
     grain_per_unit: float
     tint: Colour  # added to shaded light, in proportion to light and shade
-
-    def packed(self) -> Array:
-        """(40,) float32."""
-        return np.hstack([*self]).astype(np.float32)
-
-
-SCENE_NUMBERS = 40
 
 
 def _step(low: float, high: float, x: Array) -> Array:

@@ -223,7 +223,8 @@ def test_refusals_name_what_was_wanted() -> None:
         ({"box": (0, 0, SIZE + 1, 4)}, "box inside"),
         ({"columns": columns[:1]}, "columns"),
         ({"columns": columns.astype(np.float64)}, "float32"),
-        ({"scene": scene._replace(left=np.nan)}, "finite"),
+        ({"scene": scene._replace(left=np.nan)}, r"finite numbers for MouthScene\.left"),
+        ({"scene": scene._replace(tint=(0.0, 1.0))}, r"3 values for MouthScene\.tint, got 2"),
         ({"image": image.astype(np.float32)}, "uint8"),
     ):
         arguments = {"image": image, "box": (0, 0, 8, 8), "columns": columns, "scene": scene} | change
