@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import importlib
 import importlib.util
 import inspect
 import json
@@ -80,6 +81,62 @@ def test_every_block_says_its_language_and_has_a_known_mark():
     assert {kind: python.count(kind) for kind in ("run", "needs", "run by", "not run")} == {
         "run": 8, "needs": 2, "run by": 1, "not run": 5
     }  # fmt: skip
+
+
+LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)")
+PATH = re.compile(r"(?<![\w./-])(?:benchmarks|controls|csrc|ditto|docs|engines|examples|requirements|tests)/[\w./*-]*[\w*/]")
+OTHER_PAGES = [ROOT / name for name in ("NOTICE", "benchmarks/README.md", "ditto/bundles/lite/README.md")]
+
+
+def missing(page: Path, text: str) -> list[str]:
+    """The relative links of a page, and the paths from the root that it names, that lead to no file or folder."""
+    links = [link for link in LINK.findall(text) if not (page.parent / link).exists()]
+    return links + [path for path in PATH.findall(text) if not any(ROOT.glob(path.rstrip("/")))]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: page.name)
+def test_every_link_and_path_leads_to_a_file(page):
+    assert missing(page, page.read_text()) == []
+
+
+@pytest.mark.parametrize("text", ["[a](docs/no.md)", "see `ditto/no.py`", "![a](docs/demo.jpg)", "`tests/lite/no_*.py`"])
+def test_a_link_or_path_to_nothing_is_found(text):
+    assert missing(ROOT / "README.md", text)
+
+
+def resolve(name: str) -> object:
+    """What a dotted name stands for; None where a package that it needs is not installed.
+
+    Raises:
+        AttributeError, ModuleNotFoundError: nothing.
+    """
+    module, *rest = name.split(".")
+    value: object = importlib.import_module(module)
+    for part in rest:
+        module += f".{part}"
+        if not hasattr(value, part):
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                if error.name is None or not error.name.startswith("ditto"):
+                    return None
+                raise
+        value = getattr(value, part)
+    return value
+
+
+NAMES = sorted({name for page in PAGES for name in re.findall(r"`(ditto(?:\.\w+)+)", page.read_text())})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_dotted_name_stands_for_something(name):
+    resolve(name)
+
+
+@pytest.mark.parametrize("name", ["ditto.motion.motion.motion", "ditto.nothing", "ditto.motion.emotion.MOODS"])
+def test_a_dotted_name_of_nothing_is_found(name):
+    with pytest.raises((AttributeError, ModuleNotFoundError)):
+        resolve(name)
 
 
 @pytest.mark.parametrize("mark", ["<!-- not run: slow -->", "<!-- skip -->", "<!-- not run -->", "<!--needs: torch-->"])
