@@ -23,7 +23,7 @@ from ditto.live.server.clients import Clients
 from ditto.live.server.conversation import Recording
 from ditto.live.server.guard import Guard
 from ditto.live.server.portraits import Portraits, preview
-from ditto.live.server.protocol import VERSION, ProtocolError, Start, bad, command_of, error_of, object_of
+from ditto.live.server.protocol import VERSION, ProtocolError, error_of, parse_offer
 from ditto.live.server.socket import serve_socket
 from ditto.live.server.voice import voices
 from ditto.live.server.webrtc import Peer
@@ -140,8 +140,8 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
     @app.post("/api/webrtc")
     async def offer(request: Request) -> Response:
         async def work() -> Response:
-            start, sdp = offer_of(await body_of(request, limits.LARGEST_OFFER))
-            peer = Peer(start, sdp, clients)
+            start = parse_offer(await body_of(request, limits.LARGEST_OFFER))
+            peer = Peer(start, start.sdp, clients)
             peers.add(peer)
             return JSONResponse(await within(limits.START_SECONDS, asyncio.shield(peer.answer)))
 
@@ -186,16 +186,6 @@ def refusal(error: Exception) -> Response:
     if status == 500:
         logger.error("a request failed", exc_info=error)
     return JSONResponse({"error": message}, status, headers={"retry-after": "5"} if status == 503 else None)
-
-
-def offer_of(data: bytes) -> tuple[Start, str]:
-    """The start and the SDP of an offer. Raises ProtocolError."""
-    offer = object_of(data)
-    sdp = offer.pop("sdp", None)
-    if not isinstance(sdp, str):
-        raise bad('an offer has an "sdp" and what "start" takes; sdp is a text', sdp)
-    offer.pop("type", None)
-    return command_of(Start, offer), sdp
 
 
 async def body_of(request: Request, largest: int) -> bytes:

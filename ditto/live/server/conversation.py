@@ -158,11 +158,7 @@ class Conversation:
             case Say():
                 self.say(command)
             case Control():
-                changes = {
-                    name: value
-                    for name in ("emotion", "gaze", "head")
-                    if (value := getattr(command, name)) is not None
-                }
+                changes = command.model_dump(include={"emotion", "gaze", "head"}, exclude_unset=True)
                 self.session.control(**changes, ramp_seconds=command.ramp_seconds)
 
     async def interrupt(self) -> None:
@@ -232,7 +228,7 @@ class Conversation:
                     case Sound(samples, rate, microphone):
                         assert samples is not None
                         await self._push(samples, rate, microphone)
-                    case Say(text, voice):
+                    case Say(text=text, voice=voice):
                         await self._flush()
                         spoken, rate = await asyncio.to_thread(speech_of, text, voice)
                         await self._push(spoken, rate)

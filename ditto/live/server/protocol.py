@@ -5,15 +5,12 @@ The WebSocket carries all of them; WebRTC carries the JSON in its data channel, 
 
 from __future__ import annotations
 
-import json
-import math
-import re
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ditto.errors import (
     AudioError,
@@ -30,12 +27,7 @@ from ditto.live import Frame
 from ditto.live.server.limits import LONGEST_TEXT
 
 VERSION = 1
-CLIENT = re.compile(r"[A-Za-z0-9_-]{8,64}")
-PICTURES = ("jpeg", "h264", "none")
-PACES = ("playout", "fast")
-MICROPHONES = ("off", "repeat", "listen")
 LOWEST_RATE, HIGHEST_RATE = 8000, 48000
-RATES_OUT = (16000, 24000, 48000)
 
 HEADER = struct.Struct("<BBBBIIiId")
 FRAME = 1
@@ -57,16 +49,43 @@ class ProtocolError(DittoError):
         self.status = status
 
 
-@dataclass(frozen=True)
-class Start:
-    """Opens a session; the first message of a WebSocket, and part of a WebRTC offer.
+class Message(BaseModel):
+    """What a client sends. Descriptions of fields complete "expected NAME to be ..." where a value is refused."""
+
+    # strict: "1" is no number and 1 is not true. JSON has no NaN, but Python clients write it.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _among(*choices: object) -> str:
+    return f"one of {', '.join(map(str, choices))}"
+
+
+Rate = Annotated[
+    int,
+    Field(
+        ge=LOWEST_RATE,
+        le=HIGHEST_RATE,
+        description=f"a whole number of samples a second, {LOWEST_RATE} to {HIGHEST_RATE}",
+    ),
+]
+Weights = Annotated[Mapping[str, float], Field(description="an object of finite weights by name")]
+Truth = Annotated[bool, Field(description="true or false")]
+Text = Annotated[str, Field(description="a text")]
+Video = Literal["jpeg", "h264", "none"]
+Pace = Literal["playout", "fast"]
+AudioRate = Literal[16000, 24000, 48000]
+MicrophoneMode = Literal["off", "repeat", "listen"]
+
+
+class Start(Message):
+    """Opens a session; the first message of a WebSocket.
 
     Attributes:
         client: an id of the client's choice; one made by the server if empty. A second connection with the same id
             ends the first.
         portrait: "default", or an id given by the upload.
         rate: samples a second of the speech the client will send.
-        audio_rate: samples a second of the sound it wants back.
+        audio_rate: samples a second of the sound that the server sends.
         video: "jpeg", "h264" (Annex B) or "none".
         quality: of JPEG, 1 to 95.
         pace: "playout" gives frames when they are due and leaves out pictures for a slow reader; "fast" as they are
@@ -74,73 +93,68 @@ class Start:
         latency, seed, emotion, still, idle: as of `TalkingHead.session`.
     """
 
-    client: str = ""
-    portrait: str = "default"
-    rate: int = 16000
-    audio_rate: int = 24000
-    video: str = "jpeg"
-    quality: int = 80
-    pace: str = "playout"
-    latency: str = "low"
-    seed: int = 0
-    emotion: Mapping[str, float] = field(default_factory=dict)
-    still: bool = False
-    idle: bool = True
-
-    def __post_init__(self) -> None:
-        if self.client and not CLIENT.fullmatch(self.client):
-            raise bad("client is 8 to 64 letters, digits, _ or -", self.client)
-        check_rate(self.rate)
-        choose("audio_rate", self.audio_rate, RATES_OUT)
-        choose("video", self.video, PICTURES)
-        choose("pace", self.pace, PACES)
-        if not 1 <= self.quality <= 95:
-            raise bad("quality lies in 1 to 95", self.quality)
+    type: Literal["start"] = "start"
+    client: str = Field("", pattern="^([A-Za-z0-9_-]{8,64})?$", description="8 to 64 letters, digits, _ or -")
+    portrait: Text = "default"
+    rate: Rate = 16000
+    audio_rate: AudioRate = Field(24000, description=_among(*get_args(AudioRate)))
+    video: Video = Field("jpeg", description=_among(*get_args(Video)))
+    quality: int = Field(80, ge=1, le=95, description="a whole number, 1 to 95")
+    pace: Pace = Field("playout", description=_among(*get_args(Pace)))
+    latency: Text = "low"
+    seed: int = Field(0, description="a whole number")
+    emotion: Weights = Field(default_factory=dict)
+    still: Truth = False
+    idle: Truth = True
 
 
-@dataclass(frozen=True)
-class Speak:
+class Offer(Start):
+    """What a WebRTC client begins with: an SDP offer, and of `Start` what applies.
+
+    Attributes:
+        sdp: of the offer.
+        type: not read; a browser's session description has one.
+    """
+
+    type: Any = "offer"
+    sdp: Text
+
+
+class Speak(Message):
     """Binary messages from now on are speech of the portrait, at this rate; how a connection begins."""
 
-    rate: int = 16000
-
-    def __post_init__(self) -> None:
-        check_rate(self.rate)
+    type: Literal["speak"] = "speak"
+    rate: Rate = 16000
 
 
-@dataclass(frozen=True)
-class Listen:
+class Listen(Message):
     """Binary messages from now on are what the other party says."""
 
-    rate: int = 16000
-
-    def __post_init__(self) -> None:
-        check_rate(self.rate)
+    type: Literal["listen"] = "listen"
+    rate: Rate = 16000
 
 
-@dataclass(frozen=True)
-class Repeat:
+class Repeat(Message):
     """Binary messages from now on are an open microphone; the portrait repeats what is said into it."""
 
-    rate: int = 16000
-
-    def __post_init__(self) -> None:
-        check_rate(self.rate)
+    type: Literal["repeat"] = "repeat"
+    rate: Rate = 16000
 
 
-@dataclass(frozen=True)
-class Flush:
+class Flush(Message):
     """The utterance is complete."""
 
+    type: Literal["flush"] = "flush"
 
-@dataclass(frozen=True)
-class Interrupt:
+
+class Interrupt(Message):
     """Everything that waits to be spoken is forgotten."""
 
+    type: Literal["interrupt"] = "interrupt"
 
-@dataclass(frozen=True)
-class Control:
-    """Changes of the face; what is not named stays.
+
+class Control(Message):
+    """Changes of the face; what a client does not name stays (`model_fields_set` has what it named).
 
     Attributes:
         emotion: weights by name.
@@ -149,53 +163,47 @@ class Control:
         ramp_seconds: how long the change takes.
     """
 
-    emotion: Mapping[str, float] | None = None
-    gaze: tuple[float, float] | None = None
-    head: tuple[float, float, float] | None = None
-    ramp_seconds: float = 0.4
+    type: Literal["control"] = "control"
+    emotion: Weights = Field(default_factory=dict)
+    gaze: tuple[float, float] = Field((0.0, 0.0), description="a list of 2 finite numbers")
+    head: tuple[float, float, float] = Field((0.0, 0.0, 0.0), description="a list of 3 finite numbers")
+    ramp_seconds: float = Field(0.4, description="a finite number")
 
 
-@dataclass(frozen=True)
-class Say:
+class Say(Message):
     """Text for espeak-ng; `voice` is one of its language codes."""
 
-    text: str
-    voice: str = "en"
-
-    def __post_init__(self) -> None:
-        if not self.text.strip():
-            raise bad("text to be spoken is wanted", "none")
-        if len(self.text) > LONGEST_TEXT:
-            raise ProtocolError(
-                "too_long", f"at most {LONGEST_TEXT} characters are spoken at once, got {len(self.text)}; send less", 413
-            )
+    type: Literal["say"] = "say"
+    text: str = Field(
+        pattern=r"\S",
+        max_length=LONGEST_TEXT,
+        description=f"a text of 1 to {LONGEST_TEXT} characters, not all of them spaces",
+    )
+    voice: Text = "en"
 
 
-@dataclass(frozen=True)
-class Microphone:
+class Microphone(Message):
     """What the microphone track of a WebRTC connection is for: "off", "repeat" or "listen"."""
 
-    mode: str
-
-    def __post_init__(self) -> None:
-        choose("mode", self.mode, MICROPHONES)
+    type: Literal["microphone"] = "microphone"
+    mode: MicrophoneMode = Field(description=_among(*get_args(MicrophoneMode)))
 
 
-@dataclass(frozen=True)
-class Alive:
+class Alive(Message):
     """A sign of life; a WebRTC client gives one every few seconds."""
 
+    type: Literal["alive"] = "alive"
 
-@dataclass(frozen=True)
-class Close:
+
+class Close(Message):
     """The client is done."""
+
+    type: Literal["close"] = "close"
 
 
 Command = Start | Speak | Listen | Repeat | Flush | Interrupt | Control | Say | Microphone | Alive | Close
-COMMANDS: Mapping[str, type[Any]] = {
-    kind.__name__.lower(): kind
-    for kind in (Start, Speak, Listen, Repeat, Flush, Interrupt, Control, Say, Microphone, Alive, Close)
-}
+COMMANDS: Mapping[str, type[Message]] = {kind.model_fields["type"].default: kind for kind in get_args(Command)}
+_COMMAND: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="type")])
 
 
 def parse(text: str | bytes) -> Command:
@@ -204,111 +212,59 @@ def parse(text: str | bytes) -> Command:
     Raises:
         ProtocolError: no JSON object, an unknown type or name, a value of another kind or out of range.
     """
-    message = object_of(text)
-    kind = message.pop("type", None)
-    if not isinstance(kind, str) or kind not in COMMANDS:
-        raise ProtocolError("unknown_type", f"type is one of {', '.join(COMMANDS)}, got {kind!r}")
-    return command_of(COMMANDS[kind], message)
-
-
-def object_of(text: str | bytes) -> dict[str, Any]:
-    """A JSON object. Raises ProtocolError for anything else."""
     try:
-        message = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError("bad_message", f"a message is one JSON object: {error}") from None
-    if not isinstance(message, dict):
-        raise bad("a message is one JSON object", type(message).__name__)
-    return message
+        return _COMMAND.validate_json(text)
+    except ValidationError as error:
+        raise _refusal(error, COMMANDS) from None
 
 
-def command_of(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    """A command of that kind from names and values. Raises ProtocolError as `parse` does."""
-    name = kind.__name__.lower()
-    known = {item.name: item.type for item in fields(kind)}
-    for key in values:
-        if key not in known:
-            wanted = ", ".join(known) or "nothing beside its type"
-            raise ProtocolError("unknown_name", f"{name!r} takes {wanted}; got {key!r}")
+def parse_offer(text: bytes) -> Offer:
+    """The body of a WebRTC offer. Raises ProtocolError as `parse` does."""
     try:
-        made = kind(**{key: CONVERSIONS[str(known[key])](key, value) for key, value in values.items()})
-    except TypeError:
-        raise ProtocolError("bad_message", f"{name!r} lacks a value; it takes {', '.join(known)}") from None
-    return made
+        return Offer.model_validate_json(text)
+    except ValidationError as error:
+        raise _refusal(error, {"": Offer}) from None
 
 
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise bad(f"{name} is a whole number", value)
-    return value
+def _refusal(error: ValidationError, kinds: Mapping[str, type[Message]]) -> ProtocolError:
+    """The first of what pydantic found, in the words of the protocol. `kinds`: the models by their type."""
+    found = error.errors(include_url=False)[0]
+    reason, place, came = found["type"], found["loc"], found["input"]
+    if reason.startswith("union_tag"):
+        tag = came.get("type", None)
+        text = f"expected type to be {_among(*kinds)}, got {_short(tag)}; send one of these"
+        return ProtocolError("unknown_type", text)
+    if not place:
+        what = f"no JSON ({found['ctx']['error']})" if reason == "json_invalid" else _short(came)
+        return ProtocolError("bad_message", f"expected a message to be one JSON object, got {what}; send an object")
+    kind, *rest = place if "" not in kinds else ("", *place)
+    fields, name = kinds[str(kind)].model_fields, str(rest[0])
+    if reason == "extra_forbidden":
+        known = ", ".join(other for other in fields if other != "type") or "nothing beside type"
+        return ProtocolError("unknown_name", f"expected {known}; got {name!r}; leave it out")
+    if reason == "missing" and len(rest) == 1:
+        text = f"expected a value for {name}: {fields[name].description}, got none; add it to the message"
+        return ProtocolError("bad_message", text)
+    if reason == "string_too_long":
+        text = f"expected at most {found['ctx']['max_length']} characters in {name}, got {len(came)}; send less"
+        return ProtocolError("too_long", text, 413)
+    return bad(name, str(fields[name].description), came)
 
 
-def _number(name: str, value: Any) -> float:
-    try:
-        number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-    except OverflowError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise bad(f"{name} is a number", value)
-    return number
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise bad(f"{name} is a text", value)
-    return value
-
-
-def _truth(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise bad(f"{name} is true or false", value)
-    return value
-
-
-def _weights(name: str, value: Any) -> dict[str, float]:
-    if not isinstance(value, dict):
-        raise bad(f"{name} is an object of weights by name", value)
-    return {key: _number(f"{name}.{key}", weight) for key, weight in value.items()}
-
-
-def _numbers(count: int) -> Callable[[str, Any], tuple[float, ...]]:
-    def convert(name: str, value: Any) -> tuple[float, ...]:
-        if not isinstance(value, list) or len(value) != count:
-            raise bad(f"{name} is a list of {count} numbers", value)
-        return tuple(_number(name, number) for number in value)
-
-    return convert
-
-
-CONVERSIONS: Mapping[str, Callable[[str, Any], Any]] = {
-    "int": _whole,
-    "float": _number,
-    "str": _text,
-    "bool": _truth,
-    "Mapping[str, float]": _weights,
-    "Mapping[str, float] | None": _weights,
-    "tuple[float, float] | None": _numbers(2),
-    "tuple[float, float, float] | None": _numbers(3),
-}
-"""By the annotation of a field: its value from JSON. (Annotations are texts here, by the import at the top.)"""
-
-
-def bad(wanted: str, came: Any) -> ProtocolError:
+def bad(name: str, expected: str, came: object) -> ProtocolError:
     """The error for a value of another kind."""
-    shown = repr(came)
-    return ProtocolError("bad_message", f"{wanted}, got {shown if len(shown) <= 60 else shown[:57] + '...'}")
+    return ProtocolError("bad_message", f"expected {name} to be {expected}, got {_short(came)}; send another value")
 
 
-def choose(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+def choose(name: str, value: object, choices: Iterable[object]) -> None:
     """Raises ProtocolError unless the value is one of the choices."""
-    if value not in choices:
-        raise bad(f"{name} is one of {', '.join(map(str, choices))}", value)
-
-
-def check_rate(rate: int) -> None:
-    """Raises ProtocolError for a sample rate that is not taken."""
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise bad(f"rate lies in {LOWEST_RATE} to {HIGHEST_RATE} samples a second", rate)
+    if value not in (given := tuple(choices)):
+        raise bad(name, _among(*given), value)
 
 
 def pack_frame(frame: Frame, picture: bytes, codec: int) -> bytes:
@@ -342,7 +298,11 @@ CODES: tuple[tuple[type[Exception], str, int], ...] = (  # the first that fits
 def error_of(error: Exception) -> tuple[dict[str, Any], int]:
     """An error as the message clients get, and its HTTP status. What is not known is not described to strangers."""
     if isinstance(error, BusyError):
-        return {"type": "error", "code": "busy", "text": "all places at this server are taken; try again in a while"}, 503
+        return {
+            "type": "error",
+            "code": "busy",
+            "text": "all places at this server are taken; try again in a while",
+        }, 503
     if isinstance(error, ProtocolError):
         return {"type": "error", "code": error.code, "text": str(error)}, error.status
     for kind, code, status in CODES:

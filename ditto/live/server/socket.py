@@ -218,18 +218,18 @@ async def send_all(socket: WebSocket, outbox: Outbox, encoder: Encoder) -> None:
 async def take_messages(socket: WebSocket, start: Start, client: Client, outbox: Outbox) -> None:
     """From the client to the conversation, until it says close. What is wrong is told, and the rest goes on."""
     conversation = client.conversation
-    sound: Speak | Listen | Repeat = Speak(start.rate)
+    sound: Speak | Listen | Repeat = Speak(rate=start.rate)
     while True:
         try:
             message = await receive(socket)
             if isinstance(message, bytes):
                 samples = samples_of(message)
                 match sound:
-                    case Speak(rate):
+                    case Speak(rate=rate):
                         await conversation.speak(samples, rate)
-                    case Listen(rate):
+                    case Listen(rate=rate):
                         conversation.hear(samples, rate)
-                    case Repeat(rate):
+                    case Repeat(rate=rate):
                         for second in pieces(samples, rate, 1.0):
                             conversation.repeat(second, rate)
                             await asyncio.sleep(0)

@@ -82,13 +82,21 @@ def test_h264_is_decoded_by_anyone():
         ('{"type": 7}', "unknown_type", "got 7"),
         ('{"type": "flush", "now": 1}', "unknown_name", "'now'"),
         ('{"type": "start"}', "not_now", "has started"),
-        ('{"type": "say"}', "bad_message", "lacks a value"),
-        ('{"type": "say", "text": " "}', "bad_message", "text to be spoken"),
-        ('{"type": "control", "gaze": [1]}', "bad_message", "list of 2 numbers"),
-        ('{"type": "control", "gaze": [1, NaN]}', "bad_message", "is a number"),
-        ('{"type": "control", "gaze": [1, %s]}' % ("9" * 400), "bad_message", "is a number"),
+        ('{"type": "say"}', "bad_message", "expected a value for text"),
+        ('{"type": "say", "text": " "}', "bad_message", "expected text to be"),
+        ('{"type": "control", "gaze": [1]}', "bad_message", "list of 2 finite numbers, got [1]"),
+        ('{"type": "control", "gaze": [1, NaN]}', "bad_message", "list of 2 finite numbers, got nan"),
+        ('{"type": "control", "gaze": [1, %s]}' % ("9" * 400), "bad_message", "list of 2 finite numbers"),
         ('{"type": "control", "emotion": {"joy": 1}}', "bad_message", "unknown emotion"),
-        ('{"type": "control", "emotion": "joy"}', "bad_message", "weights by name"),
+        ('{"type": "control", "emotion": "joy"}', "bad_message", "weights by name, got 'joy'"),
+        ('{"type": "control", "gaze": [1, 2, 3]}', "bad_message", "list of 2 finite numbers, got [1, 2, 3]"),
+        ('{"type": "control", "gaze": null}', "bad_message", "list of 2 finite numbers, got None"),
+        ('{"type": "control", "head": [1, true, 0]}', "bad_message", "list of 3 finite numbers, got True"),
+        ('{"type": "control", "ramp_seconds": "1"}', "bad_message", "expected ramp_seconds to be a finite number, got '1'"),
+        ('{"type": "control", "emotion": {"happy": "much"}}', "bad_message", "weights by name, got 'much'"),
+        ('{"type": "say", "text": "\\ud800"}', "bad_message", "one JSON object"),
+        ('{"type": "say", "text": ["a"]}', "bad_message", "expected text to be"),
+        ('{}', "unknown_type", "got None"),
         ('{"type": "listen", "rate": 96000}', "bad_message", "8000 to 48000"),
         ('{"type": "microphone", "mode": "repeat"}', "not_now", "WebRTC"),
         ('{"type": "say", "text": "%s"}' % ("a" * 1001), "too_long", "at most 1000"),
@@ -141,7 +149,7 @@ def test_a_bundle_of_few_capabilities_is_served_and_what_it_lacks_is_refused_by_
         assert set(httpx.get(f"http://{place}/api/info").json()["latencies"]) == set(Mute.latencies)
         with connect(f"ws://{place}/api/live") as socket:
             socket.send(json.dumps({"type": "start", "latency": "balanced"}))
-            assert "latency is one of quality, low" in said(socket, "error")["text"]
+            assert "latency to be one of quality, low" in said(socket, "error")["text"]
             socket.send(json.dumps({"type": "start", "pace": "fast"}))
             assert said(socket, "ready")["algorithmic_ms"] == 640
             socket.send(tone(0.2, 16000))
