@@ -13,16 +13,13 @@ import numpy.typing as npt
 
 from ditto.media.audio import check_samples
 from ditto.media.rates import FPS, SAMPLES_PER_FRAME
+from ditto.media.voice import LOWEST_FLOOR, VoiceDetector
 
 Array = npt.NDArray[np.float32]
 
 MOST_WAITING = 10 * FPS  # frames of sound kept for later; older ones are forgotten
 CATCH_UP = 2 * FPS  # frames; what has waited all that time without need is then heard at once
 HELD = 8  # frames without sound that are bridged: what comes over a network comes in bursts
-FLOOR_SECONDS = 4  # speech has a dip in so much time: the lowest level there is the noise
-FIRST_FLOOR, LOWEST_FLOOR = -60.0, -75.0  # dB of full scale: before anything is known, and of digital silence
-ABOVE_FLOOR = 9.0  # dB over the noise that make a voice
-QUIETEST_VOICE = -52.0  # dB of full scale
 ONSET, HANGOVER = 3, 7  # voiced frames that begin a phrase, unvoiced ones that end it
 PHRASE = 15  # voiced frames; shorter ones ("yes") get no nod
 NOD_AT_PAUSE = 0.7  # probability
@@ -91,7 +88,7 @@ class Listener:
         self._seed = seed & 0xFFFFFFFFFFFFFFFF
         self._rest = np.zeros(0, np.float32)  # samples of a frame that is not full yet
         self._levels: deque[float] = deque(maxlen=MOST_WAITING)
-        self._past = deque([FIRST_FLOOR] * (FLOOR_SECONDS * FPS), maxlen=FLOOR_SECONDS * FPS)
+        self._detector = VoiceDetector(FPS)
         self._waited = [0, MOST_WAITING]  # reactions since it was looked at, fewest frames that were waiting
         self._heard = 0  # frames of sound
         self._missing = 0  # frames in a row without any
@@ -151,8 +148,7 @@ class Listener:
         self._heard += 1
         self._missing = 0
         level = max(level, LOWEST_FLOOR)
-        self._past.append(level)
-        self._tell(level > max(min(self._past) + ABOVE_FLOOR, QUIETEST_VOICE), level)
+        self._tell(self._detector.is_voice(level), level)
 
     def _tell(self, voiced: bool, level: float) -> None:
         """Where in what the other party says this frame is, and what follows from it."""

@@ -7,12 +7,11 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
+from ditto.media.voice import VoiceDetector
+
 Array = npt.NDArray[np.float32]
 
-BLOCK_SECONDS = 0.02
-QUIETEST_VOICE_DB = -46.0  # below it nothing counts as voice, however quiet the room
-ABOVE_NOISE_DB = 10.0
-NOISE_RISE_DB = 0.02  # a block; the noise floor follows a level that rises slowly, one that falls at once
+BLOCKS_PER_SECOND = 50
 OPENING_BLOCKS = 2  # of voice begin an utterance
 LEAD_BLOCKS = 5  # come before them, for the breath of a consonant
 CLOSING_BLOCKS = 35  # 0.7 s without voice end it
@@ -26,10 +25,10 @@ class VoiceGate:
     """
 
     def __init__(self, rate: int) -> None:
-        self._block = round(rate * BLOCK_SECONDS)
+        self._block = round(rate / BLOCKS_PER_SECOND)
         self._waiting = np.zeros(0, np.float32)
         self._lead: deque[Array] = deque(maxlen=OPENING_BLOCKS + LEAD_BLOCKS)
-        self._noise_db = -60.0
+        self._detector = VoiceDetector(BLOCKS_PER_SECOND)
         self._voiced = 0  # blocks of voice in a row
         self._quiet = 0  # blocks without, within an utterance
         self._open = False
@@ -63,6 +62,4 @@ class VoiceGate:
         return [None] if was_open else []
 
     def _is_voice(self, block: Array) -> bool:
-        level_db = 10.0 * float(np.log10(float(np.mean(np.square(block, dtype=np.float64))) + 1e-10))
-        self._noise_db = min(level_db, self._noise_db + NOISE_RISE_DB)
-        return level_db > max(self._noise_db + ABOVE_NOISE_DB, QUIETEST_VOICE_DB)
+        return self._detector.is_voice(10.0 * float(np.log10(np.mean(np.square(block, dtype=np.float64)) + 1e-12)))
