@@ -23,7 +23,7 @@ huggingface_hub = pytest.importorskip(
 
 from checkpoints import TINY, publish  # noqa: E402
 
-from ditto import hub  # noqa: E402
+from ditto.full import hub  # noqa: E402
 from ditto.app.cli import app  # noqa: E402
 from ditto.bundle import Bundle  # noqa: E402
 from ditto.errors import BundleError, InputError, OutputError  # noqa: E402
