@@ -373,7 +373,10 @@ class MotionSampler:
         heard = np.ones((count, 1), np.float32)
         if self.guidance != 1.0:
             heard = np.concatenate([heard, np.zeros((count, 1), np.float32)])
-        twice = lambda x: np.asarray(np.concatenate([x] * (len(heard) // count)), np.float32)  # noqa: E731
+
+        def twice(rows: Sequence[Array] | Floats) -> Array:
+            return np.asarray(np.concatenate([rows] * (len(heard) // count)), np.float32)
+
         condition = self._condition(
             features=twice([fill(state.features, past + hop + ahead, length) for state in states]),
             emotion=twice(emotions),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from ditto.live.outputs import OUTPUTS
 from ditto.media.audio import HIGHEST_RATE, LOWEST_RATE
@@ -63,7 +63,7 @@ class Settings:
     seed: int = 0
     emotion: Mapping[str, float] | None = None
     still: bool = False
-    controls: Any = None
+    controls: Controls | Callable[[int], Controls] | None = None
     any_speed: bool = False
 
     def __post_init__(self) -> None:

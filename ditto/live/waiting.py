@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
     return task.result()
 
 
-async def end_tasks(*tasks: asyncio.Future[Any], seconds: float) -> None:
+async def end_tasks(*tasks: asyncio.Future[None], seconds: float) -> None:
     """Cancel tasks and wait until they have ended, for at most so many seconds; one that goes on is logged."""
     for task in tasks:
         task.add_done_callback(_heard)
@@ -50,7 +50,7 @@ async def end_tasks(*tasks: asyncio.Future[Any], seconds: float) -> None:
         logger.error("%s did not end within %g s of its cancellation; it is left behind", task, seconds)
 
 
-def _heard(task: asyncio.Future[Any]) -> None:
+def _heard(task: asyncio.Future[T]) -> None:
     """An error that nobody asks for is not logged."""
     if not task.cancelled():
         task.exception()

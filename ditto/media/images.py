@@ -332,7 +332,8 @@ def _eight_bits(pixels: npt.NDArray[np.uint16]) -> Bytes:
 
 
 def _scaled(values: npt.NDArray[np.uint16], white: float) -> Bytes:
-    return np.rint(values.astype(np.float32) / (white / 255.0)).astype(np.uint8)
+    level: npt.NDArray[np.float32] = values.astype(np.float32) / (white / 255.0)
+    return np.rint(level).astype(np.uint8)
 
 
 def _from_array(array: npt.NDArray[Any]) -> Image.Image:

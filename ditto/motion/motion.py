@@ -96,8 +96,9 @@ def encode_angle(degrees: npt.ArrayLike) -> Array:
 def decode_angle(bins: npt.ArrayLike) -> Array:
     """(..., 66) bins (weights, negative ones ignored) -> (...,) degrees: their expectation."""
     weights = np.maximum(np.asarray(bins, np.float64), 0.0)
-    total = weights.sum(-1)
-    return ((weights * BIN_DEGREES).sum(-1) / np.maximum(total, 1e-9)).astype(np.float32)
+    total: npt.NDArray[np.float64] = weights.sum(-1)
+    moment: npt.NDArray[np.float64] = (weights * BIN_DEGREES).sum(-1)
+    return (moment / np.maximum(total, 1e-9)).astype(np.float32)
 
 
 def rotation_matrix(pitch: npt.ArrayLike, yaw: npt.ArrayLike, roll: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -120,7 +121,8 @@ def euler_degrees(rotation: npt.ArrayLike) -> npt.NDArray[np.float64]:
     yaw = np.arcsin(np.clip(-m[..., 2, 0], -1.0, 1.0))
     pitch = np.arctan2(m[..., 2, 1], m[..., 2, 2])
     roll = np.arctan2(m[..., 1, 0], m[..., 0, 0])
-    return np.degrees(np.stack([pitch, yaw, roll], -1))
+    angles: npt.NDArray[np.float64] = np.degrees(np.stack([pitch, yaw, roll], -1))
+    return angles
 
 
 def pack_265(values: npt.ArrayLike) -> Array:

@@ -186,7 +186,8 @@ def opacity(alpha: Bytes, crop_to_picture: Floats, landmarks: Floats, size: int)
     crop = sample_crop(np.repeat(alpha[..., None], 3, -1), crop_to_picture, size)[..., 0].astype(np.float32)
     face = _polygon(landmarks[FACE_OVAL, :2], size) > 0.5
     level = float(measured(np.median, crop[face], none=255.0))
-    return np.minimum(crop / max(level, 1.0), 1.0)
+    share: npt.NDArray[np.float32] = np.minimum(crop / max(level, 1.0), 1.0)
+    return share
 
 
 def nearness(landmarks: Floats, others: Sequence[Floats], size: int) -> Mask:

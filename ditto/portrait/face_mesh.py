@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -148,11 +148,19 @@ class Pose(NamedTuple):
     closure: Floats
 
 
-def smoothstep(low: float, high: float, x: npt.ArrayLike) -> Floats:
+@overload
+def smoothstep(low: float, high: float, x: float) -> float: ...
+
+
+@overload
+def smoothstep(low: float, high: float, x: npt.NDArray[np.number]) -> Floats: ...
+
+
+def smoothstep(low: float, high: float, x: float | npt.NDArray[np.number]) -> float | Floats:
     """0 at `low`, 1 at `high` (which may be the smaller), cubic between."""
     if isinstance(x, float):  # many a frame; arrays of one number take ten times as long
         share = min(max((float(x) - low) / (high - low), 0.0), 1.0)
-        return np.float64(share * share * (3.0 - 2.0 * share))  # type: ignore[return-value]
+        return np.float64(share * share * (3.0 - 2.0 * share))
     u = np.clip((np.asarray(x, np.float64) - low) / (high - low), 0.0, 1.0)
     return u * u * (3.0 - 2.0 * u)
 
@@ -247,4 +255,5 @@ def signed_areas(points: Floats, triangles: Ints) -> Floats:
 def inverse_2x2(matrix: Floats) -> Floats:
     """The inverse of (2, 2). Not `np.linalg.inv`: it wakes BLAS's threads, which then spin beside every frame."""
     (a, b), (c, d) = matrix
-    return np.array([[d, -b], [-c, a]]) / (a * d - b * c)
+    inverse: Floats = np.array([[d, -b], [-c, a]]) / (a * d - b * c)
+    return inverse

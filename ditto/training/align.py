@@ -28,7 +28,7 @@ def words_of(text: str) -> list[str]:
 
 def open_aligner() -> Any:
     """A PocketSphinx decoder set up for forced alignment (the default best path fails on 60 of 100 utterances)."""
-    from pocketsphinx import Decoder, get_model_path  # type: ignore[import-untyped]
+    from pocketsphinx import Decoder, get_model_path
 
     model = get_model_path()
     return Decoder(
@@ -90,8 +90,8 @@ def align(decoder: Any, clip: Clip, text: str) -> list[tuple[float, float, str]]
 def open_listener(wheel: Path) -> Callable[[Clip], str]:
     """What the Moonshine tiny model of the wheel hears in a clip."""
     sys.path.insert(0, str(wheel))
-    from moonshine_voice.moonshine_api import ModelArch  # type: ignore[import-not-found]
-    from moonshine_voice.transcriber import Transcriber  # type: ignore[import-not-found]
+    from moonshine_voice.moonshine_api import ModelArch
+    from moonshine_voice.transcriber import Transcriber
 
     transcriber = Transcriber(wheel / "moonshine_voice" / "assets" / "tiny-en", ModelArch.TINY)
 

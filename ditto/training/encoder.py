@@ -135,7 +135,8 @@ def stream_posteriors(encoder: SpeechEncoder, samples: Floats, start: SpeechEnco
     padded = np.zeros(hops * HOP, np.float32)
     padded[: len(samples)] = samples
     features, _ = encoder(torch.from_numpy(padded)[None], start)
-    return features[0, 2:, encoder.config.width :].reshape(-1, len(PHONES)).numpy()
+    found: Floats = features[0, 2:, encoder.config.width :].reshape(-1, len(PHONES)).numpy()
+    return found
 
 
 @torch.no_grad()

@@ -59,7 +59,7 @@ class Graph:
     """A TFLite graph on its way to ONNX. Tensors of four dimensions are (1, H, W, C) there and (1, C, H, W) here."""
 
     def __init__(self, data: bytes, reader: Any) -> None:
-        from flatbuffers import flexbuffers  # type: ignore[import-untyped]
+        from flatbuffers import flexbuffers
 
         model = reader.ModelT.InitFromPackedBuf(data, 0)
         (self.source,) = model.subgraphs

@@ -69,7 +69,7 @@ def canonical_changes(path: Path, every: int) -> Floats:
 def read_shapes(path: Path) -> Floats:
     """(51, 478, 3) fu: expression shapes at full weight; `mouthClose` changes the open jaw, so it comes on one."""
     with np.load(path) as archive:
-        deltas = archive["deltas"].astype(np.float64) * (1.0, 1.0, SHAPE_DEPTH)
+        deltas: Floats = archive["deltas"].astype(np.float64) * (1.0, 1.0, SHAPE_DEPTH)
         names = [str(name) for name in archive["names"]]
     deltas[names.index("mouthClose")] += deltas[names.index("jawOpen")]
     return deltas
@@ -77,7 +77,8 @@ def read_shapes(path: Path) -> Floats:
 
 def keypoint_changes(changes: Floats) -> Floats:
     """(N, 478, 3) landmark changes -> (N, 21, 3); the neck anchor does not change."""
-    return np.einsum("kv,nvd->nkd", g.SELECTOR, changes)
+    means: Floats = np.einsum("kv,nvd->nkd", g.SELECTOR, changes)
+    return means
 
 
 def mirrored(changes: Floats) -> Floats:

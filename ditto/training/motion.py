@@ -92,7 +92,7 @@ def motion_scale(corpus: Corpus) -> Array:
     """(70,) units of the network: each dimension's own spread, never less than 0.15 of the widest expression."""
     rows = np.concatenate([corpus.motion[s : s + n] for s, n in zip(corpus.start, corpus.length, strict=True)])
     spread = rows.std(0)
-    scale = np.maximum(spread, 1e-4)
+    scale: Array = np.maximum(spread, 1e-4)
     scale[4:7] = np.maximum(spread[4:7].max(), 1e-3)
     scale[7:] = np.maximum(spread[7:], 0.15 * spread[7:].max())
     return scale.astype(np.float32)

@@ -139,7 +139,10 @@ def _pose(scale: Floats, rotation: Floats, translation: Floats, gap: Floats) -> 
     """(T, 6) pitch, yaw, roll in degrees and translation in fu, and (T,) scale - 1, against the clip's median."""
     angles = euler_degrees(rotation)
     angles -= np.median(angles, 0)
-    fast = lambda x: x - low_pass(x, JAW_PITCH_HZ)  # noqa: E731
+
+    def fast(x: Floats) -> Floats:
+        return x - low_pass(x, JAW_PITCH_HZ)
+
     jaw = fast(gap)
     slope = (fast(angles) * jaw[:, None]).sum(0) / max(float((jaw**2).sum()), 1e-9)
     angles -= slope * jaw[:, None]

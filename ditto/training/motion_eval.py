@@ -84,7 +84,7 @@ def main() -> None:
         return made, heard
 
     def spread(indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        return indices[np.linspace(0, len(indices) - 1, min(options.clips, len(indices))).astype(int)]
+        return indices[np.linspace(0, len(indices) - 1, min(options.clips, len(indices))).astype(np.int64)]
 
     matches, lips = [], []
     for i in spread(np.flatnonzero(kind == "held")):

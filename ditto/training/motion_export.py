@@ -131,9 +131,11 @@ def write(
     """
     half(model)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: t.detach().numpy().astype(np.float16) for name, t in model.state_dict().items()}
+    tensors: dict[str, npt.NDArray[np.floating]] = {
+        name: t.detach().numpy().astype(np.float16) for name, t in model.state_dict().items()
+    }
     for name, values in (("scale", scale), ("silence", silence), ("temperature", spread)):
-        tensors[SAMPLER_PREFIX + name] = np.asarray(values, np.float32)  # type: ignore[assignment]
+        tensors[SAMPLER_PREFIX + name] = np.asarray(values, np.float32)
     save_file(tensors, str(folder / "motion.safetensors"))
     first, second = example_arguments(model.config)
     for name in ("motion_condition", "motion_condition_short"):
@@ -147,7 +149,8 @@ def read_weights(path: Path, config: MotionDiffusionConfig) -> MotionDiffusion:
     tensors = {k: v for k, v in load_file(str(path)).items() if not k.startswith(SAMPLER_PREFIX)}
     model = MotionDiffusion(config)
     load_state(model, {k: torch.from_numpy(v.astype(np.float32)) for k, v in tensors.items()}, path)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def main() -> None:

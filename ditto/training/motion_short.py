@@ -83,7 +83,7 @@ def distillation_loss(
     weight = torch.ones(LENGTH, 1)
     weight[:PAST] = 0.0
     weight[PAST : PAST + SHOWN] = SHOWN_WEIGHT
-    square = (guess - wanted) ** 2 * torch.from_numpy(loss_weights())
+    square: torch.Tensor = (guess - wanted) ** 2 * torch.from_numpy(loss_weights())
     return (square * weight).sum() / (weight.sum() * square.shape[0] * square.shape[2])
 
 
@@ -94,7 +94,7 @@ def train(corpus: Corpus, model: MotionDiffusion, units: Units, seconds: float, 
     random = np.random.default_rng(seed)
     pupil = copy.deepcopy(model.condition).train()
     model.requires_grad_(False)
-    average = copy.deepcopy(pupil)
+    average: MotionCondition = copy.deepcopy(pupil)
     optimizer = torch.optim.AdamW(pupil.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     begin, step, shown, smoothed = time.process_time(), 0, 0.0, 0.0
     while (spent := time.process_time() - begin) < seconds:

@@ -190,4 +190,5 @@ def augment(samples: Floats, random: np.random.Generator, babble: Sequence[Clip]
     if random.random() < 0.15:
         out = np.tanh(out * random.uniform(0.5, 2))
     level = 10 ** (random.uniform(-38, -14) / 20)
-    return (out / (np.sqrt((out**2).mean()) + 1e-6) * level).astype(np.float32)
+    levelled: npt.NDArray[np.float64] = out / (np.sqrt((out**2).mean()) + 1e-6) * level
+    return levelled.astype(np.float32)

@@ -30,9 +30,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: when the file lacks a weight this network needs.
     """
-    from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs.InferenceSession import (  # type: ignore[import-untyped]
-        InferenceSession,
-    )
+    from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs.InferenceSession import InferenceSession
 
     graph = InferenceSession.GetRootAsInferenceSession(bytearray(path.read_bytes()), 0).Model().Graph()
     types = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64}

@@ -94,7 +94,8 @@ class Block(nn.Module):
         x = x + (1 + gate_1) * self.proj(y.transpose(1, 2).flatten(2))
         y = self.norm_2(x) * (1 + scale_2) + shift_2
         y = y + self.conv(y.transpose(1, 2)).transpose(1, 2)
-        return x + (1 + gate_2) * self.down(F.gelu(self.up(y), approximate="tanh"))
+        change: Tensor = self.down(F.gelu(self.up(y), approximate="tanh"))
+        return x + (1 + gate_2) * change
 
 
 class MotionCondition(nn.Module):
@@ -126,7 +127,8 @@ class MotionCondition(nn.Module):
         x = x + self.face(torch.cat([still, gaze], -1))
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)
+        condition: Tensor = self.norm(x)
+        return condition
 
 
 class MotionDenoiser(nn.Module):
@@ -161,7 +163,8 @@ class MotionDenoiser(nn.Module):
         x = self.enter(torch.cat([motion, known], -1)) + condition
         for block in self.blocks:
             x = block(x, time)
-        return self.leave(self.norm(x)) + self.short(condition)
+        clean: Tensor = self.leave(self.norm(x)) + self.short(condition)
+        return clean
 
 
 class MotionDiffusion(nn.Module):

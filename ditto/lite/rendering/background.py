@@ -115,4 +115,5 @@ def plate_gate(origin: F32) -> F32:
     axis = np.arange(first, size, step, dtype=np.float32)
     moved = cv2.magnitude(sampled[0] - axis[None], sampled[1] - axis[:, None])
     spread = cv2.GaussianBlur(moved, (0, 0), 6.0 / 512 * size / step)
-    return smoothstep(GATE_PX[0] * size, GATE_PX[1] * size, spread).astype(np.float32)
+    gate: npt.NDArray[np.float64] = smoothstep(GATE_PX[0] * size, GATE_PX[1] * size, spread)
+    return gate.astype(np.float32)

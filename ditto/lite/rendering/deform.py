@@ -103,7 +103,8 @@ def displace(learned: MeshBasis, delta: Floats) -> Floats:
     """Keypoint change (21, 3) -> landmark change (478, 3). The irises follow their own keypoints."""
     k = delta[BASIS_KEYPOINTS].astype(np.float32).ravel()
     # Not `@`: a product of this size wakes BLAS's threads, which then spin on the other cores beside every frame.
-    change = np.einsum("i,ij->j", k, learned.basis.reshape(BASIS_SIZE, -1)).reshape(g.LANDMARKS, 3).astype(np.float64)
+    flat: npt.NDArray[np.float32] = np.einsum("i,ij->j", k, learned.basis.reshape(BASIS_SIZE, -1))
+    change = flat.reshape(g.LANDMARKS, 3).astype(np.float64)
     for eye in g.EYES:
         change[eye.iris : eye.iris + 5] = delta[eye.iris_keypoint]
     return change

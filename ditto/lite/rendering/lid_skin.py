@@ -63,11 +63,12 @@ def fill_smooth(values: Floats, weights: Floats, rounds: int = 40) -> Floats:
     """
     w = np.clip(weights, 0.0, 1.0)
     levels = [(values * w[..., None], w)]
-    while min(levels[-1][1].shape) > 2:
-        levels.append(tuple(_halve(a) for a in levels[-1]))  # type: ignore[arg-type]
     top, total = levels[-1]
+    while min(total.shape) > 2:
+        top, total = _halve(top), _halve(total)
+        levels.append((top, total))
     known_mean = top.sum((0, 1)) / max(float(total.sum()), 1e-6) if total.sum() > 0.0 else values.mean((0, 1))
-    out = np.full_like(top, 0.0) + known_mean
+    out: Floats = np.full_like(top, 0.0) + known_mean
     for acc, total in reversed(levels):
         h, width = total.shape
         big = np.repeat(np.repeat(out, 2, 0), 2, 1)[:h, :width]

@@ -82,7 +82,8 @@ def polygon_cover(points: npt.ArrayLike, left: int, top: int, width: int, height
         crossed = (y >= min(y0, y1)) & (y < max(y0, y1))
         edge = x0 + (y - y0) * (x1 - x0) / (y1 - y0)
         inside ^= crossed[:, None] & (x[None] > edge[:, None])
-    return inside.reshape(height, samples, width, samples).mean((1, 3)).astype(np.float32)
+    share: Floats = inside.reshape(height, samples, width, samples).mean((1, 3))
+    return share.astype(np.float32)
 
 
 def sample_points(image: Array, points: npt.ArrayLike) -> Array:

@@ -159,7 +159,7 @@ def move_surround(surround: Surround, geometry: Geometry, pose: g.Pose) -> Float
     carried = pose.scale_px * (surround.canonical + change) @ turned + pose.translation_px[:2]
     neck = pose.scale_px * g.NECK_ANCHOR @ turned + pose.translation_px[:2]
     neck -= geometry.scale_px * g.NECK_ANCHOR @ geometry.rotation[:, :2] + geometry.translation_px[:2]
-    moved = surround.points + surround.head_weight[:, None] * (carried - surround.points)
+    moved: Floats = surround.points + surround.head_weight[:, None] * (carried - surround.points)
     moved += BODY_FOLLOWS * surround.body_weight[:, None] * neck
     corners = pose.vertices[surround.outline, :2]
     moved[: len(corners)] = 0.5 * (corners + np.roll(corners, -1, 0))

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 try:
     from livekit import rtc
@@ -25,7 +26,7 @@ from ditto.frame import SegmentEnd
 from ditto.live.adapters.pacing import Pacer, mono, pcm16
 from ditto.live.session import AsyncSession
 from ditto.live.waiting import within
-from ditto.stream import FPS
+from ditto.media.rates import FPS
 
 if TYPE_CHECKING:
     from ditto.portrait.portrait import Portrait
@@ -66,7 +67,7 @@ class DittoVideoGenerator(VideoGenerator):
         await self.start()
         return self
 
-    async def __aexit__(self, *_: Any) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def start(self) -> None:
@@ -143,5 +144,5 @@ class DittoVideoGenerator(VideoGenerator):
                 self._free.set()
 
 
-def _samples(frame: rtc.AudioFrame) -> Any:
+def _samples(frame: rtc.AudioFrame) -> npt.NDArray[np.float32]:
     return mono(frame.data.cast("B")[: 2 * frame.num_channels * frame.samples_per_channel], frame.num_channels)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ditto.errors import AudioError
 from ditto.frame import Frame
 from ditto.media.audio import reject_encoded
-from ditto.stream import FPS
+from ditto.media.rates import FPS
 
 LEAD_SECONDS = 2 / FPS  # how far ahead of its playout speech is handed on: what the receiver's queues hold
 
@@ -69,7 +69,8 @@ def mono(pcm: bytes | bytearray | memoryview, channels: int) -> npt.NDArray[np.f
             f"16-bit samples of {channels} channels are a multiple of {2 * channels} bytes, got {len(data)}; keep what is "
             "left over for later"
         )
-    return np.frombuffer(data, "<i2").reshape(-1, channels).mean(axis=1, dtype=np.float32) / np.float32(32768)
+    mean: npt.NDArray[np.float32] = np.frombuffer(data, "<i2").reshape(-1, channels).mean(axis=1, dtype=np.float32)
+    return mean / np.float32(32768)
 
 
 def pcm16(samples: npt.NDArray[np.float32]) -> bytes:

@@ -38,7 +38,7 @@ from ditto.frame import Item, SegmentEnd
 from ditto.live.adapters.pacing import Pacer, mono, pcm16
 from ditto.live.session import AsyncSession
 from ditto.live.settings import Settings
-from ditto.stream import FPS
+from ditto.media.rates import FPS
 
 if TYPE_CHECKING:
     from ditto.portrait.portrait import Portrait

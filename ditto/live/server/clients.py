@@ -7,20 +7,19 @@ import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from ditto.live.server.conversation import Conversation, Tell
 from ditto.live.server.limits import END_SECONDS
 from ditto.live.server.portraits import Portraits
-from ditto.live.server.protocol import VERSION, ProtocolError, Start, choose
+from ditto.live.server.protocol import VERSION, Message, ProtocolError, Start, choose
 from ditto.live.waiting import within
 from ditto.motion.motion import FPS
 from ditto.talking_head import TalkingHead
 
 logger = logging.getLogger(__name__)
 
-REPLACED = {"type": "closed", "code": "replaced", "text": "the same client connected again; this connection is over"}
-STOPPED = {"type": "closed", "code": "stopped", "text": "the server stops"}
+REPLACED: Message = {"type": "closed", "code": "replaced", "text": "the same client connected again; this connection is over"}
+STOPPED: Message = {"type": "closed", "code": "stopped", "text": "the server stops"}
 
 
 class Client:
@@ -33,14 +32,14 @@ class Client:
         leaving: done with the last message, once the connection is to end.
     """
 
-    def __init__(self, name: str, conversation: Conversation, ready: dict[str, Any]) -> None:
+    def __init__(self, name: str, conversation: Conversation, ready: Message) -> None:
         self.name = name
         self.conversation = conversation
         self.ready = ready
-        self.leaving: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self.leaving: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self.gone = asyncio.Event()
 
-    async def end(self, message: dict[str, Any]) -> bool:
+    async def end(self, message: Message) -> bool:
         """Ask the connection to end with this message; whether its session was closed within `END_SECONDS`."""
         if not self.leaving.done():
             self.leaving.set_result(message)

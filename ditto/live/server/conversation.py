@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from ditto.live import AsyncSession, Frame, SegmentEnd
 from ditto.live.playout import Played
 from ditto.live.server.limits import END_SECONDS, MOST_WAITING_ITEMS, MOST_WAITING_SECONDS
 from ditto.live.server.microphone import VoiceGate
-from ditto.live.server.protocol import Control, Flush, Interrupt, ProtocolError, Say, error_of
+from ditto.live.server.protocol import Control, Flush, Interrupt, Message, ProtocolError, Say, error_of
 from ditto.live.server.voice import speech_of
 from ditto.live.waiting import end_tasks
 from ditto.media.audio import AudioReader
@@ -27,8 +27,8 @@ from ditto.motion.motion import FPS
 
 logger = logging.getLogger(__name__)
 
-Array = npt.NDArray[Any]
-Tell = Callable[[dict[str, Any]], object]
+Array = npt.NDArray[np.float32 | np.int16]
+Tell = Callable[[Message], object]
 
 
 class Sound(NamedTuple):

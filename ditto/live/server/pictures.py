@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
@@ -11,6 +11,9 @@ import numpy as np
 from ditto.live import Frame
 from ditto.live.server.protocol import H264, H264_KEY, JPEG, NO_PICTURE, Start
 from ditto.motion.motion import FPS
+
+if TYPE_CHECKING:
+    from av import VideoCodecContext
 
 KEY_FRAMES = 2 * FPS  # one at least every two seconds
 H264_OPTIONS = {"preset": "veryfast", "tune": "zerolatency", "crf": "21", "profile": "baseline"}
@@ -46,7 +49,7 @@ class H264Encoder:
     pixels = "yuv420p"
 
     def __init__(self) -> None:
-        self._context: Any = None
+        self._context: VideoCodecContext | None = None
         self._frames = 0
 
     def encode(self, frame: Frame) -> tuple[bytes, int]:

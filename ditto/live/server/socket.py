@@ -7,9 +7,9 @@ import json
 import logging
 from collections import deque
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ditto.errors import AudioError
@@ -25,6 +25,7 @@ from ditto.live.server.protocol import (
     Close,
     Command,
     Listen,
+    Message,
     Microphone,
     ProtocolError,
     Repeat,
@@ -58,10 +59,10 @@ class Outbox:
 
     def __init__(self, fast: bool) -> None:
         self._fast = fast
-        self._items: deque[Waiting | dict[str, Any]] = deque()
+        self._items: deque[Waiting | Message] = deque()
         self._changed = asyncio.Event()
 
-    def tell(self, message: dict[str, Any]) -> None:
+    def tell(self, message: Message) -> None:
         """Append a JSON message."""
         self._items.append(message)
         self._changed.set()
@@ -84,7 +85,7 @@ class Outbox:
         self._items.append(Waiting(frame))
         self._changed.set()
 
-    async def get(self) -> Waiting | dict[str, Any]:
+    async def get(self) -> Waiting | Message:
         """The next, when there is one."""
         while not self._items:
             self._changed.clear()
@@ -153,7 +154,7 @@ async def opening_message(socket: WebSocket, clients: Clients) -> Start:
 
 async def converse(
     socket: WebSocket, start: Start, client: Client, outbox: Outbox, encoder: Encoder
-) -> dict[str, Any]:
+) -> Message:
     """Carry the conversation until one side ends it; gives the last message.
 
     Raises:
@@ -176,7 +177,7 @@ async def converse(
         )
     ]
     try:
-        over: list[asyncio.Future[Any]] = [*tasks, client.leaving]
+        over: list[asyncio.Future[None] | asyncio.Future[Message]] = [*tasks, client.leaving]
         await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             if task.done():
@@ -255,7 +256,7 @@ async def take_messages(socket: WebSocket, start: Start, client: Client, outbox:
             outbox.tell(answer)
 
 
-def samples_of(message: bytes) -> np.ndarray:
+def samples_of(message: bytes) -> npt.NDArray[np.int16]:
     """(N,) int16 samples of a binary message. Raises AudioError for an odd number of bytes, or those of a sound file."""
     reject_encoded(message)
     if len(message) % 2:
@@ -280,7 +281,7 @@ async def receive(socket: WebSocket) -> str | bytes:
     return message
 
 
-async def tell_last(socket: WebSocket, message: dict[str, Any]) -> None:
+async def tell_last(socket: WebSocket, message: Message) -> None:
     """The last message, unless the client does not take it."""
     if is_open(socket):
         with suppress(WebSocketDisconnect, RuntimeError, OSError, asyncio.TimeoutError):

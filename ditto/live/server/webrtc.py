@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationError
@@ -18,10 +18,15 @@ from ditto.live.server.limits import END_SECONDS, LARGEST_COMMAND, MOST_CANDIDAT
 from ditto.live.server.protocol import (
     Alive,
     Close,
+    Control,
+    Flush,
+    Interrupt,
     Listen,
+    Message,
     Microphone,
     ProtocolError,
     Repeat,
+    Say,
     Speak,
     Start,
     error_of,
@@ -30,10 +35,13 @@ from ditto.live.server.protocol import (
 from ditto.live.waiting import end_tasks, within
 from ditto.media.audio import mono_samples
 
+if TYPE_CHECKING:
+    from av import AudioFrame
+
 logger = logging.getLogger(__name__)
 
 CHANNEL = "control"
-GOODBYE = {"type": "closed", "code": "closed", "text": "goodbye"}
+GOODBYE: Message = {"type": "closed", "code": "closed", "text": "goodbye"}
 REFUSED = (ValueError, KeyError, IndexError, AttributeError, InvalidAccessError, InvalidStateError, OperationError)
 MOST_UNSENT = 1 << 16  # bytes of JSON that wait in the data channel; a client that takes none is told no more
 
@@ -53,7 +61,7 @@ class Peer:
         self._clock = loop.time
         self._failed: asyncio.Future[None] = loop.create_future()
         self._heard = self._clock() + START_SECONDS - SILENCE_SECONDS  # when the last sign of life came
-        self.answer: asyncio.Future[dict[str, Any]] = loop.create_future()
+        self.answer: asyncio.Future[Message] = loop.create_future()
 
     async def run(self) -> None:
         """Answer the offer, then talk until one side ends it. What goes wrong before the answer is its exception."""
@@ -83,10 +91,10 @@ class Peer:
             with suppress(asyncio.TimeoutError):
                 await within(END_SECONDS, self._connection.close())
 
-    async def _until_the_end(self, client: Client, pump: asyncio.Task[None]) -> dict[str, Any]:
+    async def _until_the_end(self, client: Client, pump: asyncio.Task[None]) -> Message:
         watch = asyncio.create_task(self._watch())
         self._tasks.append(watch)
-        over: list[asyncio.Future[Any]] = [client.leaving, pump, watch, self._failed]
+        over: list[asyncio.Future[None] | asyncio.Future[Message]] = [client.leaving, pump, watch, self._failed]
         await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
         if client.leaving.done():
             return client.leaving.result()
@@ -151,7 +159,7 @@ class Peer:
             raise ProtocolError("bad_offer", f"the offer cannot be answered: {error}") from error
         return str(self._connection.localDescription.sdp)
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _tell(self, message: Message) -> None:
         channel = self._channel
         if channel is not None and channel.readyState == "open" and channel.bufferedAmount < MOST_UNSENT:
             channel.send(json.dumps(message))
@@ -177,7 +185,7 @@ class Peer:
         except ProtocolError as error:
             self._tell(error_of(error)[0])
 
-    async def _do(self, client: Client, command: Any) -> None:
+    async def _do(self, client: Client, command: Flush | Interrupt | Control | Say) -> None:
         try:
             await client.conversation.command(command)
         except Exception as error:
@@ -189,7 +197,7 @@ class Peer:
     async def _hear(self, client: Client, track: MediaStreamTrack) -> None:
         while True:
             try:
-                frame: Any = await track.recv()
+                frame = cast("AudioFrame", await track.recv())  # of an audio track; aiortc's type says less
             except MediaStreamError:
                 return
             if self._microphone == "off":

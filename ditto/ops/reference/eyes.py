@@ -95,7 +95,8 @@ def _linear(table: Floats, position: Floats) -> Floats:
     p = np.clip(position, 0.0, len(table) - 1.0).astype(np.float32)
     i = np.minimum(p.astype(np.int64), len(table) - 2)
     t = (p - i.astype(np.float32))[:, None]
-    return table[i] + t * (table[i + 1] - table[i])
+    value: Floats = table[i] + t * (table[i + 1] - table[i])
+    return value
 
 
 def _strip(strip: Floats, height: float, column: Floats, up: Floats) -> Floats:

@@ -65,7 +65,7 @@ class Scene(NamedTuple):
 
 
 def _step(low: float, high: float, x: Array) -> Array:
-    u = np.clip((x - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
+    u: Array = np.clip((x - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
     return u * u * (3 - 2 * u)
 
 

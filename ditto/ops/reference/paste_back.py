@@ -16,7 +16,8 @@ def difference(
 ) -> npt.NDArray[np.int16]:
     """(S, S, 3): rendered minus source, faded by `ramp` (2, S): across and down."""
     d = rendered.astype(np.float32) - source.astype(np.float32)
-    return np.rint(d * (ramp[1][:, None] * ramp[0])[..., None]).astype(np.int16)
+    faded: F32 = d * (ramp[1][:, None] * ramp[0])[..., None]
+    return np.rint(faded).astype(np.int16)
 
 
 def activity(d: npt.NDArray[np.int16]) -> F32:
@@ -55,7 +56,8 @@ def sample(values: F32, u: F32, v: F32) -> F32:
         rows = np.clip(top + j + 1, 0, height + 3)
         line = sum(across[i][..., None] * padded[rows, np.clip(left + i + 1, 0, width + 3)] for i in range(4))
         out += down[j][..., None] * line
-    return out * inside[..., None]
+    kept: F32 = out * inside[..., None]
+    return kept
 
 
 def paste_back(

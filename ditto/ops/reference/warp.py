@@ -71,7 +71,8 @@ def _affines(triangles: npt.NDArray[np.int32], destination: F32, source: F32) ->
 def _origins(affines: _Affines, owners: npt.NDArray[np.int64], points: F32) -> F32:
     """Texture positions (..., 2) of `points` (..., 2) in their triangles."""
     offset = points - affines.corner[owners]
-    return affines.start[owners] + np.einsum("...i,...ij->...j", offset, affines.matrix[owners])
+    moved: F32 = np.einsum("...i,...ij->...j", offset, affines.matrix[owners])
+    return affines.start[owners] + moved
 
 
 def _amount(origin: F32) -> F32:
