@@ -11,15 +11,17 @@ from contextlib import asynccontextmanager
 from ditto.live.server.conversation import Conversation, Tell
 from ditto.live.server.limits import END_SECONDS
 from ditto.live.server.portraits import Portraits
-from ditto.live.server.protocol import VERSION, Message, ProtocolError, Start, choose
+from ditto.live.server.protocol import VERSION, JsonObject, ProtocolError, Start, choose
 from ditto.live.waiting import within
 from ditto.motion.motion import FPS
 from ditto.talking_head import TalkingHead
 
 logger = logging.getLogger(__name__)
 
-REPLACED: Message = {"type": "closed", "code": "replaced", "text": "the same client connected again; this connection is over"}
-STOPPED: Message = {"type": "closed", "code": "stopped", "text": "the server stops"}
+REPLACED: JsonObject = {
+    "type": "closed", "code": "replaced", "text": "the same client connected again; this connection is over"
+}  # fmt: skip
+STOPPED: JsonObject = {"type": "closed", "code": "stopped", "text": "the server stops"}
 
 
 class Client:
@@ -32,14 +34,14 @@ class Client:
         leaving: done with the last message, once the connection is to end.
     """
 
-    def __init__(self, name: str, conversation: Conversation, ready: Message) -> None:
+    def __init__(self, name: str, conversation: Conversation, ready: JsonObject) -> None:
         self.name = name
         self.conversation = conversation
         self.ready = ready
-        self.leaving: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self.leaving: asyncio.Future[JsonObject] = asyncio.get_running_loop().create_future()
         self.gone = asyncio.Event()
 
-    async def end(self, message: Message) -> bool:
+    async def end(self, message: JsonObject) -> bool:
         """Ask the connection to end with this message; whether its session was closed within `END_SECONDS`."""
         if not self.leaving.done():
             self.leaving.set_result(message)

@@ -18,7 +18,7 @@ from ditto.live import AsyncSession, Frame, SegmentEnd
 from ditto.live.playout import Played
 from ditto.live.server.limits import END_SECONDS, MOST_WAITING_ITEMS, MOST_WAITING_SECONDS
 from ditto.live.server.microphone import VoiceGate
-from ditto.live.server.protocol import Control, Flush, Interrupt, Message, ProtocolError, Say, error_of
+from ditto.live.server.protocol import Control, Flush, Interrupt, JsonObject, ProtocolError, Say, error_of
 from ditto.live.server.voice import speech_of
 from ditto.live.waiting import end_tasks
 from ditto.media.audio import AudioReader
@@ -28,7 +28,7 @@ from ditto.motion.motion import FPS
 logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[np.float32 | np.int16]
-Tell = Callable[[Message], object]
+Tell = Callable[[JsonObject], object]
 
 
 class Sound(NamedTuple):

@@ -26,6 +26,8 @@ from ditto.errors import (
 from ditto.live import Frame
 from ditto.live.server.limits import LONGEST_TEXT
 
+JsonObject = dict[str, object]
+
 VERSION = 1
 LOWEST_RATE, HIGHEST_RATE = 8000, 48000
 
@@ -274,7 +276,7 @@ def pack_frame(frame: Frame, picture: bytes, codec: int) -> bytes:
     3 H.264 that begins anew), 0 u8, index u32, epoch u32, speech index i32 (-1: none), bytes of sound u32, pts f64
     (seconds).
     """
-    sound = np.clip(np.rint(frame.audio * 32768.0), -32768, 32767).astype("<i2").tobytes()
+    sound: bytes = np.clip(np.rint(frame.audio * 32768.0), -32768, 32767).astype("<i2").tobytes()
     spoken = -1 if frame.speech_index is None else frame.speech_index
     kind = KINDS.index(frame.kind)
     header = HEADER.pack(FRAME, kind, codec, 0, frame.index, frame.epoch, spoken, len(sound), frame.pts_seconds)
@@ -295,7 +297,7 @@ CODES: tuple[tuple[type[Exception], str, int], ...] = (  # the first that fits
 )
 
 
-def error_of(error: Exception) -> tuple[dict[str, Any], int]:
+def error_of(error: Exception) -> tuple[JsonObject, int]:
     """An error as the message clients get, and its HTTP status. What is not known is not described to strangers."""
     if isinstance(error, BusyError):
         return {

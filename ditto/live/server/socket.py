@@ -24,8 +24,8 @@ from ditto.live.server.protocol import (
     Alive,
     Close,
     Command,
+    JsonObject,
     Listen,
-    Message,
     Microphone,
     ProtocolError,
     Repeat,
@@ -59,10 +59,10 @@ class Outbox:
 
     def __init__(self, fast: bool) -> None:
         self._fast = fast
-        self._items: deque[Waiting | Message] = deque()
+        self._items: deque[Waiting | JsonObject] = deque()
         self._changed = asyncio.Event()
 
-    def tell(self, message: Message) -> None:
+    def tell(self, message: JsonObject) -> None:
         """Append a JSON message."""
         self._items.append(message)
         self._changed.set()
@@ -85,7 +85,7 @@ class Outbox:
         self._items.append(Waiting(frame))
         self._changed.set()
 
-    async def get(self) -> Waiting | Message:
+    async def get(self) -> Waiting | JsonObject:
         """The next, when there is one."""
         while not self._items:
             self._changed.clear()
@@ -154,7 +154,7 @@ async def opening_message(socket: WebSocket, clients: Clients) -> Start:
 
 async def converse(
     socket: WebSocket, start: Start, client: Client, outbox: Outbox, encoder: Encoder
-) -> Message:
+) -> JsonObject:
     """Carry the conversation until one side ends it; gives the last message.
 
     Raises:
@@ -177,7 +177,7 @@ async def converse(
         )
     ]
     try:
-        over: list[asyncio.Future[None] | asyncio.Future[Message]] = [*tasks, client.leaving]
+        over: list[asyncio.Future[None] | asyncio.Future[JsonObject]] = [*tasks, client.leaving]
         await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             if task.done():
@@ -281,7 +281,7 @@ async def receive(socket: WebSocket) -> str | bytes:
     return message
 
 
-async def tell_last(socket: WebSocket, message: Message) -> None:
+async def tell_last(socket: WebSocket, message: JsonObject) -> None:
     """The last message, unless the client does not take it."""
     if is_open(socket):
         with suppress(WebSocketDisconnect, RuntimeError, OSError, asyncio.TimeoutError):

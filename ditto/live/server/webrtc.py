@@ -21,8 +21,8 @@ from ditto.live.server.protocol import (
     Control,
     Flush,
     Interrupt,
+    JsonObject,
     Listen,
-    Message,
     Microphone,
     ProtocolError,
     Repeat,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHANNEL = "control"
-GOODBYE: Message = {"type": "closed", "code": "closed", "text": "goodbye"}
+GOODBYE: JsonObject = {"type": "closed", "code": "closed", "text": "goodbye"}
 REFUSED = (ValueError, KeyError, IndexError, AttributeError, InvalidAccessError, InvalidStateError, OperationError)
 MOST_UNSENT = 1 << 16  # bytes of JSON that wait in the data channel; a client that takes none is told no more
 
@@ -61,7 +61,7 @@ class Peer:
         self._clock = loop.time
         self._failed: asyncio.Future[None] = loop.create_future()
         self._heard = self._clock() + START_SECONDS - SILENCE_SECONDS  # when the last sign of life came
-        self.answer: asyncio.Future[Message] = loop.create_future()
+        self.answer: asyncio.Future[JsonObject] = loop.create_future()
 
     async def run(self) -> None:
         """Answer the offer, then talk until one side ends it. What goes wrong before the answer is its exception."""
@@ -91,10 +91,10 @@ class Peer:
             with suppress(asyncio.TimeoutError):
                 await within(END_SECONDS, self._connection.close())
 
-    async def _until_the_end(self, client: Client, pump: asyncio.Task[None]) -> Message:
+    async def _until_the_end(self, client: Client, pump: asyncio.Task[None]) -> JsonObject:
         watch = asyncio.create_task(self._watch())
         self._tasks.append(watch)
-        over: list[asyncio.Future[None] | asyncio.Future[Message]] = [client.leaving, pump, watch, self._failed]
+        over: list[asyncio.Future[None] | asyncio.Future[JsonObject]] = [client.leaving, pump, watch, self._failed]
         await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
         if client.leaving.done():
             return client.leaving.result()
@@ -159,7 +159,7 @@ class Peer:
             raise ProtocolError("bad_offer", f"the offer cannot be answered: {error}") from error
         return str(self._connection.localDescription.sdp)
 
-    def _tell(self, message: Message) -> None:
+    def _tell(self, message: JsonObject) -> None:
         channel = self._channel
         if channel is not None and channel.readyState == "open" and channel.bufferedAmount < MOST_UNSENT:
             channel.send(json.dumps(message))
