@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
@@ -30,6 +31,7 @@ SKIN = [50, 280, 205, 425, 187, 411]  # cheeks
 TYPICAL_SKIN: Floats = np.array([1.20, 0.95, 0.74])  # RGB over luma
 GRAIN_SIZE = 48
 GRAIN_LIMIT = 3.5  # levels
+SQUARE = np.ones((3, 3), np.uint8)  # of morphology
 
 
 class Colours(NamedTuple):
@@ -288,7 +290,7 @@ def find_own_teeth(crop: Image, geometry: Geometry, anchor: Floats, colours: Col
     saturation = (pixels.max(-1) - pixels.min(-1)) / np.maximum(pixels.max(-1), 1)
     threshold = colours.dark + 0.42 * (colours.white - colours.dark)
     teeth = smoothstep(threshold - 18, threshold + 18, luma) * smoothstep(0.62, 0.42, saturation)
-    teeth = _closed(teeth) * cover
+    teeth = np.asarray(cv2.morphologyEx(teeth, cv2.MORPH_CLOSE, SQUARE), np.float64) * cover
     if measured(np.mean, teeth[cover > 0.5], none=0.0) < 0.22:
         return None
     extra = round(0.05 * geometry.scale_px)
@@ -318,7 +320,7 @@ def find_own_teeth(crop: Image, geometry: Geometry, anchor: Floats, colours: Col
     even = blurred(np.concatenate([colour * alpha[..., None], alpha[..., None]], -1), 0.004 * geometry.scale_px)
     even = np.asarray(even[..., :3] / np.maximum(even[..., 3:], 1e-3), np.float32)
     colour = np.where(grown[..., None], 0.45 * colour + 0.55 * even, colour)
-    alpha = blurred(_eroded(alpha)[..., None], 0.8)[..., 0]
+    alpha = blurred(np.asarray(cv2.erode(alpha, SQUARE), np.float32)[..., None], 0.8)[..., 0]
 
     tooth = measured(lambda p: np.median(p, axis=0) * 1.03, pixels[teeth > 0.7], none=colours.tooth, least=11)
     redness = tooth[0] / max(float(tooth @ LUMA), 1) / (colours.tooth[0] / float(colours.tooth @ LUMA))
@@ -349,15 +351,3 @@ def find_own_teeth(crop: Image, geometry: Geometry, anchor: Floats, colours: Col
         float(fit[1]),
         float(np.clip(fit[2], -4.0, 0.0)),
     )
-
-
-def _closed(mask: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Grey closing with a 3 x 3 square."""
-    for reduce, fill in ((np.max, -np.inf), (np.min, np.inf)):
-        mask = reduce(sliding_window_view(np.pad(mask, 1, constant_values=fill), (3, 3)), axis=(2, 3))
-    return np.asarray(mask)
-
-
-def _eroded(mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Smallest value of each 3 x 3 square."""
-    return np.asarray(sliding_window_view(np.pad(mask, 1, mode="edge"), (3, 3)).min(axis=(2, 3)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -70,20 +71,9 @@ def blurred(values: Array, sigma: float) -> Array:
     """(h, w, n) smoothed by a Gaussian of `sigma` pixels, edges repeated."""
     if sigma < 0.05:
         return values
-    radius = max(1, int(np.ceil(3 * sigma)))
-    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    taps = (taps / taps.sum()).astype(np.float32)
-    for axis in (0, 1):
-        pads = [(0, 0)] * values.ndim
-        pads[axis] = (radius, radius)
-        padded = np.pad(values, pads, mode="edge")
-        length = values.shape[axis]
-        total = np.zeros_like(values)
-        for i, tap in enumerate(taps):
-            part = padded[i : i + length] if axis == 0 else padded[:, i : i + length]
-            total += tap * part
-        values = total
-    return values
+    side = 2 * max(1, int(np.ceil(3 * sigma))) + 1
+    smooth = cv2.GaussianBlur(values, (side, side), sigma, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(smooth, np.float32).reshape(values.shape)
 
 
 def arch_curve(samples: int = 65) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
