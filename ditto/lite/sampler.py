@@ -146,7 +146,6 @@ class MotionSampler:
         plan: how windows overlap.
         steps: DDIM steps per window, 1 or more.
         guidance: strength of the speech condition (classifier-free); other than 1 doubles the work.
-        eta: 0 gives deterministic DDIM steps, 1 fresh noise at every step.
 
     Source: Song et al. 2021 (arXiv:2010.02502), eq. 12; x0 prediction and cosine schedule as Ditto (arXiv:2411.19509).
     """
@@ -157,7 +156,6 @@ class MotionSampler:
         plan: WindowPlan = OFFLINE_PLAN,
         steps: int = 10,
         guidance: float = 1.0,
-        eta: float = 0.0,
     ) -> None:
         plan.check()
         if steps < 1:
@@ -165,7 +163,6 @@ class MotionSampler:
         self.plan = plan
         self.steps = steps
         self.guidance = float(guidance)
-        self.eta = eta
         self.network = network
         self._signal = schedule(steps)
         self._condition = network.short_condition if plan.short_sighted else network.condition
@@ -190,7 +187,7 @@ class MotionSampler:
 
     def planned(self, plan: WindowPlan, steps: int) -> MotionSampler:
         """The same network and settings with another plan and number of steps."""
-        return MotionSampler(self.network, plan, steps, self.guidance, self.eta)
+        return MotionSampler(self.network, plan, steps, self.guidance)
 
     def begin(self, portrait: Portrait, seed: int) -> SamplerState:
         """A portrait at rest in silence."""
@@ -291,10 +288,9 @@ class MotionSampler:
             due = [i for i, take in enumerate(takes) if take]
             if not due:
                 break
-            dice = [window_noise(states[i].seed, states[i].window) for i in due]
-            for i, random in zip(due, dice, strict=True):
-                states[i] = self._start(states[i], random)
-            windows = self._sample([weights[i] for i in due], [self._filled(states[i]) for i in due], dice)
+            for i in due:
+                states[i] = self._start(states[i], window_noise(states[i].seed, states[i].window))
+            windows = self._sample([weights[i] for i in due], [self._filled(states[i]) for i in due])
             for i, window in zip(due, windows, strict=True):
                 motion, states[i] = self._emit(window, weights[i], states[i], takes[i])
                 out[i].append(motion)
@@ -361,9 +357,7 @@ class MotionSampler:
         )
         return finish(bring_out(shown, emotion)), state
 
-    def _sample(
-        self, emotions: Sequence[Array], states: Sequence[SamplerState], dice: Sequence[np.random.Generator]
-    ) -> Array:
+    def _sample(self, emotions: Sequence[Array], states: Sequence[SamplerState]) -> Array:
         """(B, T, 70) the next window of B streams in the network's units; the first `past` frames are the known ones.
 
         With guidance, all rows come once more in each batch, unheard.
@@ -401,11 +395,7 @@ class MotionSampler:
             if self.guidance != 1.0:
                 guess = guess[count:] + self.guidance * (guess[:count] - guess[count:])
             noise = (motion - np.sqrt(signal) * guess) / np.sqrt(1.0 - signal)
-            spread = self.eta * np.sqrt((1 - signal / target) * (1 - target) / (1 - signal))
-            motion = np.sqrt(target) * guess + np.sqrt(max(1.0 - target - spread**2, 0.0)) * noise
-            if spread > 0.0:
-                fresh = np.stack([random.standard_normal((length, MOTION_SIZE)) for random in dice])
-                motion = motion + spread * (fresh * self.network.temperature)
+            motion = np.sqrt(target) * guess + np.sqrt(1.0 - target) * noise
         return np.asarray(mask * clean + (1 - mask) * motion, np.float32)
 
 

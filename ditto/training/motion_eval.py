@@ -64,7 +64,6 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--guidance", type=float, default=1.0)
-    parser.add_argument("--eta", type=float, default=0.0)
     parser.add_argument("--lip-temperature", type=float)
     options = parser.parse_args()
     with np.load(options.corpus) as d:
@@ -75,7 +74,7 @@ def main() -> None:
     if options.lip_temperature is not None:
         changed = np.where(network.temperature < 1.0, options.lip_temperature, network.temperature)
         network = network._replace(temperature=changed.astype(np.float32))
-    sampler = MotionSampler(network, steps=options.steps, guidance=options.guidance, eta=options.eta)
+    sampler = MotionSampler(network, steps=options.steps, guidance=options.guidance)
     face, eyes_open = keypoints(TEMPLATE), np.ones(2)
 
     def sample(i: int, seed: int = 0) -> tuple[Array, Array]:

@@ -94,9 +94,8 @@ def test_any_chunking_gives_the_same_motion_bit_for_bit(plan, frames):
         assert np.array_equal(in_pieces(sampler, x, list(cuts), seed=5), whole)
 
 
-@pytest.mark.parametrize("options", [{"guidance": 1.3}, {"eta": 1.0}, {"guidance": 1.1, "eta": 0.5}])
-def test_guidance_and_fresh_noise_are_deterministic_too(options):
-    sampler, x = tiny(steps=4, **options), speech(130)
+def test_guidance_is_deterministic_too():
+    sampler, x = tiny(steps=4, guidance=1.3), speech(130)
     whole, _ = sampler(x, NEUTRAL, sampler.initial_state(FACE, EYES), final=True)
     assert np.array_equal(in_pieces(sampler, x, [3, 70, 71]), whole)
     plain, _ = (s := tiny(steps=4))(x, NEUTRAL, s.initial_state(FACE, EYES), final=True)
@@ -193,7 +192,7 @@ def test_schedule_is_finite_and_ends_clean(steps):
     assert table.dtype == np.float64 and table.shape == (steps, 3)
     assert np.isfinite(table).all() and (table[:, 1] < table[:, 2]).all() and (table[:, 1] > 0).all()
     assert table[-1, 2] == 1.0
-    sampler = tiny(steps=steps, eta=1.0)
+    sampler = tiny(steps=steps)
     motion, _ = sampler(speech(20), NEUTRAL, sampler.initial_state(FACE, EYES), final=True)
     assert np.isfinite(motion).all()
 
