@@ -23,10 +23,10 @@ huggingface_hub = pytest.importorskip(
 
 from checkpoints import TINY, publish  # noqa: E402
 
-from ditto.full import hub  # noqa: E402
 from ditto.app.cli import app  # noqa: E402
 from ditto.bundle import Bundle  # noqa: E402
 from ditto.errors import BundleError, InputError, OutputError  # noqa: E402
+from ditto.full import hub  # noqa: E402
 from ditto.full.conversion import bundling  # noqa: E402
 
 MOTION = "ditto_pytorch/models/lmdm_v0.4_hubert.pth"
