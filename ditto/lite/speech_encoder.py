@@ -28,8 +28,8 @@ class SpeechEncoder:
 
     Args:
         folder: Bundle folder with encoder.onnx and encoder.safetensors.
-        threads: Threads of one call. A row's result depends on its samples and state alone: not on the calls before,
-            and not on the rows beside it.
+
+    A row's result depends on its samples and state alone: not on the calls before, and not on the rows beside it.
 
     Raises:
         BundleError: a file is missing or cannot be read.
@@ -39,7 +39,7 @@ class SpeechEncoder:
     hop_samples = HOP_SAMPLES
     lead_features = HOP_FEATURES  # rows of the first answers that lie before the stream: it looks one hop ahead
 
-    def __init__(self, folder: str | Path, threads: int = 1) -> None:
+    def __init__(self, folder: str | Path) -> None:
         from safetensors import SafetensorError, safe_open
 
         folder = Path(folder)
@@ -49,7 +49,7 @@ class SpeechEncoder:
                 raise BundleError(
                     f"the bundle lacks {path}; wanted encoder.onnx and encoder.safetensors; get the bundle again"
                 )
-        self._engine = BatchedEngine(open_engine(network, threads=threads))
+        self._engine = BatchedEngine(open_engine(network, threads=1))
         try:
             with safe_open(weights, framework="np") as tensors:
                 self._initial = {

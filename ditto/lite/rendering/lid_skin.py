@@ -42,6 +42,9 @@ def softness(luma: Floats) -> float:
     return float(np.clip(1.0 / np.sqrt(max(ratio**2 - 1.0, 1e-6)), 0.4, 4.0))
 
 
+RELAXATIONS = 40  # steps over what is unknown, each a 3 x 3 tent
+
+
 class LidSkin(NamedTuple):
     """A closed lid over the patch of an eye.
 
@@ -56,7 +59,7 @@ class LidSkin(NamedTuple):
     clean: Floats
 
 
-def fill_smooth(values: Floats, weights: Floats, rounds: int = 40) -> Floats:
+def fill_smooth(values: Floats, weights: Floats) -> Floats:
     """Fills (h, w, c) smoothly from where weights (h, w) are high: push-pull, then relaxation where unknown.
 
     With the mean of all values where no weight is above 0.
@@ -77,7 +80,7 @@ def fill_smooth(values: Floats, weights: Floats, rounds: int = 40) -> Floats:
         share = np.clip(total * 4.0, 0.0, 1.0)[..., None] if h < weights.shape[0] else total[..., None]
         out = big + (known - big) * share
     free = (1.0 - w)[..., None]
-    for _ in range(rounds):
+    for _ in range(RELAXATIONS):
         out = out + free * (_tent(out) - out)
     return out
 

@@ -76,8 +76,8 @@ def blurred(values: Array, sigma: float) -> Array:
     return np.asarray(smooth, np.float32).reshape(values.shape)
 
 
-def arch_curve(samples: int = 65) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Arc length, sideways position and depth of the dental curve, each (samples,), face units, from -ARC_HALF on.
+def arch_curve() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Arc length, sideways position and depth of the dental curve, each (65,), face units, from -ARC_HALF on.
 
     A half ellipse; depth is 0 at the midline and grows away from the camera.
     """
@@ -85,7 +85,7 @@ def arch_curve(samples: int = 65) -> tuple[npt.NDArray[np.float64], npt.NDArray[
     x, z = ARCH_HALF_WIDTH * np.sin(angle), ARCH_DEPTH * (1 - np.cos(angle))
     length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(z)))])
     length -= length[-1] / 2
-    arc = np.linspace(-ARC_HALF, ARC_HALF, samples)
+    arc = np.linspace(-ARC_HALF, ARC_HALF, 65)
     return arc, np.interp(arc, length, x), np.interp(arc, length, z)
 
 
