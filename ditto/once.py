@@ -17,7 +17,7 @@ V = TypeVar("V")
 class _Entry(Generic[V]):
     """A value, or the empty tuple before it is made; `lock` is held by the thread that makes it."""
 
-    lock: Any = field(default_factory=threading.RLock)
+    lock: threading.RLock = field(default_factory=threading.RLock)
     value: tuple[()] | tuple[V] = ()
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from ditto.errors import AudioError, BundleError
 from ditto.lite.speech_encoder import HOP_SAMPLES
 from ditto.media.audio import SAMPLE_RATE
+from ditto.media.files import is_readable
 from ditto.motion.motion import FPS
 from ditto.once import Once
 from ditto.portrait.portrait import Portrait
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ditto.media.images import Picture
     from ditto.performer import Appearance, Performer
 
+Samples = npt.NDArray[np.floating | np.int16]  # in [-1, 1], or of 16 bits
 # A performer's home by the motion space that a bundle names: module with `open_performer(bundle, device, precision)`.
 PERFORMERS = {"lite": "ditto.lite.performer", "full": "ditto.full.performer"}
 
@@ -134,7 +135,7 @@ class TalkingHead:
     def animate(
         self,
         portrait: Portrait,
-        audio: Readable | npt.NDArray[Any] | Iterable[npt.NDArray[np.float32]],
+        audio: Readable | Samples | Iterable[Samples],
         *,
         seed: int = 0,
         emotion: Mapping[str, float] | None = None,
@@ -166,10 +167,10 @@ def check_portrait(portrait: Portrait) -> Portrait:
     return portrait
 
 
-def _blocks(audio: Any) -> Iterable[npt.NDArray[Any]]:
+def _blocks(audio: Readable | Samples | Iterable[Samples]) -> Iterable[Samples]:
     if isinstance(audio, memoryview) and audio.format not in ("B", "b", "c"):
         audio = np.asarray(audio)
-    if isinstance(audio, (str, PathLike, bytes, bytearray, memoryview)) or callable(getattr(audio, "read", None)):
+    if is_readable(audio):
         from ditto.media.audio import AudioReader
 
         return AudioReader(audio)
@@ -184,7 +185,7 @@ def _blocks(audio: Any) -> Iterable[npt.NDArray[Any]]:
     return audio
 
 
-def _frames(stream: Stream, blocks: Iterable[npt.NDArray[Any]]) -> Iterator[Frame]:
+def _frames(stream: Stream, blocks: Iterable[Samples]) -> Iterator[Frame]:
     for block in blocks:
         yield from stream.push(block)
     yield from stream.flush()

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -30,6 +30,7 @@ from ditto.performer import Advance, Advanced, Appearance, Observer, Performer, 
 if TYPE_CHECKING:
     from ditto.portrait.portrait import Portrait
 
+J = TypeVar("J")
 T = TypeVar("T")
 # Less is no conversation: a second of speech takes five to show, and what is said next waits for it. Far enough below
 # FPS that a machine which is busy for a moment is not refused.
@@ -296,7 +297,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_all)
 
 
-def attempt(call: Callable[[list[Any]], Iterable[T]], rows: list[Any]) -> list[T | Exception]:
+def attempt(call: Callable[[list[J]], Iterable[T]], rows: list[J]) -> list[T | Exception]:
     """What `call` gives for rows together; if it fails, for each alone, so that an error stays with its own row."""
     try:
         return list(call(rows))

@@ -19,13 +19,11 @@ if TYPE_CHECKING:
 SEED_STEP = 0x9E3779B97F4A7C15  # odd, so that 2 ** 64 utterances in a row have seeds of their own
 
 
-class SessionOptions(TypedDict, total=False):
-    """Keywords of `TalkingHead.session` and `blocking_session`.
+class FaceOptions(TypedDict, total=False):
+    """Keywords of `TalkingHead.session` and `blocking_session`, and of the adapters.
 
     Attributes:
         latency: "low" (default), "balanced" or "quality": what is waited for before a frame is shown.
-        output: form of the pictures: "rgb24" (default), "bgr24", "rgba" or "yuv420p".
-        audio_rate: samples a second of the sound that frames carry, a multiple of 25; 16000 unless given.
         idle: whether the face lives between utterances; without, only speech gives frames (and the rest of a block that
             was interrupted, where a bundle makes blocks). None (default): wherever the bundle can.
         seed: all randomness of the session; 0 unless given.
@@ -37,14 +35,24 @@ class SessionOptions(TypedDict, total=False):
     """
 
     latency: str
-    output: str
-    audio_rate: int
     idle: bool | None
     seed: int
     emotion: Mapping[str, float] | None
     still: bool
     controls: Controls | Callable[[int], Controls] | None
     any_speed: bool
+
+
+class SessionOptions(FaceOptions, total=False):
+    """Keywords of `TalkingHead.session` and `blocking_session`: `FaceOptions`, and the form of what comes out.
+
+    Attributes:
+        output: form of the pictures: "rgb24" (default), "bgr24", "rgba" or "yuv420p".
+        audio_rate: samples a second of the sound that frames carry, a multiple of 25; 16000 unless given.
+    """
+
+    output: str
+    audio_rate: int
 
 
 @dataclass(frozen=True)

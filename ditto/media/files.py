@@ -11,11 +11,19 @@ import tempfile
 import threading
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from ditto.errors import InputError
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
 Readable = str | PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
+
+
+def is_readable(given: object) -> TypeIs[Readable]:
+    """Whether it is a path, the bytes of a file or an open file."""
+    return isinstance(given, (str, PathLike, bytes, bytearray, memoryview)) or callable(getattr(given, "read", None))
 
 
 class Source:

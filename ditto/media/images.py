@@ -6,7 +6,7 @@ import io
 import logging
 import struct
 import warnings
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 Bytes = npt.NDArray[np.uint8]
-Picture = Any  # a `Readable`, an array or a PIL.Image.Image, see `read_picture`
+Picture: TypeAlias = "Readable | npt.NDArray[np.generic] | Image.Image"  # see `read_picture`
 
 MAX_PIXELS = 40_000_000  # decoded
 # JPEG can be decoded at 1/2, 1/4 or 1/8, so larger ones are taken: phones make 48 to 200 megapixels. Of a progressive
@@ -79,11 +79,12 @@ class OpenedPicture:
     def __init__(self, source: Picture) -> None:
         from PIL import Image
 
-        self._source = source
+        self._source: Source | npt.NDArray[np.generic] | Image.Image
         if isinstance(source, (np.ndarray, Image.Image)):
+            self._source = source
             return
         try:
-            self._source = Source(cast(Readable, source), WANTED, ImageError)
+            self._source = Source(source, WANTED, ImageError)
         except TypeError as error:
             raise ImageError(f"{error}; a NumPy array or a PIL image will do too") from None
 
@@ -300,7 +301,7 @@ def _apply_profile(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _deep_grey(values: npt.NDArray[Any]) -> Bytes:
+def _deep_grey(values: npt.NDArray[np.generic]) -> Bytes:
     """(H, W) grey of 16 or 32 bits or float -> (H, W, 3) uint8, by the range the values are in."""
     grey = values.astype(np.float64)
     if not np.isfinite(grey).all():
@@ -336,7 +337,7 @@ def _scaled(values: npt.NDArray[np.uint16], white: float) -> Bytes:
     return np.rint(level).astype(np.uint8)
 
 
-def _from_array(array: npt.NDArray[Any]) -> Image.Image:
+def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:
     """An array of pixels -> RGB or RGBA."""
     from PIL import Image
 
@@ -347,9 +348,9 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
     if height * width > MAX_PIXELS:
         raise _too_large("the array", width, height)
     if array.dtype == np.uint8:
-        pixels = array
+        pixels = array.astype(np.uint8, copy=False)
     elif array.dtype == np.uint16:
-        pixels = _eight_bits(array)
+        pixels = _eight_bits(array.astype(np.uint16, copy=False))
     elif array.dtype.kind == "f":
         low, high = float(array.min()), float(array.max())  # NaN goes through both
         if not (np.isfinite(low) and np.isfinite(high)):

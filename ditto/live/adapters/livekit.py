@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,9 @@ from ditto.live.waiting import within
 from ditto.media.rates import FPS
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ditto.live.settings import FaceOptions
     from ditto.portrait.portrait import Portrait
     from ditto.talking_head import TalkingHead
 
@@ -52,7 +55,9 @@ class DittoVideoGenerator(VideoGenerator):
         session: the session; `control` and `listen` are for the application.
     """
 
-    def __init__(self, head: TalkingHead, portrait: Portrait, *, audio_rate: int = 24000, **options: Any) -> None:
+    def __init__(
+        self, head: TalkingHead, portrait: Portrait, *, audio_rate: int = 24000, **options: Unpack[FaceOptions]
+    ) -> None:
         height, width, _ = portrait.picture.shape
         self.options = AvatarOptions(
             video_width=width, video_height=height, video_fps=FPS, audio_sample_rate=audio_rate, audio_channels=1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 try:
     from pipecat.frames.frames import (
@@ -41,6 +41,9 @@ from ditto.live.settings import Settings
 from ditto.media.rates import FPS
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ditto.live.settings import FaceOptions
     from ditto.portrait.portrait import Portrait
     from ditto.talking_head import TalkingHead
 
@@ -72,7 +75,9 @@ class DittoAvatar(FrameProcessor):
         session: the session, from the pipeline's setup on; None before, afterwards, and when it broke.
     """
 
-    def __init__(self, head: TalkingHead, portrait: Portrait, *, name: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, head: TalkingHead, portrait: Portrait, *, name: str | None = None, **options: Unpack[FaceOptions]
+    ) -> None:
         super().__init__(name=name)
         self.session: AsyncSession | None = None
         Settings(output=OUTPUT, **options)  # what is wrong with them is said here

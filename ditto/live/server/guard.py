@@ -7,8 +7,9 @@ import ipaddress
 import json
 import secrets
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ditto.errors import InputError
 
@@ -65,11 +66,11 @@ class Guard:
     use the server through the browser of someone who may (nor by giving its own name this machine's address).
     """
 
-    def __init__(self, app: Any, token: str) -> None:
+    def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
         self._token = token.encode()
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
@@ -78,7 +79,7 @@ class Guard:
         given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[0]
         refused = self._refusal(scope, headers, given)
 
-        async def guarded(message: Any) -> None:
+        async def guarded(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 extra = SECURITY | {"content-security-policy": policy}
                 if given and refused is None:
@@ -103,7 +104,7 @@ class Guard:
         await guarded({"type": f"{prefix}.start", "status": status, "headers": [(b"content-type", kind)]})
         await send({"type": f"{prefix}.body", "body": body})
 
-    def _refusal(self, scope: Any, headers: dict[str, str], given: str) -> tuple[int, str, str] | None:
+    def _refusal(self, scope: Scope, headers: dict[str, str], given: str) -> tuple[int, str, str] | None:
         if self._token:
             if not self._has_token(headers, given):
                 return 401, "token", "this server wants its token: it was printed or chosen where it was started"
