@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ditto.media.images import Picture
     from ditto.performer import Appearance, Performer
 
-Samples = npt.NDArray[np.floating | np.int16]  # in [-1, 1], or of 16 bits
+Samples = npt.NDArray[np.float32 | np.float64 | np.int16]  # in [-1, 1], or of 16 bits
 # A performer's home by the motion space that a bundle names: module with `open_performer(bundle, device, precision)`.
 PERFORMERS = {"lite": "ditto.lite.performer", "full": "ditto.full.performer"}
 
@@ -219,4 +219,5 @@ def load(
             "version of ditto or another bundle"
         )
     module = importlib.import_module(PERFORMERS[opened.motion_space])
-    return TalkingHead(opened, module.open_performer(opened, device, precision), max_sessions)
+    open_performer: Callable[[Bundle, str, str], Performer] = module.open_performer
+    return TalkingHead(opened, open_performer(opened, device, precision), max_sessions)
