@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ditto.motion.motion import Drive
+from ditto.motion.motion import RenderPose
 from ditto.portrait.portrait import Portrait
 
 REPEATS = 5
@@ -48,51 +48,51 @@ def _percentiles(name: str, values: Sequence[float]) -> list[Any]:
 
 @contextmanager
 def watched_ops(watch: Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[None]:
-    """Every door of `ditto.ops` goes through `watch(name, door, arguments, keywords)` meanwhile."""
+    """Inside it, every call of an op of `ditto.ops` goes through `watch(name, op, arguments, keywords)`."""
     ops = importlib.import_module("ditto.ops")
     names = [name for name in ops.__all__ if callable(getattr(ops, name))]
-    doors = {name: getattr(ops, name) for name in names}
+    ops_by_name = {name: getattr(ops, name) for name in names}
     places: list[tuple[Any, str, Any]] = []
     for module in [m for key, m in list(sys.modules.items()) if key.split(".")[0] == "ditto" and m is not None]:
         for attribute, value in list(vars(module).items()):
-            for name, door in doors.items():
-                if value is door:
-                    places.append((module, attribute, door))
-                    setattr(module, attribute, _through(watch, name, door))
+            for name, op in ops_by_name.items():
+                if value is op:
+                    places.append((module, attribute, op))
+                    setattr(module, attribute, _through(watch, name, op))
     try:
         yield
     finally:
-        for module, attribute, door in places:
-            setattr(module, attribute, door)
+        for module, attribute, op in places:
+            setattr(module, attribute, op)
 
 
-def _through(watch: Callable[..., Any], name: str, door: Callable[..., Any]) -> Callable[..., Any]:
+def _through(watch: Callable[..., Any], name: str, op: Callable[..., Any]) -> Callable[..., Any]:
     def watched(*arguments: Any, **keywords: Any) -> Any:
-        return watch(name, door, arguments, keywords)
+        return watch(name, op, arguments, keywords)
 
     return watched
 
 
-def time_frames(renderer: Any, portrait: Portrait, drives: Sequence[Drive]) -> Speed:
-    """Processor time of whole frames, and of every op within them; what is left is Python between the ops."""
+def time_frames(renderer: Any, portrait: Portrait, poses: Sequence[RenderPose]) -> Speed:
+    """Processor time of whole frames and of every op in them; the rest is Python between the ops."""
     appearance = renderer.prepare(portrait)
-    renderer.render(appearance, drives[0])
-    whole = [processor_ms(lambda d=drive: renderer.render(appearance, d), REPEATS) for drive in drives]  # type: ignore[misc]
+    renderer.render(appearance, poses[0])
+    whole = [processor_ms(lambda d=pose: renderer.render(appearance, d), REPEATS) for pose in poses]  # type: ignore[misc]
     spent: dict[str, list[float]] = {}
     current: dict[str, float] = {}
 
-    def watch(name: str, door: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    def watch(name: str, op: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         start = time.process_time()
-        result = door(*arguments, **keywords)
+        result = op(*arguments, **keywords)
         current[name] = current.get(name, 0.0) + 1e3 * (time.process_time() - start)
         return result
 
     with watched_ops(watch):
-        for i, drive in enumerate(drives):
+        for i, pose in enumerate(poses):
             current.clear()
-            renderer.render(appearance, drive)
+            renderer.render(appearance, pose)
             for name, ms in current.items():
-                spent.setdefault(name, [0.0] * len(drives))[i] = ms
+                spent.setdefault(name, [0.0] * len(poses))[i] = ms
     rows = [_percentiles("whole frame", whole)]
     rows += [_percentiles(name, values) for name, values in spent.items()]
     rest = np.maximum(np.array(whole) - np.sum(list(spent.values()), axis=0), 0.0) if spent else np.array(whole)
@@ -109,22 +109,22 @@ def arrays_in(value: Any) -> list[np.ndarray[Any, Any]]:
     return []
 
 
-def compare_kernels(renderer: Any, portrait: Portrait, drive: Drive) -> list[list[Any]]:
-    """Rows (kernel, ms, twin ms, twin over kernel, largest difference of what they give) on one frame's own calls."""
+def compare_kernels(renderer: Any, portrait: Portrait, pose: RenderPose) -> list[list[Any]]:
+    """Rows (kernel, ms, ms of the reference, their ratio, largest difference of the results) for one frame's calls."""
     calls: dict[str, Call] = {}
 
-    def watch(name: str, door: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    def watch(name: str, op: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         calls[name] = Call(copy.deepcopy(arguments), copy.deepcopy(keywords))
-        return door(*arguments, **keywords)
+        return op(*arguments, **keywords)
 
     appearance = renderer.prepare(portrait)
     with watched_ops(watch):
-        renderer.render(appearance, drive)
-    ops, twins = importlib.import_module("ditto.ops"), importlib.import_module("ditto.ops.reference")
+        renderer.render(appearance, pose)
+    ops, references = importlib.import_module("ditto.ops"), importlib.import_module("ditto.ops.reference")
     rows: list[list[Any]] = []
     for name, call in calls.items():
         results = []
-        for place in (ops, twins):  # first that they agree, arrays written in place included
+        for place in (ops, references):  # check that they agree, arrays written in place included
             own = copy.deepcopy(call)
             results.append(arrays_in([getattr(place, name)(*own.arguments, **own.keywords), *own.arguments]))
         differences = [
@@ -135,6 +135,6 @@ def compare_kernels(renderer: Any, portrait: Portrait, drive: Drive) -> list[lis
         def run(place: Any, name: str = name, call: Call = call) -> Any:
             return getattr(place, name)(*call.arguments, **call.keywords)
 
-        kernel, twin = processor_ms(lambda: run(ops), REPEATS), processor_ms(lambda: run(twins), 1)
-        rows.append([name, kernel, twin, twin / kernel, max(differences)])
+        kernel, reference = processor_ms(lambda: run(ops), REPEATS), processor_ms(lambda: run(references), 1)
+        rows.append([name, kernel, reference, reference / kernel, max(differences)])
     return rows

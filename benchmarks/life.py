@@ -25,7 +25,7 @@ from ditto.lite.speech_encoder import HOP_SAMPLES
 from ditto.media.rates import FPS, SAMPLES_PER_FRAME
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.eyes import BLINK
-from ditto.motion.idle import idle, initial_idle
+from ditto.motion.idle import idle_frame, initial_idle
 from ditto.motion.listening import Listener
 from ditto.motion.motion import (
     DEGREES,
@@ -75,7 +75,7 @@ def silent(frames: int, seed: int) -> Array:
     """(frames, 70) idle motion."""
     state, rows = initial_idle(), []
     for _ in range(frames):
-        values, state = idle(state, seed, CALM)
+        values, state = idle_frame(state, seed, CALM)
         rows.append(LITE_SPACE.idle_motion(values, None))
     return np.array(rows)
 
@@ -166,7 +166,7 @@ def cost(call: Callable[[], Any], times: int = 400, repeats: int = 5) -> float:
 
 def costs(rows: Array, seed: int) -> dict[str, float]:
     """Milliseconds a frame of each part."""
-    _, state = idle(initial_idle(), seed, CALM)
+    _, state = idle_frame(initial_idle(), seed, CALM)
     player = Player(seed)
     player.idle(3)
     face = next_face(player.face, RowShot(rows[40], CALM, 0))
@@ -179,7 +179,7 @@ def costs(rows: Array, seed: int) -> dict[str, float]:
         listener.react()
 
     return {
-        "idle ms a frame": cost(lambda: idle(state, seed, CALM)),
+        "idle ms a frame": cost(lambda: idle_frame(state, seed, CALM)),
         "transition ms a frame": cost(lambda: next_face(face, RowShot(rows[41], CALM, 0))),
         "listening ms a frame": cost(hear),
         "ramp ms a frame": cost(lambda: ramps.at(20)),

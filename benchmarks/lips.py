@@ -26,7 +26,7 @@ from ditto.errors import InputError
 from ditto.lite.latency import FRAMES_PER_HOP
 from ditto.lite.speech_encoder import HOP_SAMPLES
 from ditto.media.audio import SAMPLE_RATE
-from ditto.motion.motion import DEGREES, EXPRESSION, FPS, KEYPOINTS, MOTION_SIZE, Keypoint, drive
+from ditto.motion.motion import DEGREES, EXPRESSION, FPS, KEYPOINTS, MOTION_SIZE, Keypoint, retarget
 from ditto.performer import check_latency
 from ditto.portrait.portrait import Portrait
 from ditto.row_performer import RowPerformer
@@ -132,7 +132,7 @@ def speak(head: TalkingHead, portrait: Portrait, samples: Samples, latency: str 
         pictures.append(frame.image[window].copy())
         motions.append(frame.motion)
     seconds = time.process_time() - begun
-    delta = np.array([drive(portrait, motion).delta for motion in motions])
+    delta = np.array([retarget(portrait, motion).delta for motion in motions])
     return Spoken(
         measures.lip_opening(track(pictures)),
         delta[:, LOWER_LIP, 1] - delta[:, UPPER_LIP, 1],

@@ -2,8 +2,8 @@
 
     python -m benchmarks.render [--clips ../shared/data/driving] [--bundle lite]
 
-A clip's first frame is registered as the portrait; pose and 21 keypoints of every later frame drive it; what is
-rendered is compared, in the crop, with what was filmed.
+A clip's first frame is registered as the portrait; pose and 21 keypoints of every later frame animate it. The
+rendered crop is compared with the filmed one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.faces import SHARED, detect, frames_of, tracked_clip
 from benchmarks.kernels import compare_kernels, time_frames
 from ditto.bundle import SHIPPED
 from ditto.lite.rendering.mesh import MeshRenderer
-from ditto.motion.motion import Drive
+from ditto.motion.motion import KEYPOINTS, RenderPose
 from ditto.portrait.cropping import sample_crop
 from ditto.portrait.face_mesh import fit_head, keypoints
 from ditto.portrait.portrait import Portrait
@@ -32,29 +32,29 @@ from ditto.portrait.registration import refine_landmarks, register_face
 Floats = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]
 
-START_AND_STEP = {"d12": (60, 1)}  # its first frames are no face to start from; it is also slow enough to take each one
+START_AND_STEP = {"d12": (60, 1)}  # its first frames show no neutral face; it moves slowly, so every frame counts
 DEFAULT_START_AND_STEP = (0, 3)
 DETECT_EVERY = 4
 FLICKER_FRAMES = 24
 TRACK_SMOOTHING = 1.5  # frames, sigma
 LIP_BAR, LIP_BARS = 0.010, {"d18": 0.015}
-STATIC_BELOW_DB = 25.0  # a clip that hardly moves is no test of motion
+STATIC_BELOW_DB = 25.0  # a still picture scores more on a clip that hardly moves: PSNR has no bar there
 
 
-class Driven(NamedTuple):
+class PosedClip(NamedTuple):
     """A clip in the crop of its first frame.
 
     Attributes:
         portrait: of the first frame.
         crops: (S, S, 3) of every frame used, the first included.
         landmarks: (T, 478, 3) crop pixels.
-        drives: one per frame.
+        poses: one per frame.
     """
 
     portrait: Portrait
     crops: list[Image]
     landmarks: Floats
-    drives: list[Drive]
+    poses: list[RenderPose]
 
 
 class ClipScores(NamedTuple):
@@ -73,26 +73,26 @@ class ClipScores(NamedTuple):
     zero_motion: int
 
 
-def drives_of(portrait: Portrait, landmarks: Floats) -> list[Drive]:
-    """Drives that move a portrait as landmarks (T, 478, 3), crop pixels, move against the first of them."""
+def render_poses_of(portrait: Portrait, landmarks: Floats) -> list[RenderPose]:
+    """Poses that move a portrait as landmarks (T, 478, 3), crop pixels, move against the first of them."""
     half = portrait.crop.shape[0] / 2
     scale_0, rotation_0, translation_0, canonical_0 = fit_head(landmarks[0])
     rest = keypoints(canonical_0)
-    drives = []
+    poses = []
     for points in landmarks:
         scale, rotation, translation, canonical = fit_head(points)
-        drives.append(
-            Drive(
+        poses.append(
+            RenderPose(
                 portrait.scale * scale / scale_0,
                 portrait.rotation @ rotation_0.T @ rotation,
                 portrait.translation + (translation - translation_0) / half,
                 keypoints(canonical) - rest,
             )
         )
-    return drives
+    return poses
 
 
-def read_driven(path: Path, start: int, step: int, count: int) -> Driven:
+def read_posed_clip(path: Path, start: int, step: int, count: int) -> PosedClip:
     """Frames start, start + step, ... of a clip, in the crop of the first."""
     clip = tracked_clip(path)
     found = np.isfinite(clip.landmarks).all(axis=(1, 2))
@@ -106,12 +106,12 @@ def read_driven(path: Path, start: int, step: int, count: int) -> Driven:
     points = np.concatenate([points[..., :2] @ into_crop[:2, :2].T + into_crop[:2, 2], points[..., 2:] * zoom], -1)
     crops = [sample_crop(frames[i], portrait.crop_to_picture, size) for i in wanted]
     points = np.stack([refine_landmarks(crop, near) for crop, near in zip(crops, points, strict=True)])
-    return Driven(portrait, crops, points, drives_of(portrait, points))
+    return PosedClip(portrait, crops, points, render_poses_of(portrait, points))
 
 
 def zero_motion(renderer: Any, appearance: Any, portrait: Portrait) -> int:
     """Largest difference, levels, between the portrait's crop and itself rendered without any motion."""
-    rest = Drive(portrait.scale, portrait.rotation, portrait.translation, np.zeros((21, 3)))
+    rest = RenderPose(portrait.scale, portrait.rotation, portrait.translation, np.zeros((KEYPOINTS, 3)))
     return measures.largest_difference(renderer.render(appearance, rest), portrait.crop)
 
 
@@ -133,15 +133,15 @@ def save_beside(file: Path, real: Sequence[Image], rendered: Sequence[Image], co
 def score(renderer: Any, path: Path, count: int, pictures: Path | None = None) -> ClipScores:
     """Self-reenactment of one clip; `pictures`: folder for a sheet of filmed and rendered frames."""
     start, step = START_AND_STEP.get(path.stem, DEFAULT_START_AND_STEP)
-    driven = read_driven(path, start, step, count)
-    appearance = renderer.prepare(driven.portrait)
-    size, first = driven.portrait.crop.shape[0], driven.crops[0]
-    width = fit_head(driven.landmarks[0])[0]
+    clip = read_posed_clip(path, start, step, count)
+    appearance = renderer.prepare(clip.portrait)
+    size, first = clip.portrait.crop.shape[0], clip.crops[0]
+    width = fit_head(clip.landmarks[0])[0]
     source = detect(first)
     errors, floor, static, drift, psnr, static_psnr, sharpness, made = ([] for _ in range(8))
-    for i in range(1, len(driven.crops)):
-        wanted, real = driven.landmarks[i], driven.crops[i]
-        rendered = renderer.render(appearance, driven.drives[i])
+    for i in range(1, len(clip.crops)):
+        wanted, real = clip.landmarks[i], clip.crops[i]
+        rendered = renderer.render(appearance, clip.poses[i])
         made.append(rendered)
         mask = measures.oval_mask(wanted, size)
         psnr.append(measures.psnr(rendered, real, mask))
@@ -159,7 +159,7 @@ def score(renderer: Any, path: Path, count: int, pictures: Path | None = None) -
         if source is not None:
             static.append(measures.landmark_errors(source, wanted, width))
     if pictures is not None:
-        save_beside(pictures / f"{path.stem}.png", driven.crops[1:], made)
+        save_beside(pictures / f"{path.stem}.png", clip.crops[1:], made)
     flicker, real_flicker = flickers(renderer, path, start)
     return ClipScores(
         mean_errors(errors),
@@ -171,23 +171,23 @@ def score(renderer: Any, path: Path, count: int, pictures: Path | None = None) -
         float(np.mean(drift)),
         flicker,
         real_flicker,
-        zero_motion(renderer, appearance, driven.portrait),
+        zero_motion(renderer, appearance, clip.portrait),
     )
 
 
 def flickers(renderer: Any, path: Path, start: int) -> tuple[float, float]:
-    """Flicker of consecutive frames, rendered and real, levels. The tracks are smoothed: their noise is not ours."""
+    """Flicker of consecutive frames, rendered and real, levels. Smoothed tracks: their noise does not count."""
     import cv2
 
-    driven = read_driven(path, start, 1, FLICKER_FRAMES)
-    appearance = renderer.prepare(driven.portrait)
+    clip = read_posed_clip(path, start, 1, FLICKER_FRAMES)
+    appearance = renderer.prepare(clip.portrait)
     over_time = (1, 2 * round(4 * TRACK_SMOOTHING) + 1)
-    flat = driven.landmarks.reshape(len(driven.landmarks), -1)
+    flat = clip.landmarks.reshape(len(clip.landmarks), -1)
     smooth = cv2.GaussianBlur(flat, over_time, 1.0, sigmaY=TRACK_SMOOTHING, borderType=cv2.BORDER_REFLECT)
-    smooth = smooth.reshape(driven.landmarks.shape)
-    rendered = [renderer.render(appearance, d) for d in drives_of(driven.portrait, smooth)]
-    mask = measures.oval_mask(driven.landmarks[0], driven.portrait.crop.shape[0])
-    return measures.flicker(rendered, mask), measures.flicker(driven.crops, mask)
+    smooth = smooth.reshape(clip.landmarks.shape)
+    rendered = [renderer.render(appearance, d) for d in render_poses_of(clip.portrait, smooth)]
+    mask = measures.oval_mask(clip.landmarks[0], clip.portrait.crop.shape[0])
+    return measures.flicker(rendered, mask), measures.flicker(clip.crops, mask)
 
 
 def clip_figures(name: str, s: ClipScores) -> list[Figure]:
@@ -226,9 +226,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figures = [figure for name, s in scores.items() for figure in clip_figures(name, s)]
 
     start, step = START_AND_STEP.get(paths[0].stem, DEFAULT_START_AND_STEP)
-    driven = read_driven(paths[0], start, step, min(24, options.frames))
-    speed = time_frames(renderer, driven.portrait, driven.drives)
-    kernels = compare_kernels(renderer, driven.portrait, driven.drives[len(driven.drives) // 2])
+    clip = read_posed_clip(paths[0], start, step, min(24, options.frames))
+    speed = time_frames(renderer, clip.portrait, clip.poses)
+    kernels = compare_kernels(renderer, clip.portrait, clip.poses[len(clip.poses) // 2])
     figures.append(Figure("frames a second, 512 x 512, one thread", speed.fps, low=100.0))
 
     columns = ["clip", "lips", "gap", "lid", "all", "sharp", "PSNR", "static", "drift", "flicker", "real", "zero"]
@@ -241,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows_table("Self-reenactment (errors in face widths, PSNR in dB, flicker in levels)", columns, rows),
         figures_table("Bars (static: first frame repeated; real: the detector on the real frames)", figures),
         rows_table("Stages, ms of processor time a frame", ["stage", "p50", "p95", "p99"], speed.rows),
-        rows_table("Kernel and NumPy twin", ["kernel", "ms", "twin ms", "ratio", "largest difference"], kernels),
+        rows_table("Kernel and NumPy reference", ["kernel", "ms", "reference ms", "ratio", "largest difference"], kernels),
     ]
     publish("render", figures, tables, stages=speed.rows, kernels=kernels, seconds=time.perf_counter() - started)
 

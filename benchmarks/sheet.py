@@ -25,7 +25,7 @@ from benchmarks.speech import example_speech, phone_posteriors, read_speech
 from ditto.errors import InputError
 from ditto.lite.phones import PHONE_INDEX
 from ditto.media.audio import SAMPLE_RATE
-from ditto.motion.motion import FPS, UPPER_LIDS, Keypoint, Motion, drive
+from ditto.motion.motion import FPS, UPPER_LIDS, Keypoint, Motion, retarget
 from ditto.performer import own
 from ditto.portrait.face_mesh import EYES, LOWER_OUTER_LIP, UPPER_OUTER_LIP, fit_head
 from ditto.portrait.portrait import Portrait
@@ -78,7 +78,7 @@ def lid_closure(portrait: Portrait, motion: Motion) -> Floats:
     """(T,) how far the upper lids come down, as a share of the portrait's own aperture; mean of both eyes."""
     lower = portrait.canonical_keypoints[Keypoint.LOWER_LIDS, 1]
     aperture = np.array([lower - portrait.canonical_keypoints[lid, 1] for lid in UPPER_LIDS])
-    down = np.array([drive(portrait, motion[i]).delta[list(UPPER_LIDS), 1] for i in range(len(motion))])
+    down = np.array([retarget(portrait, motion[i]).delta[list(UPPER_LIDS), 1] for i in range(len(motion))])
     return np.asarray((down / np.maximum(aperture, 1e-3)).mean(1))
 
 
@@ -86,13 +86,13 @@ def shoot(head: TalkingHead, portrait: Portrait, motion: Motion) -> Shot:
     """Render one frame, and say where to look in it."""
     renderer, prepared = rows_of(head.performer).renderer, own(head.appearance(portrait), RowAppearance)
     crop = renderer.render(prepared.prepared, renderer.retarget(portrait, motion))
-    driven = drive(portrait, motion)
+    pose = retarget(portrait, motion)
     canonical = fit_head(portrait.landmarks)[3]
     half = portrait.crop.shape[0] / 2
-    points = half + half * (driven.scale * canonical @ driven.rotation + driven.translation)
+    points = half + half * (pose.scale * canonical @ pose.rotation + pose.translation)
     eyes = [p for eye in EYES for p in eye.upper + eye.lower]
     lips = points[LIPS, :2].mean(0)
-    return Shot(prepared.paste_back(crop), crop, lips, points[eyes, :2].mean(0), half * driven.scale)
+    return Shot(prepared.paste_back(crop), crop, lips, points[eyes, :2].mean(0), half * pose.scale)
 
 
 def window(image: Image, centre: Floats, width: float, height: float) -> Image:

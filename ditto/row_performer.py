@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ditto.controls import apply
 from ditto.media.rates import SAMPLES_PER_FRAME
-from ditto.motion.idle import IdleState, idle, initial_idle, resume
+from ditto.motion.idle import IdleState, idle_frame, initial_idle, resume
 from ditto.motion.inertialization import Inertialization
 from ditto.motion.motion import Motion
 from ditto.motion.space import MotionSpace
@@ -314,7 +314,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
         state = face.idle
         if face.speaking is not None and face.row is not None:
             state = resume(state, face.row)
-        values, state = idle(state, face.seed, edits.emotion, edits.reaction)
+        values, state = idle_frame(state, face.seed, edits.emotion, edits.reaction)
         return self._join(replace(face, idle=state), space.idle_motion(values, portrait), None)
 
     def _join(

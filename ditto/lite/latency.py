@@ -1,16 +1,16 @@
-"""How long a stream waits before it shows a frame: what a window of motion may know of the future, by name."""
+"""Latencies by name: how many future frames a window of motion knows before its frames are shown."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from ditto.lite.speech_encoder import HOP_SAMPLES
-from ditto.media.audio import SAMPLE_RATE
+from ditto.lite.speech_encoder import FRAMES_PER_HOP
 from ditto.motion.motion import FPS
 
-WINDOW = 80
-LOOK_BACK, LOOK_AHEAD = 3, 10  # frames the mouth guard sees before, and at most beyond, those it guards
-FRAMES_PER_HOP = HOP_SAMPLES * FPS // SAMPLE_RATE  # 2, of the speech encoder, which looks one hop ahead
+WINDOW = 80  # frames, at most; the motion network was trained with windows of this length
+# Frames that lip closure reads before, and at most after, those that it changes. Before: the frame of a closure and the
+# two on the way back from it. After: a pause of 0.4 s (`postprocess.PAUSE_FRAMES`) is known at its first frame.
+LOOKBACK, LOOKAHEAD = 3, 10
 
 
 class WindowPlan(NamedTuple):
@@ -19,23 +19,23 @@ class WindowPlan(NamedTuple):
     Attributes:
         past: frames known from before.
         hop: frames to emit.
-        future: frames drawn for context only; the next window draws them again and takes over from them gradually.
-        ahead: frames of speech beyond the emitted ones that are waited for. What the window holds beyond them is
-            unheard, and taken to be as the last frame heard.
+        future: frames sampled for context only. The next window samples them again and takes over from them gradually.
+        lookahead: frames of speech beyond the emitted ones that the window waits for. Where the window is longer, the
+            last of these frames is repeated.
     """
 
     past: int = 20
     hop: int = 50
     future: int = 10
-    ahead: int = LOOK_AHEAD
+    lookahead: int = LOOKAHEAD
 
     def check(self) -> None:
         """Raise ValueError unless the plan makes a window."""
-        least = min(self.past - LOOK_BACK, self.hop - 1, self.future, self.ahead)
+        least = min(self.past - LOOKBACK, self.hop - 1, self.future, self.lookahead)
         if self.length > WINDOW or least < 0:
             raise ValueError(
-                f"past + hop + future is at most {WINDOW}, past at least {LOOK_BACK}, hop at least 1, ahead not negative, "
-                f"got {tuple(self)}"
+                f"expected past + hop + future of at most {WINDOW}, past of at least {LOOKBACK}, hop of at least 1 and "
+                f"lookahead not negative, got {tuple(self)}"
             )
 
     @property
@@ -44,23 +44,23 @@ class WindowPlan(NamedTuple):
         return self.past + self.hop + self.future
 
     @property
-    def drawn_again(self) -> bool:
-        """Whether most of what a window draws is drawn again by later ones, which should then agree with it."""
+    def resamples_future(self) -> bool:
+        """Whether later windows sample most frames of a window again, and should then agree with it."""
         return self.future > self.hop
 
     @property
-    def short_sighted(self) -> bool:
-        """Whether windows hear less beyond their frames than the network was made for."""
-        return self.ahead < LOOK_AHEAD
+    def reduced_lookahead(self) -> bool:
+        """Whether windows know less of the future than the network was trained with."""
+        return self.lookahead < LOOKAHEAD
 
     @property
     def delay_seconds(self) -> float:
-        """The longest way from the first sample of a frame to the last sample that frame waits for."""
+        """The longest time from the first sample of a frame to the last sample that frame waits for."""
         return max(self._waits_for(window) - window * self.hop for window in (0, 1)) / FPS
 
     def _waits_for(self, window: int) -> int:
         """Frames of sound that must be in before a window can be sampled: whole encoder hops, and one more."""
-        needed = (window + 1) * self.hop + self.ahead
+        needed = (window + 1) * self.hop + self.lookahead
         return (-(-needed // FRAMES_PER_HOP) + 1) * FRAMES_PER_HOP
 
 
@@ -72,19 +72,21 @@ class Latency(NamedTuple):
 
 
 OFFLINE_PLAN = WindowPlan()
+# Figures of the three: docs/streaming.md. 10 steps: 25 give the same correlation with the target (.872 against .874,
+# ../shared/voice/spec.md, section 6). For `balanced`, more steps or a longer past improve no figure of `benchmarks.lips`.
 LATENCIES: dict[str, Latency] = {
     "quality": Latency(OFFLINE_PLAN),
-    "balanced": Latency(WindowPlan(22, 6, 16, ahead=4), steps=4),  # more steps, or a longer past, move nothing better
-    "low": Latency(WindowPlan(22, 2, 16, ahead=0), steps=3),
+    "balanced": Latency(WindowPlan(22, 6, 16, lookahead=4), steps=4),
+    "low": Latency(WindowPlan(22, 2, 16, lookahead=0), steps=3),
 }
 
 
 def latency_of(name: str) -> Latency:
-    """The latency of that name.
+    """The latency with this name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no latency has this name.
     """
     if not isinstance(name, str) or name not in LATENCIES:
-        raise ValueError(f"latency is one of {', '.join(LATENCIES)}, got {name!r}; choose one of them")
+        raise ValueError(f"expected a latency out of {', '.join(LATENCIES)}, got {name!r}; choose one of them")
     return LATENCIES[name]

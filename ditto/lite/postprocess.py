@@ -1,20 +1,26 @@
-"""What is made sure of in sampled motion: lips that close, lids that shut, an even opening, emotions that show.
+"""Postprocessing of sampled motion: lip closure, blink shaping, opening normalisation, emotion gain.
 
-Arrays are compact motion (n, 70), expression in the head frame, physical units, unless said otherwise. None of the
-functions depends on where a stream is cut: what they must remember goes in and comes out.
+Arrays are motion (n, 70), expression in the head frame, physical units, unless said otherwise. No function depends on
+where a stream is cut: what it must remember is an argument and a result.
+
+The rules of lips and lids were tuned by eye on rendered portraits, then held to `benchmarks.lips` (docs/streaming.md: 92 to
+95 % of p, b, m frames closed, every pause over 0.4 s). A comment says where a number has another origin. Numbers that were
+measured on one motion network are in its bundle: `PostprocessConfig`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-from ditto.lite.latency import LOOK_AHEAD, LOOK_BACK
+from ditto.lite.latency import LOOKAHEAD, LOOKBACK
 from ditto.lite.phones import BILABIALS, LABIODENTALS, SILENCE
-from ditto.motion.emotion import EMOTION_BOOST, emotion_offset
+from ditto.motion.emotion import EMOTION_GAIN, GAINED, emotion_offset
 from ditto.motion.eyes import hold_gaze
 from ditto.motion.motion import (
-    BROWS,
+    DEGREES,
     EXPRESSION,
     INNER_LIPS,
     IRISES,
@@ -22,8 +28,8 @@ from ditto.motion.motion import (
     MOTION_SIZE,
     MOUTH_CORNERS,
     PRESS_GAP,
+    SLOW_KEYPOINTS,
     TEMPLATE_APERTURE,
-    UPPER_LIDS,
     Keypoint,
     rotation_matrix,
 )
@@ -31,28 +37,55 @@ from ditto.motion.motion import (
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
-PRESS_RAMP = (0.15, 0.40)  # of the larger of a frame's two bilabial probabilities
+# Ramps on phone probabilities, of a frame's two the larger. One threshold at .6 is on the edge: the weakest /m/ that a
+# prototype recognised had .61 at its peak (../shared/renderer/end_to_end.md). The ends were chosen by eye.
+PRESS_RAMP = (0.15, 0.40)
 PRESS_BESIDE_RAMP = (0.04, 0.12)  # the same beside a frame that is pressed: closures seldom last one frame
-TUCK_RAMP = (0.30, 0.65)
-TUCK_GAP = 0.024  # fu between the lips, filled by the upper teeth that touch the lower one
-CLOSING_SPEED, OPENING_SPEED = 0.050, 0.055  # fu a frame; lips are no shutters
-SURPRISE_SPEED = 0.065  # fu a frame: how fast they close on a sound that nobody heard coming
-TUCK_LIFT = 0.016  # fu the upper lip rises off the teeth
-TUCK_DEPTH = 0.018  # fu the lower lip goes back under the teeth
-GAP_WANTED = 0.082  # fu, what the widest openings of a speaker (their 95th percentile while speaking) are brought to
-GAP_USUAL = 0.078  # what the network gives for most
-GAP_RISE, GAP_FALL = 0.08, 0.0008  # per frame: how fast the running percentile follows up, and down (fu)
-GAP_GAIN = (0.9, 1.4)
-# Head pose, forehead, brows, nose and glabella: what has mass or moves slowly. It is smoothed, since ten steps leave some
-# noise in it, and each window takes over from the future frames of the one before gradually.
-SLOW_KEYPOINTS = (Keypoint.FOREHEAD, *BROWS, Keypoint.NOSE_TIP, Keypoint.GLABELLA)
-SLOW = [*range(EXPRESSION.start), *(EXPRESSION.start + 3 * k + axis for k in SLOW_KEYPOINTS for axis in range(3))]
+TUCK_RAMP = (0.30, 0.65)  # of f and v
+TUCK_GAP = 0.024  # fu between the lips, filled by the upper teeth that touch the lower one; by eye
+CLOSING_SPEED, OPENING_SPEED = 0.050, 0.055  # fu a frame on the way to a closure and back; by eye
+# fu a frame: how fast lips close on a sound without look-ahead. By eye: two frames from an open vowel. It makes the
+# fastest closing at `low` .06 fu a frame, against .05 at `quality` (docs/streaming.md).
+UNFORESEEN_CLOSING_SPEED = 0.065
+TUCK_LIFT = 0.016  # fu the upper lip rises off the teeth; by eye
+TUCK_DEPTH = 0.018  # fu the lower lip goes back under the teeth; by eye
+GAP_RISE, GAP_FALL = 0.08, 0.0008  # a frame: how fast the running 95th percentile follows up, and down (fu); by eye
+GAP_GAIN = (0.9, 1.4)  # least and largest gain of the opening; by eye
+SLOW_CHANNELS = [*range(EXPRESSION.start), *(EXPRESSION.start + 3 * k + axis for k in SLOW_KEYPOINTS for axis in range(3))]
 UPPER, LOWER = INNER_LIPS
-SLOW_SMOOTHING = 1.5  # frames
-WIDEST_EYES = 0.02  # fu the upper lids rise beyond rest at most
-PAUSE_FRAMES = 10  # 0.4 s
-PAUSE_HEARD = 4  # silent frames that make a pause where nobody knows yet what follows
-PAUSE_ENTRY, PAUSE_EXIT = 3, 3  # frames to close, and to open before speech
+WIDEST_EYES = 0.02  # fu the upper lids rise beyond rest at most; by eye
+# 0.4 s. In real talk lips rest slightly open in shorter pauses (../shared/voice/spec.md, section 5); in longer ones, too,
+# until the speaker is done (../shared/voice/natural_talk.md, finding 1), which this rule does not follow.
+PAUSE_FRAMES = 10
+PAUSE_WITHOUT_LOOKAHEAD = 4  # silent frames that make a pause where the next frames are not known; by eye
+PAUSE_ENTRY, PAUSE_EXIT = 3, 3  # frames to close, and to open before speech; by eye
+# How much of a change of the opening the chin follows: about half in real talk (.43, ../shared/renderer/spec.md, section
+# 5); by eye less where lips are pressed, more where the mouth comes to rest.
+PRESS_CHIN, OPEN_CHIN, REST_CHIN = 0.3, 0.5, 0.6
+# How the opening is shared out: the lower lip takes most, as in real talk (.88, upper lip .09, the same measurement).
+LOWER_SHARE, UPPER_SHARE, UPPER_OUTER_SHARE, CORNER_SHARE = 0.85, 0.15, 0.06, 0.15
+
+
+@dataclass(frozen=True)
+class PostprocessConfig:
+    """Numbers that were measured on one motion network; in its bundle, part `postprocess`.
+
+    Attributes:
+        usual_gap: fu, the 95th percentile of the opening of the lips that the network gives for most speakers.
+        target_gap: fu, what that percentile is brought to for every speaker.
+        slow_smoothing_frames: sigma of the smoothing of the slow channels, which takes off the noise that is left in them
+            after the network's diffusion steps.
+    """
+
+    usual_gap: float
+    target_gap: float
+    slow_smoothing_frames: float
+
+    def __post_init__(self) -> None:
+        for name in ("usual_gap", "target_gap", "slow_smoothing_frames"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < float("inf"):
+                raise ValueError(f"expected {name} to be a number above 0, got {value!r}")
 
 
 def smooth(values: npt.ArrayLike, sigma: float) -> Floats:
@@ -64,40 +97,43 @@ def smooth(values: npt.ArrayLike, sigma: float) -> Floats:
     return np.asarray(sum(w * padded[i : i + len(x)] for i, w in enumerate(kernel / kernel.sum())))
 
 
-def widen(motion: npt.ArrayLike, silent: npt.ArrayLike, widest: float) -> tuple[Array, float]:
-    """Bring every speaker's opening of the lips to the same size: quiet ones would mumble.
+def normalise_opening(
+    motion: npt.ArrayLike, silent: npt.ArrayLike, widest: float, target_gap: float
+) -> tuple[Array, float]:
+    """Bring every speaker's opening of the lips to the same size. Without it quiet speakers mumble.
 
     Args:
-        motion: (n, 70) compact motion, expression in the head frame, physical units.
+        motion: (n, 70).
         silent: (n,) probability of silence.
         widest: running 95th percentile of the opening so far, fu.
+        target_gap: fu, what that percentile is brought to.
 
     Returns:
         (n, 70) float32 and the running percentile after the last frame.
     """
     out = np.array(motion, np.float32)
-    points = out[:, 7:].reshape(len(out), KEYPOINTS, 3)
+    points = out[:, EXPRESSION].reshape(len(out), KEYPOINTS, 3)
     gap = np.maximum(points[:, LOWER, 1] - points[:, UPPER, 1], 0.0).astype(np.float64)
     gain = np.ones(len(out))
     for i, opening in enumerate(gap):
         if np.asarray(silent)[i] < 0.5:
             widest += GAP_RISE * (opening - widest) if opening > widest else -GAP_FALL * (1.0 - opening / widest)
-        gain[i] = np.clip(GAP_WANTED / max(widest, 1e-3), *GAP_GAIN)
-    _part(points, (gain - 1.0) * gap, 0.5)
+        gain[i] = np.clip(target_gap / max(widest, 1e-3), *GAP_GAIN)
+    _part(points, (gain - 1.0) * gap, OPEN_CHIN)
     return out, float(widest)
 
 
-def guard_mouth(
-    motion: npt.ArrayLike, phones: npt.ArrayLike, silent_run: int, look_ahead: int = LOOK_AHEAD
+def close_lips(
+    motion: npt.ArrayLike, phones: npt.ArrayLike, silent_run: int, lookahead: int = LOOKAHEAD
 ) -> tuple[Array, int]:
-    """Make sure that lips close on p, b, m, touch on f, v and rest in pauses.
+    """Close the lips on p, b, m, touch the teeth on f, v, and rest in pauses.
 
     Args:
-        motion: (n, 70) compact motion, expression in the head frame, physical units.
-        phones: (m, 2, 40) phone probabilities of the `LOOK_BACK` frames before, of these frames and of the `look_ahead`
-            after them; what is missing counts as silence.
+        motion: (n, 70).
+        phones: (m, 2, 40) phone probabilities of the `LOOKBACK` frames before, of these frames and of the `lookahead`
+            after them; missing rows count as silence.
         silent_run: silent frames in a row before the first.
-        look_ahead: frames seen beyond each one, at most `LOOK_AHEAD`; with few, a pause is believed later.
+        lookahead: frames known beyond each one, at most `LOOKAHEAD`; with few, a pause is detected later.
 
     Returns:
         (n, 70) float32 and the silent frames in a row after the last.
@@ -105,52 +141,52 @@ def guard_mouth(
     out = np.array(motion, np.float32)
     n = len(out)
     p = np.asarray(phones, np.float64)
-    missing = np.zeros((max(0, LOOK_BACK + n + LOOK_AHEAD - len(p)), *p.shape[1:]))
+    missing = np.zeros((max(0, LOOKBACK + n + LOOKAHEAD - len(p)), *p.shape[1:]))
     missing[:, :, SILENCE] = 1.0
     p = np.concatenate([p, missing])
-    quiet = p[LOOK_BACK:, :, SILENCE].mean(1) > 0.5
+    quiet = p[LOOKBACK:, :, SILENCE].mean(1) > 0.5
     bilabial = p[:, :, BILABIALS].sum(2).max(1)
     sure = np.pad(_ramp(bilabial, PRESS_RAMP), 1)
     beside = np.maximum(sure[:-2], sure[2:]) * _ramp(bilabial, PRESS_BESIDE_RAMP)
     press = np.maximum(sure[1:-1], beside)
-    tuck = _ramp(p[:, :, LABIODENTALS].sum(2).max(1), TUCK_RAMP)[LOOK_BACK : LOOK_BACK + n]
+    tuck = _ramp(p[:, :, LABIODENTALS].sum(2).max(1), TUCK_RAMP)[LOOKBACK : LOOKBACK + n]
     rest = np.zeros(n)
-    pause = min(PAUSE_FRAMES, PAUSE_HEARD + look_ahead)
-    late = max(0, pause - look_ahead - 1)  # silent frames that pass before it is known
+    pause = min(PAUSE_FRAMES, PAUSE_WITHOUT_LOOKAHEAD + lookahead)
+    late = max(0, pause - lookahead - 1)  # silent frames that pass before the pause is detected
     for i in range(n):
         silent_run = silent_run + 1 if quiet[i] else 0
         if silent_run:
-            ahead = quiet[i + 1 : i + 1 + look_ahead]
-            left = len(ahead) if ahead.all() else int(np.argmin(ahead))
+            following = quiet[i + 1 : i + 1 + lookahead]
+            left = len(following) if following.all() else int(np.argmin(following))
             if silent_run + left >= pause:
-                leaving = 1.0 if ahead.all() else (left + 1) / (PAUSE_EXIT + 1)
+                leaving = 1.0 if following.all() else (left + 1) / (PAUSE_EXIT + 1)
                 rest[i] = min(1.0, (silent_run - late) / PAUSE_ENTRY, leaving)
-    points = out[:, 7:].reshape(n, KEYPOINTS, 3)
-    _close(points, rest, 0.0, 0.6)
-    pressed = press[LOOK_BACK : LOOK_BACK + n]
+    points = out[:, EXPRESSION].reshape(n, KEYPOINTS, 3)
+    _close(points, rest, 0.0, REST_CHIN)
+    pressed = press[LOOKBACK : LOOKBACK + n]
     _tuck(points, tuck * (1.0 - pressed) * (1.0 - rest))
     for distance in (2, 1):  # on the way to a closure, and back from it
-        _close(points, press[LOOK_BACK + distance :][:n], PRESS_GAP + distance * CLOSING_SPEED, 0.3)
-        _close(points, press[LOOK_BACK - distance :][:n], PRESS_GAP + distance * OPENING_SPEED, 0.3)
-    _close(points, pressed, PRESS_GAP, 0.3)
+        _close(points, press[LOOKBACK + distance :][:n], PRESS_GAP + distance * CLOSING_SPEED, PRESS_CHIN)
+        _close(points, press[LOOKBACK - distance :][:n], PRESS_GAP + distance * OPENING_SPEED, PRESS_CHIN)
+    _close(points, pressed, PRESS_GAP, PRESS_CHIN)
     return out, silent_run
 
 
-def slow_closing(motion: npt.ArrayLike, gap: float) -> tuple[Array, float]:
-    """(n, 70) compact motion whose lips close no faster than `SURPRISE_SPEED`, and the gap of its last frame.
+def limit_closing_speed(motion: npt.ArrayLike, gap: float) -> tuple[Array, float]:
+    """(n, 70) motion whose lips close no faster than `UNFORESEEN_CLOSING_SPEED`, and the gap of its last frame.
 
-    Where p, b or m is heard beforehand lips are on their way already; else they would shut from one frame to the next.
+    With look-ahead, lips are already closing when p, b or m comes. Without it they would shut from one frame to the next.
 
     Args:
-        motion: expression in the head frame, physical units.
+        motion: (n, 70).
         gap: between the lips in the frame before, fu.
     """
     out = np.array(motion, np.float32)
-    points = out[:, 7:].reshape(len(out), KEYPOINTS, 3)
+    points = out[:, EXPRESSION].reshape(len(out), KEYPOINTS, 3)
     for face in points:
-        least = gap - SURPRISE_SPEED
+        least = gap - UNFORESEEN_CLOSING_SPEED
         now = float(face[LOWER, 1] - face[UPPER, 1])
-        _part(face[None], np.array([max(least - now, 0.0)]), 0.3)
+        _part(face[None], np.array([max(least - now, 0.0)]), PRESS_CHIN)
         gap = float(face[LOWER, 1] - face[UPPER, 1])
     return out, gap
 
@@ -159,38 +195,38 @@ def _ramp(x: Floats, ends: tuple[float, float]) -> Floats:
     return np.asarray(np.clip((x - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0))
 
 
-def bring_out(motion: npt.ArrayLike, emotion: npt.ArrayLike) -> Array:
-    """(n, 70) compact motion in the head frame that shows an emotion (8,) more strongly than the network learnt to.
+def apply_emotion_gain(motion: npt.ArrayLike, emotion: npt.ArrayLike) -> Array:
+    """(n, 70) motion that shows an emotion (8,) `EMOTION_GAIN` times as strongly as the network does.
 
-    The network gives what its corpus had, tasteful rather than plain. Lips and lids are left to it.
+    Lips and lids keep the strength of the network.
     """
     out = np.array(motion, np.float32)
-    offset = EMOTION_BOOST * emotion_offset(emotion)
-    offset[[*UPPER_LIDS, *INNER_LIPS, Keypoint.CHIN]] = 0.0
-    out[:, 7:] += offset.reshape(-1).astype(np.float32)
+    offset = np.zeros((KEYPOINTS, 3))
+    offset[GAINED] = (EMOTION_GAIN - 1.0) * emotion_offset(emotion)[GAINED]
+    out[:, EXPRESSION] += offset.reshape(-1).astype(np.float32)
     return out
 
 
 def change_emotion(row: npt.ArrayLike, sampled: npt.ArrayLike, shown: npt.ArrayLike) -> Array:
-    """The row (70,) of another emotion: what was sampled with `sampled` (8,) shows `shown` (8,) from now on.
+    """The row (70,), in the camera frame, that was sampled with the emotion `sampled` (8,), with `shown` (8,) instead.
 
-    As far as the sampler brings emotions out: lips and lids keep what the motion network gave them.
+    Only keypoints to which the emotion gain applies change: lips and lids stay as the motion network gave them.
     """
     before, after = np.asarray(sampled, np.float32), np.asarray(shown, np.float32)
     out = np.array(row, np.float32)
     if np.array_equal(before, after):
         return out
     neutral = np.zeros((1, MOTION_SIZE), np.float32)
-    lift = (bring_out(neutral, after) - bring_out(neutral, before))[0, 7:].reshape(KEYPOINTS, 3)
-    whole = (1.0 + EMOTION_BOOST) / EMOTION_BOOST  # what the network learnt, and what is brought out on top of it
-    out[7:] += (whole * lift @ rotation_matrix(*out[1:4])).reshape(-1).astype(np.float32)
+    lift = (apply_emotion_gain(neutral, after) - apply_emotion_gain(neutral, before))[0, EXPRESSION].reshape(KEYPOINTS, 3)
+    whole = EMOTION_GAIN / (EMOTION_GAIN - 1.0)  # the strength of the network, and the gain on top of it
+    out[EXPRESSION] += (whole * lift @ rotation_matrix(*out[DEGREES])).reshape(-1).astype(np.float32)
     return out
 
 
-def shut_eyes(motion: npt.ArrayLike, eyes: npt.ArrayLike) -> Array:
-    """(n, 70) compact motion whose lids are shut at least as far as the eye states (n, 8) plan: blinks close."""
+def shape_blinks(motion: npt.ArrayLike, eyes: npt.ArrayLike) -> Array:
+    """(n, 70) motion whose lids are shut at least as far as the eye states (n, 8) plan, so that every blink closes."""
     out = np.array(motion, np.float32)
-    points = out[:, 7:].reshape(len(out), KEYPOINTS, 3)
+    points = out[:, EXPRESSION].reshape(len(out), KEYPOINTS, 3)
     for lid, side in ((Keypoint.LEFT_UPPER_LID, 0), (Keypoint.RIGHT_UPPER_LID, 1)):
         open_share = np.asarray(eyes, np.float32)[:, side]
         least = TEMPLATE_APERTURE * (1.0 - open_share) - WIDEST_EYES * open_share
@@ -199,9 +235,9 @@ def shut_eyes(motion: npt.ArrayLike, eyes: npt.ArrayLike) -> Array:
 
 
 def _tuck(points: Array, weight: Floats) -> None:
-    """The lower lip of (n, 21, 3) under the upper teeth, which show, in place, by `weight`: f and v."""
+    """Bring the lower lip of (n, 21, 3) under the upper teeth, which show, by `weight` (n,), in place: f and v."""
     now = points[:, LOWER, 1] - points[:, UPPER, 1]
-    _part(points, weight * (TUCK_GAP - now), 0.3)
+    _part(points, weight * (TUCK_GAP - now), PRESS_CHIN)
     lift = weight * np.maximum(points[:, UPPER, 1] + TUCK_LIFT, 0.0)
     points[:, INNER_LIPS, 1] -= lift[:, None]
     points[:, Keypoint.UPPER_OUTER_LIP, 1] -= 0.6 * lift
@@ -216,21 +252,21 @@ def _close(points: Array, weight: Floats, gap: float, chin: float) -> None:
 
 def _part(points: Array, change: Floats, chin: float) -> None:
     """Open the lips of (n, 21, 3) by `change` (n,) in place: mostly the lower one; the chin follows by a share."""
-    points[:, LOWER, 1] += 0.85 * change
-    points[:, UPPER, 1] -= 0.15 * change
-    points[:, Keypoint.UPPER_OUTER_LIP, 1] -= 0.06 * change
+    points[:, LOWER, 1] += LOWER_SHARE * change
+    points[:, UPPER, 1] -= UPPER_SHARE * change
+    points[:, Keypoint.UPPER_OUTER_LIP, 1] -= UPPER_OUTER_SHARE * change
     points[:, Keypoint.CHIN, 1] += chin * change
     for corner in MOUTH_CORNERS:
-        points[:, corner, 1] += 0.15 * change
+        points[:, corner, 1] += CORNER_SHARE * change
 
 
-def finish(motion: Array) -> Array:
-    """Compact motion for the outside: gaze held on the camera, expression in the camera frame instead of the head's."""
+def to_camera_frame(motion: Array) -> Array:
+    """(n, 70) motion with the gaze held on the camera and the expression in the camera frame instead of the head's."""
     out = np.array(motion, np.float64)
-    points = out[:, 7:].reshape(len(out), KEYPOINTS, 3)
-    shift = hold_gaze(out[:, 1:4])
+    points = out[:, EXPRESSION].reshape(len(out), KEYPOINTS, 3)
+    shift = hold_gaze(out[:, DEGREES])
     for iris in IRISES:
         points[:, iris, :2] += shift
-    turned = points @ rotation_matrix(out[:, 1], out[:, 2], out[:, 3])
-    out[:, 7:] = turned.reshape(len(out), -1)
+    turned = points @ rotation_matrix(*out[:, DEGREES].T)
+    out[:, EXPRESSION] = turned.reshape(len(out), -1)
     return out.astype(np.float32)

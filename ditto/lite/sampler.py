@@ -1,7 +1,7 @@
-"""From speech features to motion: windows of a diffusion network, joined without seams, one call after another.
+"""From speech features to motion: windows of a diffusion network, one after another, that join smoothly.
 
 Everything random comes from (seed, window) or (seed, frame), everything remembered is in the state, and windows are due
-at fixed frames: however the features are cut into calls, the motion is the same bit for bit.
+at fixed frames. So the motion is the same bit for bit however the features are cut into calls.
 """
 
 from __future__ import annotations
@@ -18,27 +18,23 @@ from safetensors import SafetensorError, safe_open
 from ditto.engines import Engine, open_engine
 from ditto.engines.batched import BatchedEngine
 from ditto.errors import BundleError
-from ditto.lite.latency import LATENCIES, OFFLINE_PLAN, latency_of
-from ditto.lite.latency import LOOK_AHEAD as LOOK_AHEAD
-from ditto.lite.latency import LOOK_BACK as LOOK_BACK
-from ditto.lite.latency import WINDOW as WINDOW
-from ditto.lite.latency import WindowPlan as WindowPlan
+from ditto.lite.latency import LATENCIES, LOOKAHEAD, LOOKBACK, OFFLINE_PLAN, WindowPlan, latency_of
 from ditto.lite.phones import PHONES, SILENCE
 from ditto.lite.postprocess import (
-    GAP_USUAL,
     PAUSE_FRAMES,
-    SLOW,
-    SLOW_SMOOTHING,
-    bring_out,
-    finish,
-    guard_mouth,
-    shut_eyes,
-    slow_closing,
+    SLOW_CHANNELS,
+    PostprocessConfig,
+    apply_emotion_gain,
+    close_lips,
+    limit_closing_speed,
+    normalise_opening,
+    shape_blinks,
     smooth,
-    widen,
+    to_camera_frame,
 )
-from ditto.lite.speech_encoder import FEATURE_SIZE
-from ditto.motion.eyes import EYE_SIZE, EyeState, initial_eyes, live
+from ditto.lite.speech_encoder import FEATURE_SIZE, HIDDEN_SIZE
+from ditto.motion.emotion import EMOTIONS
+from ditto.motion.eyes import EYE_SIZE, EyeState, initial_eyes, step_eyes
 from ditto.motion.motion import KEYPOINTS, MOTION_SIZE
 from ditto.motion.noise import window_noise
 
@@ -48,21 +44,21 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
-HIDDEN_SIZE = FEATURE_SIZE - 2 * len(PHONES)  # 288
-EMOTION_SIZE = 8
-BEFORE_ALL = 2**64 - 1  # the number of the window before the first
+BEFORE_FIRST = 2**64 - 1  # the number of the window before the first
 
 
 class MotionNetwork(NamedTuple):
     """The two halves of the diffusion network and the numbers that go with them.
 
     Attributes:
-        condition: engine: features, emotion, eyes, canonical, heard -> condition; once per window.
-        short_condition: the same for plans that are `short_sighted`: taught to do without the speech they do not hear.
+        condition: engine: features, emotion, eyes, canonical, heard -> condition; once per window. `heard` masks the
+            speech: 1 gives it, 0 hides it.
+        short_condition: the same for plans with `reduced_lookahead`: trained to do without the speech after them.
         denoiser: engine: motion, known, condition, level -> clean; once per step.
         scale: (70,) physical units per unit of the network.
-        temperature: (70,) standard deviation of the starting noise; below one where speech says nearly everything.
+        temperature: (70,) standard deviation of the starting noise; below one where speech determines the motion.
         silence: (368,) features of silence, for the time before and after the stream.
+        postprocess: numbers of the postprocessing that were measured on this network.
     """
 
     condition: Engine
@@ -71,9 +67,10 @@ class MotionNetwork(NamedTuple):
     scale: Array
     temperature: Array
     silence: Array
+    postprocess: PostprocessConfig
 
     @classmethod
-    def open(cls, bundle: str | PathLike[str], threads: int = 1) -> MotionNetwork:
+    def open(cls, bundle: str | PathLike[str], postprocess: PostprocessConfig, threads: int = 1) -> MotionNetwork:
         """The network of a bundle folder.
 
         Raises:
@@ -90,19 +87,19 @@ class MotionNetwork(NamedTuple):
                 )
         except (OSError, SafetensorError) as error:
             raise BundleError(
-                f"readable motion weights are wanted at {weights}: {error}; get the bundle again"
+                f"expected readable motion weights in {weights}, got: {error}; get the bundle again"
             ) from error
         shapes = scale.shape, temperature.shape, silence.shape
         if shapes != ((MOTION_SIZE,), (MOTION_SIZE,), (FEATURE_SIZE,)):
             raise BundleError(
-                f"{weights} should hold sampler.scale, .temperature ({MOTION_SIZE},) and .silence ({FEATURE_SIZE},), "
+                f"expected sampler.scale, .temperature ({MOTION_SIZE},) and .silence ({FEATURE_SIZE},) in {weights}, "
                 f"got {shapes}; get the bundle again"
             )
         condition, short_condition, denoiser = (
             BatchedEngine(open_engine(folder / f"{name}.onnx", threads=threads))
             for name in ("motion_condition", "motion_condition_short", "motion")
         )
-        return cls(condition, short_condition, denoiser, scale, temperature, silence)
+        return cls(condition, short_condition, denoiser, scale, temperature, silence, postprocess)
 
 
 class SamplerState(NamedTuple):
@@ -115,10 +112,10 @@ class SamplerState(NamedTuple):
         features: (past + n, 368) of the known frames and of those waiting.
         eyes: (past + n, 8) likewise.
         known: (past, 70) the last emitted motion in the network's units.
-        noise: (future, 70) the noise that frames after the known ones start from, where the plan draws them again;
+        noise: (future, 70) the noise that frames after the known ones start from, where the plan `resamples_future`;
             else (0, 70).
-        tail: (future, 22) what the last window expected of the slow channels after its emitted frames.
-        life: state of the eyes.
+        tail: (future, 22) the slow channels of the last window after its emitted frames.
+        eye_process: state of the process of blinks and glances.
         silent_run: silent frames in a row up to the last emitted one.
         gap: between the lips in the last emitted frame, fu.
         widest: running 95th percentile of the lips' opening, fu, before it is normalised.
@@ -132,17 +129,17 @@ class SamplerState(NamedTuple):
     known: Array
     noise: Floats
     tail: Array
-    life: EyeState
+    eye_process: EyeState
     silent_run: int
     gap: float
     widest: float
 
 
 class MotionSampler:
-    """Samples compact motion from speech features with a diffusion network.
+    """Samples motion from speech features with a diffusion network.
 
     Args:
-        network: the two engines and their constants.
+        network: its engines and the numbers that go with them.
         plan: how windows overlap.
         steps: DDIM steps per window, 1 or more.
         guidance: strength of the speech condition (classifier-free); other than 1 doubles the work.
@@ -159,19 +156,19 @@ class MotionSampler:
     ) -> None:
         plan.check()
         if steps < 1:
-            raise ValueError(f"a window takes at least one diffusion step, got {steps}")
+            raise ValueError(f"expected at least one diffusion step a window, got {steps}")
         self.plan = plan
         self.steps = steps
         self.guidance = float(guidance)
         self.network = network
         self._signal = schedule(steps)
-        self._condition = network.short_condition if plan.short_sighted else network.condition
+        self._condition = network.short_condition if plan.reduced_lookahead else network.condition
 
     def at(self, latency: str) -> MotionSampler:
         """The same network and settings at a latency, one of `ditto.lite.latency.LATENCIES`.
 
         Raises:
-            ValueError: there is none of this name.
+            ValueError: no latency has this name.
         """
         return self.planned(*latency_of(latency))
 
@@ -182,7 +179,7 @@ class MotionSampler:
 
     @property
     def delay_seconds(self) -> float:
-        """The longest way from the first sample of a frame to the last sample that frame waits for."""
+        """The longest time from the first sample of a frame to the last sample that frame waits for."""
         return self.plan.delay_seconds
 
     def planned(self, plan: WindowPlan, steps: int) -> MotionSampler:
@@ -198,7 +195,7 @@ class MotionSampler:
 
         Args:
             canonical_keypoints: (21, 3) of the portrait, face units.
-            eye_open: (2,) of the portrait; eyes are driven relative to it, so only its shape is checked.
+            eye_open: (2,) of the portrait; eye motion is relative to it, so only its shape is checked.
             seed: of all noise of this stream.
 
         Raises:
@@ -207,7 +204,7 @@ class MotionSampler:
         canonical = np.asarray(canonical_keypoints, np.float32)
         if canonical.shape != (KEYPOINTS, 3) or np.shape(eye_open) != (2,):
             raise ValueError(
-                f"wanted canonical_keypoints ({KEYPOINTS}, 3) and eye_open (2,), "
+                f"expected canonical_keypoints ({KEYPOINTS}, 3) and eye_open (2,), "
                 f"got {canonical.shape} and {np.shape(eye_open)}"
             )
         past = self.plan.past
@@ -215,7 +212,7 @@ class MotionSampler:
         eyes[:, :2] = 1.0
         features = np.tile(self.network.silence, (past, 1))
         known = np.zeros((past, MOTION_SIZE), np.float32)
-        agreed = self.plan.future if self.plan.drawn_again else 0
+        kept = self.plan.future if self.plan.resamples_future else 0
         return SamplerState(
             canonical.reshape(-1),
             int(seed),
@@ -223,28 +220,28 @@ class MotionSampler:
             features=features,
             eyes=eyes,
             known=known,
-            noise=window_noise(int(seed), BEFORE_ALL).standard_normal((agreed, MOTION_SIZE)),
-            tail=np.zeros((self.plan.future, len(SLOW)), np.float32),
-            life=initial_eyes(),
+            noise=window_noise(int(seed), BEFORE_FIRST).standard_normal((kept, MOTION_SIZE)),
+            tail=np.zeros((self.plan.future, len(SLOW_CHANNELS)), np.float32),
+            eye_process=initial_eyes(),
             silent_run=PAUSE_FRAMES,
             gap=0.0,
-            widest=GAP_USUAL,
+            widest=self.network.postprocess.usual_gap,
         )
 
     def __call__(
         self, features: npt.ArrayLike, emotion: npt.ArrayLike, state: SamplerState, final: bool = False
     ) -> tuple[Array, SamplerState]:
-        """Take features of any number of frames, give the motion that became final.
+        """Take features of any number of frames, return the motion that became final.
 
         Args:
             features: (T, 368) at 25 fps.
             emotion: (8,) weights, read when a window is sampled.
             state: from `initial_state` or the last call.
-            final: nothing follows: give everything that is still due.
+            final: no features follow: return all frames that are left.
 
         Returns:
-            (n, 70) compact motion (expression in the camera frame) and the next state. Once `final` was said, as many
-            frames have come out as went in.
+            (n, 70) motion (expression in the camera frame) and the next state. After a call with `final`, as many frames
+            have come out as went in.
 
         Raises:
             ValueError: on other shapes.
@@ -258,14 +255,14 @@ class MotionSampler:
         states: Sequence[SamplerState],
         final: Sequence[bool],
     ) -> list[tuple[Array, SamplerState]]:
-        """Several streams at once: windows that are due go through the networks as one batch.
+        """Several streams at once: their due windows go through the networks as one batch.
 
         Args:
             features, emotions, states, final: the arguments of a call of its own, for each stream; any number of frames
                 each.
 
         Returns:
-            For each stream what a call of its own gives it, bit for bit (`ditto.engines.batched` sees to it).
+            For each stream the result of a call of its own, bit for bit (`ditto.engines.batched`).
 
         Raises:
             ValueError: on other shapes, before any window is sampled.
@@ -273,14 +270,16 @@ class MotionSampler:
         weights, states = [np.asarray(emotion, np.float32) for emotion in emotions], list(states)
         for i, (given, emotion, state) in enumerate(zip(features, weights, states, strict=True)):
             block = np.asarray(given, np.float32)
-            if block.ndim != 2 or block.shape[1] != FEATURE_SIZE or emotion.shape != (EMOTION_SIZE,):
+            if block.ndim != 2 or block.shape[1] != FEATURE_SIZE or emotion.shape != (len(EMOTIONS),):
                 raise ValueError(
-                    f"expected features (T, {FEATURE_SIZE}) and emotion ({EMOTION_SIZE},), "
+                    f"expected features (T, {FEATURE_SIZE}) and emotion ({len(EMOTIONS)},), "
                     f"got {block.shape} and {emotion.shape}"
                 )
-            eyes, life = live(state.life, silence_of(block), state.seed)
+            eyes, eye_process = step_eyes(state.eye_process, silence_of(block), state.seed)
             states[i] = state._replace(
-                features=np.concatenate([state.features, block]), eyes=np.concatenate([state.eyes, eyes]), life=life
+                features=np.concatenate([state.features, block]),
+                eyes=np.concatenate([state.eyes, eyes]),
+                eye_process=eye_process,
             )
         out: list[list[Array]] = [[] for _ in states]
         while True:
@@ -299,13 +298,13 @@ class MotionSampler:
 
     def _due(self, state: SamplerState, final: bool) -> int:
         """Frames the next window emits; 0 while it has to wait for more speech."""
-        past, hop, _, ahead = self.plan
+        past, hop, _, lookahead = self.plan
         waiting = len(state.features) - past
-        return hop if waiting >= hop + ahead else min(hop, waiting) if final else 0
+        return hop if waiting >= hop + lookahead else min(hop, waiting) if final else 0
 
     def _filled(self, state: SamplerState) -> SamplerState:
-        """The state with as much speech as a window hears: after the end of the stream, silence."""
-        missing = self.plan.past + self.plan.hop + self.plan.ahead - len(state.features)
+        """The state with as many features as a window takes: after the end of the stream, silence."""
+        missing = self.plan.past + self.plan.hop + self.plan.lookahead - len(state.features)
         if missing <= 0:
             return state
         return state._replace(
@@ -313,70 +312,71 @@ class MotionSampler:
             eyes=np.concatenate([state.eyes, np.repeat(state.eyes[-1:], missing, 0)]),
         )
 
-    def _start(self, state: SamplerState, random: np.random.Generator) -> SamplerState:
+    def _start(self, state: SamplerState, rng: np.random.Generator) -> SamplerState:
         """The state with the noise its next window starts from.
 
-        Where windows draw the same frames over and over, a frame keeps its noise: windows that each drew another future
-        would stand for their mean, and the head would hardly move.
+        Where several windows sample the same frame, the frame keeps its noise. With new noise each window would sample
+        another future; what is shown would be about their mean, and the head would hardly move.
         """
-        if not self.plan.drawn_again:
-            return state._replace(noise=random.standard_normal((self.plan.length, MOTION_SIZE)))
-        fresh = random.standard_normal((self.plan.hop, MOTION_SIZE))
+        if not self.plan.resamples_future:
+            return state._replace(noise=rng.standard_normal((self.plan.length, MOTION_SIZE)))
+        fresh = rng.standard_normal((self.plan.hop, MOTION_SIZE))
         return state._replace(noise=np.concatenate([state.noise, fresh]))
 
     def _emit(self, window: Array, emotion: Array, state: SamplerState, take: int) -> tuple[Array, SamplerState]:
-        """The first `take` frames of a sampled window after the known ones, made sure of, and the state after them."""
-        past = self.plan.past
-        heard = self._filled(state)
-        slow = smooth(window[:, SLOW], SLOW_SMOOTHING)
+        """The first `take` frames of a sampled window after the known ones, postprocessed, and the state after them."""
+        past, config = self.plan.past, self.network.postprocess
+        slow = smooth(window[:, SLOW_CHANNELS], config.slow_smoothing_frames)
         overlap = len(state.tail)
         ramp = np.arange(1, overlap + 1)[:, None] / (overlap + 1)
         ramp = ramp * ramp * (3.0 - 2.0 * ramp)
         slow[past : past + overlap] = ramp * slow[past : past + overlap] + (1.0 - ramp) * state.tail
-        window[:, SLOW] = slow
-        fresh = shut_eyes(window[past : past + take] * self.network.scale, state.eyes[past : past + take])
-        ahead = min(self.plan.ahead, LOOK_AHEAD)
-        phones = heard.features[past - LOOK_BACK : past + take + ahead, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
-        guarded, _ = guard_mouth(fresh, phones, state.silent_run, ahead)
-        known = np.concatenate([state.known, guarded / self.network.scale])[-past:]
-        shown, widest = widen(fresh, silence_of(state.features[past : past + take]), state.widest)
-        shown, silent_run = guard_mouth(shown, phones, state.silent_run, ahead)
+        window[:, SLOW_CHANNELS] = slow
+        fresh = shape_blinks(window[past : past + take] * self.network.scale, state.eyes[past : past + take])
+        lookahead = min(self.plan.lookahead, LOOKAHEAD)
+        features = self._filled(state).features
+        phones = features[past - LOOKBACK : past + take + lookahead, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
+        closed, _ = close_lips(fresh, phones, state.silent_run, lookahead)
+        known = np.concatenate([state.known, closed / self.network.scale])[-past:]
+        silent = silence_of(state.features[past : past + take])
+        shown, widest = normalise_opening(fresh, silent, state.widest, config.target_gap)
+        shown, silent_run = close_lips(shown, phones, state.silent_run, lookahead)
         gap = state.gap
-        if self.plan.short_sighted:
-            shown, gap = slow_closing(shown, gap)
+        if self.plan.reduced_lookahead:
+            shown, gap = limit_closing_speed(shown, gap)
         state = state._replace(
             window=state.window + 1,
             features=state.features[take:],
             eyes=state.eyes[take:],
             known=known,
-            noise=state.noise[take:] if self.plan.drawn_again else state.noise[:0],
-            tail=window[past + take : past + take + overlap, SLOW],
+            noise=state.noise[take:] if self.plan.resamples_future else state.noise[:0],
+            tail=window[past + take : past + take + overlap, SLOW_CHANNELS],
             silent_run=silent_run,
             gap=gap,
             widest=widest,
         )
-        return finish(bring_out(shown, emotion)), state
+        return to_camera_frame(apply_emotion_gain(shown, emotion)), state
 
     def _sample(self, emotions: Sequence[Array], states: Sequence[SamplerState]) -> Array:
         """(B, T, 70) the next window of B streams in the network's units; the first `past` frames are the known ones.
 
-        With guidance, all rows come once more in each batch, unheard.
+        With guidance, each batch holds all rows a second time, with the speech masked.
         """
-        past, hop, _, ahead = self.plan
+        past, hop, _, lookahead = self.plan
         count, length = len(states), self.plan.length
-        heard = np.ones((count, 1), np.float32)
+        speech_mask = np.ones((count, 1), np.float32)
         if self.guidance != 1.0:
-            heard = np.concatenate([heard, np.zeros((count, 1), np.float32)])
+            speech_mask = np.concatenate([speech_mask, np.zeros((count, 1), np.float32)])
 
         def twice(rows: Sequence[Array] | Floats) -> Array:
-            return np.asarray(np.concatenate([rows] * (len(heard) // count)), np.float32)
+            return np.asarray(np.concatenate([rows] * (len(speech_mask) // count)), np.float32)
 
         condition = self._condition(
-            features=twice([fill(state.features, past + hop + ahead, length) for state in states]),
+            features=twice([fill(state.features, past + hop + lookahead, length) for state in states]),
             emotion=twice(emotions),
-            eyes=twice([fill(state.eyes, past + hop + ahead, length) for state in states]),
+            eyes=twice([fill(state.eyes, past + hop + lookahead, length) for state in states]),
             canonical=twice([state.canonical for state in states]),
-            heard=heard,
+            heard=speech_mask,
         )["condition"]
         mask = np.zeros((count, length, 1))
         mask[:, :past] = 1.0
@@ -390,7 +390,7 @@ class MotionSampler:
                 motion=twice(mask * clean + (1 - mask) * motion),
                 known=twice(mask),
                 condition=condition,
-                level=np.full((len(heard), 1), level, np.float32),
+                level=np.full((len(speech_mask), 1), level, np.float32),
             )["clean"].astype(np.float64)
             if self.guidance != 1.0:
                 guess = guess[count:] + self.guidance * (guess[:count] - guess[count:])
@@ -411,9 +411,9 @@ def schedule(steps: int) -> Floats:
     return np.stack([level[:-1], signal[:-1], signal[1:]], -1)
 
 
-def fill(rows: Array, heard: int, length: int) -> Array:
-    """(length, k): the first `heard` rows of (n, k), the last of them repeated to the end of the window."""
-    known = rows[: min(heard, length)]
+def fill(rows: Array, given: int, length: int) -> Array:
+    """(length, k): the first `given` rows of (n, k), the last of them repeated to the end of the window."""
+    known = rows[: min(given, length)]
     return np.concatenate([known, np.repeat(known[-1:], length - len(known), 0)])
 
 

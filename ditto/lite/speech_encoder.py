@@ -11,10 +11,13 @@ import numpy.typing as npt
 from ditto.engines import open_engine
 from ditto.engines.batched import BatchedEngine, cut, join
 from ditto.errors import BundleError
+from ditto.lite.phones import PHONES
+from ditto.media.audio import HOP_SAMPLES as HOP_SAMPLES
+from ditto.media.rates import SAMPLES_PER_FRAME
 
-HOP_SAMPLES = 1280  # 80 ms at 16 kHz: two features
-HOP_FEATURES = 2
-FEATURE_SIZE = 368  # hidden 288 | phone probabilities of the first 50 Hz token 40 | of the second 40
+FRAMES_PER_HOP = HOP_SAMPLES // SAMPLES_PER_FRAME  # 2
+HIDDEN_SIZE = 288  # width of the network
+FEATURE_SIZE = HIDDEN_SIZE + 2 * len(PHONES)  # 368: hidden | phone probabilities of the first 50 Hz token | of the second
 
 Floats = npt.NDArray[np.float32]
 SpeechState = dict[str, Floats]
@@ -24,7 +27,7 @@ class SpeechEncoder:
     """Speech in hops of 80 ms -> two feature rows of 40 ms each.
 
     `features, state = encoder(samples, state)`. The call that takes samples [1280 k, 1280 (k + 1)) gives the features
-    of frames 2 (k - 1) and 2 (k - 1) + 1: the first call's lie before the stream, a hop of zeros more brings the last.
+    of frames 2 (k - 1) and 2 (k - 1) + 1. The first call's lie before the stream; one more hop of zeros gives the last.
 
     Args:
         folder: Bundle folder with encoder.onnx and encoder.safetensors.
@@ -37,7 +40,7 @@ class SpeechEncoder:
     """
 
     hop_samples = HOP_SAMPLES
-    lead_features = HOP_FEATURES  # rows of the first answers that lie before the stream: it looks one hop ahead
+    lead_features = FRAMES_PER_HOP  # rows of the first results that lie before the stream: the look-ahead is one hop
 
     def __init__(self, folder: str | Path) -> None:
         from safetensors import SafetensorError, safe_open
@@ -47,7 +50,7 @@ class SpeechEncoder:
         for path in (network, weights):
             if not path.is_file():
                 raise BundleError(
-                    f"the bundle lacks {path}; wanted encoder.onnx and encoder.safetensors; get the bundle again"
+                    f"expected encoder.onnx and encoder.safetensors in {folder}, {path.name} is missing; get the bundle again"
                 )
         self._engine = BatchedEngine(open_engine(network, threads=1))
         try:
@@ -58,16 +61,16 @@ class SpeechEncoder:
                     if name.startswith("initial.")
                 }
         except (SafetensorError, OSError) as error:
-            raise BundleError(f"{weights} cannot be read ({error}); get the bundle again") from error
-        wanted = {tensor.name for tensor in self._engine.inputs} - {"samples"}
-        if set(self._initial) != wanted:
+            raise BundleError(f"expected readable weights in {weights}, got: {error}; get the bundle again") from error
+        expected = {tensor.name for tensor in self._engine.inputs} - {"samples"}
+        if set(self._initial) != expected:
             raise BundleError(
-                f"{weights} holds the initial {sorted(self._initial)}, {network} wants {sorted(wanted)}; "
+                f"expected an initial state of {sorted(expected)} in {weights}, got {sorted(self._initial)}; "
                 "get the bundle again"
             )
 
     def initial_state(self, batch: int = 1) -> SpeechState:
-        """The state a stream starts from: as after a few seconds of other speech, the level not yet known."""
+        """The state a stream starts from: as after a few seconds of other speech, but with no level measured yet."""
         return {name: np.repeat(value, batch, axis=0) for name, value in self._initial.items()}
 
     def __call__(self, samples: npt.ArrayLike, state: SpeechState) -> tuple[Floats, SpeechState]:
@@ -86,7 +89,7 @@ class SpeechEncoder:
         hop = np.ascontiguousarray(samples, np.float32)
         if hop.ndim != 2 or hop.shape[1] != HOP_SAMPLES:
             raise ValueError(
-                f"the encoder takes (batch, {HOP_SAMPLES}) samples, got {hop.shape}; "
+                f"expected samples (batch, {HOP_SAMPLES}), got {hop.shape}; "
                 "let Stream buffer, or pad with zeros"
             )
         found = self._engine(samples=hop, **state)
@@ -100,17 +103,17 @@ class SpeechEncoder:
             states: each stream's own, of one row.
 
         Returns:
-            For each stream what a call of its own gives it, bit for bit: features (2, 368) and the next state, which
-            keeps no memory of the other streams.
+            For each stream the result of a call of its own, bit for bit: features (2, 368) and the next state, a copy
+            that does not keep the arrays of the other streams alive.
 
         Raises:
-            ValueError: not one hop and one state of one row for each stream.
+            ValueError: other than one hop and one state of one row for each stream.
         """
         shapes = [np.shape(hop) for hop in hops]
         if len(hops) != len(states) or any(shape != (HOP_SAMPLES,) for shape in shapes):
-            raise ValueError(f"wanted hops ({HOP_SAMPLES},) and as many states, got {shapes} and {len(states)} states")
+            raise ValueError(f"expected hops ({HOP_SAMPLES},) and as many states, got {shapes} and {len(states)} states")
         if any(len(value) != 1 for state in states for value in state.values()):
-            raise ValueError("wanted states of one row each; states of several belong to calls of their own")
+            raise ValueError("expected states of one row each, got states of several rows; call the encoder for each of those")
         if not hops:
             return []
         if len(hops) == 1:

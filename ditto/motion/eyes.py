@@ -1,4 +1,4 @@
-"""Eyes that live: a seeded, causal process of blinks and small saccades, one frame at a time.
+"""Blinks and small saccades: a seeded, causal process, one frame at a time.
 
 Eye state, 8 numbers a frame: opening of the left and right eye (1 as at rest, 0 shut), then gaze shift against rest in
 face units, `xL xR yL yR zL zR` (the order of Ditto's eye conditions; z stays 0).
@@ -17,22 +17,33 @@ Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
 EYE_SIZE = 8
-# A blink: three frames to close, one shut, five to open; opening per frame.
+
+# Timing of blinks and saccades: ../shared/voice/spec.md, section 5 (about 20 blinks a minute, 0.5 s refractory, 2.7 times
+# likelier in pauses, about 90 ms to close and 170 ms to open; dwell exponential with 1.3 s, 55 % of glances return to the
+# camera). Numbers without a note below are from there. `tests/motion/test_eyes.py` holds the rates.
+# A blink: opening in each frame; three frames to close, one shut, five to open. A shorter closing
+# ramp reads as a squint (../shared/renderer/end_to_end.md, fault 1). The values were chosen by eye.
 BLINK: tuple[float, ...] = (0.72, 0.30, 0.04, 0.0, 0.18, 0.46, 0.72, 0.89, 0.97)
-REFRACTORY = 12  # frames from the end of a blink to the earliest next one, 0.5 s
-BLINKS_PER_SECOND_SPEAKING, BLINKS_PER_SECOND_PAUSING = 0.24, 0.65  # hazard rates; 2.7 times likelier in pauses
-LONGEST_OPEN = 7 * FPS  # nobody stares longer
+REFRACTORY = 12  # frames from the end of a blink to the earliest next one
+BLINKS_PER_SECOND_SPEAKING, BLINKS_PER_SECOND_PAUSING = 0.24, 0.65  # hazard rates after the refractory time
+LONGEST_OPEN = 7 * FPS  # a blink begins after it at the latest; chosen by eye
 DWELL_SECONDS = 1.3
+SHORTEST_DWELL = 5  # frames; as in the prototype, chosen by eye
 RETURN_TO_CAMERA = 0.55
-GAZE_SPREAD = (0.018, 0.0066)  # fu, horizontal and vertical; 0.45 and 0.3 of the strongest glance
-GAZE_STEP = 0.7  # share of the way a saccade makes in one frame
-LID_FOLLOWS_GAZE = (0.48, 0.80)  # upwards, downwards
-CAMERA_HOLD = 0.068  # fu the iris turns back per sine of the head's rotation, 0.8 of the eye's radius
+# Standard deviation of a glance, fu: 0.45 and 0.3 of .040 and .022 fu, tuned by eye on three faces (end_to_end.md).
+GAZE_SPREAD = (0.018, 0.0066)  # horizontal, vertical
+BLINK_WITH_GLANCE = 0.12  # probability that a wide glance begins with a blink; chosen by eye
+GAZE_STEP = 0.7  # share of the way that a saccade moves in one frame; chosen by eye
+# Travel of the upper lid per vertical gaze, up and down. 16 real clips have .89 (R2 .62, ../shared/renderer/spec.md, section
+# 5); the lower shares were tuned by eye (end_to_end.md).
+LID_FOLLOWS_GAZE = (0.48, 0.80)
+# fu the iris turns back per sine of the head's rotation: 0.8 of the radius of the eye, .085 fu (end_to_end.md).
+CAMERA_HOLD = 0.8 * 0.085
 
 
 class EyeState(NamedTuple):
-    """What the process remembers: blink phase (-1 open), frames since the last blink, gaze and its aim, frames of dwell
-    left, and the number of frames made, which indexes the noise."""
+    """State of the process: blink phase (-1 open), frames since the last blink, gaze and its aim, frames of dwell left, and
+    the number of frames made, which indexes the noise."""
 
     phase: int
     since: int
@@ -47,13 +58,13 @@ def initial_eyes() -> EyeState:
     return EyeState(-1, REFRACTORY - FPS, (0.0, 0.0), (0.0, 0.0), FPS, 0)
 
 
-def live(state: EyeState, pausing: npt.ArrayLike, seed: int) -> tuple[Array, EyeState]:
+def step_eyes(state: EyeState, pausing: npt.ArrayLike, seed: int) -> tuple[Array, EyeState]:
     """Eye states of the next frames.
 
     Args:
-        state: where the process stands.
+        state: from `initial_eyes` or the last call.
         pausing: (T,) how likely the speaker is silent, in [0, 1].
-        seed: of the whole stream; frame n draws from (seed, n), so any chunking gives the same eyes.
+        seed: of the whole stream; the noise of frame n comes from (seed, n), so any chunking gives the same eyes.
 
     Returns:
         (T, 8) float32 and the next state.
@@ -71,7 +82,7 @@ def live(state: EyeState, pausing: npt.ArrayLike, seed: int) -> tuple[Array, Eye
 
 
 def next_eyes(state: EyeState, blinks_per_second: float, home: float, random: np.random.Generator) -> EyeState:
-    """One frame further: `home` is the share of glances that return to the camera; six numbers are drawn."""
+    """The state one frame later; `home` is the share of glances that return to the camera. Takes six random numbers."""
     phase, since, gaze, aim, dwell, frame = state
     blink, turn, back, x, y, wait = (*random.random(3), *random.standard_normal(2), random.exponential())
     if phase >= 0:
@@ -84,9 +95,9 @@ def next_eyes(state: EyeState, blinks_per_second: float, home: float, random: np
     dwell -= 1
     if dwell <= 0:
         aim = (0.0, 0.0) if back < home else (GAZE_SPREAD[0] * x, GAZE_SPREAD[1] * y)
-        dwell = max(5, int(DWELL_SECONDS * FPS * wait))
-        if phase < 0 and since > REFRACTORY and turn < 0.12 and abs(aim[0] - gaze[0]) > GAZE_SPREAD[0]:
-            phase, since = 0, 0  # a wide glance likes to hide in a blink
+        dwell = max(SHORTEST_DWELL, int(DWELL_SECONDS * FPS * wait))
+        if phase < 0 and since > REFRACTORY and turn < BLINK_WITH_GLANCE and abs(aim[0] - gaze[0]) > GAZE_SPREAD[0]:
+            phase, since = 0, 0
     gaze = (gaze[0] + GAZE_STEP * (aim[0] - gaze[0]), gaze[1] + GAZE_STEP * (aim[1] - gaze[1]))
     return EyeState(phase, since, gaze, aim, dwell, frame + 1)
 

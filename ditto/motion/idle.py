@@ -1,7 +1,7 @@
-"""Idle: a face that says nothing and is alive. One frame at a time, never a loop, everything drawn from (seed, frame).
+"""Idle motion of a face that says nothing, one frame at a time, never a loop. All noise comes from (seed, frame).
 
-Breath, a head that drifts and now and then settles anew, glances, blinks, a little life in brows and mouth corners;
-lips closed.
+Breath, a head that drifts and now and then takes another posture, glances, blinks, small movements of brows and mouth
+corners; lips closed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion.emotion import EMOTION_BOOST, SMILE, emotion_offset
+from ditto.motion.emotion import EMOTION_GAIN, GAINED, SMILE, emotion_offset
 from ditto.motion.eyes import (
     LID_FOLLOWS_GAZE,
     EyeState,
@@ -36,34 +36,38 @@ from ditto.motion.motion import (
     UPPER_LIDS,
     Keypoint,
 )
+from ditto.portrait.face_mesh import NECK_ANCHOR
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
+# The numbers of this page were chosen by eye where a comment says nothing else. `python -m benchmarks.life`
+# measures the result beside speech (docs/live.md); tests/motion/test_idle.py holds it.
 CHANNELS = ("pitch", "yaw", "roll", "x", "y", "scale", "brow", "smile", "lid")
 # Standard deviations of the slow drift: degrees, face units, factor, and shares of a smile.
 DRIFT = np.array([0.28, 0.45, 0.20, 0.0010, 0.0008, 0.0010, 0.0016, 0.05, 0.0015])
 DRIFT_SECONDS = (0.8, 4.0, 20.0)  # equal shares of three speeds are near to a spectrum of 1/f
-SETTLE = np.array([0.42, 0.90, 0.38, 0.0015, 0.0010, 0.0015, 0.0010, 0.04, 0.0])  # where the body rests anew
-SETTLE_SECONDS = (2.5, 4.5)  # at least, and the mean of what comes on top
+SETTLE = np.array([0.42, 0.90, 0.38, 0.0015, 0.0010, 0.0015, 0.0010, 0.04, 0.0])  # the same, of a new posture
+SETTLE_SECONDS = (2.5, 4.5)  # between two postures: at least, and the mean of the exponential part on top
+# Soft limits of the channels.
 BOUNDS = np.array([2.2, 3.6, 2.2, 0.006, 0.005, 0.006, 0.007, 0.25, 0.005])
-LINGERS, RESUME_FRAMES = 0.7, int(1.4 * FPS)  # of where speech left the head, and for how long
-SPRING = 3.2 / FPS  # how fast the head goes where it is drawn to, radians a frame; critically damped
+LINGERS, RESUME_FRAMES = 0.7, int(1.4 * FPS)  # share of the pose in which speech left the head, and for how long
+SPRING = 3.2 / FPS  # natural frequency of the critically damped spring that moves the head, radians a frame
 HEAD_FOLLOWS_GAZE = (45.0, 35.0)  # degrees of yaw and pitch per face unit of a glance
-PIVOT = 0.25 * 0.95  # fu: the head leans about a point a quarter of the way down to the neck
-BREATH_SECONDS = (4.1, 0.16)  # mean, and spread of its logarithm
+PIVOT = 0.25 * float(NECK_ANCHOR[1])  # fu: the head leans about a point a quarter of the way down to the neck
+BREATH_SECONDS = (4.1, 0.16)  # mean (some 15 breaths a minute), and spread of its logarithm
 BREATH_RISE, BREATH_PITCH = 0.006, 0.35  # fu the head rises, degrees it tips back
 INHALED, EXHALED = 0.38, 0.85  # of a breath
-BLINKS_PER_SECOND = (0.08, 0.13)  # hazard, and what each second of open eyes adds to it; about 17 a minute
+BLINKS_PER_SECOND = (0.08, 0.13)  # hazard, and what each second of open eyes adds; measured: 17 a minute (docs/live.md)
 HOME = 0.72  # share of glances that return to the camera
-GLANCE = 0.75  # of the width of those in speech
-LONGEST_GLANCE = int(1.6 * FPS)  # frames; a longer look away would be leaving
-HELD_GLANCES = 0.85  # of the glances, and of their length, that full attention does without
+GLANCE = 0.75  # size of a glance, against those in speech
+LONGEST_GLANCE = int(1.6 * FPS)  # frames; longer, the face seems to have turned away from the viewer
+HELD_GLANCES = 0.85  # share by which full attention reduces the number and the length of glances
 # Now and then brows rise, mouth corners lift, or lips press: face units, share of a smile, face units; and the seconds
 # one takes, at least and at most.
 GESTURES = ((0.007, 1.0, 1.8), (0.22, 1.6, 3.2), (0.004, 0.7, 1.3))
 GESTURE_SECONDS = 9.0  # mean time between two
-# How far each lip keypoint goes where lips press.
+# Travel of each lip keypoint where lips press, as a share of the gesture.
 PRESSING = (
     (Keypoint.UPPER_INNER_LIP, 0.4),
     (Keypoint.UPPER_OUTER_LIP, 0.3),
@@ -72,11 +76,11 @@ PRESSING = (
 )
 
 _STEP = np.exp(-1.0 / (FPS * np.array(DRIFT_SECONDS)))[:, None]
-KEPT, FRESH = _STEP, np.sqrt((1.0 - _STEP * _STEP) / len(DRIFT_SECONDS))  # their sum has variance one
+KEPT, FRESH = _STEP, np.sqrt((1.0 - _STEP * _STEP) / len(DRIFT_SECONDS))  # so that the sum of the speeds has variance 1
 
 
 class Gesture(NamedTuple):
-    """A small passing movement: which of `GESTURES`, where in it, its frames (0 is none), and how far it goes."""
+    """A small passing movement: index into `GESTURES`, its present frame, its frames (0: no gesture), its size."""
 
     kind: int = 0
     at: int = 0
@@ -85,23 +89,23 @@ class Gesture(NamedTuple):
 
     @property
     def shares(self) -> list[float]:
-        """How far brows, corners and lips have come in it at present."""
+        """Present travel of brows, corners and lips."""
         now = 0.5 - 0.5 * float(np.cos(2.0 * np.pi * (self.at + 1) / (self.frames + 1))) if self.frames else 0.0
         return [self.size * now if kind == self.kind else 0.0 for kind in range(len(GESTURES))]
 
 
 class IdleState(NamedTuple):
-    """What an idle face remembers.
+    """State of an idle face.
 
     Attributes:
         frame: frames made, which indexes the noise.
         eyes: blinks and glances.
         drift: (3, 9) slow noise, one row per speed; columns as `CHANNELS`.
-        rest: (9,) where the body rests at present.
-        rest_frames: frames until it rests anew.
+        rest: (9,) the present posture.
+        rest_frames: frames until the next posture.
         place, speed: (9,) of the channels, after the spring.
-        breath: where in a breath, its share per frame, its depth.
-        gesture: what the face is just doing.
+        breath: elapsed share of the present breath, its share per frame, its depth.
+        gesture: the present one.
     """
 
     frame: int
@@ -116,7 +120,7 @@ class IdleState(NamedTuple):
 
 
 def initial_idle() -> IdleState:
-    """The portrait at rest, just breathed out, eyes on the camera."""
+    """The portrait at rest, breathed out, eyes on the camera."""
     none = np.zeros(len(CHANNELS))
     drift = np.zeros((len(DRIFT_SECONDS), len(CHANNELS)))
     breath = EXHALED, 1.0 / (BREATH_SECONDS[0] * FPS), 0.0
@@ -124,9 +128,9 @@ def initial_idle() -> IdleState:
 
 
 def resume(state: IdleState, shown: npt.ArrayLike) -> IdleState:
-    """The state of an idle face that goes on from a row (70,) of another source: it stays about where that left it.
+    """The state of an idle face that follows a row (70,) of another source: the head stays near its last pose.
 
-    The head comes back little by little, as it settles anew; breath and drift go on, the eyes are open on the camera.
+    The head comes back gradually, with the next postures. Breath and drift continue; the eyes are open, on the camera.
     """
     row = np.asarray(shown, np.float64)
     place = np.zeros(len(CHANNELS))
@@ -138,13 +142,13 @@ def resume(state: IdleState, shown: npt.ArrayLike) -> IdleState:
     )
 
 
-def idle(state: IdleState, seed: int, emotion: npt.ArrayLike, reaction: Reaction = NEUTRAL) -> tuple[Floats, IdleState]:
+def idle_frame(state: IdleState, seed: int, emotion: npt.ArrayLike, reaction: Reaction = NEUTRAL) -> tuple[Floats, IdleState]:
     """The next frame of an idle face.
 
     Args:
         state: from `initial_idle` or the last call.
-        seed: of everything that is drawn.
-        emotion: (8,) weights, shown as plainly as in speech.
+        seed: of all noise.
+        emotion: (8,) weights, shown as strongly as in speech.
         reaction: to what the other party says.
 
     Returns:
@@ -155,7 +159,7 @@ def idle(state: IdleState, seed: int, emotion: npt.ArrayLike, reaction: Reaction
 
 
 def _advance(state: IdleState, seed: int, reaction: Reaction) -> IdleState:
-    """One frame further."""
+    """The state one frame later."""
     random = np.random.Generator(
         np.random.Philox(key=np.array([seed & 0xFFFFFFFFFFFFFFFF, 0x1D1E], np.uint64), counter=[0, 0, 0, state.frame])
     )
@@ -170,18 +174,18 @@ def _advance(state: IdleState, seed: int, reaction: Reaction) -> IdleState:
     if rest_frames <= 0:
         rest = SETTLE * random.standard_normal(len(CHANNELS))
         rest_frames = int(FPS * (SETTLE_SECONDS[0] + SETTLE_SECONDS[1] * random.exponential()))
-    wanted = DRIFT * drift.sum(0) + rest
+    target = DRIFT * drift.sum(0) + rest
     right, down = eyes.gaze
-    wanted[:2] += HEAD_FOLLOWS_GAZE[1] * GLANCE * down, -HEAD_FOLLOWS_GAZE[0] * GLANCE * right
-    wanted = BOUNDS * np.tanh(wanted / BOUNDS)
-    speed = state.speed + SPRING * SPRING * (wanted - state.place) - 2.0 * SPRING * state.speed
+    target[:2] += HEAD_FOLLOWS_GAZE[1] * GLANCE * down, -HEAD_FOLLOWS_GAZE[0] * GLANCE * right
+    target = BOUNDS * np.tanh(target / BOUNDS)
+    speed = state.speed + SPRING * SPRING * (target - state.place) - 2.0 * SPRING * state.speed
     breath = _breathe(state.breath, random)
     gesture = _gesture(state.gesture, random)
     return IdleState(state.frame + 1, eyes, drift, rest, rest_frames, state.place + speed, speed, breath, gesture)
 
 
 def _row(state: IdleState, emotion: Array, reaction: Reaction) -> Floats:
-    """(70,) the face as it stands."""
+    """(70,) head values of a state."""
     row = np.zeros(MOTION_SIZE, np.float32)
     pitch, yaw, roll, x, y, scale, brow, smile, lid = state.place.tolist()
     air = state.breath[2] * _inhaled(state.breath[0])
@@ -231,7 +235,7 @@ def _breathe(breath: tuple[float, float, float], random: np.random.Generator) ->
 
 
 def _inhaled(at: float) -> float:
-    """How full the lungs are at a share of a breath: in, longer out, a short rest."""
+    """Air in the lungs, 0 to 1, at a share of a breath: in, longer out, a short rest."""
     if at < INHALED:
         return 0.5 - 0.5 * float(np.cos(np.pi * at / INHALED))
     if at < EXHALED:
@@ -241,11 +245,9 @@ def _inhaled(at: float) -> float:
 
 @lru_cache(maxsize=64)
 def _shown(emotion: bytes) -> Floats:
-    """(21, 3) what (8,) float32 weights do to a silent face, head frame: as in speech, with the lips closed."""
+    """(21, 3) keypoint changes, head frame, of (8,) float32 weights on a silent face: as in speech, with the lips closed."""
     offset = emotion_offset(np.frombuffer(emotion, np.float32))
-    plainly = np.full((KEYPOINTS, 1), 1.0 + EMOTION_BOOST)
-    plainly[[*UPPER_LIDS, *INNER_LIPS, Keypoint.CHIN]] = 1.0  # as the sampler brings emotions out
-    offset = offset * plainly
+    offset[GAINED] *= EMOTION_GAIN
     upper, lower = INNER_LIPS
     gap = offset[lower, 1] - offset[upper, 1]
     offset[lower, 1] -= 0.85 * gap

@@ -1,6 +1,6 @@
 """Inertialization: from one source of motion to another without a jump.
 
-At the switch the difference of place and speed between what was shown and the new source is kept, and faded out; after
+At the switch the difference in place and speed between the rows shown and the new source is kept, and faded out. After
 that the rows are the new source's, bit for bit. Source: D. Bollo, Inertialization, GDC 2018 (a quintic; here without
 acceleration at the switch).
 """
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ditto.motion.eyes import hold_gaze
 from ditto.motion.motion import (
     DEGREES,
+    EXPRESSION,
     EYES,
     INNER_LIPS,
     IRISES,
@@ -32,7 +33,9 @@ from ditto.portrait.portrait import Portrait
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
-SLOW_FRAMES = 20  # pose, translation, scale, brows, nose: what has mass
+# Frames of a transition, chosen by eye. The largest acceleration in one stays below 1.5 times that inside speech
+# (`python -m benchmarks.life`, docs/live.md; held by tests/motion/test_inertialization.py).
+SLOW_FRAMES = 20  # slow channels: pose, translation, scale, forehead, brows, nose
 EYE_FRAMES = 5
 MOUTH_FRAMES = 3  # in the third frame the mouth is the new source's
 JAW = (Keypoint.RIGHT_JAW, Keypoint.LEFT_JAW)
@@ -41,12 +44,12 @@ UPPER_LIP, LOWER_LIP = INNER_LIPS
 
 
 class Inertialization(NamedTuple):
-    """One switch. Made by `between`.
+    """One transition. Made by `between`.
 
     Attributes:
         space, portrait: what the rows mean.
         offset: (70,) shown minus new, head values, and gaze before it is held on the camera.
-        speed: (70,) how fast it was growing, per frame.
+        speed: (70,) its change per frame at the switch.
         gap: opening of the lips in the last row shown, face units.
     """
 
@@ -73,23 +76,23 @@ class Inertialization(NamedTuple):
             shown: (70,) the last row shown, as given out by `at` or a source.
             before: (70,) the row shown before it.
             target: (70,) the first row of the new source.
-            previous: (70,) the new source's row before that, if it goes on from an earlier place; without it the new
-                source is taken to set out from rest.
+            previous: (70,) the new source's row before that, if it has one; without it the new source is taken to start
+                at rest.
         """
         last, earlier, fresh = (_inside(row, space, portrait) for row in (shown, before, target))
         ago = fresh if previous is None else _inside(previous, space, portrait)
         return cls(space, portrait, last - ago, (last - earlier) - (fresh - ago), _gap(last))
 
     def at(self, step: int, target: npt.ArrayLike) -> Array:
-        """The row (70,) to show `step` frames after the first of the new source, which has `target` (70,) there."""
+        """The row (70,) to show `step` frames after the first of the new source, whose own row there is `target` (70,)."""
         row = np.asarray(target, np.float32)
         if self.done(step):
             return row
         fresh = _inside(row, self.space, self.portrait)
         joined = fresh + PLACE[step] * self.offset + SPEED[step] * self.speed
-        points, ahead, was = _points(joined), _points(fresh), _points(fresh + self.offset)
-        for lid in UPPER_LIDS:  # an eye that is shutting goes on, but not beyond shut
-            ends = points[lid, 1], ahead[lid, 1], was[lid, 1]
+        points, new, old = _points(joined), _points(fresh), _points(fresh + self.offset)
+        for lid in UPPER_LIDS:  # an eye that is closing continues, but not beyond shut
+            ends = points[lid, 1], new[lid, 1], old[lid, 1]
             points[lid, 1] = np.clip(ends[0], min(ends[1:]), max(TEMPLATE_APERTURE, *ends[1:]))
         short = min(self.gap, _gap(fresh), PRESS_GAP) - _gap(joined)
         if short > 0.0:  # lips meet, they never cross
@@ -102,10 +105,10 @@ class Inertialization(NamedTuple):
 
 
 def _fades(frames: int, slow: bool) -> Floats:
-    """(SLOW_FRAMES - 1, 2): what is left of a difference of place, and of speed, from the first frame on.
+    """(SLOW_FRAMES - 1, 2): the share left of a difference in place, and of one in speed, from the first frame on.
 
-    The polynomial that begins with the one or the other and ends in rest at zero: a cubic where it has to be quick (least
-    acceleration), a quintic where it has time (least jerk).
+    Polynomials that begin with the difference and end at rest in zero: a cubic for fast channels (least acceleration), a
+    quintic for slow ones (least jerk).
     """
     t = np.minimum(np.arange(1, SLOW_FRAMES) / frames, 1.0)
     if slow:
@@ -122,7 +125,7 @@ def _tables() -> Floats:
     fades = np.repeat(_fades(SLOW_FRAMES, slow=True)[:, None], MOTION_SIZE, 1)
     for points, frames in ((EYES, EYE_FRAMES), (MOUTH_POINTS, MOUTH_FRAMES)):
         for point in points:
-            fades[:, 7 + 3 * point : 10 + 3 * point] = _fades(frames, slow=False)[:, None]
+            fades[:, EXPRESSION.start + 3 * point : EXPRESSION.start + 3 * point + 3] = _fades(frames, slow=False)[:, None]
     return np.moveaxis(fades, -1, 0)
 
 
@@ -131,7 +134,7 @@ PLACE, SPEED = _tables()
 
 def _points(row: Floats) -> Floats:
     """The expression of a row, (21, 3), a view."""
-    return row[7:].reshape(KEYPOINTS, 3)
+    return row[EXPRESSION].reshape(KEYPOINTS, 3)
 
 
 def _gap(row: Floats) -> float:
@@ -140,13 +143,13 @@ def _gap(row: Floats) -> float:
 
 
 def _inside(row: npt.ArrayLike, space: MotionSpace, portrait: Portrait) -> Floats:
-    """Head values of a row (70,), the gaze as it is before it is held on the camera."""
+    """Head values of a row (70,) before the gaze is held on the camera."""
     out = space.to_head(row, portrait)
     _points(out)[list(IRISES), :2] -= hold_gaze(out[DEGREES])
     return out
 
 
 def _outside(values: Floats, space: MotionSpace, portrait: Portrait) -> Array:
-    """The way back."""
+    """The row of such head values: the inverse of `_inside`."""
     _points(values)[list(IRISES), :2] += hold_gaze(values[DEGREES])
     return space.from_head(values, portrait).astype(np.float32)

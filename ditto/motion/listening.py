@@ -1,6 +1,6 @@
-"""Listening: what a silent face does with what the other party says. Nods at pauses, eyes on the speaker, no clockwork.
+"""Listening: reactions of a silent face to the speech of the other party: nods at pauses, the gaze held on the speaker.
 
-The level of every 40 ms is compared with a running noise floor; everything that is chosen is drawn from (seed, frame).
+The level of every 40 ms is compared with a running noise floor. All random choices come from (seed, frame).
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from ditto.media.voice import LOWEST_FLOOR, VoiceDetector
 
 Array = npt.NDArray[np.float32]
 
-MOST_WAITING = 10 * FPS  # frames of sound kept for later; older ones are forgotten
-CATCH_UP = 2 * FPS  # frames; what has waited all that time without need is then heard at once
-HELD = 8  # frames without sound that are bridged: what comes over a network comes in bursts
+# The numbers of this page were chosen by eye. tests/motion/test_listening.py holds how often and when the face nods.
+MOST_WAITING = 10 * FPS  # frames of sound kept for later; older ones are dropped
+CATCH_UP = 2 * FPS  # frames; sound that was never needed in all that time is processed at once
+HELD = 8  # frames without sound that are bridged: sound comes over a network in bursts
 ONSET, HANGOVER = 3, 7  # voiced frames that begin a phrase, unvoiced ones that end it
 PHRASE = 15  # voiced frames; shorter ones ("yes") get no nod
 NOD_AT_PAUSE = 0.7  # probability
-NOD_AT_DIP = 0.25  # probability, where the voice dips in speech that has gone on for LONG without a nod
+NOD_AT_DIP = 0.25  # probability, where the voice dips after LONG frames of speech without a nod
 LONG = 4 * FPS
 NOD_GAP = int(1.6 * FPS)  # frames from the end of a nod to the next
 NOD_DEGREES = (2.0, 3.8)
-SECOND_BEAT = 0.35  # probability
-BEAT = (10, 14)  # frames, shortest and longest
+SECOND_BEAT = 0.35  # probability of a second, smaller beat
+BEAT = (10, 14)  # frames of a beat, shortest and longest
 RISING = 2.5  # dB by which the end of a phrase is louder than its mean
 QUESTION = (2.4, 0.012)  # tilt in degrees and raise of the brows in face units, after a rising end
 LEAN, LEAN_DEGREES = 0.4, (0.6, 1.7)  # probability of a tilt while a phrase begins, and how far
@@ -44,7 +45,7 @@ class Reaction(NamedTuple):
         nod: pitch in degrees, down is positive.
         tilt: roll in degrees.
         brow: raise of the brows, face units.
-        attention: in [0, 1]: how much the gaze keeps to the camera.
+        attention: in [0, 1]: how strongly the gaze is held on the camera.
         blinks: factor on the rate of blinks.
     """
 
@@ -59,7 +60,7 @@ NEUTRAL = Reaction()
 
 
 class Phrase(NamedTuple):
-    """What was said since the last pause: voiced frames, the sum of their levels (dB), the level of the last few."""
+    """Speech since the last pause: voiced frames, the sum of their levels (dB), the level of the last few."""
 
     frames: int = 0
     total: float = 0.0
@@ -75,13 +76,13 @@ class Beat(NamedTuple):
 
 
 class Listener:
-    """Hears the other party and says, frame by frame, how a face reacts. Used by one thread at a time.
+    """Turns the speech of the other party into reactions, frame by frame. Used by one thread at a time.
 
-    A frame of sound is heard per `react`, and what came early waits. However the samples are cut into pushes, of up to
-    two seconds each, the reactions are the same.
+    Each `react` takes one frame of sound; frames that came early wait. The reactions are the same however the samples are
+    cut into pushes of up to two seconds.
 
     Args:
-        seed: of everything that is drawn.
+        seed: of all random choices.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -89,9 +90,9 @@ class Listener:
         self._rest = np.zeros(0, np.float32)  # samples of a frame that is not full yet
         self._levels: deque[float] = deque(maxlen=MOST_WAITING)
         self._detector = VoiceDetector(FPS)
-        self._waited = [0, MOST_WAITING]  # reactions since it was looked at, fewest frames that were waiting
-        self._heard = 0  # frames of sound
-        self._missing = 0  # frames in a row without any
+        self._waited = [0, MOST_WAITING]  # reactions since the last check, fewest frames that were waiting in them
+        self._heard = 0  # frames of sound so far
+        self._missing = 0  # frames in a row without sound
         self._voiced = self._unvoiced = 0  # frames in a row
         self._speaking = False
         self._phrase = Phrase()
@@ -104,7 +105,7 @@ class Listener:
         self._eased = np.zeros((2, 3))  # tilt, brow and attention, half way and as shown
 
     def push(self, samples: npt.ArrayLike) -> None:
-        """Take what the other party says: (N,) float32 in [-1, 1] or int16, mono, 16 kHz.
+        """Take speech of the other party: (N,) float32 in [-1, 1] or int16, mono, 16 kHz.
 
         Raises:
             AudioError: samples of another kind, NaN or infinite.
@@ -116,15 +117,15 @@ class Listener:
         self._levels.extend((10.0 * np.log10((blocks * blocks).mean(1) + 1e-12)).tolist())
 
     def react(self) -> Reaction:
-        """The reaction of the next frame; neutral as long as nothing was heard."""
+        """The reaction of the next frame; neutral before the first sound."""
         if self._levels:
             for _ in range(1 + self._behind()):
-                self._hear(self._levels.popleft())
+                self._process(self._levels.popleft())
         elif self._heard:
             self._waited = [0, MOST_WAITING]
             self._missing += 1
             if self._missing > HELD:
-                self._tell(False, LOWEST_FLOOR)
+                self._follow(False, LOWEST_FLOOR)
         else:
             return NEUTRAL
         aim = (*(self._aim if self._frame < self._aim_until else (0.0, 0.0)), ATTENTION * self._speaking)
@@ -138,20 +139,20 @@ class Listener:
         return Reaction(nod, tilt, brow, attention, ATTENTIVE_BLINKS if begins else 1.0)
 
     def _behind(self) -> int:
-        """Frames of sound to catch up with now, most often none."""
+        """Frames of sound to process now beyond the one that is due, most often 0."""
         reactions, fewest = self._waited[0] + 1, min(self._waited[1], len(self._levels) - 1)
         self._waited = [reactions, fewest] if reactions < CATCH_UP else [0, MOST_WAITING]
         return fewest if reactions == CATCH_UP else 0
 
-    def _hear(self, level: float) -> None:
-        """One more frame of sound, `level` in dB of full scale."""
+    def _process(self, level: float) -> None:
+        """Process one more frame of sound, `level` in dB of full scale."""
         self._heard += 1
         self._missing = 0
         level = max(level, LOWEST_FLOOR)
-        self._tell(self._detector.is_voice(level), level)
+        self._follow(self._detector.is_voice(level), level)
 
-    def _tell(self, voiced: bool, level: float) -> None:
-        """Where in what the other party says this frame is, and what follows from it."""
+    def _follow(self, voiced: bool, level: float) -> None:
+        """Follow the phrases of the other party by one frame, and begin the reactions that are due."""
         self._voiced = self._voiced + 1 if voiced else 0
         self._unvoiced = 0 if voiced else self._unvoiced + 1
         if voiced:
@@ -184,12 +185,12 @@ class Listener:
             self._nod(random, int(random.integers(0, 6)), 1.0)
 
     def _lean(self, random: np.random.Generator, tilt: float, brow: float, seconds: float) -> None:
-        """The head to one side, and the brows up, for some time."""
+        """Begin to tilt the head to one side and raise the brows, for some seconds."""
         self._aim = float(random.choice((-tilt, tilt))), brow
         self._aim_until = self._frame + int(FPS * seconds)
 
     def _nod(self, random: np.random.Generator, wait: int, strength: float) -> None:
-        """One or two beats from `wait` frames on, unless there was one just now."""
+        """Begin a nod of one or two beats in `wait` frames, unless one ended less than `NOD_GAP` ago."""
         first = self._frame + wait
         if first < self._free_from:
             return
@@ -201,11 +202,11 @@ class Listener:
         self._since, self._free_from = first, first + NOD_GAP
 
     def _random(self) -> np.random.Generator:
-        """What this frame draws from."""
+        """The random numbers of this frame."""
         key = np.array([self._seed, 0x0EA2], np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, self._missing, self._heard]))
 
 
 def _bow(share: float) -> float:
-    """A nod's way down and up at a share of its time: at rest at both ends, down faster than up."""
+    """Depth of a nod, 0 to 1, at a share of its time: at rest at both ends, down faster than up."""
     return float(np.sin(np.pi * share**0.8) ** 2) if 0.0 < share < 1.0 else 0.0

@@ -2,7 +2,7 @@
 
 70 numbers a frame: `scale - 1 (1) | pitch, yaw, roll in degrees (3) | translation (3) | expression (21 x 3)`. The
 published networks code each angle as 66 bins, 265 numbers in all (Ditto, arXiv:2411.19509): `pack_265` and `unpack_265`
-are the way there and back.
+convert.
 """
 
 from __future__ import annotations
@@ -62,8 +62,13 @@ INNER_LIPS = (Keypoint.UPPER_INNER_LIP, Keypoint.LOWER_INNER_LIP)
 MOUTH_CORNERS = (Keypoint.RIGHT_MOUTH_CORNER, Keypoint.LEFT_MOUTH_CORNER)
 LIPS = (*MOUTH_CORNERS, *INNER_LIPS, Keypoint.CHIN, Keypoint.UPPER_OUTER_LIP)
 BROWS = (Keypoint.RIGHT_BROW, Keypoint.LEFT_BROW)
-PRESS_GAP = -0.006  # face units between the inner lips where they are pressed together, against lips that just touch
-TEMPLATE_APERTURE = 0.074  # face units between an upper lid's keypoint and `LOWER_LIDS` of the template face
+# The slow channels beside head pose: forehead, brows, nose and glabella move slowly. They are smoothed, and change over from
+# one window or one source of motion to the next gradually.
+SLOW_KEYPOINTS = (Keypoint.FOREHEAD, *BROWS, Keypoint.NOSE_TIP, Keypoint.GLABELLA)
+# Face units between the inner lips where they are pressed together, against lips that just touch; chosen by eye.
+PRESS_GAP = -0.006
+# Face units between an upper lid's keypoint and `LOWER_LIDS` of the template face (`tests/motion/test_eyes.py`).
+TEMPLATE_APERTURE = 0.074
 
 BINS = 66  # of an angle in the published coding
 BIN_DEGREES: Array = (3.0 * np.arange(BINS) - 97.5).astype(np.float32)
@@ -157,7 +162,7 @@ def _sized(values: npt.ArrayLike, size: int) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """Motion of one or many frames, read-only: `values` (..., 70) float32. `np.asarray(motion)` gives them.
+    """Motion of one or many frames, read-only: `values` (..., 70) float32, which `np.asarray(motion)` gives too.
 
     Raises:
         ValueError: the last dimension is not 70.
@@ -235,8 +240,8 @@ def rest_motion(frames: int) -> Motion:
     return Motion(np.zeros((frames, MOTION_SIZE), np.float32))
 
 
-class Drive(NamedTuple):
-    """One frame as a renderer takes it.
+class RenderPose(NamedTuple):
+    """One frame as a renderer takes it: pose and expression on a portrait.
 
     Attributes:
         scale: model units per face unit.
@@ -251,8 +256,8 @@ class Drive(NamedTuple):
     delta: npt.NDArray[np.float64]
 
 
-def drive(portrait: Portrait, motion: Motion) -> Drive:
-    """The drive of one frame: a motion (70,) carried over to a portrait.
+def retarget(portrait: Portrait, motion: Motion) -> RenderPose:
+    """A motion (70,) carried over to a portrait: one frame as a renderer takes it.
 
     Rotation composes in camera axes after the portrait's own; lid travel is scaled from the template's aperture to
     the portrait's; the portrait's own expression is taken off, so that rest means closed lips.
@@ -268,7 +273,7 @@ def drive(portrait: Portrait, motion: Motion) -> Drive:
     lower = portrait.canonical_keypoints[Keypoint.LOWER_LIDS, 1]
     for lid in UPPER_LIDS:
         delta[lid, 1] *= (lower - portrait.canonical_keypoints[lid, 1]) / TEMPLATE_APERTURE
-    return Drive(scale, rotation, translation, delta - portrait.expression @ portrait.rotation.T)
+    return RenderPose(scale, rotation, translation, delta - portrait.expression @ portrait.rotation.T)
 
 
 def transform_keypoints(

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.lite.latency import LOOK_BACK
+from ditto.lite.latency import LOOKBACK
 from ditto.lite.phones import SILENCE
-from ditto.lite.postprocess import PAUSE_FRAMES, guard_mouth
+from ditto.lite.postprocess import PAUSE_FRAMES, close_lips
 from ditto.motion.emotion import BROW, emotion_offset
-from ditto.motion.eyes import BLINK, eye_keypoints, initial_eyes, live
+from ditto.motion.eyes import BLINK, eye_keypoints, initial_eyes, step_eyes
 from ditto.motion.motion import KEYPOINTS, MOTION_SIZE
 from ditto.training.articulation import (
     DOMINANCE,
@@ -89,7 +89,7 @@ def generate(
     face[:, 10, 1] -= 0.3 * BROW * brow
 
     seed = int(random.integers(1 << 62))
-    eyes, _ = live(initial_eyes(), silent, seed)
+    eyes, _ = step_eyes(initial_eyes(), silent, seed)
     if random.random() < 0.5:  # blinks of other shapes, so that the lids follow the eye state and not a habit
         shut = np.flatnonzero(eyes[:, 0] == min(BLINK))
         eyes[:, :2] = 1.0
@@ -104,9 +104,9 @@ def generate(
     motion = np.zeros((n, MOTION_SIZE), np.float32)
     motion[:, :7] = pose
     motion[:, 7:] = face.reshape(n, 3 * KEYPOINTS)
-    before = np.zeros((LOOK_BACK, 2, p.shape[1]))
+    before = np.zeros((LOOKBACK, 2, p.shape[1]))
     before[..., SILENCE] = 1.0
-    guarded, _ = guard_mouth(motion, np.concatenate([before, p[: 2 * n].reshape(n, 2, -1)]), PAUSE_FRAMES)
+    guarded, _ = close_lips(motion, np.concatenate([before, p[: 2 * n].reshape(n, 2, -1)]), PAUSE_FRAMES)
     return Generated(guarded, eyes.astype(np.float32), emotion.astype(np.float32))
 
 

@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ditto.bundle import Bundle
+from ditto.lite.performer import postprocess_config
 from ditto.lite.sampler import MotionNetwork, MotionSampler, silence_of
-from ditto.motion.eyes import eye_keypoints, initial_eyes, live
+from ditto.motion.eyes import eye_keypoints, initial_eyes, step_eyes
 from ditto.motion.motion import KEYPOINTS, Keypoint, rotation_matrix
 from ditto.portrait.face_mesh import TEMPLATE, keypoints
 
@@ -70,7 +72,8 @@ def main() -> None:
         kind, length = d["kind"], d["lengths"]
         features, motion = d["features"], d["motion"]
     start = np.concatenate([[0], np.cumsum(length)[:-1]])
-    network = MotionNetwork.open(options.bundle)
+    bundle = Bundle.open(options.bundle)
+    network = MotionNetwork.open(bundle.path, postprocess_config(bundle))
     if options.lip_temperature is not None:
         changed = np.where(network.temperature < 1.0, options.lip_temperature, network.temperature)
         network = network._replace(temperature=changed.astype(np.float32))
@@ -104,7 +107,7 @@ def main() -> None:
         truth = motion[start[i] : start[i] + length[i], 1:4]
         wanted.append(truth.std(0))
         wanted_changes.append(acceleration(truth))
-        given = eye_keypoints(live(initial_eyes(), silence_of(heard), 0)[0])[Keypoint.RIGHT_UPPER_LID][:, 1]
+        given = eye_keypoints(step_eyes(initial_eyes(), silence_of(heard), 0)[0])[Keypoint.RIGHT_UPPER_LID][:, 1]
         lids.append(float(np.corrcoef(head_frame(made)[:, Keypoint.RIGHT_UPPER_LID, 1], given)[0, 1]))
         if n < 5:
             seeds.append(np.stack([sample(int(i), s)[0][:150, 2] for s in range(4)]).std(0).mean())

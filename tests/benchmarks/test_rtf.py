@@ -18,7 +18,7 @@ from benchmarks.faces import example_portrait
 from benchmarks.speech import example_speech, read_speech
 from ditto.errors import AudioError
 from ditto.live import Frame, SegmentEnd
-from ditto.motion.motion import MOTION_SIZE, Motion, drive, rest_motion
+from ditto.motion.motion import MOTION_SIZE, Motion, rest_motion, retarget
 from ditto.stream import FPS
 
 STEP = 1 / FPS
@@ -126,7 +126,7 @@ def test_the_gap_is_that_of_the_head_frame_whichever_way_the_head_is_turned():
         compact = random.normal(0.0, 0.05, MOTION_SIZE).astype(np.float32)
         compact[1:4] = random.uniform(-30.0, 30.0, 3)
         motion = Motion(compact)
-        delta = drive(portrait, motion).delta
+        delta = retarget(portrait, motion).delta
         assert _rtf_trace.lip_gap(motion) == pytest.approx(delta[17, 1] - delta[14, 1], abs=1e-6)
     assert _rtf_trace.lip_gap(REST) == 0.0
 
@@ -265,7 +265,7 @@ def test_a_sheet_is_markdown_and_records():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--device", "cuda"], "runs on the CPU in float32"),
+        (["--device", "cuda"], "precision='float32' for the bundle"),
         (["--random-weights"], "random weights are for --bundle full"),
         (["--sessions", "none"], "sessions are 1 to 64, or auto"),
         (["--minutes", "0"], "minutes lie above 0"),

@@ -5,7 +5,7 @@ import pytest
 
 from ditto.controls import Controls
 from ditto.controls.ramps import Ramps
-from ditto.lite.postprocess import EMOTION_BOOST, bring_out, change_emotion
+from ditto.lite.postprocess import EMOTION_GAIN, apply_emotion_gain, change_emotion
 from ditto.motion.emotion import EMOTIONS, emotion_vector
 from ditto.motion.eyes import CAMERA_HOLD
 from ditto.motion.motion import (
@@ -114,7 +114,7 @@ def test_another_emotion_shows_at_once_but_lips_and_lids_stay():
     assert np.array_equal(change_emotion(row, happy, happy), row)
     turn = rotation_matrix(*row[DEGREES])
     change = (change_emotion(row, neutral, happy) - row)[EXPRESSION].reshape(KEYPOINTS, 3) @ turn.T
-    learnt = bring_out(np.zeros((1, MOTION_SIZE)), happy)[0, EXPRESSION].reshape(KEYPOINTS, 3) / EMOTION_BOOST
-    assert np.allclose(change, (1 + EMOTION_BOOST) * learnt, atol=1e-6)
+    learnt = apply_emotion_gain(np.zeros((1, MOTION_SIZE)), happy)[0, EXPRESSION].reshape(KEYPOINTS, 3) / (EMOTION_GAIN - 1)
+    assert np.allclose(change, EMOTION_GAIN * learnt, atol=1e-6)
     assert np.abs(change[[*UPPER_LIDS, *INNER_LIPS, Keypoint.CHIN]]).max() < 1e-6
     assert change[Keypoint.RIGHT_MOUTH_CORNER, 1] < -0.02

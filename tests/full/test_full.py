@@ -264,7 +264,7 @@ def test_devices_and_precisions(bundle):
             load(bundle.path, device="cuda")
     with pytest.raises(ValueError, match="device is cpu, cuda or cuda:N, got 'gpu'"):
         load(bundle.path, device="gpu")
-    with pytest.raises(InputError, match="runs on the CPU in float32, got device='cuda'"):
+    with pytest.raises(InputError, match=r"precision='float32' for the bundle .*, got device='cuda'"):
         load("lite", device="cuda")
 
 

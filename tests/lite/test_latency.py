@@ -1,4 +1,4 @@
-"""Latency presets: what they wait for, that chunks do not matter, and that lips and seams stay as they should be."""
+"""Latency presets: what they wait for, that chunks do not matter, and how lips and the joins of windows look."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis.strategies import integers, lists
 
 import ditto
-from ditto.lite.latency import LATENCIES, LOOK_AHEAD, LOOK_BACK, OFFLINE_PLAN, WindowPlan
+from ditto.lite.latency import LATENCIES, LOOKAHEAD, LOOKBACK, OFFLINE_PLAN, WindowPlan
 from ditto.lite.phones import PHONE_INDEX
-from ditto.lite.postprocess import PAUSE_ENTRY, PAUSE_EXIT, PAUSE_FRAMES, PAUSE_HEARD, guard_mouth
+from ditto.lite.postprocess import PAUSE_ENTRY, PAUSE_EXIT, PAUSE_FRAMES, PAUSE_WITHOUT_LOOKAHEAD, close_lips
 from ditto.lite.sampler import silence_of
 from ditto.lite.speech_encoder import HOP_SAMPLES
 from ditto.media.audio import SAMPLE_RATE, read_audio
@@ -62,8 +62,8 @@ def gap_of(motion):
 
 
 def phones_of(names):
-    """(n, 2, 40) sure phones; the first name stands for all frames before those guarded."""
-    return np.repeat(np.eye(40)[[PHONE_INDEX[n] for n in [names[0]] * LOOK_BACK + names]][:, None], 2, 1)
+    """(n, 2, 40) sure phones; the first name stands for all frames before those that change."""
+    return np.repeat(np.eye(40)[[PHONE_INDEX[n] for n in [names[0]] * LOOKBACK + names]][:, None], 2, 1)
 
 
 def open_mouth(frames, gap=0.08):
@@ -85,11 +85,11 @@ def test_the_first_frame_takes_the_delay_and_no_frame_takes_longer(head, portrai
     assert first == longest == stream.delay_seconds * SAMPLE_RATE
 
 
-@pytest.mark.parametrize("plan", [WindowPlan(70, 1, 9, ahead=0), WindowPlan(70, 3, 7, ahead=2), WindowPlan(20, 47, 13)])
+@pytest.mark.parametrize("plan", [WindowPlan(70, 1, 9, 0), WindowPlan(70, 3, 7, 2), WindowPlan(20, 47, 13)])
 def test_the_delay_of_odd_hops_is_that_of_their_slowest_window(plan):
     arrivals = {}
     for hops in range(1, 400):  # the encoder has given 2 (hops - 1) rows
-        for frame in range(max(0, (2 * (hops - 1) - plan.ahead) // plan.hop) * plan.hop):
+        for frame in range(max(0, (2 * (hops - 1) - plan.lookahead) // plan.hop) * plan.hop):
             arrivals.setdefault(frame, hops * HOP_SAMPLES - frame * SAMPLES_PER_FRAME)
     assert plan.delay_seconds * SAMPLE_RATE == pytest.approx(max(arrivals.values()))
 
@@ -176,17 +176,17 @@ def test_unknown_latencies_are_refused(head, portrait, name):
 
 
 def test_a_plan_cannot_wait_a_negative_time(head):
-    with pytest.raises(ValueError, match="ahead not negative"):
-        head.performer.sampler.planned(WindowPlan(70, 2, 8, ahead=-1), 5)
+    with pytest.raises(ValueError, match="lookahead not negative"):
+        head.performer.sampler.planned(WindowPlan(70, 2, 8, lookahead=-1), 5)
 
 
 def rest_of(quiet, run):
-    """The rule of lips at rest where the guard sees `LOOK_AHEAD` frames, written down a second time."""
-    rest = np.zeros(len(quiet) - LOOK_AHEAD)
+    """The rule of lips at rest with `LOOKAHEAD` frames known, written down a second time."""
+    rest = np.zeros(len(quiet) - LOOKAHEAD)
     for i in range(len(rest)):
         run = run + 1 if quiet[i] else 0
-        ahead = quiet[i + 1 : i + 1 + LOOK_AHEAD]
-        left = LOOK_AHEAD if ahead.all() else int(np.argmin(ahead))
+        ahead = quiet[i + 1 : i + 1 + LOOKAHEAD]
+        left = LOOKAHEAD if ahead.all() else int(np.argmin(ahead))
         if run and run + left >= PAUSE_FRAMES:
             rest[i] = min(1.0, run / PAUSE_ENTRY, (left + 1) / (PAUSE_EXIT + 1))
     return rest
@@ -195,36 +195,36 @@ def rest_of(quiet, run):
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(runs=lists(integers(1, 16), min_size=1, max_size=12), run=integers(0, 12))
 def test_with_the_full_look_ahead_pauses_are_what_they_were(runs, run):
-    quiet = np.concatenate([np.full(n, k % 2 == 0) for k, n in enumerate([*runs, LOOK_AHEAD])])
-    n = len(quiet) - LOOK_AHEAD
-    out, _ = guard_mouth(open_mouth(n), phones_of(["SIL" if q else "AA" for q in quiet]), run)
+    quiet = np.concatenate([np.full(n, k % 2 == 0) for k, n in enumerate([*runs, LOOKAHEAD])])
+    n = len(quiet) - LOOKAHEAD
+    out, _ = close_lips(open_mouth(n), phones_of(["SIL" if q else "AA" for q in quiet]), run)
     np.testing.assert_allclose(gap_of(out), 0.08 * (1.0 - rest_of(quiet, run)), atol=1e-6)  # of float32
 
 
-@pytest.mark.parametrize("look_ahead", [0, 1, 4])
-def test_without_look_ahead_a_pause_is_believed_later_and_entered_gradually(look_ahead):
+@pytest.mark.parametrize("lookahead", [0, 1, 4])
+def test_without_lookahead_a_pause_is_detected_later_and_entered_gradually(lookahead):
     names = ["AA"] * 3 + ["SIL"] * 20
-    gap = gap_of(guard_mouth(open_mouth(23), phones_of(names), 0, look_ahead)[0])[: 23 - look_ahead]
-    closing = 3 + PAUSE_HEARD - 1
+    gap = gap_of(close_lips(open_mouth(23), phones_of(names), 0, lookahead)[0])[: 23 - lookahead]
+    closing = 3 + PAUSE_WITHOUT_LOOKAHEAD - 1
     assert gap[:closing] == pytest.approx(0.08)
     assert gap[closing : closing + 3] == pytest.approx([0.08 * 2 / 3, 0.08 / 3, 0.0], abs=1e-6)
     assert gap[closing + 3 :] == pytest.approx(0.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("look_ahead", [0, 1, 4])
-def test_a_short_silence_is_no_pause_however_little_is_seen(look_ahead):
-    names = ["AA"] * 3 + ["SIL"] * (PAUSE_HEARD - 1) + ["AA"] * 12
-    gap = gap_of(guard_mouth(open_mouth(8), phones_of(names), 0, look_ahead)[0])
+@pytest.mark.parametrize("lookahead", [0, 1, 4])
+def test_a_short_silence_is_no_pause_at_any_lookahead(lookahead):
+    names = ["AA"] * 3 + ["SIL"] * (PAUSE_WITHOUT_LOOKAHEAD - 1) + ["AA"] * 12
+    gap = gap_of(close_lips(open_mouth(8), phones_of(names), 0, lookahead)[0])
     assert gap == pytest.approx(0.08)
 
 
-@pytest.mark.parametrize("look_ahead", [2, 4, 7])
-def test_a_guard_that_sees_less_does_not_depend_on_where_it_is_cut_either(look_ahead):
+@pytest.mark.parametrize("lookahead", [2, 4, 7])
+def test_lip_closure_with_a_reduced_lookahead_does_not_depend_on_where_it_is_cut(lookahead):
     random = np.random.default_rng(0)
-    phones = random.dirichlet(np.full(40, 0.05), (60 + LOOK_BACK + look_ahead, 2))
+    phones = random.dirichlet(np.full(40, 0.05), (60 + LOOKBACK + lookahead, 2))
     phones[20:40] = np.eye(40)[PHONE_INDEX["SIL"]]
     motion = open_mouth(60)
-    whole, run = guard_mouth(motion, phones, 4, look_ahead)
-    first, middle = guard_mouth(motion[:27], phones[: 27 + LOOK_BACK + look_ahead], 4, look_ahead)
-    second, end = guard_mouth(motion[27:], phones[27:], middle, look_ahead)
+    whole, run = close_lips(motion, phones, 4, lookahead)
+    first, middle = close_lips(motion[:27], phones[: 27 + LOOKBACK + lookahead], 4, lookahead)
+    second, end = close_lips(motion[27:], phones[27:], middle, lookahead)
     assert np.array_equal(np.concatenate([first, second]), whole) and end == run

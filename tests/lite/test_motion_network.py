@@ -18,6 +18,7 @@ from ditto.lite.networks.motion_diffusion import (  # noqa: E402
     MotionDiffusionConfig,
     signal_level,
 )
+from ditto.lite.postprocess import PostprocessConfig  # noqa: E402
 from ditto.lite.sampler import MotionNetwork, MotionSampler, fill, schedule  # noqa: E402
 from ditto.training.motion import Batch, denoising_loss, loss_weights  # noqa: E402
 from ditto.training.motion_export import example_arguments, read_weights, temperature, write  # noqa: E402
@@ -123,7 +124,7 @@ def test_a_pupil_learns_to_do_without_the_future():
 
 
 def test_the_exported_network_samples(bundle):
-    sampler = MotionSampler(MotionNetwork.open(bundle), steps=2)
+    sampler = MotionSampler(MotionNetwork.open(bundle, PostprocessConfig(0.078, 0.082, 1.5)), steps=2)
     x = np.random.default_rng(0).normal(size=(90, FEATURE_SIZE)).astype(np.float32)
     emotion = np.eye(8, dtype=np.float32)[4]
     state = sampler.initial_state(np.zeros((21, 3)), np.ones(2), 3)

@@ -1,104 +1,113 @@
-"""What is made sure of in motion: closed lips, shut lids, an even opening, plain emotions."""
+"""Postprocessing of motion: lip closure, blink shaping, opening normalisation, emotion gain."""
 
 import numpy as np
 import pytest
 
-from ditto.lite.latency import LOOK_AHEAD, LOOK_BACK
+from ditto.lite.latency import LOOKAHEAD, LOOKBACK
 from ditto.lite.phones import PHONE_INDEX
 from ditto.lite.postprocess import (
     CLOSING_SPEED,
     OPENING_SPEED,
     PRESS_GAP,
-    SURPRISE_SPEED,
     TUCK_GAP,
-    bring_out,
-    finish,
-    guard_mouth,
-    shut_eyes,
-    slow_closing,
-    widen,
+    UNFORESEEN_CLOSING_SPEED,
+    apply_emotion_gain,
+    close_lips,
+    limit_closing_speed,
+    normalise_opening,
+    shape_blinks,
+    to_camera_frame,
 )
-from ditto.motion.motion import MOTION_SIZE, TEMPLATE_APERTURE, rotation_matrix
+from ditto.motion.motion import (
+    EXPRESSION,
+    KEYPOINTS,
+    MOTION_SIZE,
+    TEMPLATE_APERTURE,
+    Keypoint,
+    rotation_matrix,
+)
+
+TARGET = 0.082  # fu
 
 
 def phones_of(*names):
-    """(n, 2, 40) sure phones; the first name stands for all frames before those guarded."""
-    names = (names[0],) * (LOOK_BACK - 1) + names
+    """(n, 2, 40) sure phones; the first name stands for all frames before those that change."""
+    names = (names[0],) * (LOOKBACK - 1) + names
     return np.repeat(np.eye(40)[[PHONE_INDEX[n] for n in names]][:, None], 2, 1)
 
 
 def open_mouth(frames, gap=0.08):
     motion = np.zeros((frames, MOTION_SIZE), np.float32)
-    motion[:, 7 + 3 * 17 + 1] = gap
+    motion[:, EXPRESSION].reshape(frames, KEYPOINTS, 3)[:, Keypoint.LOWER_INNER_LIP, 1] = gap
     return motion
 
 
 def gap_of(motion):
-    points = motion[:, 7:].reshape(-1, 21, 3)
-    return points[:, 17, 1] - points[:, 14, 1]
+    points = motion[:, EXPRESSION].reshape(-1, KEYPOINTS, 3)
+    return points[:, Keypoint.LOWER_INNER_LIP, 1] - points[:, Keypoint.UPPER_INNER_LIP, 1]
 
 
 def test_lips_close_on_bilabials_and_stay_open_on_vowels():
-    phones = phones_of("AA", "AA", "AA", "M", "AA", "AA", *["AA"] * LOOK_AHEAD)
-    gap = gap_of(guard_mouth(open_mouth(5), phones, 0)[0])
+    phones = phones_of("AA", "AA", "AA", "M", "AA", "AA", *["AA"] * LOOKAHEAD)
+    gap = gap_of(close_lips(open_mouth(5), phones, 0)[0])
     assert gap[2] <= 0.0
     assert gap[0] == pytest.approx(0.08) and gap[4] == pytest.approx(0.08)
 
 
 def test_wide_open_lips_close_over_frames_not_at_once():
-    phones = phones_of(*["AA"] * 5, "M", *["AA"] * (4 + LOOK_AHEAD))
-    gap = gap_of(guard_mouth(open_mouth(9, 0.14), phones, 0)[0])
+    phones = phones_of(*["AA"] * 5, "M", *["AA"] * (4 + LOOKAHEAD))
+    gap = gap_of(close_lips(open_mouth(9, 0.14), phones, 0)[0])
     assert gap[4] == pytest.approx(PRESS_GAP, abs=1e-6)
     assert np.diff(gap[2:5]) == pytest.approx([-CLOSING_SPEED] * 2, abs=1e-6)
     assert np.diff(gap[4:7]) == pytest.approx([OPENING_SPEED] * 2, abs=1e-6)
 
 
-def test_lips_take_two_frames_to_close_where_nobody_heard_it_coming():
+def test_without_lookahead_lips_take_two_frames_to_close():
     phones = phones_of("AA", "M", "M")
-    shut, _ = guard_mouth(open_mouth(2, 0.1), phones, 0, 0)
+    shut, _ = close_lips(open_mouth(2, 0.1), phones, 0, 0)
     assert gap_of(shut) == pytest.approx([PRESS_GAP] * 2, abs=1e-6)
-    slow, last = slow_closing(shut, 0.1)
-    assert gap_of(slow) == pytest.approx([0.1 - SURPRISE_SPEED, PRESS_GAP], abs=1e-6) and last == gap_of(slow)[-1]
-    first, gap = slow_closing(shut[:1], 0.1)
-    assert np.array_equal(np.concatenate([first, slow_closing(shut[1:], gap)[0]]), slow)
+    slow, last = limit_closing_speed(shut, 0.1)
+    assert gap_of(slow) == pytest.approx([0.1 - UNFORESEEN_CLOSING_SPEED, PRESS_GAP], abs=1e-6) and last == gap_of(slow)[-1]
+    first, gap = limit_closing_speed(shut[:1], 0.1)
+    assert np.array_equal(np.concatenate([first, limit_closing_speed(shut[1:], gap)[0]]), slow)
     opening = open_mouth(2, 0.1)
-    assert np.array_equal(slow_closing(opening, 0.0)[0], opening)
+    assert np.array_equal(limit_closing_speed(opening, 0.0)[0], opening)
 
 
 def test_a_bilabial_in_one_token_of_a_frame_is_enough():
-    phones = phones_of(*["AA"] * (4 + LOOK_AHEAD))
-    phones[LOOK_BACK + 1, 1] = 0.45 * np.eye(40)[0] + 0.55 * np.eye(40)[PHONE_INDEX["B"]]
-    assert gap_of(guard_mouth(open_mouth(3), phones, 0)[0])[1] <= 0.0
+    phones = phones_of(*["AA"] * (4 + LOOKAHEAD))
+    phones[LOOKBACK + 1, 1] = 0.45 * np.eye(40)[0] + 0.55 * np.eye(40)[PHONE_INDEX["B"]]
+    assert gap_of(close_lips(open_mouth(3), phones, 0)[0])[1] <= 0.0
 
 
 def test_a_weak_bilabial_beside_a_sure_one_closes_too():
-    phones = phones_of(*["AA"] * (4 + LOOK_AHEAD))
+    phones = phones_of(*["AA"] * (4 + LOOKAHEAD))
     weak = 0.84 * np.eye(40)[1] + 0.16 * np.eye(40)[PHONE_INDEX["P"]]
-    phones[LOOK_BACK : LOOK_BACK + 2] = weak
-    assert (gap_of(guard_mouth(open_mouth(3), phones, 0)[0]) > 0.05).all()
-    phones[LOOK_BACK] = np.eye(40)[PHONE_INDEX["P"]]
-    assert (gap_of(guard_mouth(open_mouth(3), phones, 0)[0])[:2] <= 0.0).all()
+    phones[LOOKBACK : LOOKBACK + 2] = weak
+    assert (gap_of(close_lips(open_mouth(3), phones, 0)[0]) > 0.05).all()
+    phones[LOOKBACK] = np.eye(40)[PHONE_INDEX["P"]]
+    assert (gap_of(close_lips(open_mouth(3), phones, 0)[0])[:2] <= 0.0).all()
 
 
 def test_quiet_speakers_open_their_lips_as_wide_as_others():
     quiet, loud = open_mouth(400, 0.06), open_mouth(400, 0.09)
     speaking = np.zeros(400)
-    a, widest = widen(quiet, speaking, 0.078)
-    b, _ = widen(loud, speaking, 0.078)
+    a, widest = normalise_opening(quiet, speaking, 0.078, TARGET)
+    b, _ = normalise_opening(loud, speaking, 0.078, TARGET)
     assert gap_of(a)[-1] > 1.2 * 0.06
     assert abs(gap_of(a)[-1] - gap_of(b)[-1]) < 0.02
-    first, middle = widen(quiet[:33], speaking[:33], 0.078)
-    second, end = widen(quiet[33:], speaking[33:], middle)
+    first, middle = normalise_opening(quiet[:33], speaking[:33], 0.078, TARGET)
+    second, end = normalise_opening(quiet[33:], speaking[33:], middle, TARGET)
     assert np.array_equal(np.concatenate([first, second]), a) and end == widest
 
 
 def test_silence_does_not_count_for_the_opening():
-    assert widen(open_mouth(50, 0.0), np.ones(50), 0.078)[1] == 0.078
+    assert normalise_opening(open_mouth(50, 0.0), np.ones(50), 0.078, TARGET)[1] == 0.078
 
 
 def test_the_lower_lip_meets_the_teeth_on_f():
-    phones = phones_of("AA", "AA", "F", "AA", *["AA"] * LOOK_AHEAD)
-    out, _ = guard_mouth(open_mouth(3), phones, 0)
+    phones = phones_of("AA", "AA", "F", "AA", *["AA"] * LOOKAHEAD)
+    out, _ = close_lips(open_mouth(3), phones, 0)
     points = out[:, 7:].reshape(3, 21, 3)
     assert abs(gap_of(out)[1] - TUCK_GAP) < 0.002
     assert points[1, 14, 1] < points[0, 14, 1] - 0.005  # the upper lip lifts off the teeth
@@ -106,22 +115,22 @@ def test_the_lower_lip_meets_the_teeth_on_f():
 
 
 def test_lips_rest_in_long_pauses_only():
-    short = phones_of(*["AA"] * 3, *["SIL"] * 6, *["AA"] * (4 + LOOK_AHEAD))
-    gap = gap_of(guard_mouth(open_mouth(12), short, 0)[0])
+    short = phones_of(*["AA"] * 3, *["SIL"] * 6, *["AA"] * (4 + LOOKAHEAD))
+    gap = gap_of(close_lips(open_mouth(12), short, 0)[0])
     assert np.allclose(gap, 0.08)
-    long = phones_of(*["AA"] * 3, *["SIL"] * 14, *["AA"] * (4 + LOOK_AHEAD))
-    gap = gap_of(guard_mouth(open_mouth(20), long, 0)[0])
+    long = phones_of(*["AA"] * 3, *["SIL"] * 14, *["AA"] * (4 + LOOKAHEAD))
+    gap = gap_of(close_lips(open_mouth(20), long, 0)[0])
     assert np.allclose(gap[5:12], 0.0, atol=1e-6)
     assert gap[1] == pytest.approx(0.08) and gap[16] == pytest.approx(0.08)
 
 
 def test_the_guard_does_not_depend_on_where_it_is_cut():
     random = np.random.default_rng(0)
-    motion, phones = open_mouth(60), random.dirichlet(np.full(40, 0.05), (60 + LOOK_BACK + LOOK_AHEAD, 2))
+    motion, phones = open_mouth(60), random.dirichlet(np.full(40, 0.05), (60 + LOOKBACK + LOOKAHEAD, 2))
     phones[24:39] = np.eye(40)[PHONE_INDEX["SIL"]]
-    whole, run = guard_mouth(motion, phones, 4)
-    first, middle = guard_mouth(motion[:27], phones[: 27 + LOOK_BACK + LOOK_AHEAD], 4)
-    second, end = guard_mouth(motion[27:], phones[27:], middle)
+    whole, run = close_lips(motion, phones, 4)
+    first, middle = close_lips(motion[:27], phones[: 27 + LOOKBACK + LOOKAHEAD], 4)
+    second, end = close_lips(motion[27:], phones[27:], middle)
     assert np.array_equal(np.concatenate([first, second]), whole) and end == run
 
 
@@ -129,7 +138,7 @@ def test_expression_leaves_in_the_camera_frame():
     motion = np.zeros((1, MOTION_SIZE), np.float32)
     motion[0, 1:4] = (5.0, -20.0, 10.0)
     motion[0, 7 + 3 * 19 + 1] = 0.1
-    out = finish(motion)
+    out = to_camera_frame(motion)
     assert np.allclose(out[0, 7 + 57 : 7 + 60], [0.0, 0.1, 0.0] @ rotation_matrix(5.0, -20.0, 10.0), atol=1e-6)
 
 
@@ -138,7 +147,7 @@ def test_blinks_close_the_lids_whatever_the_network_says():
     eyes[1, :2] = 0.0
     motion = np.zeros((3, 70), np.float32)
     motion[:, 7 + 3 * 13 + 1] = 0.01
-    lids = shut_eyes(motion, eyes)[:, 7:].reshape(3, 21, 3)[:, (13, 16), 1]
+    lids = shape_blinks(motion, eyes)[:, 7:].reshape(3, 21, 3)[:, (13, 16), 1]
     assert lids[1] == pytest.approx([TEMPLATE_APERTURE] * 2)
     assert np.array_equal(lids[(0, 2),], np.array([[0.01, 0.0]] * 2, np.float32))
 
@@ -146,6 +155,6 @@ def test_blinks_close_the_lids_whatever_the_network_says():
 def test_an_emotion_shows_in_brows_and_corners_and_neutral_changes_nothing():
     happy, angry, neutral = np.eye(8, dtype=np.float32)[[3, 0, 4]]
     rest = np.zeros((2, 70), np.float32)
-    assert np.array_equal(bring_out(rest, neutral), rest)
-    assert (bring_out(rest, happy)[:, 7 + 3 * 6 + 1] < -0.01).all()  # the corner of the mouth rises
-    assert (bring_out(rest, angry)[:, 7 + 3 * 1 + 1] > 0.008).all()  # the brow comes down
+    assert np.array_equal(apply_emotion_gain(rest, neutral), rest)
+    assert (apply_emotion_gain(rest, happy)[:, 7 + 3 * 6 + 1] < -0.01).all()  # the corner of the mouth rises
+    assert (apply_emotion_gain(rest, angry)[:, 7 + 3 * 1 + 1] > 0.008).all()  # the brow comes down

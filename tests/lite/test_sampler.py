@@ -1,4 +1,4 @@
-"""The motion sampler: windows joined without seams, deterministic, guarded."""
+"""The motion sampler: windows that join smoothly, deterministic, postprocessed."""
 
 from pathlib import Path
 
@@ -7,25 +7,20 @@ import pytest
 
 from ditto.bundle import SHIPPED
 from ditto.errors import BundleError
-from ditto.lite.sampler import (
-    FEATURE_SIZE,
-    HIDDEN_SIZE,
-    LOOK_AHEAD,
-    WINDOW,
-    MotionNetwork,
-    MotionSampler,
-    WindowPlan,
-    schedule,
-)
+from ditto.lite.latency import LOOKAHEAD, WINDOW, WindowPlan
+from ditto.lite.postprocess import PostprocessConfig
+from ditto.lite.sampler import MotionNetwork, MotionSampler, schedule
+from ditto.lite.speech_encoder import FEATURE_SIZE, HIDDEN_SIZE
 from ditto.motion.motion import MOTION_SIZE
 
+CONFIG = PostprocessConfig(usual_gap=0.078, target_gap=0.082, slow_smoothing_frames=1.5)
 NEUTRAL = np.eye(8, dtype=np.float32)[4]
 FACE = np.zeros((21, 3))
 EYES = np.ones(2)
 
 
 class TinyCondition:
-    """A stand-in for the first half: mixes features over neighbouring frames, hides them where not heard."""
+    """A stand-in for the first half: mixes features over neighbouring frames, hides them where the speech is masked."""
 
     inputs = outputs = ()
 
@@ -57,7 +52,7 @@ def tiny(**options):
     silence = np.zeros(FEATURE_SIZE, np.float32)
     silence[[HIDDEN_SIZE, HIDDEN_SIZE + 40]] = 1.0
     spread = np.full(MOTION_SIZE, 0.7, np.float32)
-    network = MotionNetwork(TinyCondition(), TinyCondition(), TinyDenoiser(), scale, spread, silence)
+    network = MotionNetwork(TinyCondition(), TinyCondition(), TinyDenoiser(), scale, spread, silence, CONFIG)
     return MotionSampler(network, **options)
 
 
@@ -104,7 +99,7 @@ def test_guidance_is_deterministic_too():
 
 @pytest.fixture(scope="module")
 def shipped():
-    return MotionSampler(MotionNetwork.open(SHIPPED / "lite"), WindowPlan(22, 2, 16, 0), 2)
+    return MotionSampler(MotionNetwork.open(SHIPPED / "lite", CONFIG), WindowPlan(22, 2, 16, 0), 2)
 
 
 @pytest.mark.parametrize("streams", [1, 2, 3, 5])
@@ -152,7 +147,7 @@ def test_motion_comes_out_as_soon_as_a_window_is_full():
     assert len(state.features) == sampler.plan.past + 10
 
 
-def test_a_frame_that_is_drawn_again_keeps_its_noise():
+def test_a_frame_that_is_sampled_again_keeps_its_noise():
     sampler, x = tiny(plan=WindowPlan(20, 2, 6, 0), steps=1), speech(4)
     first = sampler.initial_state(FACE, EYES, 3)
     _, second = sampler(x[:2], NEUTRAL, first)
@@ -164,9 +159,9 @@ def test_a_frame_that_is_drawn_again_keeps_its_noise():
     assert rare.initial_state(FACE, EYES, 3).noise.shape == (0, MOTION_SIZE)
 
 
-@pytest.mark.parametrize(("ahead", "calls"), [(LOOK_AHEAD, (1, 0)), (LOOK_AHEAD - 1, (0, 1))])
-def test_a_stream_that_hears_less_asks_the_half_that_was_taught_to(ahead, calls):
-    sampler = tiny(plan=WindowPlan(20, 50, 10, ahead), steps=1)
+@pytest.mark.parametrize(("lookahead", "calls"), [(LOOKAHEAD, (1, 0)), (LOOKAHEAD - 1, (0, 1))])
+def test_a_reduced_lookahead_uses_the_condition_network_trained_for_it(lookahead, calls):
+    sampler = tiny(plan=WindowPlan(20, 50, 10, lookahead), steps=1)
     motion, _ = sampler(speech(60), NEUTRAL, sampler.initial_state(FACE, EYES))
     assert len(motion) == 50
     assert (sampler.network.condition.calls, sampler.network.short_condition.calls) == calls
@@ -218,7 +213,7 @@ def test_wrong_shapes_are_refused():
 
 def test_missing_weights_are_reported(tmp_path: Path):
     with pytest.raises(BundleError, match=r"motion\.safetensors"):
-        MotionNetwork.open(tmp_path)
+        MotionNetwork.open(tmp_path, CONFIG)
     (tmp_path / "motion.safetensors").write_bytes(b"not weights")
     with pytest.raises(BundleError, match=r"motion\.safetensors"):
-        MotionNetwork.open(tmp_path)
+        MotionNetwork.open(tmp_path, CONFIG)

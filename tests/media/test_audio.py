@@ -10,9 +10,7 @@ from wav import write_wav
 
 from ditto.errors import AudioError
 from ditto.media.audio import (
-    HOP_SAMPLES,
     SAMPLE_RATE,
-    SILENCE_DB,
     AudioReader,
     Resampler,
     channels_of,
@@ -239,11 +237,6 @@ def test_sound_too_quiet_to_move_anything_is_noted(tmp_path, caplog):
     assert caplog.text == ""
     read_audio(tmp_path / "quiet.wav")
     assert "quiet.wav: at its loudest it has -63 dB of full scale" in caplog.text
-
-
-def test_the_level_of_silence_is_the_encoder_s():
-    encoder = pytest.importorskip("ditto.lite.networks.speech_encoder", exc_type=ImportError)
-    assert (SILENCE_DB, HOP_SAMPLES) == (encoder.ACTIVE_DB, encoder.HOP)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ditto.motion.eyes import BLINK, REFRACTORY, eye_keypoints, hold_gaze, initial_eyes, live
+from ditto.motion.eyes import BLINK, REFRACTORY, eye_keypoints, hold_gaze, initial_eyes, step_eyes
 from ditto.motion.motion import TEMPLATE_APERTURE
 
 MINUTE = 25 * 60
@@ -15,10 +15,10 @@ def blink_starts(eyes):
 
 def test_any_chunking_gives_the_same_eyes():
     pausing = np.random.default_rng(0).random(300)
-    whole, end = live(initial_eyes(), pausing, seed=7)
+    whole, end = step_eyes(initial_eyes(), pausing, seed=7)
     state, parts = initial_eyes(), []
     for start in range(0, 300, 7):
-        part, state = live(state, pausing[start : start + 7], seed=7)
+        part, state = step_eyes(state, pausing[start : start + 7], seed=7)
         parts.append(part)
     assert np.array_equal(np.concatenate(parts), whole)
     assert state == end
@@ -27,34 +27,34 @@ def test_any_chunking_gives_the_same_eyes():
 def test_eyes_are_causal():
     a, b = np.zeros(200), np.zeros(200)
     b[100:] = 1.0
-    assert np.array_equal(live(initial_eyes(), a, 3)[0][:100], live(initial_eyes(), b, 3)[0][:100])
+    assert np.array_equal(step_eyes(initial_eyes(), a, 3)[0][:100], step_eyes(initial_eyes(), b, 3)[0][:100])
 
 
 def test_seeds_differ():
     pausing = np.full(500, 0.3)
-    assert not np.array_equal(live(initial_eyes(), pausing, 1)[0], live(initial_eyes(), pausing, 2)[0])
+    assert not np.array_equal(step_eyes(initial_eyes(), pausing, 1)[0], step_eyes(initial_eyes(), pausing, 2)[0])
 
 
 def test_people_blink_10_to_25_times_a_minute():
     for seed in range(4):
-        eyes, _ = live(initial_eyes(), np.full(8 * MINUTE, 0.2), seed)
+        eyes, _ = step_eyes(initial_eyes(), np.full(8 * MINUTE, 0.2), seed)
         assert 10 <= len(blink_starts(eyes)) / 8 <= 25
 
 
 def test_blinks_are_likelier_in_pauses():
-    speaking = len(blink_starts(live(initial_eyes(), np.zeros(10 * MINUTE), 5)[0]))
-    pausing = len(blink_starts(live(initial_eyes(), np.ones(10 * MINUTE), 5)[0]))
+    speaking = len(blink_starts(step_eyes(initial_eyes(), np.zeros(10 * MINUTE), 5)[0]))
+    pausing = len(blink_starts(step_eyes(initial_eyes(), np.ones(10 * MINUTE), 5)[0]))
     assert pausing > 1.5 * speaking
 
 
 def test_a_blink_closes_over_three_frames_and_is_followed_by_rest():
-    eyes, _ = live(initial_eyes(), np.ones(4 * MINUTE), 2)
+    eyes, _ = step_eyes(initial_eyes(), np.ones(4 * MINUTE), 2)
     assert BLINK[0] > BLINK[1] > BLINK[2] >= BLINK[3] == 0.0
     assert np.diff(blink_starts(eyes)).min() >= len(BLINK) + REFRACTORY
 
 
 def test_gaze_comes_back_to_the_camera():
-    eyes, _ = live(initial_eyes(), np.zeros(10 * MINUTE), 4)
+    eyes, _ = step_eyes(initial_eyes(), np.zeros(10 * MINUTE), 4)
     size = np.hypot(eyes[:, 2], eyes[:, 4])
     assert 0.4 < (size < 1e-3).mean() < 0.8
     assert size.max() < 0.09

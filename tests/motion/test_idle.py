@@ -5,7 +5,7 @@ import numpy as np
 from ditto.media.rates import FPS
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.eyes import hold_gaze
-from ditto.motion.idle import idle, initial_idle, resume
+from ditto.motion.idle import idle_frame, initial_idle, resume
 from ditto.motion.listening import Reaction
 from ditto.motion.motion import DEGREES, EXPRESSION, KEYPOINTS, MOTION_SIZE, MOUTH_CORNERS, Keypoint
 
@@ -17,7 +17,7 @@ def rows(frames, seed=0, emotion=NEUTRAL, reaction=None):
     """(frames, 70) head values."""
     state, out = initial_idle(), []
     for _ in range(frames):
-        row, state = idle(state, seed, emotion, *([reaction] if reaction else []))
+        row, state = idle_frame(state, seed, emotion, *([reaction] if reaction else []))
         out.append(row)
     return np.array(out)
 
@@ -94,12 +94,12 @@ def test_a_reaction_moves_the_head_and_holds_the_gaze():
 
 
 def test_after_speech_the_head_lingers_and_then_comes_back():
-    _, state = idle(initial_idle(), 0, NEUTRAL)
+    _, state = idle_frame(initial_idle(), 0, NEUTRAL)
     shown = np.zeros(MOTION_SIZE, np.float32)
     shown[DEGREES] = 3.0, -6.0, 1.5
     state, out = resume(state, shown), []
     for _ in range(500):
-        row, state = idle(state, 0, NEUTRAL)
+        row, state = idle_frame(state, 0, NEUTRAL)
         out.append(row)
     yaw = np.array(out)[:, 2]
     assert yaw[0] < -3.0 and yaw[20] < -1.5 and np.abs(yaw[-250:]).mean() < 1.5

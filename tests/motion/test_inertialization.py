@@ -11,7 +11,7 @@ from ditto.lite.speech_encoder import HOP_SAMPLES
 from ditto.media.audio import read_audio
 from ditto.media.rates import FPS
 from ditto.motion.emotion import emotion_vector
-from ditto.motion.idle import idle, initial_idle, resume
+from ditto.motion.idle import idle_frame, initial_idle, resume
 from ditto.motion.inertialization import MOUTH_POINTS, SLOW_FRAMES, Inertialization
 from ditto.motion.motion import (
     DEGREES,
@@ -56,7 +56,7 @@ def idled(state, seed, frames):
     """(frames, 70) rows of idle, and the state after them."""
     rows = []
     for _ in range(frames):
-        values, state = idle(state, seed, NEUTRAL)
+        values, state = idle_frame(state, seed, NEUTRAL)
         rows.append(LITE_SPACE.idle_motion(values, None))
     return np.array(rows), state
 

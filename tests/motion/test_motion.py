@@ -63,7 +63,7 @@ def test_keypoints_follow_the_papers_formula():
 
 
 class _Face:
-    """The parts of a portrait that `drive` reads."""
+    """The parts of a portrait that `retarget` reads."""
 
     canonical_keypoints = np.zeros((KEYPOINTS, 3))
     scale, translation = 0.9, np.array([0.1, -0.1, 0.0])
@@ -71,10 +71,10 @@ class _Face:
     expression = np.zeros((KEYPOINTS, 3))
 
 
-def test_rest_drives_the_portrait_to_its_own_pose():
+def test_rest_keeps_the_portraits_own_pose():
     face = _Face()
     face.canonical_keypoints = np.zeros((KEYPOINTS, 3))
-    d = motion.drive(face, motion.rest_motion(1)[0])  # type: ignore[arg-type]
+    d = motion.retarget(face, motion.rest_motion(1)[0])  # type: ignore[arg-type]
     assert d.scale == pytest.approx(0.9)
     assert np.allclose(d.rotation, face.rotation, atol=1e-6)
     assert np.allclose(d.delta, 0.0)
@@ -84,15 +84,15 @@ def test_a_blink_travels_the_portraits_own_aperture():
     face = _Face()
     face.canonical_keypoints = np.zeros((KEYPOINTS, 3))
     face.canonical_keypoints[Keypoint.LOWER_LIDS, 1] = 0.05
-    compact = np.zeros(MOTION_SIZE, np.float32)
-    compact[7 + 3 * Keypoint.RIGHT_UPPER_LID + 1] = motion.TEMPLATE_APERTURE
-    d = motion.drive(face, Motion(compact))  # type: ignore[arg-type]
+    values = np.zeros(MOTION_SIZE, np.float32)
+    values[7 + 3 * Keypoint.RIGHT_UPPER_LID + 1] = motion.TEMPLATE_APERTURE
+    d = motion.retarget(face, Motion(values))  # type: ignore[arg-type]
     assert d.delta[Keypoint.RIGHT_UPPER_LID, 1] == pytest.approx(0.05, abs=1e-6)
 
 
-def test_drive_takes_one_frame():
+def test_retarget_takes_one_frame():
     with pytest.raises(ValueError, match="one frame"):
-        motion.drive(_Face(), motion.rest_motion(2))  # type: ignore[arg-type]
+        motion.retarget(_Face(), motion.rest_motion(2))  # type: ignore[arg-type]
 
 
 def test_numpy_takes_a_motion_as_its_numbers():

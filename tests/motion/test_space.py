@@ -7,7 +7,7 @@ import pytest
 from drawn import drawn_portrait
 
 from ditto.controls import Controls, apply
-from ditto.motion.motion import DEGREES, EXPRESSION, KEYPOINTS, Keypoint, Motion, drive, rotation_matrix
+from ditto.motion.motion import DEGREES, EXPRESSION, KEYPOINTS, Keypoint, Motion, retarget, rotation_matrix
 from ditto.motion.space import LITE_SPACE, rotation_of
 
 NOSE = Controls(keypoints={"nose_tip": (0.1, 0.0, 0.0)})
@@ -54,7 +54,7 @@ def test_an_edit_moves_a_keypoint_by_as_much_along_the_axes_of_the_head(yaw):
     from ditto.full.motion_math import Pose, posed_keypoints
 
     portrait = turned(yaw)
-    before, after = (drive(portrait, m[0]) for m in (motions(), apply(motions(), NOSE, portrait)))
+    before, after = (retarget(portrait, m[0]) for m in (motions(), apply(motions(), NOSE, portrait)))
     moved = after.delta - before.delta
     np.testing.assert_allclose(moved[Keypoint.NOSE_TIP], (0.1, 0.0, 0.0), atol=1e-6)
     assert np.abs(np.delete(moved, Keypoint.NOSE_TIP, 0)).max() < 1e-6

@@ -15,7 +15,7 @@ import ditto
 from ditto.errors import NoFaceError
 from ditto.lite.rendering.mesh import MeshRenderer
 from ditto.media.images import read_picture
-from ditto.motion.motion import Drive
+from ditto.motion.motion import RenderPose
 from ditto.portrait.cropping import check_seen
 from ditto.portrait.registration import find_faces, register
 
@@ -37,8 +37,8 @@ def moved(renderer, portrait):
     """A frame with the head aside and the mouth open."""
     delta = np.zeros((21, 3))
     delta[[17, 19], 1] = 0.05
-    drive = Drive(portrait.scale, portrait.rotation, portrait.translation + [0.06, 0.0, 0.0], delta)
-    return renderer.paste_back(portrait)(renderer.render(renderer.prepare(portrait), drive))
+    pose = RenderPose(portrait.scale, portrait.rotation, portrait.translation + [0.06, 0.0, 0.0], delta)
+    return renderer.paste_back(portrait)(renderer.render(renderer.prepare(portrait), pose))
 
 
 def in_crop(portrait, values):

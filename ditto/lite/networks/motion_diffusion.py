@@ -1,4 +1,4 @@
-"""The lite motion diffusion transformer: speech, emotion, eyes and identity to 80 frames of compact motion.
+"""The lite motion diffusion transformer: speech, emotion, eyes and identity to 80 frames of motion.
 
 Two modules, because most of the work need not be repeated for every diffusion step: `MotionCondition` reads everything
 that is known once per window, `MotionDenoiser` predicts the clean motion from a noisy one (x0 prediction) and is called
@@ -16,10 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WINDOW = 80
-MOTION_SIZE = 70
-FEATURE_SIZE, HIDDEN_SIZE = 368, 288
-EMOTION_SIZE, EYE_SIZE, CANONICAL_SIZE = 8, 8, 63
+from ditto.lite.latency import WINDOW as WINDOW
+from ditto.lite.speech_encoder import FEATURE_SIZE as FEATURE_SIZE
+from ditto.lite.speech_encoder import HIDDEN_SIZE as HIDDEN_SIZE
+from ditto.motion.emotion import EMOTIONS
+from ditto.motion.eyes import EYE_SIZE as EYE_SIZE
+from ditto.motion.motion import KEYPOINTS
+from ditto.motion.motion import MOTION_SIZE as MOTION_SIZE
+
+EMOTION_SIZE, CANONICAL_SIZE = len(EMOTIONS), 3 * KEYPOINTS
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ class MotionCondition(nn.Module):
     def forward(self, features: Tensor, emotion: Tensor, eyes: Tensor, canonical: Tensor, heard: Tensor) -> Tensor:
         """features (B, T, 368), emotion (B, 8), eyes (B, T, 8), canonical (B, 63), heard (B, 1) -> (B, T, D).
 
-        `heard` 0 hides the speech (for classifier-free guidance).
+        `heard` 1 gives the speech, 0 masks it (for classifier-free guidance). It is the name of the input in the ONNX file.
         """
         x = self.audio((features - self.feature_mean) * self.feature_scale)
         x = heard[:, None] * x + (1 - heard[:, None]) * self.silence
@@ -155,8 +160,8 @@ class MotionDenoiser(nn.Module):
     def forward(self, motion: Tensor, known: Tensor, condition: Tensor, level: Tensor) -> Tensor:
         """motion (B, T, 70), known (B, T, 1), condition (B, T, D), level (B, 1) in [0, 1] -> (B, T, 70).
 
-        `motion` holds the clean frames where `known` is 1 and noisy ones elsewhere; what comes back for known frames
-        means nothing.
+        `motion` holds the clean frames where `known` is 1 and noisy ones elsewhere; the output for known frames has no
+        meaning.
         """
         angle = level * self.frequency
         time = F.silu(self.time(torch.cat([angle.cos(), angle.sin()], -1)))

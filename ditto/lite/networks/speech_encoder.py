@@ -28,25 +28,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditto.lite.phones import PHONES
+from ditto.lite.speech_encoder import HIDDEN_SIZE
+from ditto.media.audio import HOP_SAMPLES as HOP
+from ditto.media.audio import SILENCE_DB as ACTIVE_DB
+from ditto.media.rates import SAMPLES_PER_FRAME
 
-HOP = 1280  # samples: 80 ms
-TOKEN = 320  # samples of a 50 Hz token
+TOKEN = SAMPLES_PER_FRAME // 2  # samples of a 50 Hz token
 BLOCK = HOP // TOKEN  # 4 tokens a hop
-AHEAD = 3  # tokens of right context that fit into one hop of look-ahead beside the convolutions' reach
+AHEAD = 3  # tokens of right context: what is left of one hop of look-ahead after the reach of the convolutions
 REACH = 127 + 6 * 64 + 2 * 192  # 895 samples under one token
 CONTEXT = REACH - TOKEN  # 575 samples of the past that the next token needs
 
+# The running level (`follow_level`): its numbers were chosen by hand before training; the weights were trained with them.
+# `ACTIVE_DB`: a hop below it is silence and leaves the level as it is.
 TARGET_DB = -20.0  # level that speech is brought to, of full scale
 FLOOR_DB = -46.0  # no more gain than for speech this quiet: silence stays silence
-ACTIVE_DB = -52.0  # a hop below is taken for silence and moves nothing
-RAMP = 320  # samples over which a new gain sets in
+RAMP = TOKEN  # samples over which a new gain sets in
 
 
 @dataclass(frozen=True)
 class SpeechEncoderConfig:
     """Sizes of the network; `left` is the number of cached 50 Hz tokens."""
 
-    width: int = 288
+    width: int = HIDDEN_SIZE
     heads: int = 8
     layers: int = 6
     hidden: int = 1152
@@ -63,7 +67,7 @@ class SpeechEncoderConfig:
 class SpeechEncoderState(NamedTuple):
     """What a stream remembers; float32, shapes never change.
 
-    level: (B, 1) running speech level, dB of full scale. hops: (B, 1) active hops heard, at most 100.
+    level: (B, 1) running speech level, dB of full scale. hops: (B, 1) active hops so far, at most 100.
     samples: (B, 575) levelled samples before the hop. tokens: (B, 3, width) tokens that wait for their right context.
     keys, values: (B, layers, left, width) of past tokens, before rotation.
     """
@@ -77,7 +81,7 @@ class SpeechEncoderState(NamedTuple):
 
 
 def zero_state(config: SpeechEncoderConfig, batch: int = 1) -> SpeechEncoderState:
-    """Nothing heard: the state from which the pseudo-context is run; streams start from its result instead."""
+    """The state before any sample. The pseudo-context runs from it; streams start from the state after that."""
     cache = torch.zeros(batch, config.layers, config.left, config.width)
     return SpeechEncoderState(
         level=torch.full((batch, 1), TARGET_DB),
@@ -232,7 +236,7 @@ class SpeechEncoder(nn.Module):
         """
         if samples.shape[1] % HOP or not samples.shape[1]:
             raise ValueError(
-                f"encoder takes whole hops of {HOP} samples, got {samples.shape[1]}; "
+                f"expected whole hops of {HOP} samples, got {samples.shape[1]} samples; "
                 "let Stream buffer, or pad with zeros"
             )
         level, hops = state.level, state.hops
@@ -240,13 +244,13 @@ class SpeechEncoder(nn.Module):
         for hop in samples.split(HOP, 1):
             hop, level, hops = follow_level(hop, level, hops)
             levelled.append(hop)
-        heard = torch.cat(levelled, 1)
-        tokens = torch.cat((state.tokens, self.stem(heard)), 1)
+        context = torch.cat(levelled, 1)
+        tokens = torch.cat((state.tokens, self.stem(context)), 1)
         hidden, keys, values = self.attend(tokens, state.keys, state.values)
         phones = self.phones(hidden).softmax(-1)
         pairs = (hidden[:, ::2] + hidden[:, 1::2]) / 2
         features = torch.cat(((pairs - self.hidden_mean) / self.hidden_std, phones[:, ::2], phones[:, 1::2]), -1)
-        return features, SpeechEncoderState(level, hops, heard[:, -CONTEXT:], tokens[:, -AHEAD:], keys, values)
+        return features, SpeechEncoderState(level, hops, context[:, -CONTEXT:], tokens[:, -AHEAD:], keys, values)
 
     def phones(self, hidden: Tensor) -> Tensor:
         """Phone logits (..., 40) of hidden states (..., width)."""

@@ -19,14 +19,16 @@ from ditto.lite.rendering.eyes import EyeLayers, draw_eyes, move_lids, prepare_e
 from ditto.lite.rendering.mouth import MouthLayers, draw_mouth, limit_lips, part_lips, prepare_mouth
 from ditto.lite.rendering.paste_back import PasteBack
 from ditto.lite.rendering.surround import Surround, make_surround, move_surround
-from ditto.motion.motion import KEYPOINTS, Drive, Motion, drive
+from ditto.motion.motion import KEYPOINTS, Motion, RenderPose, retarget
 from ditto.portrait import face_mesh as g
 from ditto.portrait.face_mesh import Geometry, Pose
 from ditto.portrait.portrait import Portrait
 
 Floats = npt.NDArray[np.float64]
 
-LIP_LIFT = 0.12  # fu: lips are drawn as if that much nearer, so that a closing lip covers what it folds over
+# fu: lips are drawn as if that much nearer, so that a closing lip covers what it folds over. From the prototype (chosen by
+# eye; ../shared/renderer/spec.md, 2.4).
+LIP_LIFT = 0.12
 
 _INNER_TRIANGLES = np.concatenate([g.FACE_TRIANGLES, g.MOUTH_TRIANGLES, g.EYE_TRIANGLES])
 _LIP_LANDMARKS = [
@@ -58,8 +60,8 @@ class Appearance(NamedTuple):
     mouth: MouthLayers
 
 
-def drive_from_keypoints(portrait: Portrait, x_source: npt.ArrayLike, x_driving: npt.ArrayLike) -> Drive:
-    """The drive that two sets of posed keypoints describe.
+def render_pose_from_keypoints(portrait: Portrait, x_source: npt.ArrayLike, x_driving: npt.ArrayLike) -> RenderPose:
+    """The pose that two sets of posed keypoints describe.
 
     Head pose is read off by fitting the portrait's canonical keypoints, the rigid ones counting most; what the pose
     does not explain is expression. Good to about a quarter of a degree, for keypoints with this renderer's meaning.
@@ -74,11 +76,11 @@ def drive_from_keypoints(portrait: Portrait, x_source: npt.ArrayLike, x_driving:
     for name, x in (("x_source", x_source), ("x_driving", x_driving)):
         posed = np.asarray(x, np.float64)
         if posed.shape != (KEYPOINTS, 3):
-            raise ValueError(f"drive_from_keypoints takes {name} ({KEYPOINTS}, 3), got {posed.shape}")
+            raise ValueError(f"expected {name} ({KEYPOINTS}, 3), got {posed.shape}")
         scale, rotation, translation = g.procrustes(portrait.canonical_keypoints, posed, g.POSE_WEIGHTS)
         fits.append((scale, rotation, translation, ((posed - translation) / scale) @ rotation.T))
     (scale_0, rotation_0, translation_0, rest), (scale, rotation, translation, local) = fits
-    return Drive(
+    return RenderPose(
         portrait.scale * scale / scale_0,
         portrait.rotation @ rotation_0.T @ rotation,
         portrait.translation + translation - translation_0,
@@ -89,8 +91,8 @@ def drive_from_keypoints(portrait: Portrait, x_source: npt.ArrayLike, x_driving:
 def _painters_order(pose: Pose, appearance: Appearance) -> g.Ints:
     """The face's triangles from back to front.
 
-    A triangle that shows its back lies behind all others. It turns over when its area is 0, so nothing is seen to
-    change; by depth alone it would change places with the skin it is folded over, whose depth is nearly its own.
+    A triangle that shows its back lies behind all others. It turns over when its area is 0, so no pixel jumps. By depth
+    alone it would change places with the skin it is folded over, whose depth is nearly the same.
     """
     scale_px = appearance.geometry.scale_px
     depth = pose.vertices[_INNER_TRIANGLES, 2].mean(1) - _LIFT * scale_px
@@ -100,7 +102,7 @@ def _painters_order(pose: Pose, appearance: Appearance) -> g.Ints:
 
 
 class MeshRenderer:
-    """Draws a portrait under a drive. Holds the learned basis only; immutable."""
+    """Draws a portrait in a pose. Holds the learned basis only; immutable."""
 
     def __init__(self, bundle_folder: str | Path) -> None:
         """Read `renderer.safetensors` from a bundle's folder.
@@ -129,32 +131,32 @@ class MeshRenderer:
         )
 
     def paste_back(self, portrait: Portrait) -> PasteBack:
-        """The way of rendered crops into the portrait's picture."""
+        """What pastes rendered crops back into the portrait's picture."""
         return PasteBack(portrait)
 
-    def retarget(self, portrait: Portrait, motion: Motion) -> Drive:
+    def retarget(self, portrait: Portrait, motion: Motion) -> RenderPose:
         """One frame of motion (70,) as `render` takes it."""
-        return drive(portrait, motion)
+        return retarget(portrait, motion)
 
-    def pose(self, appearance: Appearance, drive: Drive) -> Pose:
-        """Where the face mesh is under a drive."""
+    def pose(self, appearance: Appearance, render_pose: RenderPose) -> Pose:
+        """Where the face mesh is in a pose."""
         geometry = appearance.geometry
         half = geometry.size / 2.0
-        scale_px = drive.scale * half
-        translation_px = np.asarray(drive.translation, np.float64) * half + (half, half, 0.0)
-        delta = clamp_keypoints(self.learned, np.asarray(drive.delta, np.float64))
+        scale_px = render_pose.scale * half
+        translation_px = np.asarray(render_pose.translation, np.float64) * half + (half, half, 0.0)
+        delta = clamp_keypoints(self.learned, np.asarray(render_pose.delta, np.float64))
         delta = limit_lips(geometry, delta)
         displacement, closure = move_lids(geometry, delta, displace(self.learned, delta))
         displacement = part_lips(geometry, relax_folds(geometry.canonical, displacement))
         displacement = follow_rim(appearance.rim, displacement)
         canonical = geometry.canonical + displacement
-        vertices = scale_px * (canonical @ drive.rotation) + translation_px
-        return Pose(scale_px, drive.rotation, translation_px, delta, canonical, vertices, closure)
+        vertices = scale_px * (canonical @ render_pose.rotation) + translation_px
+        return Pose(scale_px, render_pose.rotation, translation_px, delta, canonical, vertices, closure)
 
-    def render(self, appearance: Appearance, drive: Drive) -> npt.NDArray[np.uint8]:
+    def render(self, appearance: Appearance, render_pose: RenderPose) -> npt.NDArray[np.uint8]:
         """One frame of the face crop, (S, S, 3) uint8 RGB."""
         geometry, surround = appearance.geometry, appearance.surround
-        pose = self.pose(appearance, drive)
+        pose = self.pose(appearance, render_pose)
         destination = np.concatenate([pose.vertices[:, :2], move_surround(surround, geometry, pose)])
         triangles = np.concatenate([surround.triangles, _painters_order(pose, appearance)]).astype(np.int32)
         image, alpha, origin = ops.warp(

@@ -19,7 +19,7 @@ from ditto.lite.rendering.lid_skin import fill_smooth, softness
 from ditto.lite.rendering.mesh import MeshRenderer
 from ditto.lite.rendering.mouth import prepare_mouth
 from ditto.lite.rendering.mouth_source import sclera_colour
-from ditto.motion.motion import Drive, Keypoint, rotation_matrix
+from ditto.motion.motion import Keypoint, RenderPose, rotation_matrix
 from ditto.portrait.cropping import person_mask
 from ditto.portrait.face_mesh import EYES, LOWER_INNER_LIP, TEMPLATE, Geometry, Pose, source_geometry
 from ditto.portrait.measure import measured, weighted_quantiles
@@ -190,12 +190,12 @@ def test_a_portrait_with_shut_eyes_is_animated_and_they_stay_shut(renderer, capl
     delta = np.zeros((21, 3))
     for eye in EYES:
         delta[eye.lid_keypoint, 1], delta[eye.iris_keypoint, 0] = -0.03, 0.02
-    frame = renderer.render(appearance, Drive(portrait.scale, portrait.rotation, portrait.translation, delta))
+    frame = renderer.render(appearance, RenderPose(portrait.scale, portrait.rotation, portrait.translation, delta))
     for eye in EYES:  # neither opened nor turned; an open eye changes by 20 levels and more
         (x0, y0), (x1, y1) = (edge(portrait.landmarks[eye.upper + eye.lower, :2], 0).astype(int) for edge in (np.min, np.max))
         assert np.abs(frame[y0:y1, x0:x1].astype(int) - portrait.crop[y0:y1, x0:x1]).mean() < 5.0
     delta[17, 1] = delta[19, 1] = 0.05
-    frame = renderer.render(appearance, Drive(portrait.scale, portrait.rotation, portrait.translation, delta))
+    frame = renderer.render(appearance, RenderPose(portrait.scale, portrait.rotation, portrait.translation, delta))
     assert np.abs(frame.astype(int) - portrait.crop).max() > 40  # and the mouth opens
 
 

@@ -7,8 +7,8 @@ import pytest
 from drawn import drawn_portrait
 
 import ditto
-from ditto.lite.rendering.mesh import MeshRenderer, drive_from_keypoints
-from ditto.motion.motion import Drive, Motion, drive, rotation_matrix, transform_keypoints
+from ditto.lite.rendering.mesh import MeshRenderer, render_pose_from_keypoints
+from ditto.motion.motion import Motion, RenderPose, retarget, rotation_matrix, transform_keypoints
 from ditto.portrait import face_mesh as g
 
 BUNDLE = Path(ditto.__file__).parent / "bundles" / "lite"
@@ -32,7 +32,7 @@ def appearance(renderer, portrait):
 def drive_with(portrait, delta=None, pose=(0.0, 0.0, 0.0), shift=(0.0, 0.0, 0.0)):
     turned = portrait.rotation @ rotation_matrix(*pose)
     moved = portrait.translation + portrait.scale * np.asarray(shift)
-    return Drive(portrait.scale, turned, moved, np.zeros((21, 3)) if delta is None else delta)
+    return RenderPose(portrait.scale, turned, moved, np.zeros((21, 3)) if delta is None else delta)
 
 
 def speaking():
@@ -44,7 +44,7 @@ def speaking():
 @pytest.mark.parametrize("size", [512, 640])
 def test_a_portrait_at_rest_comes_out_as_it_went_in(renderer, size):
     portrait = drawn_portrait(size)
-    rest = Drive(portrait.scale, portrait.rotation, portrait.translation, np.zeros((21, 3)))
+    rest = RenderPose(portrait.scale, portrait.rotation, portrait.translation, np.zeros((21, 3)))
     image = renderer.render(renderer.prepare(portrait), rest)
     assert image.shape == (size, size, 3) and image.dtype == np.uint8
     assert (image == portrait.crop).all()
@@ -111,12 +111,12 @@ def test_keypoint_pairs_and_motion_draw_the_same(renderer, portrait, appearance)
     expression[17, 1], expression[14, 1] = 0.07, -0.01
     compact = np.concatenate([[0.02, 3.0, -6.0, 4.0, 0.02, -0.01, 0.0], expression.ravel()])
     motion = Motion(compact)
-    wanted = drive(portrait, motion)
+    wanted = retarget(portrait, motion)
     c = portrait.canonical_keypoints
     x_source = transform_keypoints(c, portrait.scale, portrait.rotation, portrait.translation, portrait.expression)
     delta = wanted.delta @ wanted.rotation + portrait.expression
     x_driving = transform_keypoints(c, wanted.scale, wanted.rotation, wanted.translation, delta)
-    got = drive_from_keypoints(portrait, x_source, x_driving)
+    got = render_pose_from_keypoints(portrait, x_source, x_driving)
     assert np.abs(got.rotation - wanted.rotation).max() < 1e-6
     assert np.abs(got.delta - wanted.delta).max() < 1e-6
     pair = renderer.render(appearance, got).astype(int)
@@ -131,8 +131,8 @@ def test_keypoint_pairs_survive_a_moving_face(portrait):
     c = portrait.canonical_keypoints
     x_source = transform_keypoints(c, portrait.scale, portrait.rotation, portrait.translation, np.zeros((21, 3)))
     x_driving = transform_keypoints(c, portrait.scale, turned, portrait.translation, delta @ turned)
-    got = drive_from_keypoints(portrait, x_source, x_driving)
+    got = render_pose_from_keypoints(portrait, x_source, x_driving)
     angle = np.degrees(np.arccos(np.clip((np.trace(got.rotation @ turned.T) - 1) / 2, -1, 1)))
     assert angle < 0.7
     with pytest.raises(ValueError, match="x_driving"):
-        drive_from_keypoints(portrait, x_source, x_driving[:20])
+        render_pose_from_keypoints(portrait, x_source, x_driving[:20])

@@ -70,8 +70,8 @@ def test_no_landmark_jumps(prepared, rows, head, data):
     row, sign = data.draw(motions(rows)), data.draw(st.sampled_from([-1.0, 1.0]))
 
     def landmarks(values):
-        drive = head.performer.renderer.retarget(portrait, Motion(values))
-        return head.performer.renderer.pose(appearance, drive).vertices[:, :2] * 512 / portrait.crop.shape[0]
+        pose = head.performer.renderer.retarget(portrait, Motion(values))
+        return head.performer.renderer.pose(appearance, pose).vertices[:, :2] * 512 / portrait.crop.shape[0]
 
     before = landmarks(row)
     for number in range(MOTION_SIZE):

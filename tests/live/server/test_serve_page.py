@@ -24,7 +24,7 @@ import ditto
 from ditto.live.server.app import create_app
 from ditto.media.audio import read_audio
 from ditto.motion.emotion import emotion_vector
-from ditto.motion.idle import idle, initial_idle
+from ditto.motion.idle import idle_frame, initial_idle
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="Chromium or its driver is not installed")
@@ -68,7 +68,7 @@ setInterval(() => {
 @pytest.fixture(scope="module", autouse=True)
 def unmoved_when_silent():
     """What moves the mouth is speech alone: a silent face could lift its mouth corners just now."""
-    still, _ = idle(initial_idle(), 0, emotion_vector(None))
+    still, _ = idle_frame(initial_idle(), 0, emotion_vector(None))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ditto.row_performer.idle", lambda state, *_: (still, state))
         yield
