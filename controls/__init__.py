@@ -1,7 +1,7 @@
 """Controls: edits to a motion before it is rendered. Each moves what it names and nothing else (docs/controls.md).
 
-Everything is said in the head frame (x right, y down, z away from the camera; face units; R and L are the person's)
-and holds whatever the head does.
+All of them are in the head frame (x right, y down, z away from the camera; face units; right and left are the person's),
+whatever the pose of the head.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ REGIONS: Mapping[str, tuple[Keypoint, ...]] = MappingProxyType(
         "jaw": (Keypoint.RIGHT_JAW, Keypoint.LEFT_JAW, Keypoint.CHIN),
     }
 )
-MOST_DEGREES = 45.0  # of one offset; beyond it no single picture has enough face to show
-MOST_DELTA = 0.5  # face units; half a face
+MOST_DEGREES = 45.0  # of one offset; chosen by eye: one picture does not show enough of a face to turn it further
+MOST_DELTA = 0.5  # face units: half the width of a face; chosen by hand
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Controls:
     """What to change about every frame's motion. The default changes nothing.
 
     Attributes:
-        expression: factor on the whole expression; 0 is a still face, 1 as it comes.
+        expression: factor on the whole expression; 0 is a still face, 1 changes nothing.
         regions: factor on the expression of a region, on top of `expression`; names in `REGIONS`.
-        head: factor on all head motion: rotation, translation and scale; 0 keeps the head where the portrait has it.
+        head: factor on all head motion: rotation, translation and scale; 0 keeps the pose of the portrait.
         pitch_degrees, yaw_degrees, roll_degrees: turn the head about its own axes, after `head`.
         zoom: factor on the size of the face, after `head`.
         gaze: (right, down) added to both irises, face units; an iris has a radius of about 0.03.
@@ -85,7 +85,7 @@ class Controls:
         check_range("zoom", self.zoom, 0.5, 2.0)
         for region, factor in self.regions.items():
             if region not in REGIONS:
-                raise ValueError(f"regions are {', '.join(REGIONS)}; got {region!r}")
+                raise ValueError(f"expected regions out of {', '.join(REGIONS)}, got {region!r}")
             check_range(f"regions[{region!r}]", factor, 0.0, 3.0)
         check_vector("gaze", self.gaze, 2)
         for keypoint, delta in self.keypoints.items():
@@ -110,7 +110,7 @@ def apply(
         space: what the numbers mean; None: those of the lite bundle.
 
     Raises:
-        ValueError: a space that needs the portrait, and none is given.
+        ValueError: the space needs a portrait, and `portrait` is None.
     """
     if controls.is_neutral:
         return motion
@@ -156,19 +156,19 @@ def keypoint_index(name: str | int) -> int:
         return KEYPOINT_NAMES.index(name)
     if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < KEYPOINTS:
         return name
-    raise ValueError(f"keypoints are 0 to {KEYPOINTS - 1} or {', '.join(KEYPOINT_NAMES)}; got {name!r}")
+    raise ValueError(f"expected keypoints out of 0 to {KEYPOINTS - 1} or {', '.join(KEYPOINT_NAMES)}, got {name!r}")
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raises ValueError unless a finite number lies in [low, high]."""
     if not (math.isfinite(value) and low <= value <= high):
-        raise ValueError(f"{name} lies in [{low:g}, {high:g}], got {value!r}")
+        raise ValueError(f"expected {name} in [{low:g}, {high:g}], got {value!r}")
 
 
 def check_vector(name: str, value: tuple[float, ...], size: int) -> None:
     """Raises ValueError unless there are `size` finite numbers of at most `MOST_DELTA`."""
     if len(value) != size or not all(math.isfinite(v) and abs(v) <= MOST_DELTA for v in value):
-        raise ValueError(f"{name} has {size} numbers in [-{MOST_DELTA:g}, {MOST_DELTA:g}] face units, got {value!r}")
+        raise ValueError(f"expected {name} as {size} numbers in [-{MOST_DELTA:g}, {MOST_DELTA:g}] face units, got {value!r}")
 
 
 NEUTRAL = Controls()

@@ -1,7 +1,7 @@
-"""Ramps: what an application asks of a face while it lives, reached smoothly from wherever the face is.
+"""Ramps: emotion, gaze, head and controls of a face, changed smoothly while a session runs.
 
-Every number has a ramp of its own: what is not named goes on as it was. One that is set again on its way goes on with
-the speed it has, so that a slider may be dragged.
+Every number has a ramp of its own; numbers that a call does not name keep theirs. A ramp that is set again before its end
+starts with its present speed, so that a user may drag a slider.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ditto.motion.motion import FPS, KEYPOINTS
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
-MOST_GAZE_DEGREES = 35.0  # eyes turn no further in a head
-LONGEST_RAMP = 60.0  # seconds
+MOST_GAZE_DEGREES = 35.0  # chosen by eye: about as far as eyes turn in a head
+LONGEST_RAMP = 60.0  # seconds; chosen by hand
 
 # One vector of all numbers: emotion | gaze degrees | head degrees | those of Controls, in the order of `_numbers`.
 EMOTION, GAZE, HEAD, EDITS = slice(0, 8), slice(8, 10), slice(10, 13), slice(13, 89)
@@ -46,13 +46,13 @@ HIGHEST = np.concatenate(
 
 
 class Ramps(NamedTuple):
-    """What is asked of a face, and how far it has come. Made by `start`, changed by `set`; immutable.
+    """The targets of a face and its ramps towards them. Made by `start`, changed by `set`; immutable.
 
     Attributes:
-        target: (89,) where every number goes.
-        offset, speed: (89,) its difference from there when it set out, and how fast it moved then, per frame.
-        first, frames: (89,) the frame before the first change, and how many it takes.
-        emotion, gaze, head, controls: what was asked for.
+        target: (89,) of every number.
+        offset, speed: (89,) difference from the target, and change per frame, when the ramp began.
+        first, frames: (89,) the frame before the first change, and the length of the ramp.
+        emotion, gaze, head, controls: as last set.
     """
 
     target: Floats
@@ -67,7 +67,7 @@ class Ramps(NamedTuple):
 
     @classmethod
     def start(cls, emotion: Mapping[str, float] | None = None, controls: Controls | None = None) -> Ramps:
-        """Nothing moves: an emotion and controls as they are.
+        """Ramps at their end: an emotion and controls, without change.
 
         Raises:
             ValueError, TypeError: as of `set`.
@@ -88,19 +88,19 @@ class Ramps(NamedTuple):
         head: tuple[float, float, float] | None = None,
         controls: Controls | None = None,
     ) -> Ramps:
-        """Ask for something else; what is None stays as it is.
+        """Set new targets; arguments that are None change nothing.
 
         Args:
             frame: the first frame that changes.
-            ramp_seconds: how long the way takes; 0 is at once.
+            ramp_seconds: length of the ramp; 0: the change comes at once.
             emotion: weights by name.
             gaze: (right, down) in degrees against the camera, as the picture shows it.
             head: (pitch, yaw, roll) in degrees, on top of the controls' own.
-            controls: take the place of the earlier ones; `blink` changes at once.
+            controls: replace the earlier ones; `blink` changes at once.
 
         Raises:
             ValueError: an unknown name, or a number that is not finite or outside its range. Nothing has changed then.
-            TypeError: something of another kind.
+            TypeError: a value of another type.
         """
         check_range("ramp_seconds", ramp_seconds, 0.0, LONGEST_RAMP)
         asked = self._replace(
@@ -109,7 +109,7 @@ class Ramps(NamedTuple):
             head=self.head if head is None else _degrees("head", head, 3, MOST_DEGREES),
             controls=self.controls if controls is None else _checked(controls),
         )
-        asked._settled()  # raises where head and gaze go too far together with the controls' own
+        asked._settled()  # raises where head and gaze plus the controls' own are out of range
         target = np.concatenate([asked.emotion.astype(np.float64), asked.gaze, asked.head, _numbers(asked.controls)])
         named = np.repeat(
             [x is not None for x in (emotion, gaze, head, controls)],
@@ -149,14 +149,14 @@ class Ramps(NamedTuple):
         return weights.astype(np.float32), controls
 
     def _values(self, frame: int) -> Floats:
-        """(89,) every number on its way: the quintic that sets out as it moved and ends at rest."""
+        """(89,) every number in a frame: a quintic that starts with the present place and speed and ends at rest."""
         t = np.clip((frame - self.first) / self.frames, 0.0, 1.0)
         place = 1.0 - t**3 * (10.0 - 15.0 * t + 6.0 * t * t)
         speed = self.frames * (t - t**3 * (6.0 - 8.0 * t + 3.0 * t * t))
         return np.clip(self.target + place * self.offset + speed * self.speed, LOWEST, HIGHEST)
 
     def _settled(self) -> Controls:
-        """The controls once everything has come to its end."""
+        """The controls at the end of all ramps."""
         if not any(self.gaze) and not any(self.head):
             return self.controls
         own = self.controls
@@ -173,7 +173,7 @@ class Ramps(NamedTuple):
 
 def _checked(controls: Controls | None) -> Controls:
     if controls is not None and not isinstance(controls, Controls):
-        raise TypeError(f"controls of a living face are Controls(...), got {type(controls).__name__}")
+        raise TypeError(f"expected controls as Controls(...), got {type(controls).__name__}")
     return controls or Controls()
 
 
@@ -182,9 +182,9 @@ def _degrees(name: str, value: tuple[float, ...], size: int, most: float) -> tup
     try:
         numbers = tuple(float(v) for v in value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} is {size} numbers in degrees, got {value!r}") from None
+        raise TypeError(f"expected {name} as {size} numbers in degrees, got {value!r}") from None
     if len(numbers) != size:
-        raise ValueError(f"{name} is {size} numbers in degrees, got {value!r}")
+        raise ValueError(f"expected {name} as {size} numbers in degrees, got {value!r}")
     for number in numbers:
         check_range(f"{name} in degrees", number, -most, most)
     return numbers
