@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks._report import ROOT
+from ditto.portrait.face_mesh import LANDMARKS
 from ditto.training import held_out
 from ditto.training.tracks import follow
 from ditto.training.tracks import track as track_file
@@ -35,7 +36,7 @@ def detect(image: Image) -> Floats | None:
 
 def track(frames: Sequence[Image]) -> Floats:
     """Landmarks (T, 478, 3) in pixels of consecutive frames, NaN where no face was found."""
-    tracks = np.full((len(frames), 478, 3), np.nan)
+    tracks = np.full((len(frames), LANDMARKS, 3), np.nan)
     for i, found in enumerate(follow(frames)):
         if found is not None:
             tracks[i] = found - EDGES

@@ -17,10 +17,12 @@ import numpy.typing as npt
 
 from ditto.motion.motion import (
     BROWS,
+    CHEEKS,
     EXPRESSION,
     EYES,
     INNER_LIPS,
     IRISES,
+    JAW,
     KEYPOINTS,
     MOUTH_CORNERS,
     UPPER_LIDS,
@@ -39,9 +41,9 @@ REGIONS: Mapping[str, tuple[Keypoint, ...]] = MappingProxyType(
     {
         "brows": (Keypoint.FOREHEAD, *BROWS, Keypoint.GLABELLA),
         "eyes": EYES,
-        "cheeks": (Keypoint.RIGHT_CHEEK, Keypoint.LEFT_CHEEK),
+        "cheeks": CHEEKS,
         "mouth": (*MOUTH_CORNERS, *INNER_LIPS, Keypoint.UPPER_OUTER_LIP),
-        "jaw": (Keypoint.RIGHT_JAW, Keypoint.LEFT_JAW, Keypoint.CHIN),
+        "jaw": (*JAW, Keypoint.CHIN),
     }
 )
 MOST_DEGREES = 45.0  # of one offset; chosen by eye: one picture does not show enough of a face to turn it further

@@ -7,7 +7,16 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion.motion import BROWS, INNER_LIPS, KEYPOINTS, MOUTH_CORNERS, TEMPLATE_APERTURE, UPPER_LIDS, Keypoint
+from ditto.motion.motion import (
+    BROWS,
+    CHEEKS,
+    INNER_LIPS,
+    KEYPOINTS,
+    MOUTH_CORNERS,
+    TEMPLATE_APERTURE,
+    UPPER_LIDS,
+    Keypoint,
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,7 +51,7 @@ def emotion_offset(weights: npt.ArrayLike) -> Floats:
         d[..., corner, 0] = side * 0.35 * SMILE * np.maximum(smile, 0.3 * smile)
         d[..., corner, 1] = -0.60 * SMILE * smile
     d[..., Keypoint.RIGHT_MOUTH_CORNER, 1] -= 0.45 * SMILE * w[..., EMOTIONS.index("contempt")]  # one-sided
-    for cheek in (Keypoint.RIGHT_CHEEK, Keypoint.LEFT_CHEEK):
+    for cheek in CHEEKS:
         d[..., cheek, 1] = -0.25 * SMILE * np.maximum(smile, 0.0)
     for brow_point, side in zip(BROWS, (1.0, -1.0), strict=True):
         d[..., brow_point, 0] = side * FROWN * frown

@@ -14,18 +14,19 @@ import numpy.typing as npt
 
 from ditto.motion.eyes import hold_gaze
 from ditto.motion.motion import (
+    CHEEKS,
     DEGREES,
     EXPRESSION,
     EYES,
     INNER_LIPS,
     IRISES,
+    JAW,
     KEYPOINTS,
     LIPS,
     MOTION_SIZE,
     PRESS_GAP,
     TEMPLATE_APERTURE,
     UPPER_LIDS,
-    Keypoint,
 )
 from ditto.motion.space import MotionSpace
 from ditto.portrait.portrait import Portrait
@@ -38,8 +39,7 @@ Floats = npt.NDArray[np.float64]
 SLOW_FRAMES = 20  # slow channels: pose, translation, scale, forehead, brows, nose
 EYE_FRAMES = 5
 MOUTH_FRAMES = 3  # in the third frame the mouth is the new source's
-JAW = (Keypoint.RIGHT_JAW, Keypoint.LEFT_JAW)
-MOUTH_POINTS = (*LIPS, Keypoint.RIGHT_CHEEK, Keypoint.LEFT_CHEEK, *JAW)
+MOUTH_POINTS = (*LIPS, *CHEEKS, *JAW)
 UPPER_LIP, LOWER_LIP = INNER_LIPS
 
 

@@ -62,6 +62,8 @@ INNER_LIPS = (Keypoint.UPPER_INNER_LIP, Keypoint.LOWER_INNER_LIP)
 MOUTH_CORNERS = (Keypoint.RIGHT_MOUTH_CORNER, Keypoint.LEFT_MOUTH_CORNER)
 LIPS = (*MOUTH_CORNERS, *INNER_LIPS, Keypoint.CHIN, Keypoint.UPPER_OUTER_LIP)
 BROWS = (Keypoint.RIGHT_BROW, Keypoint.LEFT_BROW)
+CHEEKS = (Keypoint.RIGHT_CHEEK, Keypoint.LEFT_CHEEK)
+JAW = (Keypoint.RIGHT_JAW, Keypoint.LEFT_JAW)
 # The slow channels beside head pose: forehead, brows, nose and glabella move slowly. They are smoothed, and change over from
 # one window or one source of motion to the next gradually.
 SLOW_KEYPOINTS = (Keypoint.FOREHEAD, *BROWS, Keypoint.NOSE_TIP, Keypoint.GLABELLA)

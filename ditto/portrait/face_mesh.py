@@ -13,7 +13,7 @@ from typing import NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion.motion import KEYPOINTS
+from ditto.motion.motion import BROWS, CHEEKS, JAW, KEYPOINTS, Keypoint
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -46,8 +46,8 @@ class EyeIds(NamedTuple):
     upper_ring_2: list[int]
     lower_ring: list[int]
     iris: int  # centre; iris + 1 ... iris + 4 lie on its rim
-    lid_keypoint: int
-    iris_keypoint: int
+    lid_keypoint: Keypoint
+    iris_keypoint: Keypoint
 
 
 RIGHT_EYE = EyeIds(
@@ -57,8 +57,8 @@ RIGHT_EYE = EyeIds(
     [226, 113, 225, 224, 223, 222, 221, 189, 244],
     [25, 110, 24, 23, 22, 26, 112],
     468,
-    13,
-    11,
+    Keypoint.RIGHT_UPPER_LID,
+    Keypoint.RIGHT_IRIS,
 )
 LEFT_EYE = EyeIds(
     [263, 466, 388, 387, 386, 385, 384, 398, 362],
@@ -67,8 +67,8 @@ LEFT_EYE = EyeIds(
     [446, 342, 445, 444, 443, 442, 441, 413, 464],
     [255, 339, 254, 253, 252, 256, 341],
     473,
-    16,
-    15,
+    Keypoint.LEFT_UPPER_LID,
+    Keypoint.LEFT_IRIS,
 )
 EYES = (RIGHT_EYE, LEFT_EYE)
 
@@ -78,19 +78,45 @@ RIGID = [
     168, 6, 197, 195, 5, 4, 33, 133, 362, 263, 151, 2, 98, 327, 8,
 ]  # fmt: skip
 
-MAX_SLOPE = 1.8  # depth per distance across the picture
+MAX_SLOPE = 1.8  # depth per distance across the picture; chosen by eye on turned heads
+# As in the prototype (../shared/renderer/spec.md, 2.4).
 PARTED_LIPS = 0.018  # fu between the inner lips: a portrait with a wider gap shows an open mouth
 
-NECK_KEYPOINT = 5
 NECK_ANCHOR: Floats = np.array([0.0, 0.95, 0.05])  # fu; rigid with the head, holds pitch when keypoints give the pose
-_KEYPOINT_LANDMARKS: dict[int, list[int]] = {
-    0: [10], 1: [105, 66, 107], 2: [334, 296, 336], 3: [50, 205], 4: [1, 4], 6: [61, 78], 7: [280, 425],
-    8: [172, 58], 9: [397, 288], 10: [9, 8], 11: [468], 12: [291, 308], 13: [160, 159, 158], 14: [82, 13, 312],
-    15: [473], 16: [387, 386, 385], 17: [87, 14, 317], 18: [145, 374], 19: [152, 175], 20: [37, 0, 267],
-}  # fmt: skip
-KEYPOINT_MIRROR: Ints = np.array([0, 2, 1, 7, 4, 5, 12, 3, 9, 8, 10, 15, 6, 16, 14, 11, 13, 17, 18, 19, 20])
+_KEYPOINT_LANDMARKS: dict[Keypoint, list[int]] = {
+    Keypoint.FOREHEAD: [10],
+    Keypoint.RIGHT_BROW: [105, 66, 107],
+    Keypoint.LEFT_BROW: [334, 296, 336],
+    Keypoint.RIGHT_CHEEK: [50, 205],
+    Keypoint.NOSE_TIP: [1, 4],
+    Keypoint.RIGHT_MOUTH_CORNER: [61, 78],
+    Keypoint.LEFT_CHEEK: [280, 425],
+    Keypoint.RIGHT_JAW: [172, 58],
+    Keypoint.LEFT_JAW: [397, 288],
+    Keypoint.GLABELLA: [9, 8],
+    Keypoint.RIGHT_IRIS: [468],
+    Keypoint.LEFT_MOUTH_CORNER: [291, 308],
+    Keypoint.RIGHT_UPPER_LID: [160, 159, 158],
+    Keypoint.UPPER_INNER_LIP: [82, 13, 312],
+    Keypoint.LEFT_IRIS: [473],
+    Keypoint.LEFT_UPPER_LID: [387, 386, 385],
+    Keypoint.LOWER_INNER_LIP: [87, 14, 317],
+    Keypoint.LOWER_LIDS: [145, 374],
+    Keypoint.CHIN: [152, 175],
+    Keypoint.UPPER_OUTER_LIP: [37, 0, 267],
+}
 
-SELECTOR: Floats = np.zeros((KEYPOINTS, LANDMARKS))  # keypoint = mean of its landmarks; row 5, the neck, is empty
+
+def _mirrored(keypoint: Keypoint) -> Keypoint:
+    """The keypoint on the other side of the face."""
+    side, _, part = keypoint.name.partition("_")
+    other = {"RIGHT": "LEFT", "LEFT": "RIGHT"}.get(side)
+    return Keypoint[f"{other}_{part}"] if other else keypoint
+
+
+KEYPOINT_MIRROR: Ints = np.array([_mirrored(k) for k in Keypoint])
+
+SELECTOR: Floats = np.zeros((KEYPOINTS, LANDMARKS))  # keypoint = mean of its landmarks; the row of the neck is empty
 for _k, _ids in _KEYPOINT_LANDMARKS.items():
     SELECTOR[_k, _ids] = 1.0 / len(_ids)
 
@@ -199,7 +225,7 @@ def fit_head(landmarks: npt.ArrayLike) -> tuple[float, Floats, Floats, Floats]:
     """
     points = np.asarray(landmarks, np.float64)
     if points.shape != (LANDMARKS, 3):
-        raise ValueError(f"fit_head takes ({LANDMARKS}, 3) landmarks, got {points.shape}")
+        raise ValueError(f"expected landmarks ({LANDMARKS}, 3), got {points.shape}")
     scale, rotation, translation = procrustes(TEMPLATE[RIGID], points[RIGID])
     return scale, rotation, translation, ((points - translation) / scale) @ rotation.T
 
@@ -207,7 +233,7 @@ def fit_head(landmarks: npt.ArrayLike) -> tuple[float, Floats, Floats, Floats]:
 def keypoints(canonical: npt.ArrayLike) -> Floats:
     """(..., 478, 3) fu, head frame -> (..., 21, 3) keypoints, the neck anchor included."""
     points = np.asarray(SELECTOR @ np.asarray(canonical, np.float64))
-    points[..., NECK_KEYPOINT, :] = NECK_ANCHOR
+    points[..., Keypoint.NECK, :] = NECK_ANCHOR
     return points
 
 
@@ -239,7 +265,14 @@ def limit_slope(geometry: Geometry) -> Geometry:
 
 
 # What the keypoints say about the pose, when only they are given: the rigid ones count, the mobile ones little.
-_POSE_WEIGHTS = {0: 1.0, 4: 1.0, 5: 1.0, 10: 1.0, 8: 0.3, 9: 0.3, 1: 0.1, 2: 0.1, 3: 0.2, 7: 0.2, 18: 0.5}
+# From the prototype: pitch, yaw and roll within .25, .20 and .11 degrees on average (../shared/renderer/spec.md, 2.1).
+_POSE_WEIGHTS = {
+    **dict.fromkeys((Keypoint.FOREHEAD, Keypoint.NOSE_TIP, Keypoint.NECK, Keypoint.GLABELLA), 1.0),
+    **dict.fromkeys(JAW, 0.3),
+    **dict.fromkeys(BROWS, 0.1),
+    **dict.fromkeys(CHEEKS, 0.2),
+    Keypoint.LOWER_LIDS: 0.5,
+}
 POSE_WEIGHTS: Floats = np.zeros(KEYPOINTS)
 POSE_WEIGHTS[list(_POSE_WEIGHTS)] = list(_POSE_WEIGHTS.values())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion.motion import KEYPOINTS
+from ditto.motion.motion import CHEEKS, INNER_LIPS, KEYPOINTS, MOUTH_CORNERS, Keypoint
 from ditto.portrait.face_mesh import (
     LOWER_INNER_LIP,
     LOWER_OUTER_LIP,
@@ -21,7 +21,12 @@ Floats = npt.NDArray[np.float64]
 TOUCHING_GAP = 0.010  # fu between the inner-lip landmarks of lips that just touch
 # Parted lips: how far keypoints are from closed, per unit of the gap beyond that (keypoint, change of y). Measured on
 # the renderer: with these the lips meet.
-OPENING = ((17, 0.75), (14, -0.25), (20, -0.15), (19, 0.30))
+OPENING = (
+    (Keypoint.LOWER_INNER_LIP, 0.75),
+    (Keypoint.UPPER_INNER_LIP, -0.25),
+    (Keypoint.UPPER_OUTER_LIP, -0.15),
+    (Keypoint.CHIN, 0.30),
+)
 # A broad smile would make every vowel a laugh: this share of what lifts and widens the mouth beyond the usual is taken
 # for expression. Usual: 29 portraits have corners within .02 of the lips' height and mouths .26-.39 wide.
 SMILE_SHARE = 0.8
@@ -52,7 +57,7 @@ def lip_doubt(looks: Floats, mirrored: Floats) -> float:
 
 
 def eye_state(landmarks: Floats, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Opening (2,) and gaze (6,) of the eyes as the motion network is told them.
+    """Opening (2,) and gaze (6,) of the eyes, as they condition the motion network.
 
     Args:
         landmarks: (478, 3) pixels of a square picture with sides of `size`.
@@ -87,10 +92,11 @@ def own_expression(canonical: Floats) -> Floats:
     """How a face (478, 3) fu deviates from neutral, closed lips and no broad smile: (21, 3) fu, head frame."""
     expression = np.zeros((KEYPOINTS, 3))
     points = keypoints(canonical)
-    lips, corners = points[[14, 17], 1].mean(), points[[6, 12], 1].mean()
+    right, left = MOUTH_CORNERS
+    lips, corners = points[list(INNER_LIPS), 1].mean(), points[list(MOUTH_CORNERS), 1].mean()
     smile = SMILE_SHARE * max(0.0, float(lips - corners) - USUAL_LIFT)
-    wide = SMILE_SHARE * max(0.0, float(points[12, 0] - points[6, 0]) - USUAL_WIDTH) if smile > 0.0 else 0.0
-    for corner, cheek, side in ((6, 3, -0.5), (12, 7, 0.5)):
+    wide = SMILE_SHARE * max(0.0, float(points[left, 0] - points[right, 0]) - USUAL_WIDTH) if smile > 0.0 else 0.0
+    for corner, cheek, side in zip(MOUTH_CORNERS, CHEEKS, (-0.5, 0.5), strict=True):
         expression[corner] = side * wide, -smile, 0.0
         expression[cheek, 1] = -0.4 * smile
     gap = inner_gap(canonical)

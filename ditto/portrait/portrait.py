@@ -18,12 +18,12 @@ import numpy.typing as npt
 from ditto.errors import InputError, OutputError
 from ditto.media.files import complete_file, partial_file
 from ditto.motion.motion import KEYPOINTS
+from ditto.portrait.face_mesh import LANDMARKS
 
 Floats = npt.NDArray[np.float64]
 
 FORMAT = "ditto portrait"
 VERSION = 1
-LANDMARKS = 478
 IMAGES = ("picture", "alpha", "crop")  # saved as PNG, lossless
 MAX_FILE_BYTES = 1 << 29
 _DAMAGED = (SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error)  # by NumPy, zipfile and Pillow

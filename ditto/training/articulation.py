@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.lite.phones import PHONE_INDEX, PHONES
-from ditto.motion.motion import KEYPOINTS
+from ditto.motion.motion import CHEEKS, INNER_LIPS, JAW, KEYPOINTS, LIPS, MOUTH_CORNERS, Keypoint
 from ditto.portrait.face_mesh import KEYPOINT_MIRROR
 from ditto.training.motion_data import gaussian
 
@@ -67,11 +67,13 @@ _ROWS = {row.split()[0]: [float(x) for x in row.split()[1:]] for row in _TABLE.s
 TARGETS: Floats = np.array([_ROWS[p][:8] for p in PHONES])  # (40, 8)
 DOMINANCE: Floats = np.array([_ROWS[p][8] for p in PHONES])  # (40,)
 
-# Keypoint travel of a channel at one, face units. Width of an opening mouth is a channel of its own.
-GAP, JAW, WIDE, NARROW, ROUND_X, ROUND_Z = 0.135, 0.034, 0.075, 0.150, 0.020, 0.030
+# Keypoint travel of a channel at one, face units. The width of an opening mouth is a channel of its own. The numbers here
+# and in `keypoints_of_channels` were tuned by eye on three faces (../shared/renderer/end_to_end.md); the table above is that
+# of ../shared/voice/viseme_table_rules.json with changes, as are the seconds and the loudness below (spec.md, section 5).
+GAP, JAW_DROP, WIDE, NARROW, ROUND_X, ROUND_Z = 0.135, 0.034, 0.075, 0.150, 0.020, 0.030
 UPPER, LOWER, PRESS, TUCK = 0.014, 0.008, 0.008, 0.020
 CORNERS_IN_PER_GAP = 0.10  # corners are drawn in as the jaw drops
-MOUTH_KEYPOINTS = (3, 6, 7, 8, 9, 12, 14, 17, 19, 20)
+MOUTH_KEYPOINTS = tuple(sorted({*LIPS, *CHEEKS, *JAW}))
 
 ROUNDED, ROUNDED_SHARE = ("W", "UW", "OW", "UH", "SH", "ZH", "CH", "JH"), 0.75
 
@@ -83,29 +85,31 @@ def keypoints_of_channels(channels: npt.ArrayLike) -> Floats:
     """(T, 8) channels -> (T, 21, 3) keypoint changes, head frame, face units (x right, y down, z away)."""
     jaw, gap, wide, rounding, upper, lower, close, tuck = np.moveaxis(np.asarray(channels, np.float64), -1, 0)
     d = np.zeros((*gap.shape, KEYPOINTS, 3))
-    g, j, r = GAP * gap, JAW * jaw, rounding
+    g, j, r = GAP * gap, JAW_DROP * jaw, rounding
     w = np.where(wide > 0, WIDE, NARROW) * wide
     spread = np.maximum(w, 0.0)
     fv = tuck * (1.0 - close)
-    d[..., 17, 1] = 0.90 * g - 0.12 * spread + 0.5 * LOWER * lower - PRESS * close + 0.15 * TUCK * fv
-    d[..., 17, 2] = 0.10 * g + 0.16 * w - ROUND_Z * r + TUCK * fv
-    d[..., 14, 1] = -0.08 * g - 0.12 * spread - 0.8 * UPPER * upper + 0.4 * PRESS * close - 0.9 * TUCK * fv
-    d[..., 14, 2] = 0.16 * w - ROUND_Z * r
-    d[..., 20, 1] = (
+    d[..., Keypoint.LOWER_INNER_LIP, 1] = 0.90 * g - 0.12 * spread + 0.5 * LOWER * lower - PRESS * close + 0.15 * TUCK * fv
+    d[..., Keypoint.LOWER_INNER_LIP, 2] = 0.10 * g + 0.16 * w - ROUND_Z * r + TUCK * fv
+    d[..., Keypoint.UPPER_INNER_LIP, 1] = (
+        -0.08 * g - 0.12 * spread - 0.8 * UPPER * upper + 0.4 * PRESS * close - 0.9 * TUCK * fv
+    )
+    d[..., Keypoint.UPPER_INNER_LIP, 2] = 0.16 * w - ROUND_Z * r
+    d[..., Keypoint.UPPER_OUTER_LIP, 1] = (
         -0.03 * g - 0.08 * spread - UPPER * upper + 0.5 * PRESS * close - 0.55 * TUCK * fv - 0.2 * ROUND_X * r
     )
-    d[..., 20, 2] = 0.16 * w - 0.9 * ROUND_Z * r
-    d[..., 19, 1] = 0.25 * g + j - 0.5 * PRESS * close - 0.25 * TUCK * fv + 0.2 * ROUND_X * r
-    d[..., 19, 2] = 0.20 * g - 0.2 * ROUND_Z * r
-    for corner, side in ((6, -1.0), (12, 1.0)):
+    d[..., Keypoint.UPPER_OUTER_LIP, 2] = 0.16 * w - 0.9 * ROUND_Z * r
+    d[..., Keypoint.CHIN, 1] = 0.25 * g + j - 0.5 * PRESS * close - 0.25 * TUCK * fv + 0.2 * ROUND_X * r
+    d[..., Keypoint.CHIN, 2] = 0.20 * g - 0.2 * ROUND_Z * r
+    for corner, side in zip(MOUTH_CORNERS, (-1.0, 1.0), strict=True):
         d[..., corner, 0] = side * (0.5 * w - 0.5 * ROUND_X * r - CORNERS_IN_PER_GAP * g)
         d[..., corner, 1] = 0.20 * g - 0.30 * spread
         d[..., corner, 2] = 0.30 * w - 0.3 * ROUND_Z * r
-    for cheek, side in ((3, -1.0), (7, 1.0)):
+    for cheek, side in zip(CHEEKS, (-1.0, 1.0), strict=True):
         d[..., cheek, 0] = side * 0.16 * w
         d[..., cheek, 1] = 0.03 * g - 0.12 * spread
         d[..., cheek, 2] = 0.08 * w
-    d[..., 8, 1] = d[..., 9, 1] = 0.05 * g
+    d[..., list(JAW), 1] = (0.05 * g)[..., None]
     return d
 
 
@@ -163,7 +167,7 @@ def articulate(phones: npt.ArrayLike, factor: npt.ArrayLike, mouth: Articulation
 def refit(
     shares: npt.ArrayLike, motion: npt.ArrayLike, prior: Articulation, frames_of_trust: float = 60.0
 ) -> Articulation:
-    """Targets that explain real motion, staying at the prior where a phone was hardly heard.
+    """Targets fitted to real motion; a phone with few frames stays near the prior.
 
     Args:
         shares: (T, 40) blend weights times loudness of all real clips, one after another.
@@ -181,10 +185,10 @@ def refit(
     targets = 0.5 * (targets + mirror(targets))
     for phone in ROUNDED:  # tracked lips show little rounding, and a portrait needs to show it
         i = PHONE_INDEX[phone]
-        for corner, side in ((6, 1.0), (12, -1.0)):
+        for corner, side in zip(MOUTH_CORNERS, (1.0, -1.0), strict=True):
             floor = ROUNDED_SHARE * abs(prior.targets[i, corner, 0])
             targets[i, corner, 0] = side * max(side * targets[i, corner, 0], floor)
-        for lip in (14, 17, 20):
+        for lip in (*INNER_LIPS, Keypoint.UPPER_OUTER_LIP):
             targets[i, lip, 2] = min(targets[i, lip, 2], ROUNDED_SHARE * prior.targets[i, lip, 2])
     return Articulation(targets, prior.dominance)
 

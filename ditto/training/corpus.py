@@ -4,8 +4,8 @@
     python -m ditto.training.corpus_features DATA TRACKS ENCODER motions.npz corpus.npz
 
 DATA is the data tree, TRACKS the tracked GRID clips, MOONSHINE the unpacked moonshine-voice 0.1.0 wheel, WORK the
-folder where the encoder's training keeps its teacher targets, ENCODER the bundle folder whose encoder will feed the
-network. Clips are of the kinds `real` (trained on), `held` (GRID clips kept out) and `made`.
+folder where the encoder's training keeps its teacher targets, ENCODER the bundle folder whose encoder makes the
+features. Clips are of the kinds `real` (trained on), `held` (GRID clips kept out) and `made`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import numpy.typing as npt
 from ditto.lite.latency import LOOKBACK
 from ditto.lite.phones import SILENCE
 from ditto.lite.postprocess import PAUSE_FRAMES, close_lips
-from ditto.motion.emotion import BROW, emotion_offset
+from ditto.motion.emotion import BROW, EMOTIONS, emotion_offset, emotion_vector
 from ditto.motion.eyes import BLINK, eye_keypoints, initial_eyes, step_eyes
-from ditto.motion.motion import KEYPOINTS, MOTION_SIZE
+from ditto.motion.motion import BROWS, DEGREES, EXPRESSION, KEYPOINTS, MOTION_SIZE, TRANSLATION, Keypoint
 from ditto.training.articulation import (
     DOMINANCE,
     MOUTH_KEYPOINTS,
@@ -40,17 +40,19 @@ from ditto.training.motion_data import RealClip, fill_gaps, gaussian, grid_stems
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
-REAL_POSE_GAIN = 2.0  # the tracked speaker holds his head very still
+# Gains on the tracked speaker, chosen by eye: he holds his head very still (standard deviation of 0.6 degrees,
+# ../shared/voice/natural_talk.md), and opens his mouth a little less than a portrait should.
+REAL_POSE_GAIN = 2.0
 REAL_SHIFT_GAIN = 1.5
-REAL_MOUTH_GAIN = 1.1  # and opens his mouth a little less than a portrait should
+REAL_MOUTH_GAIN = 1.1
 MADE_MOUTH_GAIN = 1.12  # blending targets flattens them; brings the 95th percentile of both to 0.09
-FRAMES_OF_TRUST = 200.0
-MADE_COPIES = 2  # motions made up per utterance
-NEUTRAL = np.eye(8, dtype=np.float32)[4]
+FRAMES_OF_TRUST = 200.0  # frames of a phone that weigh as much as the hand table; chosen by hand
+MADE_COPIES = 2  # motions generated for each utterance
+NEUTRAL = emotion_vector(None)
 
 
 class Generated(NamedTuple):
-    """Motion made up for an utterance: (T, 70) head frame, eyes (T, 8), emotion (8,)."""
+    """Motion generated for an utterance: (T, 70) head frame, eyes (T, 8), emotion (8,)."""
 
     motion: Array
     eyes: Array
@@ -65,7 +67,7 @@ def generate(
     Args:
         phones: (2T, 40) phone probabilities at 50 Hz.
         samples: (640 T,) the sound.
-        mouth: what each phone does to the mouth.
+        mouth: targets of each phone.
         random: of head, eyes, emotion and style.
     """
     p = np.asarray(phones, np.float64)
@@ -75,22 +77,22 @@ def generate(
     level = level[: 2 * n].reshape(n, 2).mean(1)
     face = articulate(p, factor, mouth) * MADE_MOUTH_GAIN * random.uniform(0.92, 1.08)
 
-    emotion = np.zeros(8)
-    chosen = int(random.choice(8, p=EMOTION_PRIOR))
+    emotion = np.zeros(len(EMOTIONS))
+    chosen = int(random.choice(len(EMOTIONS), p=EMOTION_PRIOR))
     weight = random.uniform(0.3, 1.0)
     emotion[chosen] = weight
-    emotion[4] += 1.0 - weight
+    emotion[EMOTIONS.index("neutral")] += 1.0 - weight
     seconds = np.arange(0, n + 50, 25)
     swell = 1.0 + 0.12 * np.interp(np.arange(n), seconds, random.normal(size=len(seconds)))
     face += emotion_offset(emotion) * gaussian(swell, 6.0)[:, None, None]
 
     pose, brow = head_and_brows(random, level, silent)
-    face[:, 1:3, 1] -= BROW * brow[:, None]
-    face[:, 10, 1] -= 0.3 * BROW * brow
+    face[:, BROWS, 1] -= BROW * brow[:, None]
+    face[:, Keypoint.GLABELLA, 1] -= 0.3 * BROW * brow
 
     seed = int(random.integers(1 << 62))
     eyes, _ = step_eyes(initial_eyes(), silent, seed)
-    if random.random() < 0.5:  # blinks of other shapes, so that the lids follow the eye state and not a habit
+    if random.random() < 0.5:  # blinks of other shapes: the network is to follow the eye state, not one shape of blink
         shut = np.flatnonzero(eyes[:, 0] == min(BLINK))
         eyes[:, :2] = 1.0
         for frame in shut:
@@ -102,22 +104,22 @@ def generate(
         face[:, keypoint] += change
 
     motion = np.zeros((n, MOTION_SIZE), np.float32)
-    motion[:, :7] = pose
-    motion[:, 7:] = face.reshape(n, 3 * KEYPOINTS)
+    motion[:, : EXPRESSION.start] = pose
+    motion[:, EXPRESSION] = face.reshape(n, 3 * KEYPOINTS)
     before = np.zeros((LOOKBACK, 2, p.shape[1]))
     before[..., SILENCE] = 1.0
-    guarded, _ = close_lips(motion, np.concatenate([before, p[: 2 * n].reshape(n, 2, -1)]), PAUSE_FRAMES)
-    return Generated(guarded, eyes.astype(np.float32), emotion.astype(np.float32))
+    closed, _ = close_lips(motion, np.concatenate([before, p[: 2 * n].reshape(n, 2, -1)]), PAUSE_FRAMES)
+    return Generated(closed, eyes.astype(np.float32), emotion.astype(np.float32))
 
 
 def strengthen(clip: RealClip) -> Array:
     """The motion of a real clip at the amplitude a portrait needs, (T, 70)."""
     motion = clip.motion.copy()
-    motion[:, 1:4] *= REAL_POSE_GAIN
-    motion[:, 4:7] *= REAL_SHIFT_GAIN
-    faces = motion[:, 7:].reshape(-1, KEYPOINTS, 3)
+    motion[:, DEGREES] *= REAL_POSE_GAIN
+    motion[:, TRANSLATION] *= REAL_SHIFT_GAIN
+    faces = motion[:, EXPRESSION].reshape(-1, KEYPOINTS, 3)
     faces[:, MOUTH_KEYPOINTS] *= REAL_MOUTH_GAIN
-    motion[:, 7:] = faces.reshape(len(motion), -1)
+    motion[:, EXPRESSION] = faces.reshape(len(motion), -1)
     return motion
 
 
@@ -126,12 +128,12 @@ def fit_mouth(
 ) -> Articulation:
     """Phone targets refitted on real clips: their motion, phone probabilities (2T, 40) and sound."""
     shares, changes = [], []
-    for clip, heard, sound in zip(real, phones, samples, strict=True):
-        share = blend_weights(heard, DOMINANCE)
+    for clip, probabilities, sound in zip(real, phones, samples, strict=True):
+        share = blend_weights(probabilities, DOMINANCE)
         n = min(len(share), len(clip.motion))
         loud = loudness(sound)[0][: 2 * n].reshape(n, 2).mean(1)
         shares.append(share[:n] * loud[:, None])
-        changes.append(clip.motion[:n, 7:].reshape(n, KEYPOINTS, 3))
+        changes.append(clip.motion[:n, EXPRESSION].reshape(n, KEYPOINTS, 3))
     return refit(np.concatenate(shares), np.concatenate(changes), PRIOR, FRAMES_OF_TRUST)
 
 
@@ -146,7 +148,7 @@ class Rows:
     def add(
         self, name: str, kind: str, room: bool, motion: Array, eyes: Array, emotion: Array, canonical: Array
     ) -> None:
-        """One clip; `room` says whether its sound is to be heard through another room and microphone."""
+        """One clip; `room`: whether its features are those of the sound through another room and microphone."""
         for column, value in zip(
             self._columns.values(), (name, kind, room, motion, eyes, emotion, canonical), strict=True
         ):

@@ -1,4 +1,4 @@
-"""Add what the streaming encoder hears to a corpus of motions; see `ditto.training.corpus`.
+"""Add the features of the streaming encoder to a corpus of motions; see `ditto.training.corpus`.
 
     python -m ditto.training.corpus_features DATA TRACKS ENCODER motions.npz corpus.npz [--seed 0]
 """
@@ -13,21 +13,23 @@ import numpy.typing as npt
 import torch
 
 from ditto.lite.networks.speech_encoder import SpeechEncoder, SpeechEncoderState
+from ditto.lite.speech_encoder import FRAMES_PER_HOP
+from ditto.media.audio import HOP_SAMPLES
+from ditto.media.rates import SAMPLES_PER_FRAME
 from ditto.training.export_encoder import load_encoder
 from ditto.training.speech_data import augment, read_train
 
 Array = npt.NDArray[np.float32]
-SAMPLES_PER_FRAME, HOP = 640, 1280
 
 
 @torch.no_grad()
-def hear(encoder: SpeechEncoder, start: SpeechEncoderState, samples: Array) -> Array:
+def features_of(encoder: SpeechEncoder, start: SpeechEncoderState, samples: Array) -> Array:
     """(N,) samples -> (ceil(N / 640), 368) features, as a stream gives them."""
     frames = -(-len(samples) // SAMPLES_PER_FRAME)
-    hops = -(-frames // 2) + 1
-    padded = np.pad(samples, (0, hops * HOP - len(samples))).astype(np.float32)
+    hops = -(-frames // FRAMES_PER_HOP) + 1
+    padded = np.pad(samples, (0, hops * HOP_SAMPLES - len(samples))).astype(np.float32)
     found: Array = encoder(torch.from_numpy(padded)[None], start)[0][0].numpy()
-    return found[2 : 2 + frames]
+    return found[FRAMES_PER_HOP : FRAMES_PER_HOP + frames]
 
 
 def main() -> None:
@@ -49,7 +51,7 @@ def main() -> None:
                 samples = track["samples"]
         else:
             samples = sound[name]
-        rows = hear(encoder, start, augment(samples, random) if room else samples)[:length]
+        rows = features_of(encoder, start, augment(samples, random) if room else samples)[:length]
         if len(rows) < length:  # a tracked clip may be a frame longer than its sound
             rows = np.concatenate([rows, np.repeat(rows[-1:], length - len(rows), 0)])
         features.append(rows.astype(np.float16))

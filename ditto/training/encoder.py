@@ -30,13 +30,14 @@ from ditto.full.networks.weights import load_state
 from ditto.lite.networks.speech_encoder import (
     BLOCK,
     CONTEXT,
-    HOP,
     SpeechEncoder,
     SpeechEncoderState,
     follow_level,
     zero_state,
 )
 from ditto.lite.phones import PHONE_TO_VISEME, PHONES, VISEME_NAMES
+from ditto.media.audio import HOP_SAMPLES
+from ditto.media.rates import SAMPLE_RATE
 from ditto.training.speech_data import TOKEN, Clip, Floats, add_alignments, augment, crop, read_test, read_train
 from ditto.training.teacher import Teacher, hear, phone_probe, read_weights, with_neighbours
 
@@ -76,7 +77,7 @@ def level_statistics(conv1: Tensor, speech: Sequence[Clip]) -> tuple[Tensor, Ten
         samples = torch.from_numpy(clip.waveform)[None]
         level, hops = torch.full((1, 1), START_LEVEL_DB), torch.full((1, 1), START_HOPS)
         heard = []
-        for hop in samples[:, : samples.shape[1] // HOP * HOP].split(HOP, 1):
+        for hop in samples[:, : samples.shape[1] // HOP_SAMPLES * HOP_SAMPLES].split(HOP_SAMPLES, 1):
             hop, level, hops = follow_level(hop, level, hops)
             heard.append(hop)
         x = torch.tanh(F.conv1d(torch.cat(heard, 1)[:, None], conv1, stride=64))
@@ -89,7 +90,7 @@ def level_statistics(conv1: Tensor, speech: Sequence[Clip]) -> tuple[Tensor, Ten
 @torch.no_grad()
 def pseudo_context(encoder: SpeechEncoder, samples: Floats) -> SpeechEncoderState:
     """The state a stream starts from: as if it had heard this speech, its level forgotten, kept in half precision."""
-    samples = samples[: len(samples) // HOP * HOP]
+    samples = samples[: len(samples) // HOP_SAMPLES * HOP_SAMPLES]
     _, state = encoder(torch.from_numpy(samples)[None], zero_state(encoder.config))
     state = state._replace(level=torch.full((1, 1), START_LEVEL_DB), hops=torch.full((1, 1), START_HOPS))
     return SpeechEncoderState(*(t.half().float() for t in state))
@@ -97,8 +98,8 @@ def pseudo_context(encoder: SpeechEncoder, samples: Floats) -> SpeechEncoderStat
 
 def context_speech(clips: Sequence[Clip]) -> Floats:
     """About 8 s of LJ Speech (public domain) and a pause of a second, which measures best for the first 0.1 s."""
-    clip = next(c for c in clips if c.source == "ljspeech" and 7.5 * 16000 < len(c.samples) < 8.5 * 16000)
-    return np.concatenate([clip.waveform, np.zeros(16000, np.float32)])
+    clip = next(c for c in clips if c.source == "ljspeech" and 7.5 * SAMPLE_RATE < len(c.samples) < 8.5 * SAMPLE_RATE)
+    return np.concatenate([clip.waveform, np.zeros(SAMPLE_RATE, np.float32)])
 
 
 class Scores(NamedTuple):
@@ -131,8 +132,8 @@ def score(posteriors: Sequence[Floats], labels: Sequence[npt.NDArray[np.int64]])
 @torch.no_grad()
 def stream_posteriors(encoder: SpeechEncoder, samples: Floats, start: SpeechEncoderState) -> Floats:
     """(T, 40) phone probabilities at 50 Hz of a clip through the streaming path."""
-    hops = -(-len(samples) // HOP) + 1
-    padded = np.zeros(hops * HOP, np.float32)
+    hops = -(-len(samples) // HOP_SAMPLES) + 1
+    padded = np.zeros(hops * HOP_SAMPLES, np.float32)
     padded[: len(samples)] = samples
     features, _ = encoder(torch.from_numpy(padded)[None], start)
     found: Floats = features[0, 2:, encoder.config.width :].reshape(-1, len(PHONES)).numpy()
@@ -267,7 +268,7 @@ def student(encoder: SpeechEncoder, samples: Tensor) -> tuple[Tensor, Tensor]:
         level = torch.full((len(samples), 1), START_LEVEL_DB)
         hops = torch.full((len(samples), 1), START_HOPS)
         heard = [samples.new_zeros(len(samples), CONTEXT)]
-        for hop in samples.split(HOP, 1):
+        for hop in samples.split(HOP_SAMPLES, 1):
             hop, level, hops = follow_level(hop, level, hops)
             heard.append(hop)
     tokens = encoder.stem(torch.cat(heard, 1))[:, 1:]

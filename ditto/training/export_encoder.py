@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from ditto.bundle import reseal
 from ditto.full.networks.weights import load_state
-from ditto.lite.networks.speech_encoder import HOP, SpeechEncoder, SpeechEncoderConfig, SpeechEncoderState
+from ditto.lite.networks.speech_encoder import SpeechEncoder, SpeechEncoderConfig, SpeechEncoderState
 from ditto.lite.phones import PHONE_INDEX
+from ditto.media.audio import HOP_SAMPLES
 from ditto.training.encoder import context_speech, measure, pseudo_context
 from ditto.training.speech_data import Clip, read_test, read_train
 
@@ -66,7 +67,7 @@ def set_whitening(encoder: SpeechEncoder, clips: Sequence[Clip], start: SpeechEn
     encoder.hidden_std.fill_(1)
     rows = []
     for clip in clips:
-        samples = clip.waveform[: len(clip.samples) // HOP * HOP]
+        samples = clip.waveform[: len(clip.samples) // HOP_SAMPLES * HOP_SAMPLES]
         rows.append(encoder(torch.from_numpy(samples)[None], start)[0][0, 2:, : encoder.config.width])
     every = torch.cat(rows)
     encoder.hidden_mean.copy_(every.mean(0).half())
@@ -102,7 +103,7 @@ def export_onnx(
     outputs = ["features", *(f"next_state.{f}" for f in SpeechEncoderState._fields)]
     two = SpeechEncoderState(*(torch.cat((t, t)) for t in state))
     torch.onnx.export(
-        Flat(encoder).eval(), (torch.zeros(2, HOP), *two), str(path), opset_version=17, dynamo=False,
+        Flat(encoder).eval(), (torch.zeros(2, HOP_SAMPLES), *two), str(path), opset_version=17, dynamo=False,
         input_names=inputs, output_names=outputs, dynamic_axes={name: {0: "batch"} for name in inputs + outputs},
     )  # fmt: skip
     model = onnx.load(str(path))
@@ -161,7 +162,7 @@ def check(folder: Path, samples: npt.NDArray[np.float32]) -> float:
     runtime = Runtime(folder)
     other = runtime.initial_state(1)
     worst = 0.0
-    for hop in samples[: len(samples) // HOP * HOP].reshape(-1, 1, HOP):
+    for hop in samples[: len(samples) // HOP_SAMPLES * HOP_SAMPLES].reshape(-1, 1, HOP_SAMPLES):
         with torch.no_grad():
             features, state = encoder(torch.from_numpy(hop), state)
         heard, other = runtime(hop, other)

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ditto.portrait.face_mesh import LANDMARKS
+
 CONNECTIONS = "mediapipe/python/solutions/face_mesh_connections.py"
 EAR_TO_ORIGIN = 0.06356496  # fu from the cheek edges 234 and 454 to the origin, towards the camera
 
@@ -26,8 +28,8 @@ def read_template(path: Path) -> npt.NDArray[np.float32]:
     """(478, 3) face units of a Wavefront file in centimetres, y up, z towards the camera."""
     rows = [line.split()[1:4] for line in path.read_text().splitlines() if line.startswith("v ")]
     points = np.asarray(rows, np.float64) * (1.0, -1.0, -1.0)
-    if points.shape != (478, 3):
-        raise ValueError(f"the template has 478 vertices, {path} holds {points.shape[0]}")
+    if points.shape != (LANDMARKS, 3):
+        raise ValueError(f"expected {LANDMARKS} vertices in {path}, got {points.shape[0]}")
     points /= np.linalg.norm(points[454] - points[234])
     points -= points[[234, 454]].mean(0)
     points[:, 2] += EAR_TO_ORIGIN

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ditto.full.networks.weights import load_state
 from ditto.lite.networks.motion_diffusion import (
+    EYE_SIZE,
     FEATURE_SIZE,
     HIDDEN_SIZE,
     MOTION_SIZE,
@@ -29,8 +30,18 @@ from ditto.lite.networks.motion_diffusion import (
     MotionDiffusionConfig,
     signal_level,
 )
-from ditto.lite.phones import PHONE_INDEX
-from ditto.motion.motion import KEYPOINTS
+from ditto.lite.phones import PHONE_INDEX, PHONES
+from ditto.motion.motion import (
+    DEGREES,
+    EXPRESSION,
+    EYES,
+    IRISES,
+    KEYPOINTS,
+    LIPS,
+    TRANSLATION,
+    UPPER_LIDS,
+    Keypoint,
+)
 from ditto.portrait.face_mesh import KEYPOINT_MIRROR, TEMPLATE, keypoints
 
 Array = npt.NDArray[np.float32]
@@ -41,7 +52,7 @@ LEARNING_RATE = 1.5e-3
 DROP_SPEECH = 0.1
 FEATURE_NOISE = 0.05
 REST_FADE = 15  # frames over which a clip that starts at rest reaches its own pose
-POSE_SLICE, LIP_KEYPOINTS, UPPER_LIDS = slice(0, 7), (6, 12, 14, 17, 19, 20), (13, 16)
+POSE_SLICE = slice(0, EXPRESSION.start)
 
 
 class Corpus(NamedTuple):
@@ -81,10 +92,10 @@ def silence_row(corpus: Corpus) -> Array:
     """(368,) the median feature where both tokens are surely silent."""
     quiet = HIDDEN_SIZE + PHONE_INDEX["SIL"]
     f = corpus.features
-    sure = np.minimum(f[:, quiet], f[:, quiet + 40]) > 0.97
+    sure = np.minimum(f[:, quiet], f[:, quiet + len(PHONES)]) > 0.97
     row = np.median(f[sure].astype(np.float32), 0)
-    for first in (HIDDEN_SIZE, HIDDEN_SIZE + 40):
-        row[first : first + 40] /= row[first : first + 40].sum()
+    for first in (HIDDEN_SIZE, HIDDEN_SIZE + len(PHONES)):
+        row[first : first + len(PHONES)] /= row[first : first + len(PHONES)].sum()
     return np.asarray(row, np.float32)
 
 
@@ -93,8 +104,8 @@ def motion_scale(corpus: Corpus) -> Array:
     rows = np.concatenate([corpus.motion[s : s + n] for s, n in zip(corpus.start, corpus.length, strict=True)])
     spread = rows.std(0)
     scale: Array = np.maximum(spread, 1e-4)
-    scale[4:7] = np.maximum(spread[4:7].max(), 1e-3)
-    scale[7:] = np.maximum(spread[7:], 0.15 * spread[7:].max())
+    scale[TRANSLATION] = np.maximum(spread[TRANSLATION].max(), 1e-3)
+    scale[EXPRESSION] = np.maximum(spread[EXPRESSION], 0.15 * spread[EXPRESSION].max())
     return scale.astype(np.float32)
 
 
@@ -120,16 +131,17 @@ class Units(NamedTuple):
 def loss_weights() -> Array:
     """(70,) what an error costs: lips and lids most."""
     w = np.ones(MOTION_SIZE)
-    w[1:4] = 2.0
-    e = w[7:].reshape(KEYPOINTS, 3)
-    for k in LIP_KEYPOINTS:
+    w[DEGREES] = 2.0
+    e = w[EXPRESSION].reshape(KEYPOINTS, 3)
+    for k in LIPS:
         e[k] = 3.0
-    e[17, 1], e[14, 1], e[19, 1] = 8.0, 4.0, 4.0
+    e[Keypoint.LOWER_INNER_LIP, 1] = 8.0
+    e[[Keypoint.UPPER_INNER_LIP, Keypoint.CHIN], 1] = 4.0
     for k in UPPER_LIDS:
         e[k, 1] = 5.0
-    for k in (11, 15):
+    for k in IRISES:
         e[k, :2] = 2.0
-    e[5] = 0.2
+    e[Keypoint.NECK] = 0.2
     return np.asarray(w / w.mean(), np.float32)
 
 
@@ -147,7 +159,7 @@ class Batch(NamedTuple):
 
 def draw_batch(corpus: Corpus, units: Units, random: np.random.Generator, size: int, augment: bool = True) -> Batch:
     """Random windows: half of real clips, half of generated ones; beginnings and ends as the sampler meets them."""
-    m, f, e = (np.zeros((size, WINDOW, k), np.float32) for k in (MOTION_SIZE, FEATURE_SIZE, 8))
+    m, f, e = (np.zeros((size, WINDOW, k), np.float32) for k in (MOTION_SIZE, FEATURE_SIZE, EYE_SIZE))
     known, counts = np.zeros((size, WINDOW, 1), np.float32), np.zeros((size, WINDOW, 1), np.float32)
     chosen = np.zeros(size, np.int64)
     pools = [np.flatnonzero(corpus.real), np.flatnonzero(~corpus.real)]
@@ -174,8 +186,8 @@ def draw_batch(corpus: Corpus, units: Units, random: np.random.Generator, size: 
             rise = np.clip((np.arange(at.stop - at.start) + 1.0) / REST_FADE, 0.0, 1.0)
             rise = rise * rise * (3.0 - 2.0 * rise)
             m[b, at, POSE_SLICE] *= rise[:, None]
-            faces = m[b, at, 7:].reshape(-1, KEYPOINTS, 3)
-            still = [k for k in range(KEYPOINTS) if k not in LIP_KEYPOINTS + UPPER_LIDS + (11, 15, 18)]
+            faces = m[b, at, EXPRESSION].reshape(-1, KEYPOINTS, 3)
+            still = [k for k in Keypoint if k not in (*LIPS, *EYES)]
             faces[:, still] *= rise[:, None, None]
         counts[b, at] = 1.0
         kind = random.random()
@@ -201,9 +213,9 @@ def draw_batch(corpus: Corpus, units: Units, random: np.random.Generator, size: 
 def _mirror(m: Array, e: Array, c: Array, flip: npt.NDArray[np.bool_]) -> None:
     """Mirror the chosen windows in place: motion, eyes and identity."""
     m[flip, :, 2:5] *= -1.0  # yaw, roll, t.x
-    faces = m[flip, :, 7:].reshape(-1, WINDOW, KEYPOINTS, 3)[:, :, KEYPOINT_MIRROR]
+    faces = m[flip, :, EXPRESSION].reshape(-1, WINDOW, KEYPOINTS, 3)[:, :, KEYPOINT_MIRROR]
     faces[..., 0] *= -1.0
-    m[flip, :, 7:] = faces.reshape(-1, WINDOW, 3 * KEYPOINTS)
+    m[flip, :, EXPRESSION] = faces.reshape(-1, WINDOW, 3 * KEYPOINTS)
     eyes = e[flip][..., [1, 0, 3, 2, 5, 4, 7, 6]]
     eyes[..., 2:4] *= -1.0
     e[flip] = eyes
@@ -220,7 +232,7 @@ def denoising_loss(
     signal = signal_level(level)[:, None]
     noisy = signal.sqrt() * batch.motion + (1 - signal).sqrt() * noise
     guess = model.denoiser(batch.known * batch.motion + (1 - batch.known) * noisy, batch.known, condition, level)
-    error = (guess - batch.motion) * (1 - batch.known)  # known frames are right: seams count in the differences
+    error = (guess - batch.motion) * (1 - batch.known)  # known frames have no error: differences across their border count
     inside = batch.counts + batch.known
     smooth = weights.clone()
     smooth[POSE_SLICE] *= 5.0

@@ -1,4 +1,4 @@
-"""Real motion: tracked face landmarks to compact motions (T, 70) and the eye state that goes with them.
+"""Real motion: tracked face landmarks to motions (T, 70) and the eye state that goes with them.
 
 The template is fitted to every frame, which leaves the face posed out; keypoints are means of its landmarks and
 expressions their change against the clip's neutral: lips closed, eyes at their usual opening. Inside this package the
@@ -14,7 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.motion.eyes import eye_keypoints
-from ditto.motion.motion import FPS, KEYPOINTS, MOTION_SIZE, euler_degrees
+from ditto.motion.motion import (
+    CHEEKS,
+    EXPRESSION,
+    FPS,
+    INNER_LIPS,
+    JAW,
+    KEYPOINTS,
+    MOTION_SIZE,
+    MOUTH_CORNERS,
+    SLOW_KEYPOINTS,
+    Keypoint,
+    euler_degrees,
+)
 from ditto.portrait.face_mesh import SELECTOR, TEMPLATE, fit_head
 from ditto.training import held_out
 
@@ -26,10 +38,11 @@ SHUT_APERTURE = 0.2  # of the open aperture: what the tracker still measures on 
 ROUNDING_GAIN = 1.0  # extra narrowing: measured rounding reads too weak on a portrait
 ROUNDING_DEPTH = 0.5  # protrusion per narrowing
 JAW_PITCH_HZ = 0.6  # above it, pitch that follows the jaw is the tracker's, not the neck's
-UPPER_LIDS, LOWER_LIDS, IRISES = (159, 386), (145, 374), (468, 473)
+# Landmarks, right and left.
+UPPER_LID_MIDDLES, LOWER_LID_MIDDLES, IRIS_CENTRES = (159, 386), (145, 374), (468, 473)
 EYE_CORNERS = ((33, 133), (362, 263))
-LIPS, CORNERS = (14, 17, 20), (6, 12)
-BROWS_AND_CHEEKS = (0, 1, 2, 3, 4, 7, 8, 9, 10)
+LIP_MIDDLES = (*INNER_LIPS, Keypoint.UPPER_OUTER_LIP)
+UPPER_FACE = tuple(sorted({*SLOW_KEYPOINTS, *CHEEKS, *JAW}))
 
 
 class RealClip(NamedTuple):
@@ -79,13 +92,13 @@ def real_clip(landmarks: npt.ArrayLike) -> RealClip:
     gap = face[:, 14, 1] - face[:, 13, 1]
     closed = gap < CLOSED_GAP
     if closed.sum() < 5:
-        raise ValueError(f"a clip needs 5 frames with closed lips for its neutral, got {int(closed.sum())}")
+        raise ValueError(f"expected 5 frames with closed lips for the neutral of a clip, got {int(closed.sum())}")
     posed = SELECTOR @ face
     neutral = np.median(posed[closed], 0)
     delta = posed - neutral
-    delta[:, 5] = 0.0
-    lips = list(LIPS + CORNERS + (19,))
-    rest = list(BROWS_AND_CHEEKS)
+    delta[:, Keypoint.NECK] = 0.0
+    lips = [*LIP_MIDDLES, *MOUTH_CORNERS, Keypoint.CHIN]
+    rest = list(UPPER_FACE)
     delta[:, rest] -= np.median(delta[:, rest], 0)
     delta[:, lips] = _denoise(delta[:, lips])
     delta[:, rest] = gaussian(delta[:, rest], 1.2)
@@ -96,9 +109,9 @@ def real_clip(landmarks: npt.ArrayLike) -> RealClip:
 
     motion = np.zeros((len(points), MOTION_SIZE), np.float32)
     motion[:, 1:7], motion[:, 0] = _pose(scale, rotation, translation, gap)
-    motion[:, 7:] = delta.reshape(len(points), 3 * KEYPOINTS)
+    motion[:, EXPRESSION] = delta.reshape(len(points), 3 * KEYPOINTS)
     canonical = neutral.copy()
-    canonical[5] = (SELECTOR @ TEMPLATE)[5]
+    canonical[Keypoint.NECK] = (SELECTOR @ TEMPLATE)[Keypoint.NECK]
     return RealClip(motion, eyes.astype(np.float32), canonical.reshape(-1).astype(np.float32))
 
 
@@ -111,20 +124,21 @@ def _denoise(x: Floats) -> Floats:
 
 def _round(delta: Floats) -> None:
     """Strengthen narrowing of the mouth in place, with the protrusion that the tracker hardly sees."""
-    narrow = np.maximum(-(delta[:, 12, 0] - delta[:, 6, 0]), 0.0)
-    delta[:, 6, 0] += 0.5 * ROUNDING_GAIN * narrow
-    delta[:, 12, 0] -= 0.5 * ROUNDING_GAIN * narrow
-    for keypoint in LIPS:
+    right, left = MOUTH_CORNERS
+    narrow = np.maximum(-(delta[:, left, 0] - delta[:, right, 0]), 0.0)
+    delta[:, right, 0] += 0.5 * ROUNDING_GAIN * narrow
+    delta[:, left, 0] -= 0.5 * ROUNDING_GAIN * narrow
+    for keypoint in LIP_MIDDLES:
         delta[:, keypoint, 2] -= ROUNDING_DEPTH * narrow
 
 
 def _eye_state(face: Floats) -> Floats:
-    aperture = face[:, LOWER_LIDS, 1] - face[:, UPPER_LIDS, 1]  # (T, 2) right, left
+    aperture = face[:, LOWER_LID_MIDDLES, 1] - face[:, UPPER_LID_MIDDLES, 1]  # (T, 2) right, left
     usual = np.percentile(aperture, 70, 0)
     opening = (aperture / usual - SHUT_APERTURE) / (1.0 - SHUT_APERTURE)
     opening = 1.0 - np.clip((1.0 - opening - 0.08) / 0.92, 0.0, 1.0)  # small flutter is tracking noise
     opening = np.repeat(opening.mean(1, keepdims=True), 2, 1)
-    gaze = np.stack([face[:, i] - face[:, c].mean(1) for i, c in zip(IRISES, EYE_CORNERS, strict=True)], 1).mean(1)
+    gaze = np.stack([face[:, i] - face[:, c].mean(1) for i, c in zip(IRIS_CENTRES, EYE_CORNERS, strict=True)], 1).mean(1)
     seen = np.flatnonzero(opening[:, 0] > 0.7)  # the iris under a lid is a guess
     frames = np.arange(len(face))
     gaze = np.stack([np.interp(frames, seen, gaze[seen, a]) for a in range(3)], -1) if len(seen) else gaze * 0.0

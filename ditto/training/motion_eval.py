@@ -20,6 +20,7 @@ import numpy.typing as npt
 from ditto.bundle import Bundle
 from ditto.lite.performer import postprocess_config
 from ditto.lite.sampler import MotionNetwork, MotionSampler, silence_of
+from ditto.motion.emotion import emotion_vector
 from ditto.motion.eyes import eye_keypoints, initial_eyes, step_eyes
 from ditto.motion.motion import KEYPOINTS, Keypoint, rotation_matrix
 from ditto.portrait.face_mesh import TEMPLATE, keypoints
@@ -27,19 +28,19 @@ from ditto.portrait.face_mesh import TEMPLATE, keypoints
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
-NEUTRAL = np.eye(8, dtype=np.float32)[4]
+NEUTRAL = emotion_vector(None)
 LAGS = range(-5, 6)
 
 
 def head_frame(motion: Array) -> Floats:
-    """(T, 70) compact motion as emitted -> (T, 21, 3) expression in the head frame."""
+    """(T, 70) motion as emitted -> (T, 21, 3) expression in the head frame."""
     turn = rotation_matrix(motion[:, 1], motion[:, 2], motion[:, 3])
     return np.asarray(motion[:, 7:].reshape(-1, KEYPOINTS, 3) @ np.swapaxes(turn, 1, 2))
 
 
 def opening(faces: Floats) -> Floats:
     """(T, 21, 3) -> (T,) gap between the inner lips, fu."""
-    return faces[:, 17, 1] - faces[:, 14, 1]
+    return faces[:, Keypoint.LOWER_INNER_LIP, 1] - faces[:, Keypoint.UPPER_INNER_LIP, 1]
 
 
 def agreement(made: Floats, real: Floats) -> tuple[float, float, int]:

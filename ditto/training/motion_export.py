@@ -32,20 +32,21 @@ from ditto.lite.networks.motion_diffusion import (
     MotionDiffusion,
     MotionDiffusionConfig,
 )
-from ditto.motion.motion import KEYPOINTS
+from ditto.motion.motion import DEGREES, EXPRESSION, EYES, KEYPOINTS
+from ditto.training.articulation import MOUTH_KEYPOINTS
 
 OPSET = 17
 SAMPLER_PREFIX = "sampler."
 PER_FRAME = ("features", "eyes", "motion", "known", "condition", "clean")  # arguments and answers that are (B, T, ...)
-HEAD_TEMPERATURE = (1.2, 1.2, 1.1)  # pitch, yaw, roll: half of the training's heads hold stiller than a portrait should
-MOUTH_KEYPOINTS, EYE_KEYPOINTS = (3, 6, 7, 8, 9, 12, 14, 17, 19, 20), (11, 13, 15, 16, 18)
+# Pitch, yaw, roll; chosen by eye: the heads of the real half of the corpus hold stiller than a portrait should.
+HEAD_TEMPERATURE = (1.2, 1.2, 1.1)
 
 
 def temperature(lips: float) -> npt.NDArray[np.float32]:
-    """(70,) spread of the starting noise: `lips` for mouth and eyes, which follow what is given, about one for the rest."""
+    """(70,) spread of the starting noise: `lips` for mouth and eyes, which follow the conditions, about one for the rest."""
     t = np.ones(MOTION_SIZE, np.float32)
-    t[1:4] = HEAD_TEMPERATURE
-    t[7:].reshape(KEYPOINTS, 3)[[*MOUTH_KEYPOINTS, *EYE_KEYPOINTS]] = lips
+    t[DEGREES] = HEAD_TEMPERATURE
+    t[EXPRESSION].reshape(KEYPOINTS, 3)[[*MOUTH_KEYPOINTS, *EYES]] = lips
     return t
 
 

@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from ditto.lite.phones import PHONE_INDEX
 from ditto.media.files import ffmpeg_name
+from ditto.media.rates import SAMPLE_RATE as SAMPLE_RATE
 from ditto.training import held_out
 
-SAMPLE_RATE = 16000
 TOKEN = 320  # samples of one 50 Hz token
 
 Floats = npt.NDArray[np.float32]

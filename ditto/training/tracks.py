@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.media.files import ffmpeg_name
+from ditto.media.rates import SAMPLE_RATE
+from ditto.portrait.face_mesh import LANDMARKS
 from ditto.portrait.face_networks import MESH_SIZE, Floats, cut, networks
 
 Array = npt.NDArray[np.float32]
@@ -37,7 +39,7 @@ def read_clip(path: Path) -> tuple[list[Bytes], Array, float]:
     with av.open(ffmpeg_name(path)) as container:
         video = container.streams.video[0]
         fps = float(video.average_rate or 25)
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=16000)
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         streams = [video, *container.streams.audio[:1]]
         for packet in container.demux(streams):
             for frame in packet.decode():
@@ -84,7 +86,7 @@ def field_of(box: Floats, eyes: Floats) -> tuple[tuple[float, float], float, flo
 def track(path: Path, out: Path) -> str:
     """Track one clip and write its `.npz`, which appears when complete; gives the name of the clip."""
     frames, samples, fps = read_clip(path)
-    landmarks = np.full((len(frames), 478, 3), np.nan, np.float32)
+    landmarks = np.full((len(frames), LANDMARKS, 3), np.nan, np.float32)
     for i, found in enumerate(follow(frames)):
         if found is not None:
             landmarks[i] = found

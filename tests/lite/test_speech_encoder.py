@@ -62,15 +62,15 @@ def tiny():
 
 def test_any_number_of_hops_at_once_gives_the_same(tiny):
     torch = pytest.importorskip("torch", reason="needs torch")
-    from ditto.lite.networks.speech_encoder import HOP, zero_state
+    from ditto.lite.networks.speech_encoder import zero_state
 
     samples = torch.from_numpy(np.stack([voice(1.6, 1), voice(1.6, 2, 0.2)]))
     with torch.no_grad():
         whole, last = tiny(samples, zero_state(tiny.config, 2))
         state, rows, place = zero_state(tiny.config, 2), [], 0
         for hops in (1, 3, 1, 7, 2, 6):
-            features, state = tiny(samples[:, place : place + hops * HOP], state)
-            place += hops * HOP
+            features, state = tiny(samples[:, place : place + hops * HOP_SAMPLES], state)
+            place += hops * HOP_SAMPLES
             rows.append(features)
     assert place == samples.shape[1]
     # The same sums in another order, in float32.
@@ -118,11 +118,11 @@ def test_streams_of_wrong_shapes_are_refused(shipped):
 
 def test_the_look_ahead_is_one_hop(tiny):
     torch = pytest.importorskip("torch", reason="needs torch")
-    from ditto.lite.networks.speech_encoder import HOP, zero_state
+    from ditto.lite.networks.speech_encoder import zero_state
 
     samples = torch.from_numpy(voice(0.8))[None]
     other = samples.clone()
-    other[:, 5 * HOP :] = 0.1 * torch.randn(1, samples.shape[1] - 5 * HOP)
+    other[:, 5 * HOP_SAMPLES :] = 0.1 * torch.randn(1, samples.shape[1] - 5 * HOP_SAMPLES)
     with torch.no_grad():
         one, _ = tiny(samples, zero_state(tiny.config))
         two, _ = tiny(other, zero_state(tiny.config))
@@ -183,12 +183,12 @@ def test_partial_hops_are_refused(tiny, shipped):
 
 def test_level_follows_speech_and_leaves_silence_alone():
     torch = pytest.importorskip("torch", reason="needs torch")
-    from ditto.lite.networks.speech_encoder import FLOOR_DB, HOP, TARGET_DB, follow_level
+    from ditto.lite.networks.speech_encoder import FLOOR_DB, TARGET_DB, follow_level
 
     def after(samples: np.ndarray, level: float, hops: float) -> tuple[np.ndarray, float]:
         state, count = torch.full((1, 1), level), torch.full((1, 1), hops)
         out = []
-        for hop in torch.from_numpy(samples)[None].split(HOP, 1):
+        for hop in torch.from_numpy(samples)[None].split(HOP_SAMPLES, 1):
             levelled, state, count = follow_level(hop, state, count)
             out.append(levelled[0].numpy())
         return np.concatenate(out), float(state)
@@ -231,13 +231,12 @@ def test_same_samples_same_features_bit_for_bit(shipped):
 
 def test_onnx_runtime_equals_torch(shipped):
     torch = pytest.importorskip("torch", reason="needs torch")
-    from ditto.lite.networks.speech_encoder import HOP
     from ditto.training.export_encoder import load_encoder
 
     encoder, state = load_encoder(LITE / "encoder.safetensors")
     samples = voice(4.0, 3)
     with torch.no_grad():
-        padded = torch.from_numpy(np.concatenate([samples, np.zeros(HOP, np.float32)]))[None]
+        padded = torch.from_numpy(np.concatenate([samples, np.zeros(HOP_SAMPLES, np.float32)]))[None]
         expected, _ = encoder(padded, state)
     np.testing.assert_allclose(run(shipped, samples), expected[0, 2:].numpy(), atol=1e-4, rtol=0)
 

@@ -29,12 +29,12 @@ from torch import Tensor, nn
 
 from ditto.lite.phones import PHONES
 from ditto.lite.speech_encoder import HIDDEN_SIZE
-from ditto.media.audio import HOP_SAMPLES as HOP
+from ditto.media.audio import HOP_SAMPLES
 from ditto.media.audio import SILENCE_DB as ACTIVE_DB
 from ditto.media.rates import SAMPLES_PER_FRAME
 
 TOKEN = SAMPLES_PER_FRAME // 2  # samples of a 50 Hz token
-BLOCK = HOP // TOKEN  # 4 tokens a hop
+BLOCK = HOP_SAMPLES // TOKEN  # 4 tokens a hop
 AHEAD = 3  # tokens of right context: what is left of one hop of look-ahead after the reach of the convolutions
 REACH = 127 + 6 * 64 + 2 * 192  # 895 samples under one token
 CONTEXT = REACH - TOKEN  # 575 samples of the past that the next token needs
@@ -117,7 +117,7 @@ def follow_level(samples: Tensor, level: Tensor, hops: Tensor) -> tuple[Tensor, 
     moved = level + active * torch.where(above > 0, torch.clamp(settle, min=0.35) * above, fall)
     moved = torch.clamp(moved, min=FLOOR_DB)
     before, after = (10 ** ((TARGET_DB - x) / 20) for x in (level, moved))
-    ramp = torch.clamp(torch.arange(1, HOP + 1, dtype=samples.dtype, device=samples.device) / RAMP, max=1.0)
+    ramp = torch.clamp(torch.arange(1, HOP_SAMPLES + 1, dtype=samples.dtype, device=samples.device) / RAMP, max=1.0)
     return samples * (before + (after - before) * ramp), moved, torch.clamp(hops + active, max=100.0)
 
 
@@ -234,14 +234,14 @@ class SpeechEncoder(nn.Module):
         Raises:
             ValueError: samples are not whole hops.
         """
-        if samples.shape[1] % HOP or not samples.shape[1]:
+        if samples.shape[1] % HOP_SAMPLES or not samples.shape[1]:
             raise ValueError(
-                f"expected whole hops of {HOP} samples, got {samples.shape[1]} samples; "
+                f"expected whole hops of {HOP_SAMPLES} samples, got {samples.shape[1]} samples; "
                 "let Stream buffer, or pad with zeros"
             )
         level, hops = state.level, state.hops
         levelled = [state.samples]
-        for hop in samples.split(HOP, 1):
+        for hop in samples.split(HOP_SAMPLES, 1):
             hop, level, hops = follow_level(hop, level, hops)
             levelled.append(hop)
         context = torch.cat(levelled, 1)

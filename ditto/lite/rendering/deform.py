@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.errors import BundleError
-from ditto.motion.motion import KEYPOINTS, UPPER_LIDS, Keypoint
+from ditto.motion.motion import IRISES, KEYPOINTS, UPPER_LIDS, Keypoint
 from ditto.portrait import face_mesh as g
 
 Floats = npt.NDArray[np.float64]
 
-BASIS_KEYPOINTS = [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 12, 13, 14, 16, 17, 18, 19, 20]  # all but the neck and the irises
+BASIS_KEYPOINTS = [k for k in Keypoint if k not in (Keypoint.NECK, *IRISES)]
 BASIS_SIZE = 3 * len(BASIS_KEYPOINTS)  # 54
 CLAMP_KNEE = 0.75  # of a component's limit: linear below, saturating above
 RIM_ROWS = 3  # landmarks this many edges from the oval may lie round the corner of the cheek

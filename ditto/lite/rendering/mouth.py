@@ -23,6 +23,7 @@ from ditto.lite.rendering.mouth_source import (
     measure_overlap,
 )
 from ditto.lite.rendering.teeth import LOWER, UPPER, Sprite, arch_curve, draw_arch
+from ditto.motion.motion import INNER_LIPS, MOUTH_CORNERS, Keypoint
 from ditto.ops.reference.mouth import COLUMN_CHANNELS, Channel, Scene
 from ditto.portrait.face_mesh import (
     LOWER_INNER_LIP,
@@ -159,18 +160,19 @@ def limit_lips(geometry: Geometry, delta: npt.ArrayLike) -> Floats:
     gap = inner_gap(geometry.canonical)
     room = max(gap, 0.0) - (0.010 if gap < PARTED_LIPS else 0.004)
     least = -max(room + 0.008, PRESS)
-    over = min(change[17, 1] - change[14, 1] - least, 0.0)
-    change[17, 1] -= over
-    change[19, 1] -= 0.5 * over
+    upper, lower = INNER_LIPS
+    over = min(change[lower, 1] - change[upper, 1] - least, 0.0)
+    change[lower, 1] -= over
+    change[Keypoint.CHIN, 1] -= 0.5 * over
 
-    right, left = geometry.keypoints[6, 0], geometry.keypoints[12, 0]
-    limit = NARROWEST * (left - right)
-    narrowing = change[6, 0] - change[12, 0]
+    right, left = MOUTH_CORNERS
+    limit = NARROWEST * (geometry.keypoints[left, 0] - geometry.keypoints[right, 0])
+    narrowing = change[right, 0] - change[left, 0]
     knee = 0.6 * limit
     if narrowing > knee:
         kept = (knee + (limit - knee) * np.tanh((narrowing - knee) / (limit - knee))) / narrowing
-        middle = 0.5 * (change[6, 0] + change[12, 0])
-        for corner in (6, 12):
+        middle = 0.5 * (change[right, 0] + change[left, 0])
+        for corner in MOUTH_CORNERS:
             change[corner, 0] = middle + kept * (change[corner, 0] - middle)
     return change
 
@@ -265,7 +267,8 @@ def _opening(layers: MouthLayers, geometry: Geometry, pose: Pose) -> _Opening | 
     lips = UPPER_INNER_LIP + LOWER_INNER_LIP
     motion = float(np.abs(now[lips] - rest[lips]).max())
     gain = float(smoothstep(0.0015, 0.006, motion))
-    press = float(smoothstep(0.0008, 0.0035, pose.delta[14, 1] - pose.delta[17, 1]))
+    upper_lip, lower_lip = pose.delta[list(INNER_LIPS), 1]
+    press = float(smoothstep(0.0008, 0.0035, upper_lip - lower_lip))
     if max(gain, press) <= 0:
         return None
     in_plane = pose.scale_px * pose.rotation[:2, :2]
