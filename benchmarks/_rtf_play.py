@@ -23,7 +23,7 @@ Samples = npt.NDArray[np.float32]
 CHUNK = SAMPLE_RATE // 50  # 20 ms, as WebRTC and telephones send it
 PAUSES = (0.4, 1.6)  # seconds between utterances
 TRACKED_SIZE = 192  # pixels of the kept faces; the landmark network takes as many
-PATIENCE_SECONDS = 30.0  # for something that has to come
+STARVED_SECONDS = 30.0  # for something that has to come
 MOST_FAULTS_KEPT = 5
 
 
@@ -92,7 +92,7 @@ class Player:
         await self.session.__aexit__(kind, error, trace)
         await self._reading
 
-    async def until(self, seen: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> bool:
+    async def until(self, seen: Callable[[], bool], seconds: float = STARVED_SECONDS) -> bool:
         """Wait for what shows in what was read; whether it did in that time. Raises what the session raises."""
         deadline = time.monotonic() + seconds
         while not seen():
@@ -132,7 +132,7 @@ class Player:
         frames = -1
         while not await self.until(lambda: self._ended >= said.epoch):
             if frames == self._read_of_utterance:
-                raise TimeoutError(f"utterance {said.epoch} stopped after {frames} frames, for {PATIENCE_SECONDS:g} s")
+                raise TimeoutError(f"utterance {said.epoch} stopped after {frames} frames, for {STARVED_SECONDS:g} s")
             frames = self._read_of_utterance
 
     async def interrupt(self) -> Interruption:
@@ -237,7 +237,7 @@ async def take_turns(player: Player, speech: Sequence[Samples], repeats: int, pa
             said = await player.say_at_once(samples)
         came = await player.until(lambda: player.first_frame(said) > 0)  # noqa: B023 (awaited here)
         if not came:
-            raise TimeoutError(f"no frame of utterance {said.epoch} within {PATIENCE_SECONDS:g} s")
+            raise TimeoutError(f"no frame of utterance {said.epoch} within {STARVED_SECONDS:g} s")
         cut = await player.interrupt()
         rest = float("nan")
         if paced and cut.gap > OPEN_GAP:

@@ -7,8 +7,8 @@
     for frame in head.animate(portrait, "speech.wav"):
         show(frame.image, frame.pts_seconds)
 
-Names are loaded on first use: `import ditto` brings in neither torch nor ONNX Runtime. It turns their
-telemetry off (`ditto.privacy`), so import it before them.
+The names below are imported on first use, so `import ditto` loads neither torch nor ONNX Runtime. It turns their
+telemetry off (`ditto.privacy`): import it before them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ turn_off_telemetry()
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "AudioError": "ditto.errors",
     "BundleError": "ditto.errors",
     "BusyError": "ditto.errors",
@@ -95,9 +95,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'ditto' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(importlib.import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
 

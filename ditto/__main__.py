@@ -1,4 +1,4 @@
-"""The `ditto` command: Ctrl-C is answered without a traceback even while the command line is still being loaded."""
+"""The `ditto` command. Ctrl-C gives no traceback, even while the command line is being imported."""
 
 from __future__ import annotations
 

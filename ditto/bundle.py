@@ -24,21 +24,15 @@ SHIPPED = Path(__file__).parent / "bundles"
 SUFFIXES = (".safetensors", ".onnx")
 KEYS = ("format", "name", "licence", "origin", "fps", "sample_rate", "motion_space", "parts")
 PART_KEYS = ("model", "config", "files", "sha256")
-NETWORKS = (  # of the paper, in ditto.full.networks
+NETWORKS = (  # of the published Ditto, in ditto.full.networks
     "hubert", "lmdm", "appearance_extractor", "motion_extractor", "warping_network", "spade_decoder",
     "stitching_network", "retargeting_network",
 )  # fmt: skip
 
 SETTINGS = "released_settings"  # the model of a part that holds settings; their arrays may be infinite
-NEVER_ZERO = (
-    "weight_orig",
-    "weight_u",
-    "weight_v",
-    "original0",
-    "original1",
-)  # norms of layers: parts of their weights
+NEVER_ZERO = ("weight_orig", "weight_u", "weight_v", "original0", "original1")  # of layers with spectral or weight norm
 HUBERT_WINDOW = 6480  # samples
-FREE_SIZES, FREE_SIZE = {"batch": 1}, 16  # of an ONNX file's inputs, by name and of others
+FREE_SIZES, FREE_SIZE = {"batch": 1}, 16  # for the dynamic axes of an ONNX file: by name, and of every other name
 
 Config = TypeVar("Config")
 
@@ -48,11 +42,11 @@ class Part:
     """One network (or fitted table) of a bundle.
 
     Attributes:
-        name: of the part: encoder, motion, renderer.
-        model: which class of `ditto` reads it.
-        config: its settings, as JSON; `read_config` makes the dataclass.
-        files: what a file is in the part (weights, network, ...) -> path.
-        sha256: the same names -> hexadecimal digest.
+        name: encoder, motion, renderer, ...
+        model: names the class that reads it.
+        config: its settings, as JSON; `read_config` makes a dataclass of them.
+        files: role of a file (weights, network, ...) -> path.
+        sha256: role -> hexadecimal digest.
     """
 
     name: str
@@ -65,41 +59,43 @@ class Part:
         """Path of one file.
 
         Raises:
-            BundleError: the part has no such file, or it is not there.
+            BundleError: the part has no file of this role, or the file is missing.
         """
         if role not in self.files:
-            raise BundleError(f"part {self.name!r} has {', '.join(self.files) or 'no files'}; {role!r} is wanted")
+            raise BundleError(
+                f"expected file {role!r} in part {self.name!r}, got {', '.join(self.files) or 'none'}; get the bundle again"
+            )
         path = self.files[role]
         if not path.is_file():
-            raise BundleError(f"part {self.name!r} wants {path}, which is not there; get the bundle again")
+            raise BundleError(f"expected {path} for part {self.name!r}, got no such file; get the bundle again")
         return path
 
     def verify(self, *roles: str) -> None:
-        """Compare files with their digests: those named, or all.
+        """Compare files with their SHA-256: those of the roles given, or all.
 
         Raises:
-            BundleError: a file is missing or not the one `bundle.json` was sealed with.
+            BundleError: a file is missing, or has another SHA-256 than `bundle.json` says.
         """
         for role in roles or self.files:
             path = self.file(role)
             try:
-                came = digest(path)
+                found = digest(path)
             except OSError as error:
                 raise BundleError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
-            if came != self.sha256[role]:
+            if found != self.sha256[role]:
                 raise BundleError(
-                    f"{path} should have SHA-256 {self.sha256[role][:12]}..., it has {came[:12]}...; get the bundle "
-                    f"again, or after changing it on purpose: python -m ditto.bundle seal {path.parent}"
+                    f"expected SHA-256 {self.sha256[role][:12]}... of {path}, got {found[:12]}...; get the bundle again, or "
+                    f"if you changed the file: python -m ditto.bundle seal {path.parent}"
                 )
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder of weights, described and checked.
+    """A folder of weights and its description.
 
     Attributes:
-        fps, sample_rate: frames a second, samples a second of the audio its encoder takes.
-        motion_space: what the numbers of its motion mean ("lite": docs/motion.md).
+        fps, sample_rate: frames a second, samples a second of the speech.
+        motion_space: meaning of the 70 numbers of its motions (docs/motion.md): "lite" or "full".
     """
 
     path: Path
@@ -113,23 +109,23 @@ class Bundle:
 
     @classmethod
     def open(cls, name_or_path: str | PathLike[str]) -> Bundle:
-        """A bundle by name ("lite") or by folder. Reads `bundle.json` alone; files are opened when a part is loaded.
+        """A bundle by name ("lite") or by folder. Reads only `bundle.json`; its files are opened when a part is loaded.
 
         Raises:
-            NoBundleError: there is none.
-            BundleError: its description is damaged, or it is of another format.
+            NoBundleError: no such bundle.
+            BundleError: `bundle.json` is damaged, or of another format.
         """
         folder = find_folder(name_or_path)
         file = folder / "bundle.json"
         try:
             described = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise BundleError(f"a readable bundle.json is wanted at {file}: {error}; get the bundle again") from error
+            raise BundleError(f"expected a readable bundle.json at {file}, got: {error}; get the bundle again") from error
         check_keys(described, KEYS, str(file))
         if described["format"] != FORMAT:
             raise BundleError(
-                f"{file} has format {described['format']!r}, this version of ditto reads {FORMAT}; "
-                "upgrade the older of the two"
+                f"expected format {FORMAT} in {file}, got {described['format']!r}; use another version of ditto, or get "
+                "the bundle again"
             )
         for key, kind in (("name", str), ("licence", str), ("origin", str), ("motion_space", str), ("parts", dict)):
             check_type(described[key], kind, key, file)
@@ -143,20 +139,23 @@ class Bundle:
         """One part by name.
 
         Raises:
-            BundleError: the bundle has none of this name.
+            BundleError: no such part.
         """
         if name not in self.parts:
-            raise BundleError(f"bundle {self.name!r} has parts {', '.join(self.parts) or '(none)'}; {name!r} is wanted")
+            raise BundleError(
+                f"expected part {name!r} in bundle {self.name!r}, got {', '.join(self.parts) or 'no parts'}; use another "
+                "bundle"
+            )
         return self.parts[name]
 
     def verify(self) -> None:
-        """Compare every file with its SHA-256; raises BundleError at the first that differs or is missing."""
+        """Compare every file with its SHA-256; raises BundleError for the first that differs or is missing."""
         for part in self.parts.values():
             part.verify()
 
 
 def user_bundles() -> Path:
-    """Where a user's own bundles are: the folder DITTO_BUNDLES, or what the system keeps for a program's data.
+    """The folder of the user's bundles: DITTO_BUNDLES, or the system's folder for application data.
 
     Raises:
         InputError: the user has no home folder.
@@ -172,7 +171,7 @@ def user_bundles() -> Path:
             data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     except RuntimeError:
         raise InputError(
-            "expected a home folder to keep bundles in, got a user without one; set DITTO_BUNDLES"
+            "expected a home folder for bundles, got a user without one; set DITTO_BUNDLES to a folder"
         ) from None
     return data / "ditto" / "bundles"
 
@@ -187,7 +186,7 @@ def known_bundles() -> list[str]:
     shipped = shipped_bundles()
     try:
         own = sorted(p.parent.name for p in user_bundles().glob("*/bundle.json"))
-    except (OSError, InputError):  # a folder that may not be read, or a user without a home
+    except (OSError, InputError):  # an unreadable folder, or a user without a home folder
         own = []
     return shipped + [name for name in own if name not in shipped and not name.startswith(".")]
 
@@ -196,25 +195,27 @@ def find_folder(name_or_path: str | PathLike[str]) -> Path:
     """The folder of a bundle: by name inside the package, by name among the user's bundles, or by path.
 
     Raises:
-        NoBundleError: nowhere is a folder with `bundle.json`.
+        NoBundleError: none of these has a `bundle.json`.
     """
     path = Path(name_or_path)
     try:
         folders = [SHIPPED / path] if len(path.parts) == 1 else []
         if folders:
-            with suppress(InputError):  # a user without a home
+            with suppress(InputError):  # a user without a home folder
                 folders.append(user_bundles() / path)
         for folder in (*folders, path):
             if (folder / "bundle.json").is_file():
                 return folder
         kind = "a folder without bundle.json" if path.is_dir() else "a file"
-        found = kind if path.exists() else "nothing of that name"
+        found = kind if path.exists() else None
     except (OSError, ValueError) as error:  # ValueError: a null character
-        found = f"out of reach ({getattr(error, 'strerror', None) or error})"
+        found = f"a path that cannot be used ({getattr(error, 'strerror', None) or error})"
     advice = "; `ditto bundle pull full` gets the published one" if str(path) == "full" else ""
+    known = ", ".join(known_bundles()) or "none"
+    if found is None:
+        raise NoBundleError(f"no bundle named {str(path)!r}; available: {known}, or any folder with bundle.json{advice}")
     raise NoBundleError(
-        f"a bundle is wanted, {str(path)!r} is {found}; name one of {', '.join(known_bundles()) or '(none)'} "
-        f"or give the path of a folder with bundle.json{advice}"
+        f"expected a bundle, {str(path)!r} is {found}; available: {known}, or any folder with bundle.json{advice}"
     )
 
 
@@ -222,7 +223,7 @@ def read_part(name: str, described: Any, folder: Path) -> Part:
     """One entry of `parts`, checked.
 
     Raises:
-        BundleError: unknown or missing keys, wrong types, file names that lead out of the folder, files without a digest.
+        BundleError: unknown or missing keys, wrong types, file names that lead out of the folder, files without a SHA-256.
     """
     where = f"{folder / 'bundle.json'}, part {name!r}"
     check_keys(described, PART_KEYS, where)
@@ -233,20 +234,24 @@ def read_part(name: str, described: Any, folder: Path) -> Part:
     for role, file in described["files"].items():
         check_type(file, str, f"files.{role}", where)
         if Path(file).name != file or Path(file).suffix not in SUFFIXES:
-            raise BundleError(f"{where}: files are plain names ending in {' or '.join(SUFFIXES)}, got {file!r}")
+            raise BundleError(
+                f"{where}: expected a plain file name ending in {' or '.join(SUFFIXES)}, got {file!r}; get the bundle again"
+            )
         files[role] = folder / file
     if described["sha256"].keys() != files.keys():
-        raise BundleError(f"{where}: every file wants its SHA-256; run: python -m ditto.bundle seal {folder}")
+        raise BundleError(
+            f"{where}: expected a SHA-256 for every file of the part, got others; run: python -m ditto.bundle seal {folder}"
+        )
     for role, sha256 in described["sha256"].items():
         check_type(sha256, str, f"sha256.{role}", where)
     return Part(name, described["model"], described["config"], files, described["sha256"])
 
 
 def read_config(config: type[Config], values: Mapping[str, Any], where: str) -> Config:
-    """A frozen dataclass from JSON; lists become tuples. Unknown and missing keys are errors.
+    """A frozen dataclass from JSON; lists become tuples.
 
     Raises:
-        BundleError: naming the key and the place.
+        BundleError: unknown or missing keys, or values that the dataclass refuses.
     """
     fields = dataclasses.fields(config)  # type: ignore[arg-type]
     known = [field.name for field in fields]
@@ -263,31 +268,33 @@ def read_config(config: type[Config], values: Mapping[str, Any], where: str) -> 
 
 
 def check_keys(values: Any, known: tuple[str, ...] | list[str], where: str, required: list[str] | None = None) -> None:
-    """Raises BundleError unless `values` is an object with known keys only and every required one (all by default)."""
+    """Raises BundleError unless `values` is a mapping of known keys, with all the required ones (by default: all)."""
     if not isinstance(values, Mapping):
-        raise BundleError(f"{where}: an object with {', '.join(known)} is wanted, got {type(values).__name__}")
+        raise BundleError(
+            f"{where}: expected an object with {', '.join(known)}, got {type(values).__name__}; get the bundle again"
+        )
     unknown = [key for key in values if key not in known]
     missing = [key for key in (known if required is None else required) if key not in values]
     if unknown or missing:
         raise BundleError(
-            f"{where}: keys are {', '.join(known)}; unknown: {', '.join(map(str, unknown)) or 'none'}, "
-            f"missing: {', '.join(missing) or 'none'}"
+            f"{where}: expected keys {', '.join(known)}; unknown: {', '.join(map(str, unknown)) or 'none'}, "
+            f"missing: {', '.join(missing) or 'none'}; get the bundle again"
         )
 
 
 def check_type(value: Any, kind: type, key: str, where: str | Path) -> None:
-    """Raises BundleError unless a JSON value is of a kind; true and false are no numbers."""
+    """Raises BundleError unless a JSON value is of a type; true and false are no numbers."""
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise BundleError(f"{where}: {key} is a {kind.__name__}, got {value!r}")
+        raise BundleError(f"{where}: expected a {kind.__name__} for {key}, got {value!r}; get the bundle again")
 
 
 class FileCheck(NamedTuple):
-    """What was found out about one file of a bundle.
+    """The result of checking one file of a bundle.
 
     Attributes:
-        part: whose it is.
+        part: name of its part.
         file: its name.
-        ok: whether all is as it should be.
+        ok: whether it passed.
         detail: size and contents; or what is wrong and what to do.
     """
 
@@ -298,9 +305,10 @@ class FileCheck(NamedTuple):
 
 
 def examine(bundle: Bundle) -> Iterator[FileCheck]:
-    """One check a file: its SHA-256; that weights can be right; that names and shapes are those of the network and one
-    small forward gives finite numbers, where it is one of the paper's and torch is there to build it; that an ONNX file
-    does the same."""
+    """Check every file, one after the other: SHA-256; implausible weights; one call of an ONNX network gives finite numbers.
+
+    For networks of the published Ditto, if torch is installed: names and shapes of the weights, and one finite forward.
+    """
     for part in bundle.parts.values():
         for role, path in part.files.items():
             try:
@@ -317,10 +325,10 @@ def examine(bundle: Bundle) -> Iterator[FileCheck]:
 
 
 def examine_weights(part: Part, path: Path) -> list[str]:
-    """What a file of weights holds, in words.
+    """Check a file of weights; what it holds, in words.
 
     Raises:
-        BundleError: unreadable, values that cannot be right, not what the part's network takes, or it gives NaN or infinity.
+        BundleError: unreadable, implausible weights, not the weights of the part's network, or they give NaN or infinity.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -330,10 +338,10 @@ def examine_weights(part: Part, path: Path) -> list[str]:
             for name in tensors.keys():
                 values = tensors.get_tensor(name)
                 shapes[name] = (values.shape, values.dtype.name)
-                if part.model != SETTINGS and (fault := fault_of(name, values)):
+                if part.model != SETTINGS and (fault := find_fault(name, values)):
                     raise BundleError(f"{path}: {fault}; get the bundle again")
-    except (SafetensorError, OSError, TypeError) as error:  # TypeError: numbers of a kind that NumPy has not
-        raise BundleError(f"{path} is no readable safetensors file: {error}; get the bundle again") from error
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a dtype that NumPy lacks
+        raise BundleError(f"expected a readable safetensors file at {path}, got: {error}; get the bundle again") from error
     words = [f"{len(shapes)} tensors", "no NaN"]
     if part.model in NETWORKS:
         try:
@@ -349,7 +357,7 @@ def examine_weights(part: Part, path: Path) -> list[str]:
 
 
 def examine_onnx(model: str, path: Path, where: Path) -> str:
-    """What one call of an ONNX file gives, in words; noise goes in. `where` the file comes from, for messages.
+    """Run an ONNX file once, with noise; what it gives, in words. `where` names the file in messages.
 
     Raises:
         BundleError: it cannot be run, or gives NaN or infinity.
@@ -358,7 +366,7 @@ def examine_onnx(model: str, path: Path, where: Path) -> str:
 
     from ditto.engines import open_engine
 
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     try:
         engine = open_engine(path)
         arrays = {}
@@ -366,7 +374,7 @@ def examine_onnx(model: str, path: Path, where: Path) -> str:
             sizes = [size if isinstance(size, int) else FREE_SIZES.get(size, FREE_SIZE) for size in shape]
             if model == "hubert":
                 sizes = [1, HUBERT_WINDOW]
-            arrays[name] = (0.1 * dice.standard_normal(sizes)).astype(dtype)
+            arrays[name] = (0.1 * rng.standard_normal(sizes)).astype(dtype)
         found = engine(**arrays)
     except EngineError as error:
         raise BundleError(f"{where}: expected a network that runs, got: {error}; get the file again") from error
@@ -378,10 +386,10 @@ def examine_onnx(model: str, path: Path, where: Path) -> str:
     return "one call is finite"
 
 
-def fault_of(name: str, values: Any) -> str | None:
-    """What is wrong with a tensor of weights, by its name and values (an array); None: nothing.
+def find_fault(name: str, values: Any) -> str | None:
+    """What is wrong with a tensor of weights, judged by its name and values (an array); None if nothing is.
 
-    Training gives none of these; a file has them that was damaged, or written while training failed.
+    No sound training gives such weights: the file is damaged, or the training failed.
     """
     import numpy as np
 
@@ -391,9 +399,9 @@ def fault_of(name: str, values: Any) -> str | None:
             return f"{name} holds {bad} numbers of {values.size} that are NaN or infinite"
     last = name.rpartition(".")[2]
     if last == "running_var" and (values < 0).any():
-        return f"{name} holds {int((values < 0).sum())} numbers of {values.size} below zero, and a variance has none"
+        return f"{name} holds {int((values < 0).sum())} numbers of {values.size} below zero, but it is a variance"
     if (last in NEVER_ZERO or last.endswith("weight")) and values.size > 1 and not values.any():
-        return f"all {values.size} numbers of {name} are zero, so its layer passes nothing on"
+        return f"all {values.size} numbers of {name} are zero, so its layer gives nothing"
     return None
 
 
@@ -407,10 +415,10 @@ def digest(path: Path) -> str:
 
 
 def seal(folder: Path) -> dict[str, Any]:
-    """Write the SHA-256 of every file named in `bundle.json` into it; returns what was written.
+    """Write the SHA-256 of every file named in `bundle.json` into it; returns the new description.
 
     Raises:
-        BundleError: there is no readable description, or a file it names is missing.
+        BundleError: `bundle.json` is unreadable, or a file that it names is missing.
     """
     file = folder / "bundle.json"
     try:
@@ -418,34 +426,34 @@ def seal(folder: Path) -> dict[str, Any]:
         for part in described["parts"].values():
             part["sha256"] = {role: digest(folder / name) for role, name in part["files"].items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise BundleError(f"cannot seal {file}: {type(error).__name__} {error}") from error
+        raise BundleError(f"{file} cannot be sealed: {type(error).__name__} {error}; check the file") from error
     file.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     Bundle.open(folder).verify()
     return dict(described)
 
 
 def reseal(folder: Path) -> None:
-    """Seal a folder that an exporter has just written weights into, if it is a bundle."""
+    """Seal a folder into which an exporter has written weights, if it is a bundle."""
     if (folder / "bundle.json").is_file():
         seal(folder)
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m ditto.bundle seal FOLDER`; gives the exit code."""
-    from ditto.app.console import CALLERS_MISTAKE, complain, open_streams, tell
+    """`python -m ditto.bundle seal FOLDER`; returns the exit code."""
+    from ditto.app.console import EXIT_INPUT_ERROR, open_streams, print_error, print_result
 
     open_streams()
     if len(arguments) != 2 or arguments[0] != "seal":
-        complain("usage: python -m ditto.bundle seal FOLDER")
-        return CALLERS_MISTAKE
+        print_error("usage: python -m ditto.bundle seal FOLDER")
+        return EXIT_INPUT_ERROR
     try:
         sealed = seal(Path(arguments[1]))
     except BundleError as error:
-        complain(f"ditto: {type(error).__name__}: {error}")
-        return CALLERS_MISTAKE
+        print_error(f"ditto: {type(error).__name__}: {error}")
+        return EXIT_INPUT_ERROR
     for name, part in sealed["parts"].items():
         for role, sha256 in part["sha256"].items():
-            tell(f"{name:10} {part['files'][role]:28} {sha256}")
+            print_result(f"{name:10} {part['files'][role]:28} {sha256}")
     return 0
 
 

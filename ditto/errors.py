@@ -1,18 +1,18 @@
-"""Every failure ditto reports: what was wanted, what came, what to do."""
+"""The errors of ditto. Messages say what was expected, what came and what to do: "expected X, got Y; do Z"."""
 
 from __future__ import annotations
 
 
 class DittoError(Exception):
-    """Base of all errors ditto raises on its own account."""
+    """Base of all errors that ditto raises, except ValueError and TypeError for arguments."""
 
 
 class InputError(DittoError):
-    """The caller's material or request cannot be used (command line: exit code 2)."""
+    """An input file or a request cannot be used (command line: exit code 2)."""
 
 
 class NoFaceError(InputError):
-    """No usable face was found where one is needed."""
+    """No usable face was found in a picture."""
 
 
 class ImageError(InputError):
@@ -24,23 +24,23 @@ class AudioError(InputError):
 
 
 class OutputError(InputError):
-    """The result cannot be written where it was asked for."""
+    """The output file cannot be written."""
 
 
 class BundleError(DittoError):
-    """A bundle of weights is missing, damaged or of another format."""
+    """A bundle of weights is missing, damaged or in an unknown format."""
 
 
 class NoBundleError(BundleError, InputError):
-    """There is no bundle of the name or at the place the caller gave."""
+    """No bundle has this name or lies in this folder."""
 
 
 class SessionError(DittoError):
-    """A live session is closed, not open yet, or broken."""
+    """A live session is closed, not entered yet, or broken."""
 
 
 class BusyError(SessionError):
-    """A head has as many sessions as it serves."""
+    """A head has as many open sessions as it may have."""
 
 
 class TooSlowError(SessionError, InputError):
@@ -48,4 +48,4 @@ class TooSlowError(SessionError, InputError):
 
 
 class EngineError(DittoError):
-    """A network cannot be run by the engine asked for."""
+    """The chosen engine cannot run a network."""

@@ -1,4 +1,4 @@
-"""What a talking head gives out: frames, and the ends of utterances."""
+"""The output of a stream or session: frames, and the ends of utterances."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ditto.motion.motion import Motion
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture and the 40 ms of sound that belong to it.
+    """One picture and its 40 ms of sound.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB; of a session as its `output` says: (H, W, 3) for "rgb24" and "bgr24", (H, W, 4) for
+        image: (H, W, 3) uint8 RGB. In a session as its option `output` says: (H, W, 3) for "rgb24" and "bgr24", (H, W, 4) for
             "rgba", and (3 H / 2, W) planes Y, U, V for "yuv420p" (BT.601, limited range). H and W are even.
-        index: frames that the stream or session gave out before this one.
-        pts_seconds: index / 25, the clock on which pictures and sound run together.
-        audio: float32; of a stream (640,) samples [640 index, 640 index + 640) at 16 kHz, zeros after the end; of a
-            session (audio_rate / 25,), silence unless `kind` is "speech".
-        motion: the motion (70,) shown, after controls; None where the bundle has no explicit motion.
-        kind: "speech" with the sound of an utterance; "transition" while the face comes to rest after one; "idle".
-        epoch: number of the utterance; of the next one where none is spoken. 0 in a stream.
+        index: how many frames the stream or session gave before this one.
+        pts_seconds: index / 25; picture and sound are both shown from this time on.
+        audio: float32. In a stream (640,): samples [640 index, 640 index + 640) at 16 kHz, zeros after the end. In a
+            session (audio_rate / 25,): silence unless `kind` is "speech".
+        motion: the motion (70,) shown, after controls; None if the bundle has no explicit motion.
+        kind: "speech": with the sound of an utterance; "transition": the face comes to rest after one; "idle".
+        epoch: number of the utterance; between utterances, of the next one. 0 in a stream.
         speech_index: number of the frame in its utterance; None unless `kind` is "speech".
     """
 
@@ -39,11 +39,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class SegmentEnd:
-    """All frames of a flushed utterance have come.
+    """The end of a flushed utterance: all its frames have come.
 
     Attributes:
         epoch: number of the utterance.
-        pts_seconds: its length.
+        pts_seconds: length of the utterance.
     """
 
     epoch: int

@@ -1,4 +1,4 @@
-"""Values made on first use and shared by every thread."""
+"""Values made on first use and shared by all threads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ V = TypeVar("V")
 
 @dataclass
 class _Entry(Generic[V]):
-    """A value, or the empty tuple before it is made; `lock` is held by the thread that makes it."""
+    """A value in a tuple; the tuple is empty before the value is made. The thread that makes it holds `lock`."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     value: tuple[()] | tuple[V] = ()
@@ -24,9 +24,9 @@ class _Entry(Generic[V]):
 class Once(Generic[K, V]):
     """One value a key, made by the first thread that asks for it.
 
-    A thread that asks for the same key meanwhile waits for it, one that asks for another key does not. If making it
-    fails, the thread that asked gets the error, and the next to ask makes it anew. A key is held weakly: its value is
-    kept as long as the key lives. A forked process keeps the values, and makes anew what was being made.
+    Other threads that ask for the same key wait until the value is made; those that ask for another key do not. If
+    making it fails, the thread that made it gets the error, and the next one to ask tries again. Keys are weak
+    references: a value is kept as long as its key lives. A forked process keeps the values that were made.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Once(Generic[K, V]):
         _all.add(self)
 
     def get(self, key: K, make: Callable[[K], V]) -> V:
-        """The value of a key, made by `make(key)` on first use; raises what that raises."""
+        """The value of a key, made by `make(key)` on first use. Raises what `make` raises."""
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
         if not entry.value:
@@ -54,7 +54,7 @@ _all: WeakSet[Once[Any, Any]] = WeakSet()
 
 
 def _forked() -> None:
-    """In a forked process: the threads that held locks belong to the other one."""
+    """In a forked process: new locks, because the threads that held the old ones belong to the parent."""
     for once in list(_all):
         once._forked()
 

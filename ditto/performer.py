@@ -1,12 +1,12 @@
-"""Performer: what turns the speech of many streams into pictures; the one interface between generators and their callers.
+"""Performer: turns the speech of many streams into pictures. The one interface between generators and their callers.
 
     samples -> advance -> shots -> draw -> pictures
 
-A performer holds weights. What a stream remembers goes in and comes out, as opaque and immutable values: `State` on the
-way from speech to shots, `Face` on the way from shots to pictures. So a caller may keep an old value and go on from it,
-and advance one stream in one thread while it draws it in another. `ditto.stream.Stream` (offline, no clock) and
-`ditto.live.scheduler.Scheduler` (many sessions, one clock) are the two callers; `ditto.row_performer.RowPerformer` is
-what the bundles of explicit motion are.
+A performer holds weights. What a stream remembers is an argument and a result, opaque and immutable: `State` from speech to
+shots, `Face` from shots to pictures. So a caller may keep an old value and go on from it, and may advance a stream in one
+thread while it draws the stream in another. There are two callers: `ditto.stream.Stream` (offline, no clock) and
+`ditto.live.scheduler.Scheduler` (many sessions, one clock). The performer of the bundles with explicit motion is
+`ditto.row_performer.RowPerformer`.
 """
 
 from __future__ import annotations
@@ -35,62 +35,62 @@ T = TypeVar("T")
 
 
 class Capability(Enum):
-    """What a performer may be able to do. One that lacks a capability refuses it by name when a stream is opened."""
+    """What a performer can do. A stream or session that needs a capability it lacks is refused when it is opened."""
 
-    CONTROLS = "controls"  # edits of the motion: `Controls`, gaze, head
+    CONTROLS = "controls"  # edits of the motion: `Controls`, gaze, head pose
     EMOTION = "emotion"
     IDLE = "idle"  # pictures without speech
-    LISTENING = "listening"  # reactions to the other party, while idle
-    REDRAW = "redraw"  # shots stand for themselves: each can be drawn again with other edits, or left out
-    MOTION = "motion"  # pictures come with the motion that they show
+    LISTENING = "listening"  # idle frames react to the other party
+    REDRAW = "redraw"  # each shot can be drawn again with other edits, or left out
+    MOTION = "motion"  # every picture comes with its motion
 
 
 class Appearance:
-    """A portrait as one performer has prepared it. Shared by all streams of that portrait."""
+    """A portrait, prepared by one performer. All streams of that portrait share it."""
 
     __slots__ = ("__weakref__",)
 
 
 class State:
-    """What one utterance remembers from one call of `Performer.advance` to the next."""
+    """What the performer remembers of an utterance from one call of `advance` or `idle` to the next."""
 
     __slots__ = ()
 
 
 class Shot:
-    """What one frame is drawn from."""
+    """What a performer draws one frame from."""
 
     __slots__ = ()
 
 
 class Face:
-    """What one picture of a stream leaves to the next."""
+    """What the performer remembers from one picture of a stream to the next."""
 
     __slots__ = ()
 
 
-def own(value: object, kind: type[T]) -> T:
-    """The value, if it is one of this performer's own.
+def expect_own(value: object, kind: type[T]) -> T:
+    """The value, if it is of the performer's own class.
 
     Raises:
-        TypeError: it is another performer's.
+        TypeError: it is not; another performer made it.
     """
     if not isinstance(value, kind):
         raise TypeError(
-            f"expected a {kind.__name__}, got a {type(value).__name__}; give a performer what it gave, not what another gave"
+            f"expected a {kind.__name__}, got a {type(value).__name__}; pass only values that the same performer returned"
         )
     return value
 
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """Speech for one stream.
+    """A job for `Performer.advance`: speech of one stream.
 
     Attributes:
         state: from `begin`, `advance` or `idle`.
         samples: (hop_samples,) float32, mono, 16 kHz; with `final`, also fewer, or none.
-        emotion: (8,) weights as of `ditto.motion.emotion.emotion_vector`.
-        final: the utterance ends with these samples.
+        emotion: (8,) weights, as `ditto.motion.emotion.emotion_vector` gives them.
+        final: whether the utterance ends with these samples.
     """
 
     state: State
@@ -101,7 +101,7 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """Silence for one stream: as many frames as the performer gives at once.
+    """A job for `Performer.idle`: the next frames of one stream without speech.
 
     Attributes:
         state: from `begin`, `advance` or `idle`.
@@ -114,10 +114,10 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """What became known.
+    """The result of an `Advance` or `Idle` job.
 
     Attributes:
-        shots: of the next frames, in order.
+        shots: the next frames, in order.
         state: after the last of them.
     """
 
@@ -127,12 +127,12 @@ class Advanced:
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """What is asked of one frame beside its speech.
+    """Edits of one frame.
 
     Attributes:
-        emotion: (8,) weights that it should show.
+        emotion: (8,) weights to show.
         controls: applied one after another.
-        reaction: to the other party, while idle.
+        reaction: to the other party, for idle frames.
     """
 
     emotion: Array
@@ -141,18 +141,18 @@ class Edits:
 
     @classmethod
     def none(cls) -> Edits:
-        """A neutral face, nothing changed."""
+        """A neutral emotion and no changes."""
         return cls(emotion_vector(None))
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """A frame to be drawn.
+    """A job for `Performer.draw`: one frame.
 
     Attributes:
-        face: from `face`, or from the frame before.
-        shot: what it is drawn from.
-        edits: what is asked of it.
+        face: from `Performer.face`, or from the frame before.
+        shot: what to draw.
+        edits: of this frame.
     """
 
     face: Face
@@ -162,13 +162,13 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A picture.
+    """The result of a `Draw` job.
 
     Attributes:
         image: (H, W, 3) uint8 RGB, the size of the portrait's picture.
         face: for the next frame.
-        motion: (70,) that the picture shows, after edits; None without the capability MOTION.
-        transition: whether the face is still on its way from what was shown before.
+        motion: (70,) of the picture, after edits; None without the capability MOTION.
+        transition: whether the picture is still blended with the motion before (`ditto.motion.inertialization`).
     """
 
     image: Pixels
@@ -180,14 +180,14 @@ class Drawn:
 class Performer(Protocol):
     """A generator of talking pictures, 25 a second.
 
-    Every call is a function of its arguments, bit for bit: however speech is cut into calls, whichever streams go
-    together in one call, the same arguments give the same values. Calls may come from several threads at once.
+    The results depend on the arguments alone, bit for bit: any chunking of the speech and any grouping of streams into
+    calls gives the same frames. Several threads may call at once.
 
     Attributes:
-        supports: what it can do.
-        latencies: names of latencies, the one for recordings first.
-        hop_samples: samples (at 16 kHz) that `advance` takes at a time.
-        motion_space: of its motions; None where there is no explicit motion.
+        supports: its capabilities.
+        latencies: names of its latencies, first the one for recordings.
+        hop_samples: how many samples (at 16 kHz) an `Advance` job has.
+        motion_space: of its motions; None without explicit motion.
     """
 
     @property
@@ -203,69 +203,70 @@ class Performer(Protocol):
     def motion_space(self) -> MotionSpace | None: ...
 
     def delay_seconds(self, latency: str) -> float:
-        """The longest way from the first sample of a frame to the last sample that its shot waits for.
+        """Algorithmic delay: at most, from the first sample of a frame to the last sample that its shot waits for.
 
         Raises:
-            ValueError: no latency of this name.
+            ValueError: an unknown latency.
         """
 
     def prepare(self, portrait: Portrait) -> Appearance:
-        """Everything about a portrait that stays the same from frame to frame. Takes long."""
+        """Compute what stays the same from frame to frame. Takes long."""
 
     def begin(self, appearance: Appearance, seed: int, latency: str, after: State | None = None) -> State:
-        """Before the first sample of an utterance.
+        """The state before the first sample of an utterance.
 
         Args:
             seed: of all randomness of the utterance, in [0, 2 ** 64).
             latency: one of `latencies`.
-            after: where the stream stands, if it has shown something before. A performer whose faces join utterances
-                (`face`, `draw`) need not use it.
+            after: the stream's state so far, if it has shown something. A performer whose `draw` joins utterances need
+                not use it.
         """
 
     def advance(self, jobs: Sequence[Advance]) -> list[Advanced]:
-        """Speech of several streams, as one batch where it can be.
+        """Take speech of several streams, as one batch if possible.
 
         Returns:
-            For each job the shots that became known. After the `final` job of an utterance of N samples, ceil(N / 640)
-            shots have come in all.
+            For each job the shots that became final. An utterance of N samples has ceil(N / 640) shots, all of which
+            have come after its `final` job.
         """
 
     def idle(self, jobs: Sequence[Idle]) -> list[Advanced]:
         """One or more shots without speech for each stream.
 
         Raises:
-            ValueError: the performer has no capability IDLE.
+            ValueError: the performer lacks the capability IDLE.
         """
 
     def face(self, appearance: Appearance, seed: int, joined: bool = True) -> Face:
-        """Before the first picture of a stream.
+        """The face before the first picture of a stream.
 
         Args:
-            seed: of all randomness of what happens between utterances.
-            joined: whether utterances and idle frames grow out of what was shown before, or stand as they are.
+            seed: of all randomness of idle frames.
+            joined: whether an utterance continues smoothly from the frames before it. If not, its frames are those of
+                an utterance on its own.
         """
 
     def draw(self, jobs: Sequence[Draw]) -> list[Drawn]:
         """A picture for each job."""
 
     def observe(self, observer: Observer) -> Callable[[], None]:
-        """Call `observer(step, seconds, rows)` after every step of a batch of `rows`; the returned function ends that."""
+        """Call `observer(step, seconds, rows)` after every step (of a batch of `rows`), until the result is called."""
 
 
 def check_latency(name: str, latencies: Sequence[str]) -> str:
     """The name, if it is one of a performer's latencies.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is none of them.
     """
     if not isinstance(name, str) or name not in latencies:
         raise ValueError(f"expected a latency of {', '.join(latencies)}, got {name!r}; choose one of them")
     return name
 
 
-def check_capabilities(performer: Performer, asked: Sequence[Capability]) -> None:
-    """Raise ValueError where a performer lacks one of the capabilities that are asked for."""
-    for capability in asked:
+def check_capabilities(performer: Performer, needed: Sequence[Capability]) -> None:
+    """Raise ValueError if a performer lacks one of the capabilities."""
+    for capability in needed:
         if capability not in performer.supports:
             raise ValueError(
                 f"this bundle does not support {capability.value}; leave it out, or use another bundle"

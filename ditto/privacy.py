@@ -1,7 +1,7 @@
-"""What packages below ditto do of their own accord, turned off: telemetry, and files in the user's folders.
+"""Turns off the telemetry of packages that ditto uses, and the files that it writes into the user's folders.
 
-ditto opens no connection and writes no file that it was not asked for. `ditto/__init__.py` runs `turn_off_telemetry`,
-so it has happened before any module of ditto imports any of these packages.
+ditto opens no connection and writes no file unless the user asks for it. `ditto/__init__.py` calls `turn_off_telemetry`
+before any module of ditto imports one of these packages.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from types import ModuleType
 
 # ONNX Runtime (1.31 on Linux) otherwise writes a device id and an event database to the user's cache when it is
 # imported, and a thread of it looks up mobile.events.data.microsoft.com. huggingface_hub, which `ditto bundle pull`
-# uses, otherwise tells the hub which frameworks are installed.
+# uses, otherwise reports the installed frameworks to the hub.
 SWITCHES = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY")
 
 
@@ -29,7 +29,7 @@ def turn_off_telemetry() -> None:
 def import_onnxruntime() -> ModuleType:
     """The onnxruntime module, without telemetry unless ORT_DISABLE_TELEMETRY=0.
 
-    If the program imported it before ditto, only its events can still be turned off: the files are written by then.
+    If the program imported it before ditto, the files are written already, and only its events can be turned off.
 
     Raises:
         ImportError: it is not installed.

@@ -1,6 +1,6 @@
-"""RowPerformer: the performer of bundles with explicit motion, 70 numbers a frame: speech encoder, motion sampler, renderer.
+"""RowPerformer: the performer of bundles with explicit motion, rows of 70 numbers: speech encoder, motion sampler, renderer.
 
-What makes one picture follow the other is here too, at the row: idle motion, transitions, changes of emotion, controls.
+It also does what joins the frames of a stream: idle motion, transitions, changes of emotion, controls.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ditto.performer import (
     Shot,
     State,
     check_latency,
-    own,
+    expect_own,
 )
 from ditto.portrait.portrait import Portrait
 
@@ -42,19 +42,18 @@ Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 E = TypeVar("E")  # state of the encoder
 S = TypeVar("S")  # state of the sampler
-A = TypeVar("A")  # what the renderer prepares of a portrait
-P = TypeVar("P")  # a motion as the renderer takes it
-C = TypeVar("C")  # a crop as it is rendered
+A = TypeVar("A")  # a portrait as the renderer prepares it
+P = TypeVar("P")  # a motion, retargeted for the renderer
+C = TypeVar("C")  # a rendered crop
 T = TypeVar("T")
-
 
 
 class Encoder(Protocol[E]):
     """Speech to features, 25 rows a second.
 
     Attributes:
-        hop_samples: that a step takes.
-        lead_features: rows of the first answers that lie before the speech.
+        hop_samples: how many samples a step takes.
+        lead_features: how many of the first rows lie before the speech, because of the look-ahead.
     """
 
     @property
@@ -64,18 +63,18 @@ class Encoder(Protocol[E]):
     def lead_features(self) -> int: ...
 
     def initial_state(self, batch: int) -> E:
-        """Before the first sample."""
+        """The state before the first sample."""
 
     def step_batch(self, hops: Sequence[Array], states: Sequence[E]) -> list[tuple[Array, E]]:
-        """For a hop (hop_samples,) of each of several streams: features (n, D) and the next state."""
+        """Take a hop (hop_samples,) of each stream; for each, features (n, D) and the next state."""
 
 
 class Sampler(Protocol[S]):
     """Features to rows of motion, at one latency.
 
     Attributes:
-        latencies: names of latencies, the one for recordings first.
-        delay_seconds: the longest way from the first sample of a frame to the last sample that its row waits for.
+        latencies: names of latencies, first the one for recordings.
+        delay_seconds: at most, from the first sample of a frame to the last sample that its row waits for.
     """
 
     @property
@@ -85,28 +84,28 @@ class Sampler(Protocol[S]):
     def delay_seconds(self) -> float: ...
 
     def at(self, latency: str) -> Sampler[S]:
-        """The same at another latency."""
+        """This sampler at another latency."""
 
     def begin(self, portrait: Portrait, seed: int) -> S:
-        """Before the first features."""
+        """The state before the first features."""
 
     def step_batch(
         self, features: Sequence[Array], emotions: Sequence[Array], states: Sequence[S], final: Sequence[bool]
     ) -> list[tuple[Array, S]]:
-        """For features (n, D) of each of several streams: the rows (m, 70) that became final, and the next state."""
+        """Take features (n, D) of each stream; for each, the rows (m, 70) that became final and the next state."""
 
 
 class Renderer(Protocol[A, P, C]):
-    """A portrait and a row of motion to a picture."""
+    """Renders a portrait with a row of motion."""
 
     def prepare(self, portrait: Portrait) -> A:
-        """Everything about the portrait that does not change from frame to frame."""
+        """Compute what stays the same from frame to frame."""
 
     def paste_back(self, portrait: Portrait) -> Callable[[C], Pixels]:
-        """What makes a whole picture (H, W, 3) uint8 RGB of what `render` gives."""
+        """The function from a crop that `render` gives to the whole picture (H, W, 3) uint8 RGB."""
 
     def retarget(self, portrait: Portrait, motion: Motion) -> P:
-        """One frame of motion (70,) as `render` takes it."""
+        """One frame of motion (70,) in the form that `render` takes."""
 
     def render(self, appearance: A, pose: P) -> C:
         """One frame of the face crop, (S, S, 3) RGB, 0 to 255."""
@@ -114,7 +113,7 @@ class Renderer(Protocol[A, P, C]):
 
 @dataclass(frozen=True)
 class RowAppearance(Appearance, Generic[A, C]):
-    """A portrait, what the renderer has prepared of it, and the way of a crop into the picture."""
+    """A portrait, what the renderer has prepared for it, and the function from a crop to the whole picture."""
 
     portrait: Portrait
     prepared: A
@@ -123,14 +122,14 @@ class RowAppearance(Appearance, Generic[A, C]):
 
 @dataclass(frozen=True)
 class RowState(State, Generic[E, S]):
-    """An utterance on its way to rows.
+    """What is remembered of an utterance.
 
     Attributes:
-        utterance: seed of it, by which rows of one utterance know each other.
+        utterance: its seed; rows with the same number belong to one utterance.
         sampler: of its latency.
-        encoder_state, sampler_state: what those remember.
-        samples, features, rows: that came, and were given out.
-        lead: rows of features to come that lie before the speech.
+        encoder_state, sampler_state: of those two.
+        lead: how many of the next features lie before the speech.
+        samples, features: how many there have been.
     """
 
     utterance: int
@@ -144,7 +143,7 @@ class RowState(State, Generic[E, S]):
 
 @dataclass(frozen=True)
 class RowShot(Shot):
-    """A row (70,) as sampled, the emotion (8,) it was sampled with, and the utterance it is of."""
+    """A row (70,) as sampled, the emotion (8,) it was sampled with, and its utterance."""
 
     row: Array
     emotion: Array
@@ -153,23 +152,23 @@ class RowShot(Shot):
 
 @dataclass(frozen=True)
 class IdleShot(Shot):
-    """An idle frame: made when it is drawn, out of what was shown before."""
+    """An idle frame. Its row is made when it is drawn, from the frames before it."""
 
 
 @dataclass(frozen=True)
 class RowFace(Face, Generic[A, C]):
-    """What one picture leaves to the next.
+    """What is remembered from one picture to the next.
 
     Attributes:
-        appearance: whose face it is.
-        seed: of what happens between utterances.
-        joined: whether what is shown grows out of what was shown before.
-        speaking: utterance of the last row, None where it was idle.
-        idle: where the idle process stands.
-        row, before: (70,) the last two motions, before controls; None at the beginning.
-        transition: on the way from what was shown when the source of motion changed, or None.
-        age: frames since that began.
-        said: the last row of speech as it came, and its utterance: to go on from after a stop.
+        appearance: of the portrait.
+        seed: of idle motion.
+        joined: whether an utterance continues smoothly from the frames before it.
+        speaking: utterance of the last row; None if that was idle.
+        idle: state of the idle motion.
+        row, before: (70,) the last row and the one before it, without controls; None at the beginning.
+        transition: that began when the source of motion changed last; None if it is over.
+        age: frames since then.
+        last_speech: utterance and row of the last speech frame, before transitions; None before any.
     """
 
     appearance: RowAppearance[A, C]
@@ -181,15 +180,15 @@ class RowFace(Face, Generic[A, C]):
     before: Array | None = None
     transition: Inertialization | None = None
     age: int = 0
-    said: tuple[int, Array] | None = None
+    last_speech: tuple[int, Array] | None = None
 
 
 class RowPerformer(Generic[E, S, A, P, C]):
     """Encoder, sampler and renderer of one motion space as a `ditto.performer.Performer`.
 
     Args:
-        change_emotion: row (70,), the emotion (8,) it was sampled with, the one to show -> row. None: an emotion that
-            changes shows from the next row that is sampled.
+        change_emotion: (row (70,), emotion (8,) that it was sampled with, emotion to show) -> row. None: a new emotion
+            shows from the next sampled row on.
 
     Attributes:
         encoder, sampler, renderer, motion_space, change_emotion: as given.
@@ -223,10 +222,10 @@ class RowPerformer(Generic[E, S, A, P, C]):
         return self.encoder.hop_samples
 
     def sampler_for(self, latency: str) -> Sampler[S]:
-        """The sampler of a latency; the same one each time, so that streams of it share its calls.
+        """The sampler of a latency; always the same one, so that streams of one latency form one batch.
 
         Raises:
-            ValueError: no latency of this name.
+            ValueError: an unknown latency.
         """
         check_latency(latency, self.latencies)
         with self._lock:
@@ -244,7 +243,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
         self, appearance: Appearance, seed: int, latency: str, after: State | None = None
     ) -> RowState[E, S]:
         sampler = self.sampler_for(latency)
-        start = sampler.begin(own(appearance, RowAppearance).portrait, seed)
+        start = sampler.begin(expect_own(appearance, RowAppearance).portrait, seed)
         return RowState(seed, sampler, self.encoder.initial_state(1), start, self.encoder.lead_features)
 
     def advance(self, jobs: Sequence[Advance]) -> list[Advanced]:
@@ -255,7 +254,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
                 break
             hops, states = [hop for _, hop in active], [run.state.encoder_state for run, _ in active]
             encoded = self._timed("encode", lambda: self.encoder.step_batch(hops, states), len(active))  # noqa: B023
-            waiting: dict[int, list[tuple[_Run[E, S], Array]]] = {}  # by sampler: those of one go together
+            waiting: dict[int, list[tuple[_Run[E, S], Array]]] = {}  # by sampler: one batch each
             for (run, _), (features, state) in zip(active, encoded, strict=True):
                 fresh = run.accept_features(features, state)
                 if fresh is not None:
@@ -277,20 +276,20 @@ class RowPerformer(Generic[E, S, A, P, C]):
         return [Advanced([IdleShot()], job.state) for job in jobs]
 
     def face(self, appearance: Appearance, seed: int, joined: bool = True) -> RowFace[A, C]:
-        return RowFace(own(appearance, RowAppearance), seed, joined, None, initial_idle())
+        return RowFace(expect_own(appearance, RowAppearance), seed, joined, None, initial_idle())
 
     def draw(self, jobs: Sequence[Draw]) -> list[Drawn]:
         return [self._draw(job.face, job.shot, job.edits) for job in jobs]
 
     def observe(self, observer: Observer) -> Callable[[], None]:
-        """Steps are "encode" and "sample" (rows: streams together), "render" and "paste" (one frame)."""
+        """Steps are "encode" and "sample" (a batch; rows: streams in it), "render" and "paste" (one frame)."""
         self._observers.append(observer)
         return lambda: self._observers.remove(observer)
 
     def _draw(self, before: Face, shot: Shot, edits: Edits) -> Drawn:
-        face: RowFace[A, C] = own(before, RowFace)
+        face: RowFace[A, C] = expect_own(before, RowFace)
         appearance = face.appearance
-        face = self._idle(face, edits) if isinstance(shot, IdleShot) else self._speak(face, own(shot, RowShot), edits)
+        face = self._idle(face, edits) if isinstance(shot, IdleShot) else self._speak(face, expect_own(shot, RowShot), edits)
         assert face.row is not None
         motion = Motion(face.row)
         for controls in edits.controls:
@@ -301,15 +300,15 @@ class RowPerformer(Generic[E, S, A, P, C]):
         return Drawn(image, face, motion, face.transition is not None)
 
     def _speak(self, face: RowFace[A, C], shot: RowShot, edits: Edits) -> RowFace[A, C]:
-        """The face with a row of an utterance; its `row` is what to show."""
+        """The face after a row of speech; its `row` is the one to show."""
         row = shot.row
         if self.change_emotion is not None:
             row = self.change_emotion(row, shot.emotion, edits.emotion)
-        previous = face.said[1] if face.said is not None and face.said[0] == shot.utterance else None
-        return replace(self._join(face, row, shot.utterance, previous), said=(shot.utterance, row))
+        previous = face.last_speech[1] if face.last_speech is not None and face.last_speech[0] == shot.utterance else None
+        return replace(self._join(face, row, shot.utterance, previous), last_speech=(shot.utterance, row))
 
     def _idle(self, face: RowFace[A, C], edits: Edits) -> RowFace[A, C]:
-        """The face with an idle frame."""
+        """The face after an idle frame; its `row` is the one to show."""
         portrait, space = face.appearance.portrait, self.motion_space
         state = face.idle
         if face.speaking is not None and face.row is not None:
@@ -320,7 +319,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
     def _join(
         self, face: RowFace[A, C], row: Array, speaking: int | None, previous: Array | None = None
     ) -> RowFace[A, C]:
-        """The face with one more row, without a jump where the source of motion changes."""
+        """The face after one more row, with a transition if the source of motion changes."""
         transition, age, portrait = face.transition, face.age, face.appearance.portrait
         if speaking != face.speaking or face.row is None:
             transition, age = None, 0
@@ -345,10 +344,10 @@ class RowPerformer(Generic[E, S, A, P, C]):
 
 
 class _Run(Generic[E, S]):
-    """One job of `RowPerformer.advance` on its way: hops in, rows out."""
+    """One job of `RowPerformer.advance`: hops in, shots out."""
 
     def __init__(self, job: Advance, encoder: Encoder[E]) -> None:
-        self.state: RowState[E, S] = own(job.state, RowState)
+        self.state: RowState[E, S] = expect_own(job.state, RowState)
         self.emotion = job.emotion
         self.shots: list[RowShot] = []
         self.done = False
@@ -357,13 +356,13 @@ class _Run(Generic[E, S]):
         size = job.samples.size
         if job.samples.ndim != 1 or size > self._hop or (size < self._hop and not job.final):
             raise ValueError(
-                f"expected ({self._hop},) samples, or fewer with final=True, got {job.samples.shape}; let Stream buffer"
+                f"expected ({self._hop},) samples, or fewer with final=True, got {job.samples.shape}; let `Stream` buffer them"
             )
         self.state = replace(self.state, samples=self.state.samples + size)
-        self._expected = -(-self.state.samples // SAMPLES_PER_FRAME) if job.final else None  # frames in all
+        self._expected = -(-self.state.samples // SAMPLES_PER_FRAME) if job.final else None  # frames of the utterance
 
     def hop(self) -> Array | None:
-        """The next samples for the encoder, silence after the end; None where there are no more."""
+        """The next samples for the encoder, silence after the end; None if no more are needed."""
         if self.done or self._expected == 0:
             return None
         waiting, self._waiting = self._waiting, None
@@ -372,7 +371,7 @@ class _Run(Generic[E, S]):
         return np.pad(waiting, (0, self._hop - waiting.size))
 
     def accept_features(self, features: Array, encoder_state: E) -> Array | None:
-        """The features (n, D) of the last hop as far as they are of the speech; None where none is."""
+        """Take the features (n, D) of a hop; those within the speech, for the sampler, or None if the sampler has no work."""
         state = self.state
         before = min(state.lead, len(features))
         features = features[before:]
@@ -384,6 +383,6 @@ class _Run(Generic[E, S]):
         return features if len(features) or self.done else None
 
     def accept_rows(self, rows: Array, sampler_state: S) -> None:
-        """The rows (n, 70) that became final."""
+        """Take the rows (n, 70) that became final."""
         self.shots += [RowShot(row, self.emotion, self.state.utterance) for row in rows]
         self.state = replace(self.state, sampler_state=sampler_state)

@@ -1,4 +1,4 @@
-"""Stream: push speech, get frames. The one path from samples to pixels; offline is a stream fed all at once."""
+"""Stream: push speech, get frames, without clock or threads. `animate()` is a stream that gets all samples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ditto.portrait.portrait import Portrait
     from ditto.talking_head import TalkingHead
 
-LARGEST_SEED = 2**64 - 1
+MAX_SEED = 2**64 - 1
 
 Array = npt.NDArray[np.float32]
 
@@ -30,20 +30,19 @@ def check_seed(seed: int) -> int:
 
     Raises:
         TypeError: not a whole number.
-        ValueError: not in [0, 2 ** 64).
+        ValueError: outside of [0, 2 ** 64).
     """
     number = operator.index(seed)
-    if not 0 <= number <= LARGEST_SEED:
-        raise ValueError(f"a seed lies in [0, 2 ** 64), got {number}; choose another")
+    if not 0 <= number <= MAX_SEED:
+        raise ValueError(f"expected a seed in [0, 2 ** 64), got {number}; choose another")
     return number
 
 
 class Stream:
-    """A conversation's worth of speech turned into frames. Made by `TalkingHead.stream`; not shared between threads.
+    """Turns speech into frames. Made by `TalkingHead.stream`; one thread at a time may use it.
 
     `push` takes any number of samples and returns the frames that became final; `flush` ends the utterance and returns
-    the rest. However the samples are cut into pushes, the frames are the same bit for bit, and there are
-    ceil(samples / 640) of them.
+    the rest, ceil(samples / 640) frames in all. Any chunking of the samples gives the same frames bit for bit.
     """
 
     def __init__(
@@ -59,8 +58,8 @@ class Stream:
     ) -> None:
         self._performer = head.performer
         check_latency(latency, self._performer.latencies)
-        asked = {Capability.EMOTION: bool(emotion), Capability.CONTROLS: still or controls is not None}
-        check_capabilities(self._performer, [capability for capability, needed in asked.items() if needed])
+        needs = {Capability.EMOTION: bool(emotion), Capability.CONTROLS: still or controls is not None}
+        check_capabilities(self._performer, [capability for capability, needed in needs.items() if needed])
         self._appearance = head.appearance(portrait)
         self._latency = latency
         self._seed = check_seed(seed)
@@ -70,37 +69,37 @@ class Stream:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything heard and shown; the next push starts a new utterance at frame 0 with the same seed."""
+        """Begin again: the next push starts a new utterance at frame 0 with the same seed."""
         self._state = self._performer.begin(self._appearance, self._seed, self._latency)
         self._face = self._performer.face(self._appearance, self._seed, joined=False)
-        self._waiting = np.zeros(0, np.float32)  # samples that are no whole hop yet
-        self._sound = np.zeros(0, np.float32)  # samples whose frames are not out yet
+        self._waiting = np.zeros(0, np.float32)  # samples that do not fill a hop yet
+        self._sound = np.zeros(0, np.float32)  # samples whose frames have not come yet
         self._samples = 0
         self._ended = False
         self._frames = 0
 
     @property
     def delay_seconds(self) -> float:
-        """Algorithmic delay: a frame is final at most this long after its first sample came in at the pace of speech.
+        """Algorithmic delay: at most, from the first sample of a frame to the last sample that it waits for.
 
-        It is also what the first frame takes, so playback that starts with it never waits, compute time apart.
+        The first frame takes as long. So playback that starts with it never has to wait, apart from compute time.
         """
         return self._performer.delay_seconds(self._latency)
 
     @property
     def frames(self) -> int:
-        """Frames given out so far."""
+        """How many frames have come so far."""
         return self._frames
 
     def push(self, samples: npt.ArrayLike) -> list[Frame]:
-        """Take speech, (N,) float32 in [-1, 1] or int16, mono, 16 kHz, any N; give the frames that became final.
+        """Take speech, (N,) float32 in [-1, 1] or int16, mono, 16 kHz, any N; the frames that became final.
 
         Raises:
-            AudioError: samples of another kind, NaN or infinite.
+            AudioError: samples of another kind, NaN or infinity.
             ValueError: after `flush`; call `reset` or make another stream.
         """
         if self._ended:
-            raise ValueError("this stream was flushed; call reset() or make another stream before pushing again")
+            raise ValueError("expected a stream that was not flushed, got one that was; call reset() or make another stream")
         block = check_samples(samples, self._samples)
         self._samples += block.size
         self._sound = np.concatenate([self._sound, block])
@@ -112,7 +111,7 @@ class Stream:
         return frames
 
     def flush(self) -> list[Frame]:
-        """End the utterance: the remaining frames, the last one filled up with silence."""
+        """End the utterance: the remaining frames. Silence fills up the last one."""
         if self._ended:
             return []
         self._ended = True

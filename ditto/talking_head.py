@@ -1,4 +1,4 @@
-"""TalkingHead: the parts of one bundle, loaded once and shared by every stream."""
+"""TalkingHead: one bundle and its performer, loaded once and shared by all streams and sessions."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from ditto.performer import Appearance, Performer
 
 Samples = npt.NDArray[np.float32 | np.float64 | np.int16]  # in [-1, 1], or of 16 bits
-# A performer's home by the motion space that a bundle names: module with `open_performer(bundle, device, precision)`.
+# Motion space of a bundle -> module with its `open_performer(bundle, device, precision)`.
 PERFORMERS = {"lite": "ditto.lite.performer", "full": "ditto.full.performer"}
 
 
 class TalkingHead:
-    """A performer and its bundle. Immutable after load; many streams and sessions share it.
+    """A bundle and its performer, immutable after load. Many streams and sessions share it.
 
     Made by `ditto.load`.
 
     Attributes:
         bundle: the weights.
-        performer: what makes pictures of speech.
-        scheduler: what computes for all live sessions of this head.
+        performer: turns speech into pictures.
+        scheduler: computes for all live sessions of this head.
     """
 
     def __init__(self, bundle: Bundle, performer: Performer, max_sessions: int | None = None) -> None:
@@ -56,26 +56,26 @@ class TalkingHead:
         self._prepared: Once[Portrait, Appearance] = Once()
 
     def register(self, picture: Picture, face: int = 0, max_size: int = 1280) -> Portrait:
-        """Find a face in a picture and learn what is needed to move it. Takes under a second.
+        """Find a face in a picture and measure what is needed to animate it. Takes under a second.
 
         Args:
             picture: a path, the bytes of an image file, a file opened for bytes, a PIL image, or an array (H, W),
                 (H, W, 3) or (H, W, 4).
             face: which face, largest first.
-            max_size: the longest side of the picture (and so of the frames) in pixels; larger ones are reduced, or cut
-                to that size around a face that would be too small then.
+            max_size: the longest side of the picture (and so of the frames) in pixels; a larger picture is reduced, or
+                cropped to that size around a face that would become too small.
 
         Raises:
             ImageError: the picture cannot be read.
-            NoFaceError: no usable face, fewer faces than `face` asks for, or one whose mouth, chin or eye is not in the
-                picture.
+            NoFaceError: no usable face, `face` is not below the number of faces, or mouth, chin or an eye of the face lies
+                outside of the picture.
         """
         return register(picture, face=face, max_size=max_size)
 
     def appearance(self, portrait: Portrait) -> Appearance:
-        """A portrait as the performer takes it, prepared on first use and kept as long as the portrait lives.
+        """The portrait as the performer prepares it, on first use; kept as long as the portrait lives.
 
-        Threads that ask for the same portrait wait for the one that prepares it; other portraits do not wait.
+        Threads that ask for the same portrait wait while one of them prepares it.
 
         Raises:
             TypeError: not a `Portrait`.
@@ -98,20 +98,20 @@ class TalkingHead:
             seed: all randomness of the stream; the same seed and samples give the same frames bit for bit.
             emotion: weights by name (see `ditto.motion.emotion.EMOTIONS`), e.g. {"happy": 0.6}.
             still: keep the head where it is in the portrait; only the face moves.
-            controls: edits applied to every frame's motion; a function of the frame's index makes a timeline.
-            latency: "quality", "balanced" or "low", one of `performer.latencies`: how much of what follows a frame of
-                speech is waited for before the frame is shown.
+            controls: edits of every frame; a function of the frame's index makes a timeline.
+            latency: one of `performer.latencies`, "quality", "balanced" or "low": how much of the speech after a frame it
+                waits for.
         """
         return Stream(self, portrait, seed=seed, emotion=emotion, still=still, controls=controls, latency=latency)
 
     def session(self, portrait: Portrait, **options: Unpack[SessionOptions]) -> AsyncSession:
-        """A live session for asyncio, with idle life between utterances: `async with head.session(portrait) as s`.
+        """A live session for asyncio, with idle motion between utterances: `async with head.session(portrait) as s`.
 
         Args:
             options: see `ditto.live.SessionOptions`.
 
         Raises:
-            ValueError, TypeError: an option there is not, or a value that it cannot have.
+            ValueError, TypeError: an unknown option, or a value that it cannot have.
         """
         from ditto.live import AsyncSession
         from ditto.live.settings import Settings
@@ -121,9 +121,10 @@ class TalkingHead:
         )
 
     def blocking_session(self, portrait: Portrait, **options: Unpack[SessionOptions]) -> Session:
-        """The same for threads: `with head.blocking_session(portrait) as s`.
+        """`session` for threads: `with head.blocking_session(portrait) as s`.
 
         Raises:
+            ValueError, TypeError: as of `session`.
             BusyError: `scheduler.max_sessions` are open.
             TooSlowError: this machine draws too few frames a second (see `any_speed`).
         """
@@ -142,14 +143,14 @@ class TalkingHead:
         still: bool = False,
         controls: Controls | Callable[[int], Controls] | None = None,
     ) -> Iterator[Frame]:
-        """All frames of a recording, one by one, in constant memory: a stream fed to the end.
+        """The frames of a recording, one by one, in constant memory.
 
         Args:
-            audio: anything with a sound track, as a path, the bytes of a file or an open file; an `AudioReader`; or samples
-                (N,), mono at 16 kHz, or an iterable of such blocks.
+            audio: a file with a sound track, given as a path, as bytes or as an open file; an `AudioReader`; samples (N,),
+                mono at 16 kHz; or an iterable of such blocks.
 
         Raises:
-            AudioError: the audio cannot be read (now), or is empty or damaged (when that is found).
+            AudioError: the audio cannot be read (raised at once), or is empty or damaged (raised by the iteration).
             TypeError: audio of another kind.
         """
         blocks = _blocks(audio)
@@ -190,24 +191,24 @@ def _frames(stream: Stream, blocks: Iterable[Samples]) -> Iterator[Frame]:
         yield from stream.push(block)
     yield from stream.flush()
     if stream.frames == 0:
-        raise AudioError("the audio holds no samples; give at least one frame of sound (640 samples at 16 kHz)")
+        raise AudioError("expected at least one sample of audio, got none; give a recording with sound in it")
 
 
 def load(
     bundle: str | Path = "lite", max_sessions: int | None = None, *, device: str = "cpu", precision: str = "float32"
 ) -> TalkingHead:
-    """Load a bundle of weights by name or folder: a `TalkingHead` that holds it. Every file is compared with its SHA-256.
+    """Load a bundle of weights, by name or folder. Compares every file with its SHA-256.
 
     Args:
-        max_sessions: how many live sessions it serves at once; by default one a processor core.
+        max_sessions: how many live sessions may be open at once; by default one a processor core.
         device: where the networks of a full bundle run: "cpu", "cuda", "cuda:1". The lite bundle runs on the CPU.
-        precision: of a full bundle's networks for pictures: "float32", "bfloat16", "float16" (GPU).
+        precision: of a full bundle's image networks: "float32", "bfloat16", "float16" (GPU).
 
     Raises:
-        InputError: a device or precision for a bundle that has none to choose.
-        NoBundleError: there is no such bundle.
-        BundleError: the bundle is damaged, or of a kind this version does not know.
-        EngineError: a network of it cannot be run here.
+        InputError: a device or precision for a bundle without that choice.
+        NoBundleError: no such bundle.
+        BundleError: the bundle is damaged, or of a kind that this version does not know.
+        EngineError: a network of it cannot be run on this machine.
     """
     from ditto.bundle import Bundle
 

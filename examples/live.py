@@ -1,4 +1,4 @@
-"""Speech from a pipe becomes a talking head while it comes in: raw 16-bit mono samples at 16 kHz on stdin.
+"""Animates speech from a pipe while it comes in: raw 16-bit mono samples at 16 kHz on stdin.
 
     ffmpeg -v error -i examples/speech.flac -f s16le -ac 1 -ar 16000 - | python examples/live.py out.mp4
     arecord -q -f S16_LE -r 16000 -d 10 | python examples/live.py out.mp4

@@ -1,10 +1,10 @@
-"""A LiveKit agent with a face, without a LiveKit server: AgentSession and AvatarRunner as they are, a room that only listens.
+"""A LiveKit agent with a face, without a LiveKit server: real AgentSession and AvatarRunner, and a recorder as the room.
 
     python examples/livekit_avatar.py out.mp4
     python examples/livekit_avatar.py out.mp4 --text "Any sentence, spoken by espeak-ng."
 
-The agent speaks, is interrupted half-way, and speaks again. out.mp4 is what someone in the room would have seen and heard,
-out.jsonl what the agent and the room were told. docs/adapters.md has the same with a real room.
+The agent speaks, is interrupted half-way, and speaks again. out.mp4 is what someone in the room would see and hear,
+out.jsonl lists the events of the agent and the room. docs/adapters.md shows the code for a real room.
 """
 
 import argparse
@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 
 
 class Journal:
-    """One JSON line for each event, with its time in seconds."""
+    """Writes one JSON line for each event, with its time in seconds."""
 
     def __init__(self, path: Path) -> None:
         self.file, self.start = path.open("w"), time.monotonic()
@@ -40,8 +40,8 @@ class Journal:
         self.file.write(json.dumps(line) + "\n")
 
 
-class ListeningRoom(rtc.EventEmitter):
-    """Stands where the room stands: connected, with somebody who subscribes at once and records what the tracks carry."""
+class RecordingRoom(rtc.EventEmitter):
+    """Takes the place of a connected room: subscribes to the tracks at once and records them."""
 
     def __init__(self, writer: VideoWriter, journal: Journal) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class ListeningRoom(rtc.EventEmitter):
             self.journal.note("picture", captured_us=event.timestamp_us)
 
     async def hear(self, track: rtc.LocalAudioTrack) -> None:
-        """Each 40 ms of sound is recorded with the picture that is to be seen meanwhile."""
+        """Record each 40 ms of sound with the current picture."""
         stream = rtc.AudioStream(track, sample_rate=16000, num_channels=1, frame_size_ms=40)
         async for event in stream:
             samples = np.frombuffer(event.frame.data, np.int16).astype(np.float32) / 32768
@@ -78,15 +78,15 @@ class ListeningRoom(rtc.EventEmitter):
             if not self.listening:
                 return
 
-    async def leave(self) -> None:
-        """While the tracks are still there. What is being written is written to its end."""
+    async def stop(self) -> None:
+        """Stop recording, after the frame that is being written. Call it before the tracks are closed."""
         self.listening = False
         await self.tasks["hear"]
         self.tasks["watch"].cancel()
 
 
 def speech(file: Path, text: str | None) -> np.ndarray:
-    """(N,) float32 at 16 kHz: of a file, or a text by espeak-ng."""
+    """Speech of a file, or of a text by espeak-ng: (N,) float32 at 16 kHz."""
     if text is None:
         return read_audio(file)
     with tempfile.NamedTemporaryFile(suffix=".wav") as spoken:
@@ -95,7 +95,7 @@ def speech(file: Path, text: str | None) -> np.ndarray:
 
 
 async def sound(samples: np.ndarray) -> AsyncIterator[rtc.AudioFrame]:
-    """What a synthesiser gives an agent: frames of 20 ms, as fast as they come."""
+    """The frames of a speech synthesiser: 20 ms each, faster than real time."""
     for start in range(0, len(samples), 320):
         block = (samples[start : start + 320] * 32767).astype(np.int16)
         yield rtc.AudioFrame(block.tobytes(), 16000, 1, len(block))
@@ -120,7 +120,7 @@ async def main() -> None:
 
     async with DittoVideoGenerator(head, portrait, latency="low", seed=1) as generator:
         with VideoWriter(arguments.output, width, height) as writer:
-            room = ListeningRoom(writer, journal)
+            room = RecordingRoom(writer, journal)
             audio = QueueAudioOutput(wait_playback_start=True)
             audio.on("playback_started", lambda event: journal.note("playback started"))
             audio.on(
@@ -136,8 +136,8 @@ async def main() -> None:
             session = AgentSession()
             session.on("agent_state_changed", lambda event: journal.note(f"agent is {event.new_state}"))
             session.output.audio = audio
-            await session.start(Agent(instructions="Say what you are told."))
-            await asyncio.sleep(1)  # the face is there before it speaks
+            await session.start(Agent(instructions="Repeat the text."))
+            await asyncio.sleep(1)  # some idle frames first
 
             journal.note("says", seconds_of_speech=len(samples) / 16000)
             speaking = session.say("What it says.", audio=sound(samples))
@@ -151,7 +151,7 @@ async def main() -> None:
             await session.say("What it says.", audio=sound(samples))
             await asyncio.sleep(0.5)
             await session.aclose()
-            await room.leave()
+            await room.stop()
             await runner.aclose()
     journal.file.close()
     print(f"{arguments.output} and {arguments.output.with_suffix('.jsonl')}")

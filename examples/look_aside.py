@@ -1,4 +1,4 @@
-"""The same sentence, with the controls in hand: the head turns to the side while the eyes stay with the camera.
+"""Controls as a function of the frame: the head turns to the side while the eyes stay on the camera.
 
     python examples/look_aside.py     # writes look_aside.mp4
 """

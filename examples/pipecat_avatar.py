@@ -1,11 +1,10 @@
-"""A Pipecat bot with a face, without a call: a real pipeline whose output transport records instead of sending.
+"""A Pipecat bot with a face, without a call: a real pipeline whose output transport records to a file.
 
     python examples/pipecat_avatar.py out.mp4
     python examples/pipecat_avatar.py out.mp4 --text "Any sentence, spoken by espeak-ng."
 
-The bot speaks, is interrupted half-way, and speaks again. out.mp4 is what the caller would have seen and heard, out.jsonl the
-frames that tell the story. In a real bot the transport is that of the call, and a synthesiser stands before the avatar (see
-docs/adapters.md).
+The bot speaks, is interrupted half-way, and speaks again. out.mp4 is what the caller would see and hear, out.jsonl lists the
+events. In a real bot the transport is that of the call, and a speech synthesiser comes before the avatar (docs/adapters.md).
 """
 
 import argparse
@@ -41,16 +40,16 @@ from ditto.media.audio import read_audio
 from ditto.media.video import VideoWriter
 
 HERE = Path(__file__).parent
-STORY = (BotStartedSpeakingFrame, BotStoppedSpeakingFrame, ErrorFrame)
+EVENTS = (BotStartedSpeakingFrame, BotStoppedSpeakingFrame, ErrorFrame)
 
 
 class Journal(FrameProcessor):
-    """One JSON line for each event, with its time in seconds. As a processor it notes what comes back upstream."""
+    """Writes one JSON line for each event, with its time in seconds. As a processor it records upstream frames."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.file, self.start = path.open("w"), time.monotonic()
-        self.silent = asyncio.Event()  # the bot has stopped speaking
+        self.silent = asyncio.Event()  # set when the bot stops speaking
 
     def note(self, event: str, **details: object) -> None:
         line = {"seconds": round(time.monotonic() - self.start, 3), "event": event, **details}
@@ -58,14 +57,14 @@ class Journal(FrameProcessor):
 
     async def process_frame(self, frame, direction):
         await super().process_frame(frame, direction)
-        if direction is FrameDirection.UPSTREAM and isinstance(frame, STORY):
+        if direction is FrameDirection.UPSTREAM and isinstance(frame, EVENTS):
             self.note(type(frame).__name__)
             (self.silent.clear if isinstance(frame, BotStartedSpeakingFrame) else self.silent.set)()
         await self.push_frame(frame, direction)
 
 
 class RecordingTransport(BaseOutputTransport):
-    """Plays sound at its pace, 40 ms after 40 ms, with the picture of the moment, into a file."""
+    """Records sound in real time, 40 ms at a time, with the current picture."""
 
     def __init__(self, params: TransportParams, writer: VideoWriter, journal: Journal) -> None:
         super().__init__(params)
@@ -81,7 +80,7 @@ class RecordingTransport(BaseOutputTransport):
 
     async def cleanup(self) -> None:
         self.playing = False
-        await self.player  # what is being written is written to its end
+        await self.player  # after the frame that is being written
         await super().cleanup()
 
     async def write_video_frame(self, frame) -> bool:
@@ -108,7 +107,7 @@ class RecordingTransport(BaseOutputTransport):
 
 
 def speech(file: Path, text: str | None) -> np.ndarray:
-    """(N,) float32 at 16 kHz: of a file, or a text by espeak-ng."""
+    """Speech of a file, or of a text by espeak-ng: (N,) float32 at 16 kHz."""
     if text is None:
         return read_audio(file)
     with tempfile.NamedTemporaryFile(suffix=".wav") as spoken:
@@ -116,8 +115,8 @@ def speech(file: Path, text: str | None) -> np.ndarray:
         return read_audio(spoken.name)
 
 
-def said(samples: np.ndarray) -> list:
-    """The frames of a synthesiser: 100 ms each, as fast as they come."""
+def synthesised(samples: np.ndarray) -> list:
+    """The frames of a speech synthesiser: 100 ms each, faster than real time."""
     sound = (samples * 32767).astype(np.int16)
     parts = [sound[start : start + 1600].tobytes() for start in range(0, len(sound), 1600)]
     return [TTSStartedFrame(), *(TTSAudioRawFrame(part, 16000, 1) for part in parts), TTSStoppedFrame()]
@@ -159,9 +158,9 @@ async def main() -> None:
         )
 
         async def converse() -> None:
-            await asyncio.sleep(2)  # the face is there before it speaks
+            await asyncio.sleep(2)  # some idle frames first
             journal.note("says", seconds_of_speech=len(samples) / 16000)
-            await worker.queue_frames(said(samples))
+            await worker.queue_frames(synthesised(samples))
             await asyncio.sleep(min(2.5, len(samples) / 32000))
             journal.note("interrupted")
             await worker.queue_frame(InterruptionFrame())
@@ -169,7 +168,7 @@ async def main() -> None:
 
             journal.note("says", seconds_of_speech=len(samples) / 16000)
             journal.silent.clear()
-            await worker.queue_frames(said(samples))
+            await worker.queue_frames(synthesised(samples))
             await journal.silent.wait()
             await asyncio.sleep(0.5)
             await worker.queue_frame(EndFrame())

@@ -28,7 +28,7 @@ from ditto.performer import (
     Shot,
     State,
     check_latency,
-    own,
+    expect_own,
 )
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)
@@ -190,7 +190,7 @@ class Actor:
         return [self._advance(job) for job in jobs]
 
     def _advance(self, job: Advance) -> Advanced:
-        state = own(job.state, ActorState)
+        state = expect_own(job.state, ActorState)
         samples = state.samples + job.samples.size
         known = -(-samples // SAMPLES_PER_FRAME)
         if not job.final:
@@ -205,7 +205,7 @@ class Actor:
         return ActorFace()
 
     def draw(self, jobs: Sequence[Draw]) -> list[Drawn]:
-        return [self._draw(own(job.face, ActorFace), own(job.shot, ActorShot)) for job in jobs]
+        return [self._draw(expect_own(job.face, ActorFace), expect_own(job.shot, ActorShot)) for job in jobs]
 
     def _draw(self, face: ActorFace, shot: ActorShot) -> Drawn:
         rested = 0 if shot.speech else None if face.rested is None else face.rested + 1

@@ -4,7 +4,7 @@ from collections import deque  # what stands for a device tensor: compared by no
 
 import numpy as np
 
-from ditto.performer import Advanced, Appearance, Capability, Drawn, Face, Shot, State, check_latency, own
+from ditto.performer import Advanced, Appearance, Capability, Drawn, Face, Shot, State, check_latency, expect_own
 
 BLOCK = 16  # frames
 
@@ -41,15 +41,15 @@ class BlockPerformer:
 
     def begin(self, appearance, seed, latency, after=None):
         check_latency(latency, self.latencies)
-        cache = deque([0.0], maxlen=1) if after is None else own(after, Generated).cache
-        return Generated(own(appearance, BlockAppearance), seed, cache)
+        cache = deque([0.0], maxlen=1) if after is None else expect_own(after, Generated).cache
+        return Generated(expect_own(appearance, BlockAppearance), seed, cache)
 
     def advance(self, jobs):
-        return [self._block(own(job.state, Generated), job.samples, job.final) for job in jobs]
+        return [self._block(expect_own(job.state, Generated), job.samples, job.final) for job in jobs]
 
     def idle(self, jobs):
         silence = np.zeros(self.hop_samples, np.float32)
-        return [self._block(own(job.state, Generated), silence, False) for job in jobs]
+        return [self._block(expect_own(job.state, Generated), silence, False) for job in jobs]
 
     def face(self, appearance, seed, joined=True):
         return Face()

@@ -16,23 +16,23 @@ import typer
 
 from ditto.app import cli_bundle
 from ditto.app.console import (
-    CALLERS_MISTAKE,
-    INTERRUPTED,
-    OUR_MISTAKE,
-    PIPE_CLOSED,
+    EXIT_FAILURE,
+    EXIT_INPUT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_PIPE_CLOSED,
     Debug,
     Json,
-    complain,
-    drop_output,
+    discard_output,
     errors_reported,
     interruption,
     open_console,
     open_streams,
-    say,
-    show,
-    show_notes,
-    tell,
-    working,
+    print_error,
+    print_output,
+    print_result,
+    print_table,
+    progress_of,
+    show_warnings,
 )
 from ditto.errors import InputError
 
@@ -57,7 +57,7 @@ def animate(
         typer.Argument(
             metavar="PORTRAIT",
             readable=False,
-            help="A picture with a face, - for standard input, or a saved portrait (.npz).",
+            help="A picture with a face (- for standard input), or a saved portrait (.npz).",
         ),
     ],
     audio: Annotated[
@@ -65,14 +65,14 @@ def animate(
         typer.Argument(
             metavar="AUDIO",
             readable=False,
-            help="A recording: wav, flac, mp3, m4a, ogg, the sound of a video, ...; - for standard input.",
+            help="A recording: wav, flac, mp3, m4a, ogg, a video, ... (- for standard input).",
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The video to write, .mp4 or .webm; one of this name is replaced.")
+        Path, typer.Option("--output", "-o", help="The video to write, .mp4 or .webm; an existing file is replaced.")
     ],
     seed: Annotated[
-        int, typer.Option(min=0, max=2**64 - 1, help="All randomness; the same seed gives the same video.")
+        int, typer.Option(min=0, max=2**64 - 1, help="Of all randomness; the same seed gives the same video.")
     ] = 0,
     emotion: Annotated[
         str,
@@ -86,7 +86,7 @@ def animate(
     face: Annotated[int, typer.Option(min=0, help="Which face of the picture; 0 is the largest.")] = 0,
     still: Annotated[bool, typer.Option("--still", help="Keep the head where it is; only the face moves.")] = False,
     max_size: Annotated[
-        int | None, typer.Option(min=64, help="Longest side of the video in pixels, of a picture; 1280 if not given.")
+        int | None, typer.Option(min=64, help="Longest side of the video in pixels, of a picture; 1280 by default.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     as_json: Json = False,
@@ -98,9 +98,9 @@ def animate(
             portrait, audio, output, seed, emotion, bundle, device, face, still, max_size, quiet or as_json
         )
         if as_json:
-            tell(json.dumps(result))
+            print_result(json.dumps(result))
         elif not quiet:
-            tell(
+            print_result(
                 f"{result['output']}: {result['frames']} frames, {result['duration_seconds']:.2f} s, "
                 f"{result['width']} x {result['height']}; animated in {result['animate_seconds']:.2f} s, "
                 f"real-time factor {result['real_time_factor']:.2f}"
@@ -120,10 +120,10 @@ def run_animate(
     max_size: int | None,
     quiet: bool,
 ) -> dict[str, Any]:
-    """What `ditto animate` does; gives what it reports.
+    """Runs `ditto animate`; returns its report.
 
-    The real-time factor is the wall time from the first sample to the finished file, over the duration of the audio;
-    loading the bundle and registering the face are not in it (`load_seconds`, `register_seconds`).
+    The real-time factor is the wall time from the first sample to the finished file, divided by the duration of the
+    audio. It does not include loading the bundle and registering the face (`load_seconds`, `register_seconds`).
     """
     import ditto
     from ditto.media.audio import AudioReader
@@ -131,27 +131,27 @@ def run_animate(
     from ditto.media.video import VideoWriter, check_output
     from ditto.motion.motion import FPS
 
-    # Everything that can be refused cheaply is refused before the expensive part.
+    # Check everything that is cheap to check before the expensive part.
     weights = parse_emotion(emotion)
     check_output(output)
     check_picture(portrait_path, face, max_size)
     if str(portrait_path) == str(audio_path) == "-":
-        raise InputError("standard input is either the picture or the recording, got - for both; give one as a file")
+        raise InputError("expected - for the picture or for the recording, got it for both; give one of them as a file")
     for source in (portrait_path, audio_path):
-        with suppress(OSError):  # one of the two is not there yet, or not at all
+        with suppress(OSError):  # the output need not exist yet; a missing input is reported below
             if os.path.samefile(output, source):
-                raise InputError(f"the output {output} is also an input; choose another name")
+                raise InputError(f"expected an output that is not an input, got the input {output}; choose another name")
     console = open_console(quiet)
-    show_notes(console)
+    show_warnings(console)
     reader = AudioReader(audio_path if str(audio_path) != "-" else standard_input("a recording"))
     next(iter(reader))  # decodes at least the beginning
 
-    with working(console, "loading the bundle"):
+    with progress_of(console, "loading the bundle"):
         start = time.perf_counter()
         head = ditto.load(bundle, device=device)
         interruption.check()
         loaded = time.perf_counter()
-    with working(console, "finding the face"):
+    with progress_of(console, "finding the face"):
         portrait = load_portrait(head, portrait_path, face, MAX_SIZE if max_size is None else max_size)
         head.appearance(portrait)
         registered = time.perf_counter()
@@ -180,14 +180,14 @@ def run_animate(
 
 
 def standard_input(noun: str) -> BinaryIO:
-    """Raises InputError where there is none."""
+    """Standard input, for bytes. Raises InputError for a process without one."""
     if sys.stdin is None:
-        raise InputError(f"expected {noun} on standard input, this process has none; give the name of a file")
+        raise InputError(f"expected {noun} on standard input, got a process without standard input; give the name of a file")
     return sys.stdin.buffer
 
 
 def check_picture(path: Path, face: int, max_size: int | None) -> None:
-    """Raises InputError for a path that cannot be a picture or a portrait, or what a saved portrait has fixed already."""
+    """Raises InputError for a path without a file, or an option that a saved portrait does not take."""
     if str(path) == "-":
         return
     try:
@@ -197,16 +197,16 @@ def check_picture(path: Path, face: int, max_size: int | None) -> None:
     if folder:
         raise InputError(f"expected a picture, got the folder {path}; give a file in it")
     if face != 0 and path.suffix.lower() == ".npz":
-        raise InputError(f"--face {face} chooses in a picture, {path} is one face already; leave it out")
+        raise InputError(f"expected a picture with --face {face}, got the saved portrait {path}; leave the option out")
     if max_size is not None and path.suffix.lower() == ".npz":
         raise InputError(
-            f"--max-size {max_size} reduces a picture, {path} is a saved portrait of fixed size; leave it out, or give the "
-            "picture"
+            f"expected a picture with --max-size {max_size}, got the saved portrait {path}; leave the option out, or give "
+            "the picture"
         )
 
 
 def load_portrait(head: TalkingHead, path: Path, face: int, max_size: int) -> Portrait:
-    """A portrait saved as .npz, or a face registered from a picture; of standard input for -."""
+    """Load a portrait saved as .npz, or register a face of a picture (- for standard input)."""
     if path.suffix.lower() == ".npz":
         from ditto.portrait.portrait import Portrait
 
@@ -228,20 +228,20 @@ def parse_emotion(text: str) -> dict[str, float]:
         name, colon, weight = item.strip().partition(":")
         name = name.strip().lower()
         if name in weights:
-            raise InputError(f"--emotion takes name:weight, each name once; {name} came twice")
+            raise InputError(f"expected each emotion once in --emotion, got {name} twice; leave one out")
         try:
             weights[name] = float(weight) if colon else 1.0
         except ValueError:
-            raise InputError(f"--emotion takes name:weight, e.g. happy:0.6, got {item!r}") from None
+            raise InputError(f"expected name:weight in --emotion, got {item!r}; write it as happy:0.6") from None
     try:
         emotion_vector(weights)
     except ValueError as error:
-        raise InputError(f"--emotion takes name:weight of {', '.join(EMOTIONS)}: {error}") from None
+        raise InputError(f"expected name:weight of {', '.join(EMOTIONS)} in --emotion: {error}") from None
     return weights
 
 
 def progress(frames: Iterator[Any], total: int | None, console: Any) -> Iterator[Any]:
-    """The frames, with a bar: stage, frames, speed, time left."""
+    """The frames; meanwhile a progress bar with frames, speed and time left."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -263,27 +263,27 @@ def progress(frames: Iterator[Any], total: int | None, console: Any) -> Iterator
 @app.command()
 def serve(
     host: Annotated[
-        str, typer.Option(help="Where to listen; any address but this machine's own needs --token.")
+        str, typer.Option(help="Address to listen at; all but loopback addresses need --token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8400,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 8400,
     token: Annotated[
-        str, typer.Option(envvar="DITTO_TOKEN", help="What clients must know; auto makes one.", show_envvar=True)
+        str, typer.Option(envvar="DITTO_TOKEN", help="Token that clients must send; auto makes one.", show_envvar=True)
     ] = "",
     portrait: Annotated[
         Path | None,
-        typer.Option(readable=False, help="The face a client begins with: a picture or a saved portrait (.npz)."),
+        typer.Option(readable=False, help="The first face of a client: a picture or a saved portrait (.npz)."),
     ] = None,
     bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "lite",
     device: Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")] = "cpu",
     sessions: Annotated[
-        int | None, typer.Option(min=1, help="Most sessions at once; as many as the machine is good for if not given.")
+        int | None, typer.Option(min=1, help="Most sessions at once; one a processor core by default.")
     ] = None,
-    max_size: Annotated[int, typer.Option(min=64, help="Longest side of portraits in pixels.")] = 640,
-    certificate: Annotated[Path | None, typer.Option(readable=False, help="For https: a PEM file.")] = None,
-    key: Annotated[Path | None, typer.Option(readable=False, help="For https: the key of --certificate.")] = None,
+    max_size: Annotated[int, typer.Option(min=64, help="Longest side of portraits, in pixels.")] = 640,
+    certificate: Annotated[Path | None, typer.Option(readable=False, help="For https: the certificate, a PEM file.")] = None,
+    key: Annotated[Path | None, typer.Option(readable=False, help="For https: the key of --certificate, a PEM file.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Open a page on which anyone can make a portrait speak; with WebRTC and a WebSocket for programs behind it."""
+    """Serve a page on which a portrait speaks, and WebRTC and a WebSocket for programs."""
     with errors_reported(False, debug):
         import ditto
         from ditto.live.server.run import Address, listen, missing_packages
@@ -298,15 +298,15 @@ def serve(
         picture = portrait or SHIPPED
         check_picture(picture, 0, None)
         console = open_console()
-        show_notes(console)
+        show_warnings(console)
         with listen(address) as listening:
-            with working(console, "loading the bundle, finding the face"):
+            with progress_of(console, "loading the bundle, finding the face"):
                 head = ditto.load(bundle, max_sessions=sessions, device=device)
                 first = load_portrait(head, picture, 0, max_size)
-                head.blocking_session(first).close()  # prepares it; raises where the machine is too slow
+                head.blocking_session(first).close()  # prepares the portrait; raises if the machine is too slow
                 interruption.check()
             app = create_app(head, first, token=address.token, max_size=max_size)
-            tell(f"ditto is at {address.url_of(listening)}")
+            print_result(f"ditto is at {address.url_of(listening)}")
             for note in address.notes:
                 console.print(note, style="dim", highlight=False)
             run_server(app, address, listening)
@@ -314,21 +314,21 @@ def serve(
 
 @app.command()
 def doctor(as_json: Json = False, debug: Debug = False) -> None:
-    """Say what works on this machine, and why something does not."""
+    """Check what works on this machine, and say what to do about the rest."""
     with errors_reported(as_json, debug):
         from ditto.app.doctor import examine
 
         checks = examine()
         if as_json:
-            say(json.dumps([check._asdict() for check in checks]))
+            print_output(json.dumps([check._asdict() for check in checks]))
         else:
             print_checks(checks)
         if not all(check.ok for check in checks if check.needed):
-            raise typer.Exit(OUR_MISTAKE)
+            raise typer.Exit(EXIT_FAILURE)
 
 
 def print_checks(checks: list[Check]) -> None:
-    """The checks as a table: mark, name, detail, and what to do where something is wrong."""
+    """Print the checks as a table: mark, name, detail, and what to do if one failed."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -337,48 +337,50 @@ def print_checks(checks: list[Check]) -> None:
         mark = "[green]ok[/]" if check.ok else "[red]no[/]" if check.needed else "[yellow]--[/]"
         detail = escape(check.detail) + (f"\n[bold]{escape(check.todo)}[/]" if check.todo else "")
         table.add_row(mark, escape(check.name), detail)
-    show(table)
+    print_table(table)
 
 
 def show_version(asked: bool) -> None:
-    """Print the version and leave, if asked to."""
+    """Print the version and exit, if `--version` was given."""
     if asked:
         import ditto
 
         with errors_reported(False, False):
-            say(f"ditto {ditto.__version__}")
+            print_output(f"ditto {ditto.__version__}")
         raise typer.Exit()
 
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """One portrait and a voice become a talking head."""
 
 
 def main() -> NoReturn:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its exit code."""
     open_streams()
     try:
         code = app(standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):  # before a command has begun
-        code = INTERRUPTED
-    except SystemExit:  # Typer and rich make this of a help whose reader has gone
-        code = PIPE_CLOSED
-    except OSError as error:  # of printing a help
-        complain(f"ditto: OutputError: the help cannot be written to standard output: {error.strerror or error}")
-        code = CALLERS_MISTAKE
+    except (KeyboardInterrupt, typer.Abort):  # before a command began
+        code = EXIT_INTERRUPTED
+    except SystemExit:  # Typer and rich raise it if nobody reads the help any more
+        code = EXIT_PIPE_CLOSED
+    except OSError as error:  # while printing the help
+        print_error(f"ditto: OutputError: the help cannot be written to standard output: {error.strerror or error}")
+        code = EXIT_INPUT_ERROR
     except Exception as error:
-        if not hasattr(error, "format_message"):  # what every usage error has, wherever this Typer keeps its Click
+        if not hasattr(error, "format_message"):  # every usage error of Click has it, in every version of Typer
             raise
         message = error.format_message()
-        if "\n" in message or not message:  # the help of a command that was given nothing
+        if "\n" in message or not message:  # a command without arguments: its help
             error.show()  # type: ignore[attr-defined]
         else:
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "ditto"
-            complain(f"ditto: UsageError: {message.rstrip('.')}; see {command} --help")
-        code = CALLERS_MISTAKE
-    drop_output()
+            print_error(f"ditto: UsageError: {message.rstrip('.')}; see {command} --help")
+        code = EXIT_INPUT_ERROR
+    discard_output()
     sys.exit(code)

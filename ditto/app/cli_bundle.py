@@ -16,11 +16,11 @@ from ditto.app.console import (
     errors_reported,
     interruption,
     open_console,
-    say,
-    show,
-    show_notes,
-    tell,
-    working,
+    print_output,
+    print_result,
+    print_table,
+    progress_of,
+    show_warnings,
 )
 from ditto.errors import BundleError, InputError
 
@@ -41,11 +41,11 @@ def verify(
         report_checks(Bundle.open(bundle), as_json)
 
 
-def report_checks(opened: Bundle, as_json: bool, report: Callable[[str], None] = say) -> None:
-    """Check a bundle, a row of a table or one JSON object for all of it, printed by `report`.
+def report_checks(opened: Bundle, as_json: bool, report: Callable[[str], None] = print_output) -> None:
+    """Check a bundle; print a table, or one JSON object, with `report`.
 
     Raises:
-        BundleError: a file is not what it should be.
+        BundleError: a file failed its check.
     """
     from rich.markup import escape
     from rich.table import Table
@@ -54,7 +54,7 @@ def report_checks(opened: Bundle, as_json: bool, report: Callable[[str], None] =
 
     table = Table(box=None, pad_edge=False, show_header=False)
     checks = []
-    with working(open_console(as_json), f"checking {escape(str(opened.path))}"):
+    with progress_of(open_console(as_json), f"checking {escape(str(opened.path))}"):
         for check in examine(opened):
             interruption.check()
             checks.append(check)
@@ -63,20 +63,20 @@ def report_checks(opened: Bundle, as_json: bool, report: Callable[[str], None] =
     wrong = [check for check in checks if not check.ok]
     files = [check.file for check in checks]
     if not as_json:
-        show(table, report)
+        print_table(table, report)
     if wrong:
         more = f" ({len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise BundleError(f"{wrong[0].detail}{more}")
     if as_json:
         report(json.dumps({"bundle": opened.name, "path": str(opened.path), "files": files, "ok": True}))
     else:
-        report(f"{opened.name}: {len(files)} files are what bundle.json says ({opened.path})")
+        report(f"{opened.name}: all {len(files)} files passed ({opened.path})")
 
 
 @app.command()
 def convert(
     source: Annotated[
-        Path, typer.Option("--from", help="The folder of published checkpoints; files are found anywhere in it.")
+        Path, typer.Option("--from", help="The folder of the published checkpoints, searched with its subfolders.")
     ],
     output: Annotated[
         Path | None,
@@ -84,9 +84,9 @@ def convert(
     ] = None,
     hubert: Annotated[
         Path | None,
-        typer.Option(help="The folder of Hugging Face's facebook/hubert-large-ls960-ft, if it is elsewhere."),
+        typer.Option(help="The folder of Hugging Face's facebook/hubert-large-ls960-ft, if it is another."),
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle that is there.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an existing bundle.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -96,7 +96,7 @@ def convert(
 
 
 def run_convert(source: Path, output: Path | None, hubert: Path | None, replace: bool, as_json: bool) -> None:
-    """What `ditto bundle convert` does: convert, then check what was written.
+    """Runs `ditto bundle convert`: convert, then check the result.
 
     Raises:
         InputError: torch is not installed.
@@ -106,26 +106,26 @@ def run_convert(source: Path, output: Path | None, hubert: Path | None, replace:
     except ImportError as error:
         raise InputError(f"{error}: reading checkpoints needs torch; pip install 'ditto-talking-head[full]'") from error
     console = open_console(as_json)
-    show_notes(console)
-    with working(console, "reading") as status:
+    show_warnings(console)
+    with progress_of(console, "reading") as status:
 
         def report(text: str) -> None:
             interruption.check()
             status.update(text)
 
         bundle = convert(source, output, hubert=hubert, replace=replace, report=report)
-    report_checks(bundle, as_json, tell)
+    report_checks(bundle, as_json, print_result)
 
 
 @app.command()
 def pull(
-    bundle: Annotated[str, typer.Argument(help="Which: full.")] = "full",
+    bundle: Annotated[str, typer.Argument(help="Which bundle: full.")] = "full",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The bundle's folder; by default where `--bundle full` finds it."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to the licences without being asked.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle that is there.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an existing bundle.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -134,33 +134,33 @@ def pull(
         run_pull(bundle, output, yes, replace, as_json)
 
 
-def somebody_is_there() -> bool:
-    """Whether a question can be answered."""
+def is_interactive() -> bool:
+    """Whether standard input is a terminal, so that the user can answer a question."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
 def run_pull(name: str, output: Path | None, yes: bool, replace: bool, as_json: bool) -> None:
-    """What `ditto bundle pull` does: show the licences, ask, fetch, convert, check.
+    """Runs `ditto bundle pull`: show the licences, ask, fetch, convert, check.
 
     Raises:
-        InputError: another bundle than "full", or nobody to ask.
+        InputError: another bundle than "full"; nobody agreed to the licences.
     """
     from ditto.full.hub import licences, pull
 
     if name != "full":
-        raise InputError(f"the bundle that can be fetched is full, got {name!r}")
+        raise InputError(f"expected full, the bundle that can be fetched, got {name!r}; run ditto bundle pull full")
     console = open_console()
     console.print(licences(), highlight=False, markup=False)
     if not yes:
-        if not somebody_is_there():
-            raise InputError("nobody is there to agree to these licences; read them and add --yes")
+        if not is_interactive():
+            raise InputError("expected a terminal, to ask for your agreement to these licences; read them and add --yes")
         if not typer.confirm("Fetch these files under these licences?", err=True):
-            raise InputError("nothing was fetched")
-    show_notes(console)
+            raise InputError("expected your agreement to these licences, got none; nothing was fetched")
+    show_warnings(console)
 
     def report(text: str) -> None:
         interruption.check()
         if not as_json:
             console.print(text, highlight=False, markup=False)
 
-    report_checks(pull(output, replace=replace, report=report), as_json, tell)
+    report_checks(pull(output, replace=replace, report=report), as_json, print_result)

@@ -1,7 +1,7 @@
-"""What every command shares: everything it prints, errors in one line, warnings once, interruptions.
+"""Shared by all commands: output, errors in one line, each warning once, interruptions.
 
-Commands print through `say`, `tell`, `show`, `complain` and the console of `open_console`, after `open_streams`: then no
-character, closed descriptor or full disk of standard output or error costs a result.
+Commands call `open_streams` first, and print with `print_output`, `print_result`, `print_table`, `print_error` and the console
+of `open_console`. Then a character, a closed descriptor or a full disk that prevents printing does not cost the result.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-CALLERS_MISTAKE, OUR_MISTAKE = 2, 1
-INTERRUPTED, PIPE_CLOSED = 130, 141  # as a shell reports a process that SIGINT, SIGPIPE ended
+EXIT_INPUT_ERROR, EXIT_FAILURE = 2, 1
+EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 130, 141  # 128 + signal: what a shell reports for SIGINT and SIGPIPE
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 class _StandardError:
-    """Standard error as it was, but what it cannot take is dropped: a note is not worth a video."""
+    """Standard error that drops what it cannot print: a lost note is better than a lost video."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        with suppress(OSError, ValueError):  # ValueError: closed, or a character that its encoding lacks
+        with suppress(OSError, ValueError):  # ValueError: closed, or a character outside of its encoding
             self._stream.write(text)
         return len(text)
 
@@ -51,17 +51,17 @@ class _StandardError:
 
 
 def open_streams() -> None:
-    """Make standard output and error take every text; call it before anything is printed or opened.
+    """Make standard output and error accept every text. Call it before anything is printed or opened.
 
-    A character that the encoding lacks (file names may hold any) is written as its escape. A descriptor that is closed
-    (`>&-`, a daemon) leads to the null device: the next file to be opened would get its number, and with it what
-    native code prints there.
+    A character outside of the encoding (file names may hold any) is printed as an escape. A closed descriptor (`>&-`, a
+    daemon) is opened on the null device: otherwise the next opened file would get its number, and native code would
+    print into that file.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number, this one
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -72,8 +72,8 @@ def open_streams() -> None:
         sys.stderr = cast(TextIO, _StandardError(sys.stderr))
 
 
-class Notes(logging.Handler):
-    """Shows every warning of the library once."""
+class WarningHandler(logging.Handler):
+    """Prints every warning of the library once."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.WARNING)
@@ -88,35 +88,36 @@ class Notes(logging.Handler):
 
 
 def open_console(quiet: bool = False) -> Console:
-    """Standard error, for notes and progress; a quiet one shows nothing."""
+    """A console on standard error, for notes and progress; with `quiet` it prints nothing."""
     from rich.console import Console
 
     return Console(file=sys.stderr, quiet=quiet)
 
 
-def working(console: Console, on: str) -> AbstractContextManager[Any]:
-    """Say what is being done, on a terminal, as long as it lasts."""
-    return console.status(on, spinner="dots" if console.encoding.startswith("utf") else "line")
+def progress_of(console: Console, step: str) -> AbstractContextManager[Any]:
+    """A context manager that shows the name of a step with a spinner, on a terminal."""
+    return console.status(step, spinner="dots" if console.encoding.startswith("utf") else "line")
 
 
-def show_notes(console: Console) -> None:
-    """Warnings of the library go to this console from now on, each once."""
+def show_warnings(console: Console) -> None:
+    """Print warnings of the library on this console from now on, each once."""
     logger = logging.getLogger("ditto")
-    for handler in [handler for handler in logger.handlers if isinstance(handler, Notes)]:
+    for handler in [handler for handler in logger.handlers if isinstance(handler, WarningHandler)]:
         logger.removeHandler(handler)
-    logger.addHandler(Notes(console))
+    logger.addHandler(WarningHandler(console))
 
 
 class Interruption:
-    """Ctrl-C, a request to end, a closed terminal: raised as KeyboardInterrupt, so that files are removed, and noted.
+    """SIGINT (Ctrl-C), SIGTERM and SIGHUP raise KeyboardInterrupt, so that unfinished files are removed.
 
-    Noted, because native code that calls Python (an import, a destructor) sometimes swallows what is raised in it.
+    `number` records the signal, because native code that calls Python (an import, a destructor) may swallow the exception.
+    `check` raises it again.
     """
 
     number: int | None = None
 
     def watch(self) -> None:
-        """Listen to the signals that are not ignored, from now on."""
+        """Handle these signals from now on, except those that the process ignores."""
         self.number = None
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
@@ -128,14 +129,14 @@ class Interruption:
         raise KeyboardInterrupt
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if that was swallowed."""
+        """Raises KeyboardInterrupt if a signal has come."""
         if self.number is not None:
             raise KeyboardInterrupt
 
-    def told(self) -> typer.Exit:
-        """Says it; gives the exit code as a shell has it."""
-        complain("ditto: interrupted; nothing was written")
-        return typer.Exit(INTERRUPTED if self.number is None else 128 + self.number)
+    def report(self) -> typer.Exit:
+        """Print that the command was interrupted; the exit, with the code that a shell gives the signal."""
+        print_error("ditto: interrupted; nothing was written")
+        return typer.Exit(EXIT_INTERRUPTED if self.number is None else 128 + self.number)
 
 
 interruption = Interruption()
@@ -143,50 +144,50 @@ interruption = Interruption()
 
 @contextmanager
 def errors_reported(as_json: bool, debug: bool) -> Iterator[None]:
-    """Turns what goes wrong into one line on stderr (with --json also an object on stdout) and an exit code."""
+    """Turn an exception into one line on stderr (with --json also an object on stdout) and an exit code."""
     open_streams()
     interruption.watch()
     try:
         yield
     except typer.Exit:
         raise
-    except BrokenPipeError:  # whoever read the report has gone
-        drop_output()
-        raise typer.Exit(PIPE_CLOSED) from None
+    except BrokenPipeError:  # nobody reads the output any more
+        discard_output()
+        raise typer.Exit(EXIT_PIPE_CLOSED) from None
     except KeyboardInterrupt:
-        raise interruption.told() from None
+        raise interruption.report() from None
     except Exception as error:
-        if interruption.number is not None:  # a native module that was being imported made this of it
-            raise interruption.told() from None
+        if interruption.number is not None:  # a native import turned KeyboardInterrupt into another error
+            raise interruption.report() from None
         if debug:
             import traceback
 
             traceback.print_exc()
         ours = not isinstance(error, InputError)
-        advice = " (this is a fault of ditto; --debug shows where)"
+        advice = " (this is a bug in ditto; --debug shows where)"
         if isinstance(error, DittoError):
             advice = ""
         elif isinstance(error, ImportError):
-            advice = " (something ditto needs is missing or broken; `ditto doctor` says what to do)"
+            advice = " (a package that ditto needs is missing or broken; `ditto doctor` says what to do)"
         message = " ".join(str(error).split()) or "no message"
-        complain(f"ditto: {type(error).__name__}: {message}{advice}")
+        print_error(f"ditto: {type(error).__name__}: {message}{advice}")
         if as_json:
             with suppress(OSError, OutputError):
-                say(json.dumps({"error": type(error).__name__, "message": message}))
-        drop_output()
-        raise typer.Exit(OUR_MISTAKE if ours else CALLERS_MISTAKE) from None
+                print_output(json.dumps({"error": type(error).__name__, "message": message}))
+        discard_output()
+        raise typer.Exit(EXIT_FAILURE if ours else EXIT_INPUT_ERROR) from None
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
-def say(text: str) -> None:
-    """Print to standard output, and see to it that it arrives.
+def print_output(text: str) -> None:
+    """Print to standard output and flush it.
 
     Raises:
-        OutputError: standard output takes no more; BrokenPipeError: nobody reads it.
+        OutputError: standard output cannot be written. BrokenPipeError: nobody reads it any more.
     """
     try:
         print(text, flush=hasattr(sys.stdout, "flush"))
@@ -197,19 +198,19 @@ def say(text: str) -> None:
         raise OutputError(f"the report cannot be written to standard output: {reason}; send it elsewhere") from error
 
 
-def tell(text: str) -> None:
-    """`say` of work that is complete, whether or not anybody reads about it."""
+def print_result(text: str) -> None:
+    """Print the report of finished work to standard output; if that fails, the command still succeeds."""
     try:
-        say(text)
+        print_output(text)
     except BrokenPipeError:
-        drop_output()
+        discard_output()
     except OutputError as error:
-        drop_output()
-        complain(f"note: {error}")
+        discard_output()
+        print_error(f"note: {error}")
 
 
-def show(table: Table, report: Callable[[str], None] = say) -> None:
-    """A table on standard output; raises what `report` raises."""
+def print_table(table: Table, report: Callable[[str], None] = print_output) -> None:
+    """Print a table with `report`; raises what `report` raises."""
     from rich.console import Console
 
     text = io.StringIO()
@@ -217,8 +218,8 @@ def show(table: Table, report: Callable[[str], None] = say) -> None:
     report(text.getvalue().rstrip("\n"))
 
 
-def drop_output() -> None:
-    """What standard output cannot take is forgotten; Python would try again on its way out and complain."""
+def discard_output() -> None:
+    """Drop what standard output cannot write; otherwise Python would try again at exit and print an error."""
     try:
         if hasattr(sys.stdout, "flush"):
             sys.stdout.flush()

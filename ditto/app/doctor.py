@@ -1,4 +1,4 @@
-"""Doctor: what works on this machine, and why something does not."""
+"""The checks of `ditto doctor`: what works on this machine, and what to do about the rest."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ FEATURES = (
 
 
 class Check(NamedTuple):
-    """One thing looked at.
+    """The result of one check.
 
     Attributes:
-        ok: it works.
-        needed: `lite` does not work without it.
-        detail: version or reason.
-        todo: what to do about it, or empty.
+        ok: whether it passed.
+        needed: whether `lite` needs it.
+        detail: the version, or the reason of the failure.
+        todo: what to do about a failure, or empty.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Check(NamedTuple):
 
 
 def examine() -> list[Check]:
-    """Every check, in the order to read them."""
+    """Run every check, in the order in which they are printed."""
     checks = [
         Check("ditto", True, True, importlib.import_module("ditto").__version__),
         Check("python", True, True, f"{platform.python_version()} ({sys.executable})"),
@@ -75,7 +75,7 @@ def examine() -> list[Check]:
     ]
     for name in shipped_bundles():
         checks += bundle_parts(name)
-    for name in known_bundles()[len(shipped_bundles()) :]:  # of gigabytes: not read here
+    for name in known_bundles()[len(shipped_bundles()) :]:  # may be gigabytes: not read here
         detail = f"{user_bundles() / name} (`ditto bundle verify {name}` reads all of it)"
         checks.append(Check(f"bundle {name}", True, False, detail))
     if "lite" not in shipped_bundles():
@@ -84,7 +84,7 @@ def examine() -> list[Check]:
 
 
 def machine() -> str:
-    """System, processor, usable cores and the vector instructions the kernels choose from."""
+    """System, processor, usable cores and the vector instructions that the kernels may use."""
     model, flags = platform.processor() or platform.machine(), set[str]()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -110,10 +110,10 @@ def native_module() -> Check:
 
 
 def module(name: str, distribution: str, purpose: str, needed: bool) -> Check:
-    """Whether a module loads: its version, or why not and what to install."""
+    """Whether a module can be imported: its version, or the reason and what to install."""
     try:
         importlib.import_module(name)
-    except Exception as error:  # a broken native library raises what it likes
+    except Exception as error:  # a broken native library may raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         todo = f"pip install {distribution}"
         if "libGL" in reason:
@@ -131,7 +131,7 @@ def module(name: str, distribution: str, purpose: str, needed: bool) -> Check:
 
 
 def onnxruntime_builds() -> Iterator[Check]:
-    """A failed check if several builds of ONNX Runtime are installed, which overwrite each other's files."""
+    """A failed check if several builds of ONNX Runtime are installed: they overwrite each other's files."""
     from ditto.engines.onnx_engine import REPLACE, installed_builds
 
     builds = installed_builds()
@@ -141,7 +141,7 @@ def onnxruntime_builds() -> Iterator[Check]:
 
 
 def codecs() -> Iterator[Check]:
-    """One check an output format: PyAV has its encoders."""
+    """One check for each output format: whether PyAV has its encoders."""
     try:
         import av
     except ImportError:
@@ -161,7 +161,7 @@ def codecs() -> Iterator[Check]:
 
 
 def bundle_parts(name: str) -> Iterator[Check]:
-    """One check a part: its files are there, are what they were, and open."""
+    """One check for each part: its files exist, have their SHA-256 and can be opened."""
     needed = name == "lite"
     try:
         bundle = Bundle.open(name)
@@ -180,7 +180,7 @@ def bundle_parts(name: str) -> Iterator[Check]:
 
 
 def opened(part: Part) -> Iterator[str]:
-    """Opens every file of a part as its users do; gives what each is."""
+    """Open every file of a part; name and size of each."""
     from safetensors import SafetensorError, safe_open
 
     from ditto.engines import open_engine
@@ -193,5 +193,5 @@ def opened(part: Part) -> Iterator[str]:
                 with safe_open(path, framework="np"):
                     pass
             except SafetensorError as error:
-                raise BundleError(f"{path} is no safetensors file: {error}; get the bundle again") from error
+                raise BundleError(f"expected a safetensors file at {path}, got: {error}; get the bundle again") from error
         yield f"{path.name} {path.stat().st_size / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""Live sessions: push what comes, pull frames, interrupt; a face that lives between utterances."""
+"""Live sessions: push speech as it comes, read frames, interrupt; the face keeps moving between utterances."""
 
 from ditto.frame import Frame as Frame
 from ditto.frame import Item as Item

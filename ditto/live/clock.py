@@ -1,4 +1,4 @@
-"""The clock that sessions live by; tests have one that they move themselves."""
+"""The clock of sessions, and the pace at which a session shows its frames. Tests replace the clock."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import time
 
 from ditto.motion.motion import FPS
 
-LATE_SECONDS = 1.0 / FPS  # behind the clock, before the clock waits for the reader
+LATE_SECONDS = 1.0 / FPS  # a reader that is later than this moves the pace
 
 
 class Clock:
-    """Seconds that only grow, from anywhere."""
+    """A monotonic clock, in seconds; its zero means nothing."""
 
     def now(self) -> float:
-        """What time it is."""
+        """The time now."""
         return time.monotonic()
 
     def wait(self, news: threading.Condition, until: float) -> None:
-        """Wait for news, or for a time; infinity is never. The caller holds the condition."""
+        """Wait until the condition, which the caller holds, is notified or the clock reaches `until` (infinity: no limit)."""
         news.wait(None if until == float("inf") else max(0.0, until - self.now()))
 
 
 class Pace:
-    """When the frames of one session are due: 25 a second from its first one, except that it waits for a late reader."""
+    """When the frames of one session are due: 25 a second from the first one, later after a reader that was late."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -31,25 +31,25 @@ class Pace:
         self._start: float | None = None  # when frame 0 was due
 
     def now(self) -> float:
-        """What time it is."""
+        """The time now."""
         return self._clock.now()
 
     def due(self, index: int) -> float:
-        """When a frame is to be shown."""
+        """The time at which to show a frame; before the first frame, the time at which the session opened."""
         return self._opened if self._start is None else self._start + index / FPS
 
-    def begin(self, index: int) -> None:
-        """A frame is there; the first one ever is due now."""
+    def start(self, index: int) -> None:
+        """A frame was drawn. The first one sets the pace: it is due now."""
         if self._start is None:
             self._start = self.now() - index / FPS
 
-    def read(self, index: int) -> None:
-        """A frame is read; where that is late, all that follow are due later."""
+    def frame_read(self, index: int) -> None:
+        """The reader took a frame. If it was late, all later frames are due later by as much."""
         late = self.now() - self.due(index)
         if late > LATE_SECONDS and self._start is not None:
             self._start += late
 
-    def catch_up(self, index: int) -> None:
-        """A frame is due now at the latest, however far the reader is ahead."""
+    def make_due(self, index: int) -> None:
+        """Bring a frame forward: it is due now at the latest, and the later frames follow it."""
         if self._start is not None:
             self._start = min(self._start, self.now() - index / FPS)

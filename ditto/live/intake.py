@@ -1,6 +1,6 @@
-"""What comes into a session: speech to be spoken, and what the other party says. Under the session's lock, and short.
+"""The input of a session: speech to speak, and speech of the other party. Every call is short and made under the lock.
 
-Nothing is resampled here: that takes time, and is for the workers, in pieces of a hop.
+Nothing is resampled here, because that takes time: workers do it, a hop at a time.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ditto.motion.motion import FPS
 
 Array = npt.NDArray[np.float32]
 
-LARGEST_INBOX = 30 * SAMPLE_RATE  # samples (at 16 kHz) that wait to be spoken before `push` waits
-LONGEST_LISTENING = MOST_WAITING / FPS  # seconds of the other party that wait to be heard; older ones are forgotten
+MAX_QUEUED_SAMPLES = 30 * SAMPLE_RATE  # samples (at 16 kHz) in the queue from which on `push` waits
+MAX_LISTEN_SECONDS = MOST_WAITING / FPS  # seconds of the other party's speech in the queue; older ones are dropped
 
 
 class Conversion:
-    """One utterance's samples, at 16 kHz to be heard and at the frames' rate to be played."""
+    """Resamples one utterance: to 16 kHz for the performer, and to `audio_rate` for the frames."""
 
     def __init__(self, rate: int, audio_rate: int) -> None:
         self.rate = rate
@@ -31,35 +31,35 @@ class Conversion:
         self._sound = None if audio_rate == SAMPLE_RATE else Resampler(rate, audio_rate)
 
     def push(self, samples: Array) -> tuple[Array, Array]:
-        """What became final of both."""
-        heard = self._speech.push(samples)
-        return heard, heard if self._sound is None else self._sound.push(samples)
+        """The samples of both that became final."""
+        speech = self._speech.push(samples)
+        return speech, speech if self._sound is None else self._sound.push(samples)
 
     def flush(self) -> tuple[Array, Array]:
         """The rest of both."""
-        heard = self._speech.flush()
-        return heard, heard if self._sound is None else self._sound.flush()
+        speech = self._speech.flush()
+        return speech, speech if self._sound is None else self._sound.flush()
 
 
 class Piece(NamedTuple):
-    """Samples of an utterance as they were pushed, at most a hop when it is taken; None for its end."""
+    """Samples of an utterance at the rate of the push (at most a hop of them from `Intake.take`), or None: its end."""
 
     epoch: int
     samples: Array | None
     conversion: Conversion
 
     @property
-    def waits(self) -> float:
-        """What it adds to the samples that wait to be spoken, at 16 kHz."""
+    def size_16khz(self) -> float:
+        """Its length in samples at 16 kHz."""
         return 0.0 if self.samples is None else self.samples.size * SAMPLE_RATE / self.conversion.rate
 
     def convert(self) -> tuple[Array, Array]:
-        """What it adds to the samples to be heard, and to those to be played. Takes time."""
+        """The next samples for the performer, and those for the frames. Takes time."""
         return self.conversion.flush() if self.samples is None else self.conversion.push(self.samples)
 
 
 class Intake:
-    """Speech that waits to be heard.
+    """The queue of speech that the performer has not taken yet.
 
     Args:
         audio_rate: of the sound that frames carry.
@@ -77,27 +77,28 @@ class Intake:
         self._waiting = 0.0  # samples, at 16 kHz
 
     def __len__(self) -> int:
-        """Pieces that wait."""
+        """Pieces in the queue."""
         return len(self._pieces)
 
     @property
     def seconds(self) -> float:
-        """Speech that waits."""
+        """Seconds of speech in the queue."""
         return self._waiting / SAMPLE_RATE
 
     @property
     def full(self) -> bool:
-        """Whether a push has to wait."""
-        return self._waiting >= LARGEST_INBOX
+        """Whether `push` has to wait."""
+        return self._waiting >= MAX_QUEUED_SAMPLES
 
     def push(self, samples: Array, rate: int, epoch: int) -> bool:
-        """Take speech (N,) of an utterance; False while there is no room for it.
+        """Append speech (N,) of an utterance; False if the queue is full.
 
         Args:
-            epoch: the one that was current when the caller began to wait: what another call has ended is dropped.
+            epoch: the current one when the caller began to wait. If `end_utterance` or `interrupt` ended it since, the
+                samples are dropped.
 
         Raises:
-            AudioError: another rate than the utterance began with.
+            AudioError: not the rate of the utterance's first samples.
         """
         if epoch != self.epoch or (self._conversion is None and samples.size == 0):
             return True
@@ -113,8 +114,8 @@ class Intake:
             self._put(Piece(epoch, samples, self._conversion))
         return True
 
-    def end(self) -> bool:
-        """The utterance is over, and the next push begins another; False where nothing was pushed."""
+    def end_utterance(self) -> bool:
+        """End the utterance; the next push begins another. False if the utterance has no samples."""
         if self._conversion is None:
             return False
         self._put(Piece(self.epoch, None, self._conversion))
@@ -123,67 +124,67 @@ class Intake:
         return True
 
     def take(self) -> Piece:
-        """The next piece, of at most a hop of samples."""
+        """Remove the next piece, at most a hop of samples."""
         piece = self._pieces.popleft()
-        most = self._most(piece)
-        if piece.samples is not None and piece.samples.size > most:
-            self._pieces.appendleft(piece._replace(samples=piece.samples[most:]))
-            piece = piece._replace(samples=piece.samples[:most])
-        self._waiting = self._waiting - piece.waits if self._pieces else 0.0
+        max_samples = self._max_samples(piece)
+        if piece.samples is not None and piece.samples.size > max_samples:
+            self._pieces.appendleft(piece._replace(samples=piece.samples[max_samples:]))
+            piece = piece._replace(samples=piece.samples[:max_samples])
+        self._waiting = self._waiting - piece.size_16khz if self._pieces else 0.0
         return piece
 
     def interrupt(self) -> None:
-        """Forget what waits; the next push begins another utterance."""
+        """Drop the queue; the next push begins another utterance."""
         self.clear()
         self._conversion = None
         self.epoch += 1
 
     def clear(self) -> None:
-        """Forget what waits."""
+        """Drop the queue."""
         self._pieces.clear()
         self._waiting = 0.0
 
     def _put(self, piece: Piece) -> None:
-        """Behind the others; small pieces are joined."""
-        self._waiting += piece.waits
+        """Append a piece; join it to the last one if both fit into a hop."""
+        self._waiting += piece.size_16khz
         last = self._pieces[-1] if self._pieces else None
         if last is not None and last.epoch == piece.epoch and last.samples is not None and piece.samples is not None:
-            if last.samples.size + piece.samples.size <= self._most(piece):
+            if last.samples.size + piece.samples.size <= self._max_samples(piece):
                 self._pieces[-1] = piece._replace(samples=np.concatenate([last.samples, piece.samples]))
                 return
         self._pieces.append(piece)
 
-    def _most(self, piece: Piece) -> int:
+    def _max_samples(self, piece: Piece) -> int:
         return int(piece.conversion.rate * self._hop / SAMPLE_RATE)
 
 
-class Overheard(NamedTuple):
-    """Samples of the other party, how long they last, and what makes 16 kHz of them."""
+class ListenPiece(NamedTuple):
+    """Samples of the other party, their length in seconds, and the resampler that takes them to 16 kHz."""
 
     samples: Array
     seconds: float
     resampler: Resampler
 
 
-class Ear:
-    """What the other party says, until a worker takes it."""
+class ListenQueue:
+    """The queue of the other party's speech, until a worker takes it."""
 
     def __init__(self) -> None:
-        self._pieces: deque[Overheard] = deque()
+        self._pieces: deque[ListenPiece] = deque()
         self._resampler: tuple[int, Resampler] | None = None
 
     def push(self, samples: Array, rate: int) -> None:
-        """Take samples (N,); the oldest are forgotten where too many wait."""
+        """Append samples (N,); drop the oldest beyond `MAX_LISTEN_SECONDS`."""
         if self._resampler is None or self._resampler[0] != rate:
             self._resampler = rate, Resampler(rate)
-        most = round(LONGEST_LISTENING * rate)
-        samples = samples if samples.size <= most else samples[-most:].copy()
-        self._pieces.append(Overheard(samples, samples.size / rate, self._resampler[1]))
-        while sum(piece.seconds for piece in self._pieces) - self._pieces[0].seconds >= LONGEST_LISTENING:
+        max_samples = round(MAX_LISTEN_SECONDS * rate)
+        samples = samples if samples.size <= max_samples else samples[-max_samples:].copy()
+        self._pieces.append(ListenPiece(samples, samples.size / rate, self._resampler[1]))
+        while sum(piece.seconds for piece in self._pieces) - self._pieces[0].seconds >= MAX_LISTEN_SECONDS:
             self._pieces.popleft()
 
-    def take(self) -> list[Overheard]:
-        """All that waits."""
+    def take(self) -> list[ListenPiece]:
+        """Remove and return every piece."""
         pieces = list(self._pieces)
         self._pieces.clear()
         return pieces

@@ -1,4 +1,4 @@
-"""The forms that the pictures of a session take."""
+"""Pixel formats of a session's pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def _rgba(image: Pixels, alpha: Pixels | None) -> Pixels:
-    """Straight alpha: the white that a portrait is laid over is taken off its colours again."""
+    """RGBA with straight alpha: undoes the white background that the portrait was composited over."""
     if alpha is None:
         return np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
     return np.dstack([straight_colours(image, alpha), alpha])
@@ -29,4 +29,4 @@ OUTPUTS: MappingProxyType[str, Callable[[Pixels, Pixels | None], Pixels]] = Mapp
         "yuv420p": lambda image, alpha: np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), np.uint8),
     }
 )
-"""From an (H, W, 3) RGB picture and the portrait's (H, W) alpha to the form of a name."""
+"""Format name -> conversion of an (H, W, 3) RGB picture and the portrait's alpha (H, W) or None."""

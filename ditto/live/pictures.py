@@ -1,7 +1,4 @@
-"""The second half of a session's way: shots that wait to be drawn, pictures that wait to be read.
-
-Under the session's lock, and short.
-"""
+"""The output of a session: shots to draw, and pictures to read. Every call is short and made under the session's lock."""
 
 from __future__ import annotations
 
@@ -19,128 +16,129 @@ from ditto.performer import Face, Shot, State
 
 Array = npt.NDArray[np.float32]
 
-PICTURES_AHEAD = 25  # frames drawn that wait for the reader
-IDLE = -1  # where there is no utterance
+MAX_QUEUED_PICTURES = 25  # drawn and not read
+NO_UTTERANCE = -1  # in place of an epoch
 
 
-class Place(NamedTuple):
-    """Where a stream of pictures stands.
+class Position(NamedTuple):
+    """A position in the stream of pictures.
 
     Attributes:
-        face: after the last picture.
-        frames: given so far.
-        speaking: epoch of the utterance that the last frame was of, or `IDLE`.
+        face: the performer's, after the last picture.
+        frames: pictures so far.
+        speaking: epoch of the last frame if it was speech, else `NO_UTTERANCE`.
     """
 
     face: Face
     frames: int = 0
-    speaking: int = IDLE
+    speaking: int = NO_UTTERANCE
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
-    """Shots that one call of the performer gave.
+class ShotGroup:
+    """The shots that one call of the performer gave.
 
     Attributes:
-        state: of the performer after the last of them.
+        state: the performer's, after the last of them.
     """
 
     state: State
 
 
-class Waiting(NamedTuple):
-    """A shot to be drawn.
+class QueuedShot(NamedTuple):
+    """A shot to draw.
 
     Attributes:
-        shot: what is drawn.
-        group: the shots it came with.
-        utterance: what it is of; None: it is idle.
+        shot: the performer's.
+        group: the shots that came with it.
+        utterance: that it belongs to; None for an idle one.
         number: in its utterance.
-        seconds: what computing it took, if it is the first of its group.
-        sound: its own; None until it is drawn for the first time.
-        cut: whether it is left over from an utterance that was interrupted.
+        compute_seconds: that the performer took, on the first shot of a group; 0 on the others.
+        sound: of the frame; None until the shot is drawn for the first time.
+        interrupted: whether it is left over from an interrupted utterance.
     """
 
     shot: Shot
-    group: Group
+    group: ShotGroup
     utterance: Utterance | None
     number: int
-    seconds: float
+    compute_seconds: float
     sound: Array | None = None
-    cut: bool = False
+    interrupted: bool = False
 
 
-class Picture(NamedTuple):
-    """An item for the reader, what it was drawn from, and the place after it."""
+class QueuedPicture(NamedTuple):
+    """An item for the reader, its source, and the position after it."""
 
     item: Item
-    source: Waiting | SegmentEnd
-    place: Place
+    source: QueuedShot | SegmentEnd
+    position: Position
 
 
 class PictureQueue:
-    """Shots in, pictures out, in order; and back again, where what is drawn is to be drawn otherwise.
+    """Shots in, pictures out, in order. `redraw` turns unread pictures back into shots, to draw them with other edits.
 
     Args:
         face: before the first picture.
-        separable: whether shots stand for themselves (`Capability.REDRAW`). Otherwise those of a group go out together.
+        redrawable: whether shots can be drawn again or left out (`Capability.REDRAW`). If not, the shots of a group go out
+            together.
 
     Attributes:
-        last: place after the last picture drawn.
-        read: place after the last picture read.
-        generation: of what is drawn; a picture of an earlier one is thrown away.
-        reading: group of the last picture read.
+        last_drawn: position after the last picture drawn.
+        last_read: position after the last picture read.
+        generation: grows with `redraw` and `interrupt`; a picture begun in an earlier generation is out of date.
+        read_group: group of the last picture read, or None.
     """
 
-    def __init__(self, face: Face, separable: bool) -> None:
-        self.last = self.read = Place(face)
+    def __init__(self, face: Face, redrawable: bool) -> None:
+        self.last_drawn = self.last_read = Position(face)
         self.generation = 0
-        self.reading: Group | None = None
-        self._separable = separable
-        self._shots: deque[Waiting | SegmentEnd] = deque()
-        self._pictures: deque[Picture] = deque()
+        self.read_group: ShotGroup | None = None
+        self._redrawable = redrawable
+        self._shots: deque[QueuedShot | SegmentEnd] = deque()
+        self._pictures: deque[QueuedPicture] = deque()
 
     @property
     def shots(self) -> int:
-        """Shots that wait to be drawn."""
+        """Shots in the queue."""
         return len(self._shots)
 
     @property
     def pictures(self) -> int:
-        """Pictures, and ends of utterances, that wait to be read."""
+        """Unread pictures and ends of utterances."""
         return len(self._pictures)
 
     @property
-    def end_next(self) -> bool:
-        """Whether an end of an utterance comes before the next shot."""
+    def next_is_end(self) -> bool:
+        """Whether the next entry is the end of an utterance."""
         return bool(self._shots) and isinstance(self._shots[0], SegmentEnd)
 
-    def put(self, items: Sequence[Waiting | SegmentEnd], first: bool = False) -> None:
-        """Shots behind those that wait, or before them."""
+    def put_shots(self, items: Sequence[QueuedShot | SegmentEnd], first: bool = False) -> None:
+        """Append shots and ends of utterances; with `first`, put them before the others."""
         if first:
             self._shots.extendleft(reversed(items))
         else:
             self._shots.extend(items)
 
-    def pass_ends(self) -> bool:
-        """Ends of utterances, which need no drawing, go on to the reader; whether there were any."""
-        passed = False
+    def forward_ends(self) -> bool:
+        """Give the reader the ends of utterances that come next, as they need no drawing; whether there were any."""
+        found = False
         while self._shots and isinstance(end := self._shots[0], SegmentEnd):
             self._shots.popleft()
-            self._pictures.append(Picture(end, end, self.last))
-            passed = True
-        return passed
+            self._pictures.append(QueuedPicture(end, end, self.last_drawn))
+            found = True
+        return found
 
-    def next_shot(self, sound_size: int) -> Waiting | None:
-        """The next shot to be drawn, if there is one and its sound is there too. It stays where it is."""
+    def next_shot(self, sound_size: int) -> QueuedShot | None:
+        """The next shot, if its sound is there too. It stays in the queue."""
         shot = self._shots[0] if self._shots else None
         if shot is None or isinstance(shot, SegmentEnd):
             return None
-        ready = shot.utterance is None or shot.sound is not None or shot.utterance.can_cut(sound_size)
+        ready = shot.utterance is None or shot.sound is not None or shot.utterance.has_sound(sound_size)
         return shot if ready else None
 
-    def take_shot(self, sound_size: int) -> Waiting | None:
-        """The next shot, its sound with it."""
+    def take_shot(self, sound_size: int) -> QueuedShot | None:
+        """Remove the next shot and give it its sound; None as of `next_shot`."""
         shot = self.next_shot(sound_size)
         if shot is None:
             return None
@@ -148,69 +146,71 @@ class PictureQueue:
         if shot.sound is not None:
             return shot
         silence = np.zeros(sound_size, np.float32)
-        return shot._replace(sound=silence if shot.utterance is None else shot.utterance.cut(sound_size))
+        return shot._replace(sound=silence if shot.utterance is None else shot.utterance.next_sound(sound_size))
 
-    def drawn(self, frame: Frame, source: Waiting, place: Place) -> None:
-        """One more picture."""
-        self.last = place
-        self._pictures.append(Picture(frame, source, place))
+    def add_picture(self, frame: Frame, source: QueuedShot, position: Position) -> None:
+        """Append a picture for the reader."""
+        self.last_drawn = position
+        self._pictures.append(QueuedPicture(frame, source, position))
 
     def pop(self) -> Item | None:
-        """The next item for the reader."""
+        """Remove the next item for the reader; None if there is none."""
         if not self._pictures:
             return None
-        item, source, self.read = self._pictures.popleft()
-        if isinstance(source, Waiting):
-            self.reading = source.group
+        item, source, self.last_read = self._pictures.popleft()
+        if isinstance(source, QueuedShot):
+            self.read_group = source.group
         return item
 
-    def frames_kept(self) -> int:
-        """Pictures up to and with the first unread frame."""
+    def pictures_to_keep(self) -> int:
+        """How many entries up to and including the first unread frame; 0 without an unread frame."""
         return next((n for n, picture in enumerate(self._pictures, 1) if isinstance(picture.item, Frame)), 0)
 
-    def place_after(self, keep: int) -> Place:
-        """The place after the first `keep` pictures that wait."""
-        return self._pictures[keep - 1].place if keep else self.read
+    def position_after(self, keep: int) -> Position:
+        """The position after the first `keep` unread entries."""
+        return self._pictures[keep - 1].position if keep else self.last_read
 
-    def redraw(self, keep: int, drawing: Waiting | None) -> None:
-        """Draw again all but the first `keep` pictures that wait; `drawing` is the shot that is being drawn.
-
-        Idle shots are made anew when they are due.
-        """
-        again = [*(picture.source for picture in list(self._pictures)[keep:]), *([] if drawing is None else [drawing])]
-        again = [one for one in again if isinstance(one, SegmentEnd) or one.utterance is not None]
-        while len(self._pictures) > keep:
-            self._pictures.pop()
-        self.put(again, first=True)
-        self.last = self.place_after(keep)
-        self.generation += 1
-
-    def interrupt(self, drawing: Waiting | None) -> State | None:
-        """Drop what was not read, but for the rest of a group that cannot be cut, which goes out without sound.
+    def redraw(self, keep: int, drawing: QueuedShot | None) -> None:
+        """Turn all but the first `keep` unread entries back into shots. Idle ones are dropped: the performer makes new ones.
 
         Args:
-            drawing: the shot that is being drawn.
+            keep: how many entries stay as they are.
+            drawing: the shot that a worker is drawing.
+        """
+        sources = [*(picture.source for picture in list(self._pictures)[keep:]), *([] if drawing is None else [drawing])]
+        sources = [source for source in sources if isinstance(source, SegmentEnd) or source.utterance is not None]
+        while len(self._pictures) > keep:
+            self._pictures.pop()
+        self.put_shots(sources, first=True)
+        self.last_drawn = self.position_after(keep)
+        self.generation += 1
+
+    def interrupt(self, drawing: QueuedShot | None) -> State | None:
+        """Drop everything unread. If shots cannot be left out, the rest of the group being read stays, without sound.
+
+        Args:
+            drawing: the shot that a worker is drawing.
 
         Returns:
-            The performer's state after what is left, if there is any.
+            The performer's state after what is left; None if nothing was read yet.
         """
-        rest: list[Waiting] = []
-        if not self._separable and self.reading is not None:
+        rest: list[QueuedShot] = []
+        if not self._redrawable and self.read_group is not None:
             drawn = [picture.source for picture in self._pictures]
             sources = [*drawn, *([] if drawing is None else [drawing]), *self._shots]
-            rest = [one for one in sources if isinstance(one, Waiting) and one.group is self.reading]
+            rest = [shot for shot in sources if isinstance(shot, QueuedShot) and shot.group is self.read_group]
         self._pictures.clear()
         self._shots.clear()
-        self.last = self.read
+        self.last_drawn = self.last_read
         self.generation += 1
-        self.put([one._replace(utterance=None, sound=None, cut=True) for one in rest])
-        return None if self.reading is None else self.reading.state
+        self.put_shots([shot._replace(utterance=None, sound=None, interrupted=True) for shot in rest])
+        return None if self.read_group is None else self.read_group.state
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop everything."""
         self._shots.clear()
         self._pictures.clear()
 
-    def forget_shots(self) -> None:
-        """Forget what is not drawn."""
+    def clear_shots(self) -> None:
+        """Drop the shots; pictures stay."""
         self._shots.clear()

@@ -1,7 +1,7 @@
-"""The scheduler: a few threads that compute for all sessions of one head, the most urgent frame first.
+"""The scheduler: worker threads that compute for all sessions of one head, the most urgent frame first.
 
-Speech that is ready at the same time goes through the performer as one batch; at the same time other threads draw. Which
-work happens when changes no result.
+One worker advances the speech of all sessions that have some, as one batch; the others draw. The order of the work changes
+no result.
 """
 
 from __future__ import annotations
@@ -32,64 +32,64 @@ if TYPE_CHECKING:
 
 J = TypeVar("J")
 T = TypeVar("T")
-# Less is no conversation: a second of speech takes five to show, and what is said next waits for it. Far enough below
-# FPS that a machine which is busy for a moment is not refused.
-SLOWEST_FPS = 5.0
-DRAWN_AT_MOST = 3  # frames, the best of which counts: the first of a network takes longest
-SLOW_SECONDS = 1.0  # a frame that takes longer is not tried a third time
+# At 5 frames a second, a second of speech takes five seconds to show, and what is said next waits for it: no conversation.
+# Far enough below FPS that a machine which is busy for a moment is not refused.
+MIN_FPS = 5.0
+MAX_TRIAL_FRAMES = 3  # drawn to measure the speed; the fastest counts, as the first call of a network is slow
+SLOW_FRAME_SECONDS = 1.0  # if the second frame takes longer, no third one is drawn
 Array = npt.NDArray[np.float32]
-Heard = tuple[SessionState, Utterance, Piece | None, State | None]
+BatchItem = tuple[SessionState, Utterance, Piece | None, State | None]
 
 
 class Scheduler:
-    """Threads come with the first session and go with the last.
+    """Computes for the sessions of one head. Its worker threads run while a session is open.
 
     Args:
-        performer: what makes the pictures of all sessions.
-        max_sessions: how many at once; by default one a core.
-        clock: what sessions live by.
+        performer: makes the pictures of all sessions.
+        max_sessions: how many may be open at once; by default one a core.
+        clock: of the sessions; by default the system's monotonic clock.
 
     Attributes:
         performer, max_sessions: as given.
-        lock: of everything that sessions share.
+        lock: protects the state of the scheduler and of its sessions.
     """
 
     def __init__(self, performer: Performer, max_sessions: int | None = None, clock: Clock | None = None) -> None:
         if max_sessions is not None and max_sessions < 1:
-            raise ValueError(f"max_sessions is at least 1, got {max_sessions}")
+            raise ValueError(f"expected max_sessions of 1 or more, got {max_sessions}; leave it out for one a core")
         self.max_sessions = cores() if max_sessions is None else max_sessions
         self.performer = performer
         self._clock = clock or Clock()
         self._observers: list[Observer] = []
-        self._fps = 0.0  # measured with the first session
-        self._begin()
+        self._fps = 0.0  # measured when a session is opened
+        self._reset()
         _schedulers.add(self)
 
-    def _begin(self) -> None:
-        """No session is open."""
+    def _reset(self) -> None:
+        """Begin without sessions and workers."""
         self.lock = threading.RLock()
         self._work = threading.Condition(self.lock)
         self._sessions: list[SessionState] = []
         self._reserved = 0  # sessions, open or being opened
         self._threads: list[threading.Thread] = []
-        self._hearing = False
+        self._advancing = False
 
     @property
     def sessions(self) -> int:
-        """Sessions that are open."""
+        """How many sessions are open."""
         with self.lock:
             return len(self._sessions)
 
     @property
     def busy(self) -> bool:
-        """Whether anything is being computed, or can be before the clock goes on."""
+        """Whether a worker is at work, or can be without waiting for the clock."""
         with self.lock:
             return any(session.busy for session in self._sessions)
 
     def observe(self, observer: Observer) -> Callable[[], None]:
-        """Call `observer(name, seconds, rows)` after every step; the function that is returned ends that.
+        """Call `observer(step, seconds, rows)` after every step, until the returned function is called.
 
-        Steps are the performer's, and "convert" (one frame).
+        Steps are the performer's, and "convert": one frame into the session's pixel format.
         """
         end = self.performer.observe(observer)
         self._observers.append(observer)
@@ -104,21 +104,21 @@ class Scheduler:
         """Open a session.
 
         Args:
-            portrait: whose it is.
-            prepare: gives the portrait's appearance; not asked where there is no place.
-            settings: what it is opened with.
+            portrait: the face.
+            prepare: gives the portrait's appearance; not called if no session can be opened.
+            settings: of the session.
 
         Raises:
-            ValueError: the performer has no such latency, or cannot do what the settings ask of it.
-            BusyError: there are `max_sessions` already.
-            TooSlowError: fewer than `SLOWEST_FPS` frames a second are drawn, unless the settings allow any speed.
+            ValueError: the performer lacks the latency or a capability that the settings need.
+            BusyError: `max_sessions` are open.
+            TooSlowError: fewer than `MIN_FPS` frames a second are drawn, unless the settings allow any speed.
         """
         settings.check(self.performer)
         with self.lock:
             if self._reserved >= self.max_sessions:
                 raise BusyError(
-                    f"this head serves {self.max_sessions} sessions at once, and has them; close one, try again later, "
-                    "or load it with a larger max_sessions"
+                    f"expected at most {self.max_sessions} sessions at once, and as many are open; close one, try again "
+                    "later, or load the bundle with a larger max_sessions"
                 )
             self._reserved += 1
         try:
@@ -144,42 +144,42 @@ class Scheduler:
         return session
 
     def _check_speed(self, session: SessionState) -> None:
-        """Draw a frame or a few, until one was fast enough for all sessions to come."""
-        for attempt in range(1, DRAWN_AT_MOST + 1):
-            if self._fps >= SLOWEST_FPS:
+        """Measure the drawing speed, unless an earlier session already showed that it is enough. Raises TooSlowError."""
+        for trial in range(1, MAX_TRIAL_FRAMES + 1):
+            if self._fps >= MIN_FPS:
                 return
             start = self._clock.now()
             session.draw_at_rest()
             seconds = self._clock.now() - start
             self._fps = max(self._fps, 1.0 / max(seconds, 1e-6))
-            if attempt > 1 and seconds > SLOW_SECONDS:
+            if trial > 1 and seconds > SLOW_FRAME_SECONDS:
                 break
-        if self._fps < SLOWEST_FPS:
+        if self._fps < MIN_FPS:
             raise TooSlowError(
-                f"expected at least {SLOWEST_FPS:g} frames a second for a live session, measured {self._fps:.2g}; use "
+                f"expected at least {MIN_FPS:g} frames a second for a live session, measured {self._fps:.2g}; use "
                 "another device, a faster bundle or animate(), or open the session with any_speed=True"
             )
 
     def close(self, session: SessionState) -> None:
-        """Close a session; returns when nothing of it runs any more. Twice does no harm."""
+        """Close a session; returns when no worker uses it any more. A second call does nothing."""
         with self.lock:
             session.close()
-            session.changed.wait_for(lambda: not (session.hearing or session.drawing))
+            session.changed.wait_for(lambda: not (session.advancing or session.drawing))
             if session in self._sessions:
                 self._sessions.remove(session)
                 self._reserved -= 1
             last = not self._sessions
         if last:
-            self._end(unless_used=True)
+            self._stop_workers(unless_used=True)  # another session may have been opened since
 
-    def _end(self, unless_used: bool = False) -> None:
-        """Stop the workers, unless another session has come meanwhile and needs them."""
+    def _stop_workers(self, unless_used: bool = False) -> None:
+        """Stop the workers; with `unless_used`, only if no session is open."""
         with self.lock:
             if unless_used and self._sessions:
                 return
-            ended, self._threads = self._threads, []
+            stopped, self._threads = self._threads, []
             self._work.notify_all()
-        for thread in ended:
+        for thread in stopped:
             thread.join()
 
     def _run(self) -> None:
@@ -191,66 +191,66 @@ class Scheduler:
                     self._clock.wait(self._work, self._idle_due())
                 if call is None:
                     return
-                self._work.notify()  # there may be more to do
+                self._work.notify()  # for another worker: there may be more to do
             call()
 
     def _idle_due(self) -> float:
         return min((session.idle_due for session in self._sessions), default=float("inf"))
 
     def _next(self) -> Callable[[], None] | None:
-        """The most urgent work; marks it as begun."""
-        ready = [] if self._hearing else [session for session in self._sessions if session.can_hear()]
+        """The most urgent work, marked as begun; None if there is none."""
+        ready = [] if self._advancing else [session for session in self._sessions if session.can_advance()]
         for session in ready:
-            session.notice_speech()
+            session.mark_ready()
         first: SessionState | None = None
         soonest = float("inf")
         for session in self._sessions:
-            session.pass_ends()
+            session.forward_ends()
             due = session.frame_due
             if due < soonest:
                 first, soonest = session, due
         if ready and min(session.shot_due for session in ready) <= soonest:
-            self._hearing = True
-            batch = [(session, *session.begin_hearing()) for session in ready]
-            return lambda: self._hear(batch)
+            self._advancing = True
+            batch = [(session, *session.begin_advance()) for session in ready]
+            return lambda: self._advance_batch(batch)
         if first is None:
             return None
         return partial(self._draw, first, first.task())
 
-    def _hear(self, batch: list[Heard]) -> None:
-        """A piece, or a hop, of every session of the batch: the shots that come of it, or what broke it."""
+    def _advance_batch(self, batch: list[BatchItem]) -> None:
+        """Advance the speech of every session of the batch; give each its shots, or the error that breaks it."""
         with self.lock:
             emotions = [session.emotion for session, *_ in batch]
         start = time.perf_counter()
-        answers = self._advance(batch, emotions)
+        answers = self._advance_all(batch, emotions)
         seconds = time.perf_counter() - start
         with self.lock:
-            self._hearing = False
+            self._advancing = False
             for (session, utterance, *_), answer in zip(batch, answers, strict=True):
-                session.hearing = False
+                session.advancing = False
                 session.changed.notify_all()
                 if isinstance(answer, Exception):
                     session.fail(answer)
                 else:
-                    session.heard(utterance, answer, seconds)
+                    session.accept_shots(utterance, answer, seconds)
 
-    def _advance(self, batch: list[Heard], emotions: list[Array]) -> list[Advanced | Exception | None]:
-        """What comes of each: shots, nothing where no hop is whole, or an error."""
+    def _advance_all(self, batch: list[BatchItem], emotions: list[Array]) -> list[Advanced | Exception | None]:
+        """For each session: its shots; None if it has no whole hop yet; or an error."""
         found: list[Advanced | Exception | None] = [None] * len(batch)
         jobs: list[tuple[int, Advance]] = []
-        for i, ((_, utterance, piece, stands), emotion) in enumerate(zip(batch, emotions, strict=True)):
+        for i, ((_, utterance, piece, performer_state), emotion) in enumerate(zip(batch, emotions, strict=True)):
             try:
-                job = utterance.job(piece, emotion, stands)
-            except Exception as error:  # whatever it is, it belongs to the caller
+                job = utterance.next_job(piece, emotion, performer_state)
+            except Exception as error:  # of this session, whatever it is
                 found[i] = error
                 continue
             if job is not None:
                 jobs.append((i, job))
-        answers = attempt(self.performer.advance, [job for _, job in jobs]) if jobs else []
+        answers = call_with_isolated_errors(self.performer.advance, [job for _, job in jobs]) if jobs else []
         for (i, job), answer in zip(jobs, answers, strict=True):
             found[i] = answer
             if not isinstance(answer, Exception):
-                batch[i][1].accept(job, len(answer.shots), answer.state)
+                batch[i][1].accept_shots(job, len(answer.shots), answer.state)
         return found
 
     def _draw(self, session: SessionState, task: Task) -> None:
@@ -258,7 +258,7 @@ class Scheduler:
         result: Result | None = None
         try:
             result = session.draw(task, self._timed)
-        except Exception as error:  # whatever it is, it belongs to the caller
+        except Exception as error:  # of this session, whatever it is
             failed = error
         with self.lock:
             session.drawing = False
@@ -266,7 +266,7 @@ class Scheduler:
             if result is None:
                 session.fail(failed)
             else:
-                session.drawn(task, result, time.perf_counter() - start)
+                session.accept_frame(task, result, time.perf_counter() - start)
 
     def _timed(self, name: str, call: Callable[[], T], rows: int = 1) -> T:
         start = time.perf_counter()
@@ -281,25 +281,25 @@ _schedulers: WeakSet[Scheduler] = WeakSet()
 
 
 @atexit.register
-def _end_all() -> None:
-    """Sessions that are open at the end of a program: a thread in native code while Python goes down aborts it."""
+def _stop_all() -> None:
+    """Stop the workers before Python ends: a thread that is in native code then would abort the process."""
     for scheduler in list(_schedulers):
-        scheduler._end()
+        scheduler._stop_workers()
 
 
-def _begin_all() -> None:
-    """In a forked process: the threads, and the sessions they served, belong to the other one."""
+def _reset_all() -> None:
+    """In a forked process: the sessions and their threads belong to the parent."""
     for scheduler in list(_schedulers):
-        scheduler._begin()
+        scheduler._reset()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_all)
+    os.register_at_fork(after_in_child=_reset_all)
 
 
-def attempt(call: Callable[[list[J]], Iterable[T]], rows: list[J]) -> list[T | Exception]:
-    """What `call` gives for rows together; if it fails, for each alone, so that an error stays with its own row."""
+def call_with_isolated_errors(call: Callable[[list[J]], Iterable[T]], rows: list[J]) -> list[T | Exception]:
+    """The results of one call with all rows. If it fails, of one call a row: an error, then, for the rows that fail."""
     try:
         return list(call(rows))
-    except Exception as error:  # handed on
-        return [error] if len(rows) == 1 else [attempt(call, [row])[0] for row in rows]
+    except Exception as error:  # the result of this row
+        return [error] if len(rows) == 1 else [call_with_isolated_errors(call, [row])[0] for row in rows]

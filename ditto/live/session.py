@@ -1,6 +1,6 @@
-"""A session: push speech of any rate, pull frames, interrupt. For asyncio and for threads.
+"""A session: push speech of any rate, read frames, interrupt. For asyncio and for threads.
 
-An utterance lasts from its first push to `flush` or `interrupt`; its number, the epoch, is on all that comes of it.
+An utterance lasts from its first push to `flush` or `interrupt`. Its number, the epoch, is on every item that belongs to it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RAMP_SECONDS = 0.4
-LONG = 1 << 16  # bytes or samples that are checked and copied in a thread; fewer take under a millisecond
+LONG = 1 << 16  # bytes or samples: `AsyncSession.push` checks and copies more in a thread; fewer take under a millisecond
 
 
 def samples_of(pcm: bytes | bytearray | memoryview | npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """(N,) float32 samples of s16le bytes or of an array, in memory of their own: the caller may use its buffer again.
+    """(N,) float32 samples of s16le bytes or of an array, copied: the caller may use its buffer again.
 
     Raises:
         AudioError: an odd number of bytes, or what `check_samples` refuses.
@@ -43,13 +43,13 @@ def samples_of(pcm: bytes | bytearray | memoryview | npt.ArrayLike) -> npt.NDArr
     if isinstance(pcm, (bytes, bytearray)) or (isinstance(pcm, memoryview) and pcm.format in ("B", "b", "c")):
         data = bytes(pcm)
         if len(data) % 2:
-            raise AudioError(f"16-bit samples are an even number of bytes, got {len(data)}; keep the odd one for later")
+            raise AudioError(f"expected 16-bit samples, an even number of bytes, got {len(data)}; keep the odd one for later")
         return check_samples(np.frombuffer(data, "<i2").astype(np.int16))
     return np.array(check_samples(np.asarray(pcm) if isinstance(pcm, memoryview) else pcm))
 
 
 class _Calls:
-    """What both kinds of session share: everything that never waits."""
+    """What both kinds of session share: the calls that never wait."""
 
     _scheduler: Scheduler
     _state: SessionState | None
@@ -61,24 +61,24 @@ class _Calls:
 
     @property
     def delay_seconds(self) -> float:
-        """Algorithmic delay: from the first sample of a frame to the last sample (at 16 kHz) it waits for, at most."""
+        """Algorithmic delay: at most, from the first sample of a frame to the last sample (at 16 kHz) that it waits for."""
         return self._opened().delay_seconds
 
     @property
     def compute_seconds(self) -> float:
-        """Compute delay: running mean of the time from a hop of speech to its first picture; 0 before the first."""
+        """Compute delay: running mean of the time for computing from a hop of speech to its first picture; 0 before one."""
         return self._opened().compute_seconds
 
     @property
     def waiting_seconds(self) -> float:
-        """Speech that was pushed and waits to be heard; from thirty seconds on `push` waits."""
+        """Seconds of speech in the queue; from thirty on, `push` waits."""
         state = self._opened()
         with self._scheduler.lock:
             return state.waiting_seconds
 
     @property
     def unread(self) -> int:
-        """Items that are there to be read: many where the reader is late."""
+        """Items that the reader has not taken yet; many if the reader is late."""
         state = self._opened()
         with self._scheduler.lock:
             return state.unread
@@ -92,19 +92,19 @@ class _Calls:
         controls: Controls | None = None,
         ramp_seconds: float = RAMP_SECONDS,
     ) -> None:
-        """Change what is named, smoothly. What is None stays as it is.
+        """Change what is given, smoothly. What is None stays as it is.
 
-        The next frame to be read is drawn already, or being drawn; the change begins with the one after it.
+        The change begins with the frame after the next one to be read, which is drawn or being drawn already.
 
         Args:
             emotion: weights by name, as of `TalkingHead.stream`; {} is neutral.
             gaze: degrees to the right and down, in the picture, added to the eyes' own.
             head: degrees of pitch, yaw and roll, added to the head's own.
-            controls: edits of every frame, in place of those before.
+            controls: edits of every frame, in place of the earlier ones.
             ramp_seconds: how long the change takes.
 
         Raises:
-            ValueError, TypeError: an unknown name or a value out of range; nothing has changed then.
+            ValueError, TypeError: an unknown name or a value out of range; then nothing changes.
             SessionError: the session is closed or broken.
         """
         state = self._opened()
@@ -112,10 +112,10 @@ class _Calls:
             state.control(ramp_seconds, emotion=emotion, gaze=gaze, head=head, controls=controls)
 
     def listen(self, pcm: bytes | npt.ArrayLike, sample_rate: int = SAMPLE_RATE) -> None:
-        """Hear the other party, as `push` takes it: while idle the face nods and looks accordingly.
+        """Take speech of the other party, in the forms that `push` takes: the idle face nods and looks at the camera.
 
         Raises:
-            AudioError: samples or sample rate are not usable.
+            AudioError: unusable samples or sample rate.
             SessionError: the session is closed or broken.
         """
         state, samples = self._opened(), samples_of(pcm)
@@ -125,7 +125,7 @@ class _Calls:
     def _flush(self) -> None:
         state = self._opened()
         with self._scheduler.lock:
-            state.end()
+            state.end_utterance()
 
     def _interrupt(self) -> int:
         state = self._opened()
@@ -134,17 +134,17 @@ class _Calls:
 
     def _opened(self) -> SessionState:
         if self._state is None:
-            raise SessionError("this session is not open; enter it with `async with`")
+            raise SessionError("expected an open session, got one that was not entered; enter it with `async with`")
         return self._state
 
 
 class Session(_Calls):
-    """Push, flush and interrupt from one thread, iterate in another, or take turns in one. Close it, or use `with`.
+    """A session for threads: push in one and iterate in another, or take turns in one. Close it, or use `with`.
 
     Made by `TalkingHead.blocking_session`.
 
     Raises:
-        ValueError: the performer has no such latency, or cannot do what the settings ask of it.
+        ValueError: the performer lacks the latency or a capability that the settings need.
         BusyError: the head has as many sessions as it serves.
         TooSlowError: this machine draws too few frames a second.
     """
@@ -162,27 +162,27 @@ class Session(_Calls):
         self.close()
 
     def push(self, pcm: bytes | npt.ArrayLike, sample_rate: int = SAMPLE_RATE) -> None:
-        """Take speech: s16le bytes, int16 or float (N,), mono. Waits while thirty seconds wait to be spoken.
+        """Take speech: s16le bytes, int16 or float (N,), mono. Waits while thirty seconds of speech are in the queue.
 
-        Then all of it is taken; or nothing, where an interrupt or `flush` ended the utterance meanwhile.
+        Takes all of it; or nothing, if `interrupt` or `flush` ended the utterance during the wait.
 
         Raises:
-            AudioError: samples or sample rate are not usable, or the rate changed within an utterance.
+            AudioError: unusable samples or sample rate, or the rate changed within an utterance.
             SessionError: the session is closed or broken.
         """
         state, samples = self._opened(), samples_of(pcm)
         self._wait(partial(state.push, samples, sample_rate, state.epoch))
 
     def flush(self) -> None:
-        """End the utterance: its last frames and a `SegmentEnd` follow. Nothing pushed: nothing happens."""
+        """End the utterance: its last frames and a `SegmentEnd` follow. Does nothing if nothing was pushed."""
         self._flush()
 
     def interrupt(self) -> int:
-        """Drop all that was pushed and not read yet; give the milliseconds of the utterance that were read."""
+        """Drop all speech that was not read; how many milliseconds of the utterance were read."""
         return self._interrupt()
 
     def get(self, timeout_seconds: float | None = None) -> Item | None:
-        """The next item; None if none came in time."""
+        """The next item; None if none comes within `timeout_seconds`."""
         return self._wait(self._opened().get, timeout_seconds)
 
     def __iter__(self) -> Iterator[Item]:
@@ -197,23 +197,23 @@ class Session(_Calls):
                 yield item
 
     def close(self) -> None:
-        """End the session; when this returns, nothing of it runs any more. Twice does no harm."""
+        """Close the session; returns when no worker uses it any more. A second call does nothing."""
         self._scheduler.close(self._opened())
 
     def _wait(self, attempt: Callable[[], T], timeout_seconds: float | None = None) -> T:
-        """Attempt until it gives something, or until the time is up."""
+        """Call `attempt` until it returns something true, or until the time is up."""
         changed = self._opened().changed
         with changed:
             return changed.wait_for(attempt, timeout_seconds)
 
 
 class AsyncSession(_Calls):
-    """`Session` for asyncio: `async with`, `await push`, `async for`. Belongs to the loop that enters it.
+    """`Session` for asyncio: `async with`, `await push`, `async for`. It belongs to the event loop that enters it.
 
     Made by `TalkingHead.session`; entering it raises BusyError and TooSlowError as `Session` does.
 
     Raises:
-        ValueError: the performer has no such latency, or cannot do what the settings ask of it.
+        ValueError: the performer lacks the latency or a capability that the settings need.
     """
 
     def __init__(
@@ -229,7 +229,7 @@ class AsyncSession(_Calls):
 
     async def __aenter__(self) -> AsyncSession:
         if self._loop is not None:
-            raise SessionError("this session was opened before; open another one")
+            raise SessionError("expected a new session, got one that was entered before; open another one")
         self._loop = asyncio.get_running_loop()
         entering = self._loop.run_in_executor(None, self._open)  # a portrait's first session prepares it
         try:
@@ -239,7 +239,7 @@ class AsyncSession(_Calls):
                 self._given_up = True
                 opened = self._state
             if opened is not None:
-                threading.Thread(target=self._scheduler.close, args=(opened,)).start()  # the loop may be at its end
+                threading.Thread(target=self._scheduler.close, args=(opened,)).start()  # not in the loop, which may be ending
             raise
         except Exception:
             self._loop = None  # it may be tried again
@@ -247,12 +247,12 @@ class AsyncSession(_Calls):
         return self
 
     def _open(self) -> None:
-        """Enter, in a thread, and leave at once if nobody waits any more."""
+        """Open the session, in a thread; close it at once if the task that entered was cancelled meanwhile."""
         opened, loop = self._enter(), self._loop
         assert loop is not None
 
         def wake() -> None:
-            with suppress(RuntimeError):  # the loop was closed before the session: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(self._wake)
 
         with self._scheduler.lock:
@@ -304,7 +304,7 @@ class AsyncSession(_Calls):
     async def _until(self, attempt: Callable[[], T | None]) -> T:
         self._opened()
         if self._loop is None or self._loop is not asyncio.get_running_loop():
-            raise SessionError("a session belongs to the event loop that entered it; open another one in this loop")
+            raise SessionError("expected the event loop that entered the session, got another; open a session in this loop")
         while True:
             with self._scheduler.lock:
                 found = attempt()

@@ -1,7 +1,7 @@
-"""One session: speech that comes in, shots that are known, pictures that go out, and the pace.
+"""The state of one session: input queue, current utterance, output queue, pace.
 
-Everything here is called under the scheduler's lock and is short, but for `SessionState.draw` and `Utterance.job`, which
-workers call without it: resampling, networks and pixels hold up nobody.
+Every call is short and made under the scheduler's lock, except `SessionState.draw` and `Utterance.next_job`: workers call
+those without the lock, because resampling, networks and pixels take time.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ditto.controls.ramps import Ramps
 from ditto.errors import DittoError, SessionError
 from ditto.frame import Frame, Item, SegmentEnd
 from ditto.live.clock import Clock, Pace
-from ditto.live.intake import Ear, Intake, Overheard, Piece
+from ditto.live.intake import Intake, ListenPiece, ListenQueue, Piece
 from ditto.live.outputs import OUTPUTS
-from ditto.live.pictures import IDLE, PICTURES_AHEAD, Group, PictureQueue, Place, Waiting
+from ditto.live.pictures import MAX_QUEUED_PICTURES, NO_UTTERANCE, PictureQueue, Position, QueuedShot, ShotGroup
 from ditto.live.settings import Settings, utterance_seed
 from ditto.live.utterance import Utterance
 from ditto.motion.listening import NEUTRAL, Listener
@@ -37,61 +37,61 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float32]
 
-SHOTS_AHEAD = 25  # that wait to be drawn before speech waits
-PATIENCE_SECONDS = 0.25  # without speech in the midst of an utterance, before the face goes on living
-COMPUTE_AVERAGE = 0.1  # share of the newest measurement
+MAX_QUEUED_SHOTS = 25  # not drawn; while there are as many, no speech is advanced
+STARVED_SECONDS = 0.25  # in the middle of an utterance, without samples: from then on idle frames fill the gap
+COMPUTE_AVERAGE = 0.1  # weight of the newest measurement in `compute_seconds`
 
 
 class Task(NamedTuple):
-    """A frame to be drawn.
+    """A frame for a worker to draw.
 
     Attributes:
-        generation: of the picture queue.
-        place: after which it comes.
-        shot: what it is drawn from; None: the next idle one, which the performer has to make first.
-        stands: the performer's state, for an idle shot; None: before the first.
-        overheard: what is new of the other party.
-        ramps, timeline: what is asked of it.
+        generation: of the picture queue when the task was made.
+        position: before the frame.
+        shot: what to draw; None: an idle shot, which the performer has to make first.
+        performer_state: from which the performer makes an idle shot; None before the first shot.
+        listened: new samples of the other party.
+        ramps, timeline: edits of the frame.
         epoch: of the next utterance.
     """
 
     generation: int
-    place: Place
-    shot: Waiting | None
-    stands: State | None
-    overheard: list[Overheard]
+    position: Position
+    shot: QueuedShot | None
+    performer_state: State | None
+    listened: list[ListenPiece]
     ramps: Ramps
     timeline: Callable[[int], Controls] | None
     epoch: int
 
 
 class Result(NamedTuple):
-    """A frame that was drawn from a shot, the place after it, and further shots that the performer gave with it."""
+    """The frame of a task, its shot, the position after it, and further shots that the performer gave with an idle shot."""
 
     frame: Frame
-    shot: Waiting
-    place: Place
-    more: list[Waiting]
+    shot: QueuedShot
+    position: Position
+    more_shots: list[QueuedShot]
 
 
 class SessionState:
-    """What a scheduler knows of a session, and what the session's callers ask of it.
+    """A session as its scheduler and its callers use it.
 
     Args:
-        performer: what makes its pictures.
-        portrait, appearance: of whom.
+        performer: makes its pictures.
+        portrait, appearance: the face, and the face as the performer has prepared it.
         settings: checked against the performer.
         lock: the scheduler's.
         work: called, under the lock, whenever there may be something to compute.
-        clock: what it lives by.
+        clock: the scheduler's.
 
     Attributes:
-        changed: condition on the lock: something is new for the callers.
+        changed: condition on the lock, notified when something is new for the callers.
         wakers: called, under the lock, whenever `changed` is notified.
         closed: set by `close`.
         error: what broke the session, or None.
-        hearing, drawing: whether a worker is at it.
-        compute_seconds: running mean of the time from a hop of speech to its first picture, computing alone.
+        advancing, drawing: whether a worker is advancing its speech, drawing a frame of it.
+        compute_seconds: running mean of the time for computing from a hop of speech to its first picture.
     """
 
     def __init__(
@@ -110,36 +110,36 @@ class SessionState:
         self.wakers: list[Callable[[], object]] = []
         self.closed = False
         self.error: DittoError | None = None
-        self.hearing = self.drawing = False
+        self.advancing = self.drawing = False
         self.compute_seconds = 0.0
-        self._broke_at: TracebackType | None = None
+        self._error_traceback: TracebackType | None = None
         self._performer, self._portrait, self._appearance, self._work = performer, portrait, appearance, work
-        self._idles = settings.idle is not False and Capability.IDLE in performer.supports
-        self._separable = Capability.REDRAW in performer.supports
+        self._shows_idle = settings.idle is not False and Capability.IDLE in performer.supports
+        self._redrawable = Capability.REDRAW in performer.supports
         self._intake = Intake(settings.audio_rate, performer.hop_samples)
-        self._ear = Ear()
+        self._listen_queue = ListenQueue()
         self._listener = Listener(settings.seed) if Capability.LISTENING in performer.supports else None
-        self._utterance: Utterance | None = None  # that is being heard
-        self._stands: State | None = None  # the performer's, after the last shot
-        self._pictures = PictureQueue(performer.face(appearance, settings.seed, self._idles), self._separable)
+        self._utterance: Utterance | None = None  # that is being advanced
+        self._performer_state: State | None = None  # after the last shot
+        self._pictures = PictureQueue(performer.face(appearance, settings.seed, self._shows_idle), self._redrawable)
         self._pace = Pace(clock)
         self._task: Task | None = None  # being drawn
-        self._spoken = (0, 0)  # epoch being read, frames of it given out
+        self._frames_read = (0, 0)  # epoch being read, how many of its frames were read
         self._timeline = settings.controls if callable(settings.controls) else None
         self._ramps = Ramps.start(settings.emotion, None if callable(settings.controls) else settings.controls)
-        self._asked: float | None = None  # since when speech has been ready to be heard
+        self._ready_since: float | None = None  # since when there has been speech to advance
         self._sound_size = settings.audio_rate // FPS
 
-    # What callers ask for.
+    # For the session's callers.
 
     @property
     def waiting_seconds(self) -> float:
-        """Speech that was pushed and waits to be heard."""
+        """Seconds of speech that were pushed and not taken by the performer yet."""
         return self._intake.seconds
 
     @property
     def unread(self) -> int:
-        """Items that wait for the reader."""
+        """Items that the reader has not taken yet."""
         return self._pictures.pictures
 
     @property
@@ -148,44 +148,44 @@ class SessionState:
         return self._intake.epoch
 
     def push(self, samples: Array, sample_rate: int, epoch: int) -> bool:
-        """Take speech (N,), checked and nobody else's, as `Intake.push`; False while there is no room for it."""
+        """As `Intake.push`; the samples are checked, and nobody else changes them."""
         self.check()
         taken = self._intake.push(samples, sample_rate, epoch)
         if taken:
             self._work()
         return taken
 
-    def end(self) -> None:
-        """The utterance is over; the next push begins another. It waits for no room: little is left of it."""
+    def end_utterance(self) -> None:
+        """End the utterance; the next push begins another."""
         self.check()
-        if self._intake.end():
+        if self._intake.end_utterance():
             self._work()
 
     def get(self) -> Item | None:
-        """The next item, or None while there is none."""
+        """Remove the next item; None if there is none yet."""
         item = self._pictures.pop()
         if item is None:
             self.check()
             return None
         if isinstance(item, SegmentEnd):
-            self._spoken = (item.epoch, 0)
+            self._frames_read = (item.epoch, 0)
         else:
             if item.kind == "speech":
-                count = self._spoken[1] if self._spoken[0] == item.epoch else 0
-                self._spoken = (item.epoch, count + 1)
-            self._pace.read(item.index)
+                count = self._frames_read[1] if self._frames_read[0] == item.epoch else 0
+                self._frames_read = (item.epoch, count + 1)
+            self._pace.frame_read(item.index)
         self._work()
         return item
 
     def interrupt(self) -> int:
-        """Drop everything that is queued; milliseconds of the utterance being read that were given out."""
+        """Drop everything unread; how many milliseconds of the current utterance were read."""
         self.check()
-        frames = self._spoken[1]
+        frames = self._frames_read[1]
         self._intake.interrupt()
-        self._utterance = self._asked = None
-        self._stands = self._pictures.interrupt(self._current_shot())
-        self._spoken = (self.epoch, 0)
-        self._pace.catch_up(self._pictures.read.frames)  # at rest at once, however far the reader is ahead
+        self._utterance = self._ready_since = None
+        self._performer_state = self._pictures.interrupt(self._current_shot())
+        self._frames_read = (self.epoch, 0)
+        self._pace.make_due(self._pictures.last_read.frames)  # the face comes to rest now, even if the reader is ahead of time
         self.notify()
         self._work()
         return frames * 1000 // FPS
@@ -198,37 +198,37 @@ class SessionState:
         head: tuple[float, float, float] | None = None,
         controls: Controls | None = None,
     ) -> None:
-        """Change what is named from the frame after the next unread one on.
+        """Change what is given, from the frame after the next unread one on.
 
-        That one stays as it is drawn, or being drawn: however often this is called, frames come. A performer whose shots
-        cannot be drawn again shows the change from the shots that it makes next.
+        The next unread frame stays as it is, drawn or being drawn, so that frames keep coming however often this is
+        called. A performer without the capability REDRAW shows the change from its next shots on.
         """
         self.check()
-        asked = [Capability.EMOTION] if emotion else []
+        needed = [Capability.EMOTION] if emotion else []
         if not (gaze is None and head is None and controls is None):
-            asked.append(Capability.CONTROLS)
-        check_capabilities(self._performer, asked)
+            needed.append(Capability.CONTROLS)
+        check_capabilities(self._performer, needed)
         drawing = self._current_shot()
-        keep = self._pictures.frames_kept()
+        keep = self._pictures.pictures_to_keep()
         if keep:
-            stays = self._pictures.place_after(keep).frames
+            first = self._pictures.position_after(keep).frames
         else:
-            stays = self._pictures.read.frames + (self._current() is not None)
-        self._ramps = self._ramps.set(stays, ramp_seconds, emotion=emotion, gaze=gaze, head=head, controls=controls)
+            first = self._pictures.last_read.frames + (self._current() is not None)
+        self._ramps = self._ramps.set(first, ramp_seconds, emotion=emotion, gaze=gaze, head=head, controls=controls)
         if controls is not None:
             self._timeline = None
-        if keep and self._separable:
+        if keep and self._redrawable:
             self._pictures.redraw(keep, drawing)
         self._work()
 
     def listen(self, samples: Array, sample_rate: int) -> None:
-        """Hear the other party."""
+        """Take speech of the other party (N,)."""
         self.check()
         if self._listener is not None:
-            self._ear.push(samples, sample_rate)
+            self._listen_queue.push(samples, sample_rate)
 
     def close(self) -> None:
-        """Nothing more is computed or given out."""
+        """Drop everything; nothing more is computed or read."""
         self.closed = True
         self._intake.clear()
         self._pictures.clear()
@@ -239,222 +239,222 @@ class SessionState:
     def check(self) -> None:
         """Raises what broke the session, or SessionError if it is closed."""
         if self.error is not None:
-            raise self.error.with_traceback(self._broke_at)  # which would grow with every call
+            raise self.error.with_traceback(self._error_traceback)  # the same one each time: it would grow with every raise
         if self.closed:
             raise SessionError("this session is closed; open another one")
 
     def fail(self, error: Exception) -> None:
-        """The session is broken; whatever it is, it belongs to the caller."""
+        """Break the session: the next calls raise the error."""
         if isinstance(error, DittoError):
             self.error = error
         else:
             self.error = SessionError(f"the session broke: {type(error).__name__}: {error}")
             self.error.__cause__ = error
-        self._broke_at = self.error.__traceback__
+        self._error_traceback = self.error.__traceback__
         self._intake.clear()
-        self._pictures.forget_shots()
+        self._pictures.clear_shots()
         self._utterance = None
         self.notify()
 
     def notify(self) -> None:
-        """Tell the callers that something is new."""
+        """Wake the callers that wait."""
         self.changed.notify_all()
         for wake in self.wakers:
             wake()
 
-    # What the scheduler asks for.
+    # For the scheduler.
 
     @property
     def busy(self) -> bool:
-        """Whether something is being computed, or can be before the clock goes on."""
-        return self.hearing or self.drawing or self.can_hear() or self._can_pass_ends or self.frame_due < float("inf")
+        """Whether a worker is at work for this session, or can be without waiting for the clock."""
+        working = self.advancing or self.drawing
+        return working or self.can_advance() or self._can_forward_ends or self.frame_due < float("inf")
 
-    def can_hear(self) -> bool:
-        """Whether there is speech to be heard, and room for what comes of it."""
-        if self.hearing or self._stopped or self._pictures.shots >= SHOTS_AHEAD:
+    def can_advance(self) -> bool:
+        """Whether there is speech for the performer, and room for its shots."""
+        if self.advancing or self._stopped or self._pictures.shots >= MAX_QUEUED_SHOTS:
             return False
-        if not self._separable and self._task is not None and self._task.shot is None:
-            return False  # the performer is making idle shots, and goes on from them
+        if not self._redrawable and self._task is not None and self._task.shot is None:
+            return False  # the performer is making idle shots; speech goes on from the state after them
         return len(self._intake) > 0 or (self._utterance is not None and self._utterance.has_hop)
 
-    def notice_speech(self) -> None:
-        """Remember since when `can_hear` is true."""
-        if self._asked is None:
-            self._asked = self._pace.now()
+    def mark_ready(self) -> None:
+        """Record since when `can_advance` has been true."""
+        if self._ready_since is None:
+            self._ready_since = self._pace.now()
 
-    def begin_hearing(self) -> tuple[Utterance, Piece | None, State | None]:
-        """What a worker hears now: a piece of the speech, or nothing new where a hop is whole without one; and where the
-        performer stands."""
-        self.hearing = True
-        self._asked = None
+    def begin_advance(self) -> tuple[Utterance, Piece | None, State | None]:
+        """What a worker advances now: utterance, its next piece (None if a hop is whole without one), performer's state."""
+        self.advancing = True
+        self._ready_since = None
         if self._utterance is not None and self._utterance.has_hop:
-            return self._utterance, None, self._stands
+            return self._utterance, None, self._performer_state
         full = self._intake.full
         piece = self._intake.take()
         if full and not self._intake.full:
-            self.notify()  # there is room again
+            self.notify()  # a push that waits has room now
         if self._utterance is None:
             self._utterance = Utterance(piece.epoch, partial(self._begin, piece.epoch), self._performer.hop_samples)
-        return self._utterance, piece, self._stands
+        return self._utterance, piece, self._performer_state
 
-    def _begin(self, epoch: int, stands: State | None) -> State:
+    def _begin(self, epoch: int, performer_state: State | None) -> State:
         seed = utterance_seed(self.settings.seed, epoch)
-        return self._performer.begin(self._appearance, seed, self.settings.latency, stands)
+        return self._performer.begin(self._appearance, seed, self.settings.latency, performer_state)
 
     @property
     def emotion(self) -> Array:
-        """(8,) the emotion to make shots with: where it is going."""
+        """(8,) weights for the next shots: the target of the ramp."""
         return self._ramps.emotion
 
-    def heard(self, utterance: Utterance, advanced: Advanced | None, seconds: float) -> None:
-        """Take the shots that came of what was heard, unless the utterance was interrupted."""
+    def accept_shots(self, utterance: Utterance, advanced: Advanced | None, seconds: float) -> None:
+        """Queue the shots of a hop, unless the utterance was interrupted; `advanced` is None if no hop was whole."""
         if utterance is not self._utterance:
             return
         utterance.publish()
         if advanced is None:
             return
-        group, first = Group(advanced.state), utterance.shots - len(advanced.shots)
-        self._pictures.put(
+        group, first = ShotGroup(advanced.state), utterance.shots - len(advanced.shots)
+        self._pictures.put_shots(
             [
-                Waiting(shot, group, utterance, first + i, seconds if i == 0 else 0.0)
+                QueuedShot(shot, group, utterance, first + i, seconds if i == 0 else 0.0)
                 for i, shot in enumerate(advanced.shots)
             ]
         )
-        self._stands = advanced.state
+        self._performer_state = advanced.state
         if utterance.done:
-            self._pictures.put([SegmentEnd(utterance.epoch, utterance.shots / FPS)])
+            self._pictures.put_shots([SegmentEnd(utterance.epoch, utterance.shots / FPS)])
             self._utterance = None
 
     @property
     def shot_due(self) -> float:
-        """When the first shot that is not known yet should be drawn."""
-        last = self._pictures.last
-        if last.speaking == IDLE and self._asked is not None:
-            return self._asked  # somebody waits for the first word
+        """When the first shot that the performer has not made yet should be drawn."""
+        last = self._pictures.last_drawn
+        if last.speaking == NO_UTTERANCE and self._ready_since is not None:
+            return self._ready_since  # the first word should come at once
         return self._pace.due(last.frames + self._pictures.shots)
 
-    def pass_ends(self) -> None:
-        """Ends of utterances that nothing is to be drawn before go on to the reader."""
-        if self._can_pass_ends and self._pictures.pass_ends():
+    def forward_ends(self) -> None:
+        """Give the reader the ends of utterances that come next."""
+        if self._can_forward_ends and self._pictures.forward_ends():
             self.notify()
 
     @property
     def frame_due(self) -> float:
-        """When the frame that can be drawn now should be there; infinity if none can."""
-        if self.drawing or self._stopped or self._pictures.pictures >= PICTURES_AHEAD:
+        """When the frame that can be drawn now is due; infinity if none can be."""
+        if self.drawing or self._stopped or self._pictures.pictures >= MAX_QUEUED_PICTURES:
             return float("inf")
         shot = self._pictures.next_shot(self._sound_size)
         if shot is not None and shot.utterance is not None:
-            due = self._pace.due(self._pictures.last.frames)
-            return max(due, self._pace.now()) if self._pictures.pictures else due  # who lets pictures wait is in no hurry
+            due = self._pace.due(self._pictures.last_drawn.frames)
+            return max(due, self._pace.now()) if self._pictures.pictures else due  # an unread picture: no hurry
         due = self.idle_due
         return due if due <= self._pace.now() else float("inf")
 
     @property
     def idle_due(self) -> float:
-        """When a frame should be given for want of speech; never while one waits to be read, or speech is being heard.
+        """When an idle frame is due; infinity while a frame is unread or speech is being advanced.
 
-        The first word would wait until the idle frame is drawn.
+        While speech is being advanced, an idle frame would delay its first word.
         """
         shot = self._pictures.next_shot(self._sound_size)
         busy = self._stopped or self.drawing or self._pictures.pictures > 0
         if busy or (shot is not None and shot.utterance is not None):
             return float("inf")
-        due = self._pace.due(self._pictures.last.frames)
-        if shot is not None:  # one that came with others
+        due = self._pace.due(self._pictures.last_drawn.frames)
+        if shot is not None:  # an idle shot, one of a group
             return due
-        begun = self._utterance is not None and self._utterance.begun
-        if not self._idles or self.hearing or (begun and not self._separable):
+        started = self._utterance is not None and self._utterance.started
+        if not self._shows_idle or self.advancing or (started and not self._redrawable):
             return float("inf")
-        return due + (PATIENCE_SECONDS if self._in_midst else 0.0)
+        return due + (STARVED_SECONDS if self._mid_utterance else 0.0)
 
     def task(self) -> Task:
-        """The frame that can be drawn now."""
+        """Make a task of the frame that can be drawn now."""
         shot = self._pictures.take_shot(self._sound_size)
-        overheard = self._ear.take()  # it goes on hearing while the face speaks
+        listened = self._listen_queue.take()  # during speech too, so that the listener stays up to date
+        pictures, state = self._pictures, self._performer_state
         self._task = Task(
-            self._pictures.generation, self._pictures.last, shot, self._stands, overheard, self._ramps, self._timeline,
-            self.epoch,
-        )  # fmt: skip
+            pictures.generation, pictures.last_drawn, shot, state, listened, self._ramps, self._timeline, self.epoch
+        )
         self.drawing = True
         return self._task
 
-    def drawn(self, task: Task, result: Result, seconds: float) -> None:
-        """Take a frame, unless it was overtaken."""
+    def accept_frame(self, task: Task, result: Result, seconds: float) -> None:
+        """Queue the frame of a task for the reader, unless `control` or `interrupt` made it out of date."""
         self._task = None
         if task.generation != self._pictures.generation or self.closed:
             return
-        self._pace.begin(result.frame.index)
+        self._pace.start(result.frame.index)
         if task.shot is None:
-            self._stands = result.shot.group.state
-        if result.shot.seconds > 0.0:
-            took = result.shot.seconds + seconds
-            share = COMPUTE_AVERAGE if self.compute_seconds else 1.0
-            self.compute_seconds += share * (took - self.compute_seconds)
-        self._pictures.put(result.more, first=True)
-        self._pictures.drawn(result.frame, result.shot, result.place)
+            self._performer_state = result.shot.group.state
+        if result.shot.compute_seconds > 0.0:
+            measured = result.shot.compute_seconds + seconds
+            weight = COMPUTE_AVERAGE if self.compute_seconds else 1.0
+            self.compute_seconds += weight * (measured - self.compute_seconds)
+        self._pictures.put_shots(result.more_shots, first=True)
+        self._pictures.add_picture(result.frame, result.shot, result.position)
         self.notify()
 
     def draw(self, task: Task, timed: Callable[[str, Callable[[], npt.NDArray[np.uint8]]], npt.NDArray[np.uint8]]) -> Result:
-        """Compute a frame; holds no lock. `timed(name, call)` makes the call."""
-        shot, more, index = task.shot, [], task.place.frames
+        """Compute the frame of a task, without the lock. `timed(name, call)` makes the call and reports its duration."""
+        shot, more, index = task.shot, [], task.position.frames
         edits = self._edits(task)
         if shot is None:
-            stands = task.stands if task.stands is not None else self._begin(task.epoch, None)
-            advanced = self._performer.idle([Idle(stands, edits.emotion)])[0]
-            group, silence = Group(advanced.state), np.zeros(self._sound_size, np.float32)
-            shot, *more = [Waiting(one, group, None, 0, 0.0, silence) for one in advanced.shots]
-        drawn = self._performer.draw([Draw(task.place.face, shot.shot, edits)])[0]
+            state = task.performer_state if task.performer_state is not None else self._begin(task.epoch, None)
+            advanced = self._performer.idle([Idle(state, edits.emotion)])[0]
+            group, silence = ShotGroup(advanced.state), np.zeros(self._sound_size, np.float32)
+            shot, *more = [QueuedShot(one, group, None, 0, 0.0, silence) for one in advanced.shots]
+        drawn = self._performer.draw([Draw(task.position.face, shot.shot, edits)])[0]
         image = timed("convert", lambda: OUTPUTS[self.settings.output](drawn.image, self._portrait.alpha))
         assert shot.sound is not None
         if shot.utterance is None:
-            kind = "transition" if drawn.transition or shot.cut else "idle"
+            kind = "transition" if drawn.transition or shot.interrupted else "idle"
             frame = Frame(image, index, index / FPS, shot.sound, drawn.motion, kind, task.epoch, None)
-            return Result(frame, shot, Place(drawn.face, index + 1, IDLE), more)
+            return Result(frame, shot, Position(drawn.face, index + 1, NO_UTTERANCE), more)
         epoch = shot.utterance.epoch
         frame = Frame(image, index, index / FPS, shot.sound, drawn.motion, "speech", epoch, shot.number)
-        return Result(frame, shot, Place(drawn.face, index + 1, epoch), more)
+        return Result(frame, shot, Position(drawn.face, index + 1, epoch), more)
 
     def draw_at_rest(self) -> None:
-        """Compute a first frame, and forget it: an idle one, where the performer can idle."""
+        """Compute an idle frame and drop it, to measure the speed; nothing if the performer has no capability IDLE."""
         if Capability.IDLE in self._performer.supports:
             face = self._performer.face(self._appearance, self.settings.seed)
-            task = Task(0, Place(face), None, None, [], self._ramps, None, 0)
+            task = Task(0, Position(face), None, None, [], self._ramps, None, 0)
             self.draw(task, lambda name, call: call())
 
     def _edits(self, task: Task) -> Edits:
-        """What is asked of a frame."""
+        """The edits of a frame."""
         reaction = NEUTRAL
         if self._listener is not None:
-            for piece in task.overheard:
+            for piece in task.listened:
                 self._listener.push(piece.resampler.push(piece.samples))
             reaction = self._listener.react()
-        emotion, ramped = task.ramps.at(task.place.frames)
+        emotion, ramped = task.ramps.at(task.position.frames)
         controls = [HEAD_STILL] if self.settings.still else []
         if task.timeline is not None:
-            controls.append(task.timeline(task.place.frames))
+            controls.append(task.timeline(task.position.frames))
         if not ramped.is_neutral:
             controls.append(ramped)
         return Edits(emotion, tuple(controls), reaction)
 
     def _current(self) -> Task | None:
-        """The frame that is being drawn and will be shown."""
+        """The task that a worker is drawing, unless it is out of date."""
         return self._task if self._task is not None and self._task.generation == self._pictures.generation else None
 
-    def _current_shot(self) -> Waiting | None:
+    def _current_shot(self) -> QueuedShot | None:
         task = self._current()
         return None if task is None else task.shot
 
     @property
-    def _can_pass_ends(self) -> bool:
-        can_draw = not self.drawing and not self._stopped and self._pictures.pictures < PICTURES_AHEAD
-        return can_draw and self._pictures.end_next
+    def _can_forward_ends(self) -> bool:
+        can_draw = not self.drawing and not self._stopped and self._pictures.pictures < MAX_QUEUED_PICTURES
+        return can_draw and self._pictures.next_is_end
 
     @property
     def _stopped(self) -> bool:
         return self.closed or self.error is not None
 
     @property
-    def _in_midst(self) -> bool:
-        """Whether the last frame is of an utterance of which more will come."""
-        return self._utterance is not None and self._utterance.epoch == self._pictures.last.speaking
+    def _mid_utterance(self) -> bool:
+        """Whether the last frame belongs to the current utterance."""
+        return self._utterance is not None and self._utterance.epoch == self._pictures.last_drawn.speaking

@@ -1,4 +1,4 @@
-"""One utterance of a session on its way from samples to shots, and its sound on its way to the frames."""
+"""One utterance of a session: its samples go to the performer hop by hop, its sound to the frames."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Array = npt.NDArray[np.float32]
 
 
 class Utterance:
-    """The utterance that is being heard, and its sound as far as no frame has it.
+    """The utterance that the performer is taking in, and its sound that no frame carries yet.
 
-    `job` and `accept` are for one worker at a time, without the session's lock; what they brought is seen by others
-    after `publish`.
+    One worker at a time calls `next_job` and `accept_shots`, without the session's lock. `publish`, called under the
+    lock, makes their results visible to the other methods.
 
     Args:
         epoch: its number.
-        begin: where the stream stands -> the performer's state before the first sample.
+        begin: performer's state after the last shot of the stream -> its state before the first sample of this utterance.
         hop_samples: of the performer.
 
     Attributes:
-        ended: whether its end was heard.
-        done: whether all its shots are known.
-        shots: known so far.
+        ended: whether no more sound comes.
+        done: whether the performer has given all shots.
+        shots: how many the performer has given.
     """
 
     def __init__(self, epoch: int, begin: Callable[[State | None], State], hop_samples: int) -> None:
@@ -38,58 +38,58 @@ class Utterance:
         self._state: State | None = None
         self._hop = hop_samples
         self._samples = np.zeros(0, np.float32)
-        self._last = False  # whether no more samples come
+        self._last = False  # no more samples come
         self._sound = np.zeros(0, np.float32)
-        self._fresh: list[Array] = []
+        self._unpublished: list[Array] = []
 
-    def job(self, piece: Piece | None, emotion: Array, stands: State | None) -> Advance | None:
-        """Take a piece; what the performer is to do next, if there is a whole hop or the end.
+    def next_job(self, piece: Piece | None, emotion: Array, performer_state: State | None) -> Advance | None:
+        """Take a piece; the next job for the performer, or None until there is a whole hop or the end.
 
         Args:
-            piece: at most a hop; None where a hop is whole without one.
-            emotion: (8,) to make shots with.
-            stands: the performer's state after the last shot of the stream; None: there was none.
+            piece: at most a hop; None if `has_hop`.
+            emotion: (8,) weights for the shots.
+            performer_state: after the last shot of the stream; None before the first.
         """
         if piece is not None:
-            heard, sound = piece.convert()
-            self._fresh.append(sound)
-            self._samples = np.concatenate([self._samples, heard])
+            speech, sound = piece.convert()
+            self._unpublished.append(sound)
+            self._samples = np.concatenate([self._samples, speech])
             self._last = piece.samples is None
         if not self.has_hop:
             return None
         if self._state is None:
-            self._state = self._begin(stands)  # takes time, so it is for the worker
+            self._state = self._begin(performer_state)  # here and not earlier: it takes time
         final = self._last and self._samples.size <= self._hop
         return Advance(self._state, self._samples[: self._hop], emotion, final)
 
-    def accept(self, job: Advance, shots: int, state: State) -> None:
-        """The performer has done it."""
+    def accept_shots(self, job: Advance, shots: int, state: State) -> None:
+        """Record that the performer has done a job."""
         self._samples = self._samples[job.samples.size :]
         self._state = state
         self.shots += shots
         self.done = job.final
 
     def publish(self) -> None:
-        """What was heard is heard."""
-        self._sound = np.concatenate([self._sound, *self._fresh])
-        self._fresh.clear()
+        """Make what `next_job` took visible; call it under the lock."""
+        self._sound = np.concatenate([self._sound, *self._unpublished])
+        self._unpublished.clear()
         self.ended = self._last
 
     @property
-    def begun(self) -> bool:
-        """Whether the performer has begun with it."""
+    def started(self) -> bool:
+        """Whether the performer has begun this utterance."""
         return self._state is not None
 
     @property
     def has_hop(self) -> bool:
-        """Whether the performer can go on without a further piece."""
+        """Whether there is a job without a further piece."""
         return not self.done and (self._last or self._samples.size >= self._hop)
 
-    def can_cut(self, size: int) -> bool:
-        """Whether the next `size` samples of sound are there."""
+    def has_sound(self, size: int) -> bool:
+        """Whether `next_sound(size)` can be called."""
         return self._sound.size >= size or self.ended
 
-    def cut(self, size: int) -> Array:
-        """The next `size` samples of sound, filled up with silence after the end."""
-        cut, self._sound = self._sound[:size], self._sound[size:]
-        return np.pad(cut, (0, size - cut.size))
+    def next_sound(self, size: int) -> Array:
+        """Remove the next `size` samples of sound; silence after the end."""
+        sound, self._sound = self._sound[:size], self._sound[size:]
+        return np.pad(sound, (0, size - sound.size))

@@ -1,4 +1,4 @@
-"""Audio: anything with a sound track becomes mono float32 at 16 kHz, in blocks, in constant memory."""
+"""Audio: decodes any file with a sound track to mono float32 at 16 kHz, in blocks, in constant memory."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ from ditto.media.rates import SAMPLE_RATE as SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 
-BLOCK_SAMPLES = SAMPLE_RATE // 2  # about half a second: what AudioReader gives at a time
+BLOCK_SAMPLES = SAMPLE_RATE // 2  # least samples of a block of AudioReader: half a second
 LOWEST_RATE, HIGHEST_RATE = 4000, 384000
-BAD_PACKETS_IN_A_ROW = 50  # after that the rest counts as lost
-ESTIMATED_DURATION = {"mp3", "aac", "ac3", "eac3", "amr", "dts", "loas", "mpegts"}  # FFmpeg guesses from the bit rate
-TOLERANCE_SECONDS = 0.25  # by which a track may end before its container says
-RIFF_TOLERANCE = 8  # bytes: some writers leave out the padding, some count the RIFF chunk's own head
-# Pauses are read from the time stamps of containers that have some for every packet. Shorter ones are jitter (what
-# FFmpeg's aresample takes for a gap, min_hard_comp); in broadcasts, longer ones are splices (FFmpeg's dts_delta_threshold).
+BAD_PACKETS_IN_A_ROW = 50  # then the rest of the recording counts as lost
+ESTIMATED_DURATION = {"mp3", "aac", "ac3", "eac3", "amr", "dts", "loas", "mpegts"}  # by FFmpeg, from the bit rate
+TOLERANCE_SECONDS = 0.25  # by which a track may be shorter than its container declares
+RIFF_TOLERANCE = 8  # bytes: some writers leave out the padding, some count the header of the RIFF chunk
+# Seconds. A jump in the time stamps is a pause if it is within these limits and the container has a time stamp for every
+# packet. Shorter ones are jitter (as for min_hard_comp of FFmpeg's aresample); in broadcasts, longer ones are splices (as for
+# FFmpeg's dts_delta_threshold).
 SHORTEST_PAUSE = 0.1
 LONGEST_PAUSE = {
     "mov": 3600.0,
@@ -49,7 +50,7 @@ LONGEST_PAUSE = {
     "mpeg": 10.0,
 }
 HOP_SAMPLES = SAMPLE_RATE * 2 // 25  # 1280, a hop of the speech encoder
-SILENCE_DB = -52.0  # of full scale: the lite bundle's encoder takes a hop below for silence (ACTIVE_DB)
+SILENCE_DB = -52.0  # of full scale; to the lite bundle's encoder a quieter hop is silence (ACTIVE_DB)
 MOST_PLANES = 7  # one less than FFmpeg's AV_NUM_DATA_POINTERS
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -57,16 +58,16 @@ Array = npt.NDArray[np.float32]
 
 
 class Resampler:
-    """Mono samples at one rate to mono samples at another, in any chunking; remembers what lies between blocks.
+    """Resamples a mono stream block by block; any chunking gives the same samples.
 
-    The output is aligned with the input: sample n of one and sample n * to / from of the other sound together.
+    Input and output are aligned: sample n of the input and sample n * to_rate / from_rate of the output are simultaneous.
     Quality: soxr HQ.
     """
 
     def __init__(self, from_rate: int, to_rate: int = SAMPLE_RATE) -> None:
         if not isinstance(from_rate, (int, float, np.integer)) or not LOWEST_RATE <= from_rate <= HIGHEST_RATE:
             raise AudioError(
-                f"sample rates from {LOWEST_RATE} to {HIGHEST_RATE} Hz are supported, got {from_rate!r}; convert it first"
+                f"expected a sample rate from {LOWEST_RATE} to {HIGHEST_RATE} Hz, got {from_rate!r}; convert the sound first"
             )
         self._stream: Any = None
         if from_rate != to_rate:
@@ -75,32 +76,32 @@ class Resampler:
             self._stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
 
     def push(self, samples: Array) -> Array:
-        """(n,) samples in, the (m,) samples that became final out."""
+        """Take samples (n,); the samples (m,) that became final."""
         if self._stream is None:
             return samples
         return np.asarray(self._stream.resample_chunk(np.ascontiguousarray(samples)), np.float32)
 
     def flush(self) -> Array:
-        """The samples still inside; the resampler is used up."""
+        """The remaining samples. The resampler cannot be used afterwards."""
         if self._stream is None:
             return np.zeros(0, np.float32)
         return np.asarray(self._stream.resample_chunk(np.zeros(0, np.float32), last=True), np.float32)
 
 
 class Part(NamedTuple):
-    """One recording of a file: its bytes, and what its container declares of its first sound track."""
+    """One recording of a file: its byte ranges, and what its container declares about its first sound track."""
 
     spans: list[Span]
     rate: int
     channels: int
-    seconds: float | None  # as declared or, where `estimated`, as FFmpeg guesses it from the bit rate
+    seconds: float | None  # as declared; if `estimated`, as FFmpeg guesses it from the bit rate
     estimated: bool
 
 
 class Decoder:
-    """The sound track of a file, decoded block by block at its own rate. What both reader and writer stand on.
+    """Decodes the sound track of a file at its own rate, for `AudioReader` and for `VideoWriter`.
 
-    A file may join several recordings, each whole with its header: they follow each other.
+    A file may be several recordings, each with its own header, joined end to end: they are decoded one after the other.
 
     Args:
         given: see `AudioReader`.
@@ -108,11 +109,11 @@ class Decoder:
     Attributes:
         name: of the file, for messages.
         path: of the file, or None if it was not given by name.
-        rate: samples a second, of the first recording.
-        channels: number of channels, of the first recording.
-        most_channels: of any.
+        rate: samples a second of the first recording.
+        channels: channels of the first recording.
+        most_channels: the most channels of any recording.
         duration_seconds: as the containers declare it, or None.
-        damage: what was lost while decoding, in words, or None; known when `frames` is exhausted.
+        damage: what could not be decoded, in words, or None; known when `frames` is exhausted.
 
     Raises:
         AudioError: the file is missing, empty, unreadable, or has no sound track.
@@ -132,7 +133,7 @@ class Decoder:
                 self._parts.append(self._examine(spans))
             except AudioError as error:
                 errors.append(error)
-                self._unusable.append(f"bytes {spans[0][0]} to {spans[-1][1]} are no recording that can be read")
+                self._unusable.append(f"bytes {spans[0][0]} to {spans[-1][1]} cannot be read")
         if not self._parts:
             raise errors[0]
         self.rate, self.channels = self._parts[0].rate, self._parts[0].channels
@@ -143,11 +144,11 @@ class Decoder:
     def frames(self) -> Iterator[Any]:
         """PyAV audio frames, in order; format, layout and rate may change from one to the next.
 
-        A pause in the time stamps comes as frames of silence. A damaged packet is skipped, a damaged rest ends its
-        recording; `damage` says so.
+        A pause in the time stamps becomes frames of silence. Damaged packets are skipped; after many of them in a row the
+        rest of the recording is. `damage` reports both.
 
         Raises:
-            AudioError: nothing at all could be decoded.
+            AudioError: nothing could be decoded.
         """
         import av
 
@@ -161,7 +162,7 @@ class Decoder:
                     for frame in decoding.frames(container):
                         decoded += frame.samples / frame.sample_rate
                         yield frame
-            except (av.FFmpegError, OSError, ValueError) as error:  # the container itself ends in the middle
+            except (av.FFmpegError, OSError, ValueError) as error:  # the container is cut off
                 decoding.failure = error
             failure = failure or decoding.failure
             with self._source.open() as stream:
@@ -169,14 +170,14 @@ class Decoder:
         if decoded == 0.0:
             if failure is not None:
                 raise unreadable(self.name, failure) from failure
-            raise AudioError(f"{self.name} holds no samples; give a recording of at least 40 ms")
+            raise AudioError(f"expected samples in {self.name}, got none; give a recording of at least 40 ms")
         if damage:
             self.damage = "; ".join(dict.fromkeys(damage))
             logger.warning("%s: %s", self.name, self.damage)
 
     @contextmanager
     def _opened(self, spans: list[Span]) -> Iterator[Any]:
-        """PyAV's container of one recording. FFmpeg is given its bytes, never a name, and may open nothing else."""
+        """PyAV's container of one recording. FFmpeg gets its bytes, never a name, and cannot open anything else."""
         import av
 
         with self._source.open() as stream:
@@ -188,19 +189,19 @@ class Decoder:
                 yield container
 
     def _examine(self, spans: list[Span]) -> Part:
-        """What a recording declares. Raises AudioError for one without a sound track that can be read."""
+        """What a recording declares. Raises AudioError if it has no readable sound track."""
         import av
 
         try:
             with self._opened(spans) as container:
                 if not container.streams.audio:
                     kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-                    raise AudioError(f"expected a sound track in {self.name}, it holds {kinds}; give a recording")
+                    raise AudioError(f"expected a sound track in {self.name}, got {kinds}; give a recording")
                 stream = container.streams.audio[0]
                 if stream.codec_context is None:
                     raise AudioError(
-                        f"expected a sound track of a known codec in {self.name}, FFmpeg knows none for it; the file is "
-                        "damaged, or convert it to WAV"
+                        f"expected a sound track of a known codec in {self.name}, got one that FFmpeg does not know; convert "
+                        "it to WAV, or export it again if it is damaged"
                     )
                 rate, channels = int(stream.codec_context.sample_rate or 0), int(stream.codec_context.channels)
                 seconds = None
@@ -209,26 +210,26 @@ class Decoder:
                 elif container.duration:
                     seconds = container.duration / 1e6
                 if seconds and seconds * (stream.codec_context.bit_rate or 0) / 8 >= STREAMED > self._source.size:
-                    seconds = None  # of a writer that did not know it
+                    seconds = None  # the writer did not know it
                 container_name = container.format.name
         except (av.FFmpegError, OSError, ValueError) as error:
             raise unreadable(self.name, error) from error
         if rate <= 0 or channels <= 0:
             raise AudioError(
-                f"expected a sound track with a sample rate in {self.name}, it declares {rate} Hz and {channels} channels; "
+                f"expected a sound track with a sample rate in {self.name}, got {rate} Hz and {channels} channels; "
                 "the file is damaged or truncated, record or export it again"
             )
         if container_name == "mp3":
             with self._source.open() as file:
                 declared = mp3_seconds(file, spans[0][0])
             if declared is not None and abs(declared - (seconds or 0.0)) > TOLERANCE_SECONDS:
-                seconds = declared  # FFmpeg guesses where the file's size and its header differ
+                seconds = declared  # FFmpeg guesses if the size of the file and its header disagree
             return Part(spans, rate, channels, seconds, estimated=declared is None)
         return Part(spans, rate, channels, seconds, estimated=container_name in ESTIMATED_DURATION)
 
 
 class Decoding:
-    """One pass over one recording, and what it finds amiss."""
+    """One pass over one recording; records what is damaged."""
 
     def __init__(self, part: Part) -> None:
         self._part = part
@@ -238,11 +239,11 @@ class Decoding:
         self.failure: Exception | None = None
 
     def frames(self, container: Any) -> Iterator[Any]:
-        """The frames of the first sound track, with pauses filled. Raises what FFmpeg does where the container ends."""
+        """The frames of the first sound track, pauses filled. Raises FFmpeg's error if the container is cut off."""
         import av
 
         lost_in_a_row = 0
-        due: float | None = None  # when the next frame begins by the time stamps
+        due: float | None = None  # seconds: time stamp at which the next frame should begin
         longest = LONGEST_PAUSE.get(container.format.name.partition(",")[0], 0.0)
         for packet in container.demux(container.streams.audio[0]):
             try:
@@ -278,7 +279,7 @@ class Decoding:
         declared = None if self._part.estimated else self._part.seconds
         if seconds > longest or (declared is not None and self._seconds + seconds > declared + TOLERANCE_SECONDS):
             self._jumps.append(
-                f"the time stamps jump by {seconds:.2f} s after {self._seconds:.2f} s, no pause is made of it"
+                f"the time stamps jump by {seconds:.2f} s after {self._seconds:.2f} s, which is not taken as a pause"
             )
             return
         missing = round(seconds * like.sample_rate)
@@ -288,7 +289,7 @@ class Decoding:
             yield self._counted(silence(like.format.name, like.layout, like.sample_rate, count))
 
     def damage(self, stream: BinaryIO, decoded: float) -> list[str]:
-        """What was lost, in words; `decoded` is how many seconds of the whole file there are up to the end of this part."""
+        """What could not be decoded, in words; `decoded` is how many seconds of the file were, this recording included."""
         found = list(self._jumps)
         start, end = self._part.spans[0][0], self._part.spans[-1][1]
         declared_end = riff_end(stream, start)
@@ -310,10 +311,10 @@ class Decoding:
 
 
 class AudioReader:
-    """A recording as blocks of mono float32 samples at 16 kHz; see `Mixer` for how channels become one.
+    """Iterates over a recording in blocks of mono float32 samples at 16 kHz; `Mixer` mixes the channels.
 
-    Reads every container and codec PyAV does, the sound of video files too, at any rate from 4 to 384 kHz; one that
-    joins several recordings to its end. Memory does not grow with the length. Can be iterated again.
+    Reads every container and codec that PyAV reads, video files too, at rates from 4 to 384 kHz; a file of several joined
+    recordings to its end. Memory does not grow with the length. It can be iterated again.
 
     Args:
         given: a path, the bytes of a file, or a file opened for reading bytes. A named pipe and an open file are copied
@@ -322,19 +323,19 @@ class AudioReader:
     Attributes:
         name: of the file, for messages.
         path: of the file, or None if it was not given by name.
-        rate, channels: of the file, where it begins.
+        rate, channels: of the file, at its beginning.
         duration_seconds: as the file declares it, or None.
         damage: after iteration, what could not be decoded, in words, or None.
 
     Raises:
-        AudioError: when made: the file is missing, empty, unreadable or has no sound track; when iterated: it holds no
-            samples, NaN or infinite values.
-        TypeError: something of another kind was given.
+        AudioError: the file is missing, empty, unreadable or without sound track (raised when made); it holds no samples,
+            NaN or infinity (raised by the iteration).
+        TypeError: `given` is of another type.
     """
 
     def __init__(self, given: Readable) -> None:
         self.decoder = Decoder(given)
-        Resampler(self.decoder.rate)  # refuses a rate outside the range now, not after the first block
+        Resampler(self.decoder.rate)  # raises for a rate out of range now, not after the first block
         self.name = self.decoder.name
         self.path = self.decoder.path
         self.rate = self.decoder.rate
@@ -362,16 +363,16 @@ class AudioReader:
             loudest = max(loudest, loudest_hop(block))
             yield block
         elif not given:
-            raise AudioError(f"{self.name} holds less than a sample at 16 kHz; give a recording of at least 40 ms")
+            raise AudioError(f"expected samples in {self.name}, got less than one at 16 kHz; give at least 40 ms")
         level = 10.0 * math.log10(loudest) if loudest > 0.0 else -math.inf
         if level < SILENCE_DB:
             logger.warning(
-                "%s: at its loudest it has %.0f dB of full scale; speech under %.0f dB moves nothing, make it louder",
+                "%s: its loudest part is at %.0f dB of full scale; speech under %.0f dB moves no lips, so make it louder",
                 self.name, level, SILENCE_DB,
             )  # fmt: skip
 
     def _resampled(self) -> Iterator[Array]:
-        """Mono samples at 16 kHz, in pieces as they come; mixer and resampler anew for every format."""
+        """Mono samples at 16 kHz, in pieces; a new mixer and resampler for every format."""
         kind: tuple[int, int] | None = None
         mixer, resampler = Mixer(self.rate, 1), Resampler(self.rate)
         seconds = 0.0
@@ -379,7 +380,7 @@ class AudioReader:
             samples = channels_of(frame)
             if (bad := ~(np.abs(samples) <= LARGEST)).any():
                 at = seconds + int(np.flatnonzero(bad.any(axis=0))[0]) / frame.sample_rate
-                raise AudioError(f"{self.name} holds NaN or infinity at {at:.3f} s, expected finite samples; clean it")
+                raise AudioError(f"expected finite samples in {self.name}, got NaN or infinity at {at:.3f} s; clean it")
             seconds += frame.samples / frame.sample_rate
             if kind != (kind := (frame.sample_rate, len(samples))):
                 yield resampler.push(mixer.flush())
@@ -391,7 +392,7 @@ class AudioReader:
 
 
 def read_audio(given: Readable) -> Array:
-    """A whole recording as (N,) mono float32 at 16 kHz. Takes and raises what `AudioReader` does."""
+    """A whole recording as (N,) mono float32 at 16 kHz. Arguments and errors as of `AudioReader`."""
     return np.concatenate(list(AudioReader(given)))
 
 
@@ -415,10 +416,10 @@ def mono_samples(frame: Any) -> Array:
 
 
 def safe_planes(frame: Any) -> Any:
-    """The same sound in a frame whose planes can be read.
+    """The frame, interleaved if PyAV cannot read its planes.
 
-    PyAV finds the end of the planes by a null pointer. FFmpeg has eight pointers, so eight planes or more end in none, and
-    PyAV reads memory that is not the frame's (7.1 in AAC). Interleaved samples are one plane.
+    PyAV finds the end of the planes by a null pointer. FFmpeg has eight pointers, so with eight or more planes there is no
+    null pointer, and PyAV reads memory outside of the frame (7.1 in AAC). Interleaved samples are one plane.
     """
     if not frame.format.is_planar or frame.layout.nb_channels <= MOST_PLANES:
         return frame
@@ -430,7 +431,7 @@ def safe_planes(frame: Any) -> Any:
 
 
 def silence(format: str, layout: Any, rate: int, samples: int) -> Any:
-    """A PyAV frame without sound; interleaved, where it has more channels than PyAV reads planes."""
+    """A PyAV frame of silence; interleaved, if it has more channels than PyAV can read as planes."""
     import av
 
     kind, layout = av.AudioFormat(format), av.AudioLayout(layout)
@@ -444,20 +445,20 @@ def silence(format: str, layout: Any, rate: int, samples: int) -> Any:
 
 
 def loudest_hop(samples: Array) -> float:
-    """The mean square of the loudest 80 ms of (n,) samples."""
+    """The mean square of the loudest 80 ms of samples (n,)."""
     edges = np.arange(0, samples.size, HOP_SAMPLES)
     sizes = np.diff([*edges, samples.size])
     return float((np.add.reduceat(samples.astype(np.float64) ** 2, edges) / sizes).max(initial=0.0))
 
 
 def reject_encoded(samples: object) -> None:
-    """Refuse the bytes of a sound file where samples belong: loud noise, if it were taken for sound.
+    """Refuse the bytes of a sound file in place of samples; as samples they would be loud noise.
 
-    Call it with what an utterance begins with. A file is recognised by its first bytes (WAV, MP3, Ogg, FLAC, MP4, ...),
-    in bytes and in what NumPy makes of them: int16, uint8, float32, or int16 scaled to [-1, 1].
+    Call it with the beginning of an utterance. It recognises a file by its first bytes (WAV, MP3, Ogg, FLAC, MP4, ...), as
+    bytes or as an array of int16, uint8, float32, or int16 scaled to [-1, 1].
 
     Raises:
-        AudioError: it is a file.
+        AudioError: these are the bytes of a file.
     """
     readings: list[bytes] = []
     if isinstance(samples, (bytes, bytearray, memoryview)):
@@ -470,7 +471,7 @@ def reject_encoded(samples: object) -> None:
                 readings.append(np.rint(first * 32768.0).clip(-32768, 32767).astype("<i2").tobytes()[:READ_FIRST])
     for data in readings:
         kind = kind_of(data)
-        if kind is not None and kind != "MPEG-TS":  # one byte in 188, which a plain tone can repeat
+        if kind is not None and kind != "MPEG-TS":  # marked by one byte in 188, which a pure tone may repeat
             raise AudioError(
                 f"expected samples, got the bytes of a file ({kind}); give the file itself to animate() or AudioReader, "
                 "which decode it"
@@ -478,41 +479,40 @@ def reject_encoded(samples: object) -> None:
 
 
 def unreadable(name: str, error: Exception) -> AudioError:
-    """The error for a file FFmpeg cannot decode, with its reason."""
+    """The error for a file that FFmpeg cannot decode, with the reason."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return AudioError(
-        f"expected a recording FFmpeg can read (wav, flac, mp3, m4a, ogg, a video, ...), {name} cannot be decoded: "
-        f"{reason}; the file is damaged, truncated or of another kind, or it holds bare samples: those are given as a "
-        "NumPy array"
+        f"expected a recording that FFmpeg can read (wav, flac, mp3, m4a, ogg, a video, ...), {name} cannot be decoded: "
+        f"{reason}; the file is damaged, truncated or of another kind, or it holds samples without a header: give those as "
+        "a NumPy array"
     )
 
 
 def check_samples(samples: npt.ArrayLike, position: int = 0) -> Array:
-    """(N,) float32 samples, checked; `position` is how many came before them.
+    """Check samples; (N,) float32. `position` is how many samples of the utterance came before.
 
     Raises:
-        AudioError: not one-dimensional, not numbers, integers (their scale is unknown), or NaN or infinite values; or
-            the bytes of a sound file.
+        AudioError: not one-dimensional, not float or int16, NaN or infinity, or the bytes of a sound file.
     """
     if position == 0:
         reject_encoded(samples)
     try:
         array = np.asarray(samples)
     except ValueError as error:  # lists of lists of unequal length
-        raise AudioError(f"samples are one-dimensional numbers (mono, 16 kHz): {error}") from None
+        raise AudioError(f"expected one-dimensional numbers (mono, 16 kHz), got: {error}; give (N,) samples") from None
     if array.ndim != 1:
-        came = f"shape {array.shape}" if array.ndim else type(samples).__name__
-        raise AudioError(f"samples are one-dimensional (mono, 16 kHz), got {came}; mix channels down first")
+        given = f"shape {array.shape}" if array.ndim else type(samples).__name__
+        raise AudioError(f"expected one-dimensional samples (mono, 16 kHz), got {given}; mix channels down first")
     if array.dtype == np.int16:
         return array.astype(np.float32) / np.float32(32768.0)
     if array.dtype.kind != "f":
-        raise AudioError(f"samples are float in [-1, 1] or int16, got {array.dtype}; convert them first")
-    with np.errstate(over="ignore"):  # told below
+        raise AudioError(f"expected samples of float in [-1, 1] or int16, got {array.dtype}; convert them first")
+    with np.errstate(over="ignore"):  # reported below
         array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
         bad = int(np.flatnonzero(~np.isfinite(array))[0])
         raise AudioError(
-            f"samples are finite numbers, sample {position + bad} ({(position + bad) / SAMPLE_RATE:.3f} s) is "
-            f"{array[bad]}; clean the audio first"
+            f"expected finite samples, got {array[bad]} as sample {position + bad} "
+            f"({(position + bad) / SAMPLE_RATE:.3f} s); clean the audio first"
         )
     return array

@@ -1,4 +1,4 @@
-"""Recordings by the bytes they begin with: what kind a file is, and where in it a further recording begins."""
+"""Recognises recordings by their first bytes: the kind of a file, and where in it further recordings begin."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from itertools import accumulate
 from typing import Any, BinaryIO
 
 SCAN_BYTES = 1 << 20
-STREAMED = 1_900_000_000  # bytes: writers that do not know the size put 2e9, 0x7ffff000, 0x80000000, 0xffffffff, ...
-LONGEST_BEGINNING = 64  # bytes that the patterns below may look at, those before the beginning included
+STREAMED = 1_900_000_000  # bytes: writers that do not know a size write 2e9, 0x7ffff000, 0x80000000, 0xffffffff, ...
+LONGEST_BEGINNING = 64  # bytes that a pattern below looks at, those before the beginning included
 READ_FIRST = 1 << 14  # enough for an MPEG frame and its successor (at most 2881 bytes each)
 
-# Kind -> (pattern, how many bytes before it the recording begins). Each fixes 7 bytes at least, so that chance does not
-# make one: the fields that specifications fix, with the value ranges of the others.
+# Kind -> (pattern, how many bytes before it the recording begins). A pattern has the fields that the specification fixes and
+# the ranges of the others. Each fixes at least 7 bytes, so that it does not match by chance.
 BEGINNINGS = {
     "WAV": (rb"(?:RIFF|RIFX|RF64|BW64).{4}WAVE[ -~]{4}", 0),
     "AVI": (rb"RIFF.{4}AVI LIST", 0),
@@ -26,7 +26,7 @@ BEGINNINGS = {
     "AU": (rb"\.snd\x00\x00..{5}\x00\x00\x00[\x01-\x1d]\x00...\x00\x00\x00.", 0),
     "SPHERE": (rb"NIST_1A\n", 0),
     "VOC": (rb"Creative Voice File\x1a", 0),
-    # Not where Ogg or Matroska hold the beginning of their FLAC stream.
+    # Not the FLAC header inside Ogg or Matroska.
     "FLAC": (rb"(?<!\x7fFLAC....)(?<!\x63\xa2.)(?<!\x63\xa2..)(?<!\x63\xa2.{8})fLaC[\x00\x80]\x00\x00\x22", 0),
     "WavPack": (rb"wvpk.{4}.\x04.{6}\x00{4}.{4}.[%s]" % re.escape(bytes(b for b in range(256) if b & 8)), 0),
     "TTA": (rb"TTA1[\x01\x02]\x00.\x00.\x00", 0),
@@ -58,7 +58,7 @@ Span = tuple[int, int]
 
 
 def kind_of(data: bytes) -> str | None:
-    """What kind of recording these first bytes of a file are of, or None where no format fixes them."""
+    """The kind of recording that begins with these bytes, or None if none is known."""
     found = ANYWHERE.match(data) or (ANYWHERE.match(data, 4) if data[4:8] == b"ftyp" else None)
     if found is not None and (kind := _kind(found)) not in TAGS - {"ID3"}:
         return kind
@@ -73,7 +73,7 @@ def kind_of(data: bytes) -> str | None:
 
 
 def mpeg_frame(head: bytes) -> int | None:
-    """Length in bytes of the MPEG audio frame (layer II or III) that begins so, or None. Source: ISO 11172-3, 13818-3."""
+    """Length in bytes of the MPEG audio frame (layer II or III) with this header, or None. Source: ISO 11172-3, 13818-3."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)  # 3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5
@@ -90,7 +90,7 @@ def _hertz(head: bytes) -> int:
 
 
 def adts_frame(head: bytes) -> int | None:
-    """Length in bytes of the AAC frame (ADTS) that begins so, or None. Source: ISO 13818-7."""
+    """Length in bytes of the AAC frame (ADTS) with this header, or None. Source: ISO 13818-7."""
     if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[2] >> 2 & 15 > 12:
         return None
     length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
@@ -98,7 +98,7 @@ def adts_frame(head: bytes) -> int | None:
 
 
 def _frames_follow(data: bytes, length_of: Callable[[bytes], int | None]) -> bool:
-    """Whether data begins with two frames of one kind and rate; three if it is long enough."""
+    """Whether data begins with three frames of one kind and rate; two, if it is too short for a third."""
     at = 0
     for count in range(3):
         head = data[at : at + 8]
@@ -110,10 +110,10 @@ def _frames_follow(data: bytes, length_of: Callable[[bytes], int | None]) -> boo
 
 
 def recordings(stream: BinaryIO, size: int) -> list[list[Span]]:
-    """The recordings that a file of this size joins, in order: each as the byte ranges [start, end) that make it up.
+    """The recordings that are joined in a file, in order: for each its byte ranges [start, end).
 
-    A file that holds one, of whatever kind, gives [[(0, size)]]. Tags between the frames of one MP3 are left out of its
-    ranges. Takes about 10 s a gigabyte.
+    A file with one recording, of any kind, gives [[(0, size)]]. The ranges leave out tags between the frames of an MP3.
+    Takes about 10 s a gigabyte.
     """
     kind, until = _head(stream, 0, kind_of(_read(stream, 0)))
     found: list[list[Span]] = [[(0, size)]]
@@ -124,10 +124,10 @@ def recordings(stream: BinaryIO, size: int) -> list[list[Span]]:
 
     for at, new in _beginnings(stream, size):
         if at <= until:
-            if at == until and kind == new == "Ogg":  # the first page of a stream that plays beside the one before
+            if at == until and kind == new == "Ogg":  # the first page of a parallel stream
                 _, until = _head(stream, at, new)
             continue
-        if new == "MP3" and kind != "MP3":  # inside of whatever carries MP3
+        if new == "MP3" and kind != "MP3":  # inside of a container with MP3
             continue
         if new in ("ID3v1", "APE tag"):
             end = _end_of_tag(stream, at, new)
@@ -136,7 +136,7 @@ def recordings(stream: BinaryIO, size: int) -> list[list[Span]]:
                 until = end - 1
             continue
         what, end = _head(stream, at, new)
-        if what is None or end >= size:  # a tag at the end, or what only looks like one
+        if what is None or end >= size:  # a tag at the end, or bytes that only look like one
             continue
         if new == "ID3" and what == kind in ("MP3", "AAC") and not ANYWHERE.match(_read(stream, end)):
             cut(at, end)  # a tag between two frames
@@ -145,7 +145,7 @@ def recordings(stream: BinaryIO, size: int) -> list[list[Span]]:
         found[-1][-1] = (found[-1][-1][0], at)
         found.append([(at, size)])
         kind, until = what, end
-    for index in reversed(range(len(found))):  # frames without a header after a WAV
+    for index in reversed(range(len(found))):  # frames without a file header after a WAV
         start, end = found[index][0]
         stop = riff_end(stream, start)
         if stop is not None and start < stop < end and kind_of(_read(stream, stop)) in ("MP3", "AAC", "MPEG-TS"):
@@ -154,9 +154,9 @@ def recordings(stream: BinaryIO, size: int) -> list[list[Span]]:
 
 
 def riff_end(stream: BinaryIO, start: int) -> int | None:
-    """Where the WAV file (RIFF or RIFX) that begins at `start` ends by the sizes in it.
+    """End of the WAV file (RIFF or RIFX) that begins at `start`, by the sizes in its headers.
 
-    None if it is of another kind, or if its sizes are those of a writer that did not know them.
+    None if it is of another kind, or if its writer did not know the sizes.
     """
     head = _read(stream, start, 12)
     if head[:4] not in (b"RIFF", b"RIFX") or head[8:] != b"WAVE":
@@ -178,7 +178,7 @@ def riff_end(stream: BinaryIO, start: int) -> int | None:
 
 
 def is_padding(stream: BinaryIO, start: int, end: int) -> bool:
-    """Whether bytes after the end of a recording hold no sound: few, all zero, or text or tags some program put there."""
+    """Whether the bytes after the end of a recording hold no sound: few, all zero, or text or tags of some program."""
     if end - start < 64:
         return True
     data = _read(stream, start, SCAN_BYTES)[: end - start]
@@ -205,7 +205,7 @@ def mp3_seconds(stream: BinaryIO, start: int) -> float | None:
 
 
 class Spans(io.RawIOBase):
-    """Some byte ranges of a stream, read as one file."""
+    """Byte ranges of a stream as one file."""
 
     def __init__(self, stream: BinaryIO, spans: list[Span]) -> None:
         self._stream = stream
@@ -251,7 +251,7 @@ def _kind(found: re.Match[bytes]) -> str:
 
 
 def _beginnings(stream: BinaryIO, size: int) -> Iterator[tuple[int, str]]:
-    """(position, kind) of everything in a file that looks like the beginning of a recording or like a tag."""
+    """(position, kind) of everything in a file that looks like a recording's beginning or a tag."""
     scanned = 0
     while scanned < size:
         base = max(0, scanned - LONGEST_BEGINNING)
@@ -269,7 +269,7 @@ def _beginnings(stream: BinaryIO, size: int) -> Iterator[tuple[int, str]]:
 
 
 def _head(stream: BinaryIO, at: int, kind: str | None) -> tuple[str | None, int]:
-    """What a recording is that begins with tags, and where its head ends: the tags, the first page of an Ogg stream."""
+    """Kind of the recording behind its tags, and the end of its head: of the tags, of the first page of an Ogg stream."""
     while kind == "ID3":
         at = _end_of_tag(stream, at, kind)
         kind = kind_of(_read(stream, at))
@@ -281,11 +281,11 @@ def _head(stream: BinaryIO, at: int, kind: str | None) -> tuple[str | None, int]
 
 
 def _end_of_tag(stream: BinaryIO, at: int, kind: str) -> int:
-    """Where a tag ends. Sources: id3.org (v1, v2.3, v2.4), the APEv2 specification."""
+    """End of a tag. Sources: id3.org (v1, v2.3, v2.4), the APEv2 specification."""
     head = _read(stream, at, 32)
     if kind == "ID3" and len(head) >= 10:
         length = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
         return at + length + (20 if head[5] & 0x10 else 10)
-    if kind == "APE tag":  # the size at the head counts what follows it; the foot is the end
+    if kind == "APE tag":  # the header holds the size of what follows it; a footer ends the tag
         return at + 32 + (int.from_bytes(head[12:16], "little") if len(head) >= 24 and head[23] & 0x20 else 0)
     return at + 128

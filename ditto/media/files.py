@@ -1,4 +1,4 @@
-"""Files: what can be read as one, and outputs that appear under their name only when they are complete."""
+"""Input files, however they are given; output files that get their name only when they are complete."""
 
 from __future__ import annotations
 
@@ -27,24 +27,23 @@ def is_readable(given: object) -> TypeIs[Readable]:
 
 
 class Source:
-    """The bytes of a file, however they are given, to be read any number of times.
+    """The bytes of a file, however it is given. It can be read any number of times.
 
-    A file given by name stays on the disk. What can be read only once (a named pipe, standard input, any open file) is
-    copied to a temporary file first, so memory does not grow with its length.
+    A file given by name is read where it lies. One that can be read only once (a named pipe, standard input, any open
+    file) is copied to a temporary file first, so memory does not grow with its length.
 
     Args:
-        given: a path, the bytes of a file, or a file opened for reading bytes; one that can seek is read from its
-            beginning.
-        noun: what the file is to hold, with its article, for messages.
-        error: the error raised for a file that cannot be read.
+        given: a path, the bytes of a file, or a file opened for reading bytes (from its beginning, if it can seek).
+        noun: what the file should be, with its article, for messages.
+        error: class of the error for a file that cannot be read.
 
     Attributes:
-        name: what messages call it.
+        name: of the file, for messages.
         size: in bytes, more than 0.
 
     Raises:
-        TypeError: something of another kind, a file opened for text among it.
-        `error`: the file is missing, a folder, a device, empty, closed, or may not be read.
+        TypeError: `given` is of another type, or a file opened for text.
+        `error`: the file is missing, a folder, a device, empty, closed or not readable.
     """
 
     def __init__(self, given: Readable, noun: str, error: type[InputError]) -> None:
@@ -71,15 +70,15 @@ class Source:
         except (OSError, ValueError) as cause:  # ValueError: a null character in a path, a closed file
             raise self._unreadable(cause) from cause
         if self.size == 0:
-            raise error(f"expected {noun}, {self.name} is empty (0 bytes); make or copy it again")
+            raise error(f"expected {noun}, got 0 bytes in {self.name}; make or copy it again")
 
     @property
     def path(self) -> Path | None:
-        """Where it lies, if it was given by name and stays there."""
+        """Path of the file, if it was given by name and is not a pipe."""
         return self._path
 
     def open(self) -> BinaryIO:
-        """A new reader at the beginning, independent of the others. Raises the error of this source."""
+        """A new reader at the beginning, independent of other readers. Raises `error`."""
         try:
             if self._data is not None:
                 return io.BytesIO(self._data)
@@ -90,7 +89,7 @@ class Source:
         return cast(BinaryIO, io.BufferedReader(CopyReader(self._copy, self.size, self._lock)))
 
     def read(self) -> bytes:
-        """All of it. Raises the error of this source."""
+        """All bytes. Raises `error`."""
         try:
             with self.open() as stream:
                 return stream.read()
@@ -100,20 +99,20 @@ class Source:
     def _read_path(self, path: Path) -> None:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise self._error(f"expected {self._noun}, {path} is a folder; give a file in it")
+            raise self._error(f"expected {self._noun}, got the folder {path}; give a file in it")
         if not os.access(path, os.R_OK):
-            raise self._error(f"{path} may not be read; check its permissions")
+            raise self._error(f"expected {self._noun}, got {path}, which you may not read; check its permissions")
         if stat.S_ISFIFO(status.st_mode):
             with path.open("rb") as stream:
                 self._copy_of(stream)
         elif stat.S_ISREG(status.st_mode):
             self._path, self.size = path, status.st_size
         else:
-            raise self._error(f"expected {self._noun}, {path} is a device or a socket; give a file or a named pipe")
+            raise self._error(f"expected {self._noun}, got {path}, a device or a socket; give a file or a named pipe")
 
     def _copy_of(self, stream: Any) -> None:
         if isinstance(stream, io.TextIOBase):
-            raise TypeError(f"expected a file opened for bytes, {self.name} is opened for text; open it with mode 'rb'")
+            raise TypeError(f"expected a file opened for bytes, got {self.name} opened for text; open it with mode 'rb'")
         if hasattr(stream, "seekable") and stream.seekable():
             stream.seek(0)
         self._copy = tempfile.TemporaryFile(prefix="ditto.")
@@ -127,7 +126,7 @@ class Source:
 
 
 class CopyReader(io.RawIOBase):
-    """A position of its own in an open file that several readers share."""
+    """A reader with its own position in an open file that several readers share."""
 
     def __init__(self, file: Any, size: int, lock: threading.Lock) -> None:
         self._file, self._size, self._lock, self._at = file, size, lock, 0
@@ -154,17 +153,17 @@ class CopyReader(io.RawIOBase):
 
 
 def ffmpeg_name(path: str | PathLike[str]) -> str:
-    """A path as FFmpeg takes it literally: without this, `12:30.wav` would be read by a protocol called 12."""
+    """A path in the form that FFmpeg takes literally: it would take the 12 of `12:30.wav` for a protocol."""
     return f"file:{os.fspath(path)}"
 
 
 def partial_file(file: Path) -> Path:
-    """A new empty file beside `file`, to be written and then given its name by `complete_file`.
+    """A new empty file in the folder of `file`; `complete_file` gives it the name when it is written.
 
-    Where `file` is a symbolic link, it lies beside the file that the link leads to.
+    If `file` is a symbolic link, the folder is that of the link's target.
 
     Raises:
-        OSError: the folder takes no file, or what is there under the name is a folder or a device.
+        OSError: the folder is not writable, or `file` is a folder or a device.
     """
     target = link_target(file)
     if target.exists() and not target.is_file():
@@ -175,10 +174,10 @@ def partial_file(file: Path) -> Path:
 
 
 def complete_file(part: Path, file: Path) -> None:
-    """Give a written file its name, once it is on the disk. Raises OSError.
+    """Flush a written file to the disk and give it its name. Raises OSError.
 
-    A symbolic link of that name stays and leads to the new file. The permissions are those of the file replaced, or
-    those a new file has.
+    If the name is a symbolic link, the link stays and its target is replaced. The permissions are those of the replaced
+    file, or those of any new file.
     """
     target = link_target(file)
     with part.open("rb") as stream:
@@ -186,7 +185,7 @@ def complete_file(part: Path, file: Path) -> None:
     try:
         mode = stat.S_IMODE(target.stat().st_mode)
     except FileNotFoundError:
-        umask = os.umask(0)  # the system tells it only while changing it
+        umask = os.umask(0)  # it can be read only by changing it
         os.umask(umask)
         mode = 0o666 & ~umask  # mkstemp gives 0600
     os.chmod(part, mode)
@@ -194,5 +193,5 @@ def complete_file(part: Path, file: Path) -> None:
 
 
 def link_target(file: Path) -> Path:
-    """The file a path leads to; the path itself unless it is a symbolic link. Raises OSError for a circle of links."""
+    """The target of a symbolic link; any other path as it is. Raises OSError for a circle of links."""
     return Path(os.path.realpath(file, strict=False)) if file.is_symlink() else file

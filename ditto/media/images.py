@@ -1,4 +1,4 @@
-"""Read any common picture as upright RGB, what is transparent in it laid over white."""
+"""Reads pictures of all common formats as upright RGB, transparent parts over white."""
 
 from __future__ import annotations
 
@@ -22,59 +22,58 @@ Bytes = npt.NDArray[np.uint8]
 Picture: TypeAlias = "Readable | npt.NDArray[np.generic] | Image.Image"  # see `read_picture`
 
 MAX_PIXELS = 40_000_000  # decoded
-# JPEG can be decoded at 1/2, 1/4 or 1/8, so larger ones are taken: phones make 48 to 200 megapixels. Of a progressive
-# one the decoder holds all coefficients even so, 3 to 6 bytes a pixel.
+# JPEG can be decoded at 1/2, 1/4 or 1/8, so larger ones can be read: phones make 48 to 200 megapixels. For a progressive one
+# the decoder still holds all coefficients, 3 to 6 bytes a pixel.
 MAX_JPEG_PIXELS, MAX_PROGRESSIVE_PIXELS = 256_000_000, 100_000_000
 MAX_SIZE = 1280
-FULL_SIZE = 1 << 16  # as `max_size`: all the pixels there are, up to MAX_PIXELS
+FULL_SIZE = 1 << 16  # as `max_size`: no reduction
 LUMA: npt.NDArray[np.float64] = np.array([0.299, 0.587, 0.114])  # of RGB, Rec. 601
-BACKDROP = 255  # level of R, G and B under what is transparent
-BLANK = 16  # levels: a frame of an animation with less contrast shows nothing
-MIN_FAINT = 32  # pixels of less than a quarter of opacity: fewer do not tell whether colours are premultiplied
-MAX_BLANK_FRAMES = 100  # looked through for the first that shows something
-DEPTHS = (8, 10, 12, 14)  # bits that a picture of 16 bits a channel may use, unscaled
-# Named one by one: Pillow's full list holds formats that start other programs (EPS) or fetch nothing we want.
+BACKDROP = 255  # level of R, G and B behind transparent parts
+BLANK = 16  # levels of contrast: a frame of an animation with less is blank
+MIN_FAINT = 32  # pixels below a quarter of opacity; with fewer, nothing can be said about premultiplied colours
+MAX_BLANK_FRAMES = 100  # to look through for one that is not blank
+DEPTHS = (8, 10, 12, 14)  # bits that the values of a 16-bit picture may have, unscaled
+# Not all formats of Pillow: some start other programs (EPS), and many are of no use here.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "TGA", "JPEG2000", "AVIF", "ICO")
-FRAMED = ("PNG", "WEBP", "TIFF", "GIF", "AVIF")  # of these, formats that can hold several frames
-WANTED = "a picture (JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, PPM, TGA)"
+FRAMED = ("PNG", "WEBP", "TIFF", "GIF", "AVIF")  # formats that can hold several frames
+PICTURE = "a picture (JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, PPM, TGA)"
 
 logger = logging.getLogger(__name__)
 
 
 class _Decoded(NamedTuple):
-    """A picture laid over white, mode RGB, and its alpha, mode L, or None where it is opaque."""
+    """A picture over white, mode RGB, and its alpha, mode L; None if it is opaque."""
 
     rgb: Image.Image
     alpha: Image.Image | None
 
 
 def read_picture(source: Picture, max_size: int = MAX_SIZE) -> tuple[Bytes, Bytes | None]:
-    """The picture as RGB, upright, at most `max_size` on its longer side, and its transparency.
+    """Read a picture as RGB, upright, at most `max_size` on its longer side, and its alpha.
 
     Args:
         source: A path; the bytes of a picture file; a file opened for bytes; a `PIL.Image.Image`; or an array (H, W),
             (H, W, 1), (H, W, 3) or (H, W, 4), RGB order, straight alpha, uint8, uint16 or float in [0, 1].
-        max_size: Larger pictures are reduced to this length of the longer side (antialiased).
+        max_size: Larger pictures are reduced to this length of the longer side, with antialiasing.
 
     Returns:
-        (H, W, 3) uint8 RGB with even H and W (an odd last row or column is cut), and (H, W) uint8 alpha, or None where
-        the picture is opaque. The colours are the picture's over white, `alpha colour + (1 - alpha) white`, so nothing
-        is left of what its transparent parts hide; `straight_colours` takes the white off again. (A file whose colours
-        are multiplied by alpha already is recognised: no colour in it is above its alpha.) EXIF orientation is
-        applied, embedded colour profiles are converted to sRGB. Of an animation, the first frame that shows something
-        is taken. 16 bits a channel of which only 8, 10, 12 or 14 are used are scaled by those. A warning in the log
-        tells where a later frame or fewer bits are taken.
+        (H, W, 3) uint8 RGB with even H and W (an odd last row or column is cut), and (H, W) uint8 alpha, or None if the
+        picture is opaque. The colours are composited over white, `alpha colour + (1 - alpha) white`, so the colours of
+        transparent parts are lost; `straight_colours` undoes it. (Premultiplied colours are recognised: no colour is
+        above its alpha.) EXIF orientation is applied, an embedded colour profile is converted to sRGB. Of an animation
+        it reads the first frame that is not blank. If the values of a 16-bit picture use only 8, 10, 12 or 14 bits, it
+        scales by those. It logs a warning if it takes a later frame or fewer bits.
 
     Raises:
         ImageError: The file is missing, empty, truncated, no picture, over 40 megapixels (JPEG: 256, progressive: 100),
-            wholly transparent, or too small; or the array has another shape or type, or values that are no colours.
-        ValueError: max_size is below 64.
+            fully transparent, or too small; or an array of another shape or type, or with values out of range.
+        ValueError: `max_size` is below 64.
     """
     return OpenedPicture(source).read(max_size)
 
 
 class OpenedPicture:
-    """A picture that can be read more than once, at several sizes, also from a pipe. See `read_picture`."""
+    """A picture that can be read several times, at several sizes, even from a pipe. See `read_picture`."""
 
     def __init__(self, source: Picture) -> None:
         from PIL import Image
@@ -84,14 +83,14 @@ class OpenedPicture:
             self._source = source
             return
         try:
-            self._source = Source(source, WANTED, ImageError)
+            self._source = Source(source, PICTURE, ImageError)
         except TypeError as error:
-            raise ImageError(f"{error}; a NumPy array or a PIL image will do too") from None
+            raise ImageError(f"{error}; give one of these, a NumPy array or a PIL image") from None
 
     def read(self, max_size: int) -> tuple[Bytes, Bytes | None]:
-        """The picture and its alpha, as of `read_picture`."""
+        """The picture and its alpha, as `read_picture` gives them."""
         if max_size < 64:
-            raise ValueError(f"max_size is the longer side in pixels, at least 64, got {max_size}")
+            raise ValueError(f"expected a max_size of at least 64 pixels, got {max_size}; give the longer side of the picture")
         if isinstance(self._source, np.ndarray):
             return _limit(_composited(_from_array(self._source)), "the array", max_size)
         if isinstance(self._source, Source):
@@ -103,7 +102,7 @@ class OpenedPicture:
 
 
 def straight_colours(rgb: Bytes, alpha: Bytes) -> Bytes:
-    """The colours (H, W, 3) that give `rgb` when they are laid over white with alpha (H, W); white where alpha is 0."""
+    """The colours (H, W, 3) that, composited over white with alpha (H, W), give `rgb`; white where alpha is 0."""
     straight = rgb.copy()
     soft = alpha < 255
     share = np.maximum(alpha[soft], 1)[:, None] / np.float32(255.0)
@@ -113,7 +112,7 @@ def straight_colours(rgb: Bytes, alpha: Bytes) -> Bytes:
 
 
 def _composited(image: Image.Image) -> _Decoded:
-    """RGB or RGBA laid over the backdrop."""
+    """RGB or RGBA composited over the backdrop."""
     from PIL import Image, ImageChops
 
     if image.mode != "RGBA":
@@ -130,10 +129,10 @@ def _composited(image: Image.Image) -> _Decoded:
 
 
 def _is_premultiplied(pixels: Bytes) -> bool:
-    """Whether colours (H, W, 4) are multiplied by their alpha already, as some programs export cut-outs.
+    """Whether the colours of (H, W, 4) pixels are premultiplied by alpha, as some programs export cut-outs.
 
-    No format of `FORMATS` says so, but then no colour is above its alpha; one of straight ones nearly always is, where
-    little is left of the picture. Where none is because all is black there, both give the same.
+    No format of `FORMATS` says so. But then no colour is above its alpha, while some straight colour of a faint pixel nearly
+    always is. If none is because all faint pixels are black, both readings give the same picture.
     """
     alpha = pixels[..., 3]
     soft = (alpha > 0) & (alpha < 255)
@@ -143,8 +142,8 @@ def _is_premultiplied(pixels: Bytes) -> bool:
 
 def _too_large(name: str, width: int, height: int) -> ImageError:
     return ImageError(
-        f"{name} is {width} x {height}, {width * height / 1e6:.1f} megapixels; at most {MAX_PIXELS / 1e6:.0f} are taken "
-        f"(of a JPEG {MAX_JPEG_PIXELS / 1e6:.0f}, of a progressive one {MAX_PROGRESSIVE_PIXELS / 1e6:.0f}); reduce it first"
+        f"expected at most {MAX_PIXELS / 1e6:.0f} megapixels (JPEG: {MAX_JPEG_PIXELS / 1e6:.0f}, progressive: "
+        f"{MAX_PROGRESSIVE_PIXELS / 1e6:.0f}), got {width} x {height} in {name}; reduce it first"
     )
 
 
@@ -153,26 +152,26 @@ _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, KeyError, Inde
 
 
 def _decode(source: Source, max_size: int) -> _Decoded:
-    """The first frame of a picture file that shows something, upright, in sRGB."""
+    """The first frame of a picture file that is not blank, upright, in sRGB."""
     from PIL import Image, UnidentifiedImageError
 
     name = source.name
     try:
         with source.open() as stream, _open(stream) as file:
             fraction = _least_fraction(file, name)
-            # JPEG only: decode at 1/2, 1/4, 1/8 where that is enough, or where all of it would be too much.
+            # JPEG only: decode at 1/2, 1/4 or 1/8 if that is enough, or if the whole would be too large.
             file.draft(None, (min(max_size, file.width // fraction), min(max_size, file.height // fraction)))
             file.load()
             frame = _first_to_show(file)
             if frame > 0:
-                logger.warning("the first frame of %s shows nothing; its frame %d is taken", name, frame + 1)
+                logger.warning("the first frame of %s is blank; ditto takes frame %d", name, frame + 1)
             return _upright(_all_bits(file, source) if frame == 0 else file)
     except UnidentifiedImageError:
-        raise ImageError(f"{name} is no picture that can be read; wanted {WANTED}; convert it first") from None
+        raise ImageError(f"expected {PICTURE}, got {name}, which is none of these; convert it first") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"{name} is too large; at most {MAX_PIXELS / 1e6:.0f} megapixels are taken") from None
+        raise ImageError(f"expected at most {MAX_PIXELS / 1e6:.0f} megapixels, got more in {name}; reduce it first") from None
     except _DAMAGE as error:
-        raise ImageError(f"{name} is damaged or truncated ({error}); wanted {WANTED}; export it again") from None
+        raise ImageError(f"expected {PICTURE}, got {name}, which is damaged or truncated ({error}); export it again") from None
 
 
 def _decode_image(image: Image.Image) -> _Decoded:
@@ -180,25 +179,25 @@ def _decode_image(image: Image.Image) -> _Decoded:
         image.load()
         return _upright(image)
     except _DAMAGE as error:
-        raise ImageError(f"the image is closed, damaged or truncated ({error}); open it again") from None
+        raise ImageError(f"expected an open image, got a closed, damaged or truncated one ({error}); open it again") from None
 
 
 def _open(stream: IO[bytes]) -> ImageFile:
     from PIL import Image, JpegImagePlugin
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pictures we refuse ourselves, and of odd metadata
+        warnings.simplefilter("ignore")  # about sizes, which are checked here, and about odd metadata
         magic = stream.read(3)
         stream.seek(0)
-        if magic == b"\xff\xd8\xff":  # not by Image.open, which refuses 179 megapixels whatever is decoded of them
+        if magic == b"\xff\xd8\xff":  # not by Image.open, which refuses 179 megapixels at any decoding fraction
             return JpegImagePlugin.JpegImageFile(stream)
         Image.init()
-        formats = [f for f in FORMATS if f in Image.OPEN]  # AVIF is not in every build of Pillow
+        formats = [f for f in FORMATS if f in Image.OPEN]  # not every build of Pillow has AVIF
         return Image.open(stream, formats=formats)
 
 
 def _least_fraction(file: ImageFile, name: str) -> int:
-    """1, or 2, 4, 8 where the picture, a JPEG, is to be decoded at that fraction at most."""
+    """1; of a large JPEG 2, 4 or 8: it must be decoded at 1/2, 1/4, 1/8 or less."""
     pixels = file.width * file.height
     most = MAX_PIXELS
     if file.format == "JPEG":
@@ -209,7 +208,7 @@ def _least_fraction(file: ImageFile, name: str) -> int:
 
 
 def _first_to_show(file: ImageFile) -> int:
-    """Goes to the first frame that shows something, and says which it is; to frame 0 if none does."""
+    """Seek to the first frame that is not blank, or to frame 0 if all are; the number of the frame."""
     if file.format not in FRAMED or not _is_blank(file):
         return 0
     try:
@@ -218,7 +217,7 @@ def _first_to_show(file: ImageFile) -> int:
             if not _is_blank(file):
                 return frame
     except _DAMAGE:
-        pass  # that was the last; or the last one whole, as good
+        pass  # no more frames, or a damaged one
     file.seek(0)
     file.load()
     return 0
@@ -234,7 +233,7 @@ def _may_be_transparent(image: Image.Image) -> bool:
 
 
 def _all_bits(file: ImageFile, source: Source) -> Image.Image:
-    """The image itself; of colours with 16 bits a channel, which Pillow cuts to the upper 8, those bits that are used."""
+    """The image; if it has 16 bits a channel, of which Pillow reads the upper 8, scaled by the bits that are used."""
     import cv2
     from PIL import Image
 
@@ -254,7 +253,7 @@ def _all_bits(file: ImageFile, source: Source) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> _Decoded:
-    """Any image, turned as its EXIF says, in sRGB, over the backdrop."""
+    """Any image, with EXIF orientation applied, in sRGB, over the backdrop."""
     from PIL import ImageOps
 
     return _composited(_to_srgb(ImageOps.exif_transpose(image)))
@@ -284,7 +283,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _apply_profile(image: Image.Image) -> Image.Image:
-    """Mode RGB in sRGB; an embedded profile that cannot be used is left out with a log line."""
+    """Mode RGB in sRGB. Logs a warning and ignores an embedded profile that cannot be used."""
     from PIL import Image, ImageCms
 
     profile = image.info.get("icc_profile")
@@ -297,12 +296,12 @@ def _apply_profile(image: Image.Image) -> Image.Image:
                 if isinstance(converted, Image.Image):
                     return converted
         except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
-            logger.warning("the picture's colour profile cannot be used (%s); taking its colours as sRGB", error)
+            logger.warning("the colour profile of the picture cannot be used (%s); ditto takes its colours as sRGB", error)
     return image.convert("RGB")
 
 
 def _deep_grey(values: npt.NDArray[np.generic]) -> Bytes:
-    """(H, W) grey of 16 or 32 bits or float -> (H, W, 3) uint8, by the range the values are in."""
+    """(H, W) grey of 16 or 32 bits or float -> (H, W, 3) uint8, scaled by the range of the values."""
     grey = values.astype(np.float64)
     if not np.isfinite(grey).all():
         raise ValueError("it holds NaN or infinite values")
@@ -316,15 +315,15 @@ def _deep_grey(values: npt.NDArray[np.generic]) -> Bytes:
 
 
 def _white(high: float) -> float:
-    """The value that is white in pixels of 16 bits, the largest of which is `high`."""
+    """The value of white in 16-bit pixels, the largest of which is `high`."""
     depth = next((bits for bits in DEPTHS if high < 1 << bits), 16)
     if depth < 16 and high > 0:
-        logger.warning("the picture has 16 bits a channel and uses %d of them; it is scaled by those", depth)
+        logger.warning("the picture has 16 bits a channel and uses %d of them; ditto scales it by those", depth)
     return float((1 << depth) - 1)
 
 
 def _eight_bits(pixels: npt.NDArray[np.uint16]) -> Bytes:
-    """uint16 (H, W) or (H, W, C) -> uint8, by the bits that its colours use; the fourth channel is alpha."""
+    """uint16 (H, W) or (H, W, C) -> uint8, scaled by the bits that its colours use; the fourth channel is alpha."""
     colours = pixels if pixels.ndim == 2 else pixels[..., :3]
     white = _white(float(colours.max()))
     if pixels.max() > white:  # an alpha of 16 bits with colours of fewer
@@ -343,7 +342,7 @@ def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:
 
     shapes = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or 0 in array.shape:
-        raise ImageError(f"wanted an array of shape {shapes}, got {array.shape}")
+        raise ImageError(f"expected a picture array of shape {shapes}, got {array.shape}; reshape it")
     height, width = array.shape[:2]
     if height * width > MAX_PIXELS:
         raise _too_large("the array", width, height)
@@ -354,14 +353,14 @@ def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:
     elif array.dtype.kind == "f":
         low, high = float(array.min()), float(array.max())  # NaN goes through both
         if not (np.isfinite(low) and np.isfinite(high)):
-            raise ImageError("the picture array holds NaN or infinite values; wanted float in [0, 1] or uint8")
+            raise ImageError("expected float in [0, 1] or uint8 in the picture array, got NaN or infinity; clean it")
         if low < -1e-3 or high > 1.0 + 1e-3:
             raise ImageError(
-                f"a float picture array lies in [0, 1], got [{low:.4g}, {high:.4g}]; scale it, or pass uint8"
+                f"expected a float picture array in [0, 1], got [{low:.4g}, {high:.4g}]; scale it, or give uint8"
             )
         pixels = np.rint(np.clip(array.astype(np.float32), 0.0, 1.0) * 255.0).astype(np.uint8)
     else:
-        raise ImageError(f"a picture array is uint8, uint16 or float, got {array.dtype}; convert it")
+        raise ImageError(f"expected a picture array of uint8, uint16 or float, got {array.dtype}; convert it")
     if pixels.ndim == 2 or pixels.shape[2] == 1:
         pixels = np.repeat(pixels.reshape(height, width, 1), 3, -1)
     image = Image.fromarray(np.ascontiguousarray(pixels))
@@ -376,13 +375,13 @@ def _limit(picture: _Decoded, name: str, max_size: int) -> tuple[Bytes, Bytes | 
 
     width, height = picture.rgb.size
     if picture.alpha is not None and picture.alpha.getextrema() == (0, 0):
-        raise ImageError(f"{name} is wholly transparent; expected something to be seen; export it with its background")
+        raise ImageError(f"expected a visible picture, got {name}, which is fully transparent; export it with its background")
     factor = max_size / max(width, height)
     size = (max(1, round(width * factor)), max(1, round(height * factor))) if factor < 1.0 else (width, height)
     even = tuple(side // 2 * 2 for side in size)
     if min(even) < 2:
         raise ImageError(
-            f"{name} is {width} x {height} pixels; wanted a picture with a face of 40 or more; give a larger one"
+            f"expected a picture with a face of 40 pixels or more, got {name}, {width} x {height}; give a larger one"
         )
 
     def small(image: Image.Image) -> Bytes:
@@ -394,8 +393,7 @@ def _limit(picture: _Decoded, name: str, max_size: int) -> tuple[Bytes, Bytes | 
 
 
 def reduce(rgb: Bytes, alpha: Bytes | None, factor: float) -> tuple[Bytes, Bytes | None]:
-    """A picture (H, W, 3) as `read_picture` gives it and its alpha (H, W) made smaller by `factor` < 1, antialiased, both
-    sides even."""
+    """A picture (H, W, 3) and its alpha (H, W) as `read_picture` gives them, scaled by `factor` < 1, both sides even."""
     from PIL import Image
 
     picture = _Decoded(Image.fromarray(rgb), None if alpha is None else Image.fromarray(alpha))

@@ -1,4 +1,4 @@
-"""Channels become one: their mean, but for channels that cancel each other or have been silent from the start."""
+"""Mixes channels to mono: their mean, without channels that cancel each other or have been silent so far."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-WINDOWS_PER_SECOND = 50  # decisions a second; a new mix is faded in over one window
-WINDOWS_BEFORE, WINDOWS_AFTER = 5, 10  # what a decision hears: 0.1 s before its window and 0.2 s after
-# Energy of the mean, of what it would be if the channels had nothing in common. Two channels: 1 for those, 2 for equal
-# ones, 0 for opposite ones. Speech at two microphones 0.25 to 10 ms apart stays over 0.19 (examples/speech.flac, any
-# 0.3 s of it); an inverted channel at 0.6 of the level is at 0.12, one of equal level with noise 10 dB under it at 0.09.
+WINDOWS_PER_SECOND = 50  # decisions a second; new weights are faded in over one window
+WINDOWS_BEFORE, WINDOWS_AFTER = 5, 10  # that a decision takes into account: 0.1 s before its window, 0.2 s after it
+# Energy of the mean, divided by what it would be for uncorrelated channels. Of two channels: 1 if they are uncorrelated, 2 if
+# they are equal, 0 if they are opposite. Measured: speech at two microphones 0.25 to 10 ms apart stays over 0.19
+# (examples/speech.flac, any 0.3 s); an inverted channel at 0.6 of the level is at 0.12, one of equal level with noise 10 dB
+# under it at 0.09.
 CANCELLED, RESTORED = 0.18, 1.2
-AUDIBLE = 1e-4  # -40 dB: a channel quieter than that beside the loudest has not been heard yet
+AUDIBLE = 1e-4  # -40 dB of the loudest channel: a channel that was never louder counts as silent
 
 Array = npt.NDArray[np.float32]
 
 
 class Mixer:
-    """(C, n) samples to mono (n,), in any chunking with the same result.
+    """Mixes samples (C, n) to mono (n,). Any chunking gives the same result.
 
-    The mix is the mean of the channels, as long as that is sound:
+    The mix is the mean of the channels, with two exceptions:
 
-    * A channel takes part from when it is first heard; so a recording on one side of stereo keeps its level.
-    * Where the mean cancels the channels (one of two is inverted), those that oppose the loudest are inverted, until the
-      plain mean is sound again.
+    * A channel counts from its first sound on, so a recording on one side of stereo keeps its level.
+    * While channels cancel each other in the mean (one of two is inverted), those opposed to the loudest are inverted.
 
     Args:
         rate: samples a second.
@@ -43,7 +43,7 @@ class Mixer:
         self._weights: npt.NDArray[np.float64] | None = None  # of the window before
 
     def push(self, samples: npt.NDArray[Any]) -> Array:
-        """(C, n) in, the mono samples that became final out."""
+        """Take samples (C, n); the mono samples that became final."""
         if len(self._heard) == 1:
             return np.asarray(samples[0], np.float32)
         if self._rest is not None:
@@ -60,7 +60,7 @@ class Mixer:
         return np.concatenate(mixed) if mixed else np.zeros(0, np.float32)
 
     def flush(self) -> Array:
-        """The samples still inside; the mixer is used up."""
+        """The remaining samples. The mixer cannot be used afterwards."""
         if self._rest is not None and self._rest.shape[1]:
             self._waiting.append(self._rest)
             self._products.append(_products(self._rest))
@@ -84,7 +84,7 @@ class Mixer:
         return np.asarray(weights @ window, np.float32)
 
     def _decide(self, products: npt.NDArray[np.float64]) -> None:
-        """Choose the weights by (C, C) products of the channels, summed over the windows around."""
+        """Choose the weights by the products (C, C) of the channels, summed over the windows around this one."""
         energies = np.diag(products)
         if energies.max() > 0.0:
             self._heard |= energies >= AUDIBLE * energies.max()
@@ -101,7 +101,7 @@ class Mixer:
             self._signs = plain
         elif energy(self._signs) < CANCELLED * unrelated:
             signs = np.where(products[int(np.argmax(energies * heard))] < 0.0, -1.0, 1.0)
-            self._signs = signs * signs[int(np.argmax(heard))]  # the first channel heard stays as it is
+            self._signs = signs * signs[int(np.argmax(heard))]  # the first channel with sound keeps its sign
         self._weights = self._signs * heard / count
 
 

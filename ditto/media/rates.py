@@ -1,5 +1,5 @@
-"""The two clocks of ditto: samples of sound, and frames."""
+"""The sample rate and the frame rate of ditto."""
 
-SAMPLE_RATE = 16_000  # samples a second of speech inside ditto
-FPS = 25  # motions, and so frames, a second
+SAMPLE_RATE = 16_000  # samples of speech a second
+FPS = 25  # frames a second
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640

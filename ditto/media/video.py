@@ -1,4 +1,4 @@
-"""Video: frames and sound become an MP4 or WebM that appears under its name only when it is complete."""
+"""Writes frames and sound as MP4 or WebM. The file gets its name only when it is complete."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from ditto.media.rates import FPS
 
 logger = logging.getLogger(__name__)
 
-BT709, SRGB_CURVE, LIMITED_RANGE = 1, 13, 1  # FFmpeg's numbers for how RGB became YUV
+BT709, SRGB_CURVE, LIMITED_RANGE = 1, 13, 1  # FFmpeg's numbers: colour space, transfer curve and range of the YUV pictures
 
 
 class Format(NamedTuple):
-    """How one kind of file is written. Options are FFmpeg's."""
+    """How to write one kind of file. Options are FFmpeg's."""
 
     container: str
     container_options: dict[str, str]
@@ -35,7 +35,7 @@ class Format(NamedTuple):
     video_options: dict[str, str]
     audio_codec: str
     audio_bit_rate: int
-    audio_rates: tuple[int, ...]  # kept as they are; every other rate becomes the last
+    audio_rates: tuple[int, ...]  # kept; every other rate is resampled to the last of these
 
 
 FORMATS = {
@@ -61,31 +61,30 @@ FORMATS = {
 
 
 def check_output(path: str | PathLike[str]) -> Format:
-    """How a file of this name will be written; cheap, before any work is done.
+    """Check that a file of this name can be written, before any work is done; how to write it.
 
     Raises:
-        OutputError: a suffix other than .mp4 and .webm, a codec this PyAV lacks, a folder that is missing or not
-            writable.
+        OutputError: a suffix other than .mp4 and .webm, a codec that PyAV lacks, a folder that is missing or not writable.
     """
     import av
 
     file = Path(path)
     if file.suffix.lower() not in FORMATS:
-        raise OutputError(f"the output ends in {' or '.join(FORMATS)}, got {file.name!r}; choose one of them")
+        raise OutputError(f"expected an output that ends in {' or '.join(FORMATS)}, got {file.name!r}; choose one of them")
     format = FORMATS[file.suffix.lower()]
     for codec in (format.video_codec, format.audio_codec):
         try:
             av.codec.Codec(codec, "w")
         except (av.FFmpegError, ValueError) as error:
             raise OutputError(
-                f"the encoder {codec} is wanted for {file.suffix}, this PyAV ({av.__version__}) lacks it; "
-                "install PyAV from its wheels (pip install --force-reinstall av) or choose another suffix"
+                f"expected the encoder {codec} for {file.suffix}, got PyAV {av.__version__} without it; install PyAV from its "
+                "wheels (pip install --force-reinstall av) or choose another suffix"
             ) from error
     try:
         if file.is_dir():
-            raise OutputError(f"a file name is wanted for the output, {file} is a folder; add a name to it")
+            raise OutputError(f"expected a file name as output, {file} is a folder; add a name to it")
         if not file.parent.is_dir():
-            raise OutputError(f"the folder {file.parent} is wanted for {file.name}, there is none; make it first")
+            raise OutputError(f"expected the folder {file.parent} for {file.name}, got no such folder; make it first")
         os.unlink(partial_file(file))
     except (OSError, ValueError) as error:  # ValueError: a null character
         raise refused(file, error) from error
@@ -95,18 +94,18 @@ def check_output(path: str | PathLike[str]) -> Format:
 class VideoWriter:
     """Writes H.264 + AAC (.mp4) or VP9 + Opus (.webm) at 25 frames a second; frame n is shown at n / 25 s.
 
-    A context manager: leaving it normally completes the file and moves it into place; leaving it by any exception,
-    Ctrl-C included, removes what was written. Sound is as long as the pictures: cut, or filled with silence.
+    A context manager: a normal exit completes the file and gives it its name; an exception, Ctrl-C included, removes it.
+    The sound is cut to the length of the pictures, or filled with silence.
 
     Args:
-        path: the output, .mp4 or .webm.
+        path: of the output, .mp4 or .webm.
         width, height: of every frame, even.
-        audio: a recording whose sound track is carried over at full quality (stereo at most): whatever `AudioReader`
-            takes, or an `AudioReader`. Without it, the sound is the `samples` given with each frame, or none.
+        audio: a recording whose sound track is written at full quality (at most stereo): an `AudioReader`, or what it
+            takes. Without it, the sound is the `samples` given with each frame, or none.
 
     Raises:
-        OutputError: the output cannot be written (see `check_output`), now or later: folder, permission, disk full.
-        AudioError: the sound track cannot be read, now or later.
+        OutputError: the output cannot be written (see `check_output`). Also raised later: the disk is full.
+        AudioError: the sound track cannot be read. Also raised later.
         ValueError: odd or empty sizes.
     """
 
@@ -114,7 +113,7 @@ class VideoWriter:
         self, path: str | PathLike[str], width: int, height: int, audio: Readable | AudioReader | None = None
     ) -> None:
         if width < 2 or height < 2 or width % 2 or height % 2:
-            raise ValueError(f"a video has even sizes, got {width} x {height}; crop or fill up by one pixel")
+            raise ValueError(f"expected even sizes of 2 or more, got {width} x {height}; crop or pad by one pixel")
         self.path = Path(path)
         self.width, self.height = width, height
         self.frames = 0
@@ -124,7 +123,7 @@ class VideoWriter:
         self._container: Any = None
         self._part: Path | None = None
         self._ended = False
-        if audio is not None:  # an unreadable file is reported before anything is written
+        if audio is not None:  # opened now, so that an unreadable file is reported before anything is written
             self._decoder = audio.decoder if isinstance(audio, AudioReader) else Decoder(audio)
 
     def __enter__(self) -> VideoWriter:
@@ -139,19 +138,19 @@ class VideoWriter:
             self.abort()
 
     def write(self, image: npt.NDArray[np.uint8], samples: npt.NDArray[np.float32] | None = None) -> None:
-        """Append one frame, (height, width, 3) uint8 RGB, and without a sound file its (640,) samples at 16 kHz.
+        """Append one frame, (height, width, 3) uint8 RGB, and its samples (640,) at 16 kHz if there is no `audio`.
 
         Raises:
-            ValueError: another shape or type; samples beside a sound file, or on some frames only; after the end.
+            ValueError: another shape or type; samples beside `audio`, or with some frames only; after the end.
             OutputError: writing failed.
-            AudioError: the sound file fails in the middle.
+            AudioError: `audio` cannot be decoded any further.
         """
         if self._ended:
-            raise ValueError(f"{self.path} is closed, or was given up after an error; make another VideoWriter")
+            raise ValueError(f"expected an open VideoWriter, got one that was closed or failed ({self.path}); make another")
         if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
             raise ValueError(
-                f"frames are ({self.height}, {self.width}, 3) uint8, got {image.shape} {image.dtype}; "
-                "all frames of a video have one size"
+                f"expected a frame ({self.height}, {self.width}, 3) uint8, got {image.shape} {image.dtype}; "
+                "give all frames of a video one size"
             )
         import av
 
@@ -159,7 +158,7 @@ class VideoWriter:
             if self._container is None:
                 self._open(with_samples=samples is not None)
             if isinstance(self._sound, SampleTrack) != (samples is not None):
-                raise ValueError("samples come with every frame or with none, and not beside a sound file")
+                raise ValueError("expected samples with every frame or with none, and none beside `audio`; choose one")
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
                 format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE
             )
@@ -180,17 +179,17 @@ class VideoWriter:
             raise
 
     def close(self) -> None:
-        """Complete the file and move it into place.
+        """Complete the file and give it its name.
 
         Raises:
             OutputError: no frame was written, or writing failed.
-            AudioError: the sound file fails.
+            AudioError: `audio` cannot be decoded any further.
         """
         import av
 
         if self._container is None:
             self.abort()
-            raise OutputError(f"at least one frame is wanted for {self.path}, none was written")
+            raise OutputError(f"expected at least one frame for {self.path}, got none; write frames before closing it")
         try:
             if self._sound is not None:
                 if isinstance(self._sound, SampleTrack):
@@ -209,13 +208,13 @@ class VideoWriter:
             self.abort()
 
     def abort(self) -> None:
-        """Remove what was written so far. Does nothing after `close`."""
+        """Remove the unfinished file. Does nothing after `close`."""
         self._ended = True
         container, self._container = self._container, None
         if container is not None:
             try:
                 container.close()
-            except Exception as error:  # the trailer of a file that is thrown away
+            except Exception as error:  # writing the trailer of a file that is removed
                 logger.debug("closing an aborted file: %s", error)
         part, self._part = self._part, None
         if part is not None:
@@ -266,7 +265,7 @@ class VideoWriter:
 
 
 class SoundTrack:
-    """The sound of the video, encoded just far enough for the frames written; filled with silence where it ends early.
+    """The sound of a video, as much as there are frames; silence after its end.
 
     Attributes:
         stream: PyAV's output stream.
@@ -281,14 +280,14 @@ class SoundTrack:
         self._written = 0
         self._fifo = av.AudioFifo()
         self._resampler: Any = None
-        self._format: tuple[str, str, int] | None = None  # of what the resampler takes
+        self._format: tuple[str, str, int] | None = None  # that the resampler takes
 
     def more(self) -> bool:
-        """Put more sound into the fifo, if this track can find some on its own; False at its end."""
+        """Read more sound into the FIFO; False if there is no more."""
         return False
 
     def add(self, frame: Any) -> None:
-        """Put a PyAV frame of any format into the fifo at the output's rate and layout; None flushes the resampler."""
+        """Resample a PyAV frame of any format into the FIFO; None flushes the resampler."""
         import av
 
         format = None if frame is None else (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -303,15 +302,15 @@ class SoundTrack:
 
     def _store(self, frames: list[Any]) -> None:
         for frame in frames:
-            if frame is None:  # a resampler with nothing to do gives back what it is flushed with
+            if frame is None:  # PyAV returns the None of a flush if it need not resample
                 continue
             if (frame.format.name, frame.layout.name, frame.sample_rate) != ("fltp", self.layout, self.rate):
                 raise ValueError(f"expected fltp, {self.layout}, {self.rate} Hz from the resampler, got {frame}")
             frame.pts, frame.time_base = None, Fraction(1, self.rate)
-            self._fifo.write(frame)  # copies as many planes as its first frame had, whatever this one has
+            self._fifo.write(frame)  # copies as many planes as the first frame had: formats must be equal
 
     def until(self, frames: int) -> Iterator[Any]:
-        """Sound for everything up to the end of `frames` frames of video."""
+        """The sound up to the end of the first `frames` frames that was not given yet."""
         end = frames * self.rate // FPS
         while self._fifo.samples < end - self._written and self.more():
             continue
@@ -327,9 +326,9 @@ class SoundTrack:
 
 
 class FileTrack(SoundTrack):
-    """Sound from a file. Channels of which FFmpeg cannot make the output's (9, 11, ambisonic, ...) are mixed by `Mixer`.
+    """The sound of a file. `Mixer` mixes channel layouts that FFmpeg cannot convert (9, 11, ambisonic, ...).
 
-    Whatever goes wrong here lies with that file and is raised as AudioError.
+    All errors are errors of that file, raised as AudioError.
     """
 
     def __init__(self, stream: Any, rate: int, layout: str, decoder: Decoder) -> None:
@@ -367,7 +366,7 @@ class FileTrack(SoundTrack):
             self._add_mono(self._mixer.push(channels_of(frame)), frame.sample_rate)
 
     def _convertible(self, frame: Any) -> bool:
-        """Whether FFmpeg makes the output's layout of the frame's: stereo of what it knows, as loud as it was."""
+        """Whether FFmpeg converts the layout of a frame to that of the output at the same loudness."""
         import av
 
         if frame.layout.nb_channels == 1 or self.layout == "mono":
@@ -390,25 +389,25 @@ class FileTrack(SoundTrack):
 
 
 class SampleTrack(SoundTrack):
-    """Sound given frame by frame as mono samples at 16 kHz.
+    """The sound given frame by frame, mono samples at 16 kHz.
 
-    The resampler holds a few samples back: each frame's sound is written with the next frame, the last on `close`.
+    The resampler delays a few samples, so the sound of a frame is written with the next frame, the last on `close`.
     """
 
     def add_samples(self, samples: npt.NDArray[np.float32]) -> None:
-        """Put the sound of one frame, (640,) at 16 kHz, into the fifo; raises ValueError for another shape."""
+        """Add the sound of one frame, (640,) at 16 kHz; raises ValueError for another shape."""
         import av
 
         block = np.ascontiguousarray(samples, np.float32)
         if block.shape != (SAMPLE_RATE // FPS,):
-            raise ValueError(f"samples of a frame are ({SAMPLE_RATE // FPS},) float32, got {block.shape}")
+            raise ValueError(f"expected samples ({SAMPLE_RATE // FPS},) float32 of a frame, got {block.shape}; give 40 ms")
         frame = av.AudioFrame.from_ndarray(block[None], format="flt", layout="mono")
         frame.sample_rate = SAMPLE_RATE
         self.add(frame)
 
 
 def refused(path: Path, error: Exception) -> OutputError:
-    """The error for an output the system does not let us write, with what to do."""
+    """The error for an output that the system refuses to write, with what to do."""
     number = getattr(error, "errno", None)
     todo = {
         errno.ENOSPC: "free some space",

@@ -177,14 +177,14 @@ def test_the_longest_name_the_system_takes_works(run, tmp_path):
 def test_a_face_cannot_be_chosen_in_a_saved_portrait(run, tmp_path):
     (tmp_path / "face.npz").touch()
     done = run("animate", tmp_path / "face.npz", SPEECH, "-o", tmp_path / "out.mp4", "--face", 1)
-    assert (done.code, "one face already" in done.err) == (2, True)
+    assert (done.code, "got the saved portrait" in done.err) == (2, True)
 
 
 def test_a_saved_portrait_has_its_size(run, tmp_path):
     (tmp_path / "saved.npz").write_bytes(b"-")
     done = run("animate", tmp_path / "saved.npz", SPEECH, "-o", tmp_path / "out.mp4", "--max-size", 320)
     assert done.code == 2
-    assert "--max-size 320 reduces a picture" in done.err
+    assert "expected a picture with --max-size 320" in done.err
     assert done.left == []
 
 
@@ -209,7 +209,7 @@ def test_an_input_is_never_overwritten(run, tmp_path):
     (tmp_path / "film.mp4").write_bytes(SPEECH.read_bytes())
     done = run("animate", PORTRAIT, tmp_path / "film.mp4", "-o", tmp_path / "film.mp4")
     assert done.code == 2
-    assert "also an input" in done.err
+    assert "not an input, got the input" in done.err
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_an_input_is_never_overwritten(run, tmp_path):
 def test_wrong_emotions_are_refused(run, tmp_path, emotion):
     done = run("animate", PORTRAIT, SPEECH, "-o", tmp_path / "out.mp4", "--emotion", emotion)
     assert done.code == 2
-    assert "--emotion takes name:weight" in done.err
+    assert "in --emotion" in done.err
 
 
 def test_unknown_options_and_missing_arguments_are_usage_errors(run):
@@ -229,11 +229,11 @@ def test_unknown_options_and_missing_arguments_are_usage_errors(run):
 
 def test_exit_codes_tell_the_caller_s_mistakes_from_ours(run, tmp_path):
     arguments = ("animate", PORTRAIT, SPEECH, "-o", tmp_path / "out.mp4")
-    assert run(*arguments, head=StandIn(NoFaceError("a face is wanted"))).code == 2
+    assert run(*arguments, head=StandIn(NoFaceError("no face"))).code == 2
     assert run(*arguments, head=BundleError("damaged")).code == 1
     ours = run(*arguments, head=StandIn(IndexError("oops"), fail_at=100))
     assert (ours.code, ours.left) == (1, [])
-    assert "fault of ditto" in ours.err
+    assert "bug in ditto" in ours.err
     assert "Traceback" not in ours.err
     assert "Traceback" in run(*arguments, "--debug", head=StandIn(IndexError("oops"), fail_at=100)).err
 
@@ -351,7 +351,7 @@ def test_a_broken_library_is_not_called_a_fault_of_ditto(run, tmp_path):
     done = run("animate", PORTRAIT, SPEECH, "-o", tmp_path / "out.mp4", head=missing)
     assert done.code == 1
     assert "ditto doctor" in done.err
-    assert "fault of ditto" not in done.err
+    assert "bug in ditto" not in done.err
 
 
 def test_doctor_names_every_part_and_fails_when_one_lite_needs_is_missing(run, monkeypatch):

@@ -157,10 +157,10 @@ def test_streams_that_are_not_files_are_taken(monkeypatch):
     for stream in ("stdout", "stderr"):
         monkeypatch.setattr(sys, stream, Plain())
     console.open_streams()
-    console.complain("one")
-    console.tell("two")
+    console.print_error("one")
+    console.print_result("two")
     table = Table("three")
-    console.show(table)
+    console.print_table(table)
     console.open_console().print("four")
     assert "two" in sys.stdout.text
     assert "three" in sys.stdout.text
@@ -174,8 +174,8 @@ def test_a_report_is_lost_with_a_note_only_if_the_work_is_complete(monkeypatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", Full())
-        console.tell("done")
+        console.print_result("done")
         patch.setattr(sys, "stdout", Full())
         with pytest.raises(OutputError, match="standard output: No space left"):
-            console.say("found")
+            console.print_output("found")
     assert "note: the report cannot be written" in capsys.readouterr().err

@@ -120,7 +120,7 @@ def test_a_pulled_bundle_is_found_by_name(server, tmp_path):
     assert done.exit_code == 0, done.stderr
     for text in ("digital-avatar/ditto-talkinghead", "Apache-2.0", "MIT", "InsightFace"):
         assert text in done.stderr
-    assert "full: 10 files are what bundle.json says" in done.stdout.replace("\n", " ")
+    assert "full: all 10 files passed" in done.stdout.replace("\n", " ")
     assert Bundle.open("full").path == tmp_path / "bundles" / "full"
     revisions = {path.name for path in (tmp_path / "cache").glob("models--*/snapshots/*")}
     assert revisions == {hub.DITTO.revision, hub.HUBERT.revision}
@@ -212,7 +212,7 @@ def test_a_bundle_that_is_there_is_told_before_anything_is_fetched(server, tmp_p
 
 
 def test_nobody_agrees_unasked(server):
-    for arguments, message in ((["full"], "add --yes"), (["lite", "--yes"], "the bundle that can be fetched is full")):
+    for arguments, message in ((["full"], "add --yes"), (["lite", "--yes"], "expected full, the bundle that can be fetched")):
         done = CliRunner().invoke(app, ["bundle", "pull", *arguments])
         assert done.exit_code == 2
         assert message in done.stderr
@@ -221,7 +221,7 @@ def test_nobody_agrees_unasked(server):
 
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 2), ("\n", 2)])
 def test_the_licences_are_asked_for(server, monkeypatch, answer, code):
-    monkeypatch.setattr("ditto.app.cli_bundle.somebody_is_there", lambda: True)
+    monkeypatch.setattr("ditto.app.cli_bundle.is_interactive", lambda: True)
     done = CliRunner().invoke(app, ["bundle", "pull"], input=answer)
     assert done.exit_code == code, done.stderr
     assert "Fetch these files under these licences?" in done.stderr

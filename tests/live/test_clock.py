@@ -1,4 +1,4 @@
-"""The pace of frames: 25 a second, except that it waits for a late reader, and may be brought back to now."""
+"""The pace of frames: 25 a second, later after a late reader, and brought forward by an interrupt."""
 
 import threading
 
@@ -20,7 +20,7 @@ def clock():
 def pace(clock):
     """Of a session whose first frame was due now."""
     pace = Pace(clock)
-    pace.begin(0)
+    pace.start(0)
     return pace
 
 
@@ -33,65 +33,65 @@ def test_before_the_first_frame_all_are_due_when_the_session_opened(clock):
 def test_the_first_frame_ever_is_due_when_it_is_there_and_the_others_at_25_a_second(clock):
     pace = Pace(clock)
     clock.advance(3.0)  # what loading took is no delay
-    pace.begin(0)
+    pace.start(0)
     start = clock.now()
     clock.advance(0.5)
-    pace.begin(1)
+    pace.start(1)
     assert [pace.due(index) - start for index in (0, 1, 25, 100)] == pytest.approx([0.0, 0.04, 1.0, 4.0])
 
 
 def test_a_first_frame_with_a_number_is_due_now_too(clock):
     pace = Pace(clock)
-    pace.begin(50)
+    pace.start(50)
     assert pace.due(50) == pytest.approx(clock.now())
 
 
 def test_a_reader_in_time_or_ahead_moves_nothing(clock, pace):
     start = clock.now()
     for index in range(100):  # all at once
-        pace.read(index)
+        pace.frame_read(index)
     assert pace.due(100) == pytest.approx(start + 4.0)
     clock.advance(4.0 + LATE_SECONDS)
-    pace.read(100)  # a frame late is in time
+    pace.frame_read(100)  # a frame late is in time
     assert pace.due(100) == pytest.approx(start + 4.0)
 
 
 def test_a_late_reader_makes_all_that_follow_due_later(clock, pace):
     clock.advance(2.0)
-    pace.read(10)  # 1.6 s late
+    pace.frame_read(10)  # 1.6 s late
     assert pace.due(10) == pytest.approx(clock.now())
     assert pace.due(11) == pytest.approx(clock.now() + FRAME)
-    pace.read(11)  # which is in time now
+    pace.frame_read(11)  # which is in time now
     assert pace.due(12) == pytest.approx(clock.now() + 2 * FRAME)
 
 
 def test_a_reader_that_comes_back_after_a_minute_is_not_chased(clock, pace):
     clock.advance(60.0)
-    pace.read(0)
+    pace.frame_read(0)
     assert pace.due(1) == pytest.approx(clock.now() + FRAME)
 
 
 def test_reading_before_any_frame_moves_nothing(clock):
     pace = Pace(clock)
     clock.advance(9.0)
-    pace.read(0)
-    pace.catch_up(0)
-    pace.begin(0)
+    pace.frame_read(0)
+    pace.make_due(0)
+    pace.start(0)
     assert pace.due(0) == pytest.approx(clock.now())
 
 
-def test_to_catch_up_brings_a_frame_that_is_due_later_to_now(clock, pace):
+def test_make_due_brings_a_frame_that_is_due_later_to_now(clock, pace):
     for index in range(100):
-        pace.read(index)
-    pace.catch_up(100)
+        pace.frame_read(index)
+    pace.make_due(100)
     assert pace.due(100) == pytest.approx(clock.now())
     assert pace.due(101) == pytest.approx(clock.now() + FRAME)
 
 
-def test_to_catch_up_never_delays_what_is_due_already(clock, pace):
+def test_make_due_never_delays_what_is_due_already(clock, pace):
     clock.advance(1.0)
     before = pace.due(10)
-    pace.catch_up(10)
+    pace.make_due(10)
     assert pace.due(10) == before < clock.now()
 
 
@@ -100,18 +100,18 @@ def test_a_clock_waits_until_the_time_that_is_named_or_for_news():
     with news:
         clock.wait(news, clock.now() - 1.0)  # that is over
         clock.wait(news, clock.now() + 0.02)
-    told = []
+    events = []
 
     def wait():
         with news:
-            told.append("waits")
+            events.append("waits")
             clock.wait(news, float("inf"))
-            told.append("told")
+            events.append("notified")
 
     waiter = threading.Thread(target=wait)
     waiter.start()
-    assert until(lambda: told)
+    assert until(lambda: events)
     with news:  # it waits: the condition is free
         news.notify_all()
     waiter.join(PATIENT)
-    assert told == ["waits", "told"]
+    assert events == ["waits", "notified"]

@@ -17,7 +17,7 @@ from hypothesis.strategies import integers, lists, sampled_from, tuples
 
 from ditto.errors import AudioError, SessionError
 from ditto.live import Frame, SegmentEnd, utterance_seed
-from ditto.live.intake import LARGEST_INBOX
+from ditto.live.intake import MAX_QUEUED_SAMPLES
 from ditto.media.audio import Resampler
 from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
@@ -144,7 +144,7 @@ def test_however_long_a_push_is_nothing_is_resampled_under_the_lock_or_on_the_lo
 
 
 def test_what_other_calls_do_meanwhile_a_push_does_as_one():
-    samples = (np.arange(LARGEST_INBOX) % 4096 / 4096).astype(np.float32)
+    samples = (np.arange(MAX_QUEUED_SAMPLES) % 4096 / 4096).astype(np.float32)
 
     async def play():
         async with Actor(pause_seconds=0.0).session(idle=False) as s:
@@ -269,7 +269,7 @@ def test_an_error_told_again_and_again_does_not_grow():
 def test_flush_does_not_wait_and_a_push_that_is_given_up_took_nothing():
     async def play():
         async with Actor().session(idle=False) as s:
-            await s.push(said(0, LARGEST_INBOX + 4 * SECOND))
+            await s.push(said(0, MAX_QUEUED_SAMPLES + 4 * SECOND))
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(s.push(said(0, SECOND)), 0.05)
             await asyncio.wait_for(s.flush(), PATIENT)
@@ -295,7 +295,7 @@ def test_flush_does_not_wait_and_a_push_that_is_given_up_took_nothing():
 def test_a_push_that_waits_while_the_utterance_ends_is_dropped():
     actor = Actor()
     with refusals(actor.scheduler) as full, actor.blocking_session(idle=False) as s:
-        s.push(said(0, LARGEST_INBOX + 4 * SECOND))
+        s.push(said(0, MAX_QUEUED_SAMPLES + 4 * SECOND))
         late = threading.Thread(target=s.push, args=(said(0, SECOND),))
         late.start()
         assert full.wait(PATIENT)
@@ -408,7 +408,7 @@ def test_speech_whose_sound_is_not_through_yet_does_not_freeze_the_face():
 def test_a_sample_rate_that_is_none_is_refused_in_words(rate):
     with Actor().blocking_session(idle=False) as s:
         for call in (s.push, s.listen):
-            with pytest.raises(AudioError, match="sample rates from"):
+            with pytest.raises(AudioError, match="expected a sample rate from"):
                 call(said(0, 9), sample_rate=rate)
 
 

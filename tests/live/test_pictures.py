@@ -1,4 +1,4 @@
-"""Shots that wait to be drawn and pictures that wait to be read: in order, each once, whatever is taken back."""
+"""The output queue: every item comes once and in order, whatever is drawn again or interrupted."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis.strategies import integers, lists, sampled_from, tuples
 
 from ditto.frame import Frame, SegmentEnd
 from ditto.live.intake import Intake
-from ditto.live.pictures import IDLE, Group, PictureQueue, Place, Waiting
+from ditto.live.pictures import NO_UTTERANCE, PictureQueue, Position, QueuedShot, ShotGroup
 from ditto.live.utterance import Utterance
 from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from ditto.motion.emotion import emotion_vector
@@ -20,47 +20,47 @@ CALM = emotion_vector(None)
 
 def utterance(frames, epoch=0, ended=True):
     """An utterance with the sound of so many frames, each of which holds its own number."""
-    intake, heard = Intake(SAMPLE_RATE, SIZE), Utterance(epoch, lambda stands: State(), SIZE)
+    intake, spoken = Intake(SAMPLE_RATE, SIZE), Utterance(epoch, lambda performer_state: State(), SIZE)
     intake.push(np.repeat(np.arange(frames, dtype=np.float32), SIZE), SAMPLE_RATE, 0)
     if ended:
-        intake.end()
+        intake.end_utterance()
     while len(intake):
-        heard.job(intake.take(), CALM, None)
-    heard.publish()
-    return heard
+        spoken.next_job(intake.take(), CALM, None)
+    spoken.publish()
+    return spoken
 
 
 def group_of(speech, first, count):
     """Shots of an utterance that came from one call of the performer."""
-    group = Group(State())
-    return [Waiting(Shot(), group, speech, first + i, 0.0) for i in range(count)]
+    group = ShotGroup(State())
+    return [QueuedShot(Shot(), group, speech, first + i, 0.0) for i in range(count)]
 
 
 def idle_shot(group=None):
-    return Waiting(Shot(), group or Group(State()), None, 0, 0.0)
+    return QueuedShot(Shot(), group or ShotGroup(State()), None, 0, 0.0)
 
 
 def finish(queue, shot):
     """A shot that was taken is drawn."""
-    speech, index = shot.utterance, queue.last.frames
-    epoch = IDLE if speech is None else speech.epoch
-    kind = "speech" if speech is not None else "transition" if shot.cut else "idle"
+    speech, index = shot.utterance, queue.last_drawn.frames
+    epoch = NO_UTTERANCE if speech is None else speech.epoch
+    kind = "speech" if speech is not None else "transition" if shot.interrupted else "idle"
     number = None if speech is None else shot.number
     frame = Frame(PICTURE, index, index / FPS, shot.sound, None, kind, epoch, number)
-    queue.drawn(frame, shot, Place(Face(), index + 1, epoch))
+    queue.add_picture(frame, shot, Position(Face(), index + 1, epoch))
 
 
 def draw(queue, count=1):
     """Draw the next shots, as far as there are any, and let ends pass."""
-    queue.pass_ends()
+    queue.forward_ends()
     for _ in range(count):
         if (shot := queue.take_shot(SIZE)) is not None:
             finish(queue, shot)
-        queue.pass_ends()
+        queue.forward_ends()
 
 
 def read(queue, count=None):
-    """The next items, all if not said how many."""
+    """The next `count` items; by default all."""
     items = []
     while (count is None or len(items) < count) and (item := queue.pop()) is not None:
         items.append(item)
@@ -78,15 +78,15 @@ def numbers(items):
     return out
 
 
-@pytest.fixture(params=[True, False], ids=["separable", "whole groups"])
+@pytest.fixture(params=[True, False], ids=["redrawable", "whole groups"])
 def queue(request):
     return PictureQueue(Face(), request.param)
 
 
 def test_shots_come_out_as_pictures_in_order_with_their_own_sound(queue):
     speech = utterance(5)
-    queue.put(group_of(speech, 0, 2))
-    queue.put(group_of(speech, 2, 3))
+    queue.put_shots(group_of(speech, 0, 2))
+    queue.put_shots(group_of(speech, 2, 3))
     assert (queue.shots, queue.pictures) == (5, 0)
     draw(queue, 3)
     assert (queue.shots, queue.pictures) == (2, 3)
@@ -96,12 +96,12 @@ def test_shots_come_out_as_pictures_in_order_with_their_own_sound(queue):
     assert [item.index for item in items] == list(range(5))
     assert [item.audio.tolist() for item in items] == [[float(n)] * SIZE for n in range(5)]
     assert queue.pop() is None and queue.take_shot(SIZE) is None
-    assert queue.read == queue.last and queue.last.frames == 5 and queue.last.speaking == 0
+    assert queue.last_read == queue.last_drawn and queue.last_drawn.frames == 5 and queue.last_drawn.speaking == 0
 
 
 def test_a_shot_waits_for_its_sound_and_stays_where_it_is(queue):
     speech = utterance(1, ended=False)
-    queue.put(group_of(speech, 0, 2))
+    queue.put_shots(group_of(speech, 0, 2))
     draw(queue)
     assert queue.next_shot(SIZE) is None and queue.take_shot(SIZE) is None
     assert queue.shots == 1
@@ -109,55 +109,55 @@ def test_a_shot_waits_for_its_sound_and_stays_where_it_is(queue):
 
 def test_idle_shots_are_silent_and_wait_for_nothing(queue):
     shot = idle_shot()
-    queue.put([shot])
+    queue.put_shots([shot])
     assert queue.next_shot(SIZE) is shot and queue.shots == 1  # looking takes nothing
     draw(queue)
     (item,) = read(queue)
     assert item.audio.shape == (SIZE,) and not item.audio.any()
-    assert queue.last.speaking == IDLE
+    assert queue.last_drawn.speaking == NO_UTTERANCE
 
 
 def test_ends_pass_to_the_reader_once_what_comes_before_is_drawn(queue):
     first, second = SegmentEnd(0, 0.04), SegmentEnd(1, 0.0)
-    queue.put([*group_of(utterance(1), 0, 1), first, second])
-    assert not queue.end_next and not queue.pass_ends() and queue.pop() is None
+    queue.put_shots([*group_of(utterance(1), 0, 1), first, second])
+    assert not queue.next_is_end and not queue.forward_ends() and queue.pop() is None
     queue.take_shot(SIZE)
-    assert queue.end_next and queue.next_shot(SIZE) is None
-    assert queue.pass_ends() and not queue.pass_ends() and not queue.end_next
+    assert queue.next_is_end and queue.next_shot(SIZE) is None
+    assert queue.forward_ends() and not queue.forward_ends() and not queue.next_is_end
     assert read(queue) == [first, second]
 
 
 def test_an_end_has_the_place_of_the_picture_before_it(queue):
-    queue.put([*group_of(utterance(2), 0, 2), SegmentEnd(0, 0.08)])
+    queue.put_shots([*group_of(utterance(2), 0, 2), SegmentEnd(0, 0.08)])
     draw(queue, 2)
     read(queue, 2)
-    before = queue.read
+    before = queue.last_read
     read(queue, 1)
-    assert queue.read is before and before.frames == 2
+    assert queue.last_read is before and before.frames == 2
 
 
 def test_the_first_unread_frame_is_kept_with_the_ends_before_it(queue):
-    assert queue.frames_kept() == 0
-    queue.put([*group_of(utterance(1), 0, 1), SegmentEnd(0, 0.04), *group_of(utterance(2, 1), 0, 2)])
+    assert queue.pictures_to_keep() == 0
+    queue.put_shots([*group_of(utterance(1), 0, 1), SegmentEnd(0, 0.04), *group_of(utterance(2, 1), 0, 2)])
     draw(queue, 3)
-    assert queue.frames_kept() == 1
-    assert queue.place_after(1).frames == 1 and queue.place_after(0) is queue.read
+    assert queue.pictures_to_keep() == 1
+    assert queue.position_after(1).frames == 1 and queue.position_after(0) is queue.last_read
     read(queue, 1)
-    assert queue.frames_kept() == 2 and queue.place_after(2).frames == 2
+    assert queue.pictures_to_keep() == 2 and queue.position_after(2).frames == 2
     read(queue)
-    queue.put([SegmentEnd(1, 0.08)])
-    queue.pass_ends()
-    assert queue.frames_kept() == 0
+    queue.put_shots([SegmentEnd(1, 0.08)])
+    queue.forward_ends()
+    assert queue.pictures_to_keep() == 0
 
 
 def test_what_is_drawn_again_comes_in_its_old_order_with_its_old_sound():
     queue, speech, after = PictureQueue(Face(), True), utterance(4), utterance(1, epoch=1)
-    queue.put([*group_of(speech, 0, 4), SegmentEnd(0, 0.16), *group_of(after, 0, 1)])
+    queue.put_shots([*group_of(speech, 0, 4), SegmentEnd(0, 0.16), *group_of(after, 0, 1)])
     draw(queue, 3)
     drawing = queue.take_shot(SIZE)
-    generation, keep = queue.generation, queue.place_after(1)
+    generation, keep = queue.generation, queue.position_after(1)
     queue.redraw(1, drawing)
-    assert queue.generation == generation + 1 and queue.last is keep
+    assert queue.generation == generation + 1 and queue.last_drawn is keep
     assert queue.pictures == 1 and queue.shots == 5
     draw(queue, 4)
     items = read(queue)
@@ -169,13 +169,13 @@ def test_what_is_drawn_again_comes_in_its_old_order_with_its_old_sound():
 
 def test_idle_pictures_are_not_drawn_again_but_made_anew_when_they_are_due():
     queue = PictureQueue(Face(), True)
-    queue.put([idle_shot(), idle_shot(), *group_of(utterance(1), 0, 1)])
+    queue.put_shots([idle_shot(), idle_shot(), *group_of(utterance(1), 0, 1)])
     draw(queue, 3)
     queue.redraw(1, None)
     assert (queue.pictures, queue.shots) == (1, 1)
     draw(queue)
     assert numbers(read(queue)) == ["idle", (0, 0)]
-    queue.put([idle_shot()])
+    queue.put_shots([idle_shot()])
     drawing = queue.take_shot(SIZE)
     queue.redraw(0, drawing)
     assert queue.shots == 0
@@ -190,11 +190,11 @@ def test_however_often_it_is_drawn_again_every_item_comes_once_and_in_order(step
     epoch, count, speech = 0, 0, utterance(200)
     for step, number in steps:
         if step == "group":
-            queue.put(group_of(speech, count, number))
+            queue.put_shots(group_of(speech, count, number))
             expected += [(epoch, count + i) for i in range(number)]
             count += number
         elif step == "end":
-            queue.put([SegmentEnd(epoch, count / FPS)])
+            queue.put_shots([SegmentEnd(epoch, count / FPS)])
             expected.append((epoch, "end"))
             epoch, count = epoch + 1, 0
             speech = utterance(200, epoch)
@@ -203,11 +203,11 @@ def test_however_often_it_is_drawn_again_every_item_comes_once_and_in_order(step
         elif step == "read":
             items += read(queue, number)
         elif step == "redraw":
-            queue.redraw(queue.frames_kept(), None)
+            queue.redraw(queue.pictures_to_keep(), None)
         else:
-            queue.pass_ends()
+            queue.forward_ends()
             drawing = queue.take_shot(SIZE)
-            queue.redraw(queue.frames_kept(), drawing)
+            queue.redraw(queue.pictures_to_keep(), drawing)
     draw(queue, len(expected))
     items += read(queue)
     assert numbers(items) == expected
@@ -219,34 +219,34 @@ def test_however_often_it_is_drawn_again_every_item_comes_once_and_in_order(step
 def test_an_interrupt_of_separable_shots_drops_all_that_was_not_read():
     queue, speech = PictureQueue(Face(), True), utterance(6)
     group = group_of(speech, 0, 4)
-    queue.put([*group, *group_of(speech, 4, 2), SegmentEnd(0, 0.24)])
+    queue.put_shots([*group, *group_of(speech, 4, 2), SegmentEnd(0, 0.24)])
     draw(queue, 3)
     read(queue, 1)
-    place, generation = queue.read, queue.generation
+    position, generation = queue.last_read, queue.generation
     drawing = queue.take_shot(SIZE)
     assert queue.interrupt(drawing) is group[0].group.state  # where the performer stood when that was made
     assert (queue.shots, queue.pictures, queue.generation) == (0, 0, generation + 1)
-    assert queue.last is queue.read is place
+    assert queue.last_drawn is queue.last_read is position
 
 
 def test_an_interrupt_before_anything_was_read_leaves_nothing(queue):
-    queue.put(group_of(utterance(4), 0, 4))
+    queue.put_shots(group_of(utterance(4), 0, 4))
     draw(queue, 2)
     assert queue.interrupt(queue.take_shot(SIZE)) is None
-    assert (queue.shots, queue.pictures, queue.last.frames) == (0, 0, 0)
+    assert (queue.shots, queue.pictures, queue.last_drawn.frames) == (0, 0, 0)
 
 
 def test_an_interrupt_of_whole_groups_shows_the_rest_of_the_one_being_read_without_sound():
     queue, speech = PictureQueue(Face(), False), utterance(9)
     first, second = group_of(speech, 0, 6), group_of(speech, 6, 3)
-    queue.put([*first, *second, SegmentEnd(0, 0.36)])
+    queue.put_shots([*first, *second, SegmentEnd(0, 0.36)])
     draw(queue, 3)
     assert numbers(read(queue, 1)) == [(0, 0)]
     drawing = queue.take_shot(SIZE)  # one is read, two are drawn, one is being drawn, two wait, and the next group
-    place, generation = queue.read, queue.generation
+    position, generation = queue.last_read, queue.generation
     assert queue.interrupt(drawing) is first[0].group.state
     assert (queue.shots, queue.pictures, queue.generation) == (5, 0, generation + 1)
-    assert queue.last is queue.read is place
+    assert queue.last_drawn is queue.last_read is position
     rest = [queue.next_shot(SIZE).shot]
     draw(queue, 5)
     items = read(queue)
@@ -259,11 +259,11 @@ def test_an_interrupt_of_whole_groups_shows_the_rest_of_the_one_being_read_witho
 def test_the_rest_of_a_group_survives_a_second_interrupt_and_what_came_meanwhile_does_not():
     queue = PictureQueue(Face(), False)
     group = group_of(utterance(4), 0, 4)
-    queue.put(group)
+    queue.put_shots(group)
     draw(queue, 1)
     read(queue)
     queue.interrupt(None)
-    queue.put([*group_of(utterance(3, epoch=1), 0, 3), SegmentEnd(1, 0.12)])
+    queue.put_shots([*group_of(utterance(3, epoch=1), 0, 3), SegmentEnd(1, 0.12)])
     draw(queue, 1)
     read(queue)
     assert queue.interrupt(None) is group[0].group.state
@@ -274,7 +274,7 @@ def test_the_rest_of_a_group_survives_a_second_interrupt_and_what_came_meanwhile
 def test_a_group_that_is_read_to_its_end_leaves_no_rest():
     queue, speech = PictureQueue(Face(), False), utterance(4)
     first = group_of(speech, 0, 2)
-    queue.put([*first, *group_of(speech, 2, 2)])
+    queue.put_shots([*first, *group_of(speech, 2, 2)])
     draw(queue, 3)
     read(queue, 2)
     assert queue.interrupt(None) is first[0].group.state
@@ -282,8 +282,8 @@ def test_a_group_that_is_read_to_its_end_leaves_no_rest():
 
 
 def test_idle_shots_that_cannot_be_cut_go_on_too():
-    queue, group = PictureQueue(Face(), False), Group(State())
-    queue.put([idle_shot(group) for _ in range(3)])
+    queue, group = PictureQueue(Face(), False), ShotGroup(State())
+    queue.put_shots([idle_shot(group) for _ in range(3)])
     draw(queue)
     read(queue)
     assert queue.interrupt(None) is group.state
@@ -292,15 +292,15 @@ def test_idle_shots_that_cannot_be_cut_go_on_too():
 
 def test_what_came_first_may_be_put_before_what_waits(queue):
     one, two, three = (idle_shot() for _ in range(3))
-    queue.put([three])
-    queue.put([one, two], first=True)
+    queue.put_shots([three])
+    queue.put_shots([one, two], first=True)
     assert [queue.take_shot(SIZE).shot for _ in range(3)] == [one.shot, two.shot, three.shot]
 
 
 def test_to_forget_shots_keeps_pictures_and_to_clear_keeps_nothing(queue):
-    queue.put(group_of(utterance(3), 0, 3))
+    queue.put_shots(group_of(utterance(3), 0, 3))
     draw(queue)
-    queue.forget_shots()
+    queue.clear_shots()
     assert (queue.shots, queue.pictures) == (0, 1)
     queue.clear()
     assert (queue.shots, queue.pictures) == (0, 0)

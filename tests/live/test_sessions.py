@@ -28,10 +28,10 @@ import ditto
 from ditto.controls import Controls, apply
 from ditto.errors import AudioError, BundleError, BusyError, SessionError, TooSlowError
 from ditto.live import AsyncSession, Frame, Scheduler, SegmentEnd, utterance_seed
-from ditto.live.intake import LARGEST_INBOX
-from ditto.live.pictures import PICTURES_AHEAD
+from ditto.live.intake import MAX_QUEUED_SAMPLES
+from ditto.live.pictures import MAX_QUEUED_PICTURES
 from ditto.live.settings import Settings
-from ditto.live.state import SHOTS_AHEAD
+from ditto.live.state import MAX_QUEUED_SHOTS
 from ditto.media.audio import Resampler, read_audio
 from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from ditto.motion.inertialization import SLOW_FRAMES
@@ -241,7 +241,7 @@ def test_options_are_checked_before_anything_opens():
     actor = Actor()
     for options, error, words in (
         ({"latency": "none"}, ValueError, "expected a latency of quality, balanced, low, got 'none'"),
-        ({"output": "jpeg"}, ValueError, "output is one of"),
+        ({"output": "jpeg"}, ValueError, "expected an output of rgb24"),
         ({"audio_rate": 44101}, ValueError, "multiple of 25"),
         ({"audio_rate": 1e4}, TypeError, "whole number"),
         ({"seed": -1}, ValueError, "seed"),
@@ -341,10 +341,10 @@ def test_a_reader_that_stalls_makes_push_wait_and_an_interrupt_frees_it():
         flood.start()
         assert full.wait(PATIENT) and flood.is_alive()  # thirty seconds wait
         assert at_rest(actor.scheduler)
-        assert s.unread == PICTURES_AHEAD
+        assert s.unread == MAX_QUEUED_PICTURES
         heard = 40 - s.waiting_seconds
-        assert PICTURES_AHEAD / FPS < heard <= (PICTURES_AHEAD + SHOTS_AHEAD) / FPS + 2 * HOP / SAMPLE_RATE
-        assert s.waiting_seconds >= LARGEST_INBOX / SAMPLE_RATE
+        assert MAX_QUEUED_PICTURES / FPS < heard <= (MAX_QUEUED_PICTURES + MAX_QUEUED_SHOTS) / FPS + 2 * HOP / SAMPLE_RATE
+        assert s.waiting_seconds >= MAX_QUEUED_SAMPLES / SAMPLE_RATE
         assert [s.get().speech_index for _ in range(30)] == list(range(30))
         assert s.interrupt() == 30 * 40
         flood.join()
@@ -396,7 +396,7 @@ def test_what_is_no_speech_is_refused_and_what_came_before_stays():
         for pcm, words in (
             (np.full(9, np.nan), "finite"),
             (np.zeros((9, 2)), "one-dimensional"),
-            ("words", "samples are"),
+            ("words", "expected one-dimensional samples"),
         ):
             for call in (s.push, s.listen):
                 with pytest.raises(AudioError, match=words):
@@ -405,7 +405,7 @@ def test_what_is_no_speech_is_refused_and_what_came_before_stays():
             s.push(np.zeros(9), sample_rate=24000)
         s.push(said(0, 640))
         s.flush()
-        with pytest.raises(AudioError, match="sample rates from"):
+        with pytest.raises(AudioError, match="expected a sample rate from"):
             s.push(np.zeros(9), sample_rate=5)
         assert [type(s.get()) for _ in range(3)] == [Frame, Frame, SegmentEnd]
 
@@ -440,7 +440,7 @@ def test_a_closed_session_says_so_and_ends_its_readers():
     for call in (lambda: s.push(said(0, 9)), s.flush, s.interrupt, s.get, s.control, lambda: s.listen(said(0, 9))):
         with pytest.raises(SessionError, match="closed"):
             call()
-    with pytest.raises(SessionError, match="not open"):
+    with pytest.raises(SessionError, match="that was not entered"):
         asyncio.run(Actor().session().push(b""))
 
 
@@ -492,7 +492,7 @@ def test_one_session_too_many_is_refused_until_another_closes():
     first.close()
     actor.blocking_session().close()
     second.close()
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="1 or more"):
         Actor(max_sessions=0)
 
 

@@ -15,7 +15,7 @@ from actors import PATIENT, at_rest, refusals, worker_threads
 import ditto
 from ditto.errors import BusyError, SessionError
 from ditto.live import Frame, SegmentEnd
-from ditto.live.pictures import PICTURES_AHEAD
+from ditto.live.pictures import MAX_QUEUED_PICTURES
 from ditto.media.audio import read_audio
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -126,7 +126,7 @@ def test_a_reader_that_never_reads_ends_the_work_and_keeps_nobody_else_waiting(h
         pusher.start()
         assert full.wait(PATIENT) and at_rest(head.scheduler)
         assert pusher.is_alive()  # push waits
-        assert steps.count("render") == stalled.unread == PICTURES_AHEAD  # a second ahead of the reader
+        assert steps.count("render") == stalled.unread == MAX_QUEUED_PICTURES  # a second ahead of the reader
         end()
         with head.blocking_session(portrait, idle=False) as other:
             other.push(speech[:8000])

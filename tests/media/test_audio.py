@@ -236,7 +236,7 @@ def test_sound_too_quiet_to_move_anything_is_noted(tmp_path, caplog):
     read_audio(tmp_path / "loud.wav")
     assert caplog.text == ""
     read_audio(tmp_path / "quiet.wav")
-    assert "quiet.wav: at its loudest it has -63 dB of full scale" in caplog.text
+    assert "quiet.wav: its loudest part is at -63 dB of full scale" in caplog.text
 
 
 @pytest.mark.parametrize(

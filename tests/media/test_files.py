@@ -55,7 +55,7 @@ def test_a_named_pipe_can_be_read_again(tmp_path):
     ("give", "message"),
     [
         (lambda p: p / "none", "No such file"),
-        (lambda p: p, "is a folder"),
+        (lambda p: p, "got the folder"),
         (lambda p: "a\0b", "null"),
         (lambda p: b"", "0 bytes"),
         (lambda p: io.BytesIO(), "0 bytes"),

@@ -171,10 +171,10 @@ def test_every_kind_of_transparency(mode):
     assert np.abs(rgb.astype(int) - over_white(seen)).max() <= (8 if mode == "GIF" else 1)  # a palette
 
 
-def test_a_wholly_transparent_picture_is_told():
+def test_a_fully_transparent_picture_is_refused():
     clear = np.dstack([gradient(), np.zeros((90, 120), np.uint8)])
     for given in (clear, encoded(Image.fromarray(clear), "PNG"), Image.fromarray(clear)):
-        with pytest.raises(ImageError, match="wholly transparent"):
+        with pytest.raises(ImageError, match="fully transparent"):
             read_picture(given)
     clear[40, 40, 3] = 1
     assert read_picture(clear)[1].max() == 1
@@ -196,11 +196,11 @@ def test_the_first_frame_that_shows_something_is_taken(caplog):
     data = encoded(black, "GIF", save_all=True, append_images=[Image.new("RGB", (120, 90), (3, 3, 3)), shown])
     rgb, _ = read_picture(data)
     assert np.abs(rgb.astype(int) - gradient()).max() <= 24
-    assert "shows nothing; its frame 3 is taken" in caplog.text
+    assert "is blank; ditto takes frame 3" in caplog.text
     caplog.clear()
     clear = encoded(Image.new("RGBA", (120, 90)), "PNG", save_all=True, append_images=[shown.convert("RGBA")])
     assert np.abs(read_picture(clear)[0].astype(int) - gradient()).max() <= 1
-    assert "its frame 2 is taken" in caplog.text
+    assert "ditto takes frame 2" in caplog.text
     caplog.clear()
     rgb, _ = read_picture(encoded(black, "GIF", save_all=True, append_images=[Image.new("RGB", (120, 90), (3, 3, 3))]))
     assert not rgb.any() and not caplog.records  # none does
@@ -303,9 +303,9 @@ def test_bad_files_are_refused(tmp_path):
         "empty.png": (b"", "empty"),
         "cut.png": (good[: len(good) // 2], "truncated"),
         "cut.jpg": (encoded(Image.fromarray(gradient()), "JPEG")[:700], "truncated"),
-        "words.jpg": (b"this is no picture at all", "no picture"),
-        "sound.wav": (b"RIFF\x00\x00\x00\x00WAVEfmt ", "no picture"),
-        "vector.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture"),
+        "words.jpg": (b"this is no picture at all", "which is none of these"),
+        "sound.wav": (b"RIFF\x00\x00\x00\x00WAVEfmt ", "which is none of these"),
+        "vector.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "which is none of these"),
     }
     for name, (data, words) in files.items():
         (tmp_path / name).write_bytes(data)
@@ -346,7 +346,7 @@ def test_a_phones_jpeg_is_decoded_at_a_fraction(monkeypatch):
     rgb, _ = OpenedPicture(data).read(1280)
     assert rgb.shape == (44, 80, 3)  # 1/8 is 3600 pixels, 1/4 would be 14400
     assert np.abs(rgb.astype(int) - smooth[4::8, 4::8][:44]).max() < 8
-    with pytest.raises(ImageError, match="megapixels; at most 0 are taken"):
+    with pytest.raises(ImageError, match=r"at most 0 megapixels .*, got 800 x 800"):
         read_picture(encoded(Image.new("L", (800, 800)), "JPEG"))
     monkeypatch.setattr(images, "MAX_PROGRESSIVE_PIXELS", 8 * 4000)
     with pytest.raises(ImageError, match="progressive"):
@@ -384,7 +384,7 @@ def test_whatever_holds_a_picture_is_read(tmp_path):
 
 def test_over_40_megapixels_is_refused_without_decoding():
     header = encoded(Image.new("1", (8000, 5001)), "PNG")
-    with pytest.raises(ImageError, match=r"40\.0 megapixels; at most 40"):
+    with pytest.raises(ImageError, match=r"at most 40 megapixels .*, got 8000 x 5001"):
         read_picture(header)
     assert images.MAX_PIXELS == 40_000_000
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ditto.bundle import fault_of
+from ditto.bundle import find_fault
 from ditto.errors import BundleError
 from ditto.full.conversion.checkpoints import Stored
 from ditto.full.networks.weights import Entry
@@ -39,7 +39,7 @@ def write_safetensors(
         SHA-256 of the file, hexadecimal.
 
     Raises:
-        BundleError: a tensor holds such values (`ditto.bundle.fault_of`).
+        BundleError: a tensor holds such values (`ditto.bundle.find_fault`).
         OSError: the file cannot be written.
     """
     # Wide types first: a file of 4-byte numbers in front could leave 8-byte ones on an odd address.
@@ -61,7 +61,7 @@ def write_safetensors(
         for name in names:
             with np.errstate(over="ignore"):  # told below
                 values = np.ascontiguousarray(tensors[name].read(), wanted[name].dtype)
-            if weights and (fault := fault_of(name, values)):
+            if weights and (fault := find_fault(name, values)):
                 raise BundleError(f"{where}: {fault}; the file is damaged, or its training failed: get another")
             data = values.data.cast("B")
             for offset in range(0, len(data), BLOCK):

@@ -1,1 +1,1 @@
-"""Sessions as other frameworks want them. Each module needs its framework and nothing else does."""
+"""Adapters of sessions to other frameworks. Each module imports its framework; no other module does."""

@@ -1,4 +1,4 @@
-"""aiortc: a session as a video and an audio track on one clock."""
+"""aiortc: a session as a video track and an audio track on one clock."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ditto.live.playout import BUFFER_FRAMES, END_SECONDS, Played, Playout
 from ditto.live.waiting import end_tasks
 from ditto.motion.motion import FPS
 
-VIDEO_RATE, AUDIO_RATE = 90_000, 48_000  # ticks a second of RTP: of any video, of Opus
+VIDEO_RATE, AUDIO_RATE = 90_000, 48_000  # RTP clock rates: of video, of Opus
 PACKETS_PER_FRAME = 2
 PACKET_SAMPLES = AUDIO_RATE // FPS // PACKETS_PER_FRAME  # 960: 20 ms
-LARGEST_QUEUE = 2  # frames that wait for an encoder that does not keep up; of more, the oldest are left out
+LARGEST_QUEUE = 2  # frames that wait for a slow encoder; the oldest are dropped
 
 
 class VideoTrack(MediaStreamTrack):
@@ -32,7 +32,7 @@ class VideoTrack(MediaStreamTrack):
         self._queue: asyncio.Queue[Played | None] = asyncio.Queue(LARGEST_QUEUE)
 
     async def recv(self) -> av.VideoFrame:
-        """The next picture, at the moment it is due; pts is 1/90000 s.
+        """The next picture, when it is due; pts in 1/90000 s.
 
         Raises:
             MediaStreamError: the session is closed.
@@ -56,7 +56,7 @@ class AudioTrack(MediaStreamTrack):
         self._due = 0.0
 
     async def recv(self) -> av.AudioFrame:
-        """The next 20 ms, at the moment they are due; pts is 1/48000 s.
+        """The next 20 ms, when they are due; pts in 1/48000 s.
 
         Raises:
             MediaStreamError: the session is closed.
@@ -72,7 +72,7 @@ class AudioTrack(MediaStreamTrack):
         sound = played.frame.audio
         if sound.shape != (PACKETS_PER_FRAME * PACKET_SAMPLES,):
             raise ValueError(
-                f"tracks play {AUDIO_RATE} Hz, {PACKETS_PER_FRAME * PACKET_SAMPLES} samples a frame, got {sound.shape}; "
+                f"expected {AUDIO_RATE} Hz, {PACKETS_PER_FRAME * PACKET_SAMPLES} samples a frame, got {sound.shape}; "
                 f"open the session with audio_rate={AUDIO_RATE}"
             )
         first, self._second = (
@@ -83,16 +83,16 @@ class AudioTrack(MediaStreamTrack):
 
 
 class SessionTracks:
-    """A session's two tracks: `pc.addTrack(tracks.video)`, `pc.addTrack(tracks.audio)`.
+    """The two tracks of a session: `pc.addTrack(tracks.video)`, `pc.addTrack(tracks.audio)`.
 
-    Pictures and sound leave together, each frame at its moment (`ditto.live.playout.Playout`), idle frames included.
-    The session is opened with `audio_rate=48000`; `output="yuv420p"` saves a conversion.
+    Picture and sound of a frame leave together when the frame is due (`ditto.live.playout.Playout`), idle frames too.
+    Open the session with `audio_rate=48000`; `output="yuv420p"` saves a conversion.
 
     Args:
-        session: an open `AsyncSession`; nobody else may read it.
-        pixels: what its `output` is: "yuv420p" or "rgb24".
-        buffer_frames: frames that are kept back against unevenness.
-        seen: called with everything that has been played.
+        session: an open `AsyncSession`; nothing else may read it.
+        pixels: its `output`: "yuv420p" or "rgb24".
+        buffer_frames: size of the jitter buffer.
+        delivered: called with every item that was played.
     """
 
     def __init__(
@@ -100,23 +100,23 @@ class SessionTracks:
         session: AsyncIterator[Item],
         pixels: str = "yuv420p",
         buffer_frames: int = BUFFER_FRAMES,
-        seen: Callable[[Played | SegmentEnd], object] | None = None,
+        delivered: Callable[[Played | SegmentEnd], object] | None = None,
     ) -> None:
         self.playout = Playout(session, buffer_frames)
         self.pixels = pixels
-        self._seen = seen
+        self._delivered = delivered
         self.video = VideoTrack(self)
         self.audio = AudioTrack(self)
         self._pump: asyncio.Task[None] | None = None
 
     def start(self) -> asyncio.Task[None]:
-        """Begin to read the session: the task that ends with it, or with what breaks it."""
+        """Begin to read the session. The task ends with the session, or with the error that breaks it."""
         if self._pump is None:
             self._pump = asyncio.get_running_loop().create_task(self._run())
         return self._pump
 
     async def stop(self) -> None:
-        """Stop reading and end both tracks. The session stays open; twice does no harm."""
+        """Stop reading and end both tracks; the session stays open. A second call does nothing."""
         await end_tasks(self.start(), seconds=END_SECONDS)
         await self.playout.close()
 
@@ -126,22 +126,22 @@ class SessionTracks:
                 if isinstance(item, Played):
                     put(self.video._queue, item)
                     put(self.audio._queue, item)
-                if self._seen is not None:
-                    self._seen(item)
+                if self._delivered is not None:
+                    self._delivered(item)
         finally:
             for track in (self.video, self.audio):
                 put(track._queue, None)
 
 
 def put(queue: asyncio.Queue[Played | None], item: Played | None) -> None:
-    """Append; in a full queue the oldest makes room."""
+    """Append to a queue; if it is full, drop its oldest item."""
     if queue.full():
         queue.get_nowait()
     queue.put_nowait(item)
 
 
 async def take(track: VideoTrack | AudioTrack, queue: asyncio.Queue[Played | None]) -> Played:
-    """The next of the queue. Raises MediaStreamError at the end."""
+    """The next item of the queue. Raises MediaStreamError at the end."""
     if track.readyState != "live":
         raise MediaStreamError
     track._tracks.start()
@@ -153,7 +153,7 @@ async def take(track: VideoTrack | AudioTrack, queue: asyncio.Queue[Played | Non
 
 
 def packet_of(sound: np.ndarray, pts: int) -> av.AudioFrame:
-    """(960,) float samples as a packet of 16-bit ones."""
+    """(960,) float samples as a packet of 16-bit samples."""
     samples = np.clip(np.rint(sound * 32768.0), -32768, 32767).astype(np.int16)
     packet = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
     packet.sample_rate, packet.pts, packet.time_base = AUDIO_RATE, pts, Fraction(1, AUDIO_RATE)

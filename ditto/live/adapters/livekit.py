@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from ditto.portrait.portrait import Portrait
     from ditto.talking_head import TalkingHead
 
-HELD_SECONDS = 0.2  # how long the reader may be busy with one frame after `clear_buffer`: twice its queue
+HELD_SECONDS = 0.2  # that `clear_buffer` waits at most for the reader to finish a frame: twice its queue
 
 
 class DittoVideoGenerator(VideoGenerator):
-    """A face for a LiveKit agent: pushed the agent's speech, it gives pictures and the sound that goes with each.
+    """A face for a LiveKit agent: takes the agent's speech, gives pictures and the sound of each.
 
         async with DittoVideoGenerator(head, portrait) as generator:
             runner = AvatarRunner(room, audio_recv=audio, video_gen=generator, options=generator.options)
@@ -47,11 +47,11 @@ class DittoVideoGenerator(VideoGenerator):
             await runner.wait_for_complete()
 
     Args:
-        audio_rate: of the sound given back, in Hz.
+        audio_rate: of the sound that it gives, in Hz.
         options: of `TalkingHead.session`: latency, seed, emotion, still, controls.
 
     Attributes:
-        options: what an `AvatarRunner` wants to know: size, frame rate, sample rate, one channel.
+        options: for an `AvatarRunner`: size, frame rate, sample rate, one channel.
         session: the session; `control` and `listen` are for the application.
     """
 
@@ -65,7 +65,7 @@ class DittoVideoGenerator(VideoGenerator):
         self.session: AsyncSession = head.session(portrait, output="yuv420p", audio_rate=audio_rate, **options)
         self._segment: int | None = None  # samples of the segment that is being pushed; None between segments
         self._clears = 0
-        self._free = asyncio.Event()  # the reader has nothing in hand
+        self._free = asyncio.Event()  # set while the reader holds no frame
         self._free.set()
 
     async def __aenter__(self) -> DittoVideoGenerator:
@@ -79,23 +79,23 @@ class DittoVideoGenerator(VideoGenerator):
         """Open the session.
 
         Raises:
-            BusyError: the head has as many sessions as it serves.
+            BusyError: the head has as many open sessions as it may have.
         """
         await self.session.__aenter__()
 
     async def aclose(self) -> None:
-        """Close the session; the iteration ends. Twice does no harm."""
+        """Close the session; the iteration ends. A second call does nothing."""
         await self.session.close()
 
     async def push_audio(self, frame: rtc.AudioFrame | AudioSegmentEnd) -> None:
-        """Take speech of any rate, one rate a segment; several channels are averaged. Waits while much is not spoken yet.
+        """Take speech of any rate, one rate a segment; channels are averaged. Waits while the session's queue is full.
 
         Raises:
-            AudioError: the rate changed within a segment, or is not usable.
+            AudioError: the rate changed within a segment, or cannot be used.
             SessionError: the session is closed or broken.
         """
         if isinstance(frame, AudioSegmentEnd):
-            if self._segment == 0:  # its frames were empty, but the runner waits for its end
+            if self._segment == 0:  # an empty segment, whose end the runner waits for
                 await self.session.push(np.zeros(1, np.float32))
             self._segment = None
             await self.session.flush()
@@ -104,19 +104,19 @@ class DittoVideoGenerator(VideoGenerator):
         await self.session.push(_samples(frame), sample_rate=frame.sample_rate)
 
     def listen(self, frame: rtc.AudioFrame) -> None:
-        """Let the face hear the other party (`AsyncSession.listen`): the frames of an `rtc.AudioStream` of its track."""
+        """Take speech of the other party (`AsyncSession.listen`): frames of an `rtc.AudioStream` of its track."""
         self.session.listen(_samples(frame), sample_rate=frame.sample_rate)
 
     async def clear_buffer(self) -> None:
         """Drop all speech that was not given yet.
 
-        Returns when the reader is done with the frame that it holds: an `AvatarRunner` reports the position it has counted
-        right afterwards, and would count that frame into the next segment.
+        Returns when the reader has finished the frame that it holds. An `AvatarRunner` reports its position right
+        afterwards, and would count a later frame into the next segment.
         """
         self._clears += 1
         self._segment = None
         await self.session.interrupt()
-        with suppress(asyncio.TimeoutError):  # it may be waiting for the room
+        with suppress(asyncio.TimeoutError):  # the reader may be waiting for the room
             await within(HELD_SECONDS, self._free.wait())
 
     async def __aiter__(self) -> AsyncIterator[rtc.VideoFrame | rtc.AudioFrame | AudioSegmentEnd]:

@@ -1,7 +1,7 @@
 """Pipecat: a session as a processor between the speech synthesiser and the output transport.
 
-Source: pipecat-ai 1.14.0, pipecat/processors/frame_processor.py (interruptions, errors) and transports/base_output.py (what
-becomes of pictures and sound).
+Source: pipecat-ai 1.14.0, pipecat/processors/frame_processor.py (interruptions, errors) and transports/base_output.py (how it
+plays pictures and sound).
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ if TYPE_CHECKING:
     from ditto.talking_head import TalkingHead
 
 OUTPUT = "rgb24"
-Place = tuple[int, float]  # an utterance and a time within it, in seconds
-BEFORE_ALL: Place = (-1, math.inf)
+SpeechTime = tuple[int, float]  # (epoch, seconds since the start of that utterance)
+BEFORE_SPEECH: SpeechTime = (-1, math.inf)
 
 
 class DittoAvatar(FrameProcessor):
-    """A face for a Pipecat bot: takes the synthesiser's speech, gives pictures and the sound that goes with each.
+    """A face for a Pipecat bot: takes the synthesiser's speech, gives pictures and the sound of each.
 
         Pipeline([transport.input(), ..., tts, DittoAvatar(head, portrait), transport.output(), ...])
 
@@ -61,12 +61,12 @@ class DittoAvatar(FrameProcessor):
     video_out_is_live=True, video_out_framerate=25, video_out_width=..., video_out_height=...)`.
 
     * `TTSAudioRawFrame` becomes an `OutputImageRawFrame` and a `TTSAudioRawFrame` of 40 ms every 40 ms, both with the same
-      pts; pictures of the idle face come in between. They start when the transport is ready.
-    * `TTSStoppedFrame` ends an utterance and follows its last sound. Whatever else comes downstream (text, the end of the
-      response, `EndFrame`) keeps its place in the speech. System frames overtake, as everywhere.
-    * `InterruptionFrame` drops all speech at once, and what waits with it.
-    * `InputAudioRawFrame`, the user's voice, is listened to and passed on.
-    * What goes wrong is an `ErrorFrame`; without a face speech passes through as it came.
+      pts; between utterances pictures of the idle face. They start when the transport is ready.
+    * `TTSStoppedFrame` ends an utterance and follows its last sound. Other frames downstream (text, the end of the
+      response, `EndFrame`) keep their position in the speech. System frames overtake, as everywhere in Pipecat.
+    * `InterruptionFrame` drops all speech at once, and the frames that wait for it.
+    * `InputAudioRawFrame`, the user's voice, goes to `listen` and is passed on.
+    * An error becomes an `ErrorFrame`. Without a session, speech passes through unchanged.
 
     Args:
         options: of `TalkingHead.session`: latency, seed, emotion, still, controls.
@@ -80,7 +80,7 @@ class DittoAvatar(FrameProcessor):
     ) -> None:
         super().__init__(name=name)
         self.session: AsyncSession | None = None
-        Settings(output=OUTPUT, **options)  # what is wrong with them is said here
+        Settings(output=OUTPUT, **options)  # raises for wrong options now, not in `setup`
         self._head, self._portrait, self._options = head, portrait, options
         self._rate = 0
         self._reader: asyncio.Task[None] | None = None
@@ -88,9 +88,9 @@ class DittoAvatar(FrameProcessor):
         self._pacer = Pacer()
         self._interruptions = 0
         self._ended = False
-        self._taken = BEFORE_ALL  # the end of the speech that came
-        self._given = BEFORE_ALL  # how far it was given out
-        self._waiting: deque[tuple[Place, Frame]] = deque()  # for the speech before them
+        self._accepted = BEFORE_SPEECH  # end of the speech that was accepted
+        self._emitted = BEFORE_SPEECH  # end of the speech that was emitted
+        self._waiting: deque[tuple[SpeechTime, Frame]] = deque()  # with the speech that each waits for
 
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override]  # as Pipecat's own
         """Open the session."""
@@ -100,7 +100,7 @@ class DittoAvatar(FrameProcessor):
         try:
             self.session = await session.__aenter__()
         except DittoError as error:
-            await self._break(error)
+            await self._fail(error)
 
     async def cleanup(self) -> None:
         """Close the session."""
@@ -108,7 +108,7 @@ class DittoAvatar(FrameProcessor):
         await super().cleanup()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Take speech and what goes with it; everything else passes."""
+        """Accept speech and the frames that keep their position in it; pass everything else on."""
         await super().process_frame(frame, direction)
         if isinstance(frame, InterruptionFrame):
             await self._interrupt(frame, direction)
@@ -120,14 +120,14 @@ class DittoAvatar(FrameProcessor):
         elif isinstance(frame, InputAudioRawFrame):
             await self._listen(frame)
         elif direction is FrameDirection.DOWNSTREAM and not isinstance(frame, SystemFrame):
-            await self._take(frame)
+            await self._accept(frame)
             return
         await self.push_frame(frame, direction)
         if isinstance(frame, StartFrame) and self.session is not None:
             self._reader = self.create_task(self._read(self.session))
 
-    async def _take(self, frame: Frame) -> None:
-        """Speech goes to the session; other frames wait for the speech that came before them."""
+    async def _accept(self, frame: Frame) -> None:
+        """Push speech into the session; let other frames wait for the speech that came before them."""
         session = self.session
         if session is None:
             await self._pass(frame)
@@ -137,18 +137,18 @@ class DittoAvatar(FrameProcessor):
             if isinstance(frame, TTSAudioRawFrame):
                 await session.push(mono(frame.audio, frame.num_channels), sample_rate=frame.sample_rate)
                 if frame.num_frames:
-                    begun = self._taken[1] if self._taken[0] == epoch else 0.0
-                    self._taken = epoch, begun + frame.num_frames / frame.sample_rate
+                    begun = self._accepted[1] if self._accepted[0] == epoch else 0.0
+                    self._accepted = epoch, begun + frame.num_frames / frame.sample_rate
                 return
             if isinstance(frame, (TTSStoppedFrame, EndFrame, StopFrame)):
                 await session.flush()
                 if session.epoch != epoch:
-                    self._taken = epoch, math.inf
-        except DittoError as error:  # of this frame, or one of the session, which the reader reports as well
+                    self._accepted = epoch, math.inf
+        except DittoError as error:  # of this frame, or of the session; the reader reports the latter too
             await self.push_error(str(error), exception=error)
             return
-        self._waiting.append((self._taken, frame))
-        await self._let_go(self._given if self._ready.is_set() or not isinstance(frame, EndFrame) else self._taken)
+        self._waiting.append((self._accepted, frame))
+        await self._release(self._emitted if self._ready.is_set() or not isinstance(frame, EndFrame) else self._accepted)
 
     async def _listen(self, frame: InputAudioRawFrame) -> None:
         if self.session is None:
@@ -159,40 +159,40 @@ class DittoAvatar(FrameProcessor):
             await self.push_error(str(error), exception=error)
 
     async def _interrupt(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
-        """Nothing of what was pushed comes any more, and nothing that waited for it, but what must not be lost."""
+        """Drop all speech, and the frames that wait for it unless they are uninterruptible."""
         self._interruptions += 1
         waiting, self._waiting = self._waiting, deque()
         if self.session is not None:
             await self.session.interrupt()
         self._pacer.clear()
-        self._taken = self._given = BEFORE_ALL
+        self._accepted = self._emitted = BEFORE_SPEECH
         await self.push_frame(frame, direction)
         for _, waited in waiting:
             if not waited.interruptible:
                 await self._pass(waited)
 
     async def _read(self, session: AsyncSession) -> None:
-        """Give out what the session gives, each item in its time."""
+        """Emit the items of the session, each when it is due."""
         await self._ready.wait()
         try:
             async for item in session:
                 if self._ended:
                     return
-                await self._give(item)
+                await self._emit(item)
         except DittoError as error:
             self._reader = None  # this very task
-            await self._break(error)
+            await self._fail(error)
 
-    async def _give(self, item: Item) -> None:
+    async def _emit(self, item: Item) -> None:
         if isinstance(item, SegmentEnd):
-            await self._let_go((item.epoch, math.inf))
+            await self._release((item.epoch, math.inf))
             return
         interruptions = self._interruptions
         await self._pacer.wait(item)
         if item.kind == "speech":
             if interruptions != self._interruptions:
                 return
-            await self._let_go((item.epoch, (item.speech_index or 0) / FPS))
+            await self._release((item.epoch, (item.speech_index or 0) / FPS))
         height, width, _ = item.image.shape
         image = OutputImageRawFrame(item.image.tobytes(), (width, height), "RGB")
         image.pts = round(item.pts_seconds * 1e9)
@@ -202,9 +202,9 @@ class DittoAvatar(FrameProcessor):
             sound.pts = image.pts
             await self.push_frame(sound)
 
-    async def _let_go(self, given: Place) -> None:
-        """Speech was given out so far: push what waited for it."""
-        self._given = given
+    async def _release(self, given: SpeechTime) -> None:
+        """Record how far speech was emitted; pass on the frames that waited for it."""
+        self._emitted = given
         while self._waiting and self._waiting[0][0] <= given:
             await self._pass(self._waiting.popleft()[1])
 
@@ -212,11 +212,11 @@ class DittoAvatar(FrameProcessor):
         self._ended = self._ended or isinstance(frame, EndFrame)  # no picture follows it
         await self.push_frame(frame)
 
-    async def _break(self, error: DittoError) -> None:
-        """The face is gone, the voice is not."""
+    async def _fail(self, error: DittoError) -> None:
+        """Go on without the face: report the error and pass speech through."""
         await self.push_error(str(error), exception=error, force_treat_as_permanent=True)
         await self._close()
-        await self._let_go((self._taken[0], math.inf))
+        await self._release((self._accepted[0], math.inf))
 
     async def _close(self) -> None:
         reader, self._reader = self._reader, None

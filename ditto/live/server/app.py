@@ -1,4 +1,4 @@
-"""The routes: the page, portraits, WebRTC offers, sound files, the WebSocket."""
+"""The routes of the server: the page, portraits, WebRTC offers, sound files, the WebSocket."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from starlette.responses import JSONResponse
 import ditto
 from ditto.errors import AudioError
 from ditto.live.server import limits
+from ditto.live.server.access import AccessControl
 from ditto.live.server.clients import Clients
 from ditto.live.server.conversation import Recording
-from ditto.live.server.guard import Guard
 from ditto.live.server.portraits import Portraits, preview
 from ditto.live.server.protocol import VERSION, ProtocolError, error_of, parse_offer
 from ditto.live.server.socket import serve_socket
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 PAGE = Path(__file__).with_name("page")
 MEDIA = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
          ".svg": "image/svg+xml", ".jpg": "image/jpeg"}  # fmt: skip
-RECORDINGS = (  # how the kinds of sound file begin that are taken; playlists name other files, so none is
+RECORDINGS = (  # (offset, first bytes) of the sound files that are taken; not playlists, as those name other files
     (0, b"RIFF"), (0, b"RF64"), (0, b"fLaC"), (0, b"OggS"), (0, b"ID3"), (4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"),
     (0, b"FORM"), (0, b"#!AMR"), (0, b"caff"), (0, b"\x30\x26\xb2\x75"), (0, b"\xff\xfb"), (0, b"\xff\xf3"),
     (0, b"\xff\xf2"), (0, b"\xff\xf1"), (0, b"\xff\xf9"), (0, b"\xff\xfa"),
@@ -46,12 +46,12 @@ RECORDINGS = (  # how the kinds of sound file begin that are taken; playlists na
 
 @dataclass
 class Peers:
-    """WebRTC connections under way; asyncio itself would forget their tasks."""
+    """Open WebRTC connections. It holds their tasks, because asyncio keeps only weak references to tasks."""
 
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def add(self, peer: Peer) -> asyncio.Task[None]:
-        """Run a peer until its end."""
+        """Run a peer in a task of its own."""
         task = asyncio.create_task(peer.run())
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -62,10 +62,10 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
     """The server as an ASGI application.
 
     Args:
-        head: what talks.
-        portrait: the one a client gets that names none.
-        token: wanted of everyone; none serves this machine alone.
-        max_size: longest side in pixels of uploaded portraits.
+        head: of all sessions.
+        portrait: for clients that name none.
+        token: that every request must carry; "": the server answers to loopback host names only.
+        max_size: longest side of uploaded portraits, in pixels.
     """
     portraits = Portraits(head, portrait, max_size)
     clients = Clients(head, portraits)
@@ -75,7 +75,7 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(voices)  # asked once
+        await asyncio.to_thread(voices)  # lists them once, which takes a moment
         yield
         if peers.tasks:
             await asyncio.wait(peers.tasks, timeout=limits.END_SECONDS)
@@ -83,13 +83,13 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
 
     app = FastAPI(title="ditto", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.clients = clients
-    app.add_middleware(Guard, token=token)
+    app.add_middleware(AccessControl, token=token)
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> Response:
-        text = {404: "there is nothing of that name here", 405: "this address is not asked that way"}
-        said = text.get(error.status_code, str(error.detail))
-        return refusal(ProtocolError("not_found", said, error.status_code))
+        texts = {404: "no such page; docs/serve.md lists the routes", 405: "this route does not take this HTTP method"}
+        text = texts.get(error.status_code, str(error.detail))
+        return refusal(ProtocolError("not_found", text, error.status_code))
 
     @app.get("/")
     async def index() -> Response:
@@ -98,7 +98,7 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
     @app.get("/page/{name}")
     async def part_of_page(name: str) -> Response:
         if name not in page:
-            return refusal(ProtocolError("not_found", "there is nothing of that name here", 404))
+            return refusal(ProtocolError("not_found", "no such page; docs/serve.md lists the routes", 404))
         return Response(page[name], media_type=MEDIA[Path(name).suffix])
 
     @app.get("/api/info")
@@ -169,19 +169,19 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
 
 
 async def answered(work: Callable[[], Awaitable[Response]]) -> Response:
-    """The answer, or the error in words."""
+    """The response of a request, or its error as a response."""
     try:
         return await work()
     except ClientDisconnect:
-        return Response(status_code=499)  # nobody reads it
+        return Response(status_code=499)  # the client is gone
     except asyncio.TimeoutError:
-        return refusal(ProtocolError("timeout", "it took too long; try again", 504))
+        return refusal(ProtocolError("timeout", "the request took too long; try again", 504))
     except Exception as error:
         return refusal(error)
 
 
 def refusal(error: Exception) -> Response:
-    """An error as an answer."""
+    """An error as a response."""
     message, status = error_of(error)
     if status == 500:
         logger.error("a request failed", exc_info=error)
@@ -189,7 +189,7 @@ def refusal(error: Exception) -> Response:
 
 
 async def body_of(request: Request, largest: int) -> bytes:
-    """The body of a request. Raises ProtocolError beyond so many bytes, before they are read."""
+    """The body of a request. Raises ProtocolError as soon as it is longer than `largest` bytes."""
     data = bytearray()
     async for chunk in chunks_of(request, largest):
         data += chunk
@@ -197,10 +197,10 @@ async def body_of(request: Request, largest: int) -> bytes:
 
 
 async def file_of(request: Request, largest: int) -> Path:
-    """The body as a file of its own, whose remover is the caller.
+    """The body in a temporary file, which the caller removes.
 
     Raises:
-        ProtocolError: too large. AudioError: it does not begin like a sound file.
+        ProtocolError: longer than `largest` bytes. AudioError: it does not begin like a sound file.
     """
     descriptor, name = tempfile.mkstemp(prefix="ditto-", suffix=".sound")
     path = Path(name)
@@ -221,13 +221,15 @@ async def file_of(request: Request, largest: int) -> Path:
 
 
 def check_recording(head: bytes) -> None:
-    """Raises AudioError unless a file that begins so can be a recording."""
+    """Raises AudioError unless the first bytes of a file are those of a sound file."""
     if not any(head[at : at + len(magic)] == magic for at, magic in RECORDINGS):
-        raise AudioError("a sound file is wanted (wav, flac, mp3, m4a, ogg, webm, aiff, a video); this is none")
+        raise AudioError(
+            "expected a sound file (wav, flac, mp3, m4a, ogg, webm, aiff, a video), got another kind of file; convert it"
+        )
 
 
 async def chunks_of(request: Request, largest: int) -> AsyncIterator[bytes]:
-    """The body as it comes."""
+    """The body, chunk by chunk. Raises ProtocolError as soon as it is longer than `largest` bytes."""
     declared = request.headers.get("content-length", "0")
     size = int(declared) if declared.isdigit() else 0
     stream = request.stream().__aiter__()
@@ -241,4 +243,4 @@ async def chunks_of(request: Request, largest: int) -> AsyncIterator[bytes]:
             break
         size = 0
         yield chunk
-    raise ProtocolError("too_large", "the upload is larger than this server takes; GET /api/info has the limits", 413)
+    raise ProtocolError("too_large", "the upload is larger than this server takes; GET /api/info lists the limits", 413)

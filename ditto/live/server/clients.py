@@ -1,4 +1,4 @@
-"""Who is connected: one conversation a client, opened and closed here, whatever carries it."""
+"""The connected clients: opens and closes the conversation of each, over the WebSocket or WebRTC."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ditto.live.server.conversation import Conversation, Tell
+from ditto.live.server.conversation import Conversation, Send
 from ditto.live.server.limits import END_SECONDS
 from ditto.live.server.portraits import Portraits
 from ditto.live.server.protocol import VERSION, JsonObject, ProtocolError, Start, choose
@@ -19,42 +19,43 @@ from ditto.talking_head import TalkingHead
 logger = logging.getLogger(__name__)
 
 REPLACED: JsonObject = {
-    "type": "closed", "code": "replaced", "text": "the same client connected again; this connection is over"
+    "type": "closed", "code": "replaced", "text": "the same client connected again; this connection is closed"
 }  # fmt: skip
-STOPPED: JsonObject = {"type": "closed", "code": "stopped", "text": "the server stops"}
+STOPPED: JsonObject = {"type": "closed", "code": "stopped", "text": "the server is stopping"}
 
 
 class Client:
-    """One connection.
+    """A connected client.
 
     Attributes:
-        name: the client's id.
-        conversation: what is spoken.
-        ready: the message that tells the client so.
-        leaving: done with the last message, once the connection is to end.
+        name: its id.
+        conversation: with it.
+        ready: the message "ready" for it.
+        closing: gets the last message as its result when the connection is to end.
+        closed: set when its session is closed.
     """
 
     def __init__(self, name: str, conversation: Conversation, ready: JsonObject) -> None:
         self.name = name
         self.conversation = conversation
         self.ready = ready
-        self.leaving: asyncio.Future[JsonObject] = asyncio.get_running_loop().create_future()
-        self.gone = asyncio.Event()
+        self.closing: asyncio.Future[JsonObject] = asyncio.get_running_loop().create_future()
+        self.closed = asyncio.Event()
 
     async def end(self, message: JsonObject) -> bool:
-        """Ask the connection to end with this message; whether its session was closed within `END_SECONDS`."""
-        if not self.leaving.done():
-            self.leaving.set_result(message)
+        """End the connection with a last message; whether its session was closed within `END_SECONDS`."""
+        if not self.closing.done():
+            self.closing.set_result(message)
         try:
-            await within(END_SECONDS, self.gone.wait())
+            await within(END_SECONDS, self.closed.wait())
         except asyncio.TimeoutError:
-            logger.error("the connection of client %s does not end", self.name)
+            logger.error("the connection of client %s did not end within %g s", self.name, END_SECONDS)
             return False
         return True
 
 
 class Clients:
-    """Every client, by id."""
+    """The connected clients, by id."""
 
     def __init__(self, head: TalkingHead, portraits: Portraits) -> None:
         self._head = head
@@ -63,24 +64,25 @@ class Clients:
         self._ending = False
 
     def __getitem__(self, name: str) -> Client:
-        """Raises ProtocolError where nobody of that id is connected."""
+        """A client by id. Raises ProtocolError if it is not connected."""
         if name not in self._clients:
-            raise ProtocolError("no_client", "no client of that id is connected; connect first", 404)
+            raise ProtocolError("no_client", "expected the id of a connected client, got another; connect first", 404)
         return self._clients[name]
 
     def __len__(self) -> int:
         return len(self._clients)
 
     def check(self, start: Start) -> None:
-        """Raise ProtocolError where the head has no such latency."""
+        """Raise ProtocolError if the performer lacks the latency."""
         choose("latency", start.latency, self._head.performer.latencies)
 
     @asynccontextmanager
-    async def joined(self, start: Start, output: str, audio_rate: int, tell: Tell) -> AsyncIterator[Client]:
-        """A client with an open session, as long as the block lasts. One of the same id is ended before.
+    async def connect(self, start: Start, output: str, audio_rate: int, send: Send) -> AsyncIterator[Client]:
+        """Connect a client: a context manager around its open session. Ends an earlier connection of the same id first.
 
         Raises:
-            ProtocolError: no such portrait or latency, the server ends, or the older client does not. BusyError: no room.
+            ProtocolError: unknown portrait or latency; the server is stopping; the earlier connection does not end.
+            BusyError: as many sessions as the head may have are open.
             ValueError: what `TalkingHead.session` refuses.
         """
         self._check_open()
@@ -97,10 +99,10 @@ class Clients:
             emotion=start.emotion or None,
             still=start.still,
         )
-        await self._end_older(name)  # its place is free then
+        await self._end_older(name)  # it may hold the last free session
         async with session:
             height, width = portrait.picture.shape[:2]
-            conversation = Conversation(session, tell)
+            conversation = Conversation(session, send)
             client = Client(
                 name,
                 conversation,
@@ -111,7 +113,7 @@ class Clients:
                 },
             )  # fmt: skip
             try:
-                await self._end_older(name)  # one that came meanwhile
+                await self._end_older(name)  # one that connected meanwhile
                 self._check_open()
                 self._clients[name] = client
                 yield client
@@ -121,18 +123,18 @@ class Clients:
                 finally:
                     if self._clients.get(name) is client:
                         del self._clients[name]
-                    client.gone.set()
+                    client.closed.set()
 
     async def _end_older(self, name: str) -> None:
         while (other := self._clients.get(name)) is not None:
             if not await other.end(REPLACED):
-                raise ProtocolError("busy", "the earlier connection of this client does not end; try again later", 503)
+                raise ProtocolError("busy", "the earlier connection of this client has not ended yet; try again later", 503)
 
     def _check_open(self) -> None:
         if self._ending:
-            raise ProtocolError("stopped", "the server stops; connect again when it runs", 503)
+            raise ProtocolError("stopped", "the server is stopping; connect again when it runs", 503)
 
     async def end(self) -> None:
-        """End every connection, within `END_SECONDS`, and take no other."""
+        """End every connection, within `END_SECONDS`, and refuse new ones."""
         self._ending = True
         await asyncio.gather(*(client.end(STOPPED) for client in list(self._clients.values())))

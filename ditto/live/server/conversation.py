@@ -1,4 +1,4 @@
-"""A conversation: one session, what waits to be spoken in it, and what its client is told. Whatever carries it."""
+"""A conversation with one client: its session, the queue of what to speak, and messages to the client."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from ditto.motion.motion import FPS
 logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[np.float32 | np.int16]
-Tell = Callable[[JsonObject], object]
+Send = Callable[[JsonObject], object]
 
 
 class Sound(NamedTuple):
-    """Samples that wait to be spoken, or None for the end of an utterance."""
+    """Samples to speak, or None for the end of an utterance."""
 
     samples: Array | None
     rate: int
@@ -40,50 +40,50 @@ class Sound(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """A sound file that waits to be spoken, and is removed after."""
+    """A sound file to speak; it is removed afterwards."""
 
     path: Path
 
 
 @dataclass
 class Utterance:
-    """What is known of an utterance on its way.
+    """An utterance from its first sample to the delivery of its last frame.
 
     Attributes:
-        microphone: it is repeated from an open microphone.
-        alone: none was being spoken when it began, so that its first frame waits for computing only.
-        seconds: pushed so far.
-        enough: when as much had been pushed as the first frame waits for.
+        microphone: whether it repeats an open microphone.
+        first: whether no other utterance was under way when it began: then its first frame waits for computing only.
+        seconds: of speech pushed so far.
+        ready_at: time at which as much had been pushed as its first frame waits for; None before.
     """
 
-    alone: bool
+    first: bool
     microphone: bool
     seconds: float = 0.0
-    enough: float | None = None
+    ready_at: float | None = None
 
 
 class Conversation:
-    """Speaks what comes, in order, one utterance after the other.
+    """Speaks what the client sends, in order, one utterance after the other.
 
     Args:
-        session: open.
+        session: an open one.
         tell: sends a JSON message to the client.
 
     Attributes:
-        interrupted: called with the first epoch that is not interrupted; drops what was read of earlier ones and not
-            given to the client yet, and gives how many frames of speech that were.
+        interrupted: called after an interrupt with the new epoch. It drops the frames of earlier epochs that were read
+            from the session and not delivered; returns how many frames of speech these are.
     """
 
-    def __init__(self, session: AsyncSession, tell: Tell) -> None:
+    def __init__(self, session: AsyncSession, send: Send) -> None:
         self.session = session
-        self._tell = tell
+        self._send = send
         self._waiting: deque[Sound | Say | Recording] = deque()
         self._waiting_seconds = 0.0
         self._changed = asyncio.Event()
         self._utterances: dict[int, Utterance] = {}
         self._gate: VoiceGate | None = None
         self._gate_rate = 0
-        self._voiced = self._repeating = False  # in an utterance of the microphone; whether it is repeated
+        self._voiced = self._repeating = False  # within an utterance of the microphone; whether that is repeated
         self._speaker = asyncio.create_task(self._speak())
         self._stopping = asyncio.Lock()
         self._closed = False
@@ -96,59 +96,61 @@ class Conversation:
             await self._stop_speaking()
         await self.session.close()
 
-    def hear(self, samples: Array, rate: int) -> None:
-        """What the other party says."""
+    def listen(self, samples: Array, rate: int) -> None:
+        """Take speech of the other party."""
         self.session.listen(samples, sample_rate=rate)
 
     async def speak(self, samples: Array, rate: int) -> None:
-        """Samples of speech; waits while more than `MOST_WAITING_SECONDS` wait to be spoken."""
+        """Queue samples of speech; waits while more than `MOST_WAITING_SECONDS` are in the queue."""
         while self._waiting_seconds > MOST_WAITING_SECONDS:
             self._changed.clear()
             await self._changed.wait()
         self._put(Sound(samples, rate))
 
     def repeat(self, samples: Array, rate: int) -> None:
-        """Samples of an open microphone; what is said in them is spoken, unless something else is being spoken.
+        """Take samples of an open microphone: utterances in them are queued, unless something else is being spoken.
 
-        A second takes a few milliseconds; more is given in several calls.
+        A second of samples takes a few milliseconds; give more in several calls.
         """
         if self._gate is None or self._gate_rate != rate:
             self.end_microphone()
             self._gate, self._gate_rate = VoiceGate(rate), rate
         for piece in self._gate.push(as_float(samples)):
             if not self._voiced:
-                self._repeating = not self._is_busy()  # all of what is said in one breath, or none of it
+                self._repeating = not self._others_speak()  # a whole utterance, or none of it
             self._voiced = piece is not None
             if self._repeating:
                 self._put(Sound(piece, rate, microphone=True))
 
     def end_microphone(self) -> None:
-        """The microphone is off."""
+        """End the utterance of the microphone, which is off now."""
         if self._gate is not None and self._gate.close() and self._repeating:
             self._put(Sound(None, self._gate_rate, microphone=True))
         self._gate = None
         self._voiced = self._repeating = False
 
-    def _is_busy(self) -> bool:
-        """Whether anything but the microphone is being spoken, or waits to be."""
+    def _others_speak(self) -> bool:
+        """Whether anything but the microphone is being spoken or queued."""
         others = [utterance for utterance in self._utterances.values() if not utterance.microphone]
         return bool(others) or any(not (isinstance(item, Sound) and item.microphone) for item in self._waiting)
 
     def say(self, item: Say | Recording) -> None:
-        """A text or a recording, to be spoken after what waits already.
+        """Queue a text or a recording.
 
         Raises:
-            ProtocolError: too many wait.
+            ProtocolError: `MOST_WAITING_ITEMS` are queued.
         """
         if sum(not isinstance(other, Sound) for other in self._waiting) >= MOST_WAITING_ITEMS:
-            raise ProtocolError("busy", f"{MOST_WAITING_ITEMS} wait to be spoken already; wait or interrupt", 429)
+            raise ProtocolError(
+                "busy", f"expected at most {MOST_WAITING_ITEMS} texts and recordings in the queue; wait or interrupt", 429
+            )
         self._put(item)
 
     async def command(self, command: Flush | Interrupt | Control | Say) -> None:
-        """Do what a client asks for.
+        """Execute a command of the client.
 
         Raises:
-            ProtocolError, ValueError, TypeError: it cannot be done.
+            ProtocolError, ValueError, TypeError: the command cannot be executed.
         """
         match command:
             case Flush():
@@ -162,7 +164,7 @@ class Conversation:
                 self.session.control(**changes, ramp_seconds=command.ramp_seconds)
 
     async def interrupt(self) -> None:
-        """Forget all that waits, and tell the client how much of the utterance it got."""
+        """Drop the queue and the speech under way; report to the client how much of the utterance it got."""
         async with self._stopping:
             if self._closed:
                 return
@@ -171,25 +173,25 @@ class Conversation:
             self._utterances.clear()
             self._gate = None
             self._voiced = self._repeating = False
-            unseen = self.interrupted(self.session.epoch)
+            undelivered = self.interrupted(self.session.epoch)
             self._speaker = asyncio.create_task(self._speak())
-        played_ms = max(0, played_ms - unseen * 1000 // FPS)
-        self._tell({"type": "interrupted", "played_ms": played_ms, "epoch": self.session.epoch})
+        played_ms = max(0, played_ms - undelivered * 1000 // FPS)
+        self._send({"type": "interrupted", "played_ms": played_ms, "epoch": self.session.epoch})
 
-    def seen(self, item: Played | Frame | SegmentEnd) -> None:
-        """Note what has been given to the client, and tell it the ends and the delays."""
+    def delivered(self, item: Played | Frame | SegmentEnd) -> None:
+        """Record that an item was delivered to the client; send it the ends of utterances and the delays."""
         now = asyncio.get_running_loop().time()
         if isinstance(item, SegmentEnd):
             self._utterances.pop(item.epoch, None)
-            self._tell({"type": "segment_end", "epoch": item.epoch, "pts_seconds": item.pts_seconds})
+            self._send({"type": "segment_end", "epoch": item.epoch, "pts_seconds": item.pts_seconds})
             return
         frame, waited = (item.frame, item.waited_seconds) if isinstance(item, Played) else (item, 0.0)
         if frame.speech_index != 0:
             return
         known = self._utterances.get(frame.epoch)
-        if known is not None and known.alone and known.enough is not None:
-            compute = max(0.0, now - waited - known.enough)
-            self._tell(
+        if known is not None and known.first and known.ready_at is not None:
+            compute = max(0.0, now - waited - known.ready_at)
+            self._send(
                 {
                     "type": "latency",
                     "epoch": frame.epoch,
@@ -238,9 +240,9 @@ class Conversation:
             except Exception as error:
                 message, status = error_of(error)
                 if status >= 500:
-                    logger.warning("a client's speech failed", exc_info=error)
-                self._tell(message)
-                with suppress(Exception):  # a session that is closed has no utterance to end
+                    logger.warning("speech of a client failed", exc_info=error)
+                self._send(message)
+                with suppress(Exception):  # a closed session has no utterance to end
                     await self._flush()
 
     async def _speak_recording(self, path: Path) -> None:
@@ -254,36 +256,36 @@ class Conversation:
             path.unlink(missing_ok=True)
 
     async def _push(self, samples: Array, rate: int, microphone: bool = False) -> None:
-        if not len(samples):  # begins no utterance, so none would end
+        if not len(samples):  # an empty push begins no utterance
             return
         known = self._utterances.setdefault(
-            self.session.epoch, Utterance(microphone=microphone, alone=not self._utterances)
+            self.session.epoch, Utterance(microphone=microphone, first=not self._utterances)
         )
         for piece in pieces(samples, rate):
             await self.session.push(piece, sample_rate=rate)
             known.seconds += len(piece) / rate
-            if known.enough is None and known.seconds >= self.session.delay_seconds:
-                known.enough = asyncio.get_running_loop().time()
-            await asyncio.sleep(0)  # others have their turn: a push that need not wait gives none
+            if known.ready_at is None and known.seconds >= self.session.delay_seconds:
+                known.ready_at = asyncio.get_running_loop().time()
+            await asyncio.sleep(0)  # a push that need not wait does not yield to other tasks
 
     async def _flush(self) -> None:
         known = self._utterances.get(self.session.epoch)
         await self.session.flush()
-        if known is not None and known.enough is None:
-            known.enough = asyncio.get_running_loop().time()
+        if known is not None and known.ready_at is None:
+            known.ready_at = asyncio.get_running_loop().time()
 
 
 def pieces(samples: Array, rate: int, seconds: float = 1 / FPS) -> Iterator[Array]:
-    """Samples in pieces. Of 40 ms, what is told of the delay is as exact as that."""
+    """Samples in pieces of `seconds`. The reported delay is as precise as the pieces are short."""
     step = int(rate * seconds)
     return (samples[start : start + step] for start in range(0, len(samples), step))
 
 
 def seconds_of(item: Sound | Say | Recording) -> float:
-    """How long it lasts, where that is known before it is spoken."""
+    """Its length in seconds; 0 if that is not known before it is spoken."""
     return len(item.samples) / item.rate if isinstance(item, Sound) and item.samples is not None else 0.0
 
 
 def as_float(samples: Array) -> npt.NDArray[np.float32]:
-    """int16 or float samples in [-1, 1]."""
+    """int16 or float samples as float32 in [-1, 1]."""
     return samples.astype(np.float32) / (32768.0 if samples.dtype == np.int16 else 1.0)

@@ -1,4 +1,4 @@
-"""An open microphone becomes utterances: they begin and end where the voice does."""
+"""Voice activity detection: finds the utterances in the sound of an open microphone."""
 
 from __future__ import annotations
 
@@ -12,17 +12,13 @@ from ditto.media.voice import VoiceDetector
 Array = npt.NDArray[np.float32]
 
 BLOCKS_PER_SECOND = 50
-OPENING_BLOCKS = 2  # of voice begin an utterance
-LEAD_BLOCKS = 5  # come before them, for the breath of a consonant
+OPENING_BLOCKS = 2  # blocks of voice in a row that begin an utterance
+LEAD_BLOCKS = 5  # blocks before them that belong to it: a soft consonant
 CLOSING_BLOCKS = 35  # 0.7 s without voice end it
 
 
 class VoiceGate:
-    """Lets through what is voice.
-
-    `push` takes samples of a microphone, any number at a time, and gives what is new of utterances in order: arrays of
-    samples, and None where one ends. How the samples are cut makes no difference.
-    """
+    """Passes voice and drops the rest. Any chunking of the samples gives the same utterances."""
 
     def __init__(self, rate: int) -> None:
         self._block = round(rate / BLOCKS_PER_SECOND)
@@ -34,7 +30,7 @@ class VoiceGate:
         self._open = False
 
     def push(self, samples: Array) -> list[Array | None]:
-        """(n,) samples in [-1, 1] -> pieces of utterances; None ends one."""
+        """Take (n,) samples in [-1, 1]; pieces of utterances in order, None after the last piece of one."""
         self._waiting = np.concatenate([self._waiting, samples])
         given: list[Array | None] = []
         while self._waiting.size >= self._block:
@@ -56,7 +52,7 @@ class VoiceGate:
         return given
 
     def close(self) -> list[Array | None]:
-        """The microphone is off: the end of an utterance that is under way."""
+        """The microphone is off: [None] if an utterance was under way, else []."""
         was_open, self._open = self._open, False
         self._lead.clear()
         return [None] if was_open else []

@@ -1,4 +1,4 @@
-"""Frames become JPEG or H.264, one encoder a client."""
+"""Encoders of frames: JPEG or H.264, one a client."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ H264_OPTIONS = {"preset": "veryfast", "tune": "zerolatency", "crf": "21", "profi
 
 
 class Encoder(Protocol):
-    """Makes bytes of a picture; `pixels` is the session's output it wants."""
+    """Encodes pictures; `pixels` is the `output` of the session that it takes."""
 
     pixels: str
 
     def encode(self, frame: Frame) -> tuple[bytes, int]:
-        """The bytes, and what they are (`protocol.JPEG`, ...)."""
+        """The bytes, and their kind (`protocol.JPEG`, ...)."""
         ...
 
 
 class JpegEncoder:
-    """Every picture on its own."""
+    """JPEG: every picture on its own."""
 
     pixels = "bgr24"
 
@@ -44,7 +44,7 @@ class JpegEncoder:
 
 
 class H264Encoder:
-    """Annex B, one access unit a frame, parameter sets with every key frame, nothing held back."""
+    """H.264, Annex B: one access unit a frame, parameter sets with every key frame, no delay."""
 
     pixels = "yuv420p"
 
@@ -72,7 +72,7 @@ class H264Encoder:
 
 
 class NoEncoder:
-    """Sound only."""
+    """No pictures, only sound."""
 
     pixels = "yuv420p"
 
@@ -81,7 +81,7 @@ class NoEncoder:
 
 
 def encoder_of(start: Start) -> Encoder:
-    """The encoder a client asked for."""
+    """The encoder for the `video` of a start message."""
     if start.video == "jpeg":
         return JpegEncoder(start.quality)
     return H264Encoder() if start.video == "h264" else NoEncoder()

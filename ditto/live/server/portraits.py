@@ -1,4 +1,4 @@
-"""The portraits a server knows: its own, and those that were uploaded, for as long as there is room."""
+"""The portraits of a server: its default, and the uploaded ones that were used last."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHIPPED = Path(__file__).with_name("page") / "portrait.jpg"
 
 
 class Portraits:
-    """Portraits by id. Ids are random: who does not know one cannot have it."""
+    """Portraits by id. Ids of uploads are random, so that only those who know an id can use its portrait."""
 
     def __init__(self, head: TalkingHead, default: Portrait, max_size: int) -> None:
         self._head = head
@@ -30,27 +30,27 @@ class Portraits:
         self._waiting = 0
 
     def __getitem__(self, name: str) -> Portrait:
-        """Raises ProtocolError where there is none of that id."""
+        """A portrait by id. Raises ProtocolError for an unknown id."""
         if name == DEFAULT:
             return self._default
         if name not in self._kept:
-            raise ProtocolError("no_portrait", "there is no such portrait (any more); upload it again", 404)
+            raise ProtocolError("no_portrait", "expected the id of a portrait, got an unknown one; upload it again", 404)
         self._kept.move_to_end(name)
         return self._kept[name]
 
     async def add(self, data: bytes, any_face: bool = False) -> tuple[str, Portrait]:
-        """The id and the portrait of a picture file.
+        """Register the face of an uploaded picture; its id and portrait.
 
         Args:
-            data: the file.
-            any_face: take the largest face of several; else several are an error.
+            data: the picture file.
+            any_face: whether to take the largest of several faces; if not, several faces are an error.
 
         Raises:
             ProtocolError: several faces, or too many uploads at once.
-            ImageError, NoFaceError: as of `TalkingHead.register`.
+            ImageError, NoFaceError: as `TalkingHead.register` raises.
         """
         if self._waiting >= MOST_WAITING_PORTRAITS:
-            raise ProtocolError("busy", "other portraits are being looked at; try again in a few seconds", 503)
+            raise ProtocolError("busy", f"{MOST_WAITING_PORTRAITS} uploads are under way, the most allowed; try again", 503)
         self._waiting += 1
         try:
             async with self._finding:
@@ -72,11 +72,11 @@ class Portraits:
             if count > 1:
                 raise ProtocolError(
                     "several_faces",
-                    f"the picture shows {count} faces, one is wanted; cut it to one face, or take the largest",
+                    f"expected one face in the picture, got {count}; crop it to one face, or take the largest",
                     409,
                 )
         portrait = self._head.register(data, max_size=self._max_size)
-        self._head.appearance(portrait)  # so that the first frame does not wait for it
+        self._head.appearance(portrait)  # now, so that the first session does not wait for it
         return portrait
 
 

@@ -1,4 +1,4 @@
-"""What `ditto serve` does: load, listen, say where."""
+"""Runs the server of `ditto serve`: address, socket, signals, shutdown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ditto.errors import InputError
-from ditto.live.server.guard import check_token, is_loopback
+from ditto.live.server.access import check_token, is_loopback
 from ditto.live.server.limits import END_SECONDS, LARGEST_MESSAGE, MOST_SOCKETS, SILENCE_SECONDS, STOP_SECONDS
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ PACKAGES = ("fastapi", "uvicorn", "websockets", "aiortc")
 
 @dataclass(frozen=True)
 class Address:
-    """Where the server listens, checked before anything is loaded.
+    """Where the server listens. Checked before anything is loaded.
 
     Raises:
-        InputError: no token where others can connect, or a bad one; a certificate without its key, or files that are none.
+        InputError: a token as `check_token` refuses; a certificate without its key, or files that are not these.
     """
 
     host: str = "127.0.0.1"
@@ -51,18 +51,18 @@ class Address:
             object.__setattr__(self, "made_token", True)
         check_token(self.host, self.token)
         if (self.certificate is None) != (self.key is None):
-            raise InputError("--certificate and --key go together, got one of them; give both")
+            raise InputError("expected --certificate and --key together, got one of them; give both")
         if self.certificate is not None:
             try:
                 ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.certificate, self.key)
             except OSError as error:  # ssl's own errors among them
                 reason = error.strerror or error
                 raise InputError(
-                    f"a certificate and its key in PEM are wanted, {self.certificate} and {self.key} are not: {reason}"
+                    f"expected a certificate and its key in PEM, got {self.certificate} and {self.key}: {reason}; check both"
                 ) from None
 
     def url_of(self, listening: socket.socket) -> str:
-        """What to open to reach this socket; with the token that was made here, so that it need not be typed."""
+        """The URL of this socket; with the token if the server made it, so that nobody has to type it."""
         name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(self.host, self.host)
         name = f"[{name}]" if ":" in name else name
         scheme = "http" if self.certificate is None else "https"
@@ -70,7 +70,7 @@ class Address:
 
     @property
     def notes(self) -> list[str]:
-        """What else the one who starts it should know."""
+        """Notes for the person who starts the server."""
         if is_loopback(self.host):
             return ["This machine only. Ctrl-C stops it."]
         notes = ["Whoever has the token can connect. Ctrl-C stops it."]
@@ -80,15 +80,15 @@ class Address:
 
 
 def missing_packages() -> list[str]:
-    """What `ditto serve` needs and is not installed."""
+    """The packages of `ditto serve` that are not installed."""
     return [name for name in PACKAGES if find_spec(name) is None]
 
 
 def listen(address: Address) -> socket.socket:
-    """A socket that listens there; a connection whose other end has vanished is found out within seconds.
+    """A socket that listens at the address. TCP keep-alive detects a client that has vanished within seconds.
 
     Raises:
-        InputError: the address is taken or not of this machine.
+        InputError: the address is in use, or not of this machine.
     """
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -98,7 +98,7 @@ def listen(address: Address) -> socket.socket:
         todo = "choose another --port" if error.errno == errno.EADDRINUSE else "check --host and --port"
         number = error.errno or 0
         reason = os.strerror(number) if number > 0 else error.strerror or error
-        raise InputError(f"cannot listen at {address.host}, port {address.port}: {reason}; {todo}") from None
+        raise InputError(f"{address.host}, port {address.port} cannot be listened at: {reason}; {todo}") from None
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
         ("TCP_KEEPIDLE", SILENCE_SECONDS / 2),
@@ -106,15 +106,15 @@ def listen(address: Address) -> socket.socket:
         ("TCP_KEEPCNT", 2),
         ("TCP_USER_TIMEOUT", 1000 * SILENCE_SECONDS),
     ):
-        if (option := getattr(socket, name, None)) is not None:  # those the system has
+        if (option := getattr(socket, name, None)) is not None:  # not every system has all
             listening.setsockopt(socket.IPPROTO_TCP, option, round(value))
     return listening
 
 
 def serve(app: FastAPI, address: Address, listening: socket.socket) -> None:
-    """Serve until SIGINT (Ctrl-C) or SIGTERM; connections are told and closed first. A second signal ends the process."""
+    """Serve until SIGINT (Ctrl-C) or SIGTERM, then close every connection. A second signal ends the process at once."""
     server = server_of(app, address)
-    for number in (signal.SIGINT, signal.SIGTERM):  # until the server listens to them, and after
+    for number in (signal.SIGINT, signal.SIGTERM):  # before and after the server handles them
         signal.signal(number, signal.SIG_DFL)
     hang_up = getattr(signal, "SIGHUP", None)
     if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
@@ -122,8 +122,8 @@ def serve(app: FastAPI, address: Address, listening: socket.socket) -> None:
     server.run([listening])
 
 
-def give_up() -> None:
-    """End the process, whatever still runs."""
+def end_process() -> None:
+    """End the process, even if threads of it still run."""
     logger.error("the server did not end within %g s; the process ends now", STOP_SECONDS)
     os._exit(1)
 
@@ -131,8 +131,8 @@ def give_up() -> None:
 def server_of(app: FastAPI, address: Address) -> Server:
     """The server, not running yet.
 
-    It ends in this order, each step within a limit: it listens no more, every client is told and its session closed,
-    connections are closed, and WebRTC peers too. `give_up` ends the process where that fails.
+    It shuts down in this order, each step with a time limit: stop listening; send every client "closed" and close its
+    session; close the connections and the WebRTC peers. If that takes too long, `end_process` ends the process.
     """
     import uvicorn
 
@@ -142,8 +142,8 @@ def server_of(app: FastAPI, address: Address) -> Server:
         access_log=False,
         limit_concurrency=MOST_SOCKETS,
         timeout_graceful_shutdown=round(END_SECONDS),
-        # Pings are answered only while the server reads, and it does not while too much speech waits: TCP looks after
-        # connections that vanish (see `listen`), and sending after readers that take nothing.
+        # No pings: the server answers them only while it reads, and it stops reading while too much speech is queued.
+        # TCP keep-alive finds clients that vanish (see `listen`); a send that takes too long finds readers that stop.
         ws_ping_interval=None,
         ws_max_size=4 * LARGEST_MESSAGE,
         ws_per_message_deflate=False,
@@ -162,13 +162,13 @@ def server_of(app: FastAPI, address: Address) -> Server:
             self.signalled = self.should_exit = True
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            if self.signalled:  # else others run in this process too
-                limit = threading.Timer(STOP_SECONDS, give_up)
+            if self.signalled:  # the signal ends this process; otherwise other code runs in it
+                limit = threading.Timer(STOP_SECONDS, end_process)
                 limit.daemon = True
                 limit.start()
             for listening in (*self.servers, *(sockets or ())):
                 listening.close()
-            await app.state.clients.end()  # while they can still be told
+            await app.state.clients.end()  # before their connections close
             await super().shutdown(sockets)
 
     return Serving(config)

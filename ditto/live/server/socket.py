@@ -117,7 +117,7 @@ async def serve_socket(socket: WebSocket, clients: Clients) -> None:
         start = await first_message(socket, clients)
         encoder = encoder_of(start)
         outbox = Outbox(start.pace == "fast")
-        async with clients.joined(start, encoder.pixels, start.audio_rate, outbox.tell) as client:
+        async with clients.connect(start, encoder.pixels, start.audio_rate, outbox.tell) as client:
             await tell_last(socket, await converse(socket, start, client, outbox, encoder))
         await hang_up(socket, 1000)
     except WebSocketDisconnect:
@@ -177,13 +177,13 @@ async def converse(
         )
     ]
     try:
-        over: list[asyncio.Future[None] | asyncio.Future[JsonObject]] = [*tasks, client.leaving]
+        over: list[asyncio.Future[None] | asyncio.Future[JsonObject]] = [*tasks, client.closing]
         await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             if task.done():
                 task.result()
-        if client.leaving.done():
-            return client.leaving.result()
+        if client.closing.done():
+            return client.closing.result()
         return {"type": "closed", "code": "closed", "text": "goodbye"}
     finally:
         await end_tasks(*tasks, seconds=END_SECONDS / 2)
@@ -197,7 +197,7 @@ async def take_frames(items: AsyncSession | Playout, client: Client, outbox: Out
         frame = item.frame if isinstance(item, Played) else item
         if isinstance(frame, Frame):
             await outbox.put(frame)
-        client.conversation.seen(item)
+        client.conversation.delivered(item)
 
 
 async def send_all(socket: WebSocket, outbox: Outbox, encoder: Encoder) -> None:
@@ -229,7 +229,7 @@ async def take_messages(socket: WebSocket, start: Start, client: Client, outbox:
                     case Speak(rate=rate):
                         await conversation.speak(samples, rate)
                     case Listen(rate=rate):
-                        conversation.hear(samples, rate)
+                        conversation.listen(samples, rate)
                     case Repeat(rate=rate):
                         for second in pieces(samples, rate, 1.0):
                             conversation.repeat(second, rate)

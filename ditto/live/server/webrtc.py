@@ -1,4 +1,4 @@
-"""WebRTC: pictures and sound as tracks, the microphone back, commands in a data channel."""
+"""WebRTC: pictures and sound as tracks, the client's microphone as a track, commands in a data channel."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHANNEL = "control"
-GOODBYE: JsonObject = {"type": "closed", "code": "closed", "text": "goodbye"}
+CLOSED: JsonObject = {"type": "closed", "code": "closed", "text": "goodbye"}
 REFUSED = (ValueError, KeyError, IndexError, AttributeError, InvalidAccessError, InvalidStateError, OperationError)
-MOST_UNSENT = 1 << 16  # bytes of JSON that wait in the data channel; a client that takes none is told no more
+MOST_UNSENT = 1 << 16  # bytes in the data channel; while a client leaves as many unread, messages to it are dropped
 
 
 class Peer:
-    """One WebRTC client; `run` is its life."""
+    """One WebRTC client. `run` lasts as long as its connection."""
 
     def __init__(self, start: Start, offer: str, clients: Clients) -> None:
         self._start = start
@@ -60,20 +60,20 @@ class Peer:
         loop = asyncio.get_running_loop()
         self._clock = loop.time
         self._failed: asyncio.Future[None] = loop.create_future()
-        self._heard = self._clock() + START_SECONDS - SILENCE_SECONDS  # when the last sign of life came
+        self._last_message = self._clock() + START_SECONDS - SILENCE_SECONDS  # time of it; at first, time to connect
         self.answer: asyncio.Future[JsonObject] = loop.create_future()
 
     async def run(self) -> None:
-        """Answer the offer, then talk until one side ends it. What goes wrong before the answer is its exception."""
+        """Answer the offer, then serve until one side ends the connection. `answer` gets an error that comes before it."""
         try:
-            async with self._clients.joined(self._start, "yuv420p", AUDIO_RATE, self._tell) as client:
-                tracks = SessionTracks(client.conversation.session, seen=client.conversation.seen)
+            async with self._clients.connect(self._start, "yuv420p", AUDIO_RATE, self._send) as client:
+                tracks = SessionTracks(client.conversation.session, delivered=client.conversation.delivered)
                 client.conversation.interrupted = tracks.playout.interrupted
                 try:
-                    self._listen_to(client)
+                    self._set_handlers(client)
                     sdp = await self._negotiated(tracks)
                     self.answer.set_result(client.ready | {"sdp": sdp})
-                    self._tell(await self._until_the_end(client, tracks.start()))
+                    self._send(await self._wait_for_end(client, tracks.start()))
                 finally:
                     await tracks.stop()
         except Exception as error:
@@ -83,36 +83,37 @@ class Peer:
                 message, status = error_of(error)
                 if status >= 500:
                     logger.warning("a WebRTC connection failed", exc_info=error)
-                self._tell(message)
+                self._send(message)
         finally:
             await end_tasks(*self._tasks, seconds=END_SECONDS / 2)
             if self._channel is not None and self._channel.readyState == "open":
-                await asyncio.sleep(0.2)  # for the last message to leave
+                await asyncio.sleep(0.2)  # time to send the last message
             with suppress(asyncio.TimeoutError):
                 await within(END_SECONDS, self._connection.close())
 
-    async def _until_the_end(self, client: Client, pump: asyncio.Task[None]) -> JsonObject:
-        watch = asyncio.create_task(self._watch())
+    async def _wait_for_end(self, client: Client, pump: asyncio.Task[None]) -> JsonObject:
+        watch = asyncio.create_task(self._watch_silence())
         self._tasks.append(watch)
-        over: list[asyncio.Future[None] | asyncio.Future[JsonObject]] = [client.leaving, pump, watch, self._failed]
+        over: list[asyncio.Future[None] | asyncio.Future[JsonObject]] = [client.closing, pump, watch, self._failed]
         await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
-        if client.leaving.done():
-            return client.leaving.result()
+        if client.closing.done():
+            return client.closing.result()
         if pump.done():
             pump.result()
         if watch.done():
-            return {"type": "closed", "code": "silent", "text": f"no sign of life for {SILENCE_SECONDS:g} s"}
-        return GOODBYE
+            text = f"expected a message at least every {SILENCE_SECONDS:g} s, got none; connect again"
+            return {"type": "closed", "code": "silent", "text": text}
+        return CLOSED
 
-    async def _watch(self) -> None:
-        while (left := self._heard + SILENCE_SECONDS - self._clock()) > 0.0:
+    async def _watch_silence(self) -> None:
+        while (left := self._last_message + SILENCE_SECONDS - self._clock()) > 0.0:
             await asyncio.sleep(min(left, 0.5))
 
     def _fail(self) -> None:
         if not self._failed.done():
             self._failed.set_result(None)
 
-    def _listen_to(self, client: Client) -> None:
+    def _set_handlers(self, client: Client) -> None:
         connection = self._connection
 
         @connection.on("connectionstatechange")
@@ -126,22 +127,22 @@ class Peer:
                 channel.close()
                 return
             self._channel = channel
-            channel.on("message", lambda message: self._take(client, message))
+            channel.on("message", lambda message: self._take_message(client, message))
             channel.on("close", self._fail)
 
         @connection.on("track")
         def came(track: MediaStreamTrack) -> None:
             if track.kind == "audio":
-                self._tasks.append(asyncio.create_task(self._hear(client, track)))
+                self._tasks.append(asyncio.create_task(self._read_microphone(client, track)))
             else:
                 track.stop()
 
     async def _negotiated(self, tracks: SessionTracks) -> str:
-        """The answer. Raises ProtocolError where the offer allows none, or none in time."""
+        """The SDP of the answer. Raises ProtocolError if the offer cannot be answered, or not in time."""
         try:
             return await within(START_SECONDS, self._negotiate(tracks))
         except asyncio.TimeoutError:
-            raise ProtocolError("timeout", f"the offer was not answered within {START_SECONDS:g} s", 504) from None
+            raise ProtocolError("timeout", f"the offer was not answered within {START_SECONDS:g} s; try again", 504) from None
 
     async def _negotiate(self, tracks: SessionTracks) -> str:
         candidates = self._offer.count("a=candidate:")
@@ -151,50 +152,50 @@ class Peer:
             await self._connection.setRemoteDescription(RTCSessionDescription(self._offer, "offer"))
             kinds = [item.kind for item in self._connection.getTransceivers()]
             if sorted(kinds) != ["audio", "video"]:
-                raise ProtocolError("bad_offer", f"an offer has one audio and one video section, got {kinds}")
+                raise ProtocolError("bad_offer", f"expected one audio and one video section in the offer, got {kinds}")
             self._connection.addTrack(tracks.audio)
             self._connection.addTrack(tracks.video)
             await self._connection.setLocalDescription(await self._connection.createAnswer())
         except REFUSED as error:
-            raise ProtocolError("bad_offer", f"the offer cannot be answered: {error}") from error
+            raise ProtocolError("bad_offer", f"the offer cannot be answered ({error}); send a browser's SDP") from error
         return str(self._connection.localDescription.sdp)
 
-    def _tell(self, message: JsonObject) -> None:
+    def _send(self, message: JsonObject) -> None:
         channel = self._channel
         if channel is not None and channel.readyState == "open" and channel.bufferedAmount < MOST_UNSENT:
             channel.send(json.dumps(message))
 
-    def _take(self, client: Client, message: str | bytes) -> None:
-        self._heard = self._clock()
+    def _take_message(self, client: Client, message: str | bytes) -> None:
+        self._last_message = self._clock()
         try:
             if isinstance(message, bytes) or len(message) > LARGEST_COMMAND:
-                raise ProtocolError("bad_message", "the data channel takes JSON; sound comes as a track")
+                raise ProtocolError("bad_message", "expected JSON in the data channel; send sound as a track")
             command = parse(message)
             if isinstance(command, (Start, Speak, Listen, Repeat)):
-                raise ProtocolError("not_now", "this is of the WebSocket; over WebRTC the microphone is a track")
+                raise ProtocolError("not_now", "expected a command of WebRTC, got one of the WebSocket; send sound as a track")
             if isinstance(command, Close):
-                if not client.leaving.done():
-                    client.leaving.set_result(GOODBYE)
+                if not client.closing.done():
+                    client.closing.set_result(CLOSED)
             elif isinstance(command, Microphone):
                 self._microphone = command.mode
                 if command.mode != "repeat":
                     client.conversation.end_microphone()
             elif not isinstance(command, Alive):
                 self._tasks = [task for task in self._tasks if not task.done()]
-                self._tasks.append(asyncio.create_task(self._do(client, command)))
+                self._tasks.append(asyncio.create_task(self._execute(client, command)))
         except ProtocolError as error:
-            self._tell(error_of(error)[0])
+            self._send(error_of(error)[0])
 
-    async def _do(self, client: Client, command: Flush | Interrupt | Control | Say) -> None:
+    async def _execute(self, client: Client, command: Flush | Interrupt | Control | Say) -> None:
         try:
             await client.conversation.command(command)
         except Exception as error:
             message, status = error_of(error)
             if status >= 500:
                 logger.warning("a command failed", exc_info=error)
-            self._tell(message)
+            self._send(message)
 
-    async def _hear(self, client: Client, track: MediaStreamTrack) -> None:
+    async def _read_microphone(self, client: Client, track: MediaStreamTrack) -> None:
         while True:
             try:
                 frame = cast("AudioFrame", await track.recv())  # of an audio track; aiortc's type says less
@@ -206,7 +207,7 @@ class Peer:
                 if self._microphone == "repeat":
                     client.conversation.repeat(mono_samples(frame), frame.sample_rate)
                 else:
-                    client.conversation.hear(mono_samples(frame), frame.sample_rate)
+                    client.conversation.listen(mono_samples(frame), frame.sample_rate)
             except Exception as error:
-                self._tell(error_of(error)[0])
+                self._send(error_of(error)[0])
                 return

@@ -173,7 +173,7 @@ def test_each_segment_ends_once_even_an_empty_one(head, portrait, speech):
 def test_what_is_not_usable_is_refused_and_the_segment_goes_on(head, portrait, speech):
     with pytest.raises(TypeError, match="mood"):
         DittoVideoGenerator(head, portrait, mood="happy")
-    with pytest.raises(ValueError, match="audio_rate is a multiple of 25"):
+    with pytest.raises(ValueError, match="expected an audio_rate that is a multiple of 25"):
         DittoVideoGenerator(head, portrait, audio_rate=16001)
 
     async def play():

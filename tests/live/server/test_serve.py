@@ -17,8 +17,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from ditto.errors import InputError, SessionError, TooSlowError
+from ditto.live.server.access import check_token
 from ditto.live.server.app import create_app
-from ditto.live.server.guard import check_token
 from ditto.live.server.protocol import ProtocolError, error_of
 from ditto.live.server.run import Address, listen
 
@@ -30,17 +30,17 @@ TOKEN = "correct-horse-battery"
 
 
 @pytest.mark.parametrize(
-    ("host", "token", "wanted"),
+    ("host", "token", "expected"),
     [
         ("0.0.0.0", "", "--token auto"),
-        ("192.168.1.5", "", "a token is wanted"),
-        ("::", "", "a token is wanted"),
+        ("192.168.1.5", "", "expected a token"),
+        ("::", "", "expected a token"),
         ("127.0.0.1", "short", "at least 16"),
         ("0.0.0.0", "with space and more of it", "letters, digits"),
     ],
 )
-def test_an_address_others_reach_wants_a_good_token(host, token, wanted):
-    with pytest.raises(InputError, match=wanted):
+def test_an_address_that_others_reach_needs_a_good_token(host, token, expected):
+    with pytest.raises(InputError, match=expected):
         Address(host=host, token=token)
 
 
@@ -76,7 +76,7 @@ def test_every_route_and_the_socket_want_the_token():
                 for headers in ({}, {"authorization": "Bearer wrong-wrong-wrong-1"}, {"cookie": "ditto_token=x"}):
                     refused = http.request(method, path, headers=headers)
                     assert refused.status_code == 401, (method, path)
-                    assert "wants its token" in refused.text
+                    assert "expected the token of this server" in refused.text
             for accepted in (
                 http.get("/api/info", headers={"authorization": f"Bearer {TOKEN}"}),
                 http.get("/api/info", headers={"cookie": f"ditto_token={TOKEN}"}),
@@ -88,7 +88,7 @@ def test_every_route_and_the_socket_want_the_token():
         with pytest.raises(InvalidStatus) as refused_socket:
             connect(f"ws://{place}/api/live?token=wrong")
         assert refused_socket.value.response.status_code == 401
-        assert b"wants its token" in refused_socket.value.response.body
+        assert b"expected the token of this server" in refused_socket.value.response.body
         socket, _ = started(place, headers={"authorization": f"Bearer {TOKEN}"})
         socket.close()
 
@@ -374,16 +374,16 @@ def test_the_command_refuses_before_it_loads_anything(monkeypatch):
     from ditto.live.server import run
 
     monkeypatch.setitem(vars(ditto), "load", lambda *_, **__: pytest.fail("loaded too early"))
-    for arguments, wanted in (
-        (["--host", "0.0.0.0"], "a token is wanted"),
-        (["--certificate", "missing.pem"], "go together"),
-        (["--certificate", "missing.pem", "--key", "missing.pem"], "in PEM are wanted"),
-        (["--certificate", str(EXAMPLES / "live.py"), "--key", str(EXAMPLES / "live.py")], "in PEM are wanted"),
+    for arguments, expected in (
+        (["--host", "0.0.0.0"], "expected a token"),
+        (["--certificate", "missing.pem"], "--certificate and --key together"),
+        (["--certificate", "missing.pem", "--key", "missing.pem"], "and its key in PEM"),
+        (["--certificate", str(EXAMPLES / "live.py"), "--key", str(EXAMPLES / "live.py")], "and its key in PEM"),
         (["--portrait", "missing.jpg"], "missing.jpg"),
     ):
         done = CliRunner().invoke(app, ["serve", "--port", "8498", *arguments])
         assert done.exit_code == 2
-        assert wanted in done.stderr
+        assert expected in done.stderr
     monkeypatch.setattr(run, "PACKAGES", ("fastapi", "no_such_package"))
     done = CliRunner().invoke(app, ["serve"])
     assert done.exit_code == 2

@@ -171,7 +171,7 @@ def test_the_face_says_what_is_typed(browser, place, portrait, transport):
     assert until(lambda: text(browser, "delay-compute").isdigit())
     assert text(browser, "delay-algorithmic") == "160"
     assert "after 0.16 s of speech" in text(browser, "latency")
-    assert until(lambda: text(browser, "told").startswith("Said"))
+    assert until(lambda: text(browser, "message").startswith("Said"))
 
 
 def test_it_repeats_what_the_microphone_hears(browser, place, portrait):
@@ -180,7 +180,7 @@ def test_it_repeats_what_the_microphone_hears(browser, place, portrait):
     choose(browser, "repeat")
     assert speaks(browser)
     assert text(browser, "microphone-note").startswith("Speak")
-    assert until(lambda: text(browser, "told").startswith("Said"))  # the gate found the end of what was said
+    assert until(lambda: text(browser, "message").startswith("Said"))  # the gate found the end of what was said
     choose(browser, "listen")
     assert until(lambda: "nods" in text(browser, "microphone-note"))
     choose(browser, "off")
@@ -196,7 +196,7 @@ def test_interrupt_stops_it_in_the_middle(browser, place):
     browser.find_element(By.ID, "say-button").click()
     assert until(lambda: text(browser, "status") == "Speaking")
     browser.find_element(By.TAG_NAME, "body").send_keys(Keys.ESCAPE)
-    assert until(lambda: text(browser, "told").startswith("Interrupted after"))
+    assert until(lambda: text(browser, "message").startswith("Interrupted after"))
     assert text(browser, "status") == "Live"
 
 
@@ -206,9 +206,9 @@ def test_a_recording_is_said(browser, place):
     assert until(lambda: text(browser, "status") == "Speaking")
     assert text(browser, "recording-note") == "Saying speech.flac"
     browser.find_element(By.ID, "interrupt").click()
-    assert until(lambda: text(browser, "told").startswith("Interrupted after"))
+    assert until(lambda: text(browser, "message").startswith("Interrupted after"))
     browser.find_element(By.ID, "recording").send_keys(str(PICTURE))
-    assert until(lambda: "A sound file is wanted" in text(browser, "recording-note"))
+    assert until(lambda: "Expected a sound file" in text(browser, "recording-note"))
 
 
 def test_portraits_are_taken_or_refused_in_words(browser, place, tmp_path):
@@ -250,7 +250,7 @@ def test_controls_are_sent_from_keyboard_and_pointer(browser, place):
             "const s = document.getElementById('emotion-' + arguments[0]); s.value = 90;"
             "s.dispatchEvent(new Event('input', { bubbles: true }))", name)  # fmt: skip
     browser.find_element(By.ID, "interrupt").click()
-    assert until(lambda: text(browser, "told") == "Nothing was being said.")  # and no error before it
+    assert until(lambda: text(browser, "message") == "Nothing was being said.")  # and no error before it
 
 
 @pytest.mark.parametrize("width", [320, 360, 800, 1280])
@@ -301,7 +301,7 @@ def test_over_plain_http_from_elsewhere_the_token_is_asked_and_the_microphone_ex
     ):
         elsewhere = place.replace("127.0.0.1", "portrait.test")
         browser.get(f"http://{elsewhere}/")
-        assert "Token wanted" in browser.page_source
+        assert "Token needed" in browser.page_source
         browser.find_element(By.NAME, "token").send_keys(TOKEN, Keys.ENTER)
         assert until(lambda: browser.find_elements(By.ID, "status") and text(browser, "status") == "Live")
         assert TOKEN not in browser.current_url

@@ -142,7 +142,7 @@ def test_tracks_share_one_clock_and_carry_the_session_s_sound():
                                emotion=None, still=False)  # fmt: skip
         seen = []
         async with session:
-            tracks = SessionTracks(session, seen=seen.append)
+            tracks = SessionTracks(session, delivered=seen.append)
             await session.push(np.zeros(8000, np.int16), 16000)
             await session.flush()
 
@@ -193,7 +193,7 @@ def test_a_client_is_told_the_delays_of_the_head_that_serves_it(latency):
             if round((number + 1) * FRAME, 2) == head.delays[latency]:
                 begun = loop.time()
         await asyncio.sleep(1.0)
-        conversation.seen(session.frame("speech", 0, 0))
+        conversation.delivered(session.frame("speech", 0, 0))
         computed = loop.time() - begun
         await conversation.close()
         await reading

@@ -295,7 +295,7 @@ def test_a_recording_is_spoken_and_a_playlist_is_not_opened(served, tmp_path):
     long = write_wav(tmp_path / "b.wav", np.frombuffer(tone(20.0, 16000), "<i2"), 16000).read_bytes()
     answers = [httpx.post(address, content=long, timeout=PATIENT) for _ in range(12)]
     assert [answer.status_code for answer in answers[-2:]] == [429, 429]
-    assert "wait to be spoken" in answers[-1].text
+    assert "in the queue" in answers[-1].text
     socket.close_socket()
 
 

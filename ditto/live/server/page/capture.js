@@ -1,4 +1,4 @@
-// Hands the microphone's samples on in blocks of about 20 ms, as 16-bit numbers.
+// Posts the microphone's samples in blocks of about 20 ms, as 16-bit integers.
 class Capture extends AudioWorkletProcessor {
   constructor() {
     super();

@@ -1,9 +1,9 @@
-// Two ways to the server with one face: open, send, microphone, sound, delay, close. Messages are those of docs/serve.md.
+// Two connections to the server, WebRTC and WebSocket, with the same methods. docs/serve.md describes the messages.
 
 const CONNECT_MS = 6000;
 const GATHER_MS = 1500;
 const ALIVE_MS = 2000;
-const BUFFER_MS = 80; // what browsers keep of sound anyway; pictures wait as long, or lips would be early at first
+const BUFFER_MS = 80; // browsers buffer sound this long; pictures wait as long, or lips would be early at first
 
 export class Refused extends Error {
   constructor(code, text) {
@@ -12,7 +12,7 @@ export class Refused extends Error {
   }
 }
 
-/** The answer of the server as JSON; throws Refused with its words. */
+/** A response of the server as JSON; throws Refused with its error. */
 export async function answer(response) {
   let said;
   try {
@@ -69,7 +69,7 @@ export class WebRtc {
     this.send({ type: "microphone", mode });
   }
 
-  /** Whether it can be heard now: browsers stop a video that becomes loud before anything was clicked. */
+  /** Whether sound is on now: browsers stop a video that is unmuted before the user clicks. */
   async sound(on) {
     this.video.muted = !on;
     try {
@@ -174,7 +174,7 @@ export class Socket {
     });
   }
 
-  /** One frame: its sound is queued, its picture shown when the sound is heard. */
+  /** Plays one frame: queues its sound, and shows its picture when the sound is heard. */
   frame(data) {
     const view = new DataView(data);
     const spoken = view.getUint8(1) === 1;

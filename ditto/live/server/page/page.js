@@ -1,4 +1,4 @@
-// The page: what is clicked becomes messages, what the server says becomes words.
+// The page: sends what the user does to the server, and shows the server's messages.
 
 import { Refused, Socket, WebRtc, answer } from "/page/connection.js";
 
@@ -35,7 +35,7 @@ function status(state, text) {
   $("status").dataset.state = state;
 }
 
-/** The server's words as a sentence. */
+/** A message of the server as a sentence. */
 function sentence(text) {
   const whole = text.charAt(0).toUpperCase() + text.slice(1);
   return /[.!?]$/.test(whole) || !whole ? whole : `${whole}.`;
@@ -118,7 +118,7 @@ function enable(on) {
   $("recording").disabled = !on;
 }
 
-// What the server says
+// Messages of the server
 
 function heard(message) {
   switch (message.type) {
@@ -136,12 +136,12 @@ function heard(message) {
     case "segment_end":
       status("live", "Live");
       spoken = false;
-      $("told").textContent = `Said ${message.pts_seconds.toFixed(1)} s.`;
+      $("message").textContent = `Said ${message.pts_seconds.toFixed(1)} s.`;
       break;
     case "interrupted":
       status("live", "Live");
       spoken = false;
-      $("told").textContent = message.played_ms
+      $("message").textContent = message.played_ms
         ? `Interrupted after ${(message.played_ms / 1000).toFixed(1)} s.` : "Nothing was being said.";
       break;
     case "closed":
@@ -149,7 +149,7 @@ function heard(message) {
       notice(message.code === "replaced" ? "This conversation goes on in another window." : message.text);
       break;
     case "error":
-      $("told").textContent = sentence(message.text);
+      $("message").textContent = sentence(message.text);
       if (message.code === "bad_sound") note("recording-note", message.text, true);
       break;
   }
@@ -181,12 +181,12 @@ async function play(file) {
     await answer(await fetch(`/api/clients/${clientId()}/speech`, { method: "POST", body: file }));
     note("recording-note", `Saying ${file.name}`);
   } catch (error) {
-    note("recording-note", words(error), true);
+    note("recording-note", textOf(error), true);
   }
 }
 
-function words(error) {
-  return error instanceof Refused ? error.message : "The upload broke off. Try again.";
+function textOf(error) {
+  return error instanceof Refused ? error.message : "The upload failed. Try again.";
 }
 
 function unmute() {
@@ -212,8 +212,8 @@ const REFUSALS = {
   NotReadableError: "The microphone is in use by another program. Close that, then choose again.",
 };
 
-async function setMicrophone(wanted) {
-  if (wanted !== "off" && !microphone) {
+async function setMicrophone(chosen) {
+  if (chosen !== "off" && !microphone) {
     if (!window.isSecureContext || !navigator.mediaDevices) {
       return noMicrophone("Browsers give a microphone only to https pages and to this machine’s own. " +
         "Open the page as localhost, or start the server with a certificate.");
@@ -226,7 +226,7 @@ async function setMicrophone(wanted) {
       return noMicrophone(REFUSALS[error.name] ?? `The microphone cannot be used (${error.message}).`);
     }
   }
-  mode = wanted;
+  mode = chosen;
   if (mode === "off") {
     microphone?.getTracks().forEach((track) => track.stop());
     microphone = null;
@@ -266,7 +266,7 @@ async function upload(file, face = "") {
   } catch (error) {
     refusedFile = file;
     $("largest").hidden = error.code !== "several_faces";
-    note("portrait-note", words(error), true);
+    note("portrait-note", textOf(error), true);
   }
 }
 
@@ -383,7 +383,7 @@ document.addEventListener("keydown", (event) => event.key === "Escape" && connec
 addEventListener("pagehide", () => connection?.close());
 setInterval(showDelay, 1000);
 
-// A page nobody sees for a minute, and that is not speaking or listening, gives its place to others.
+// A page that has been hidden for a minute, and is not speaking or listening, closes its session to free it for others.
 let hiding = 0;
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiding);
@@ -405,5 +405,5 @@ try {
   await connect();
 } catch (error) {
   status("wrong", "Not connected");
-  notice(words(error));
+  notice(textOf(error));
 }

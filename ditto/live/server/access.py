@@ -1,4 +1,4 @@
-"""Who may ask: the token, the names this server answers to, and the headers every answer carries."""
+"""Access control: the token, the host names that the server answers to, origins, and the headers of every response."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SECURITY = {
     "cache-control": "no-store",
 }
 ASK = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>ditto: token wanted</title><h1>Token wanted</h1><p>{text}</p>
+<title>ditto: token needed</title><h1>Token needed</h1><p>{text}</p>
 <form><label>Token <input name="token" type="password" autocomplete="off" autofocus required></label>
 <button>Enter</button></form></html>"""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine only."""
+    """Whether a host name or address is a loopback one."""
     if host.lower() == "localhost":
         return True
     try:
@@ -40,30 +40,30 @@ def is_loopback(host: str) -> bool:
 
 
 def check_token(host: str, token: str) -> None:
-    """Refuse to be open to others without a good token.
+    """Check the token for an address to listen at.
 
     Raises:
-        InputError: no token for an address that others reach, or one that is too short or cannot be sent.
+        InputError: no token for an address that other machines reach; a token that is short or has other characters.
     """
     if not token:
         if is_loopback(host):
             return
         raise InputError(
-            f"a token is wanted where others can connect, --host {host} has none; add --token auto, or --token with "
+            f"expected a token, as other machines can connect to --host {host}, got none; add --token auto, or --token with "
             f"{SHORTEST_TOKEN} characters or more (or set DITTO_TOKEN)"
         )
     if len(token) < SHORTEST_TOKEN or not all(letter.isalnum() or letter in "_-." for letter in token):
         raise InputError(
-            f"a token has at least {SHORTEST_TOKEN} letters, digits, _, - or ., got {len(token)} characters; "
+            f"expected a token of at least {SHORTEST_TOKEN} letters, digits, _, - or ., got {len(token)} characters; "
             "--token auto makes one"
         )
 
 
-class Guard:
-    """ASGI middleware: lets through who has the token, or with none, who asks this machine by its own name.
+class AccessControl:
+    """ASGI middleware: passes requests with the token; without a token, requests to a loopback host name.
 
-    A browser sends the origin of the page that asks: another site's requests are refused, so no page elsewhere can
-    use the server through the browser of someone who may (nor by giving its own name this machine's address).
+    It refuses requests from pages of other origins. So no other site can use the server through a user's browser, not
+    even by DNS rebinding (pointing its own name at this machine).
     """
 
     def __init__(self, app: ASGIApp, token: str) -> None:
@@ -79,7 +79,7 @@ class Guard:
         given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[0]
         refused = self._refusal(scope, headers, given)
 
-        async def guarded(message: Message) -> None:
+        async def send_secured(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 extra = SECURITY | {"content-security-policy": policy}
                 if given and refused is None:
@@ -92,7 +92,7 @@ class Guard:
             await send(message)
 
         if refused is None:
-            await self._app(scope, receive, guarded)
+            await self._app(scope, receive, send_secured)
             return
         status, code, text = refused
         if status == 401 and scope["type"] == "http" and scope["path"] == "/":
@@ -101,19 +101,19 @@ class Guard:
             body = json.dumps({"error": {"type": "error", "code": code, "text": text}}).encode()
             kind = b"application/json"
         prefix = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
-        await guarded({"type": f"{prefix}.start", "status": status, "headers": [(b"content-type", kind)]})
+        await send_secured({"type": f"{prefix}.start", "status": status, "headers": [(b"content-type", kind)]})
         await send({"type": f"{prefix}.body", "body": body})
 
     def _refusal(self, scope: Scope, headers: dict[str, str], given: str) -> tuple[int, str, str] | None:
         if self._token:
             if not self._has_token(headers, given):
-                return 401, "token", "this server wants its token: it was printed or chosen where it was started"
+                return 401, "token", "expected the token of this server, got none or another; ask who started the server"
         elif not is_loopback(urlsplit(f"//{headers.get('host', '')}").hostname or ""):
-            return 403, "host", "without a token this server answers to localhost and 127.0.0.1 only; use that address"
+            return 403, "host", "expected the host localhost or 127.0.0.1 (this server has no token); use that address"
         origin = headers.get("origin")
         asks = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
         if asks and origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
-            return 403, "origin", "another site's page may not use this server; open its own page"
+            return 403, "origin", "expected a request of this server's own page, got one of another site; open the page"
         return None
 
     def _has_token(self, headers: dict[str, str], given: str) -> bool:
@@ -130,7 +130,7 @@ class Guard:
 
 
 def content_policy(host: str) -> str:
-    """The page takes nothing from anywhere else. (The socket is named for browsers whose 'self' leaves it out.)"""
+    """Content-Security-Policy: nothing from other servers. Names the WebSocket for browsers whose 'self' leaves it out."""
     name = host if host and all(letter.isalnum() or letter in ".:-[]" for letter in host) else ""
     sockets = f" ws://{name} wss://{name}" if name else ""
     return (
