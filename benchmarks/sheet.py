@@ -26,7 +26,7 @@ from ditto.errors import InputError
 from ditto.lite.phones import PHONE_INDEX
 from ditto.media.audio import SAMPLE_RATE
 from ditto.motion.motion import FPS, UPPER_LIDS, Keypoint, Motion, retarget
-from ditto.performer import own
+from ditto.performer import expect_own
 from ditto.portrait.face_mesh import EYES, LOWER_OUTER_LIP, UPPER_OUTER_LIP, fit_head
 from ditto.portrait.portrait import Portrait
 from ditto.row_performer import RowAppearance
@@ -84,7 +84,7 @@ def lid_closure(portrait: Portrait, motion: Motion) -> Floats:
 
 def shoot(head: TalkingHead, portrait: Portrait, motion: Motion) -> Shot:
     """Render one frame, and say where to look in it."""
-    renderer, prepared = rows_of(head.performer).renderer, own(head.appearance(portrait), RowAppearance)
+    renderer, prepared = rows_of(head.performer).renderer, expect_own(head.appearance(portrait), RowAppearance)
     crop = renderer.render(prepared.prepared, renderer.retarget(portrait, motion))
     pose = retarget(portrait, motion)
     canonical = fit_head(portrait.landmarks)[3]
