@@ -15,6 +15,7 @@ from ditto.portrait.measure import measured
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.float32]
 
+# Scale and rise are the prototype's (../shared/renderer/spec.md, 2.1); the other numbers of the crop were chosen by eye.
 CROP_SCALE = 2.0  # side of the crop over the longer side of the landmarks' box
 TIGHTEST_SCALE = 1.6  # as far as a crop is shrunk to stay inside the picture
 CROP_RISE = -0.0625  # the centre of the crop lies this part of its side above the centre of the box
@@ -171,7 +172,7 @@ def person_mask(crop: Bytes, probability: Mask, landmarks: Floats, face_width: f
     refined = guided_filter(crop, probability, round(0.03 * face_width), 1e-3)
     refined = smoothstep(0.15, 0.85, refined).astype(np.float32)
     if believed < 0.7:
-        # The network does not see a person (some paintings, statues): head, hair and shoulders by proportion.
+        # The network finds no person (some paintings, statues): head, hair and shoulders by proportion.
         refined = np.maximum(refined, _bust(landmarks, face_width, crop.shape[0]))
     return np.maximum(refined, face)
 

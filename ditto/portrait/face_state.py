@@ -29,31 +29,33 @@ OPENING = (
 )
 # A broad smile would make every vowel a laugh: this share of what lifts and widens the mouth beyond the usual is taken
 # for expression. Usual: 29 portraits have corners within .02 of the lips' height and mouths .26-.39 wide.
-SMILE_SHARE = 0.8
+SMILE_SHARE = 0.8  # chosen by eye
 USUAL_LIFT, USUAL_WIDTH = 0.012, 0.370  # fu
 
-# Face widths of `lip_doubt` from which the lips are hardly seen. Of 29 portraits at three sizes and 71 frames of people who
-# talk, one has more (.0245, a face of 45 pixels), the next .0199 and 19 in 20 at most .0136. In the portraits with a hand, a
-# caption or a face mask drawn over the mouth: .0221 at least. Half of those with a round microphone before it have less.
-DOUBTFUL_LIPS = 0.021
+# Face widths of `lip_inconsistency` from which the lips count as hidden. Of 29 portraits at three sizes and 71 frames of
+# people who talk, one has more (.0245, a face of 45 pixels), the next .0199 and 19 in 20 at most .0136. In the portraits with
+# a hand, a caption or a face mask drawn over the mouth: .0221 at least. Half of those with a round microphone before it have
+# less.
+INCONSISTENT_LIPS = 0.021
 _LIPS = UPPER_OUTER_LIP + LOWER_OUTER_LIP + UPPER_INNER_LIP + LOWER_INNER_LIP
 
 
-def lip_doubt(looks: Floats, mirrored: Floats) -> float:
-    """How far the lips' landmarks disagree between looks at one face, face widths.
+def lip_inconsistency(plain: Floats, mirrored: Floats) -> float:
+    """How far the lips' landmarks of one face disagree under test-time augmentation, face widths.
 
-    The root mean square disagreement of the looks of a kind, of the worse kind, and half of what is between the kinds.
+    The root mean square disagreement within the plain inputs or within the mirrored ones, the larger, plus half of that
+    between the two.
 
     Args:
-        looks, mirrored: (n, 478, 3) pixels, from slightly moved inputs, and from mirrored ones.
+        plain, mirrored: (n, 478, 3) pixels, from inputs that are slightly moved, and from mirrored ones.
     """
-    means = looks.mean(0), mirrored.mean(0)
+    means = plain.mean(0), mirrored.mean(0)
     width = float(np.linalg.norm(means[0][454] - means[0][234]))
 
     def spread(a: Floats, b: Floats) -> float:
         return float(np.sqrt(((a - b)[..., _LIPS, :2] ** 2).sum(-1).mean())) / max(width, 1e-9)
 
-    return max(spread(looks, means[0]), spread(mirrored, means[1])) + spread(*means) / 2
+    return max(spread(plain, means[0]), spread(mirrored, means[1])) + spread(*means) / 2
 
 
 def eye_state(landmarks: Floats, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

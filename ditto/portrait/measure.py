@@ -1,4 +1,4 @@
-"""Statistics over the pixels that fulfil a condition: there may be few of them, or none."""
+"""Statistics over the pixels that fulfil a condition, of which there may be few or none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def measured(
 
     Args:
         values: (N, ...) what was selected, e.g. `image[mask]`.
-        none: what stands for a measurement that cannot be made; the caller says it, beside the statistic.
+        none: the result where there are too few values.
     """
     return statistic(values) if len(values) >= least else none
 

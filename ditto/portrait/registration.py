@@ -14,7 +14,7 @@ from ditto.media.images import FULL_SIZE, MAX_SIZE, Bytes, OpenedPicture, Pictur
 from ditto.portrait.cropping import check_seen, choose_crop, cut_around, nearness, opacity, person_mask, sample_crop
 from ditto.portrait.face_mesh import EYES, MIRROR, fit_head, keypoints
 from ditto.portrait.face_networks import DETECTORS, MESH_SIZE, networks
-from ditto.portrait.face_state import DOUBTFUL_LIPS, eye_state, lip_doubt, own_expression
+from ditto.portrait.face_state import INCONSISTENT_LIPS, eye_state, lip_inconsistency, own_expression
 from ditto.portrait.portrait import Portrait
 
 Floats = npt.NDArray[np.float64]
@@ -26,11 +26,11 @@ MAX_CANDIDATES = 40  # looked at closely, the surest first
 MESH_MARGIN = 1.5  # the mesh network's field over the box of the face
 SMALLEST_FIELD = 8  # pixels of the searched view; less is noise
 MIN_PRESENCE = 0.9
-# See `Look`. `python -m benchmarks.doubt`, 150 faces (photographs, paintings, a statue, a cartoon; turned, and 44, 60 and 100
-# pixels high): presence 1.000 at least, unrest .0091 and doubt .0178 at most. 53 candidates that the network believes in and
-# that are no face (an alpaca in twenty directions, patterns): unrest .0165 and doubt .0294 at least.
-MAX_UNREST = 0.0165
-MAX_DOUBT = 0.0235
+# See `Estimate`. `python -m benchmarks.inconsistency`, 150 faces (photographs, paintings, a statue, a cartoon; turned, and 44,
+# 60 and 100 pixels high): presence 1.000 at least, jitter .0091 and inconsistency .0178 at most. 53 candidates with a high
+# presence that are no face (an alpaca in twenty directions, patterns): jitter .0165 and inconsistency .0294 at least.
+MAX_JITTER = 0.0165
+MAX_INCONSISTENCY = 0.0235
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Region(NamedTuple):
 
 
 class _Field:
-    """The surroundings of one face, blurred for the mesh network's small input, to look at from several sides."""
+    """The surroundings of one face, blurred for the mesh network's small input, for several augmented inputs."""
 
     def __init__(self, picture: Bytes, region: Region) -> None:
         import cv2
@@ -112,8 +112,9 @@ def _region_of(landmarks: Floats) -> Region:
     return Region(float(x), float(y), float(MESH_MARGIN * (high - low).max()), angle)
 
 
-# Shift in x and y and growth, as parts of the side; turn in radians; mirrored. The first is the plain look.
-_LOOKS = (
+# Test-time augmentation: shift in x and y and growth, as parts of the side; turn in radians; mirrored. The first is the
+# input as it is.
+_AUGMENTATIONS = (
     (0.00, 0.00, 1.00, 0.00, False),
     (0.00, 0.00, 1.00, 0.00, True),
     (0.03, 0.02, 1.06, 0.05, False),
@@ -125,10 +126,10 @@ _LOOKS = (
 )
 
 
-def _look_around(field: _Field, region: Region, looks: int = len(_LOOKS)) -> tuple[Floats, npt.NDArray[np.float64]]:
-    """Landmarks from several slightly moved, grown, turned and mirrored inputs: (looks, 478, 3), and presences."""
+def _augmented_landmarks(field: _Field, region: Region, count: int = len(_AUGMENTATIONS)) -> tuple[Floats, Floats]:
+    """Landmarks from several slightly moved, grown, turned and mirrored inputs: (count, 478, 3), and presences."""
     seen = []
-    for dx, dy, grow, turn, mirrored in _LOOKS[:looks]:
+    for dx, dy, grow, turn, mirrored in _AUGMENTATIONS[:count]:
         moved = Region(
             region.x + dx * region.side, region.y + dy * region.side, region.side * grow, region.angle + turn
         )
@@ -140,57 +141,57 @@ def _spread(a: Floats, b: Floats, width: float) -> float:
     return float(np.sqrt(((a - b)[..., :2] ** 2).sum(-1).mean()) / width)
 
 
-class Look(NamedTuple):
-    """What the mesh network makes of one region, and how much that can be trusted.
+class Estimate(NamedTuple):
+    """Landmarks of the mesh network for one region, and how far they agree under test-time augmentation.
 
     Attributes:
-        landmarks: (478, 3) picture pixels, the mean of several looks.
-        presence: the network's own belief that there is a face, 0 to 1.
-        unrest: root mean square disagreement between looks at moved, grown and turned inputs, face widths.
-        doubt: unrest, and half of the disagreement between plain and mirrored inputs.
+        landmarks: (478, 3) picture pixels, the mean over the augmentations.
+        presence: probability of a face, by the network.
+        jitter: root mean square disagreement between moved, grown and turned inputs, face widths.
+        inconsistency: jitter plus half of the disagreement between plain and mirrored inputs.
     """
 
     landmarks: Floats
     presence: float
-    unrest: float
-    doubt: float
+    jitter: float
+    inconsistency: float
 
 
-def look_closely(picture: Bytes, region: Region) -> Look | None:
-    """What is in a region of a picture (H, W, 3); None where the mesh does not settle near it."""
-    for _ in range(3):  # the mesh says better than the detector where the face is
+def estimate_face(picture: Bytes, region: Region) -> Estimate | None:
+    """The estimate for a region of a picture (H, W, 3); None where the mesh does not converge near it."""
+    for _ in range(3):  # the mesh is more exact than the detector about where the face is
         points, presence = _Field(picture, region).mesh(region)
         found = _region_of(points)
         if presence < 0.1 or not 0.3 < found.side / region.side < 3.0:
             return None
         region = found
-    looks, presences = _look_around(_Field(picture, region), region, 6)
-    landmarks = looks.mean(0)
+    readings, presences = _augmented_landmarks(_Field(picture, region), region, 6)
+    landmarks = readings.mean(0)
     width = float(np.linalg.norm(landmarks[454] - landmarks[234]))
-    plain, mirrored = looks[0::2], looks[1::2]
-    unrest = max(_spread(side, side.mean(0), width) for side in (plain, mirrored))
+    plain, mirrored = readings[0::2], readings[1::2]
+    jitter = max(_spread(side, side.mean(0), width) for side in (plain, mirrored))
     asymmetry = _spread(plain.mean(0), mirrored.mean(0), width)
-    return Look(landmarks, float(presences.mean()), unrest, unrest + asymmetry / 2)
+    return Estimate(landmarks, float(presences.mean()), jitter, jitter + asymmetry / 2)
 
 
 def _examine(picture: Bytes, region: Region) -> Face | None:
     """The face in a region, or None where what is there is no face that can be tracked."""
-    look = look_closely(picture, region)
-    if look is None:
+    estimate = estimate_face(picture, region)
+    if estimate is None:
         return None
-    landmarks = look.landmarks
+    landmarks = estimate.landmarks
     size = float(np.ptp(landmarks[:, :2], axis=0).max())
     logger.debug(
-        "candidate %.0f px at %.0f, %.0f: presence %.2f, unrest %.4f, doubt %.4f",
-        size, region.x, region.y, look.presence, look.unrest, look.doubt,
+        "candidate %.0f px at %.0f, %.0f: presence %.2f, jitter %.4f, inconsistency %.4f",
+        size, region.x, region.y, estimate.presence, estimate.jitter, estimate.inconsistency,
     )  # fmt: skip
-    if look.presence < MIN_PRESENCE or look.unrest > MAX_UNREST or look.doubt > MAX_DOUBT:
+    if estimate.presence < MIN_PRESENCE or estimate.jitter > MAX_JITTER or estimate.inconsistency > MAX_INCONSISTENCY:
         return None
     height, width = picture.shape[:2]
     inside = (landmarks[:, 0] > 0) & (landmarks[:, 0] < width) & (landmarks[:, 1] > 0) & (landmarks[:, 1] < height)
     if inside.mean() < 0.6:
         return None
-    return Face(landmarks, look.presence, size)
+    return Face(landmarks, estimate.presence, size)
 
 
 class _View(NamedTuple):
@@ -300,7 +301,7 @@ def _choose(faces: list[Face], index: int, picture: Bytes) -> Face:
     height, width = picture.shape[:2]
     if not faces:
         raise NoFaceError(
-            f"no human face was found in the picture ({width} x {height}); wanted one that is seen from the front or "
+            f"no human face was found in the picture ({width} x {height}); expected one that is seen from the front or "
             f"up to three quarters, at least {MIN_FACE} pixels high; try another picture, or cut it closer to the face"
         )
     if not 0 <= index < len(faces):
@@ -376,15 +377,15 @@ def register(picture: Picture, face: int = 0, max_size: int = MAX_SIZE) -> Portr
 
 
 def refine_landmarks(picture: Bytes, landmarks: Floats) -> Floats:
-    """Landmarks (478, 3) of a face of which a good guess is known: the mean of eight slightly different looks.
+    """Landmarks (478, 3) of a face of which a good guess is known: the mean over eight augmented inputs.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
         landmarks: (478, 3) picture pixels, e.g. of the frame before.
     """
     region = _region_of(landmarks)
-    looks, _ = _look_around(_Field(picture, region), region)
-    return np.asarray(looks.mean(0))
+    readings, _ = _augmented_landmarks(_Field(picture, region), region)
+    return np.asarray(readings.mean(0))
 
 
 def register_face(
@@ -404,9 +405,9 @@ def register_face(
         return np.column_stack([points[:, :2] @ into_crop[:2, :2].T + into_crop[:2, 2], points[:, 2] * zoom])
 
     region = _region_of(to_crop(landmarks))
-    looks, _ = _look_around(_Field(crop, region), region)
-    points = np.asarray(looks.mean(0))
-    if lip_doubt(looks[0::2], looks[1::2]) > DOUBTFUL_LIPS:
+    readings, _ = _augmented_landmarks(_Field(crop, region), region)
+    points = np.asarray(readings.mean(0))
+    if lip_inconsistency(readings[0::2], readings[1::2]) > INCONSISTENT_LIPS:
         logger.warning(
             "the mouth is hardly seen in the picture, as if something were before it; what is drawn there may not fit; "
             "give a picture with the mouth free"

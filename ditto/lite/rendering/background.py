@@ -13,6 +13,8 @@ from ditto.portrait.face_mesh import Geometry, smoothstep
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 
+# Numbers without a note were chosen by eye. Fringe, fill and gate are the prototype's (../shared/renderer/spec.md, 2.7),
+# which compared one layer (bends straight lines), two with a hard matte (halos) and this one.
 FRINGE = (0.03, 0.15)  # fu outside the person: carried along up to the first, left behind from the second
 FILL_SIZE = 128  # the hole is filled at this resolution
 WISPS = 0.035  # fu: loose hair reaches this far out of the person mask

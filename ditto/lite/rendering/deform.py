@@ -19,10 +19,12 @@ Floats = npt.NDArray[np.float64]
 
 BASIS_KEYPOINTS = [k for k in Keypoint if k not in (Keypoint.NECK, *IRISES)]
 BASIS_SIZE = 3 * len(BASIS_KEYPOINTS)  # 54
+# The knee of the clamp and the numbers of folds, but for FOLD_SPAN, are the prototype's (../shared/renderer/spec.md, 2.3 and
+# 2.4). The numbers of the rim were chosen by eye on turned heads.
 CLAMP_KNEE = 0.75  # of a component's limit: linear below, saturating above
 RIM_ROWS = 3  # landmarks this many edges from the oval may lie round the corner of the cheek
 FACING = (0.05, 0.35)  # cosine towards the camera: turned away below the first, seen as it is above the second
-RIM_REACH = 0.05  # fu: whom a landmark that is turned away moves with
+RIM_REACH = 0.05  # fu: a landmark that is turned away moves with the visible ones within about this distance
 FOLD_AREA = 0.22  # a triangle that keeps less than this share of its signed area begins to fold
 # A triangle counts as folded when it has lost so much area more: a share of its own, and fu^2 (twice the area). With
 # them 5e-5 fu on any keypoint move no landmark by more than .04 px of 512 in speech and smiles, by .07 in noise of .03
@@ -62,8 +64,8 @@ def load_basis(path: Path) -> MeshBasis:
     try:
         arrays = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise BundleError(f"the renderer needs {path}, which cannot be read: {error}; reinstall the bundle") from error
-    wanted = {
+        raise BundleError(f"expected a readable {path}, got: {error}; get the bundle again") from error
+    expected = {
         "basis": (BASIS_SIZE, g.LANDMARKS, 3),
         "components": (BASIS_SIZE, BASIS_SIZE),
         "component_limits": (BASIS_SIZE,),
@@ -71,17 +73,17 @@ def load_basis(path: Path) -> MeshBasis:
         "high": (KEYPOINTS, 3),
     }
     found = {name: array.shape for name, array in arrays.items()}
-    if found != wanted:
-        raise BundleError(f"{path} should hold {wanted}, it holds {found}; make it with ditto.training.mesh_basis")
-    rest = {name: arrays[name].astype(np.float64) for name in wanted if name != "basis"}
+    if found != expected:
+        raise BundleError(f"expected arrays {expected} in {path}, got {found}; make it with ditto.training.mesh_basis")
+    rest = {name: arrays[name].astype(np.float64) for name in expected if name != "basis"}
     return MeshBasis(arrays["basis"].astype(np.float32), **rest)
 
 
 def clamp_keypoints(learned: MeshBasis, delta: Floats) -> Floats:
-    """Keypoint change (21, 3) held to what faces do: a box per number, then a soft limit per principal component.
+    """Keypoint change (21, 3) clamped to the range of real faces: a box per number, then a soft limit per component.
 
-    Small changes pass unaltered; at the box and at the knee both sides agree. Lids pass the components untouched: a
-    blink is no matter of degree.
+    Small changes stay as they are; the clamp is continuous at the box and at the knee. The component limits do not apply
+    to the lids, so that a blink always closes.
     """
     boxed = np.clip(delta, learned.low, learned.high)
     c = learned.components @ boxed[BASIS_KEYPOINTS].ravel()
@@ -189,7 +191,7 @@ _FRONT = np.sign(signed_areas(g.TEMPLATE))
 
 
 class Rim(NamedTuple):
-    """Landmarks round the corner of the source's cheek or jaw, and whom they move with.
+    """Landmarks of the source that its cheek or jaw hides, and the visible landmarks that they move with.
 
     Attributes:
         ids: (N,) landmarks.
@@ -205,8 +207,8 @@ class Rim(NamedTuple):
 def find_rim(landmarks: Floats, scale_px: float) -> Rim:
     """The rim of a source face (478, 3) in pixels.
 
-    Where the face curves out of sight the picture shows background, or nothing, under the mesh. Such landmarks move
-    with the visible skin beside them, or the silhouette would tear when the cheek moves.
+    Where the face curves out of sight the picture shows background under the mesh. Such landmarks move with the visible
+    skin beside them; else the silhouette would tear when the cheek moves.
     """
     a, b, c = (landmarks[g.FACE_TRIANGLES[:, i]] for i in range(3))
     whole = np.linalg.norm(np.cross(b - a, c - a), axis=1)

@@ -20,12 +20,14 @@ Floats = npt.NDArray[np.float64]
 XI_LIMIT = 0.80
 COLUMNS = 129
 XI: Floats = np.linspace(-XI_LIMIT, XI_LIMIT, COLUMNS)
+# The numbers of lids were chosen by eye, the first for the prototype (../shared/renderer/spec.md, 2.5).
+# `python -m benchmarks.render` measures the error of the lids on real clips.
 UPPER_SHARE = 0.88  # of the aperture is closed by the upper lid, the rest by the lower
 OUTER_REACH, INNER_REACH = 0.57, 0.53  # |xi| where the lids really meet; the landmarks' corners stand inside
 TUCK = 0.007  # fu by which a shut upper lid overlaps the lower one's wet rim
 DROOP = 0.008  # fu by which the upper lid hangs over the outer corner when shut
 
-_APERTURE_FLOOR = 0.6  # of the gap of the middle landmarks: guards against a mismeasured keypoint aperture
+_APERTURE_FLOOR = 0.6  # of the gap of the middle landmarks: a lower bound, since the keypoints may give too small an aperture
 _CLOSURE_RANGE = (-0.45, 1.0)
 _SNAP = (0.60, 0.92)  # a lid that nearly closes, closes
 _RING_FOLLOWS = 0.35
@@ -48,7 +50,7 @@ def closures(geometry: Geometry, delta: Floats) -> Floats:
 
 
 def move_lids(geometry: Geometry, delta: Floats, displacement: Floats) -> tuple[Floats, Floats]:
-    """Takes the lids out of the mesh's motion and says how far they close.
+    """The mesh's motion without the lids, and how far the lids close.
 
     Lids are not stretched skin: `draw_eyes` paints them over the warped picture. So the mesh keeps the lid contours
     still against the head and lets the ring around them follow the brows a little. Spectacle rims stay straight.

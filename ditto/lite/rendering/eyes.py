@@ -1,7 +1,8 @@
 """Eyes: blinks, lids and gaze, drawn over the warped picture.
 
-Nothing of the source's open eye is stretched over a lid. Once per portrait an eye is taken apart into closed-lid skin,
-lash line, eye white, iris and highlight; per frame they are put together between two moving curves.
+No part of the source's open eye is stretched over a lid. Once per portrait an eye is taken apart into closed-lid skin, lash
+line, eye white, iris and highlight. Per frame these are put together between two moving curves. Numbers without a note, in
+the functions too, were chosen by eye.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ Floats = npt.NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 
-GAZE_LIMIT = (0.30, 0.16)  # of an eye width, along x and y
+GAZE_LIMIT = (0.30, 0.16)  # of an eye width, along x and y: the prototype's (../shared/renderer/spec.md, 2.3)
 _MARGIN_UP, _MARGIN_DOWN = 0.085, 0.080  # fu of skin around the eye that may change
 _LOWER_RANGE = (-0.35, 0.25)
-# An eye that is opened less (`eye_state`) is shut. In 30 portraits open eyes have .80 to 1.25; in the same portraits
+# An eye that is opened less (`eye_state`) counts as shut. In 30 portraits open eyes have .80 to 1.25; in the same portraits
 # drawn with shut eyes, .09 to .39 (one painted eye of 60: .54); drawn at 60 % of a blink, .42 to .75 in four of five.
 SHUT = 0.40
 _ROOT = 0.85  # hanging lashes begin this deep in the lash line, where it is dense
@@ -82,7 +83,7 @@ class EyeLayer(NamedTuple):
     lashes: LashLine
     anchors: npt.NDArray[np.int64]  # landmarks that carry the eye from frame to source
     anchor_weights: Floats
-    has_iris: float  # 0 for an eye of stone, shut or behind dark glass: it neither looks around nor blinks
+    has_iris: float  # 0 for an eye of stone, shut or behind dark glass: it neither turns nor blinks
     soft: float  # px of the source: sigma of its sharpest edges
 
 
@@ -107,7 +108,7 @@ def prepare_eyes(crop: npt.NDArray[np.uint8], geometry: Geometry) -> EyeLayers:
     """
     if crop.shape != (geometry.size, geometry.size, 3) or crop.dtype != np.uint8:
         raise ValueError(
-            f"prepare_eyes takes a ({geometry.size}, {geometry.size}, 3) uint8 crop, got {crop.shape} {crop.dtype}"
+            f"expected a crop ({geometry.size}, {geometry.size}, 3) uint8, got {crop.shape} {crop.dtype}"
         )
     image = crop.astype(np.float64)
     rims = glasses(image @ LUMA, geometry)
@@ -344,7 +345,7 @@ def eye_view(
     to_eye = frame.matrix.copy()
     to_eye[:, 2] += to_eye[:, :2] @ layer.origin
     jacobian = to_eye[:, :2] @ fit[:, 1:3] / reach  # frame px -> xi, eta at the centre
-    if abs(np.linalg.det(jacobian)) < 1e-9:  # never: edge on, a pixel holds ever more of an eye
+    if abs(np.linalg.det(jacobian)) < 1e-9:  # an eye seen edge on: nothing to draw
         return None, curves
     down = inverse_2x2(jacobian)[:, 1]
     margin = 0.075 * pose.scale_px

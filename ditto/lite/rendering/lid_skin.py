@@ -1,4 +1,7 @@
-"""What the lids of one portrait are made of: skin to close them with, the lashes on their edge."""
+"""Textures of the lids of one portrait: the skin of a closed lid, the lashes on its edge.
+
+Numbers without a note, in the functions too, were chosen by eye.
+"""
 
 from __future__ import annotations
 

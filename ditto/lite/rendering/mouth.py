@@ -2,6 +2,9 @@
 
 Prepared once per portrait (`prepare_mouth`), then per frame: `limit_lips` on the keypoint change, `part_lips` on the
 mesh displacement, `draw_mouth` as the last layer of the picture. Lengths in face units unless named `_px`.
+
+Numbers without a note, in the functions too, were chosen by eye, the first for the
+prototype on stills of five talking clips (../shared/renderer/spec.md, 2.4 and 2.6).
 """
 
 from __future__ import annotations
@@ -41,14 +44,15 @@ from ditto.portrait.face_mesh import (
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[np.float32]
 
-PRESS = 0.004  # lips that touch may still be pressed this much
+PRESS = 0.004  # lips that touch may still be pressed by this much
 USUAL_WIDTH = 0.34  # fu between the inner corners of a mouth that does not smile
 OWN_TEETH_GAP = 0.035  # narrower slits show too little of a tooth to go on from
 NARROWEST = 0.36  # of the distance between the mouth's corners
-UPPER_EDGE = 0.0235  # edge of the upper incisors below the line where the lips meet
+# Edge of the upper incisors below the line where the lips meet: .022 to .025 (../shared/renderer/end_to_end.md, fault 4).
+UPPER_EDGE = 0.0235
 LOWER_EDGE = 0.019
 COLUMNS = 128
-FRONTAL = (0.02, 0.05)  # fu across the picture between the corners: from the side nothing of the inside is seen
+FRONTAL = (0.02, 0.05)  # fu across the picture between the corners: in profile the inside of the mouth is hidden
 LIP_BORDER = 0.004  # beside a portrait's own teeth lie pixels that are half tooth, half lip
 SEAM_PX = 1.5  # in a crop of 512
 SHADE_UPPER, SHADE_LOWER = 1.0, 0.74
@@ -56,7 +60,8 @@ LIP_LIGHT: Floats = np.array([0.27, -0.08, -0.12])  # light between lips reddens
 ARC, ARCH_X, ARCH_Z = arch_curve()
 NO_TEETH: Array = np.zeros((2, 2, 4), np.float32)
 
-# Vertical chains of landmarks from the lips outwards; neighbours keep at least KEEP of their distance, or lips fold.
+# Vertical chains of landmarks from the lips outwards; neighbours keep at least KEEP of their
+# distance, so that lips do not fold.
 KEEP = 0.45
 KEEP_ALONG = 0.25  # and neighbours along a lip this much
 CHAINS = (
@@ -68,7 +73,7 @@ CHAINS = (
 
 
 class MouthLayers(NamedTuple):
-    """What one portrait's mouth is made of.
+    """The parts of one portrait's mouth.
 
     Attributes:
         anchor: (3,) head frame: where the lips meet.
@@ -115,8 +120,8 @@ def prepare_mouth(crop: npt.NDArray[np.uint8], geometry: Geometry, mask: npt.NDA
     size = geometry.size
     if crop.shape != (size, size, 3) or crop.dtype != np.uint8 or mask.shape != (size, size):
         raise ValueError(
-            f"prepare_mouth takes a ({size}, {size}, 3) uint8 crop and its mask, got {crop.shape} {crop.dtype} "
-            f"and {mask.shape}"
+            f"expected a crop ({size}, {size}, 3) uint8 and a mask ({size}, {size}), got {crop.shape} {crop.dtype} and "
+            f"{mask.shape}"
         )
     canonical = geometry.canonical
     gap = inner_gap(canonical)
@@ -199,17 +204,17 @@ def part_lips(geometry: Geometry, displacement: npt.ArrayLike) -> Floats:
     for contour in (UPPER_INNER_LIP, LOWER_INNER_LIP, UPPER_OUTER_LIP, LOWER_OUTER_LIP):
         for half in (contour[5::-1], contour[5:]):
             for near, far in pairwise(half):
-                wanted = KEEP_ALONG * (seen0[far] - seen0[near])
-                short = wanted - (seen[far] - seen[near])
-                if short * wanted > 0:
+                least_apart = KEEP_ALONG * (seen0[far] - seen0[near])
+                short = least_apart - (seen[far] - seen[near])
+                if short * least_apart > 0:
                     seen[far] += short
                     moved[far, 0] += short / max(float(across[0]), 0.3)
     y, y0 = moved[:, 1], source[:, 1]
     for chain in CHAINS:
         for inner, outer in pairwise(chain):
-            wanted = KEEP * (y0[outer] - y0[inner])
-            short = wanted - (y[outer] - y[inner])
-            if short * wanted > 0:
+            least_apart = KEEP * (y0[outer] - y0[inner])
+            short = least_apart - (y[outer] - y[inner])
+            if short * least_apart > 0:
                 y[outer] += short
     return np.asarray(moved - source)
 
@@ -389,7 +394,7 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
         grazing = smoothstep(-0.05, 0.45, np.interp(arc, ARC, gradient(seen_x, ARC)))
         columns[:, channel + 2] = shade * corner * (1 - 0.35 * far) * (0.25 + 0.75 * grazing)
 
-    # A jaw lower than the lips' opening asks for means a tongue at the teeth.
+    # A jaw lower than the lips' opening needs means a tongue at the teeth.
     raised = float(smoothstep(0.006, 0.026, float(chin[1]) - 0.45 * max(widest - float(layers.own_gap[5]), 0.0)))
     tip = lower_edge + 0.010
     back = tip - (0.055 + 0.035 * openness) - raised * max(lower_edge - layers.upper_edge, 0.0)

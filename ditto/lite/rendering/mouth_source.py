@@ -1,4 +1,7 @@
-"""What a portrait tells about its mouth: colours, sharpness, grain, and the teeth it shows."""
+"""Measurements of the mouth of a portrait: colours, sharpness, grain, and its own teeth where they show.
+
+Numbers without a note, in the functions too, were chosen by eye.
+"""
 
 from __future__ import annotations
 
@@ -245,7 +248,7 @@ def measure_overlap(crop: Image, geometry: Geometry) -> Floats:
         lip = slice(13, 29)
         lip_red, lip_luma = np.median(redness[lip], axis=0), np.median(luma[lip], axis=0)
         if float(np.median(lip_red)) < 0.12:
-            continue  # no telling teeth from lips by colour
+            continue  # teeth and lips do not differ in colour
         tooth = (redness < 0.62 * lip_red) & (luma > 0.70 * lip_luma)
         length = np.linalg.norm(end - start, axis=1) / geometry.scale_px
         depth = steps[:, None] * length

@@ -10,7 +10,7 @@ from ditto.ops.reference.paste_back import sample
 from ditto.portrait.face_mesh import smoothstep
 from ditto.portrait.portrait import Portrait
 
-FADE = 0.025  # of the crop's side: the change fades out towards a side that lies inside the picture
+FADE = 0.025  # of the crop's side: the change fades out towards a side inside the picture; chosen by eye
 
 
 class PasteBack:

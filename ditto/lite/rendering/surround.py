@@ -19,11 +19,13 @@ from ditto.portrait.face_mesh import Geometry, smoothstep
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+# Grid, rings, weights and depth are the prototype's (../shared/renderer/spec.md, 2.7), chosen by eye. So were the borders,
+# which the prototype did not have: its outer pixels moved (2.8).
 GRID_CELLS = 32  # along a side of the crop
 RINGS = (1.06, 1.14, 1.24)  # of the outline, about its centre
-BODY_FOLLOWS = 0.13  # of the neck's movement
+BODY_FOLLOWS = 0.13  # of the neck's movement: 10 to 15 % (../shared/renderer/end_to_end.md, fault 6)
 STILL_BORDER = 1.001 / GRID_CELLS  # of the crop's side, one row of cells: nothing moves there
-FREE_BORDER = 0.12  # from here on inwards everything moves as it wants
+FREE_BORDER = 0.12  # from here on inwards the border does not hold points back
 NEIGHBOURS = 6  # landmarks that give a surrounding point its depth and pass their expression on to it
 LEAK_REACH = 0.16  # fu
 OUTLINE_PX = 2.0 / 512  # of the crop's side: a landmark this near to the drawn outline lies on it

@@ -196,7 +196,7 @@ def test_poor_sources_are_drawn_without_failing(case: str) -> None:
 
 
 def test_a_crop_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"takes a \(256, 256, 3\) uint8 crop, got \(128, 128, 3\)"):
+    with pytest.raises(ValueError, match=r"expected a crop \(256, 256, 3\) uint8, got \(128, 128, 3\)"):
         prepare_eyes(FACE[:128, :128], GEOMETRY)
 
 

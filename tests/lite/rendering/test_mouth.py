@@ -208,7 +208,7 @@ def test_measured_blur_follows_the_picture() -> None:
 
 def test_refusals_name_what_was_wanted() -> None:
     image, geometry, layers = prepared()
-    with pytest.raises(ValueError, match="crop and its mask"):
+    with pytest.raises(ValueError, match="expected a crop"):
         mouth.prepare_mouth(image[:100], geometry, np.ones((SIZE, SIZE), np.float32))
     with pytest.raises(ValueError, match="contiguous"):
         ops.smooth_corner(image[:, ::-1], np.zeros(2), np.array([1.0, 0.0]), 100, 0.5)

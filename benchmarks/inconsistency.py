@@ -1,10 +1,10 @@
-"""How far faces are from what is no face, by the three numbers that `ditto.portrait.registration` decides by.
+"""How far faces are from other things in the three numbers by which `ditto.portrait.registration` decides.
 
-    python -m benchmarks.doubt [--faces FOLDER ...] [--animal PICTURE]
+    python -m benchmarks.inconsistency [--faces FOLDER ...] [--animal PICTURE]
 
 Faces: every picture as it is, turned by 30 degrees, and with the face 44, 60 and 100 pixels high on patterned ground; of all
-candidates in a picture the least doubtful counts. Others: an animal in twenty directions, and patterns; every candidate
-counts. `MIN_PRESENCE`, `MAX_UNREST` and `MAX_DOUBT` are to part the two.
+candidates in a picture the most consistent counts. Others: an animal in twenty directions, and patterns; every candidate
+counts. `MIN_PRESENCE`, `MAX_JITTER` and `MAX_INCONSISTENCY` separate the two.
 """
 
 from __future__ import annotations
@@ -18,15 +18,23 @@ import numpy as np
 from benchmarks._report import Figure, figures_table, publish
 from benchmarks.faces import SHARED, Image, example_portrait
 from ditto.media.images import read_picture
-from ditto.portrait.registration import MAX_DOUBT, MAX_UNREST, MIN_PRESENCE, Look, candidates, look_closely, stages
+from ditto.portrait.registration import (
+    MAX_INCONSISTENCY,
+    MAX_JITTER,
+    MIN_PRESENCE,
+    Estimate,
+    candidates,
+    estimate_face,
+    stages,
+)
 
 
-def looks(picture: Image) -> Iterator[Look]:
-    """Every candidate in a picture that the mesh settles on."""
+def estimates(picture: Image) -> Iterator[Estimate]:
+    """Every candidate in a picture on which the mesh converges."""
     for views in stages(picture):
         for region in candidates(views):
-            if (look := look_closely(picture, region)) is not None:
-                yield look
+            if (estimate := estimate_face(picture, region)) is not None:
+                yield estimate
 
 
 def turned(picture: Image, degrees: float) -> Image:
@@ -66,18 +74,18 @@ def patterns() -> Iterator[Image]:
         yield (128 + 100 * rings).astype(np.uint8)[..., None].repeat(3, 2)
 
 
-def faces_of(paths: list[Path]) -> Iterator[tuple[str, Look | None]]:
-    """Name and least doubtful look of every variation."""
+def faces_of(paths: list[Path]) -> Iterator[tuple[str, Estimate | None]]:
+    """Name and most consistent estimate of every variation."""
     for path in paths:
         picture = read_picture(path)[0]
-        found = min(looks(picture), key=lambda look: look.doubt, default=None)
+        found = min(estimates(picture), key=lambda estimate: estimate.inconsistency, default=None)
         yield path.stem, found
         if found is None:
             continue
         size = float(np.ptp(found.landmarks[:, :2], axis=0).max())
         variations = {"turned": turned(picture, 30.0)} | {f"{n} px": small(picture, size, n) for n in (44, 60, 100)}
         for name, varied in variations.items():
-            yield f"{path.stem}, {name}", min(looks(varied), key=lambda look: look.doubt, default=None)
+            yield f"{path.stem}, {name}", min(estimates(varied), key=lambda estimate: estimate.inconsistency, default=None)
 
 
 def main() -> None:
@@ -89,28 +97,29 @@ def main() -> None:
 
     paths = [p for folder in options.faces for p in sorted(folder.iterdir()) if p != options.animal]
     faces = dict(faces_of([*paths, example_portrait()]))
-    seen = {name: look for name, look in faces.items() if look is not None}
+    seen = {name: estimate for name, estimate in faces.items() if estimate is not None}
     animal = read_picture(options.animal)[0]
-    others = [look for degrees in range(0, 360, 18) for look in looks(turned(animal, degrees))]
-    others += [look for pattern in patterns() for look in looks(pattern)]
+    others = [estimate for degrees in range(0, 360, 18) for estimate in estimates(turned(animal, degrees))]
+    others += [estimate for pattern in patterns() for estimate in estimates(pattern)]
 
-    def passes(look: Look) -> bool:
-        return look.presence >= MIN_PRESENCE and look.unrest <= MAX_UNREST and look.doubt <= MAX_DOUBT
+    def passes(estimate: Estimate) -> bool:
+        consistent = estimate.jitter <= MAX_JITTER and estimate.inconsistency <= MAX_INCONSISTENCY
+        return estimate.presence >= MIN_PRESENCE and consistent
 
-    believed = [look for look in others if look.presence >= MIN_PRESENCE]
+    believed = [estimate for estimate in others if estimate.presence >= MIN_PRESENCE]
     figures = [
-        Figure("faces looked at", len(faces)),
-        Figure("faces missed", sum(look is None or not passes(look) for look in faces.values()), high=0),
-        Figure("least presence of a face", min(look.presence for look in seen.values()), low=MIN_PRESENCE),
-        Figure("most unrest of a face", max(look.unrest for look in seen.values()), high=MAX_UNREST),
-        Figure("most doubt of a face", max(look.doubt for look in seen.values()), high=MAX_DOUBT),
+        Figure("faces examined", len(faces)),
+        Figure("faces missed", sum(estimate is None or not passes(estimate) for estimate in faces.values()), high=0),
+        Figure("least presence of a face", min(estimate.presence for estimate in seen.values()), low=MIN_PRESENCE),
+        Figure("most jitter of a face", max(estimate.jitter for estimate in seen.values()), high=MAX_JITTER),
+        Figure("most inconsistency of a face", max(e.inconsistency for e in seen.values()), high=MAX_INCONSISTENCY),
         Figure("candidates that are no face", len(others)),
         Figure("of them believed present", len(believed)),
         Figure("of them taken for a face", sum(map(passes, others)), high=0),
-        Figure("least unrest of those believed", min((look.unrest for look in believed), default=np.nan)),
-        Figure("least doubt of those believed", min((look.doubt for look in believed), default=np.nan)),
+        Figure("least jitter of those believed", min((estimate.jitter for estimate in believed), default=np.nan)),
+        Figure("least inconsistency of those believed", min((e.inconsistency for e in believed), default=np.nan)),
     ]
-    publish("doubt", figures, [figures_table("Faces and what is none", figures)])
+    publish("inconsistency", figures, [figures_table("Faces and other things", figures)])
 
 
 if __name__ == "__main__":
