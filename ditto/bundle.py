@@ -31,7 +31,6 @@ NETWORKS = (  # of the published Ditto, in ditto.full.networks
 
 SETTINGS = "released_settings"  # the model of a part that holds settings; their arrays may be infinite
 NEVER_ZERO = ("weight_orig", "weight_u", "weight_v", "original0", "original1")  # of layers with spectral or weight norm
-HUBERT_WINDOW = 6480  # samples
 FREE_SIZES, FREE_SIZE = {"batch": 1}, 16  # for the dynamic axes of an ONNX file: by name, and of every other name
 
 Config = TypeVar("Config")
@@ -347,10 +346,10 @@ def examine_weights(part: Part, path: Path) -> list[str]:
         try:
             from ditto.full.networks.loading import build_part
             from ditto.full.networks.trial import try_part
-            from ditto.full.networks.weights import Entry, check_entries, entries
+            from ditto.full.networks.weights import TensorSpec, check_specs, specs_of
         except ImportError:
             return words + ["shapes not compared (needs torch)"]
-        check_entries({name: Entry(*found) for name, found in shapes.items()}, entries(build_part(part)), path)
+        check_specs({name: TensorSpec(*found) for name, found in shapes.items()}, specs_of(build_part(part)), path)
         try_part(part, path)
         words += [f"all of {part.model}", "one forward is finite"]
     return words
@@ -365,6 +364,7 @@ def examine_onnx(model: str, path: Path, where: Path) -> str:
     import numpy as np
 
     from ditto.engines import open_engine
+    from ditto.full.sizes import WINDOW_SAMPLES
 
     rng = np.random.default_rng(0)
     try:
@@ -373,7 +373,7 @@ def examine_onnx(model: str, path: Path, where: Path) -> str:
         for name, dtype, shape in engine.inputs:
             sizes = [size if isinstance(size, int) else FREE_SIZES.get(size, FREE_SIZE) for size in shape]
             if model == "hubert":
-                sizes = [1, HUBERT_WINDOW]
+                sizes = [1, WINDOW_SAMPLES]
             arrays[name] = (0.1 * rng.standard_normal(sizes)).astype(dtype)
         found = engine(**arrays)
     except EngineError as error:

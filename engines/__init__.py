@@ -1,6 +1,6 @@
-"""Engines: what runs a network. A component calls `engine(**arrays)` and never asks which backend it is.
+"""Engines run networks. A component calls `engine(**arrays)`; it does not know which backend runs the network.
 
-`open_engine` makes the choice once. Backends are imported only when they are asked for.
+`open_engine` chooses the backend, once. A backend is imported when it is first opened.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Tensor(NamedTuple):
     Attributes:
         name: argument name of the model's `forward` (state fields: `state.key`, returned as `next_state.key`).
         dtype: NumPy type.
-        shape: fixed sizes as ints, free ones as their name.
+        shape: fixed sizes as ints, free ones as their names.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Tensor(NamedTuple):
 
 @runtime_checkable
 class Engine(Protocol):
-    """A network that is ready to run: arrays in by name, arrays out by name. Holds no state between calls."""
+    """A network that is ready to run: arrays in by name, arrays out by name. It keeps no state between calls."""
 
     @property
     def inputs(self) -> tuple[Tensor, ...]: ...
@@ -68,27 +68,28 @@ def open_engine(
     """The engine that runs a network.
 
     Args:
-        network: an ONNX (or ORT format) file, or a torch module. Backends other than "torch" export a module to `cache`
-            first and check it against torch; "torch" takes a module over (moves it, packs its weights).
-        backend: one of `BACKENDS`; "onnxruntime-tensorrt" is ONNX Runtime's TensorRT provider. Several: the first that
-            can run the network here; what keeps the ones before it from that is logged.
-        threads: threads inside one call on the CPU; with a fixed number the result is the same bit for bit on the same
-            machine. torch has one number for the whole process.
+        network: an ONNX (or ORT format) file, or a torch module. "torch" modifies the module: it moves it and packs its
+            weights. The other backends first export it to `cache` and compare the export with torch.
+        backend: one of `BACKENDS`; "onnxruntime-tensorrt" is ONNX Runtime's TensorRT provider. Of several,
+            the first that can run the network here; the log says why the ones before it cannot.
+        threads: threads of one call on the CPU. On one machine the same number gives the same bits. torch has one number
+            for the whole process.
         device: "cpu", "cuda" or "cuda:1".
         precision: of a module: "float32", "float16", "bfloat16" (torch), "int8" (torch on the CPU: linear layers).
-        example: inputs whose types and shapes the engine is made for; those of the published networks are known.
+        example: inputs whose types and shapes the engine is made for; `ditto.engines.networks.example_of` has those of the
+            published networks.
         cache: folder for exported networks and plans; the platform's by default, or $DITTO_CACHE.
-        compiled: torch alone: through `torch.compile`; opening takes a minute or more.
+        compiled: run through `torch.compile` ("torch" only); opening then takes a minute or more.
 
     Raises:
-        ValueError: an unknown backend, device or precision, a combination that does not exist (a file has its own
-            precision), or fewer than one thread.
-        EngineError: the file is missing or damaged, the backend is not installed, there is no such device, its memory
-            does not suffice, or the exported network differs from torch.
+        ValueError: an unknown backend, device or precision, a combination that is not supported (a file has a precision
+            of its own), or fewer than one thread.
+        EngineError: the file is missing or damaged, the backend is not installed, the device does not exist or has too
+            little memory, or the exported network differs from torch.
     """
     if not isinstance(backend, str):
         if not backend:
-            raise ValueError(f"at least one backend of {', '.join(BACKENDS)} is wanted, got none")
+            raise ValueError(f"expected at least one backend of {', '.join(BACKENDS)}, got none; name one")
         for first in backend[:-1]:
             try:
                 return open_engine(
@@ -96,25 +97,31 @@ def open_engine(
                     compiled=compiled,
                 )  # fmt: skip
             except EngineError as error:
-                log.warning("%s does not run the network: %s", first, error)
+                log.warning("%s cannot run the network: %s", first, error)
         backend = backend[-1]
     if backend not in BACKENDS:
-        raise ValueError(f"backend is one of {', '.join(BACKENDS)}, got {backend!r}")
+        raise ValueError(f"expected backend to be one of {', '.join(BACKENDS)}, got {backend!r}; name one of them")
     if threads < 1:
-        raise ValueError(f"threads is at least 1, got {threads}")
+        raise ValueError(f"expected threads to be 1 or more, got {threads}; give another number")
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or device == "cpu:":
-        raise ValueError(f"device is cpu, cuda or cuda:N, got {device!r}")
+        raise ValueError(f"expected device to be cpu, cuda or cuda:N, got {device!r}; name one of them")
     if kind == "cpu" and backend in ("tensorrt", "onnxruntime-tensorrt"):
-        raise ValueError(f"{backend} runs on NVIDIA GPUs alone, got device='cpu'; take device='cuda'")
+        raise ValueError(f"expected a CUDA device for backend {backend!r}, got device='cpu'; set device='cuda'")
     if compiled and backend != "torch":
-        raise ValueError(f"compiled is for backend='torch', got {backend!r}")
+        raise ValueError(f"expected backend='torch' with compiled=True, got {backend!r}; leave compiled out")
     folder = None if cache is None else Path(cache)
     if isinstance(network, (str, PathLike)):
         if backend == "torch":
-            raise ValueError(f"torch runs modules, got the file {network}; load it into a network of ditto.full.networks")
+            raise ValueError(
+                f"expected a torch module for backend='torch', got the file {network}; load it into a network of "
+                "ditto.full.networks, or set backend='onnxruntime'"
+            )
         if precision != "float32":
-            raise ValueError(f"a file has the precision it was exported in, got precision={precision!r} for {network}")
+            raise ValueError(
+                f"expected no precision for the file {network}, which keeps the one it was exported in, got {precision!r}; "
+                "leave it out"
+            )
     elif backend == "torch":
         from .networks import example_of
         from .torch_engine import TorchEngine
@@ -122,9 +129,10 @@ def open_engine(
         example = example or example_of(network)
         return TorchEngine(network, example.inputs, example.outputs, device, precision, threads, compiled)
     if backend == "tensorrt":
-        from .tensorrt_engine import TensorRTEngine, import_tensorrt, torch_device
+        from .tensorrt_engine import TensorRTEngine, import_tensorrt
+        from .torch_engine import torch_device
 
-        torch_device(device)  # what is missing is told before an export, which takes minutes
+        torch_device(device)  # fails here, before an export, which takes minutes
         import_tensorrt()
         return TensorRTEngine(network_file(network, example, precision, folder), device, folder)
     from .onnx_engine import OnnxEngine, require_provider
@@ -141,7 +149,7 @@ def network_file(
     """A network as an ONNX file; a module is exported to the cache.
 
     Raises:
-        EngineError: there is no such file, or the module cannot be exported.
+        EngineError: the file is missing, or the module cannot be exported.
     """
     if not isinstance(network, (str, PathLike)):
         from .export import exported
@@ -151,6 +159,6 @@ def network_file(
     file = Path(network)
     if not file.is_file():
         raise EngineError(
-            f"a network file is wanted at {file}, there is none; `ditto bundle verify` says what is missing"
+            f"expected a network file, got {file}, which does not exist; run `ditto bundle verify` to see what is missing"
         )
     return file

@@ -1,4 +1,4 @@
-"""Rows of different streams through one network as one batch, with the bits each row has alone."""
+"""Run rows of different streams as one batch; each row gets the bits that it gets alone."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy.typing as npt
 
 from . import Engine, Tensor
 
-LARGEST_BATCH = 8  # more rows at once win nothing more, and hold more memory
+LARGEST_BATCH = 8  # larger batches are not faster and take more memory
 
 
 class BatchedEngine:
-    """An engine whose answer to a row does not depend, bit for bit, on how many rows go with it.
+    """An engine whose result for a row does not depend, bit for bit, on the other rows of the batch.
 
-    ONNX Runtime adds up in the same order whatever the batch is on the processors we know, but nobody promises it: it
-    may take other routines for other shapes. So the first batch of each size is also run row by row, and where one bit
-    differs this engine runs row by row from then on. Every input and output has the batch first.
+    On the processors we know, ONNX Runtime adds in the same order for every batch size. It does not promise that: other
+    shapes may run other kernels. So this engine also runs the first batch of each size row by row. If one bit differs,
+    it runs that size row by row from then on. The first axis of every input and output is the batch.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -36,7 +36,7 @@ class BatchedEngine:
         """Run the network; raises what the engine raises."""
         sizes = {array.shape[:1] for array in arrays.values()}
         if len(sizes) != 1 or sizes <= {(), (0,), (1,)}:
-            return self._engine(**arrays)  # which says what is wrong where sizes differ
+            return self._engine(**arrays)  # which refuses inputs of different batch sizes
         ((rows,),) = sizes
         if rows > LARGEST_BATCH:
             parts = [self(**cut(arrays, start, LARGEST_BATCH)) for start in range(0, rows, LARGEST_BATCH)]
@@ -45,10 +45,10 @@ class BatchedEngine:
             return self._engine(**arrays)
         alone = join([self._engine(**cut(arrays, row, 1)) for row in range(rows)])
         if rows not in self._equal:
-            together = self._engine(**arrays)
-            equal = all(together[name].tobytes() == alone[name].tobytes() for name in alone)
+            batched = self._engine(**arrays)
+            equal = all(batched[name].tobytes() == alone[name].tobytes() for name in alone)
             if equal:
-                self._equal.setdefault(rows, True)  # another thread may have seen a difference meanwhile
+                self._equal.setdefault(rows, True)  # another thread may have found a difference meanwhile
             else:
                 self._equal[rows] = False
         return alone
@@ -60,5 +60,5 @@ def cut(arrays: dict[str, npt.NDArray[Any]], start: int, rows: int) -> dict[str,
 
 
 def join(parts: list[dict[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
-    """Arrays of the same names, one after another."""
+    """Concatenate arrays of the same names along the batch."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,4 +1,4 @@
-"""Example inputs of the full-size networks: names, types and shapes an engine is opened with, and names of what comes."""
+"""Example inputs of the published networks: the names, types and shapes an engine is opened with, and names of outputs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from ditto.full.networks.lmdm import LMDM
 from ditto.full.networks.lmdm_fast import FastLMDM
 from ditto.full.networks.motion_extractor import MotionExtractor
 from ditto.full.networks.neural_renderer import NeuralRenderer
-from ditto.full.networks.stitching import KEYPOINTS, RetargetingNetwork, StitchingNetwork
+from ditto.full.networks.stitching import RetargetingNetwork, StitchingNetwork
 from ditto.full.networks.streaming_hubert import StreamingHubert
 from ditto.full.networks.warping import WarpingNetwork
+from ditto.full.sizes import KEYPOINTS, LEVELS, WINDOW_SAMPLES
 
 
 class Example(NamedTuple):
-    """What `open_engine` must know of a network besides the network.
+    """What `open_engine` needs to know about a network besides its weights.
 
     Attributes:
         inputs: name -> tensor, fields of a state as "state.keys".
-        outputs: names of what `forward` returns; "" for a NamedTuple whose fields' names are enough.
+        outputs: names of what `forward` returns; "" for a NamedTuple whose fields give the names.
     """
 
     inputs: dict[str, Tensor]
@@ -40,7 +41,7 @@ def example_of(network: nn.Module, batch: int = 1, size: int = 64) -> Example:
         size: edge of the feature map; images have four times as many pixels. The published networks take 64.
 
     Raises:
-        TypeError: another network; make an `Example` for it.
+        TypeError: the network is none of them; make an `Example` for it.
     """
     make = torch.Generator().manual_seed(0)
 
@@ -71,11 +72,11 @@ def example_of(network: nn.Module, batch: int = 1, size: int = 64) -> Example:
     if isinstance(network, RetargetingNetwork):
         return Example({"x": noise(batch, network.config.inputs)}, ("offsets",))
     if isinstance(network, Hubert):
-        return Example({"samples": noise(batch, 6480, scale=0.1)}, ("rows",))
+        return Example({"samples": noise(batch, WINDOW_SAMPLES, scale=0.1)}, ("rows",))
     if isinstance(network, StreamingHubert):
         inputs = {"samples": noise(batch, network.samples, scale=0.1)}
         for field, empty in network.empty_state(batch)._asdict().items():
-            inputs[f"state.{field}"] = torch.ones_like(empty) if field == "heard" else noise(*empty.shape, scale=0.1)
+            inputs[f"state.{field}"] = torch.ones_like(empty) if field == "valid" else noise(*empty.shape, scale=0.1)
         return Example(inputs, ("rows", "next_state"))
     if isinstance(network, (LMDM, FastLMDM)):
         m = network.config
@@ -84,6 +85,6 @@ def example_of(network: nn.Module, batch: int = 1, size: int = 64) -> Example:
         if isinstance(network, FastLMDM):
             fresh = noise(len(network.schedule) - 1, batch, m.frames, m.motion)
             return Example({"cond_frame": cond_frame, "cond": cond, "start": start, "noise": fresh}, ("motion",))
-        time = torch.full((batch,), 499)
+        time = torch.full((batch,), LEVELS // 2 - 1)
         return Example({"x": start, "cond_frame": cond_frame, "cond": cond, "time": time}, ("clean",))
-    raise TypeError(f"expected one of the networks in ditto.full.networks, got {type(network).__name__}; give an Example")
+    raise TypeError(f"expected a network of ditto.full.networks, got {type(network).__name__}; give an Example")

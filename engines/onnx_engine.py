@@ -1,4 +1,4 @@
-"""ONNX Runtime: its CPU, CUDA or TensorRT provider, and no other one in silence."""
+"""ONNX Runtime with its CPU, CUDA or TensorRT provider. It never falls back to another provider silently."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from . import Tensor
 from .cache import cache_folder, explain
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
-GPU_BUILD = "onnxruntime-gpu>=1.25"  # the first whose CUDA provider samples volumes (GridSample with five axes)
-# The builds of ONNX Runtime have one import name and one folder: whichever is installed last overwrites the other.
+GPU_BUILD = "onnxruntime-gpu>=1.25"  # the first whose CUDA provider has GridSample with five axes (volumes)
+# The builds of ONNX Runtime share one import name and one folder: the one installed last overwrites the other.
 REPLACE = f"pip uninstall -y onnxruntime onnxruntime-gpu, then pip install '{GPU_BUILD}'"
 INSTALL = {"cpu": "pip install onnxruntime", "cuda": REPLACE, "tensorrt": f"{REPLACE} tensorrt"}
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -39,26 +39,26 @@ class OnnxEngine:
     Args:
         path: an ONNX or ORT format file.
         threads: on the CPU.
-        provider: one of `PROVIDERS`. What it cannot run is refused, not left to the CPU.
-        index: which GPU.
-        cache: where the TensorRT provider keeps its engines and timings; None: the platform's folder.
+        provider: one of `PROVIDERS`. A network that it cannot run completely is refused, not split with the CPU.
+        index: of the GPU.
+        cache: where the TensorRT provider keeps its engines and timings; None: `cache_folder()`.
 
     Raises:
-        EngineError: ONNX Runtime is not installed, refuses the file, or does not run it on the provider.
+        EngineError: ONNX Runtime is not installed, refuses the file, or cannot run it on the provider.
     """
 
     def __init__(
         self, path: Path, threads: int = 1, provider: str = "cpu", index: int = 0, cache: Path | None = None
     ) -> None:
         onnxruntime = require_provider(provider, path.name)
-        wanted = PROVIDERS[provider]
+        expected = PROVIDERS[provider]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.use_deterministic_compute = True
         options.log_severity_level = 3
-        # Idle workers must not burn the cores the renderer needs.
+        # Idle workers must not spin on the cores that the renderer needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if provider != "cpu":
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -66,19 +66,19 @@ class OnnxEngine:
             if provider != "cpu":
                 preload(onnxruntime)
             session = onnxruntime.InferenceSession(
-                str(path), options, providers=[(wanted, provider_options(provider, index, cache))]
+                str(path), options, providers=[(expected, provider_options(provider, index, cache))]
             )
         except Exception as error:  # ONNX Runtime raises a family of types that share only Exception
             raise EngineError(
-                f"a network ONNX Runtime {onnxruntime.__version__} can run on {wanted} is wanted, {path} is refused: "
+                f"expected a network that ONNX Runtime {onnxruntime.__version__} can run on {expected}, got {path}: "
                 f"{first_line(error)}; {advice(onnxruntime.__version__, provider)}"
             ) from error
         session.disable_fallback()
         used = session.get_providers()
-        if not used or used[0] != wanted:
+        if not used or used[0] != expected:
             raise EngineError(
-                f"{wanted} is wanted for {path.name}, ONNX Runtime chose {', '.join(used) or 'none'}; "
-                f"{INSTALL[provider]}, or take device='cpu'"
+                f"expected ONNX Runtime to run {path.name} on {expected}, got {', '.join(used) or 'no provider'}; "
+                f"{INSTALL[provider]}, or set device='cpu'"
             )
         self.path = path
         self.inputs = tuple(describe(node) for node in session.get_inputs())
@@ -96,26 +96,30 @@ class OnnxEngine:
         if arrays.keys() != self._dtypes.keys():
             missing, unknown = self._dtypes.keys() - arrays.keys(), arrays.keys() - self._dtypes.keys()
             raise EngineError(
-                f"{self.path.name} takes {', '.join(self._dtypes)}; "
-                f"missing: {', '.join(sorted(missing)) or 'none'}, unknown: {', '.join(sorted(unknown)) or 'none'}"
+                f"{self.path.name}: expected the inputs {', '.join(self._dtypes)}, got missing: "
+                f"{', '.join(sorted(missing)) or 'none'}, unknown: {', '.join(sorted(unknown)) or 'none'}; pass each by name"
             )
         for name, dtype in self._dtypes.items():
             if arrays[name].dtype != dtype:
-                raise EngineError(f"{self.path.name}: {name} is {dtype}, got {arrays[name].dtype}; convert it first")
+                raise EngineError(
+                    f"{self.path.name}: expected {name} to be {dtype}, got {arrays[name].dtype}; convert it"
+                )
         try:
             results = self._session.run(self._output_names, arrays)
-        except Exception as error:  # as above
-            wanted = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in self.inputs)
+        except Exception as error:  # as in __init__
+            expected = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in self.inputs)
             came = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-            raise EngineError(f"{self.path.name} takes {wanted}; got {came}: {first_line(error)}") from error
+            raise EngineError(
+                f"{self.path.name}: expected {expected}, got {came}: {first_line(error)}; give arrays of these shapes"
+            ) from error
         return dict(zip(self._output_names, results, strict=True))
 
 
 def require_provider(provider: str, what: str) -> Any:
-    """The onnxruntime module, if it has one of `PROVIDERS`; `what` it is wanted for.
+    """The onnxruntime module, with one of `PROVIDERS`; `what` needs it, for messages.
 
     Raises:
-        EngineError: ONNX Runtime is not installed, or another build of it.
+        EngineError: ONNX Runtime is not installed, or its build lacks the provider.
     """
     expected = PROVIDERS[provider]
     try:
@@ -123,7 +127,7 @@ def require_provider(provider: str, what: str) -> Any:
         there = onnxruntime.get_available_providers()
     except ImportError as error:
         raise EngineError(f"expected ONNX Runtime for {what}, got: {error}; {INSTALL[provider]}") from error
-    except AttributeError as error:  # what uninstalling one of two builds leaves behind
+    except AttributeError as error:  # the folder that is left when one of two builds is uninstalled
         again = f"pip uninstall -y onnxruntime onnxruntime-gpu, then {INSTALL['cpu']}" if provider == "cpu" else REPLACE
         raise EngineError(f"expected ONNX Runtime for {what}, got parts of it ({error}); {again}") from error
     if expected not in there:
@@ -131,20 +135,20 @@ def require_provider(provider: str, what: str) -> Any:
         got = f"{' and '.join(builds)} in one folder, which " if len(builds) > 1 else ""
         raise EngineError(
             f"expected {expected} for {what}, got {got}ONNX Runtime {onnxruntime.__version__} with {', '.join(there)}; "
-            f"{INSTALL[provider]}, or take device='cpu'"
+            f"{INSTALL[provider]}, or set device='cpu'"
         )
     return onnxruntime
 
 
 def installed_builds() -> list[str]:
-    """The distributions that installed a module `onnxruntime`; two or more overwrite each other's files."""
+    """Names of the installed distributions that provide `onnxruntime`; two or more overwrite each other's files."""
     return sorted(set(importlib.metadata.packages_distributions().get("onnxruntime", [])))
 
 
 def preload(onnxruntime: Any) -> None:
-    """Load CUDA and cuDNN from the wheels beside ONNX Runtime (1.21 and later), where the system has none of its own.
+    """Load CUDA and cuDNN from NVIDIA's wheels, where the system has none (ONNX Runtime 1.21 and later).
 
-    What it cannot load it prints; that goes to stderr, for stdout may be a program's.
+    ONNX Runtime prints what it cannot load. That goes to stderr here, because stdout belongs to the program.
     """
     load = getattr(onnxruntime, "preload_dlls", None)
     if load is not None:
@@ -153,19 +157,19 @@ def preload(onnxruntime: Any) -> None:
 
 
 def advice(version: str, provider: str) -> str:
-    """What to do about a network that a version of ONNX Runtime refuses."""
+    """What to do about a network that this version of ONNX Runtime refuses."""
     oldest = tuple(int(part) for part in GPU_BUILD.partition(">=")[2].split("."))
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if provider == "cuda" and numbers < oldest:
         return f"GridSample with five axes runs on CUDA since 1.25: pip install -U '{GPU_BUILD}'"
-    return "`ditto bundle verify` tells whether the file is damaged"
+    return "run `ditto bundle verify` to see whether the file is damaged"
 
 
 def provider_options(provider: str, index: int, cache: Path | None) -> dict[str, str]:
     """ONNX Runtime's options for a provider.
 
     Raises:
-        EngineError: the folder where the TensorRT provider keeps what it builds cannot be made.
+        EngineError: the cache folder of the TensorRT provider cannot be made.
     """
     if provider == "cpu":
         return {}
@@ -188,11 +192,13 @@ def provider_options(provider: str, index: int, cache: Path | None) -> dict[str,
 def describe(node: Any) -> Tensor:
     """Name, type and shape of one of ONNX Runtime's `NodeArg`s."""
     if node.type not in DTYPES:
-        raise EngineError(f"tensors of type {', '.join(DTYPES)} are supported, {node.name} is {node.type}")
+        raise EngineError(
+            f"expected {node.name} to be one of {', '.join(DTYPES)}, got {node.type}; export the network again"
+        )
     shape = tuple(size if isinstance(size, int) else str(size or "?") for size in node.shape)
     return Tensor(node.name, DTYPES[node.type], shape)
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the pages ONNX Runtime adds."""
+    """The first line of an error's message; ONNX Runtime adds pages to it."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,7 +1,7 @@
-"""TensorRT: an ONNX file built into a plan for this very GPU, kept, and built again when anything it depends on changes.
+"""TensorRT: builds an ONNX file into a plan for one GPU, keeps the plan, and builds it again when a dependency changes.
 
-Written against the documented API (docs.nvidia.com/deeplearning/tensorrt, Python API) and not yet run: no machine with
-TensorRT was at hand. Networks are strongly typed, as TensorRT 11 has them only: precision is that of the ONNX file.
+Written against the documented API (docs.nvidia.com/deeplearning/tensorrt, Python API) and not yet run on TensorRT itself.
+Networks are strongly typed, which is the only kind that TensorRT 11 has: the precision is that of the ONNX file.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from .cache import build_once, cache_folder, file_name, read_plan, write_bytes, 
 from .torch_engine import as_tensor, describe, torch_device
 
 log = logging.getLogger(__name__)
-OLDEST = (11, 2)  # the first whose GridSample takes five axes
+OLDEST = (11, 2)  # the first whose GridSample takes five axes (release notes)
 
 
 class TensorRTEngine:
     """A network with fixed shapes in TensorRT.
 
     Args:
-        path: an ONNX file; its weights, precision and shapes are the plan's.
+        path: an ONNX file; the plan has its weights, precision and shapes.
         device: "cuda" or "cuda:1".
         folder: where plans and timings are kept.
 
     Raises:
-        EngineError: TensorRT is not installed or too old, there is no such GPU, the network cannot be built, or its
-            memory does not suffice.
+        EngineError: TensorRT is not installed or too old, the GPU does not exist or has too little memory, or the network
+            cannot be built.
     """
 
     def __init__(self, path: Path, device: str = "cuda", folder: Path | None = None) -> None:
@@ -47,22 +47,22 @@ class TensorRTEngine:
             self._open(trt, folder or cache_folder())
 
     def _open(self, trt: Any, folder: Path) -> None:
-        """Build or read the plan, load it, and give it its buffers. The current GPU is this engine's."""
+        """Build or read the plan, load it, and allocate its buffers. The current GPU must be this engine's."""
         logger = trt.Logger(trt.Logger.ERROR)
         plan = plan_of(trt, logger, self.path, self.device, folder)
         self._runtime = trt.Runtime(logger)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise EngineError(
-                f"TensorRT {trt.__version__} cannot load the plan of {self.path.name} on {self.device}: too little memory on "
-                "the GPU, or another driver; free memory, or delete the plan"
+                f"expected TensorRT {trt.__version__} to load the plan of {self.path.name} on {self.device}, got an error; "
+                "the GPU has too little memory, or another driver: free memory, or delete the plan"
             )
         self._context = self._engine.create_execution_context()
         if self._context is None:
             free, _ = torch.cuda.mem_get_info(self.device)
             raise EngineError(
-                f"{self.path.name} wants {self._engine.device_memory_size_v2 / 2**30:.2f} GiB on {self.device} to run in, "
-                f"{free / 2**30:.2f} GiB are free; open it with an example of a smaller batch"
+                f"{self.path.name}: expected {self._engine.device_memory_size_v2 / 2**30:.2f} GiB free on {self.device}, got "
+                f"{free / 2**30:.2f} GiB; open it with an example of a smaller batch"
             )
         self._buffers = {name: self._buffer(trt, name) for name in names_of(self._engine)}
         given = {n for n in self._buffers if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT}
@@ -79,21 +79,25 @@ class TensorRTEngine:
         return torch.zeros(shape, dtype=getattr(torch, dtype.name), device=self.device)
 
     def __call__(self, **arrays: Any) -> dict[str, npt.NDArray[Any]]:
-        """Run the network once; arrays or tensors in, arrays out. Raises EngineError: another name, type or shape."""
+        """Run the network once; arrays or tensors in, arrays out.
+
+        Raises:
+            EngineError: a name, type or shape differs from `inputs`.
+        """
         results = self.run(**{name: as_tensor(name, value) for name, value in arrays.items()})
         return {name: value.cpu().numpy() for name, value in results.items()}
 
     def run(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:
-        """As calling the engine, tensors in and out, which stay on the GPU."""
+        """The same with tensors in and out, which stay on the GPU."""
         came = {describe(name, value) for name, value in tensors.items()}
         if came != set(self.inputs):
-            raise EngineError(f"{self.path.name} takes {self.inputs}; got {sorted(came)}")
+            raise EngineError(f"{self.path.name}: expected {self.inputs}, got {sorted(came)}; convert them")
         with self._lock, torch.cuda.device(self.device), torch.cuda.stream(self._stream):
             self._stream.wait_stream(torch.cuda.default_stream(self.device))
             for name, value in tensors.items():
                 self._buffers[name].copy_(value, non_blocking=True)
             if not self._context.execute_async_v3(self._stream.cuda_stream):
-                raise EngineError(f"TensorRT could not run {self.path.name}; its log says why")
+                raise EngineError(f"expected TensorRT to run {self.path.name}, got an error; its log says why")
             results = {tensor.name: self._buffers[tensor.name].clone() for tensor in self.outputs}
             self._stream.synchronize()
         return results
@@ -108,21 +112,21 @@ def import_tensorrt() -> Any:
     try:
         import tensorrt
     except ImportError as error:
-        raise EngineError(f"TensorRT is wanted: {error}; pip install tensorrt, or take backend='torch'") from error
+        raise EngineError(f"expected TensorRT, got: {error}; pip install tensorrt, or set backend='torch'") from error
     version = tuple(int(part) for part in tensorrt.__version__.split(".")[:2])
     if version < OLDEST:
         raise EngineError(
-            f"TensorRT {'.'.join(map(str, OLDEST))} or later is wanted (five-axis GridSample), {tensorrt.__version__} is "
-            "installed; pip install -U tensorrt, or take backend='torch'"
+            f"expected TensorRT {'.'.join(map(str, OLDEST))} or later (five-axis GridSample), got {tensorrt.__version__}; "
+            "pip install -U tensorrt, or set backend='torch'"
         )
     return tensorrt
 
 
 def plan_of(trt: Any, logger: Any, path: Path, device: torch.device, folder: Path) -> bytes:
-    """The plan of an ONNX file for a GPU, the current one: the kept plan if it was made for just this, else a new one.
+    """The plan of an ONNX file for the current GPU: the cached one if its dependencies match, else a new one.
 
     Raises:
-        EngineError: it cannot be built. That it cannot be kept is only logged.
+        EngineError: it cannot be built. A plan that cannot be cached is used all the same; the log says so.
     """
     gpu = torch.cuda.get_device_properties(device)
     depends = {
@@ -156,10 +160,10 @@ def plan_of(trt: Any, logger: Any, path: Path, device: torch.device, folder: Pat
 
 
 def build_plan(trt: Any, logger: Any, path: Path, timing: Path) -> bytes:
-    """Let TensorRT choose kernels for an ONNX file; what it times is kept for the next network.
+    """Build a plan of an ONNX file; TensorRT's timing cache is kept for the next network.
 
     Raises:
-        EngineError: the file is refused or no plan comes out; the message has TensorRT's first reason.
+        EngineError: TensorRT refuses the file or builds no plan; the message has its first reason.
     """
     builder = trt.Builder(logger)
     strongly = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
@@ -167,15 +171,17 @@ def build_plan(trt: Any, logger: Any, path: Path, timing: Path) -> bytes:
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(path)):
         reason = parser.get_error(0).desc() if parser.num_errors else "no reason given"
-        raise EngineError(f"TensorRT {trt.__version__} refuses {path.name}: {reason}")
+        raise EngineError(
+            f"expected a network that TensorRT {trt.__version__} can parse, got {path.name}: {reason}; set backend='torch'"
+        )
     config = builder.create_builder_config()
     known = timing.read_bytes() if timing.is_file() else b""
     config.set_timing_cache(config.create_timing_cache(known) or config.create_timing_cache(b""), False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(
-            f"TensorRT {trt.__version__} builds no plan of {path.name}; its log says why, too little memory on the GPU is "
-            "the usual reason: free memory, or open it with an example of a smaller batch"
+            f"expected a plan of {path.name} from TensorRT {trt.__version__}, got none; its log says why. The usual reason is "
+            "too little memory on the GPU: free memory, or open it with an example of a smaller batch"
         )
     timed = bytes(config.get_timing_cache().serialize())
     try:

@@ -1,4 +1,4 @@
-"""PyTorch: eager on the CPU with packed weights, CUDA graphs over fixed buffers on a GPU; `torch.compile` if asked for."""
+"""PyTorch: eager with packed weights on the CPU, CUDA graphs over fixed buffers on a GPU, or `torch.compile`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from . import Tensor
 PRECISIONS = {
     "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.float32
 }  # fmt: skip
-WARM_UPS = 3  # calls before a CUDA graph is captured
+WARM_UPS = 3  # calls before a CUDA graph is captured, as in torch's notes on CUDA graphs
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weight lies as oneDNN multiplies it fastest. float32 in and out, `dtype` in between.
+    """A linear layer with its weight packed once, as oneDNN multiplies it. float32 in and out, `dtype` inside.
 
-    MKL, which `nn.Linear` calls, packs the weight again in every call, and on AMD keeps to AVX2.
+    `nn.Linear` calls MKL, which packs the weight in every call and uses only AVX2 on AMD.
     """
 
     def __init__(self, layer: nn.Linear, dtype: torch.dtype = torch.float32) -> None:
@@ -43,7 +43,7 @@ class PackedLinear(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """A linear layer in 8 bits: weights with a scale per output, inputs with one scale per call. float32 in and out."""
+    """A linear layer in 8 bits: one scale per output for weights, one per call for inputs. float32 in and out."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Int8Linear(nn.Module):
 
 
 def can_pack() -> bool:
-    """Whether this build of torch has what `PackedLinear` calls."""
+    """Whether this build of torch has the operators that `PackedLinear` calls."""
     ops = torch.ops.mkldnn
     return torch.backends.mkldnn.is_available() and all(
         hasattr(ops, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
@@ -73,7 +73,7 @@ def can_pack() -> bool:
 
 
 def replace_linears(network: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> None:
-    """Put `make(layer)` in the place of every `nn.Linear` inside a network; the plain weights are given up."""
+    """Replace every `nn.Linear` inside a network by `make(layer)`; the plain weights are released."""
     for name, child in network.named_children():
         if type(child) is nn.Linear:
             setattr(network, name, make(child))
@@ -82,18 +82,18 @@ def replace_linears(network: nn.Module, make: Callable[[nn.Linear], nn.Module]) 
 
 
 def fold_parametrizations(network: nn.Module) -> None:
-    """Make weights that are computed from others in every call (weight norm) plain ones, in place."""
+    """Replace weights that are computed in every call (weight norm) by plain ones, in place."""
     for module in network.modules():
         folded = {name: getattr(module, name).detach() for name in getattr(module, "parametrizations", ())}
-        if folded:  # not torch's `remove_parametrizations`, which breaks copies of the module
+        if folded:  # torch's `remove_parametrizations` breaks copies of the module
             del module.parametrizations
-            module.__class__ = type(module).__bases__[0]  # torch put a class of its own in front
+            module.__class__ = type(module).__bases__[0]  # torch subclassed it
             for name, value in folded.items():
                 module.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
 def put_channels_last(network: nn.Module) -> None:
-    """Lay the weights of every convolution out with the channels innermost, in place; what it gives follows them."""
+    """Store the weights of every convolution with the channels innermost, in place; its output has the same layout."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.weight.data = module.weight.data.to(memory_format=torch.channels_last)
@@ -105,19 +105,19 @@ class TorchEngine:
     """A torch network with fixed shapes.
 
     Args:
-        network: in evaluation mode afterwards; the engine takes it over (moves it, packs its weights).
+        network: the engine modifies it: sets evaluation mode, moves it, packs its weights.
         example: name -> array or tensor of every input; gives types and shapes. Fields of a state: "state.keys".
-        outputs: names of what `forward` returns; of a NamedTuple the name stands before its fields, "" gives none.
+        outputs: names of what `forward` returns; the name of a NamedTuple is the prefix of its fields, "" is no prefix.
         device: "cpu", "cuda" or "cuda:1".
-        precision: "float32"; "float16" (GPU) or "bfloat16" where torch's autocast finds it safe; "int8" (CPU): linear
-            layers alone. Inputs and outputs keep their types.
-        threads: on the CPU. torch has one number for the whole process.
+        precision: "float32"; "float16" (GPU) or "bfloat16" for the operators that torch's autocast lists; "int8" (CPU)
+            for linear layers. Inputs and outputs keep their types.
+        threads: on the CPU; torch has one number for the whole process.
         compiled: run through `torch.compile`, which packs weights itself; the first call takes minutes.
-        channels_last: weights of convolutions, and so what they give, with the channels innermost.
+        channels_last: store the weights of convolutions with the channels innermost, which their outputs then have too.
 
     Raises:
-        EngineError: there is no such device, or its memory does not suffice; the message says what would fit.
-        ValueError: the example does not have the arguments of `forward`, or an unknown precision.
+        EngineError: the device does not exist, or has too little memory; the message says what fits.
+        ValueError: the example lacks an argument of `forward` or has others, or the precision is unknown.
     """
 
     def __init__(
@@ -132,10 +132,14 @@ class TorchEngine:
         channels_last: bool = False,
     ) -> None:
         if precision not in PRECISIONS:
-            raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}")
+            raise ValueError(
+                f"expected precision to be one of {', '.join(PRECISIONS)}, got {precision!r}; name one of them"
+            )
         self.device = torch_device(device)
         if {("cpu", "float16"), ("cuda", "int8")} & {(self.device.type, precision)}:
-            raise ValueError(f"{precision} does not run on {device}: float16 is for GPUs, int8 for CPUs; take bfloat16")
+            raise ValueError(
+                f"expected a precision for {device}, got {precision}: float16 is for GPUs, int8 for CPUs; set bfloat16"
+            )
         self.precision, self.threads = precision, threads
         self._names = tuple(outputs)
         self._lock = threading.Lock()
@@ -151,7 +155,7 @@ class TorchEngine:
             dtype = PRECISIONS[precision]
             replace_linears(self._network, lambda layer: PackedLinear(layer, dtype))
         self._run: Callable[..., Any] = torch.compile(self._network) if compiled else self._network
-        with self._memory_told(given):
+        with self._explain_oom(given):
             self._network.to(self.device)
             if channels_last:
                 put_channels_last(self._network)
@@ -165,45 +169,45 @@ class TorchEngine:
         """Run the network once; arrays or tensors in, arrays out. Dots in names: `**{"state.keys": ...}`.
 
         Raises:
-            EngineError: a name is missing or unknown, a type or shape is another one, or memory does not suffice.
+            EngineError: a name is missing or unknown, a type or shape differs from `inputs`, or memory is too small.
         """
         results = self.run(**{name: as_tensor(name, value) for name, value in arrays.items()})
         return {name: value.cpu().numpy() for name, value in results.items()}
 
     def run(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:
-        """As calling the engine, tensors in and out, which stay on the engine's device.
+        """The same with tensors in and out, which stay on the engine's device.
 
-        What does not change from call to call is best sent there once: `tensor.to(engine.device)`.
+        Send inputs that do not change from call to call there once: `tensor.to(engine.device)`.
         """
         self._check(tensors)
         if self._graph is None:
-            with self._memory_told(tensors):
+            with self._explain_oom(tensors):
                 return self._forward({name: value.to(self.device) for name, value in tensors.items()})
-        with self._lock, self._memory_told(tensors):  # the buffers are one call's at a time
+        with self._lock, self._explain_oom(tensors):  # one call at a time may use the buffers
             for name, value in tensors.items():
                 self._fixed[name].copy_(value, non_blocking=True)
             self._graph.replay()
             return {name: value.clone() for name, value in self._results.items()}
 
     def _check(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        wanted = {tensor.name: tensor for tensor in self.inputs}
-        if tensors.keys() != wanted.keys():
-            missing, unknown = wanted.keys() - tensors.keys(), tensors.keys() - wanted.keys()
+        expected = {tensor.name: tensor for tensor in self.inputs}
+        if tensors.keys() != expected.keys():
+            missing, unknown = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
             raise EngineError(
-                f"{type(self._network).__name__} takes {', '.join(wanted)}; "
-                f"missing: {', '.join(sorted(missing)) or 'none'}, unknown: {', '.join(sorted(unknown)) or 'none'}"
+                f"{type(self._network).__name__}: expected the inputs {', '.join(expected)}, got missing: "
+                f"{', '.join(sorted(missing)) or 'none'}, unknown: {', '.join(sorted(unknown)) or 'none'}; pass each by name"
             )
-        for name, tensor in wanted.items():
+        for name, tensor in expected.items():
             came = describe(name, tensors[name])
             if came != tensor:
                 raise EngineError(
-                    f"{type(self._network).__name__}: {name} is {tensor.dtype} {tensor.shape}, got {came.dtype} "
+                    f"{type(self._network).__name__}: expected {name} to be {tensor.dtype} {tensor.shape}, got {came.dtype} "
                     f"{came.shape}; convert it, or open an engine with an example of that shape"
                 )
 
     @torch.no_grad()
     def _forward(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Named results of the network on tensors that are on its device."""
+        """Run the network on tensors that are on its device; results by name."""
         if self.device.type == "cpu" and torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
         dtype = PRECISIONS[self.precision]
@@ -218,7 +222,7 @@ class TorchEngine:
                 for name, value in results.items()}  # fmt: skip
 
     def _capture(self) -> None:
-        """Record the network's kernels over the fixed buffers as one graph: a replay launches them all at once."""
+        """Capture the network's kernels over the fixed buffers as one CUDA graph; a replay launches all of them."""
         side = torch.cuda.Stream(self.device)
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):
@@ -226,14 +230,14 @@ class TorchEngine:
                 self._forward(self._fixed)
         torch.cuda.current_stream(self.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        # By default torch captures on the GPU it first captured on. "thread_local": other engines may be running.
+        # Without `stream` torch captures on the GPU it first captured on. "thread_local": other engines may be running.
         with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             self._results = self._forward(self._fixed)
         self._graph = graph
 
     @contextlib.contextmanager
-    def _memory_told(self, tensors: Mapping[str, torch.Tensor]) -> Iterator[None]:
-        """Turns torch's out-of-memory error into one that says which batch would fit."""
+    def _explain_oom(self, tensors: Mapping[str, torch.Tensor]) -> Iterator[None]:
+        """Turn torch's out-of-memory error into one that says which batch fits."""
         try:
             yield
         except torch.OutOfMemoryError:
@@ -249,12 +253,12 @@ class TorchEngine:
             raise EngineError(f"{message}; a batch of {fits} fits: open the engine with an example of that size")
         weights = sum(p.numel() * p.element_size() for p in self._network.parameters())
         raise EngineError(
-            f"{message}; the weights alone take {weights / 2**30:.2f} GiB: free memory, take precision='float16', or "
+            f"{message}; the weights alone take {weights / 2**30:.2f} GiB: free memory, set precision='float16', or "
             "device='cpu'"
         )
 
     def _fitting_batch(self, tensors: Mapping[str, torch.Tensor], batch: int) -> int:
-        """The largest batch, by halving, that the network runs through; 0: none."""
+        """The largest batch that fits, found by halving; 0 if not even one does."""
         while batch > 1:
             batch //= 2
             if self.device.type == "cuda":
@@ -268,24 +272,24 @@ class TorchEngine:
 
 
 def torch_device(name: str) -> torch.device:
-    """A device that is there; "cuda" is the first GPU, whichever one is current.
+    """A device by name. "cuda" is the first GPU, whichever one is current.
 
     Raises:
-        ValueError: torch knows no such name, or ditto has no use for it.
-        EngineError: CUDA is asked for and not to be had.
+        ValueError: the name is none of cpu, cuda and cuda:N.
+        EngineError: the GPU does not exist, or torch is built without CUDA.
     """
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device is cpu, cuda or cuda:N, got {name!r}") from error
+        raise ValueError(f"expected device to be cpu, cuda or cuda:N, got {name!r}; name one of them") from error
     if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device is cpu, cuda or cuda:N, got {name!r}")
+        raise ValueError(f"expected device to be cpu, cuda or cuda:N, got {name!r}; name one of them")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count <= (device.index or 0):
             built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
             raise EngineError(
-                f"{name} is wanted, torch {torch.__version__} ({built}) sees {count} CUDA devices; take device='cpu', or "
+                f"expected {name}, got torch {torch.__version__} ({built}) with {count} CUDA devices; set device='cpu', or "
                 "install a CUDA build of torch and NVIDIA's driver (https://pytorch.org/get-started)"
             )
         return torch.device("cuda", device.index or 0)
@@ -301,29 +305,31 @@ def memory_left(device: torch.device) -> str:
 
 
 def as_tensor(name: str, value: Any) -> torch.Tensor:
-    """A tensor over an array's own memory, where torch can use that: it wants it writable and in order.
+    """A tensor that shares the array's memory where that is writable and contiguous, else a copy.
 
     Raises:
-        EngineError: it holds no numbers.
+        EngineError: the array does not hold numbers.
     """
     if isinstance(value, torch.Tensor):
         return value
     try:
         return torch.from_numpy(np.require(value, requirements=["C", "W"]))
     except TypeError as error:
-        raise EngineError(f"an array of numbers is wanted for {name}: {error}") from error
+        raise EngineError(f"expected {name} to be an array of numbers, got: {error}; convert it") from error
 
 
 def describe(name: str, value: torch.Tensor) -> Tensor:
     """Name, NumPy type and shape of a tensor.
 
     Raises:
-        EngineError: NumPy has no such type.
+        EngineError: NumPy does not have the tensor's type.
     """
     try:
         dtype = np.dtype(str(value.dtype).removeprefix("torch."))
     except TypeError as error:
-        raise EngineError(f"{name} is {value.dtype}, which NumPy does not have; convert it to float32") from error
+        raise EngineError(
+            f"expected {name} in a type that NumPy has, got {value.dtype}; convert it to float32"
+        ) from error
     return Tensor(name, dtype, tuple(value.shape))
 
 
@@ -331,10 +337,10 @@ Picker = Callable[[Mapping[str, torch.Tensor]], Any]
 
 
 def arguments_of(network: nn.Module, example: Mapping[str, Any]) -> list[Picker]:
-    """One function per argument of `forward` that picks it from tensors by name; states are put together.
+    """One function per argument of `forward` that picks it from tensors by name, and builds states of their fields.
 
     Raises:
-        ValueError: `example` does not have just these arguments.
+        ValueError: the names in `example` are not those of the arguments.
     """
     hints = typing.get_type_hints(network.forward)
     pickers: list[Picker] = []
@@ -351,21 +357,21 @@ def arguments_of(network: nn.Module, example: Mapping[str, Any]) -> list[Picker]
             pickers.append(lambda tensors, kind=kind, full=full: kind(*(tensors[f] for f in full)))  # type: ignore[misc]
     if known != example.keys():
         raise ValueError(
-            f"{type(network).__name__}.forward takes {', '.join(sorted(known))}; the example has "
-            f"{', '.join(sorted(example))}"
+            f"expected an example with the arguments of {type(network).__name__}.forward, {', '.join(sorted(known))}, got "
+            f"{', '.join(sorted(example))}; name each argument"
         )
     return pickers
 
 
 def flatten(names: Sequence[str], found: Any) -> dict[str, torch.Tensor]:
-    """Results by name: a tensor under its own, a NamedTuple under its fields' behind its own name and a dot.
+    """Results by name; the fields of a NamedTuple get its name and a dot as prefix.
 
     Raises:
-        ValueError: there are more or fewer results than names.
+        ValueError: the numbers of results and names differ.
     """
     values = found if isinstance(found, tuple) and not hasattr(found, "_fields") else (found,)
     if len(values) != len(names):
-        raise ValueError(f"the network gives {len(values)} results, {len(names)} are named: {', '.join(names)}")
+        raise ValueError(f"expected {len(values)} names, one for each result, got {', '.join(names)}; name each result")
     out: dict[str, torch.Tensor] = {}
     for name, value in zip(names, values, strict=True):
         if isinstance(value, torch.Tensor):

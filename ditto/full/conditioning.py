@@ -1,4 +1,4 @@
-"""What the motion network is told of a frame: speech 1024 | emotion 8 | lids 2 | gaze 6 | canonical keypoints 63.
+"""The condition of a frame of motion: speech 1024 | emotion 8 | lids 2 | gaze 6 | canonical keypoints 63.
 
 T: frames, N: frames of the source (1 for a picture).
 
@@ -19,26 +19,25 @@ from ditto.motion.emotion import EMOTIONS
 
 Array = npt.NDArray[np.float32]
 
-LABEL_LOGIT = 8.0  # of a label that is set, against 0 of the others
-CONDITION_SIZE = 1024 + 8 + 2 + 6 + 63  # 1103
+LABEL_LOGIT = 8.0  # of a label that is set, against 0 of the others; as released
 
 
 def emotion_of_labels(labels: int | Sequence[int]) -> Array:
-    """One emotion (index in `EMOTIONS`) or several at once as the network knows them: (8,), summing to one.
+    """One emotion (index in `EMOTIONS`), or several at once, in the network's coding: (8,), summing to one.
 
     Raises:
-        ValueError: an index of no emotion.
+        ValueError: an index outside `EMOTIONS`.
     """
     chosen = np.atleast_1d(np.asarray(labels, int))
     if chosen.size == 0 or chosen.min() < 0 or chosen.max() >= len(EMOTIONS):
-        raise ValueError(f"expected labels of emotions, 0 to {len(EMOTIONS) - 1}, got {labels}")
+        raise ValueError(f"expected labels of emotions, 0 to {len(EMOTIONS) - 1}, got {labels}; give others")
     weights = np.ones(len(EMOTIONS))
     weights[chosen] = np.exp(LABEL_LOGIT)
-    return (weights / weights.sum()).astype(np.float32)
+    return np.asarray(weights / weights.sum(), np.float32)
 
 
 def emotion_of_weights(weights: npt.ArrayLike) -> Array:
-    """Weights (..., 8) that sum to one, as of `ditto.motion.emotion.emotion_vector` -> (..., 8) of what the network knows."""
+    """Weights (..., 8) that sum to one (`ditto.motion.emotion.emotion_vector`) -> (..., 8) in the network's coding."""
     single = np.stack([emotion_of_labels(i) for i in range(len(EMOTIONS))])
     w = np.asarray(weights, np.float32)
     return np.asarray((w[..., :, None] * single).sum(-2), np.float32)
@@ -48,7 +47,7 @@ class SourceCondition(NamedTuple):
     """The conditions that come from the source.
 
     Attributes:
-        eye_open: (N, 2) opening of the lids.
+        eye_open: (N, 2) opening of each eye.
         eye_ball: (N, 6) gaze.
         canonical: (63,) keypoints.
     """
@@ -65,7 +64,7 @@ def condition_rows(speech: Array, first: int, emotions: Array, source: SourceCon
         speech: (T, 1024) features.
         first: index of the first frame; frames before 0 are as frame 0.
         emotions: (M, 8); frame k takes row k modulo M.
-        source: its frames are gone through there and back again.
+        source: its frames are shown forwards, then backwards, and so on (`mirror_index`).
     """
     frames = [max(0, first + k) for k in range(len(speech))]
     shown = [mirror_index(k, len(source.eye_open)) for k in frames]

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ditto.full.sizes import CROP_SIZE, EXTRACTOR_SIZE
+
 Bytes = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
-
-NETWORK_SIZE = 256  # pixels, what the appearance and motion extractors take
 
 
 class Framing(NamedTuple):
@@ -26,8 +26,8 @@ class Framing(NamedTuple):
     Attributes:
         size: pixels of a side.
         scale: side of the crop over the longer side of the outline's box.
-        rise: the crop's centre moves by this part of its side towards the eyes.
-        upright: turn the crop with the face.
+        rise: how far the crop's centre moves towards the eyes, as a part of its side.
+        upright: rotate the crop with the face.
     """
 
     size: int
@@ -36,17 +36,18 @@ class Framing(NamedTuple):
     upright: bool = True
 
 
-FACE = Framing(512, 2.3, 0.125)  # what is animated
-LANDMARK_FIELD = Framing(224, 1.5, 0.1)  # what the 203-point network sees
+FACE = Framing(CROP_SIZE, 2.3, 0.125)  # the crop that is animated; released crop_scale and crop_vy_ratio
+LANDMARK_FIELD = Framing(224, 1.5, 0.1)  # the input of the 203-point network, as released
+LONGEST = 1920  # pixels of a picture's longest side, released max_size
 
 
 class FaceOutline(NamedTuple):
-    """What of a face a crop depends on.
+    """The points of a face that its crop depends on.
 
     Attributes:
         eyes: (2,) centre between the eyes, pixels.
         lips: (2,) centre of the mouth.
-        points: (N, 2) whose box in the face's own axes sets centre and size.
+        points: (N, 2) whose box in the face's own axes gives centre and size.
     """
 
     eyes: Floats
@@ -79,7 +80,7 @@ _MEDIAPIPE_BROWS = (70, 63, 105, 66, 107, 46, 53, 52, 65, 55, 300, 293, 334, 296
 
 
 def outline_of_mediapipe(landmarks: npt.ArrayLike) -> FaceOutline:
-    """MediaPipe's 478 landmarks (478, 2 or 3) in the place of the 203: the one mapping between the two.
+    """The outline of MediaPipe's 478 landmarks (478, 2 or 3); no other function maps them to the 203.
 
     Eye centres are the mean of both corners and both lid middles, the mouth's centre lies between its corners, and the
     box is that of jaw line and brows, all as with the 203.
@@ -123,33 +124,33 @@ def invert(matrix: npt.ArrayLike) -> Floats:
 
 
 class Taps(NamedTuple):
-    """Bilinear sampling prepared once, so that a picture can be drawn many times: zero beyond the source.
+    """Indices and weights of bilinear sampling, computed once for many pictures; zero outside the source.
 
-    OpenCV before version 5 rounds positions to 1/32 of a pixel; the released pipeline's numbers come from exact ones.
+    OpenCV before version 5 rounds positions to 1/32 of a pixel; the released pipeline's results have exact positions.
 
     Attributes:
-        indices: (4, N) into the source's pixels, row by row; N pixels are drawn.
+        indices: (4, N) into the source's pixels, row by row, for N output pixels.
         weights: (4, N).
     """
 
     indices: npt.NDArray[np.intp]
     weights: Array
 
-    def draw(self, source: npt.NDArray[np.generic]) -> Array:
+    def sample(self, source: npt.NDArray[np.generic]) -> Array:
         """(C, N) of a source (H, W, C)."""
         planes = np.ascontiguousarray(np.moveaxis(source, -1, 0), np.float32).reshape(source.shape[-1], -1)
-        drawn = np.zeros((len(planes), self.weights.shape[1]), np.float32)
-        for plane, out in zip(planes, drawn, strict=True):
+        out = np.zeros((len(planes), self.weights.shape[1]), np.float32)
+        for plane, values in zip(planes, out, strict=True):
             for index, weight in zip(self.indices, self.weights, strict=True):
-                out += plane.take(index, mode="clip") * weight  # which is faster than "raise", and all are inside
-        return drawn
+                values += plane.take(index, mode="clip") * weight  # faster than "raise"; all indices are inside
+        return out
 
 
 def taps(to_source: npt.ArrayLike, x: npt.ArrayLike, y: npt.ArrayLike, size: tuple[int, int]) -> Taps:
     """Taps of the pixels (x, y), each (N,).
 
     Args:
-        to_source: (3, 3), pixels that are drawn -> pixels of the source.
+        to_source: (3, 3), output pixels -> pixels of the source.
         size: height and width of the source.
     """
     m = np.asarray(to_source, np.float64)
@@ -167,9 +168,9 @@ def taps(to_source: npt.ArrayLike, x: npt.ArrayLike, y: npt.ArrayLike, size: tup
 
 
 def cut(picture: Bytes, matrix: npt.ArrayLike, size: int) -> Bytes:
-    """The crop (size, size, 3) of a picture, bilinear, black beyond it; `matrix` leads from picture to crop."""
+    """The crop (size, size, 3) of a picture, bilinear, black outside it; `matrix` maps picture pixels to crop pixels."""
     y, x = np.divmod(np.arange(size * size), size)
-    crop = taps(invert(matrix), x, y, (picture.shape[0], picture.shape[1])).draw(picture)
+    crop = taps(invert(matrix), x, y, (picture.shape[0], picture.shape[1])).sample(picture)
     return np.ascontiguousarray(np.rint(crop).astype(np.uint8).T).reshape(size, size, 3)
 
 
@@ -177,12 +178,12 @@ def network_input(crop: Bytes) -> npt.NDArray[np.float32]:
     """A face crop (512, 512, 3) as the extractors take it: (1, 3, 256, 256), RGB in 0..1."""
     import cv2
 
-    small = cv2.resize(crop, (NETWORK_SIZE, NETWORK_SIZE), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(crop, (EXTRACTOR_SIZE, EXTRACTOR_SIZE), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray((small.astype(np.float32) / 255.0).transpose(2, 0, 1)[None])
 
 
-def limited_size(height: int, width: int, longest: int = 1920) -> tuple[int, int]:
-    """Height and width of a source picture after its longest side is limited and both sides are made even.
+def limited_size(height: int, width: int, longest: int = LONGEST) -> tuple[int, int]:
+    """Height and width of a source picture with its longest side limited and both sides even; as released.
 
     `longest` below 1: no limit.
     """

@@ -1,6 +1,6 @@
-"""The 478 landmarks by the ONNX files of the released pipeline, for whoever has them: `OnnxFaceMesh`.
+"""The 478 landmarks from the ONNX files of the released pipeline, which the user provides: `OnnxFaceMesh`.
 
-They are MediaPipe's BlazeFace and face mesh; ditto itself asks MediaPipe (`ditto.portrait.registration`).
+The files are MediaPipe's BlazeFace and face mesh; ditto by itself runs MediaPipe (`ditto.portrait.registration`).
 
 N: anchors or boxes.
 
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ditto.engines import open_engine
 from ditto.errors import EngineError, NoFaceError
 from ditto.full.cropping import taps
+from ditto.portrait.face_mesh import LANDMARKS
 
 Array = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -27,14 +28,15 @@ Floats = npt.NDArray[np.float64]
 BLAZE, MESH = "blaze_face.onnx", "face_mesh.onnx"
 BLAZE_SIZE, MESH_SIZE = 128, 256  # pixels
 CELLS = ((16, 2), (8, 6))  # a side, anchors per cell
-LEAST_SCORE = 0.5
-MOST_OVERLAP = 0.3
+# As released.
+MIN_SCORE = 0.5
+MAX_OVERLAP = 0.3  # intersection over union
 MARGIN = 1.5
-LANDMARKS = 478
+FACE_NUMBERS = 16  # of an anchor: box (4) and six points (2 each)
 
 
 class Region(NamedTuple):
-    """A turned square of a picture: centre and side in pixels, angle in radians."""
+    """A rotated square of a picture: centre and side in pixels, angle in radians."""
 
     x: float
     y: float
@@ -60,8 +62,8 @@ def blaze_input(picture: Bytes) -> Array:
 
 
 def blaze_boxes(boxes: npt.ArrayLike, scores: npt.ArrayLike) -> Floats:
-    """Faces (N, 17), the surest first: left, top, right, bottom in pixels of the input, six points (x, y) in parts of
-    it, score. Boxes that overlap are averaged by their scores.
+    """Faces (N, 17), the highest score first: left, top, right, bottom in pixels of the input, six points (x, y) in parts
+    of it, score. Overlapping boxes are averaged, weighted by their scores.
 
     Args:
         boxes: (1, 896, 16) raw output.
@@ -69,15 +71,15 @@ def blaze_boxes(boxes: npt.ArrayLike, scores: npt.ArrayLike) -> Floats:
     """
     logits = np.clip(np.asarray(scores, np.float64).reshape(-1), -50, 100)
     score = 1 / (1 + np.exp(-logits))
-    sure = np.flatnonzero(score >= LEAST_SCORE)
-    sure = sure[np.argsort(-score[sure], kind="stable")]
-    raw, centre = np.asarray(boxes, np.float64).reshape(-1, 16)[sure], anchors()[sure]
+    confident = np.flatnonzero(score >= MIN_SCORE)
+    confident = confident[np.argsort(-score[confident], kind="stable")]
+    raw, centre = np.asarray(boxes, np.float64).reshape(-1, 16)[confident], anchors()[confident]
     middle, half = raw[:, :2] + centre * BLAZE_SIZE, raw[:, 2:4] / 2
     points = raw[:, 4:].reshape(-1, 6, 2) / BLAZE_SIZE + centre[:, None]
-    rows = np.column_stack([middle - half, middle + half, points.reshape(-1, 12), score[sure]])
+    rows = np.column_stack([middle - half, middle + half, points.reshape(-1, 12), score[confident]])
     found = []
     while len(rows):
-        near = overlap(rows[0], rows) > MOST_OVERLAP
+        near = overlap(rows[0], rows) > MAX_OVERLAP
         near[0] = True
         weight = rows[near, -1:]
         found.append(np.append((rows[near, :-1] * weight).sum(0) / weight.sum(), weight.mean()))
@@ -94,7 +96,7 @@ def overlap(box: Floats, others: Floats) -> Floats:
 
 
 def face_region(box: npt.ArrayLike, eyes: npt.ArrayLike) -> Region:
-    """Where the mesh looks: a box (left, top, right, bottom) grown to a square, turned with the two eyes (2, 2)."""
+    """The input of the mesh: a box (left, top, right, bottom) enlarged to a square, rotated with the two eyes (2, 2)."""
     left, top, right, bottom = (float(v) for v in np.asarray(box)[:4])
     (x0, y0), (x1, y1) = np.asarray(eyes, np.float64)
     side = MARGIN * max(right - left, bottom - top)
@@ -104,7 +106,7 @@ def face_region(box: npt.ArrayLike, eyes: npt.ArrayLike) -> Region:
 def mesh_input(picture: Bytes, region: Region) -> Array:
     """The region of a picture (H, W, 3) RGB as the mesh takes it: (1, 256, 256, 3), 0..1."""
     y, x = np.divmod(np.arange(MESH_SIZE * MESH_SIZE), MESH_SIZE)
-    field = np.rint(taps(region_matrix(region), x, y, (picture.shape[0], picture.shape[1])).draw(picture))
+    field = np.rint(taps(region_matrix(region), x, y, (picture.shape[0], picture.shape[1])).sample(picture))
     return np.ascontiguousarray(field.T / 255.0, field.dtype).reshape(1, MESH_SIZE, MESH_SIZE, 3)
 
 
@@ -141,21 +143,25 @@ class OnnxFaceMesh:
         """(478, 3) pixels of a square crop (S, S, 3) RGB.
 
         Raises:
-            NoFaceError: BlazeFace finds none.
+            NoFaceError: BlazeFace finds no face.
         """
         size = crop.shape[0]
         raw = self._blaze(**{self._blaze.inputs[0].name: blaze_input(crop)})
         by_width = {out.shape[-1]: out for out in raw.values()}
-        if by_width.keys() != {1, 16}:
-            raise EngineError(f"{BLAZE} should give (1, 896, 16) and (1, 896, 1), it gives {sorted(by_width)}")
-        faces = blaze_boxes(by_width[16], by_width[1])
+        if by_width.keys() != {1, FACE_NUMBERS}:
+            raise EngineError(
+                f"expected {BLAZE} to give (1, 896, 16) and (1, 896, 1), got last axes {sorted(by_width)}; use the released "
+                "file"
+            )
+        faces = blaze_boxes(by_width[FACE_NUMBERS], by_width[1])
         if not len(faces):
-            raise NoFaceError("a face is wanted in the crop, BlazeFace finds none; give a clear frontal portrait")
+            raise NoFaceError("expected a face in the crop, BlazeFace found none; give a clear frontal portrait")
         region = face_region(faces[0, :4] * (size / BLAZE_SIZE), faces[0, 4:8].reshape(2, 2) * size)
         outputs = self._mesh(**{self._mesh.inputs[0].name: mesh_input(crop, region)})
         points = next((out for out in outputs.values() if out.size == 3 * LANDMARKS), None)
         if points is None:
             raise EngineError(
-                f"{MESH} should give {3 * LANDMARKS} numbers, it gives {[o.size for o in outputs.values()]}"
+                f"expected {MESH} to give {3 * LANDMARKS} numbers, got {[o.size for o in outputs.values()]}; use the released "
+                "file"
             )
         return mesh_landmarks(points, region)

@@ -1,8 +1,7 @@
 """The published checkpoints from the Hugging Face hub: `ditto bundle pull full`.
 
-Revisions are pinned, so what is fetched today is what was fetched yesterday. Files go through the hub client's own cache:
-one that is complete is not fetched again, a connection that breaks is taken up again, and HF_HUB_OFFLINE, HF_ENDPOINT,
-HF_HOME and HF_TOKEN mean what they always mean.
+Revisions are pinned, so every user gets the same files. Files go through the hub client's own cache: complete files are not
+fetched again, interrupted downloads resume, and HF_HUB_OFFLINE, HF_ENDPOINT, HF_HOME and HF_TOKEN work as usual.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ class Repository:
     Attributes:
         name: "owner/name".
         revision: commit.
-        licence: of what is fetched.
-        what: what that is.
-        files: path in the repository -> bytes.
+        licence: of the fetched files.
+        what: what the files are.
+        files: path in the repository -> size in bytes.
     """
 
     name: str
@@ -41,7 +40,7 @@ class Repository:
 
     @property
     def bytes(self) -> int:
-        """Of all files."""
+        """Size of all files."""
         return sum(self.files.values())
 
 
@@ -73,12 +72,12 @@ FULL = (DITTO, HUBERT)
 
 
 def licences() -> str:
-    """What `pull` would fetch, and under which licences."""
+    """What `pull` fetches, with its licences, for the user to read."""
     lines = [
         f"{r.name} ({r.bytes / 1e9:.2f} GB, revision {r.revision[:8]})\n  {r.what}\n  licence: {r.licence}"
         for r in FULL
     ]
-    return "\n".join([*lines, "InsightFace's face detectors, which are not for commercial use, are not fetched."])
+    return "\n".join([*lines, "InsightFace's face detectors are not fetched: their licence forbids commercial use."])
 
 
 def pull(
@@ -88,21 +87,23 @@ def pull(
 
     Args:
         output: the bundle's folder; by default where `ditto.load("full")` finds it.
-        replace: whether a bundle that is there may be replaced.
-        report: is told in a few words what is being done.
+        replace: whether an existing bundle may be replaced.
+        report: called with a few words before each step.
 
     Raises:
-        InputError: torch or huggingface_hub is not installed, or the output is there already.
-        BundleError: the hub cannot be reached or has not what is wanted, or a file is not what was published.
-        OutputError: no space is left.
+        InputError: torch or huggingface_hub is not installed, or the output exists.
+        BundleError: the hub cannot be reached or lacks a file, or a file differs from the published one.
+        OutputError: the disk is full.
     """
     try:
         import huggingface_hub  # noqa: F401
 
-        from ditto.full.conversion.bundling import convert, free_target
+        from ditto.full.conversion.bundling import check_target, convert
     except ImportError as error:
-        raise InputError(f"{error}: getting checkpoints needs it; pip install 'ditto-talking-head[full]'") from error
-    free_target(output, replace)  # before gigabytes are fetched
+        raise InputError(
+            f"expected torch and huggingface_hub, got: {error}; pip install 'ditto-talking-head[full]'"
+        ) from error
+    check_target(output, replace)  # before gigabytes are fetched
     folders = [fetch_all(repository, report) for repository in FULL]
     return convert(folders[0], output, hubert=folders[1], replace=replace, report=report)
 
@@ -133,46 +134,48 @@ def fetch(repository: Repository, file: str) -> Path:
     where = f"{repository.name}/{file} at revision {repository.revision[:8]}"
     try:
         return Path(huggingface_hub.hf_hub_download(repository.name, file, revision=repository.revision))
-    except Exception as error:  # the hub client changes the library it speaks HTTP with
+    except Exception as error:  # the hub client's HTTP library, and with it the error types, differ between versions
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(f"{where} cannot be kept: no space is left; set HF_HOME to another place") from error
+            raise OutputError(
+                f"expected space for {where}, got a full disk; free space, or set HF_HOME to another folder"
+            ) from error
         raise BundleError(f"{where} {reason(error, constants.HF_HUB_OFFLINE)}") from error
 
 
 def reason(error: Exception, offline: bool) -> str:
-    """Why a file did not come, and what to do."""
+    """Why a file was not fetched, and what to do."""
     from huggingface_hub import errors
 
-    if isinstance(error.__cause__, errors.HfHubHTTPError):  # the client makes "not in the cache" of what the hub answered
+    if isinstance(error.__cause__, errors.HfHubHTTPError):  # the client reports the hub's answer as "not in the cache"
         error = error.__cause__
     if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
         if offline:
-            return "is not in the cache, and HF_HUB_OFFLINE forbids to fetch it; unset it"
+            return "is not in the cache, and HF_HUB_OFFLINE is set; unset it"
         return "is not in the cache, and the hub cannot be reached; check the connection, or HF_ENDPOINT"
     if isinstance(error, errors.GatedRepoError):
-        return "wants a login: accept its terms on the hub's page and set HF_TOKEN"
+        return "needs a login; accept its terms on the hub's page and set HF_TOKEN"
     if isinstance(error, (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError)):
         return "is not on the hub; upgrade ditto, or convert a copy of the checkpoints with `ditto bundle convert`"
-    told = " ".join(str(error).split())[:300] or type(error).__name__
-    return f"could not be fetched: {told}; run it again, what is complete is kept"
+    message = " ".join(str(error).split())[:300] or type(error).__name__
+    return f"could not be fetched: {message}; run the command again, complete files are kept"
 
 
 def check(path: Path, repository: Repository, file: str) -> None:
-    """Compare a file with the digest the hub has of it, which is its name in the cache: SHA-256, or Git's of a small one.
+    """Compare a file with the hub's digest, which is its name in the cache: SHA-256, or Git's SHA-1 for a small file.
 
     Raises:
-        BundleError: it differs.
+        BundleError: they differ.
     """
     stored = path.resolve()
-    wanted = stored.name
-    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", wanted):  # a cache without links
-        logger.warning("the checksum of %s is not known on this machine; its contents are checked all the same", path)
+    expected = stored.name
+    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", expected):  # a cache without links
+        logger.warning("the hub's checksum of %s is not in this cache; only its contents are checked", path)
         return
-    came = digest(stored) if len(wanted) == 64 else git_digest(stored)
-    if came != wanted:
+    came = digest(stored) if len(expected) == 64 else git_digest(stored)
+    if came != expected:
         raise BundleError(
-            f"{repository.name}/{file} should have the digest {wanted[:12]}..., {stored} has {came[:12]}...; delete that file "
-            "and run it again"
+            f"{repository.name}/{file}: expected the digest {expected[:12]}..., got {came[:12]}... of {stored}; delete that "
+            "file and run the command again"
         )
 
 

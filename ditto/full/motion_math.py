@@ -24,7 +24,7 @@ LAYOUT = LAYOUT_265
 
 
 class Pose(NamedTuple):
-    """A face as its keypoints are computed from it.
+    """The motion of a face with angles in degrees, from which its keypoints are computed.
 
     Attributes:
         scale: model units per canonical unit.
@@ -47,7 +47,7 @@ def degrees_of(logits: npt.ArrayLike) -> Floats:
 
 
 def pose_of(vector: npt.ArrayLike) -> Pose:
-    """The pose that a released motion vector (265,) stands for."""
+    """The pose of a released motion vector (265,)."""
     v = np.asarray(vector, np.float64)
     degrees = degrees_of(np.stack([v[LAYOUT[name]] for name in ANGLES]))
     return Pose(float(v[0] + 1.0), degrees, v[LAYOUT["t"]], v[LAYOUT["exp"]])
@@ -56,20 +56,20 @@ def pose_of(vector: npt.ArrayLike) -> Pose:
 def posed_keypoints(canonical: npt.ArrayLike, pose: Pose) -> Floats:
     """Keypoints (K, 3) in model units: canonical ones (63,) or (K, 3) deformed, turned, scaled and shifted in x and y."""
     kp = np.asarray(canonical, np.float64).reshape(KEYPOINTS, 3)
-    turned = np.einsum("ki,ij->kj", kp, rotation_matrix(*pose.degrees))
-    x = pose.scale * (turned + pose.exp.reshape(KEYPOINTS, 3))
+    turned: Floats = np.einsum("ki,ij->kj", kp, rotation_matrix(*pose.degrees))
+    x: Floats = pose.scale * (turned + pose.exp.reshape(KEYPOINTS, 3))
     x[:, :2] += pose.t[:2]
     return x
 
 
 def smooth_rows(rows: npt.ArrayLike, width: int) -> Floats:
-    """Rows (T, ...) averaged over `width` neighbours; the window shrinks at the ends."""
+    """Moving average of rows (T, ...) over `width` rows; the window shrinks at the ends."""
     x = np.asarray(rows, np.float64)
     half = width // 2
     return np.stack([x[max(0, i - half) : i + half + 1].mean(0) for i in range(len(x))])
 
 
 def mirror_index(index: int, size: int) -> int:
-    """Which of `size` source frames is shown with frame `index`: there and back again, each end twice."""
-    turn, place = divmod(max(index, 0), size)
-    return place if turn % 2 == 0 else size - 1 - place
+    """The source frame, of `size`, for frame `index`: forwards, then backwards, and so on; each end counts twice."""
+    pass_number, place = divmod(max(index, 0), size)
+    return place if pass_number % 2 == 0 else size - 1 - place

@@ -1,4 +1,4 @@
-"""The rendered crop put back as the released pipeline does it: a soft-edged mask and the crop, warped, blended, cut off.
+"""Puts the rendered crop back as the released pipeline does: warps a soft-edged mask and the crop, blends, truncates.
 
 Source: the released Ditto at e9191cf (tests/fixtures/reference, wiring_putback).
 """
@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.full.cropping import invert, taps
+from ditto.full.sizes import CROP_SIZE
 
 Bytes = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float32]
 
-CORE = 0.9  # of each side: where the mask is one
+CORE = 0.9  # part of each side where the mask is one; as released
 
 
 def soft_mask(width: int, height: int, core_width: float = CORE, core_height: float = CORE) -> Array:
@@ -38,7 +39,7 @@ class PasteBack:
         size: pixels of a crop's side.
     """
 
-    def __init__(self, picture: Bytes, crop_to_picture: npt.ArrayLike, size: int = 512) -> None:
+    def __init__(self, picture: Bytes, crop_to_picture: npt.ArrayLike, size: int = CROP_SIZE) -> None:
         height, width = picture.shape[:2]
         to_picture = np.asarray(crop_to_picture, np.float64)
         to_crop = invert(to_picture)
@@ -48,16 +49,16 @@ class PasteBack:
         x1, y1 = max(x0, x1), max(y0, y1)
         y, x = (axis.ravel() for axis in np.mgrid[y0:y1, x0:x1])
         self._picture = picture
-        self._part = (slice(y0, y1), slice(x0, x1))  # of the frame, what the crop may touch
+        self._part = (slice(y0, y1), slice(x0, x1))  # of the picture that the crop covers
         part = taps(to_crop, x, y, (size, size))
-        weight = part.draw(soft_mask(size, size)[..., None])[0]
+        weight = part.sample(soft_mask(size, size)[..., None])[0]
         self._taps = part._replace(weights=part.weights * weight)
         self._rest: Array = (1 - weight) * picture[self._part].reshape(-1, 3).T
 
     def __call__(self, render: npt.NDArray[np.uint8] | Array) -> Bytes:
         """The frame (H, W, 3) uint8 for a render (S, S, 3), 0..255."""
         frame = self._picture.copy()
-        blend = self._taps.draw(render)
+        blend = self._taps.sample(render)
         blend += self._rest
         part = frame[self._part]
         for channel, plane in enumerate(np.clip(blend, 0, 255, out=blend)):

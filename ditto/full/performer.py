@@ -12,13 +12,13 @@ def open_performer(bundle: Bundle, device: str, precision: str) -> Performer:
 
     Raises:
         BundleError: a part is missing or damaged.
-        EngineError: there is no PyTorch, or a network cannot be run here.
+        EngineError: PyTorch is not installed, or a network cannot run here.
     """
     try:
         from ditto.full.pipeline import PARTS, FullOptions, open_parts
     except ImportError as error:
         raise EngineError(
-            f"{bundle.path} needs PyTorch, which cannot be imported ({error}); pip install 'ditto-talking-head[full]'"
+            f"expected PyTorch for {bundle.path}, got: {error}; pip install 'ditto-talking-head[full]'"
         ) from error
     for part in PARTS:
         bundle.part(part)

@@ -1,11 +1,11 @@
-"""The parts of a full bundle behind the objects that `TalkingHead` is made of. Needs torch."""
+"""Opens the parts of a full bundle as a performer. Needs torch."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from ditto.full.networks.streaming_hubert import StreamingHubert
 from ditto.full.networks.warping import WarpingNetwork
 from ditto.full.released import read_released
 from ditto.full.renderer import NeuralFaceRenderer
+from ditto.full.retargeting import check_choices
 from ditto.full.sampler import FullSampler, Sampling
 from ditto.full.source import SourceReader
 from ditto.full.space import FullSpace
@@ -35,13 +36,14 @@ from ditto.full.speech_stream import CachedEncoder
 from ditto.full.speech_window import Network, WindowEncoder
 from ditto.machine import cores
 from ditto.performer import Performer
-from ditto.row_performer import RowPerformer
+from ditto.row_performer import Encoder, RowPerformer
 
 Array = npt.NDArray[np.float32]
+E = TypeVar("E")  # state of the encoder
 
 log = logging.getLogger(__name__)
 PARTS = ("encoder", "motion", "appearance", "motion_extractor", "warping", "decoder", "stitching")
-EYES = "eye_retargeting"  # if the bundle has it
+EYES = "eye_retargeting"  # optional part
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,16 @@ class FullOptions:
     """How a full bundle is run.
 
     Attributes:
-        hearing: "window": HuBERT over 0.4 s windows, as released; "streaming": with a memory of what was said, as in the
-            paper. The published motion network was trained on neither's exact features but on the released ONNX file's.
-        context: with "streaming", speech (N,) at 16 kHz that every stream starts as if it had heard; None: nothing.
-        sampling: the choices about motion.
-        settings: "offline" or "online": the settings that were published with the checkpoints, and are in the bundle if the
-            converter found them; None: the defaults here.
+        encoder: "window": HuBERT over windows of 0.4 s, as released; "streaming": HuBERT with a cache of past rows, as in
+            the paper. The published motion network was trained on the features of the released ONNX file, not on either's.
+        context: for "streaming", speech (N,) at 16 kHz; every stream starts with the encoder's state after it. None: the
+            empty state.
+        sampling: how motion is sampled.
+        settings: "offline" or "online": the settings published with the checkpoints, which the bundle has if the converter
+            found them; None: the defaults here.
         landmarks: folder with the released ONNX files of face detector and landmarks (`detection`, `face_mesh`), for the crop
-            and the eyes; None: MediaPipe's, as registered. InsightFace's are for research only.
-        backend: of every network, one of `ditto.engines.BACKENDS`; the released HuBERT file is run by ONNX Runtime.
+            and the eyes; None: the portrait's own MediaPipe landmarks. InsightFace's files are for research only.
+        backend: of every network, one of `ditto.engines.BACKENDS`; ONNX Runtime runs the released HuBERT file.
         device: "cpu", "cuda" or "cuda:1".
         precision: of the networks for pictures; those for speech and motion stay float32, as released.
         threads: on the CPU; None: one for each core.
@@ -66,7 +69,7 @@ class FullOptions:
         ValueError: fewer than one thread.
     """
 
-    hearing: Literal["window", "streaming"] = "window"
+    encoder: Literal["window", "streaming"] = "window"
     context: Array | None = None
     sampling: Sampling = field(default_factory=Sampling)
     settings: Literal["offline", "online"] | None = None
@@ -78,7 +81,7 @@ class FullOptions:
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
-            raise ValueError(f"expected threads to be 1 or more, got {self.threads}")
+            raise ValueError(f"expected threads to be 1 or more, got {self.threads}; give another number")
 
     def open(self, network: torch.nn.Module, precision: str = "float32") -> Engine:
         """An engine for a network."""
@@ -86,7 +89,7 @@ class FullOptions:
         return open_engine(network, self.backend, threads, device=self.device, precision=precision)
 
     def open_file(self, network: Path) -> Engine:
-        """ONNX Runtime's engine for a file: on the GPU where it can run all of it, else on the CPU, which the log says."""
+        """ONNX Runtime's engine for a file: on the GPU if its provider can run all of it, else on the CPU with a warning."""
         if self.device != "cpu":
             try:
                 return open_engine(network, device=self.device)
@@ -94,13 +97,13 @@ class FullOptions:
                 log.warning("%s runs on the CPU: %s", network.name, error)
         return open_engine(network, threads=self.threads or cores())
 
-    def place(self, array: Array) -> Any:
-        """What an engine is given again and again, where it wants it: with torch, on its device."""
+    def place(self, array: Array) -> Array | torch.Tensor:
+        """An input that an engine gets again and again; for torch a tensor on the device, so that it moves only once."""
         return torch.as_tensor(array, device=self.device) if self.backend == "torch" else array
 
 
 class FullParts(NamedTuple):
-    """What the performer of a full bundle is made of."""
+    """The parts of a full bundle's performer."""
 
     encoder: WindowEncoder | CachedEncoder
     sampler: FullSampler
@@ -108,7 +111,7 @@ class FullParts(NamedTuple):
     space: FullSpace
 
     def performer(self) -> Performer:
-        """The performer."""
+        """The performer of these parts."""
         if isinstance(self.encoder, WindowEncoder):
             return RowPerformer(self.encoder, self.sampler, self.renderer, self.space)
         return RowPerformer(self.encoder, self.sampler, self.renderer, self.space)
@@ -119,19 +122,12 @@ def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
 
     Raises:
         BundleError: a part is missing, damaged, or does not fit its network.
-        EngineError: a network cannot be run here.
-        ValueError: an option there is not.
+        EngineError: a network cannot run here.
+        ValueError: an unknown option.
     """
     options = options or FullOptions()
     parts = {name: bundle.part(name) for name in PARTS}
-    encoder = open_encoder(parts["encoder"], options)
-    silence = np.zeros((1, encoder.hop_samples), np.float32)
-    state: Any = encoder.initial_state(1)
-    quiet = np.zeros((0, 1), np.float32)
-    while not len(quiet):
-        features, state = encoder(silence, state)
-        quiet = features[0]
-
+    encoder, silence = open_encoder(parts["encoder"], options)
     sampling, precision, released = options.sampling, options.precision, options.sampling.released
     if options.settings is not None:
         released = read_released(released_settings(bundle.part("settings"), options.settings))
@@ -145,25 +141,34 @@ def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
         options.place,
         FACE if released is None else released.framing,
     )
-    exact = torch.float64 if sampling.schedule == "float64" else torch.float32
+    dtype = torch.float64 if sampling.schedule == "float64" else torch.float32
     motion = FastLMDM(
-        cast(LMDM, load_part(parts["motion"])), ddim_schedule(sampling.all_steps, exact), sampling.guidance
+        cast(LMDM, load_part(parts["motion"])), ddim_schedule(sampling.ddim_steps, dtype), sampling.guidance
     )
     renderer = NeuralRenderer(
         cast(WarpingNetwork, load_part(parts["warping"])), cast(SpadeDecoder, load_part(parts["decoder"]))
     )
-    stitched = released is None or released.stitching
-    stitching = options.open(load_part(parts["stitching"])) if stitched else None
+    stitches = released is None or released.stitching
+    stitching = options.open(load_part(parts["stitching"])) if stitches else None
     return FullParts(
         encoder,
-        FullSampler(options.open(motion), source_of, quiet, encoder, sampling),
+        FullSampler(options.open(motion), source_of, silence, encoder, sampling),
         NeuralFaceRenderer(source_of, options.open(renderer, precision), stitching),
         FullSpace(source_of),
     )
 
 
+def first_features(encoder: Encoder[E]) -> Array:
+    """The first features (n, D) that a stream of silence gives."""
+    silence, state = np.zeros(encoder.hop_samples, np.float32), encoder.initial_state(1)
+    while True:
+        ((features, state),) = encoder.step_batch([silence], [state])
+        if len(features):
+            return features
+
+
 def released_hubert(engine: Engine) -> Network:
-    """The released ONNX file: samples (B, 6480) -> rows (B, 20, D), a window at a time."""
+    """The released ONNX file: samples (B, 6480) -> rows (B, 20, D), one window a call."""
     name = engine.inputs[0].name
 
     def rows(samples: Array) -> Array:
@@ -173,27 +178,29 @@ def released_hubert(engine: Engine) -> Network:
     return rows
 
 
-def open_encoder(part: Part, options: FullOptions) -> WindowEncoder | CachedEncoder:
-    """The speech encoder.
+def open_encoder(part: Part, options: FullOptions) -> tuple[WindowEncoder | CachedEncoder, Array]:
+    """The speech encoder, and its features (n, D) of silence.
 
-    For windows it is the released ONNX file where the bundle has it, since the context inside it is in no other; else the
-    network of the same sizes.
+    For windows it is the released ONNX file if the bundle has it, because only that file holds the context that the motion
+    network was trained with; else the network of the same sizes.
 
     Raises:
-        ValueError: a way of hearing there is not, or a context shorter than a unit.
+        ValueError: an unknown encoder, or a context shorter than a unit.
     """
-    if options.hearing not in ("window", "streaming"):
-        raise ValueError(f"hearing is window or streaming, got {options.hearing!r}")
-    if options.hearing == "window" and "onnx" in part.files:
-        return WindowEncoder(released_hubert(options.open_file(part.file("onnx"))))
+    check_choices(options)
+    if options.encoder == "window" and "onnx" in part.files:
+        encoder = WindowEncoder(released_hubert(options.open_file(part.file("onnx"))))
+        return encoder, first_features(encoder)
     hubert = cast(Hubert, load_part(part))
-    if options.hearing == "window":
+    if options.encoder == "window":
         network = options.open(hubert)
-        return WindowEncoder(lambda samples: network(samples=samples)["rows"])
+        encoder = WindowEncoder(lambda samples: network(samples=samples)["rows"])
+        return encoder, first_features(encoder)
     streaming = StreamingHubert(hubert)
     with torch.no_grad():
-        heard = streaming.empty_state()
+        start = streaming.empty_state()
         if options.context is not None:
-            heard = streaming.pseudo_context(torch.as_tensor(np.asarray(options.context, np.float32))[None])
-    initial = {f"state.{name}": value.numpy() for name, value in heard._asdict().items()}
-    return CachedEncoder(options.open(streaming), initial, streaming.samples)
+            start = streaming.pseudo_context(torch.as_tensor(np.asarray(options.context, np.float32))[None])
+    initial = {f"state.{name}": value.numpy() for name, value in start._asdict().items()}
+    cached = CachedEncoder(options.open(streaming), initial, streaming.samples)
+    return cached, first_features(cached)

@@ -1,8 +1,8 @@
-"""The settings that come with the published checkpoints, as choices of the pipeline.
+"""The settings published with the checkpoints, as options of the pipeline.
 
-A bundle carries them in its part "settings" where the converter found their files. What their keys mean, and what each is
-by default, is said by the released code at e9191cf (`setup` of its StreamSDK); the files themselves were not at hand where
-this was written. Every key is taken, refused, or named in one line of the log.
+A bundle has them in its part "settings" if the converter found their files. The meanings and defaults of the keys are those
+of the released code at e9191cf (`setup` of its StreamSDK); this module has not been run on the published files. Every key is
+used, refused, or named in one line of the log.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy.typing as npt
 from ditto.errors import BundleError
 from ditto.full.conditioning import SourceCondition, emotion_of_labels
 from ditto.full.cropping import FACE, Framing
-from ditto.full.driving import ANGLES, BLINK_FRAMES, PLAIN_EDIT, Edit
-from ditto.full.motion_math import LAYOUT, Floats
+from ditto.full.motion_math import ANGLES, LAYOUT, Floats
+from ditto.full.retargeting import BLINK_FRAMES, NO_EDIT, FrameEdit
+from ditto.full.sizes import EXPRESSION_SIZE, GAZE, LEVELS, LIDS, WINDOW
 from ditto.full.source import motion_vector
-from ditto.full.windows import WINDOW
 from ditto.motion.emotion import EMOTIONS
 from ditto.motion.motion import PACKED_SIZE
 
@@ -28,18 +28,17 @@ Array = npt.NDArray[np.float32]
 
 log = logging.getLogger(__name__)
 
-BLINK_SHAPE = (BLINK_FRAMES, 63)
-BLINK_STRETCH = 3000  # frames; as long as the released code plans blinks where it does not know the length
-LARGEST_STEPS = 1000  # of DDIM: the levels of noise the network was trained with
+BLINK_SHAPE = (BLINK_FRAMES, EXPRESSION_SIZE)
+BLINK_PLAN_FRAMES = 3000  # for how many frames the released code plans blinks if it does not know the length
 LARGEST_TURN = 90.0  # degrees; the bins of an angle end at 97.5
-LARGEST_FACTOR = 10.0  # of a motion; beyond it no face is left
+LARGEST_FACTOR = 10.0  # of a motion: our bound, which turns a mistyped setting into an error
 
 
 class Reference(NamedTuple):
-    """A face that conditions come from, in the place of the portrait.
+    """A face that replaces the portrait as the source of conditions.
 
     Attributes:
-        motion: (265,), what is known before the first window.
+        motion: (265,), known before the first window.
         condition: lids and gaze of its frames, canonical keypoints.
     """
 
@@ -48,24 +47,24 @@ class Reference(NamedTuple):
 
 
 class Released(NamedTuple):
-    """What the published settings ask for beyond the defaults here.
+    """The published settings.
 
     Attributes:
         steps: of DDIM.
-        overlap: frames that windows share: of recordings ("quality"), or if `online` of streams ("balanced").
-        online: whether the settings are those of streams.
+        overlap: frames that windows share: of the latency "quality", or if `online` of "balanced".
+        online: whether the settings are for streams.
         smoothing: frames that pose is averaged over.
         reset_every: as of `WindowRules`.
         reset_keeps: likewise.
-        edit: what is changed about every frame.
-        driving: fields of `Driving` that the settings name, and their values.
+        edit: changes to every frame.
+        retarget: fields of `RetargetOptions` that the settings name, with their values.
         limits: lowest and highest motion (265,) each, or None.
-        blinks: (15, 63) expression of the eyes in a blink, or None: eyes move as they are generated.
+        blinks: (15, 63) expression of the eyes in a blink, or None: eyes move as generated.
         waits: open frames between blinks, as of `blink_frames`.
-        stretch: frames that blinks are planned for at once.
+        blink_plan_frames: frames that blinks are planned for at once.
         reference: the face that conditions come from, or None: the portrait.
-        emotions: (M, 8) of what the motion network knows, a row a frame, again and again; None: neutral. They count where
-            the caller asks for no emotion.
+        emotions: (M, 8) in the network's coding, one row a frame, repeated; None: neutral. They replace the caller's
+            neutral emotion.
         framing: of the crop that is animated.
         stitching: whether keypoints go through the stitching network.
     """
@@ -76,24 +75,24 @@ class Released(NamedTuple):
     smoothing: int = 3
     reset_every: int = 0
     reset_keeps: slice | None = None
-    edit: Edit = PLAIN_EDIT
-    driving: Mapping[str, Any] = {}
+    edit: FrameEdit = NO_EDIT
+    retarget: Mapping[str, Any] = {}
     limits: tuple[Floats, Floats] | None = None
     blinks: Floats | None = None
     waits: tuple[int, ...] = ()
-    stretch: int = BLINK_STRETCH
+    blink_plan_frames: int = BLINK_PLAN_FRAMES
     reference: Reference | None = None
     emotions: Array | None = None
     framing: Framing = FACE
     stitching: bool = True
 
 
-# What a portrait does not need, and why.
+# Settings without an effect on a portrait, and why.
 NOT_NEEDED = {
     "crop_vx_ratio": "the released code does not use it either",
     "template_n_frames": "for videos as sources",
     "smo_k_s": "for videos as sources",
-    "fade_out_keys": "without fade_alpha nothing fades",
+    "fade_out_keys": "no effect without fade_alpha",
     "max_size": "give it where the portrait is registered",
 }
 
@@ -102,25 +101,25 @@ def read_released(settings: Mapping[str, Any]) -> Released:
     """The released settings as `ditto.full.conversion.settings.released_settings` gives them.
 
     Raises:
-        BundleError: a value that the released code does not take, or that is not supported here; the message names the
-            key, what is expected and what came.
+        BundleError: a value that the released code refuses, or that is not supported here; the message names the key, the
+            expected value and the given one.
     """
     given = dict(settings)
     try:
         released = _read(given)
     except ValueError as error:
         raise BundleError(
-            f"the bundle's settings cannot be used: {error}; correct them and convert the published files again, or leave "
-            "the settings out"
+            f"the bundle's settings are not usable: {error}; correct them and convert the published files again, or open the "
+            "bundle without settings"
         ) from error
     ignored = [f"{key} ({NOT_NEEDED.get(key, 'the released code does not know it')})" for key in given]
     if ignored:
-        log.warning("settings that are not used: %s", ", ".join(ignored))
+        log.warning("unused settings: %s", ", ".join(ignored))
     return released
 
 
 def _read(given: dict[str, Any]) -> Released:
-    """The settings; what is left in `given` has no effect. Raises ValueError: a value that cannot be used."""
+    """The settings; what is left in `given` has no effect. Raises ValueError for a value that cannot be used."""
     if _whole("seq_frames", given.pop("seq_frames", WINDOW), 1) != WINDOW:
         raise ValueError(f"expected seq_frames to be {WINDOW}, the length of the published network's windows")
     online = _flag("online_mode", given.pop("online_mode", False))
@@ -129,27 +128,27 @@ def _read(given: dict[str, Any]) -> Released:
     keeps, limits, blinks = (given.pop(key, None) for key in ("fix_kp_cond_dim", "v_min_max_for_clip", "delta_eye_arr"))
     character, emotions = given.pop("ch_info", None), given.pop("emo", None)
     first_eyes = _flag("eye_f0_mode", given.pop("eye_f0_mode", False))
-    stretch = _whole("N_d", given.pop("N_d", -1), -1)
-    if stretch == 0:
+    blink_plan = _whole("N_d", given.pop("N_d", -1), -1)
+    if blink_plan == 0:
         raise ValueError("expected N_d to be -1 or a number of frames, got 0")
     if given.pop("ctrl_info", None):
         raise ValueError("expected ctrl_info to be empty; give `controls` a function of the frame in its place")
-    driving = _driving(given)
-    if "keypoints" in driving and driving["keypoints"] == "lips":
-        blinks = None  # as released: eyes that are not driven do not blink
+    retarget = _retarget(given)
+    if "keypoints" in retarget and retarget["keypoints"] == "lips":
+        blinks = None  # as released: eyes that are not retargeted do not blink
     return Released(
-        steps=_whole("sampling_timesteps", given.pop("sampling_timesteps", 50), 1, LARGEST_STEPS),
+        steps=_whole("sampling_timesteps", given.pop("sampling_timesteps", 50), 1, LEVELS),
         overlap=overlap,
         online=online,
         smoothing=_whole("smo_k_d", given.pop("smo_k_d", 3), 0, WINDOW),
         reset_every=_whole("fix_kp_cond", given.pop("fix_kp_cond", 0), 0),
         reset_keeps=None if keeps is None else _columns(keeps),
         edit=_edit(given),
-        driving=driving,
+        retarget=retarget,
         limits=None if limits is None else _limits(limits),
         blinks=None if blinks is None else _array("delta_eye_arr", blinks, BLINK_SHAPE),
         waits=_waits(given.pop("delta_eye_open_n", 0)),
-        stretch=BLINK_STRETCH if stretch < 0 else stretch,
+        blink_plan_frames=BLINK_PLAN_FRAMES if blink_plan < 0 else blink_plan,
         reference=None if character is None else _reference(character, first_eyes),
         emotions=None if emotions is None else _emotions(emotions),
         framing=Framing(
@@ -162,8 +161,8 @@ def _read(given: dict[str, Any]) -> Released:
     )
 
 
-def _driving(given: dict[str, Any]) -> dict[str, Any]:
-    """Fields of `Driving` that the settings name."""
+def _retarget(given: dict[str, Any]) -> dict[str, Any]:
+    """Fields of `RetargetOptions` that the settings name."""
     out: dict[str, Any] = {}
     keys, relative, eyes = (given.pop(key, None) for key in ("use_d_keys", "relative_d", "drive_eye"))
     if keys is not None:
@@ -184,8 +183,8 @@ def _driving(given: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _edit(given: dict[str, Any]) -> Edit:
-    """What `overall_ctrl_info` changes about every frame."""
+def _edit(given: dict[str, Any]) -> FrameEdit:
+    """The changes to every frame in `overall_ctrl_info`."""
     control = given.pop("overall_ctrl_info", None) or {}
     if not isinstance(control, Mapping):
         raise ValueError(f"expected overall_ctrl_info to be values by name, got {type(control).__name__}")
@@ -206,13 +205,17 @@ def _edit(given: dict[str, Any]) -> Edit:
     )
     speaking = _number("vad_alpha", control.pop("vad_alpha", 1.0), 0.0, 1.0)
     offset = control.pop("delta_exp", 0.0)
-    expression = _array("delta_exp", offset, (63,)) if np.size(offset) != 1 else _number("delta_exp", offset, -1.0, 1.0)
+    expression: Floats | float = (
+        _number("delta_exp", offset, -1.0, 1.0)
+        if np.size(offset) == 1
+        else _array("delta_exp", offset, (EXPRESSION_SIZE,))
+    )
     if control:
         raise ValueError(
             "expected overall_ctrl_info to have delta_, alpha_ (pitch, yaw, roll), delta_exp and vad_alpha, got "
             + ", ".join(map(str, control))
         )
-    return Edit(speaking=speaking, turn=turn, turn_factor=factor, expression=expression)
+    return FrameEdit(speaking=speaking, turn=turn, turn_factor=factor, expression=expression)
 
 
 def _whole(key: str, value: Any, low: int, high: int | None = None) -> int:
@@ -309,7 +312,9 @@ def _labels(value: Any) -> Array:
     """(8,) of one emotion or of several at once."""
     labels: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
     if not 0 < len(labels) < len(EMOTIONS):
-        raise ValueError(f"expected emo to be 1 to {len(EMOTIONS) - 1} labels or rows of 8 numbers, got {value!r}")
+        raise ValueError(
+            f"expected emo to be 1 to {len(EMOTIONS) - 1} labels or rows of {len(EMOTIONS)} numbers, got {value!r}"
+        )
     return emotion_of_labels([_whole("emo", label, 0, len(EMOTIONS) - 1) for label in labels])
 
 
@@ -323,12 +328,12 @@ def _reference(character: Any, first_eyes: bool) -> Reference:
         raise ValueError(f"expected ch_info to have lists {', '.join(missing)}, got {', '.join(map(str, character))}")
     lids, gaze = (
         np.stack([_array(f"ch_info.{key}", row, (size,)) for row in character[key]]).astype(np.float32)
-        for key, size in (("eye_open_lst", 2), ("eye_ball_lst", 6))
+        for key, size in (("eye_open_lst", LIDS), ("eye_ball_lst", GAZE))
     )
     if len(lids) != len(gaze):
         raise ValueError(f"expected as many eye_open_lst as eye_ball_lst in ch_info, got {len(lids)} and {len(gaze)}")
     face = character["x_s_info_lst"][0]
-    sizes = {name: columns.stop - columns.start for name, columns in LAYOUT.items()} | {"kp": 63}
+    sizes = {name: columns.stop - columns.start for name, columns in LAYOUT.items()} | {"kp": EXPRESSION_SIZE}
     if not isinstance(face, Mapping) or any(name not in face for name in sizes):
         raise ValueError(f"expected the faces of ch_info to have {', '.join(sizes)}")
     parts = {
@@ -339,6 +344,6 @@ def _reference(character: Any, first_eyes: bool) -> Reference:
         raise ValueError(f"expected the scale of ch_info to be above 0, got {float(parts['scale'][0]):g}")
     canonical = parts.pop("kp")
     if "sc" in character:
-        canonical = _array("ch_info.sc", np.reshape(character["sc"], -1), (63,)).astype(np.float32)
+        canonical = _array("ch_info.sc", np.reshape(character["sc"], -1), (EXPRESSION_SIZE,)).astype(np.float32)
     eyes = slice(0, 1) if first_eyes else slice(None)
     return Reference(motion_vector(parts), SourceCondition(lids[eyes], gaze[eyes], canonical))

@@ -1,4 +1,4 @@
-"""Draws a portrait by the published networks: keypoints posed, stitched, the feature volume warped and decoded.
+"""Renders a portrait with the published networks: poses and stitches keypoints, warps and decodes the feature volume.
 
 Source: LivePortrait (arXiv:2407.03168), section 3.1 and 3.3.
 """
@@ -14,19 +14,19 @@ from ditto.full.cropping import FACE
 from ditto.full.motion_math import Pose, posed_keypoints
 from ditto.full.paste_back import PasteBack
 from ditto.full.source import Call, Source
-from ditto.motion.motion import Motion
+from ditto.motion.motion import DEGREES, EXPRESSION, SCALE, TRANSLATION, Motion
 from ditto.portrait.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
 
 
 class NeuralFaceRenderer:
-    """A portrait under a motion that is relative to it.
+    """Renders a portrait under a motion relative to it.
 
     Args:
         source_of: portrait -> its source.
         renderer: engine: feature_3d, kp_source, kp_driving -> image (1, 3, 512, 512) in 0..1.
-        stitching: engine: kp_source, kp_driving -> kp_stitched (1, 21, 3); None: keypoints are taken as they are.
+        stitching: engine: kp_source, kp_driving -> kp_stitched (1, 21, 3); None: no stitching.
     """
 
     def __init__(self, source_of: Callable[[Portrait], Source], renderer: Call, stitching: Call | None) -> None:
@@ -39,25 +39,28 @@ class NeuralFaceRenderer:
         return self._source_of(portrait)
 
     def paste_back(self, portrait: Portrait) -> PasteBack:
-        """The way of rendered crops into the portrait's picture."""
+        """Puts rendered crops into the portrait's picture."""
         return PasteBack(portrait.picture, self._source_of(portrait).crop_to_picture, FACE.size)
 
     def retarget(self, portrait: Portrait, motion: Motion) -> Motion:
         """One frame as `render` takes it: the motion (70,) itself."""
         if motion.values.ndim != 1:
-            raise ValueError(f"expected one frame of motion (70,), got {motion.values.shape}; index the motion first")
+            raise ValueError(f"expected one frame of motion (70,), got {motion.values.shape}; index the motion")
         return motion
 
     def keypoints(self, source: Source, motion: Motion) -> Array:
         """Driving keypoints (21, 3), model units, before stitching."""
         change, rest = motion.values.astype(np.float64), source.pose
         pose = Pose(
-            rest.scale * (1.0 + change[0]), rest.degrees + change[1:4], rest.t + change[4:7], rest.exp + change[7:]
+            rest.scale * float(1.0 + change[SCALE][0]),
+            rest.degrees + change[DEGREES],
+            rest.t + change[TRANSLATION],
+            rest.exp + change[EXPRESSION],
         )
         return posed_keypoints(source.condition.canonical, pose).astype(np.float32)
 
     def render(self, source: Source, motion: Motion) -> Array:
-        """One frame of the face crop, (512, 512, 3) RGB, 0..255; `PasteBack` makes whole grey levels of it."""
+        """One frame of the face crop, (512, 512, 3) RGB float32, 0..255; `PasteBack` rounds it."""
         still = source.keypoints.astype(np.float32)[None]
         moved = self.keypoints(source, motion)[None]
         if self._stitching is not None:

@@ -1,6 +1,6 @@
-"""From HuBERT features to compact motion relative to the portrait, by the published motion network.
+"""HuBERT features to rows of motion relative to the portrait, by the published motion network.
 
-Everything random comes from (seed, window); everything remembered is in the state.
+All randomness comes from (seed, window). The state holds everything that a stream remembers.
 """
 
 from __future__ import annotations
@@ -15,50 +15,49 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.full.conditioning import SourceCondition, condition_rows, emotion_of_weights
-from ditto.full.driving import PLAIN_EDIT, Driving, Edit, blink_frames, check_choices, drive_motion
-from ditto.full.released import BLINK_STRETCH, LARGEST_STEPS, Released
+from ditto.full.released import BLINK_PLAN_FRAMES, Released
+from ditto.full.retargeting import NO_EDIT, FrameEdit, RetargetOptions, blink_frames, check_choices, retarget_motion
+from ditto.full.sizes import LEVELS, WINDOW
 from ditto.full.source import Call, Source
 from ditto.full.windows import (
-    WINDOW,
-    Live,
-    Recording,
+    RecordingWindows,
     Sample,
+    StreamWindows,
     WindowRules,
-    advance_live,
     advance_recording,
-    start_live,
+    advance_stream,
     start_recording,
+    start_stream,
 )
-from ditto.motion.emotion import emotion_vector
-from ditto.motion.motion import FPS, MOTION_SIZE, PACKED_SIZE
+from ditto.motion.emotion import EMOTIONS, emotion_vector
+from ditto.motion.motion import DEGREES, EXPRESSION, FPS, MOTION_SIZE, PACKED_SIZE, SCALE, TRANSLATION
 from ditto.motion.noise import window_noise
 from ditto.portrait.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
 
-SILENT_WINDOW = 2**40  # the number of the window in silence, far from those of speech
+SILENT_WINDOW = 2**40  # number of the window of silence, which no window of speech reaches
 
-
-# The released settings for recordings (overlap 10), and the two that its authors name for streams (70 and 75).
-PACES = {"quality": WindowRules(10), "balanced": WindowRules(70), "low": WindowRules(75)}
-RECORDING, STREAM = "quality", "balanced"  # whose overlap the settings of recordings, those of streams, say
+# The released overlaps: 10 for recordings, 70 and 75 for streams.
+LATENCIES = {"quality": WindowRules(10), "balanced": WindowRules(70), "low": WindowRules(75)}
+RECORDING, STREAM = "quality", "balanced"  # whose overlap the published settings set: offline, online
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """What windows are sampled with, and what their motion does to the face.
+    """How windows are sampled, and how their motion is retargeted to the portrait.
 
     Attributes:
-        steps: of DDIM; the released code's default is 50, its configuration for streams has 10.
-        guidance: strength of the conditions.
-        released: the settings published with the checkpoints; where they are given, their steps and edit count.
-        schedule: "float64", or as released "float32", where numbers cancel that should not.
-        noise: "fresh" in every step of every window, or as released "shared": that of the steps is the same for every
-            window, only what a window starts from is not.
+        steps: of DDIM. The released default is 50, its configuration for streams has 10.
+        guidance: strength of classifier-free guidance.
+        released: the settings published with the checkpoints; they replace `steps` and `edit`.
+        schedule: type in which the DDIM schedule is computed: "float64", or as released "float32", which cancels.
+        noise: "fresh" for every step of every window, or as released "shared": all windows have the same noise in their
+            steps, and differ only in the noise that they start from.
         origin: what motion is relative to: the mean of a window sampled for "silence", or as released the "first" frame,
-            whose chance tilt then bows the head for good.
-        driving: how motion acts on the portrait.
-        edit: what is changed about every frame. `Edit(turn={"pitch": 2.0})` adds two degrees as the released code does.
+            whose random tilt then stays in all frames.
+        retarget: how motion is retargeted to the portrait.
+        edit: changes to every frame. `FrameEdit(turn={"pitch": 2.0})` adds the two degrees of the released code.
 
     Raises:
         ValueError: a field out of its range.
@@ -70,66 +69,71 @@ class Sampling:
     schedule: Literal["float64", "float32"] = "float64"
     noise: Literal["fresh", "shared"] = "fresh"
     origin: Literal["silence", "first"] = "silence"
-    driving: Driving = field(default_factory=Driving)
-    edit: Edit = PLAIN_EDIT
+    retarget: RetargetOptions = field(default_factory=RetargetOptions)
+    edit: FrameEdit = NO_EDIT
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not (isinstance(self.steps, int) and 1 <= self.steps <= LARGEST_STEPS):
-            raise ValueError(f"expected steps to be a whole number, 1 to {LARGEST_STEPS}, got {self.steps!r}")
+        if not (isinstance(self.steps, int) and 1 <= self.steps <= LEVELS):
+            raise ValueError(f"expected steps to be a whole number, 1 to {LEVELS}, got {self.steps!r}; give another")
         if not math.isfinite(self.guidance):
-            raise ValueError(f"expected guidance to be a finite number, got {self.guidance!r}")
+            raise ValueError(f"expected guidance to be a finite number, got {self.guidance!r}; give another")
 
     @property
-    def all_steps(self) -> int:
+    def ddim_steps(self) -> int:
         """DDIM steps of a window."""
         return self.steps if self.released is None else self.released.steps
 
 
-class Hearing(Protocol):
-    """What a sampler knows of the encoder: features that come together, and frames of speech after them it waits for."""
+class FeatureTiming(Protocol):
+    """When an encoder gives features.
+
+    Attributes:
+        hop_features: features that it gives at a time.
+        lookahead: frames of speech after a feature that the encoder waits for.
+    """
 
     @property
     def hop_features(self) -> int: ...
 
     @property
-    def look_ahead(self) -> int: ...
+    def lookahead(self) -> int: ...
 
 
 class FullState(NamedTuple):
-    """What a stream of motion remembers.
+    """The state of a stream of motion.
 
     Attributes:
         source: of the portrait.
         seed: of all noise.
-        windows: what joins them; None before the first features.
+        windows: state of their joining; None before the first features.
         origin: (265,) what motion is relative to; None before it is known.
-        received: frames of features that came.
-        given: frames of motion given out.
+        received: frames of features so far.
+        given: frames of motion so far.
     """
 
     source: Source
     seed: int
-    windows: Live | Recording | None
+    windows: StreamWindows | RecordingWindows | None
     origin: Array | None
     received: int
     given: int
 
 
 class FullSampler:
-    """Samples compact motion, relative to the portrait: scale ratio - 1, degrees, t and exp in LivePortrait's units.
+    """Samples rows of motion (70) relative to the portrait: scale ratio - 1, degrees, t and exp in LivePortrait's units.
 
     Args:
         engine: cond_frame (1, 265), cond (1, 80, 1103), start (1, 80, 265), noise (steps - 1, 1, 80, 265) -> motion
             (1, 80, 265).
         source_of: portrait -> its source.
         silence: (n, D) features of silence.
-        encoder: where features come from.
-        sampling: the choices there are.
-        latency: one of `PACES`.
+        encoder: the encoder that gives the features.
+        sampling: how motion is sampled.
+        latency: one of `LATENCIES`.
 
     Raises:
-        ValueError: another latency.
+        ValueError: an unknown latency.
     """
 
     def __init__(
@@ -137,14 +141,16 @@ class FullSampler:
         engine: Call,
         source_of: Callable[[Portrait], Source],
         silence: Array,
-        encoder: Hearing,
+        encoder: FeatureTiming,
         sampling: Sampling | None = None,
         latency: str = "quality",
     ) -> None:
-        if latency not in PACES:
-            raise ValueError(f"latency is one of {', '.join(PACES)}, got {latency!r}; choose one of them")
+        if latency not in LATENCIES:
+            raise ValueError(
+                f"expected latency to be one of {', '.join(LATENCIES)}, got {latency!r}; choose one of them"
+            )
         self.sampling = sampling or Sampling()
-        self.rules, self.recording = PACES[latency], latency == RECORDING
+        self.rules, self.recording = LATENCIES[latency], latency == RECORDING
         released = self.sampling.released
         if released is not None:
             own = latency == (STREAM if released.online else RECORDING)
@@ -156,69 +162,72 @@ class FullSampler:
         """The same network at another latency.
 
         Raises:
-            ValueError: there is none of this name.
+            ValueError: an unknown latency.
         """
         return FullSampler(self._engine, self._source_of, self._silence, self._encoder, self.sampling, latency)
 
     @property
     def latencies(self) -> tuple[str, ...]:
         """Names that `at` takes."""
-        return tuple(PACES)
+        return tuple(LATENCIES)
 
     @property
     def delay_seconds(self) -> float:
-        """The longest way from the first sample of a frame to the last sample that frame waits for."""
-        hop, together, half = self.rules.hop, self._encoder.hop_features, self.rules.smoothing // 2
+        """The longest time from the first sample of a frame to the last sample that the frame waits for."""
+        hop, features, half = self.rules.hop, self._encoder.hop_features, self.rules.smoothing // 2
         waits = 0
         begin = half // hop if self.recording else 0  # the first window after which frames are known
-        for window in range(begin, begin + together):  # after which hops of the encoder and of windows meet again
+        for window in range(begin, begin + features):  # a common period of the hops of encoder and windows
             if self.recording:
                 first, due = max(0, window * hop - half), WINDOW + window * hop
             else:
                 first, due = window * hop, (window + 2) * hop
-            waits = max(waits, -(-due // together) * together + self._encoder.look_ahead - first)
+            waits = max(waits, -(-due // features) * features + self._encoder.lookahead - first)
         return waits / FPS
 
     def begin(self, portrait: Portrait, seed: int = 0) -> FullState:
-        """The portrait as it is, in silence."""
+        """The state before the first features."""
         return FullState(self._source_of(portrait), seed, None, None, 0, 0)
 
     def __call__(
         self, features: npt.ArrayLike, emotion: npt.ArrayLike, state: FullState, final: bool = False
     ) -> tuple[Array, FullState]:
-        """Motion (n, 70) that became known with more features.
+        """Motion (n, 70) that more features complete.
 
         Args:
             features: (T, D).
             emotion: (8,) weights as of `ditto.motion.emotion.emotion_vector`.
             state: from `begin` or the call before.
-            final: no more features come: as many rows as features have come out then.
+            final: the last features. After it, as many rows as features have come out.
 
         Raises:
-            ValueError: features or emotion of another shape.
+            ValueError: features or emotion have a wrong shape.
         """
         speech, weights = np.asarray(features, np.float32), np.asarray(emotion, np.float32)
         width = self._silence.shape[1]
         if speech.ndim == 2 and not len(speech):
             speech = speech.reshape(0, width)
-        if speech.ndim != 2 or speech.shape[1] != width or weights.shape != (8,):
-            raise ValueError(f"wanted features (T, {width}) and emotion (8,), got {speech.shape} and {weights.shape}")
-        moods, rules, (known, condition) = self._moods(weights), self.rules, self._told(state.source)
-        rows = condition_rows(speech, state.received, moods, condition)
+        if speech.ndim != 2 or speech.shape[1] != width or weights.shape != (len(EMOTIONS),):
+            raise ValueError(
+                f"expected features (T, {width}) and emotion ({len(EMOTIONS)},), got {speech.shape} and {weights.shape}; "
+                "give the encoder's features and weights of `emotion_vector`"
+            )
+        emotions, rules, (known, condition) = self._emotions(weights), self.rules, self._conditioning(state.source)
+        rows = condition_rows(speech, state.received, emotions, condition)
         windows, origin = state.windows, state.origin
         if windows is None:
-            windows, origin = self._begin(state, moods)
+            windows, origin = self._begin(state, emotions)
         sample = self._sample(state.seed, windows.joined.windows)
         motion = np.zeros((0, PACKED_SIZE), np.float32)
-        if isinstance(windows, Recording):
+        if isinstance(windows, RecordingWindows):
             motion, windows = advance_recording(windows, rows, sample, known, rules, final)
         else:
-            motion, windows = advance_live(windows, rows, sample, known, rules, final)
+            motion, windows = advance_stream(windows, rows, sample, known, rules, final)
             if origin is None and len(windows.origin):
                 origin = windows.origin[: rules.overlap] if self.sampling.origin == "silence" else windows.origin[:1]
                 origin = self._limited(origin).mean(0)
         received = state.received + len(rows)
-        motion = self._limited(motion[: received - state.given])  # released windows give more than came in
+        motion = self._limited(motion[: received - state.given])  # the last windows reach beyond the features
         if origin is None and len(motion):
             origin = motion[0]
         shown = self._relative(state, motion, origin)
@@ -231,76 +240,76 @@ class FullSampler:
         states: Sequence[FullState],
         final: Sequence[bool],
     ) -> list[tuple[Array, FullState]]:
-        """Several streams, one after another: the arguments of a call for each."""
+        """One step of several streams, one after another: the arguments of a call for each."""
         return [self(*job) for job in zip(features, emotions, states, final, strict=True)]
 
-    def _begin(self, state: FullState, moods: Array) -> tuple[Live | Recording, Array | None]:
-        """Before the first window: what precedes speech."""
-        rules, (known, condition) = self.rules, self._told(state.source)
+    def _begin(self, state: FullState, emotions: Array) -> tuple[StreamWindows | RecordingWindows, Array | None]:
+        """The state before the first window, and the origin if it is known then."""
+        rules, (known, condition) = self.rules, self._conditioning(state.source)
         silent = np.tile(self._silence, (-(-WINDOW // len(self._silence)), 1))
         if not self.recording:
-            rows = condition_rows(silent[: rules.overlap], -rules.overlap, moods, condition)
-            return start_live(known, rows, rules), None
+            rows = condition_rows(silent[: rules.overlap], -rules.overlap, emotions, condition)
+            return start_stream(known, rows, rules), None
         origin = None
-        rows = condition_rows(silent[:WINDOW], 0, moods, condition)
+        rows = condition_rows(silent[:WINDOW], 0, emotions, condition)
         if self.sampling.origin == "silence":
             origin = self._sample(state.seed, SILENT_WINDOW)(known, rows)
             origin = self._limited(origin).mean(0)
         return start_recording(known, rows.shape[1], rules), origin
 
     def _sample(self, seed: int, window: int) -> Sample:
-        """Samples the windows from number `window` on, each with its own noise."""
+        """A function that samples window number `window`, then the next, and so on, each with its own noise."""
         numbers = iter(range(window, window + 2**32))
 
         def sample(known: Array, conditions: Array) -> Array:
-            number, steps = next(numbers), self.sampling.all_steps
-            dice = window_noise(seed, number)
-            first = dice.standard_normal((1, WINDOW, PACKED_SIZE), np.float32)
+            number, steps = next(numbers), self.sampling.ddim_steps
+            rng = window_noise(seed, number)
+            start = rng.standard_normal((1, WINDOW, PACKED_SIZE), np.float32)
             if self.sampling.noise == "shared":
-                dice = window_noise(seed, SILENT_WINDOW + 1)
-            fresh = dice.standard_normal((steps - 1, 1, WINDOW, PACKED_SIZE), np.float32)
-            found = self._engine(cond_frame=known[None], cond=conditions[None], start=first, noise=fresh)
+                rng = window_noise(seed, SILENT_WINDOW + 1)
+            noise = rng.standard_normal((steps - 1, 1, WINDOW, PACKED_SIZE), np.float32)
+            found = self._engine(cond_frame=known[None], cond=conditions[None], start=start, noise=noise)
             return np.asarray(found["motion"][0], np.float32)
 
         return sample
 
-    def _moods(self, weights: Array) -> Array:
-        """Emotions (M, 8) as the network knows them: those asked for, or for neutral those of the released settings."""
+    def _emotions(self, weights: Array) -> Array:
+        """Emotions (M, 8) in the network's coding: the caller's, or for neutral those of the released settings."""
         released = self.sampling.released
         if released is None or released.emotions is None or not np.array_equal(weights, emotion_vector(None)):
             return emotion_of_weights(weights)[None]
         return released.emotions
 
-    def _told(self, source: Source) -> tuple[Array, SourceCondition]:
-        """What the motion network is told of a face: its motion, and the conditions that stay."""
+    def _conditioning(self, source: Source) -> tuple[Array, SourceCondition]:
+        """The known motion (265,) and the constant conditions of the face that the network is conditioned on."""
         released = self.sampling.released
         if released is None or released.reference is None:
             return source.motion, source.condition
         return released.reference
 
     def _limited(self, motion: Array) -> Array:
-        """Motion (n, 265) within the released limits."""
+        """Motion (n, 265) clipped to the released limits."""
         limits = None if self.sampling.released is None else self.sampling.released.limits
         return motion if limits is None else np.clip(motion, *limits).astype(np.float32)
 
     def _relative(self, state: FullState, motion: Array, origin: Array | None) -> Array:
-        """Motion (n, 265) acting on the source, as the change against it (n, 70)."""
-        source, driving, released = state.source, self.sampling.driving, self.sampling.released
-        rest, always = source.pose, self.sampling.edit
+        """Motion (n, 265) retargeted to the source, as the change from it (n, 70)."""
+        source, retarget, released = state.source, self.sampling.retarget, self.sampling.released
+        rest, base = source.pose, self.sampling.edit
         if released is not None:
-            driving, always = replace(driving, **released.driving), released.edit
+            retarget, base = replace(retarget, **released.retarget), released.edit
             if released.reference is not None:
-                strength = driving.strength * float(released.reference.motion[0] + 1.0) / rest.scale
-                driving = replace(driving, strength=strength)
+                strength = retarget.strength * float(released.reference.motion[0] + 1.0) / rest.scale
+                retarget = replace(retarget, strength=strength)
         rows = np.zeros((len(motion), MOTION_SIZE), np.float32)
         for number, (row, frame) in enumerate(zip(rows, motion, strict=True), state.given):
-            edit = always
+            edit = base
             if released is not None and released.blinks is not None:
-                place = blink_place(state.seed, number, released.stretch, released.waits)
-                edit = replace(always, blink=released.blinks[place])
-            pose = drive_motion(source.motion, frame, frame if origin is None else origin, driving, edit).pose
-            row[0] = pose.scale / rest.scale - 1.0
-            row[1:4], row[4:7], row[7:] = pose.degrees - rest.degrees, pose.t - rest.t, pose.exp - rest.exp
+                index = blink_index(state.seed, number, released.blink_plan_frames, released.waits)
+                edit = replace(base, blink=released.blinks[index])
+            pose = retarget_motion(source.motion, frame, frame if origin is None else origin, retarget, edit).pose
+            row[SCALE], row[DEGREES] = pose.scale / rest.scale - 1.0, pose.degrees - rest.degrees
+            row[TRANSLATION], row[EXPRESSION] = pose.t - rest.t, pose.exp - rest.exp
         return rows
 
 
@@ -309,14 +318,14 @@ def _blinks(seed: int, frames: int, waits: tuple[int, ...]) -> npt.NDArray[np.in
     return blink_frames(frames, waits, seed)
 
 
-def blink_place(seed: int, frame: int, stretch: int = BLINK_STRETCH, waits: tuple[int, ...] = ()) -> int:
-    """Where in a blink a frame of a stream is, 0 where the eyes are open.
+def blink_index(seed: int, frame: int, plan_frames: int = BLINK_PLAN_FRAMES, waits: tuple[int, ...] = ()) -> int:
+    """Index of the blink frame for a frame of a stream; 0 where the eyes are open.
 
     Args:
         seed: of random waits.
         frame: index in the stream.
-        stretch: frames that blinks are planned for at once; then they are planned anew.
+        plan_frames: frames of a plan of blinks; the next plan has a seed of its own.
         waits: as of `blink_frames`.
     """
-    number, place = divmod(frame, stretch)
-    return int(_blinks(seed + number, stretch, waits)[place])
+    number, place = divmod(frame, plan_frames)
+    return int(_blinks(seed + number, plan_frames, waits)[place])

@@ -1,9 +1,9 @@
-"""What the full pipeline knows of a portrait: its upright crop, its motion, its feature volume. Made once for each."""
+"""A portrait as the published networks take it: upright crop, motion, feature volume. Computed once a portrait."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,14 @@ from ditto.once import Once
 from ditto.portrait.face_state import eye_state
 from ditto.portrait.portrait import Portrait
 
+if TYPE_CHECKING:
+    import torch
+
 Array = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
-Call = Callable[..., Mapping[str, npt.NDArray[Any]]]  # a network: arrays by name in and out, as an `Engine`
+Call = Callable[..., Mapping[str, npt.NDArray[Any]]]  # a network as an `Engine` runs it: arrays in and out by name
 
 
 class Source(NamedTuple):
@@ -37,12 +40,12 @@ class Source(NamedTuple):
 
     Attributes:
         crop_to_picture: (3, 3) affine, pixels of the 512 crop -> picture pixels.
-        motion: (265,) read off the crop.
+        motion: (265,) that the motion extractor gives for the crop.
         pose: the same, angles in degrees.
         condition: lids, gaze and canonical keypoints.
         keypoints: (21, 3) as posed in the crop, model units.
-        volume: (1, 32, 16, 64, 64) the appearance feature volume, as the renderer's engine takes it best.
-        shut: (63,) expression that shuts the eyes, zero where no network for it is known.
+        volume: (1, 32, 16, 64, 64) the appearance feature volume; for torch a tensor on the renderer's device.
+        eye_closure: (63,) change of expression that closes the eyes; zero if the bundle has no eye retargeting network.
     """
 
     crop_to_picture: Floats
@@ -50,31 +53,37 @@ class Source(NamedTuple):
     pose: Pose
     condition: SourceCondition
     keypoints: Floats
-    volume: Any
-    shut: Floats
+    volume: Array | torch.Tensor
+    eye_closure: Floats
 
 
 def motion_vector(parts: Mapping[str, npt.ArrayLike]) -> Array:
-    """(265,) of a motion by name, as the motion extractor gives it."""
+    """Motion vector (265,) of a motion by name, as the motion extractor gives it.
+
+    Raises:
+        ValueError: the sizes do not add up to 265.
+    """
     columns = [np.asarray(parts[name], np.float32).reshape(-1) for name in LAYOUT_265]
     columns[0] = columns[0] - 1
     vector = np.concatenate(columns)
     if vector.shape != (PACKED_SIZE,):
-        raise ValueError(f"a motion has {PACKED_SIZE} numbers, got {vector.size}")
+        raise ValueError(
+            f"expected a motion of {PACKED_SIZE} numbers, got {vector.size}; give the motion extractor's outputs"
+        )
     return vector
 
 
 class SourceReader:
-    """Sources of portraits, read on first use and kept as long as the portrait lives.
+    """Sources of portraits, computed on first use and kept as long as the portrait exists.
 
     Args:
         appearance: engine: image -> volume.
         motion_extractor: engine: image -> pitch, yaw, roll, t, exp, scale, kp.
-        eye_retargeting: engine: x (1, 66) keypoints, the eyes' openings, the wanted one -> offsets (1, 63); None: there is
-            none.
-        outline_of: picture, middle of a face in it -> its outline; None: by the portrait's own landmarks.
+        eye_retargeting: engine: x (1, 66) keypoints, the eyes' openings, target opening -> offsets (1, 63); None: not in
+            the bundle.
+        outline_of: picture, middle of a face in it -> its outline; None: from the portrait's own landmarks.
         mesh_of: upright crop -> 478 landmarks in it; None: the portrait's own.
-        place: puts a volume where the renderer's engine takes it, once.
+        place: moves a volume to the renderer's device, once.
         framing: of the crop that is animated.
     """
 
@@ -85,7 +94,7 @@ class SourceReader:
         eye_retargeting: Call | None = None,
         outline_of: Callable[[Bytes, Floats], FaceOutline] | None = None,
         mesh_of: Callable[[Bytes], Floats] | None = None,
-        place: Callable[[Array], Any] = np.asarray,
+        place: Callable[[Array], Array | torch.Tensor] = np.asarray,
         framing: Framing = FACE,
     ) -> None:
         self._framing = framing
@@ -101,14 +110,14 @@ class SourceReader:
         return self._known.get(portrait, self._read)
 
     def _read(self, portrait: Portrait) -> Source:
-        landmarks = _through(portrait.landmarks, portrait.crop_to_picture)
+        landmarks = _transform_landmarks(portrait.landmarks, portrait.crop_to_picture)
         if self._outline_of is None:
             outline = outline_of_mediapipe(landmarks)
         else:
             outline = self._outline_of(portrait.picture, landmarks[:, :2].mean(0))
         to_crop = crop_matrix(outline, self._framing)
         crop = cut(portrait.picture, to_crop, self._framing.size)
-        mesh = _through(landmarks, to_crop) if self._mesh_of is None else self._mesh_of(crop)
+        mesh = _transform_landmarks(landmarks, to_crop) if self._mesh_of is None else self._mesh_of(crop)
         image = network_input(crop)
         found = self._motion_extractor(image=image)
         eye_open, eye_ball = eye_state(mesh, self._framing.size)
@@ -123,20 +132,20 @@ class SourceReader:
             SourceCondition(eye_open[None], eye_ball[None], canonical),
             keypoints,
             self._place(self._appearance(image=image)["volume"]),
-            self._shut(keypoints, eye_open, pose.scale),
+            self._eye_closure(keypoints, eye_open, pose.scale),
         )
 
-    def _shut(self, keypoints: Floats, eye_open: Array, scale: float) -> Floats:
-        """What the retargeting network does to shut the eyes, as expression. It knows openings as one lid distance over
-        the eye's width, `eye_open` is the sum of three."""
+    def _eye_closure(self, keypoints: Floats, eye_open: Array, scale: float) -> Floats:
+        """Change of expression that closes the eyes, by the retargeting network. That takes an opening as one lid distance
+        over the eye's width; `eye_open` is the sum of three."""
         if self._eye_retargeting is None:
             return np.zeros(keypoints.size)
         x = np.concatenate([keypoints.reshape(-1), eye_open / 3, [0.0]]).astype(np.float32)
         return np.asarray(self._eye_retargeting(x=x[None])["offsets"][0] / scale, np.float64)
 
 
-def _through(landmarks: Floats, matrix: Floats) -> Floats:
-    """Landmarks (478, 3) through an affine (3, 3) that keeps angles; depth keeps the scale of the rest."""
+def _transform_landmarks(landmarks: Floats, matrix: Floats) -> Floats:
+    """Landmarks (478, 3) under a similarity (3, 3); depth scales with x and y."""
     (a, b), (c, d) = matrix[:2, :2]
     flat = (landmarks[:, None, :2] * matrix[:2, :2]).sum(-1) + matrix[:2, 2]
     return np.column_stack([flat, landmarks[:, 2] * np.sqrt(abs(a * d - b * c))])

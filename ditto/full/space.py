@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.full.cropping import FACE
-from ditto.full.driving import turn_eyes
+from ditto.full.retargeting import turn_eyes
 from ditto.full.source import Source
 from ditto.motion.eyes import CAMERA_HOLD
 from ditto.motion.motion import (
@@ -77,7 +77,7 @@ class FullSpace:
         right, down = np.degrees(np.arcsin(np.clip(irises / CAMERA_HOLD, -1.0, 1.0)))
         blink = float(np.clip(lids / TEMPLATE_APERTURE, 0.0, 1.0))
         out[TRANSLATION] *= unit
-        out[EXPRESSION] = turn_eyes(blink * source.shut, right, down)
+        out[EXPRESSION] = turn_eyes(blink * source.eye_closure, right, down)
         return out.astype(np.float32)
 
     def _seen(self, portrait: Portrait | None) -> tuple[Source, float]:

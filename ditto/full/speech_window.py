@@ -1,4 +1,4 @@
-"""HuBERT over sliding windows, as released: 6480 samples in, the middle five video frames out, every 3200 samples.
+"""HuBERT over sliding windows, as released: every 3200 samples, 6480 samples in, features of the middle five frames out.
 
 B: batch, D: width of a feature.
 
@@ -13,30 +13,28 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ditto.full.sizes import FRAMES_AFTER, FRAMES_BEFORE, FRAMES_KEPT, ROW_OVERLAP, ROWS_PER_FRAME, WINDOW_SAMPLES
 from ditto.media.rates import SAMPLES_PER_FRAME
 
 Array = npt.NDArray[np.float32]
 Network = Callable[[Array], Array]  # samples (B, 6480) -> rows (B, 20, D)
 
-SETTLED, FRESH, AHEAD = 3, 5, 2  # frames of a window: known before, given out, looked ahead
-REACH = 80  # samples of the first convolution beyond a row's own
-WINDOW_SAMPLES = (SETTLED + FRESH + AHEAD) * SAMPLES_PER_FRAME + REACH  # 6480
-HOP_SAMPLES = FRESH * SAMPLES_PER_FRAME  # 3200
-LEAD_SAMPLES = SETTLED * SAMPLES_PER_FRAME + REACH  # 2000 before the first frame given out
-ROWS = slice(2 * SETTLED, 2 * (SETTLED + FRESH))  # of 20: two a frame
+HOP_SAMPLES = FRAMES_KEPT * SAMPLES_PER_FRAME  # 3200
+LEAD_SAMPLES = FRAMES_BEFORE * SAMPLES_PER_FRAME + ROW_OVERLAP  # 2000 before the first frame that is kept
+ROWS_KEPT = slice(ROWS_PER_FRAME * FRAMES_BEFORE, ROWS_PER_FRAME * (FRAMES_BEFORE + FRAMES_KEPT))
 
 
 def window_features(network: Network, window: Array) -> Array:
     """Features (B, 5, D) of the middle frames of windows (B, 6480): the mean of each frame's two rows."""
-    rows = np.asarray(network(window))[:, ROWS]
+    rows = np.asarray(network(window))[:, ROWS_KEPT]
     return (rows[:, 0::2] + rows[:, 1::2]) * np.float32(0.5)
 
 
 def speech_features(network: Network, samples: npt.ArrayLike, lead: int = LEAD_SAMPLES) -> Array:
     """Features (ceil(N / 640), D) of a whole recording (N,) at 16 kHz.
 
-    `lead` zeros go before it. With 2000 the feature of frame k sees its own 640 samples and 80 before them; the released
-    online driver puts 1920 there, so that its features lie 5 ms later.
+    `lead` zeros precede it. With 2000 the feature of frame k covers its own 640 samples and the 80 before them. The
+    released online code has 1920 zeros, which shifts its features by 5 ms.
     """
     x = np.asarray(samples, np.float32)
     frames = -(-len(x) // SAMPLES_PER_FRAME)
@@ -47,11 +45,11 @@ def speech_features(network: Network, samples: npt.ArrayLike, lead: int = LEAD_S
 
 
 class WindowState(NamedTuple):
-    """What the window encoder remembers.
+    """The state of the window encoder.
 
     Attributes:
-        recent: (B, 6480) the last samples heard, zeros before the stream.
-        frames: frames heard.
+        recent: (B, 6480) the last samples, zeros before the stream.
+        frames: frames received.
     """
 
     recent: Array
@@ -61,44 +59,46 @@ class WindowState(NamedTuple):
 class WindowEncoder:
     """Speech in hops of a frame -> features, five at a time.
 
-    `features, state = encoder(samples, state)`: the call that completes a window gives (B, 5, D), the others none (B, 0, 0).
-    Features of frames 5 k to 5 k + 4 come with frame 5 k + 6: two frames of look-ahead.
+    `features, state = encoder(samples, state)`: the call that completes a window gives (B, 5, D), the others (B, 0, 0).
+    Features of frames 5 k to 5 k + 4 come with frame 5 k + 6: two frames of lookahead.
 
     Args:
         network: samples (B, 6480) -> rows (B, 20, D).
     """
 
     hop_samples = SAMPLES_PER_FRAME
-    lead_features = 0  # rows of the first answers that lie before the stream
-    hop_features = FRESH  # that come together
-    look_ahead = AHEAD  # frames
+    lead_features = 0  # features before the start of the stream, at the head of the first outputs
+    hop_features = FRAMES_KEPT  # features of a window
+    lookahead = FRAMES_AFTER  # frames
 
     def __init__(self, network: Network) -> None:
         self.network = network
 
     def initial_state(self, batch: int = 1) -> WindowState:
-        """Nothing heard."""
+        """The state before the first sample."""
         return WindowState(np.zeros((batch, WINDOW_SAMPLES), np.float32), 0)
 
     def __call__(self, samples: npt.ArrayLike, state: WindowState) -> tuple[Array, WindowState]:
-        """Features that became known with one more frame of samples (B, 640).
+        """Features that one more frame of samples (B, 640) completes.
 
         Raises:
-            ValueError: samples are not one frame a row.
+            ValueError: samples are not exactly one frame a row.
         """
         hop = np.asarray(samples, np.float32)
         if hop.shape != (len(state.recent), SAMPLES_PER_FRAME):
             raise ValueError(
-                f"the encoder takes ({len(state.recent)}, {SAMPLES_PER_FRAME}) samples, got {hop.shape}; "
+                f"expected samples ({len(state.recent)}, {SAMPLES_PER_FRAME}), got {hop.shape}; "
                 "let Stream buffer, or pad with zeros"
             )
         state = WindowState(np.concatenate([state.recent[:, SAMPLES_PER_FRAME:], hop], 1), state.frames + 1)
-        fresh = state.frames - AHEAD
-        if fresh <= 0 or fresh % FRESH:
+        complete = state.frames - FRAMES_AFTER
+        if complete <= 0 or complete % FRAMES_KEPT:
             return np.zeros((len(hop), 0, 0), np.float32), state
         return window_features(self.network, state.recent), state
 
-    def step_batch(self, hops: Sequence[npt.ArrayLike], states: Sequence[WindowState]) -> list[tuple[Array, WindowState]]:
-        """A frame (640,) of each of several streams; each gets what a call of its own gives: features (n, D), state."""
+    def step_batch(
+        self, hops: Sequence[npt.ArrayLike], states: Sequence[WindowState]
+    ) -> list[tuple[Array, WindowState]]:
+        """A frame (640,) of each of several streams -> features (n, D) and next state of each, as from a call for it alone."""
         answers = [self(np.asarray(hop)[None], state) for hop, state in zip(hops, states, strict=True)]
         return [(features[0], state) for features, state in answers]

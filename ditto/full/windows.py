@@ -1,7 +1,7 @@
-"""Windows of motion joined as the released pipeline joins them, of a whole recording or as features come in.
+"""Joins windows of motion as the released pipeline does: for a whole recording, or for a stream as features arrive.
 
-Every window is sampled from the motion before it (`known`) and 80 conditions; neighbours overlap, and the newer takes
-over along a linear ramp.
+Every window is sampled from the motion before it (`known`) and 80 conditions. Windows overlap; a linear crossfade leads
+from one to the next.
 
 T: frames.
 
@@ -17,22 +17,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.full.motion_math import smooth_rows
+from ditto.full.sizes import WINDOW
 from ditto.motion.motion import LAYOUT_265, PACKED_SIZE
 
 Array = npt.NDArray[np.float32]
 Sample = Callable[[Array, Array], Array]  # known (265,), conditions (80, D) -> motion (80, 265)
 
-WINDOW = 80
-
 
 class WindowRules(NamedTuple):
-    """How windows follow each other.
+    """How windows are joined.
 
     Attributes:
         overlap: frames that a window shares with the one before, 0 to 79: 10 for recordings, 70 or 75 for streams.
-        smoothing: frames that scale, pose and translation are averaged over, 0 to 80; 0 and 1 leave them, an even number
-            is as the odd one above it.
-        reset_every: every so many windows, what is known before a window is the source again; 0: never.
+        smoothing: frames that scale, pose and translation are averaged over, 0 to 80; 0 and 1: no averaging; an even number
+            acts as the odd one above it.
+        reset_every: number of windows after which the known motion is reset to the source's; 0: never.
         reset_keeps: columns of the motion that are not reset.
     """
 
@@ -43,16 +42,16 @@ class WindowRules(NamedTuple):
 
     @property
     def hop(self) -> int:
-        """Frames a window adds."""
+        """Frames that a window adds."""
         return WINDOW - self.overlap
 
     @property
-    def streamed_fuse(self) -> int:
-        """Frames over which a window of a stream takes over. In a recording it takes over all that overlaps."""
+    def stream_blend(self) -> int:
+        """Frames of the crossfade between windows of a stream. In a recording it spans the whole overlap."""
         return min(self.overlap, self.hop)
 
     def check(self) -> None:
-        """Raise ValueError for rules that cannot be followed."""
+        """Raise ValueError for a field out of its range."""
         for name, largest in (("overlap", WINDOW - 1), ("smoothing", WINDOW), ("reset_every", None)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 0 or (largest is not None and value > largest):
@@ -64,12 +63,12 @@ class WindowRules(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """Motion joined so far.
+    """The windows joined so far.
 
     Attributes:
         motion: (T, 265) the last frames.
         known: (265,) the motion before the next window.
-        windows: sampled so far.
+        windows: number of windows.
     """
 
     motion: Array
@@ -78,18 +77,18 @@ class Joined(NamedTuple):
 
 
 def start(source: npt.ArrayLike) -> Joined:
-    """Before the first window: the motion of the source (265,) is known."""
+    """The state before the first window; the motion of the source (265,) is known."""
     return Joined(np.zeros((0, PACKED_SIZE), np.float32), np.asarray(source, np.float32), 0)
 
 
-def fuse(motion: Array, window: Array, overlap: int, fused: int) -> Array:
-    """Joined motion and the next window (80, 265), which overlaps it by `overlap` frames: longer by the rest of them.
+def crossfade(motion: Array, window: Array, overlap: int, blended: int) -> Array:
+    """Joined motion and the next window (80, 265), which overlaps it by `overlap` frames.
 
-    The last `fused` frames of the motion so far turn into the last overlapping ones of the window.
+    The last `blended` frames of the overlap are crossfaded; the frames after the overlap are appended.
     """
-    ramp = np.arange(fused, dtype=np.float32)[:, None] / np.float32(max(fused, 1))
-    kept = len(motion) - fused
-    blend = motion[kept:] * (1 - ramp) + window[overlap - fused : overlap] * ramp
+    ramp = np.arange(blended, dtype=np.float32)[:, None] / np.float32(max(blended, 1))
+    kept = len(motion) - blended
+    blend = motion[kept:] * (1 - ramp) + window[overlap - blended : overlap] * ramp
     return np.concatenate([motion[:kept], blend, window[overlap:]])
 
 
@@ -105,15 +104,15 @@ def smooth_pose(motion: Array, first: int, stop: int, width: int) -> Array:
     return smooth
 
 
-def join(joined: Joined, conditions: Array, sample: Sample, source: Array, rules: WindowRules, fused: int) -> Joined:
-    """One more window: conditions (80, D). It takes over along `fused` frames."""
+def join(joined: Joined, conditions: Array, sample: Sample, source: Array, rules: WindowRules, blended: int) -> Joined:
+    """One more window: conditions (80, D). The crossfade has `blended` frames."""
     window = np.asarray(sample(joined.known, conditions), np.float32)
     if joined.windows == 0:
         motion = smooth_pose(window, 0, WINDOW, rules.smoothing)
     else:
-        motion = fuse(joined.motion, window, rules.overlap, fused)
+        motion = crossfade(joined.motion, window, rules.overlap, blended)
         new = len(motion) - rules.hop
-        motion = smooth_pose(motion, new - fused, new + 1, rules.smoothing)
+        motion = smooth_pose(motion, new - blended, new + 1, rules.smoothing)
     known = motion[len(motion) - rules.overlap - 1]
     windows = joined.windows + 1
     if rules.reset_every and windows % rules.reset_every == 0:
@@ -124,8 +123,8 @@ def join(joined: Joined, conditions: Array, sample: Sample, source: Array, rules
     return Joined(motion, known, windows)
 
 
-def filled(conditions: Array, frames: int = WINDOW) -> Array:
-    """Conditions (T, D) filled up to `frames` with the last one."""
+def padded(conditions: Array, frames: int = WINDOW) -> Array:
+    """Conditions (T, D) padded to `frames` with the last one."""
     missing = frames - len(conditions)
     return np.concatenate([conditions, np.repeat(conditions[-1:], missing, 0)]) if missing > 0 else conditions
 
@@ -136,14 +135,14 @@ def recording_motion(sample: Sample, conditions: Array, source: npt.ArrayLike, r
     return advance_recording(state, conditions, sample, source, rules, final=True)[0]
 
 
-class Recording(NamedTuple):
-    """What a recording remembers that comes in piece by piece.
+class RecordingWindows(NamedTuple):
+    """The state of a recording that arrives in pieces.
 
     Attributes:
         joined: the end of the joined motion, before the last smoothing.
-        waiting: (T, D) conditions from the beginning of the next window on.
-        received: frames of conditions that came.
-        given: frames of motion given out.
+        waiting: (T, D) conditions from the start of the next window on.
+        received: frames of conditions so far.
+        given: frames of motion so far.
     """
 
     joined: Joined
@@ -152,46 +151,51 @@ class Recording(NamedTuple):
     given: int
 
 
-def start_recording(source: npt.ArrayLike, size: int, rules: WindowRules) -> Recording:
-    """Before a recording whose conditions have `size` numbers."""
+def start_recording(source: npt.ArrayLike, size: int, rules: WindowRules) -> RecordingWindows:
+    """The state before a recording whose conditions have `size` numbers."""
     rules.check()
-    return Recording(start(source), np.zeros((0, size), np.float32), 0, 0)
+    return RecordingWindows(start(source), np.zeros((0, size), np.float32), 0, 0)
 
 
 def advance_recording(
-    state: Recording, conditions: Array, sample: Sample, source: npt.ArrayLike, rules: WindowRules, final: bool = False
-) -> tuple[Array, Recording]:
-    """Motion (n, 265) that became known with more conditions (T, D), and the next state.
+    state: RecordingWindows,
+    conditions: Array,
+    sample: Sample,
+    source: npt.ArrayLike,
+    rules: WindowRules,
+    final: bool = False,
+) -> tuple[Array, RecordingWindows]:
+    """Motion (n, 265) that more conditions (T, D) complete, and the next state.
 
-    All of it is what `recording_motion` gives for all conditions at once.
+    All pieces together equal `recording_motion` of all conditions.
     """
     known = np.asarray(source, np.float32)
     joined, waiting = state.joined, np.concatenate([state.waiting, conditions])
     received, given = state.received + len(conditions), state.given
     out = [np.zeros((0, PACKED_SIZE), np.float32)]
     while len(waiting) >= WINDOW or (final and len(waiting)):
-        joined = join(joined, filled(waiting[:WINDOW]), sample, known, rules, rules.overlap)
+        joined = join(joined, padded(waiting[:WINDOW]), sample, known, rules, rules.overlap)
         waiting = waiting[rules.hop :]
         end = WINDOW + (joined.windows - 1) * rules.hop  # frames joined so far
         first = end - len(joined.motion)
         last = final and not len(waiting)
         motion = joined.motion[: received - first] if last else joined.motion
-        # What the next window and the last smoothing leave alone.
+        # The frames that the next window and the last smoothing cannot change.
         stop = received if last else max(given, end - rules.overlap - rules.smoothing // 2)
         smooth = smooth_pose(motion, given - first, stop - first, rules.smoothing)
         out.append(smooth[given - first : stop - first])
         given = stop
         joined = joined._replace(motion=joined.motion[-2 * WINDOW :])
-    return np.concatenate(out), Recording(joined, waiting, received, given)
+    return np.concatenate(out), RecordingWindows(joined, waiting, received, given)
 
 
-class Live(NamedTuple):
-    """What a stream of windows remembers.
+class StreamWindows(NamedTuple):
+    """The state of a stream of windows.
 
     Attributes:
         joined: the end of the joined motion.
-        waiting: (T, D) conditions of the next window as far as known: its overlap, and what has come since.
-        origin: (80, 265) the first window, which lies mostly in the silence before; what motion is relative to.
+        waiting: (T, D) conditions of the next window so far.
+        origin: (80, 265) the first window, mostly of the silence before the stream; motion is relative to it.
     """
 
     joined: Joined
@@ -199,53 +203,58 @@ class Live(NamedTuple):
     origin: Array
 
 
-def start_live(source: npt.ArrayLike, silence: Array, rules: WindowRules) -> Live:
-    """Before a stream: conditions (overlap, D) of silence precede it.
+def start_stream(source: npt.ArrayLike, silence: Array, rules: WindowRules) -> StreamWindows:
+    """The state before a stream; conditions (overlap, D) of silence precede it.
 
     Raises:
-        ValueError: rules that leave gaps in a stream, or silence of another length.
+        ValueError: an overlap below half a window, which would leave gaps, or silence of another length.
     """
     rules.check()
     if rules.overlap < WINDOW // 2 or len(silence) != rules.overlap:
         raise ValueError(
-            f"a stream has an overlap of {WINDOW // 2} frames or more and starts from as many frames of silence, "
-            f"got {rules.overlap} and {len(silence)}"
+            f"expected an overlap of {WINDOW // 2} frames or more and as many frames of silence, got {rules.overlap} and "
+            f"{len(silence)}; give a larger overlap"
         )
-    return Live(start(source), np.asarray(silence, np.float32), np.zeros((0, PACKED_SIZE), np.float32))
+    return StreamWindows(start(source), np.asarray(silence, np.float32), np.zeros((0, PACKED_SIZE), np.float32))
 
 
-def advance_live(
-    live: Live, conditions: Array, sample: Sample, source: npt.ArrayLike, rules: WindowRules, final: bool = False
-) -> tuple[Array, Live]:
-    """Motion (n, 265) that became known with more conditions (T, D), and the next state.
+def advance_stream(
+    state: StreamWindows,
+    conditions: Array,
+    sample: Sample,
+    source: npt.ArrayLike,
+    rules: WindowRules,
+    final: bool = False,
+) -> tuple[Array, StreamWindows]:
+    """Motion (n, 265) that more conditions (T, D) complete, and the next state.
 
-    A frame is known once the window after its own is sampled. `final` fills the last windows up with the last condition
-    and gives all there is: up to two hops more than conditions came in. (The released code gives nothing at all where
-    fewer than a hop came in.)
+    A frame is complete once the window after its own is sampled. `final` pads the last windows with the last condition and
+    gives all remaining frames: up to two hops more than conditions. (The released code gives no frames for less than a
+    hop.)
     """
     known = np.asarray(source, np.float32)
-    joined, origin = live.joined, live.origin
-    waiting = np.concatenate([live.waiting, conditions])
+    joined, origin = state.joined, state.origin
+    waiting = np.concatenate([state.waiting, conditions])
     out = [np.zeros((0, PACKED_SIZE), np.float32)]
-    heard, fused = joined.windows > 0 or len(waiting) > rules.overlap, rules.streamed_fuse
+    has_speech, blended = joined.windows > 0 or len(waiting) > rules.overlap, rules.stream_blend
 
     def next_window() -> None:
         nonlocal joined, origin, waiting
-        joined = join(joined, filled(waiting[:WINDOW]), sample, known, rules, fused)
+        joined = join(joined, padded(waiting[:WINDOW]), sample, known, rules, blended)
         waiting = waiting[rules.hop :]
         if joined.windows == 1:
             origin = joined.motion
         else:
-            end = len(joined.motion) - fused
+            end = len(joined.motion) - blended
             out.append(joined.motion[end - rules.hop : end])
         joined = joined._replace(motion=joined.motion[-2 * WINDOW :])
 
     while len(waiting) >= WINDOW:
         next_window()
-    if final and heard:
+    if final and has_speech:
         if joined.windows == 0:
-            waiting = filled(waiting)
+            waiting = padded(waiting)
             next_window()
         next_window()
-        out.append(joined.motion[-fused:])
-    return np.concatenate(out), Live(joined, waiting, origin)
+        out.append(joined.motion[-blended:])
+    return np.concatenate(out), StreamWindows(joined, waiting, origin)

@@ -33,9 +33,9 @@ def arrays(example):
     return {name: value.numpy() for name, value in example.inputs.items()}
 
 
-def assert_close(found, wanted, tolerance):
-    assert found.keys() == wanted.keys()
-    errors = {name: distance(found[name], value) if value.any() else 0.0 for name, value in wanted.items()}
+def assert_close(found, expected, tolerance):
+    assert found.keys() == expected.keys()
+    errors = {name: distance(found[name], value) if value.any() else 0.0 for name, value in expected.items()}
     assert max(errors.values()) <= tolerance, errors
 
 
@@ -49,13 +49,13 @@ def small():
 def test_torch_engine_equals_the_module(name):
     network = make(TINY, name)
     example = example_of(network, batch=2, size=16)
-    wanted = plain(network, example)
+    expected = plain(network, example)
     engine = open_engine(network, "torch", example=example)
     assert isinstance(engine, Engine)
     assert [tensor.name for tensor in engine.inputs] == list(example.inputs)
-    assert {tensor.name: tensor.shape for tensor in engine.outputs} == {k: v.shape for k, v in wanted.items()}
+    assert {tensor.name: tensor.shape for tensor in engine.outputs} == {k: v.shape for k, v in expected.items()}
     found = engine(**arrays(example))
-    assert_close(found, wanted, EQUAL)
+    assert_close(found, expected, EQUAL)
     again = engine(**arrays(example))
     assert all(np.array_equal(found[key], again[key]) for key in found)
 
@@ -65,10 +65,10 @@ def test_onnx_runtime_equals_torch(name, tmp_path):
     pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
     network = make(TINY, name)
     example = example_of(network, batch=2, size=16)
-    wanted = plain(network, example)
+    expected = plain(network, example)
     engine = open_engine(network, example=example, cache=tmp_path)
     assert [tensor.name for tensor in engine.inputs] == list(example.inputs)
-    assert_close(engine(**arrays(example)), wanted, ONNX)
+    assert_close(engine(**arrays(example)), expected, ONNX)
 
 
 @pytest.mark.slow
@@ -77,12 +77,12 @@ def test_onnx_runtime_equals_torch_at_full_size(name):
     pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
     network = make(FULL, name)
     example = example_of(network, size=FEATURE_MAP)
-    wanted = plain(network, example)
+    expected = plain(network, example)
     with tempfile.TemporaryDirectory() as folder:  # not kept, as pytest's are: up to 1.3 GB
         engine = open_engine(network, threads=2, example=example, cache=folder)
         found = engine(**arrays(example))
         del engine
-    assert_close(found, wanted, ONNX)
+    assert_close(found, expected, ONNX)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
@@ -90,11 +90,11 @@ def test_onnx_runtime_equals_torch_at_full_size(name):
 def test_reduced_precision_stays_near(name, precision):
     network = make(TINY, name)
     example = example_of(network)
-    wanted = plain(network, example)
+    expected = plain(network, example)
     found = open_engine(network, "torch", precision=precision)(**arrays(example))
-    assert all(value.dtype == wanted[key].dtype for key, value in found.items())
-    assert_close(found, wanted, 3 * HALF)
-    assert any(distance(found[key], wanted[key]) > EQUAL for key in found if wanted[key].any())
+    assert all(value.dtype == expected[key].dtype for key, value in found.items())
+    assert_close(found, expected, 3 * HALF)
+    assert any(distance(found[key], expected[key]) > EQUAL for key in found if expected[key].any())
 
 
 @pytest.mark.parametrize("name", ["appearance", "warping"])
@@ -102,31 +102,31 @@ def test_half_precision_files_take_and_give_float32(name, tmp_path):
     pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
     network = make(TINY, name)
     example = example_of(network, size=16)
-    wanted = plain(network, example)
+    expected = plain(network, example)
     found = open_engine(network, precision="float16", example=example, cache=tmp_path)(**arrays(example))
     assert all(value.dtype == np.float32 for value in found.values())
-    assert_close(found, wanted, HALF)
+    assert_close(found, expected, HALF)
 
 
 @pytest.mark.parametrize("name", ["renderer", "motion_extractor"])
 def test_channels_innermost_gives_the_same(name):
     network = make(TINY, name)
     example = example_of(network, size=16)
-    wanted = plain(network, example)
+    expected = plain(network, example)
     engine = TorchEngine(network, example.inputs, example.outputs, channels_last=True)
-    assert_close(engine(**arrays(example)), wanted, EQUAL)
+    assert_close(engine(**arrays(example)), expected, EQUAL)
 
 
 def test_a_compiled_engine_runs_what_torch_compiled(small, monkeypatch):
     """Compiling itself takes minutes of a slow machine; what is compiled has plain weights, which torch packs itself."""
     network, example = small
-    wanted = plain(network, example)
+    expected = plain(network, example)
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda module: (compiled.append(module), module)[1])
     engine = open_engine(network, "torch", example=example, compiled=True)
     assert compiled == [network]
     assert type(network.mlp[0]) is torch.nn.Linear
-    assert_close(engine(**arrays(example)), wanted, EQUAL)
+    assert_close(engine(**arrays(example)), expected, EQUAL)
 
 
 def test_an_engine_keeps_tensors_where_they_are(small):
@@ -142,11 +142,11 @@ def test_an_engine_serves_several_threads():
     example = example_of(network)
     engine = open_engine(network, "torch")
     inputs = [{name: value * scale for name, value in arrays(example).items()} for scale in (1, 0.5, 0.25, 0.125)]
-    wanted = [engine(**given)["rows"] for given in inputs]
+    expected = [engine(**given)["rows"] for given in inputs]
     with ThreadPoolExecutor(len(inputs)) as pool:
         for _ in range(5):
             found = list(pool.map(lambda given: engine(**given)["rows"], inputs))
-            assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+            assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_wrong_names_types_and_shapes_are_refused(small):
@@ -155,9 +155,9 @@ def test_wrong_names_types_and_shapes_are_refused(small):
     given = arrays(example)
     with pytest.raises(EngineError, match="missing: kp_driving, unknown: kp"):
         engine(kp_source=given["kp_source"], kp=given["kp_driving"])
-    with pytest.raises(EngineError, match=r"kp_source is float32 .* got float64"):
+    with pytest.raises(EngineError, match=r"expected kp_source to be float32 .* got float64"):
         engine(**{**given, "kp_source": given["kp_source"].astype(np.float64)})
-    with pytest.raises(EngineError, match=r"kp_source is float32 \(1, 21, 3\), got float32 \(2, 21, 3\)"):
+    with pytest.raises(EngineError, match=r"expected kp_source to be float32 \(1, 21, 3\), got float32 \(2, 21, 3\)"):
         engine(**{**given, "kp_source": np.repeat(given["kp_source"], 2, 0)})
 
 
@@ -166,28 +166,28 @@ def test_arrays_may_be_read_only_or_out_of_order(small):
     network, example = small
     engine = open_engine(network, "torch", example=example)
     given = arrays(example)
-    wanted = engine(**given)["kp_stitched"]
+    expected = engine(**given)["kp_stitched"]
     fixed = given["kp_source"].copy()
     fixed.flags.writeable = False
     backwards = given["kp_driving"][:, ::-1].copy()[:, ::-1]
-    assert np.array_equal(engine(kp_source=fixed, kp_driving=backwards)["kp_stitched"], wanted)
+    assert np.array_equal(engine(kp_source=fixed, kp_driving=backwards)["kp_stitched"], expected)
 
 
 def test_what_is_no_array_of_numbers_is_refused(small):
     network, example = small
     engine = open_engine(network, "torch", example=example)
     given = arrays(example)
-    with pytest.raises(EngineError, match="an array of numbers is wanted for kp_source"):
+    with pytest.raises(EngineError, match="expected kp_source to be an array of numbers"):
         engine(**{**given, "kp_source": ["a", None]})
-    with pytest.raises(EngineError, match=r"kp_source is .*bfloat16"):
+    with pytest.raises(EngineError, match=r"expected kp_source to be .*got bfloat16"):
         engine.run(**{**example.inputs, "kp_source": example.inputs["kp_source"].bfloat16()})
 
 
 def test_examples_that_do_not_fit_the_network_are_refused(small):
     network, example = small
-    with pytest.raises(ValueError, match=r"takes kp_driving, kp_source; the example has kp_source"):
+    with pytest.raises(ValueError, match=r"forward, kp_driving, kp_source, got kp_source"):
         open_engine(network, "torch", example=Example({"kp_source": example.inputs["kp_source"]}, ("out",)))
-    with pytest.raises(ValueError, match="gives 1 results, 2 are named: a, b"):
+    with pytest.raises(ValueError, match="expected 1 names, one for each result, got a, b"):
         open_engine(network, "torch", example=example._replace(outputs=("a", "b")))
     with pytest.raises(TypeError, match="got Linear; give an Example"):
         open_engine(torch.nn.Linear(2, 2), "torch")
@@ -195,29 +195,29 @@ def test_examples_that_do_not_fit_the_network_are_refused(small):
 
 def test_what_does_not_exist_is_refused(small, tmp_path):
     network, _ = small
-    with pytest.raises(ValueError, match=r"precision is one of float32, .* got 'float8'"):
+    with pytest.raises(ValueError, match=r"precision to be one of float32, .* got 'float8'"):
         open_engine(network, "torch", precision="float8")
-    with pytest.raises(ValueError, match="float16 does not run on cpu"):
+    with pytest.raises(ValueError, match="a precision for cpu, got float16"):
         open_engine(network, "torch", precision="float16")
     with pytest.raises(ValueError, match="float32 or float16, got 'bfloat16'"):
         open_engine(network, precision="bfloat16", cache=tmp_path)
-    with pytest.raises(ValueError, match="torch runs modules"):
+    with pytest.raises(ValueError, match="expected a torch module"):
         open_engine(tmp_path / "network.onnx", "torch")
-    with pytest.raises(ValueError, match="a file has the precision it was exported in, got precision='float16'"):
+    with pytest.raises(ValueError, match=r"expected no precision for the file .* got 'float16'"):
         open_engine(tmp_path / "network.onnx", precision="float16")
     for device in ("tpu", "cuda:x", "cpu:"):
-        with pytest.raises(ValueError, match=f"device is cpu, cuda or cuda:N, got '{device}'"):
+        with pytest.raises(ValueError, match=f"device to be cpu, cuda or cuda:N, got '{device}'"):
             open_engine(network, "torch", device=device)
-    with pytest.raises(ValueError, match="compiled is for backend='torch'"):
+    with pytest.raises(ValueError, match="expected backend='torch' with compiled=True"):
         open_engine(network, compiled=True)
-    with pytest.raises(ValueError, match="tensorrt runs on NVIDIA GPUs alone"):
+    with pytest.raises(ValueError, match="expected a CUDA device for backend 'tensorrt'"):
         open_engine(network, "tensorrt")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_cuda_that_is_not_there_is_refused(small, tmp_path, monkeypatch):
     network, _ = small
-    with pytest.raises(EngineError, match=r"cuda:1 is wanted, torch .* sees 0 CUDA devices; take device='cpu'"):
+    with pytest.raises(EngineError, match=r"expected cuda:1, got torch .* with 0 CUDA devices; set device='cpu'"):
         open_engine(network, "torch", device="cuda:1")
     import onnxruntime
 
@@ -228,20 +228,20 @@ def test_cuda_that_is_not_there_is_refused(small, tmp_path, monkeypatch):
                 open_engine(tmp_path / "network.onnx", backend, device="cuda")
     monkeypatch.setattr("ditto.engines.export.exported", None)  # nothing is exported for a backend that cannot run it
     for backend in ("onnxruntime", "onnxruntime-tensorrt", "tensorrt"):
-        with pytest.raises(EngineError, match=r"cuda is wanted|expected (CUDA|Tensorrt)ExecutionProvider"):
+        with pytest.raises(EngineError, match=r"expected cuda|expected (CUDA|Tensorrt)ExecutionProvider"):
             open_engine(network, backend, device="cuda", cache=tmp_path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_of_several_backends_the_first_that_can_runs_and_the_log_says_why(small, tmp_path, monkeypatch, caplog):
     network, example = small
-    wanted = plain(network, example)
+    expected = plain(network, example)
     monkeypatch.setattr("ditto.engines.torch_engine.torch_device", lambda name: torch.device("cpu"))
     pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
     engine = open_engine(network, ["tensorrt", "torch"], device="cuda", example=example, cache=tmp_path)
     assert isinstance(engine, TorchEngine)
-    assert_close(engine(**arrays(example)), wanted, EQUAL)
-    assert "tensorrt does not run the network: " in caplog.text
+    assert_close(engine(**arrays(example)), expected, EQUAL)
+    assert "tensorrt cannot run the network: " in caplog.text
     with pytest.raises(EngineError, match="expected CUDAExecutionProvider"):
         open_engine(make(TINY, "stitching"), ["tensorrt", "onnxruntime"], device="cuda", cache=tmp_path)
     with pytest.raises(ValueError, match="at least one backend"):

@@ -34,7 +34,7 @@ from ditto.full.conversion.published import HUBERT_ONNX, PUBLISHED, find_first  
 from ditto.full.conversion.settings import released_settings  # noqa: E402
 from ditto.full.networks.hubert import Hubert, HubertConfig  # noqa: E402
 from ditto.full.networks.loading import build, load_part  # noqa: E402
-from ditto.full.networks.weights import entries  # noqa: E402
+from ditto.full.networks.weights import specs_of  # noqa: E402
 
 MODELS = Path("ditto_pytorch/models")
 DECODER, WARP, LMDM = MODELS / "decoder.pth", MODELS / "warp_network.pth", MODELS / "lmdm_v0.4_hubert.pth"
@@ -86,19 +86,19 @@ def test_every_network_comes_out_as_it_went_in(published, bundle):
     ]  # fmt: skip
     for name, network in published.networks.items():
         loaded = load_part(bundle.part(name))
-        found, wanted = loaded.state_dict(), network.state_dict()
+        found, expected = loaded.state_dict(), network.state_dict()
         assert not loaded.training
-        shared = found.keys() & wanted.keys()
+        shared = found.keys() & expected.keys()
         assert len(shared) > len(found) / 2, "the decoder's spectral norms are folded, the rest is by the same name"
-        assert all(torch.equal(found[key], wanted[key]) for key in shared), name
+        assert all(torch.equal(found[key], expected[key]) for key in shared), name
 
 
 def test_networks_of_a_bundle_compute_the_same(published, bundle):
     samples = torch.randn(1, 6480)
     assert torch.equal(load_part(bundle.part("encoder"))(samples), published.networks["encoder"](samples))
     feature = torch.randn(1, 16, 8, 8)
-    found, wanted = load_part(bundle.part("decoder"))(feature), published.networks["decoder"](feature)
-    assert torch.allclose(found, wanted, atol=1e-6)  # the norm is divided out before instead of at every call
+    found, expected = load_part(bundle.part("decoder"))(feature), published.networks["decoder"](feature)
+    assert torch.allclose(found, expected, atol=1e-6)  # the norm is divided out before instead of at every call
 
 
 def test_verify_is_green(bundle):
@@ -111,15 +111,15 @@ def test_verify_is_green(bundle):
 
 def test_settings_keep_their_values_and_arrays(bundle):
     offline = released_settings(bundle.part("settings"), "offline")
-    wanted = SETTINGS["default_kwargs"]
+    expected = SETTINGS["default_kwargs"]
     for key in ("overlap_v2", "online_mode", "fix_kp_cond_dim", "overall_ctrl_info", "smo_k_d"):
-        assert offline[key] == wanted[key]
-    assert np.array_equal(offline["emo"], wanted["emo"])
-    assert np.array_equal(offline["v_min_max_for_clip"], wanted["v_min_max_for_clip"])
+        assert offline[key] == expected[key]
+    assert np.array_equal(offline["emo"], expected["emo"])
+    assert np.array_equal(offline["v_min_max_for_clip"], expected["v_min_max_for_clip"])
     assert np.array_equal(offline["ch_info"]["x_s_info_lst"][0]["kp"], np.ones((1, 63)))
     online = released_settings(bundle.part("settings"), "online")
     assert (online["overlap_v2"], online["online_mode"]) == (70, True)
-    with pytest.raises(BundleError, match="has settings offline, online; 'other' is wanted"):
+    with pytest.raises(BundleError, match=r"expected settings 'other' .* got offline, online"):
         released_settings(bundle.part("settings"), "other")
 
 
@@ -147,9 +147,9 @@ def test_prefixes_wrappers_and_half_precision_are_seen_through(published, folder
     made = convert(folder, folder.parent / "full", configs=TINY)
     assert all(check.ok for check in examine(made))
     found = load_part(made.part("appearance")).state_dict()["first.conv.weight"]
-    wanted = published.networks["appearance"].state_dict()["first.conv.weight"]
+    expected = published.networks["appearance"].state_dict()["first.conv.weight"]
     assert found.dtype == torch.float32
-    assert torch.equal(found, wanted.half().float())
+    assert torch.equal(found, expected.half().float())
     assert "appearance_extractor.pth is in half precision" in caplog.text
 
 
@@ -195,15 +195,15 @@ def test_hubert_comes_out_of_the_released_graph(published, folder):
     part = convert(folder, folder.parent / "full", configs=TINY).part("encoder")
     assert part.file("onnx").read_bytes() == file.read_bytes(), "the graph itself goes along"
     samples = torch.randn(1, 6480)
-    found, wanted = load_part(part)(samples), published.networks["encoder"](samples)
-    assert torch.allclose(found, wanted, atol=1e-5)  # the weight norm is multiplied out and taken apart again
+    found, expected = load_part(part)(samples), published.networks["encoder"](samples)
+    assert torch.allclose(found, expected, atol=1e-5)  # the weight norm is multiplied out and taken apart again
     file.write_bytes(file.read_bytes()[: -len(file.read_bytes()) // 3])
     shutil.rmtree(folder.parent / "full")
-    refused(folder, "hubert_streaming_fix_kv.onnx", "is no ONNX file, or only a part of one")
+    refused(folder, "hubert_streaming_fix_kv.onnx", "expected a complete ONNX file")
     file.write_bytes(b"\x00" * 50)
-    refused(folder, "is no ONNX file")
+    refused(folder, "ONNX file", "hubert_streaming_fix_kv.onnx")
     torch.save(published.networks["motion"].state_dict(), file)
-    refused(folder, "is no ONNX file")
+    refused(folder, "ONNX file", "hubert_streaming_fix_kv.onnx")
 
 
 def test_a_graph_of_something_else_is_refused(folder):
@@ -211,13 +211,13 @@ def test_a_graph_of_something_else_is_refused(folder):
     shutil.rmtree(folder / SPEECH)
     torch.manual_seed(0)
     export(torch.nn.Sequential(torch.nn.Unflatten(1, (1, -1)), torch.nn.Conv1d(1, 2, 3)), folder / "hubert.onnx")
-    refused(folder, "hubert.onnx", "feature_projection.layer_norm.bias is wanted")
+    refused(folder, "hubert.onnx", "expected HuBERT's feature_projection.layer_norm.bias")
     (folder / "hubert.onnx").unlink()
     smaller = Hubert(HUBERT.__class__(**{**vars(HUBERT), "layers": 1})).eval()
     for parameter in smaller.parameters():
         torch.nn.init.normal_(parameter)
     export(smaller, folder / "hubert.onnx")
-    refused(folder, "hubert.onnx lacks encoder.layers.1.", "give the weights with --hubert")
+    refused(folder, "got none for encoder.layers.1.", "give the weights with --hubert")
 
 
 def test_hubert_may_be_safetensors_and_elsewhere(published, folder, tmp_path):
@@ -228,27 +228,29 @@ def test_hubert_may_be_safetensors_and_elsewhere(published, folder, tmp_path):
     state = torch.load(elsewhere / "pytorch_model.bin", weights_only=True)
     (elsewhere / "pytorch_model.bin").unlink()
     save_file({key: value.bfloat16() for key, value in state.items()}, elsewhere / "model.safetensors")
-    refused(folder, "lacks a HuBERT", "--hubert")
+    refused(folder, "expected a HuBERT in", "--hubert")
     made = convert(folder, tmp_path / "full", hubert=elsewhere, configs=TINY)
     found = load_part(made.part("encoder")).state_dict()["encoder.layer_norm.bias"]
     assert torch.equal(found, published.networks["encoder"].state_dict()["encoder.layer_norm.bias"].bfloat16().float())
     file = elsewhere / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
     shutil.rmtree(tmp_path / "full")
-    with pytest.raises(BundleError, match=r"model\.safetensors .* is no safetensors file, or only a part of one"):
+    with pytest.raises(BundleError, match=r"expected a complete safetensors file, got .*model\.safetensors"):
         convert(folder, tmp_path / "full", hubert=elsewhere, configs=TINY)
     file.unlink()
-    with pytest.raises(BundleError, match=r"expected model\.safetensors or pytorch_model\.bin beside config\.json, but"):
+    with pytest.raises(
+        BundleError, match=r"expected model\.safetensors or pytorch_model\.bin beside config\.json, got"
+    ):
         convert(folder, tmp_path / "full", hubert=elsewhere, configs=TINY)
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"do_stable_layer_norm": False}, "do_stable_layer_norm True is wanted, got False"),
-        ({"feat_extract_norm": "group"}, "feat_extract_norm 'layer' is wanted, got 'group'"),
-        ({"model_type": "wav2vec2"}, "lacks a HuBERT"),
-        ({"conv_dim": []}, "the config.json of a published HuBERT is wanted, got IndexError"),
+        ({"do_stable_layer_norm": False}, "expected do_stable_layer_norm True, got False"),
+        ({"feat_extract_norm": "group"}, "expected feat_extract_norm 'layer', got 'group'"),
+        ({"model_type": "wav2vec2"}, "expected a HuBERT in"),
+        ({"conv_dim": []}, "expected the config.json of a published HuBERT, got IndexError"),
     ],
 )
 def test_a_hubert_of_another_kind_is_refused(folder, fields, message):
@@ -261,22 +263,22 @@ def test_a_hubert_of_another_kind_is_refused(folder, fields, message):
 
 def test_a_hubert_of_another_width_is_refused(published, tmp_path):
     configs = {part: config for part, config in TINY.items() if part != "motion"}
-    with pytest.raises(BundleError, match="takes features of 1024 numbers, this HuBERT gives 64"):
+    with pytest.raises(BundleError, match="features of 1024 numbers, got 64"):
         convert(published.folder, tmp_path / "full", configs=configs)
 
 
 def test_missing_files_are_all_named(folder):
     (folder / DECODER).unlink()
     (folder / WARP).rename(folder / MODELS / "warp.pth")
-    told = refused(folder, "lacks warp_network.pth or warping_module.pth, decoder.pth or spade_generator.pth")
-    assert "warp.pth" in told.partition("of .pth files there are")[2]
+    text = refused(folder, "expected warp_network.pth or warping_module.pth, decoder.pth or spade_generator.pth in")
+    assert "warp.pth" in text.partition("got the .pth files")[2]
 
 
 def test_a_folder_of_engines_alone_is_told_apart(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     for name in ("decoder.onnx", "warp_network_fp16.engine"):
         (tmp_path / "checkpoints" / name).write_bytes(b"x")
-    refused(tmp_path / "checkpoints", ".engine and .onnx files are there", "ditto_pytorch/models")
+    refused(tmp_path / "checkpoints", "got .engine and .onnx files, which cannot be converted", "ditto_pytorch/models")
 
 
 def test_the_same_name_twice_is_ambiguous(folder):
@@ -287,7 +289,7 @@ def test_the_same_name_twice_is_ambiguous(folder):
 def test_a_truncated_file_is_named(folder):
     data = (folder / DECODER).read_bytes()
     (folder / DECODER).write_bytes(data[: len(data) // 2])
-    refused(folder, "decoder.pth", f"({len(data) // 2:,} bytes) is no torch file, or only a part of one")
+    refused(folder, "decoder.pth", "expected a complete torch file", f"({len(data) // 2:,} bytes)")
     (folder / DECODER).write_bytes(b"")
     refused(folder, "decoder.pth (0 bytes)")
 
@@ -298,7 +300,7 @@ def test_a_flipped_bit_is_found_by_the_checksum_in_the_file(folder):
     data = bytearray((folder / WARP).read_bytes())
     data[largest.header_offset + largest.file_size // 2] ^= 0x40
     (folder / WARP).write_bytes(data)
-    refused(folder, "warp_network.pth is damaged", largest.filename)
+    refused(folder, "warp_network.pth: expected right checksums", largest.filename)
 
 
 def test_swapped_files_are_told(folder):
@@ -306,11 +308,12 @@ def test_swapped_files_are_told(folder):
     (folder / DECODER).write_bytes(warp)
     (folder / WARP).write_bytes(decoder)
     refused(
-        folder, "warp_network.pth: expected the network 'warping', got 'decoder' (decoder.pth or spade_generator.pth); files"
+        folder,
+        "warp_network.pth: expected the network 'warping', got 'decoder' (decoder.pth or spade_generator.pth); files",
     )
 
 
-def test_missing_extra_and_other_entries_are_named_with_wanted_and_got(folder):
+def test_missing_extra_and_other_entries_are_named_with_what_was_expected(folder):
     def spoil(state):
         del state["fc.bias"]
         state["fc.gain"] = torch.zeros(3)
@@ -320,13 +323,13 @@ def test_missing_extra_and_other_entries_are_named_with_wanted_and_got(folder):
     refused(
         folder, "decoder.pth does not fit its network", "it lacks fc.bias (float32 (32,))",
         "the network has no fc.gain (float32 (3,))",
-        "it differs in fc.weight (wanted float32 (32, 16, 3, 3), got float32 (5, 16, 3, 3))",
+        "it differs in fc.weight (expected float32 (32, 16, 3, 3), got float32 (5, 16, 3, 3))",
     )  # fmt: skip
 
 
 def test_another_type_of_number_is_refused(folder):
     change(folder / DECODER, lambda state: state.update({"fc.bias": state["fc.bias"].int()}))
-    refused(folder, "fc.bias (wanted float32 (32,), got int32 (32,))")
+    refused(folder, "fc.bias (expected float32 (32,), got int32 (32,))")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
@@ -350,7 +353,7 @@ def spoil(name, value):
 
 
 @pytest.mark.parametrize(
-    ("file", "edit", "told"),
+    ("file", "edit", "text"),
     [
         (DECODER, spoil("weight_u", 0.0), ("weight_u are zero",)),
         (DECODER, spoil("weight_v", 0.0), ("weight_v are zero",)),
@@ -362,14 +365,22 @@ def spoil(name, value):
         (WARP, spoil("running_var", -1e-3), ("running_var holds", "below zero")),
         (WARP, spoil("running_mean", float("nan")), ("running_mean holds", "NaN or infinite")),
         (LMDM, spoil("weight", 0.0), ("weight are zero",)),
-        (MODELS / "motion_extractor.pth", spoil("gamma", 3e38), ("expected finite numbers from one small forward", "grn")),
+        (
+            MODELS / "motion_extractor.pth",
+            spoil("gamma", 3e38),
+            ("expected finite numbers from one small forward", "grn"),
+        ),
         (SPEECH / "pytorch_model.bin", spoil("conv.weight_g", 0.0), ("original0 are zero",)),
-        (SPEECH / "pytorch_model.bin", spoil("final_layer_norm.weight", float("nan")), ("final_layer_norm.weight holds",)),
+        (
+            SPEECH / "pytorch_model.bin",
+            spoil("final_layer_norm.weight", float("nan")),
+            ("final_layer_norm.weight holds",),
+        ),
     ],
 )
-def test_values_that_no_training_leaves_are_refused_by_name(folder, file, edit, told):
+def test_values_that_no_training_leaves_are_refused_by_name(folder, file, edit, text):
     change(folder / file, lambda state: edit(state.get("model_state_dict", state)))
-    refused(folder, str(folder / file), *told)
+    refused(folder, str(folder / file), *text)
 
 
 def test_a_slice_of_weights_without_a_norm_is_found_by_the_forward(folder):
@@ -384,12 +395,12 @@ def test_a_slice_of_weights_without_a_norm_is_found_by_the_forward(folder):
 @pytest.mark.parametrize("kind", [torch.int32, torch.int64, torch.bool, torch.complex64, torch.uint8])
 def test_weights_of_another_type_are_refused_by_name(folder, kind):
     change(folder / DECODER, lambda state: {**state, "fc.weight": state["fc.weight"].to(kind)})
-    refused(folder, f"it differs in fc.weight (wanted float32 (32, 16, 3, 3), got {str(kind).removeprefix('torch.')}")
+    refused(folder, f"it differs in fc.weight (expected float32 (32, 16, 3, 3), got {str(kind).removeprefix('torch.')}")
 
 
 def test_weights_without_numbers_are_refused_by_name(folder):
     change(folder / DECODER, lambda state: {**state, "fc.weight": torch.zeros(0, 16, 3, 3)})
-    refused(folder, "it differs in fc.weight (wanted float32 (32, 16, 3, 3), got float32 (0, 16, 3, 3))")
+    refused(folder, "it differs in fc.weight (expected float32 (32, 16, 3, 3), got float32 (0, 16, 3, 3))")
 
 
 def test_networks_exchanged_inside_one_file_are_told_as_that(folder):
@@ -397,28 +408,28 @@ def test_networks_exchanged_inside_one_file_are_told_as_that(folder):
         state["retarget_shoulder"], state["retarget_eye"] = state["retarget_eye"], state["retarget_shoulder"]
 
     change(folder / STITCH, edit)
-    told = refused(
+    text = refused(
         folder, f"{folder / STITCH}: expected the network 'stitching' under 'retarget_shoulder', got 'eye_retargeting', "
-        "whose place is 'retarget_eye'; networks inside the file are exchanged"
+        "which belongs under 'retarget_eye'; the file has its networks swapped"
     )  # fmt: skip
-    assert "give each its own name" not in told
+    assert "give each its own name" not in text
 
 
 def test_what_has_the_name_of_a_file_and_is_none_is_told_as_what_it_is(folder):
     (folder / DECODER).rename(folder / "kept")
     (folder / DECODER).mkdir()
-    told = refused(folder, f"expected decoder.pth to be a file, {folder / DECODER} is a folder")
-    assert "lacks" not in told
+    text = refused(folder, f"expected decoder.pth to be a file, {folder / DECODER} is a folder")
+    assert "lacks" not in text
     (folder / DECODER).rmdir()
     (folder / DECODER).symlink_to("nowhere.pth")
-    told = refused(folder, f"{folder / DECODER} is a link to nowhere.pth, which is not there")
-    assert "lacks" not in told
+    text = refused(folder, f"{folder / DECODER} is a link to nowhere.pth, which does not exist")
+    assert "lacks" not in text
     (folder / DECODER).unlink()
     (folder / DECODER).symlink_to(folder / "kept")  # a link to the file is as good
     (folder / "again").mkdir()
     (folder / "again" / "decoder.pth").symlink_to(folder / "kept")  # and a second one to the same is no other file
     convert(folder, folder.parent / "full", configs=TINY).verify()
-    with pytest.raises(InputError, match="link is a link to nowhere, which is not there"):
+    with pytest.raises(InputError, match="link is a link to nowhere, which does not exist"):
         (folder / "link").symlink_to("nowhere")
         convert(folder / "link", folder.parent / "other")
 
@@ -438,12 +449,14 @@ def test_of_two_released_huberts_the_streaming_one_is_taken_and_told(tmp_path, c
     for name in ("hubert.onnx", "hubert_streaming_fix_kv.onnx"):  # the published folder has both
         (tmp_path / name).write_bytes(b"x")
     assert find_first(tmp_path, HUBERT_ONNX) == tmp_path / "hubert_streaming_fix_kv.onnx"
-    assert caplog.messages == [f"{tmp_path / 'hubert_streaming_fix_kv.onnx'} is taken, not {tmp_path / 'hubert.onnx'}"]
+    assert caplog.messages == [
+        f"using {tmp_path / 'hubert_streaming_fix_kv.onnx'}, ignoring {tmp_path / 'hubert.onnx'}"
+    ]
     caplog.clear()
     for name in ("pytorch_model.bin", "model.safetensors"):
         (tmp_path / name).write_bytes(b"x")
     assert weights_file(tmp_path) == tmp_path / "model.safetensors"
-    assert caplog.messages == [f"{tmp_path / 'model.safetensors'} is taken, not pytorch_model.bin"]
+    assert caplog.messages == [f"using {tmp_path / 'model.safetensors'}, ignoring pytorch_model.bin"]
 
 
 def test_a_file_that_may_not_be_read_is_not_called_damaged(folder, monkeypatch):
@@ -451,30 +464,30 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(folder, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(torch, "load", refuse)
-    refused(folder, "cannot be read: Permission denied; check its permissions")
+    refused(folder, "got: Permission denied; check its permissions")
 
 
 @pytest.mark.parametrize("content", [b"", b'{"model_type": "hubert", ', b"\xff\xfe", b"[" * 100_000])
 def test_a_broken_config_of_a_hubert_is_broken_and_not_missing(folder, content):
     file = folder / SPEECH / "config.json"
     file.write_bytes(content)
-    told = refused(folder, f"{file} is broken: expected JSON, got ")
-    assert "lacks" not in told
-    with pytest.raises(BundleError, match="is broken: expected JSON"):
+    text = refused(folder, f"{file}: expected JSON, got: ")
+    assert "lacks" not in text
+    with pytest.raises(BundleError, match="expected JSON, got: "):
         convert(folder, folder.parent / "full", hubert=folder / SPEECH)
 
 
 def test_what_stands_in_the_place_of_a_hubert_is_named(folder):
     file = folder / SPEECH / "config.json"
     file.write_text('{"model_type": "bert"}')
-    refused(folder, "lacks a HuBERT", f"{file} has model_type 'bert'")
+    refused(folder, "expected a HuBERT in", f"{file} with model_type 'bert'")
     file.unlink()
-    with pytest.raises(BundleError, match=r"expected a config\.json, .*config\.json is not there"):
+    with pytest.raises(BundleError, match=r"expected a config\.json, .*config\.json does not exist"):
         convert(folder, folder.parent / "full", hubert=folder / SPEECH)
     file.write_text(json.dumps(config_json(HUBERT)))
     (folder / SPEECH / "pytorch_model.bin").unlink()
     (folder / SPEECH / "model.safetensors").mkdir()
-    refused(folder, "model.safetensors is a folder and", "pytorch_model.bin is not there")
+    refused(folder, "model.safetensors is a folder and", "pytorch_model.bin does not exist")
 
 
 @pytest.mark.parametrize("fields", [{"hidden_size": "wide"}, {"num_attention_heads": 0}, {"conv_dim": [-3] * 7}])
@@ -499,14 +512,14 @@ def test_settings_are_read_as_any_numpy_has_pickled_them(folder, protocol):
 def test_a_bundle_that_is_there_stays_unless_it_may_go(published, bundle, tmp_path):
     copy = Path(shutil.copytree(bundle.path, tmp_path / "full"))
     before = (copy / "bundle.json").stat().st_mtime_ns
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="which is a bundle; give another path"):
         convert(published.folder, copy, configs=TINY)
     assert (copy / "bundle.json").stat().st_mtime_ns == before
     convert(published.folder, copy, configs=TINY, replace=True).verify()
     assert (copy / "bundle.json").stat().st_mtime_ns != before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
     (tmp_path / "mine").mkdir()
-    with pytest.raises(InputError, match="is there and is no bundle"):
+    with pytest.raises(InputError, match=r"a file or folder without bundle\.json"):
         convert(published.folder, tmp_path / "mine", configs=TINY, replace=True)
 
 
@@ -519,7 +532,7 @@ def test_a_bundle_that_cannot_be_replaced_stays(published, bundle, tmp_path, mon
         rename(old, new)
 
     monkeypatch.setattr("ditto.full.conversion.bundling.os.rename", refuse)
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="expected to write the bundle to"):
         convert(published.folder, copy, configs=TINY, replace=True)
     Bundle.open(copy).verify()
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
@@ -527,13 +540,15 @@ def test_a_bundle_that_cannot_be_replaced_stays(published, bundle, tmp_path, mon
 
 @pytest.mark.parametrize("name", ["missing", "checkpoints/hubert-large-ls960-ft/config.json"])
 def test_what_is_no_folder_is_the_caller_s_mistake(folder, name):
-    with pytest.raises(InputError, match=r"expected a folder of published checkpoints, .* is (not there|a file); check"):
+    with pytest.raises(
+        InputError, match=r"expected a folder of published checkpoints, .* (does not exist|is a file); check"
+    ):
         convert(folder.parent / name, folder.parent / "full")
 
 
 def test_too_little_space_is_told_before_anything_is_written(folder, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    refused(folder, "0.00 GB are free; choose another place with -o", error=OutputError)
+    refused(folder, "got 0.00 GB; choose another place with -o", error=OutputError)
 
 
 def test_a_disk_that_fills_up_leaves_nothing(folder, monkeypatch):
@@ -541,7 +556,7 @@ def test_a_disk_that_fills_up_leaves_nothing(folder, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    refused(folder, "there is no space left; nothing of it is kept", error=OutputError)
+    refused(folder, "no space left on the disk; nothing was kept", error=OutputError)
 
 
 def test_an_interruption_leaves_nothing(folder):
@@ -570,14 +585,17 @@ def rewrite(bundle, tmp_path, edit):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda t: t.update({"fc.bias": t["fc.bias"].half()}), "fc.bias (wanted float32 (32,), got float16 (32,))"),
+        (lambda t: t.update({"fc.bias": t["fc.bias"].half()}), "fc.bias (expected float32 (32,), got float16 (32,))"),
         (lambda t: t.pop("fc.bias"), "it lacks fc.bias (float32 (32,))"),
         (lambda t: t.update({"fc.gain": torch.zeros(3)}), "the network has no fc.gain (float32 (3,))"),
         (lambda t: t["fc.bias"].fill_(float("nan")), "fc.bias holds 32 numbers of 32 that are NaN or infinite"),
         (lambda t: t["fc.bias"][3:5].fill_(float("inf")), "fc.bias holds 2 numbers of 32 that are NaN or infinite"),
         (lambda t: t["fc.weight"].zero_(), "all 4608 numbers of fc.weight are zero"),
         (lambda t: t["G_middle_0.conv_0.weight_u"].zero_(), "all 32 numbers of G_middle_0.conv_0.weight_u are zero"),
-        (lambda t: t["fc.weight"].fill_(3e38), "expected finite numbers from one small forward, got NaN or infinity, first"),
+        (
+            lambda t: t["fc.weight"].fill_(3e38),
+            "expected finite numbers from one small forward, got NaN or infinity, first",
+        ),
     ],
 )
 def test_verify_and_load_name_what_is_wrong_with_a_resealed_bundle(bundle, tmp_path, edit, message):
@@ -600,7 +618,7 @@ def test_verify_says_what_it_cannot_do_without_torch(bundle, monkeypatch):
 
 
 def test_a_part_that_is_no_network_is_refused(bundle, tmp_path):
-    with pytest.raises(BundleError, match=r"a model of hubert, lmdm, .* is wanted, got 'released_settings'"):
+    with pytest.raises(BundleError, match=r"expected a model of hubert, lmdm, .* got 'released_settings'"):
         load_part(bundle.part("settings"))
     copy = Path(shutil.copytree(bundle.path, tmp_path / "full"))
     file = copy / "bundle.json"
@@ -632,9 +650,9 @@ def test_the_command_writes_a_bundle_and_checks_it(published, tmp_path, run):
     done = run("convert", "--from", published.folder, "-o", tmp_path / "full")
     assert done.exit_code == 0, done.stderr
     assert "full: all 10 files passed" in done.stdout.replace("\n", " ")
-    told = json.loads(run("verify", tmp_path / "full", "--json").stdout)
-    assert told["ok"] is True
-    assert "motion.safetensors" in told["files"]
+    report = json.loads(run("verify", tmp_path / "full", "--json").stdout)
+    assert report["ok"] is True
+    assert "motion.safetensors" in report["files"]
     file = tmp_path / "full" / "motion.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     done = run("verify", tmp_path / "full")
@@ -648,7 +666,7 @@ def test_the_command_tells_what_is_wrong_in_one_line(folder, run):
     done = run("convert", "--from", folder, "-o", folder.parent / "full")
     assert done.exit_code == 1
     assert len(done.stderr.strip().splitlines()) == 1
-    assert "decoder.pth (9 bytes) is no torch file" in done.stderr
+    assert "decoder.pth (9 bytes); get it again" in done.stderr
     assert run("convert", "--from", folder / "nowhere").exit_code == 2
 
 
@@ -656,8 +674,8 @@ def test_parts_are_those_with_recorded_outputs():
     sizes = {n.part: (n.model, n.config) for n in PUBLISHED} | {"encoder": ("hubert", HubertConfig())}
     assert sizes.keys() == RECORDED.keys()
     for part, name in RECORDED.items():
-        wanted = {entry["name"]: (tuple(entry["shape"]), entry["dtype"]) for entry in manifest(name)}
-        assert entries(build(*sizes[part])) == wanted
+        expected = {entry["name"]: (tuple(entry["shape"]), entry["dtype"]) for entry in manifest(name)}
+        assert specs_of(build(*sizes[part])) == expected
 
 
 TELL_LARGEST = """

@@ -1,4 +1,4 @@
-"""Published files that are damaged, or made to do harm: told in words, and nothing in them runs."""
+"""Published files that are damaged, or malicious: an error in words, and no code in them runs."""
 
 import os
 import pickle
@@ -16,10 +16,10 @@ from checkpoints import SETTINGS, publish  # noqa: E402
 from test_conversion import DECODER, OFFLINE, change, export, refused  # noqa: E402
 
 from ditto.errors import BundleError  # noqa: E402
-from ditto.full.conversion.checkpoints import Stored, read_safetensors, read_torch  # noqa: E402
+from ditto.full.conversion.checkpoints import StoredTensor, read_safetensors, read_torch  # noqa: E402
 from ditto.full.conversion.onnx_weights import read_hubert_onnx  # noqa: E402
 from ditto.full.conversion.settings import read_settings  # noqa: E402
-from ditto.full.networks.weights import entries  # noqa: E402
+from ditto.full.networks.weights import specs_of  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def folder(published, tmp_path):
 
 def test_names_that_become_one_are_refused(folder):
     change(folder / DECODER, lambda state: state.update({"module.fc.bias": state["fc.bias"]}))
-    refused(folder, "decoder.pth has fc.bias twice")
+    refused(folder, "decoder.pth: expected fc.bias once")
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors", "settings", "graph"])
@@ -46,10 +46,10 @@ def test_damage_anywhere_is_told_or_harmless(published, tmp_path, kind):
     from safetensors.torch import save_file
 
     file = tmp_path / ("settings.pkl" if kind == "settings" else kind)
-    state, wanted = published.networks["stitching"].state_dict(), entries(published.networks["encoder"])
+    state, expected = published.networks["stitching"].state_dict(), specs_of(published.networks["encoder"])
     readers = {
         "safetensors": read_safetensors,
-        "graph": partial(read_hubert_onnx, wanted=wanted),
+        "graph": partial(read_hubert_onnx, expected=expected),
         "settings": read_settings,
     }
     if kind == "settings":
@@ -61,7 +61,7 @@ def test_damage_anywhere_is_told_or_harmless(published, tmp_path, kind):
         export(published.networks["encoder"], file)
     else:
         torch.save(state, file, _use_new_zipfile_serialization=kind == "zip")
-    data, random, told = file.read_bytes(), np.random.default_rng(0), 0
+    data, random, errors = file.read_bytes(), np.random.default_rng(0), 0
     for _ in range(60):
         spoilt = bytearray(data[: random.integers(len(data))] if random.random() < 0.3 else data)
         for place in random.integers(min(len(spoilt), 4000), size=random.integers(1, 20)) if spoilt else ():
@@ -69,12 +69,12 @@ def test_damage_anywhere_is_told_or_harmless(published, tmp_path, kind):
         file.write_bytes(spoilt)
         try:
             for tensor in readers.get(kind, read_torch)(file).values():
-                if isinstance(tensor, Stored):
+                if isinstance(tensor, StoredTensor):
                     tensor.read()
         except BundleError as error:
             assert str(file) in str(error)
-            told += 1
-    assert told > 10
+            errors += 1
+    assert errors > 10
 
 
 LOOP = {}
@@ -84,7 +84,7 @@ LOOP["model"] = LOOP
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (torch.zeros(3), "a dict of tensors is wanted, got Tensor"),
+        (torch.zeros(3), "expected a dict of tensors, got Tensor"),
         ({}, "got an empty dict"),
         ({"epoch": 3}, "got epoch (int)"),
         ([1, 2], "got list"),
@@ -109,10 +109,12 @@ def test_an_unsafe_checkpoint_is_not_run_and_its_wish_is_named(folder, monkeypat
     monkeypatch.chdir(folder)
     torch.save({"fc.weight": torch.zeros(3), "extra": Evil()}, folder / DECODER)
     refused(
-        folder, "decoder.pth is not loaded", "wants to call posix.system" if os.name == "posix" else "wants to call"
+        folder,
+        "decoder.pth: expected tensors",
+        "a pickle that calls posix.system" if os.name == "posix" else "a pickle that calls",
     )
     torch.save(Evil(), folder / DECODER, _use_new_zipfile_serialization=False)
-    refused(folder, "decoder.pth is not loaded", "wants to call")
+    refused(folder, "decoder.pth: expected tensors", "a pickle that calls")
     (folder / DECODER).write_bytes(pickle.dumps(Evil()))
     refused(folder, "decoder.pth")
     assert not (folder / "evil").exists()
@@ -121,11 +123,11 @@ def test_an_unsafe_checkpoint_is_not_run_and_its_wish_is_named(folder, monkeypat
 def test_unsafe_settings_are_not_run_and_their_wish_is_named(folder, monkeypatch):
     monkeypatch.chdir(folder)
     (folder / OFFLINE).write_bytes(pickle.dumps({"default_kwargs": {"emo": Evil()}}))
-    refused(folder, "v0.4_hubert_cfg_pytorch.pkl", "it wants to call posix.system" if os.name == "posix" else "wants")
+    refused(folder, "v0.4_hubert_cfg_pytorch.pkl", "it calls posix.system" if os.name == "posix" else "it calls")
     (folder / OFFLINE).write_bytes(pickle.dumps({"default_kwargs": {"emo": pytest.raises}}))
-    refused(folder, "it wants to call _pytest.raises.raises")
+    refused(folder, "it calls _pytest.raises.raises")
     (folder / OFFLINE).write_bytes(b"c_codecs\nencode\n(Vx\nVhex\ntR.")
-    refused(folder, "bytes by way of 'hex' are not read")
+    refused(folder, "expected bytes in latin1, got 'hex'")
     assert not (folder / "evil").exists()
 
 
@@ -163,7 +165,7 @@ def test_arrays_in_settings_are_numbers_that_are_there(tmp_path, value):
     """Each of the first ended the process, or read memory that was not its own, when NumPy made the array."""
     file = tmp_path / "settings.pkl"
     file.write_bytes(pickle.dumps({"default_kwargs": {"emo": value}}))
-    with pytest.raises(BundleError, match="is not read"):
+    with pytest.raises(BundleError, match="expected plain values and arrays"):
         read_settings(file)
 
 
@@ -171,11 +173,14 @@ def test_arrays_in_settings_are_numbers_that_are_there(tmp_path, value):
     ("content", "message"),
     [
         (b"", "Ran out of input"),
-        (pickle.dumps(SETTINGS)[:200], "is not read"),
-        (pickle.dumps({"base_cfg": {}}), "a dict with 'default_kwargs' is wanted, got keys base_cfg"),
-        (pickle.dumps([1]), "a dict with 'default_kwargs' is wanted, got list"),
-        (pickle.dumps({"default_kwargs": {"emo": b"x"}}), "offline.emo is bytes"),
-        (pickle.dumps({"default_kwargs": {"emo": np.array(["x"])}}), "arrays of 'U1' are not read"),
+        (pickle.dumps(SETTINGS)[:200], "expected plain values and arrays"),
+        (pickle.dumps({"base_cfg": {}}), "expected a dict with 'default_kwargs', got keys base_cfg"),
+        (pickle.dumps([1]), "expected a dict with 'default_kwargs', got list"),
+        (
+            pickle.dumps({"default_kwargs": {"emo": b"x"}}),
+            "expected offline.emo to be a plain value or an array of numbers, got bytes",
+        ),
+        (pickle.dumps({"default_kwargs": {"emo": np.array(["x"])}}), "expected arrays of numbers, got 'U1'"),
     ],
 )
 def test_settings_of_another_form_are_refused(folder, content, message):

@@ -24,7 +24,7 @@ from ditto.errors import BundleError, EngineError, InputError  # noqa: E402
 from ditto.full import pipeline  # noqa: E402
 from ditto.full.conversion import convert  # noqa: E402
 from ditto.full.pipeline import FullOptions, open_parts  # noqa: E402
-from ditto.full.sampler import PACES  # noqa: E402
+from ditto.full.sampler import LATENCIES  # noqa: E402
 from ditto.full.space import FullSpace  # noqa: E402
 from ditto.full.speech_stream import CachedEncoder  # noqa: E402
 from ditto.full.speech_window import SAMPLES_PER_FRAME, window_features  # noqa: E402
@@ -99,7 +99,7 @@ def test_rest_is_the_source(parts, portrait):
         parts.renderer.retarget(portrait, rest_motion(1))
 
 
-@pytest.mark.parametrize("latency", PACES)
+@pytest.mark.parametrize("latency", LATENCIES)
 @pytest.mark.parametrize("frames", [3, 57, 170])
 def test_any_cutting_of_features_gives_as_many_rows_as_came_in(parts, portrait, latency, frames):
     sampler = parts.sampler.at(latency)
@@ -112,12 +112,12 @@ def test_any_cutting_of_features_gives_as_many_rows_as_came_in(parts, portrait, 
 
 
 def test_rows_come_after_the_delay_that_is_told(parts, portrait):
-    for latency in PACES:
+    for latency in LATENCIES:
         sampler = parts.sampler.at(latency)
         encoder, late = parts.encoder, 0
-        state, heard, given = sampler.begin(portrait), encoder.initial_state(1), 0
+        state, encoder_state, given = sampler.begin(portrait), encoder.initial_state(1), 0
         for frame, hop in enumerate(speech_of(200).reshape(-1, SAMPLES_PER_FRAME)):
-            features, heard = encoder(hop[None], heard)
+            features, encoder_state = encoder(hop[None], encoder_state)
             rows, state = sampler(features[0], NEUTRAL, state)
             if len(rows):
                 late = max(late, frame + 1 - given)  # of the first of them: frames from its first sample to now
@@ -151,8 +151,8 @@ def test_several_streams_together_are_as_each_alone(parts, portrait):
     for frame in range(8):
         found = encoder.step_batch(hops[:, frame], together)
         for i in range(2):
-            wanted, alone[i] = encoder(hops[i, frame][None], alone[i])
-            np.testing.assert_array_equal(found[i][0], wanted[0])
+            expected, alone[i] = encoder(hops[i, frame][None], alone[i])
+            np.testing.assert_array_equal(found[i][0], expected[0])
         together = [state for _, state in found]
 
 
@@ -160,8 +160,8 @@ def test_streams_of_speech_are_what_windows_of_it_are(parts):
     samples = speech_of(10)
     padded = np.pad(samples, (2000, 6480))
     network = parts.encoder.network
-    wanted = [window_features(network, padded[None, start : start + 6480])[0] for start in (0, 3200)]
-    np.testing.assert_array_equal(features_of(parts.encoder, samples), np.concatenate(wanted))
+    expected = [window_features(network, padded[None, start : start + 6480])[0] for start in (0, 3200)]
+    np.testing.assert_array_equal(features_of(parts.encoder, samples), np.concatenate(expected))
 
 
 def test_a_frame_is_drawn_and_pasted_back(parts, portrait):
@@ -180,7 +180,7 @@ def test_a_frame_is_drawn_and_pasted_back(parts, portrait):
     assert np.abs(centre).max() > 1.0
 
 
-def test_a_latency_there_is_not_is_refused(parts):
+def test_an_unknown_latency_is_refused(parts):
     with pytest.raises(ValueError, match="quality, balanced, low, got 'fast'"):
         parts.sampler.at("fast")
 
@@ -220,11 +220,11 @@ def test_every_setting_goes_from_the_published_file_to_the_pictures(suffix, tmp_
         file.with_suffix(suffix).write_text(lists)
     bundle = convert(folder, tmp_path / "full", configs=TINY)
     parts = open_parts(bundle, FullOptions(settings="offline", threads=1))
-    (told,) = [message for message in caplog.messages if message.startswith("settings that are not used")]
-    assert "max_size" in told and "fade_out_keys" in told and told.count("(") == 2
+    (text,) = [message for message in caplog.messages if message.startswith("unused settings")]
+    assert "max_size" in text and "fade_out_keys" in text and text.count("(") == 2
     sampler, released = parts.sampler, parts.sampler.sampling.released
-    assert (sampler.rules.overlap, sampler.rules.smoothing, sampler.sampling.all_steps) == (60, 4, 3)
-    assert released.waits == (4, 9) and released.stretch == 50 and not released.stitching
+    assert (sampler.rules.overlap, sampler.rules.smoothing, sampler.sampling.ddim_steps) == (60, 4, 3)
+    assert released.waits == (4, 9) and released.blink_plan_frames == 50 and not released.stitching
     assert released.edit.turn == {"pitch": 2.0} and released.edit.speaking == 0.5
     assert len(released.reference.condition.eye_open) == 3
     rows = run(sampler, features_of(parts.encoder, speech_of(30)), portrait)
@@ -253,16 +253,16 @@ def test_a_full_bundle_makes_a_talking_head(head, portrait):
     for first in range(0, len(samples), 777):
         streamed += stream.push(samples[first : first + 777])
     streamed += stream.flush()
-    for found, wanted in zip(streamed, frames, strict=True):
-        np.testing.assert_array_equal(found.image, wanted.image)
-        np.testing.assert_array_equal(found.motion.values, wanted.motion.values)
+    for found, expected in zip(streamed, frames, strict=True):
+        np.testing.assert_array_equal(found.image, expected.image)
+        np.testing.assert_array_equal(found.motion.values, expected.motion.values)
 
 
 def test_devices_and_precisions(bundle):
     if not torch.cuda.is_available():
-        with pytest.raises(EngineError, match=r"cuda is wanted, torch .* sees 0 CUDA devices"):
+        with pytest.raises(EngineError, match=r"expected cuda, got torch .* with 0 CUDA devices"):
             load(bundle.path, device="cuda")
-    with pytest.raises(ValueError, match="device is cpu, cuda or cuda:N, got 'gpu'"):
+    with pytest.raises(ValueError, match="device to be cpu, cuda or cuda:N, got 'gpu'"):
         load(bundle.path, device="gpu")
     with pytest.raises(InputError, match=r"precision='float32' for the bundle .*, got device='cuda'"):
         load("lite", device="cuda")
@@ -310,7 +310,9 @@ def test_the_released_hubert_file_as_it_is(bundle, monkeypatch):
         part = dataclasses.replace(
             bundle.part("encoder"), files={"onnx": bundle.part("encoder").file("weights")}, sha256={}
         )
-        encoder = pipeline.open_encoder(part, FullOptions())
+        encoder, silence = pipeline.open_encoder(part, FullOptions())
+        assert silence.shape == (5, 8)
+        given.clear()
         found = window_features(encoder.network, np.repeat(samples, 2, 0))
         np.testing.assert_allclose(found, np.tile(rows[6:16].reshape(1, 5, 2, 8).mean(2), (2, 1, 1)), rtol=1e-6)
         assert [array.shape for array in given] == [(1, 6480)] * 2
@@ -322,24 +324,24 @@ def test_on_a_gpu_the_log_says_that_the_released_hubert_file_runs_on_the_cpu(bun
     def engine(path, **how):
         asked.append(how)
         if "device" in how:
-            raise EngineError("CUDAExecutionProvider is wanted")
+            raise EngineError("no CUDAExecutionProvider")
         return "engine"
 
     monkeypatch.setattr(pipeline, "open_engine", engine)
     file = bundle.part("encoder").file("weights")
     assert FullOptions(device="cuda", threads=3).open_file(file) == "engine"
     assert asked == [{"device": "cuda"}, {"threads": 3}]
-    assert "encoder.safetensors runs on the CPU: CUDAExecutionProvider is wanted" in caplog.text
+    assert "encoder.safetensors runs on the CPU: no CUDAExecutionProvider" in caplog.text
 
 
-def test_hearing_with_a_memory(bundle, portrait):
-    options = FullOptions(hearing="streaming", context=speech_of(25, 7))
+def test_a_streaming_encoder_with_context(bundle, portrait):
+    options = FullOptions(encoder="streaming", context=speech_of(25, 7))
     parts = open_parts(bundle, options)
     assert isinstance(parts.encoder, CachedEncoder)
     assert parts.encoder.hop_samples == 6400
     assert parts.sampler.at("low").delay_seconds == pytest.approx(0.6)
     performer = parts.performer()
-    for frames in (10, 13):  # a whole unit, after whose features nothing more is heard; and more than one
+    for frames in (10, 13):  # a whole unit, which is the end of the speech; and more than one
         samples, state = speech_of(frames), performer.begin(performer.prepare(portrait), 0, "low")
         shots = 0
         for start in range(0, samples.size, 6400):
@@ -347,20 +349,20 @@ def test_hearing_with_a_memory(bundle, portrait):
             done = performer.advance([Advance(state, samples[start : start + 6400], NEUTRAL, last)])[0]
             shots, state = shots + len(done.shots), done.state
         assert shots == frames
-    other = open_parts(bundle, FullOptions(hearing="streaming"))
+    other = open_parts(bundle, FullOptions(encoder="streaming"))
     features = [encoder(speech_of(10)[None], encoder.initial_state(1))[0] for encoder in (parts.encoder, other.encoder)]
-    assert np.abs(features[0] - features[1]).max() > 1e-4  # the context is heard
-    with pytest.raises(ValueError, match=r"takes \(1, 6400\) samples, got \(1, 640\)"):
+    assert np.abs(features[0] - features[1]).max() > 1e-4  # the context has an effect
+    with pytest.raises(ValueError, match=r"expected samples \(1, 6400\), got \(1, 640\)"):
         parts.encoder(np.zeros((1, 640)), parts.encoder.initial_state(1))
-    with pytest.raises(ValueError, match="window or streaming, got 'both'"):
-        open_parts(bundle, FullOptions(hearing="both"))
+    with pytest.raises(ValueError, match="window, streaming, got 'both'"):
+        open_parts(bundle, FullOptions(encoder="both"))
 
 
-def test_idle_life_in_the_motion_of_the_networks(parts, portrait):
+def test_idle_motion_in_the_motion_of_the_networks(parts, portrait):
     renderer = parts.renderer
     source = renderer.prepare(portrait)
-    assert np.abs(source.shut).max() > 1e-3  # the tiny folder has the retargeting network, of no sense
-    source = source._replace(shut=np.random.default_rng(0).standard_normal(63) * 0.01)
+    assert np.abs(source.eye_closure).max() > 1e-3  # the tiny bundle has a retargeting network with random weights
+    source = source._replace(eye_closure=np.random.default_rng(0).standard_normal(63) * 0.01)
     row = np.zeros(70, np.float32)
     row[:7] = 0.01, 4.0, -6.0, 2.0, 0.005, -0.002, 0.0
     points = np.zeros((21, 3))
@@ -370,7 +372,7 @@ def test_idle_life_in_the_motion_of_the_networks(parts, portrait):
     row[7:] = points.reshape(-1)
     found = FullSpace(lambda portrait: source).idle_motion(row, portrait)
     np.testing.assert_array_equal(found[:4], row[:4])
-    change = (found[7:] - 0.5 * source.shut).reshape(21, 3)
+    change = (found[7:] - 0.5 * source.eye_closure).reshape(21, 3)
     assert np.abs(np.delete(change, [11, 15], 0)).max() < 1e-6  # half a blink, and nothing else but gaze
     right, down = np.degrees(np.arcsin([0.02 / CAMERA_HOLD, 0.01 / CAMERA_HOLD]))
     np.testing.assert_allclose(
@@ -395,10 +397,10 @@ def test_a_session_of_a_full_head_speaks(head, portrait):
         while not isinstance(item := session.get(30.0), SegmentEnd):
             assert item is not None
             frames.append(item)
-    wanted = head.stream(portrait, latency="low", seed=0)
-    wanted = wanted.push(samples) + wanted.flush()
-    assert len(frames) == len(wanted) == 2
-    for found, frame in zip(frames, wanted, strict=True):
+    expected = head.stream(portrait, latency="low", seed=0)
+    expected = expected.push(samples) + expected.flush()
+    assert len(frames) == len(expected) == 2
+    for found, frame in zip(frames, expected, strict=True):
         np.testing.assert_array_equal(found.image, frame.image)
 
 

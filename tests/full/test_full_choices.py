@@ -11,25 +11,25 @@ from ditto.errors import BundleError
 from ditto.full import detection, face_mesh
 from ditto.full.conditioning import emotion_of_labels
 from ditto.full.cropping import Framing
-from ditto.full.driving import LIPS, Driving, Edit, blink_frames, drive_motion, split
 from ditto.full.motion_math import degrees_of, posed_keypoints
 from ditto.full.released import Released, read_released
+from ditto.full.retargeting import LIPS, FrameEdit, RetargetOptions, blink_frames, retarget_motion, split_motion
 from ditto.full.sampler import FullSampler, Sampling
 from ditto.full.source import SourceReader
 from ditto.full.windows import (
     WindowRules,
-    advance_live,
     advance_recording,
+    advance_stream,
     recording_motion,
-    start_live,
     start_recording,
+    start_stream,
 )
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.motion import PACKED_SIZE
 
 NEUTRAL = emotion_vector(None)
 SIZES = {"pitch": 66, "yaw": 66, "roll": 66, "t": 3, "exp": 63, "scale": 1, "kp": 63}
-ENCODER = SimpleNamespace(hop_features=5, look_ahead=2)
+ENCODER = SimpleNamespace(hop_features=5, lookahead=2)
 SILENCE = np.zeros((5, 4), np.float32)
 
 
@@ -127,9 +127,9 @@ def vectors():
     return [dice.standard_normal(PACKED_SIZE) * 0.3 for _ in range(3)]
 
 
-def keypoints_of(edit, driving=None):
+def keypoints_of(edit, retarget=None):
     source, motion, origin = vectors()
-    pose = drive_motion(source, motion, origin, driving or Driving(), edit).pose
+    pose = retarget_motion(source, motion, origin, retarget or RetargetOptions(), edit).pose
     return posed_keypoints(np.zeros(63), pose), pose
 
 
@@ -146,20 +146,20 @@ def settings_of(**changed):
 
 
 def test_settings_published_with_the_checkpoints(source_of, portrait):
-    told = []
+    inputs = []
 
     def engine(cond_frame, cond, start, noise):
-        told.append((cond_frame, cond))
+        inputs.append((cond_frame, cond))
         return {"motion": 100 * start}
 
     released = read_released(settings_of())
     sampler = FullSampler(engine, source_of, SILENCE, ENCODER, Sampling(released=released), "balanced")
     rows = run(sampler, np.zeros((100, 4), np.float32), portrait)
     reference = released.reference
-    np.testing.assert_array_equal(told[0][0][0], reference.motion)
-    np.testing.assert_array_equal(told[0][1][0, 0, -63:], reference.condition.canonical)
-    np.testing.assert_array_equal(told[5][0][0, 202:], reference.motion[202:])  # reset before every window
-    assert np.abs(told[5][0][0, :202] - reference.motion[:202]).max() > 1.0
+    np.testing.assert_array_equal(inputs[0][0][0], reference.motion)
+    np.testing.assert_array_equal(inputs[0][1][0, 0, -63:], reference.condition.canonical)
+    np.testing.assert_array_equal(inputs[5][0][0, 202:], reference.motion[202:])  # reset before every window
+    assert np.abs(inputs[5][0][0, :202] - reference.motion[:202]).max() > 1.0
     assert np.abs(rows[:, 4:7]).max() <= 18.0  # within the limits
     eyes = rows[:, 7:].reshape(-1, 21, 3)[:, [13, 16, 18]]
     np.testing.assert_allclose(eyes, 0.5, atol=1e-6)  # as in the array of blinks, not as sampled
@@ -212,7 +212,7 @@ def test_a_setting_out_of_its_range_is_refused_by_name(key, value):
         read_released(settings_of(**{key: value}))
     named = next(iter(value)) if key == "overall_ctrl_info" and isinstance(value, dict) else key
     assert re.search(rf"\b{named}\b", str(raised.value))
-    assert "leave the settings out" in str(raised.value)
+    assert "open the bundle without settings" in str(raised.value)
 
 
 def test_an_overlap_that_leaves_gaps_in_a_stream_is_refused():
@@ -225,14 +225,14 @@ def test_an_overlap_that_leaves_gaps_in_a_stream_is_refused():
 def test_settings_that_have_no_effect_are_named_and_all_others_are_taken(caplog):
     described = dict.fromkeys(("max_size", "template_n_frames", "crop_vx_ratio", "smo_k_s", "new_key"), 7)
     read_released(settings_of(**described))
-    (told,) = caplog.messages
-    assert all(key in told for key in described)
-    assert "new_key (the released code does not know it)" in told
+    (message,) = caplog.messages
+    assert all(key in message for key in described)
+    assert "new_key (the released code does not know it)" in message
     caplog.clear()
     taken = {key: value for key, value in RELEASED_DEFAULTS.items() if key not in described}
     found = read_released(taken)
     np.testing.assert_array_equal(found.emotions, [emotion_of_labels(4)])
-    assert found._replace(emotions=None) == Released(steps=50, driving={"relative": True})
+    assert found._replace(emotions=None) == Released(steps=50, retarget={"relative": True})
     assert caplog.messages == []
 
 
@@ -247,15 +247,15 @@ RELEASED_DEFAULTS = {  # what `setup` of the released code takes where nothing i
 
 def shown_with(settings, source_of, portrait, latency="balanced", emotion=NEUTRAL, frames=30):
     """Rows under some settings, and what the network was given for every window."""
-    told = []
+    inputs = []
 
     def engine(cond_frame, cond, start, noise):
-        told.append(cond[0])
+        inputs.append(cond[0])
         return {"motion": 0.3 * start}
 
     sampling = Sampling(released=read_released(settings))
     sampler = FullSampler(engine, source_of, SILENCE, ENCODER, sampling, latency)
-    return run(sampler, np.zeros((frames, 4), np.float32), portrait, emotion=emotion), told
+    return run(sampler, np.zeros((frames, 4), np.float32), portrait, emotion=emotion), inputs
 
 
 def test_settings_of_how_motion_acts(source_of, portrait):
@@ -277,10 +277,10 @@ def test_settings_that_change_every_frame(source_of, portrait):
     plain, _ = shown_with({}, source_of, portrait)
     offset = np.linspace(-0.01, 0.01, 63)
     for control, edit in (
-        ({"delta_pitch": 2, "delta_yaw": -3.0}, Edit(turn={"pitch": 2.0, "yaw": -3.0})),
-        ({"alpha_roll": 0.5}, Edit(turn_factor={"roll": 0.5})),
-        ({"delta_exp": offset}, Edit(expression=offset)),
-        ({"vad_alpha": 0.25}, Edit(speaking=0.25)),
+        ({"delta_pitch": 2, "delta_yaw": -3.0}, FrameEdit(turn={"pitch": 2.0, "yaw": -3.0})),
+        ({"alpha_roll": 0.5}, FrameEdit(turn_factor={"roll": 0.5})),
+        ({"delta_exp": offset}, FrameEdit(expression=offset)),
+        ({"vad_alpha": 0.25}, FrameEdit(speaking=0.25)),
     ):
         found, _ = shown_with({"overall_ctrl_info": control}, source_of, portrait)
         sampler = FullSampler(
@@ -297,7 +297,7 @@ def test_degrees_are_added_as_released(source_of, portrait):
     for turn in ({}, {"pitch": 2.0, "yaw": -15.0}):
         sampler = FullSampler(
             lambda cond_frame, cond, start, noise: {"motion": 0.3 * start}, source_of, SILENCE, ENCODER,
-            Sampling(edit=Edit(turn=turn)), "balanced",
+            Sampling(edit=FrameEdit(turn=turn)), "balanced",
         )  # fmt: skip
         rows.append(run(sampler, np.zeros((30, 4), np.float32), portrait))
     change = rows[1] - rows[0]
@@ -332,13 +332,13 @@ def test_settings_of_blinks(source_of, portrait):
 )
 def test_emotions_of_the_settings_count_where_none_is_asked_for(source_of, portrait, emo, rows):
     expected = np.stack([emotion_of_labels(labels) for labels in rows]) if rows else emo
-    _, told = shown_with({"emo": emo}, source_of, portrait)
-    np.testing.assert_allclose(told[-1][0, 4:12], expected[0], rtol=1e-6)
-    second = np.concatenate([window[:, 4:12] for window in told[-1:]])
+    _, inputs = shown_with({"emo": emo}, source_of, portrait)
+    np.testing.assert_allclose(inputs[-1][0, 4:12], expected[0], rtol=1e-6)
+    second = np.concatenate([window[:, 4:12] for window in inputs[-1:]])
     assert {tuple(row) for row in second} <= {tuple(row) for row in expected.astype(np.float32)}
     happy = emotion_vector({"happy": 1.0})
-    _, told = shown_with({"emo": emo}, source_of, portrait, emotion=happy)
-    np.testing.assert_allclose(told[-1][5, 4:12], emotion_of_labels(3), rtol=1e-6)
+    _, inputs = shown_with({"emo": emo}, source_of, portrait, emotion=happy)
+    np.testing.assert_allclose(inputs[-1][5, 4:12], emotion_of_labels(3), rtol=1e-6)
 
 
 def test_settings_say_the_overlap_of_their_own_kind(source_of, portrait):
@@ -349,9 +349,9 @@ def test_settings_say_the_overlap_of_their_own_kind(source_of, portrait):
     recording, stream = {"overlap_v2": 60, "online_mode": False}, {"overlap_v2": 72, "online_mode": True}
     assert [rules(recording, latency) for latency in ("quality", "balanced", "low")] == [60, 70, 75]
     assert [rules(stream, latency) for latency in ("quality", "balanced", "low")] == [10, 72, 75]
-    rows, told = shown_with(recording, source_of, portrait, latency="quality", frames=100)
+    rows, inputs = shown_with(recording, source_of, portrait, latency="quality", frames=100)
     assert len(rows) == 100
-    assert len(told) == 1 + 5  # silence, and windows at 0, 20, 40, 60, 80
+    assert len(inputs) == 1 + 5  # silence, and windows at 0, 20, 40, 60, 80
 
 
 @pytest.mark.parametrize(("overlap", "smoothing"), [(0, 3), (10, 13), (41, 3), (60, 5), (79, 3), (79, 80)])
@@ -389,19 +389,19 @@ def test_settings_of_a_reference_with_many_frames_and_of_the_crop(portrait):
 
 
 def test_silence_closes_lips_and_leaves_the_rest():
-    spoken, _ = keypoints_of(Edit())
-    silent, _ = keypoints_of(Edit(speaking=0.0))
+    spoken, _ = keypoints_of(FrameEdit())
+    silent, _ = keypoints_of(FrameEdit(speaking=0.0))
     changed = np.flatnonzero(np.abs(silent - spoken).max(1) > 1e-9)
     assert changed.tolist() == sorted(LIPS)
-    frozen, _ = keypoints_of(Edit(speaking=0.0), Driving(silence="all"))
+    frozen, _ = keypoints_of(FrameEdit(speaking=0.0), RetargetOptions(silence="all"))
     assert len(np.flatnonzero(np.abs(frozen - spoken).max(1) > 1e-9)) > len(LIPS)
 
 
 def test_expression_of_all_keypoints_when_asked():
     source, motion, origin = vectors()
     for keypoints, moved in (("lips", 6), ("lips and eyes", 11), ("all", 21)):
-        driving = Driving(keypoints=keypoints, hold_gaze=False)
-        change = drive_motion(source, motion, origin, driving).pose.exp - split(source)["exp"]
+        retarget = RetargetOptions(keypoints=keypoints, hold_gaze=False)
+        change = retarget_motion(source, motion, origin, retarget).pose.exp - split_motion(source)["exp"]
         assert np.count_nonzero(np.abs(change).reshape(21, 3).max(1) > 1e-9) == moved
 
 
@@ -410,8 +410,10 @@ def test_strength_acts_on_expression_and_angles_alone(relative):
     """As released: scale and t keep their factors (`_set_scale_ratio` there)."""
     source, motion, origin = vectors()
     factors = {"exp": 0.5, "pitch": 0.8, "yaw": 1.0, "roll": 1.2, "t": 0.7, "scale": 0.6}
-    found = drive_motion(source, motion, origin, Driving(relative, factors, "all", 1.7, hold_gaze=False)).pose
-    still, moved, first = (split(vector) for vector in (source, motion, origin))
+    found = retarget_motion(
+        source, motion, origin, RetargetOptions(relative, factors, "all", 1.7, hold_gaze=False)
+    ).pose
+    still, moved, first = (split_motion(vector) for vector in (source, motion, origin))
     expected = {}
     for name, factor in factors.items():
         amount = factor * (1.0 if name in ("scale", "t") else 1.7)
@@ -426,13 +428,13 @@ def test_strength_acts_on_expression_and_angles_alone(relative):
 
 def test_angles_fade_in_degrees():
     angles = ("pitch", "yaw", "roll")
-    _, whole = keypoints_of(Edit())
-    _, half = keypoints_of(Edit(shown=0.5, faded=angles))
-    _, none = keypoints_of(Edit(shown=0.0, faded=angles))
+    _, whole = keypoints_of(FrameEdit())
+    _, half = keypoints_of(FrameEdit(opacity=0.5, faded=angles))
+    _, none = keypoints_of(FrameEdit(opacity=0.0, faded=angles))
     np.testing.assert_allclose(half.degrees, (whole.degrees + none.degrees) / 2, atol=1e-9)
-    _, bins = keypoints_of(Edit(shown=0.5, faded=angles), Driving(angles="logits"))
+    _, bins = keypoints_of(FrameEdit(opacity=0.5, faded=angles), RetargetOptions(angles="logits"))
     assert np.abs(bins.degrees - half.degrees).max() > 0.01
-    _, mixed = keypoints_of(Edit(turn={"yaw": 4.0}, shown=0.5, faded=angles), Driving(angles="logits"))
+    _, mixed = keypoints_of(FrameEdit(turn={"yaw": 4.0}, opacity=0.5, faded=angles), RetargetOptions(angles="logits"))
     assert np.isfinite(mixed.degrees).all()  # a turned angle is in degrees, what it fades to in logits
 
 
@@ -520,9 +522,11 @@ def test_a_stream_is_joined_as_released_whatever_the_overlap(overlap):
             expected.append(motion[given : given + hop].copy())
             given += hop
     expected.append(motion[given:])  # no window comes after the last, so its end stays as it is
-    live, found = start_live(SOURCE, silence, rules), []
+    live, found = start_stream(SOURCE, silence, rules), []
     for first in range(0, frames, 5):
-        motion, live = advance_live(live, conditions[first : first + 5], wavy, SOURCE, rules, final=first + 5 >= frames)
+        motion, live = advance_stream(
+            live, conditions[first : first + 5], wavy, SOURCE, rules, final=first + 5 >= frames
+        )
         found.append(motion)
     found, expected = np.concatenate(found), np.concatenate(expected)
     assert len(found) >= frames
@@ -564,17 +568,17 @@ def test_a_recording_in_pieces_is_the_recording(frames):
         (Sampling, {"schedule": "float46"}),
         (Sampling, {"noise": "new"}),
         (Sampling, {"origin": "last"}),
-        (Driving, {"keypoints": "brows"}),
-        (Driving, {"silence": "none"}),
-        (Driving, {"angles": "radians"}),
-        (Driving, {"factors": {"expression": 1.0}}),
-        (Edit, {"turn": {"nod": 1.0}}),
-        (Edit, {"turn_factor": {"exp": 1.0}}),
-        (Edit, {"faded": ("eyes",)}),
+        (RetargetOptions, {"keypoints": "brows"}),
+        (RetargetOptions, {"silence": "none"}),
+        (RetargetOptions, {"angles": "radians"}),
+        (RetargetOptions, {"factors": {"expression": 1.0}}),
+        (FrameEdit, {"turn": {"nod": 1.0}}),
+        (FrameEdit, {"turn_factor": {"exp": 1.0}}),
+        (FrameEdit, {"faded": ("eyes",)}),
     ],
 )
-def test_choices_there_are_not_are_refused(options, fields):
-    with pytest.raises(ValueError, match=f"{next(iter(fields))} (is one|are) of .*, got "):
+def test_unknown_choices_are_refused(options, fields):
+    with pytest.raises(ValueError, match=f"expected {next(iter(fields))} to (be one|have names) of .*, got "):
         options(**fields)
 
 
@@ -585,13 +589,13 @@ def test_choices_there_are_not_are_refused(options, fields):
         (Sampling, {"steps": 1001}),
         (Sampling, {"steps": 2.5}),
         (Sampling, {"guidance": float("nan")}),
-        (Driving, {"factors": {"exp": float("inf")}}),
-        (Driving, {"strength": float("nan")}),
-        (Edit, {"speaking": 1.5}),
-        (Edit, {"shown": float("nan")}),
-        (Edit, {"turn": {"pitch": float("nan")}}),
-        (Edit, {"expression": np.full(63, np.inf)}),
-        (Edit, {"blink": np.full(63, np.nan)}),
+        (RetargetOptions, {"factors": {"exp": float("inf")}}),
+        (RetargetOptions, {"strength": float("nan")}),
+        (FrameEdit, {"speaking": 1.5}),
+        (FrameEdit, {"opacity": float("nan")}),
+        (FrameEdit, {"turn": {"pitch": float("nan")}}),
+        (FrameEdit, {"expression": np.full(63, np.inf)}),
+        (FrameEdit, {"blink": np.full(63, np.nan)}),
     ],
 )
 def test_numbers_out_of_their_range_are_refused(options, fields):

@@ -34,11 +34,11 @@ def test_fast_sampling_equals_the_plain_one(network, steps, guidance):
     fast = FastLMDM(network, schedule, guidance)
     given = example_of(fast, batch=2).inputs
     found = fast(**given)
-    wanted = ddim_sample(
+    expected = ddim_sample(
         network, given["cond_frame"], given["cond"], given["start"], list(given["noise"]), schedule, guidance
     )
     assert found.shape == (2, 12, 9)
-    assert distance(found, wanted) <= EQUAL
+    assert distance(found, expected) <= EQUAL
 
 
 def test_what_the_benchmark_calls_released_gives_the_same(network):
@@ -54,7 +54,7 @@ def test_what_the_benchmark_calls_released_gives_the_same(network):
 def test_the_benchmark_says_in_words_that_there_is_no_gpu(capsys):
     networks = pytest.importorskip("benchmarks.networks", reason="the benchmarks are not installed")
     assert networks.main(["--device", "cuda"]) == 2
-    assert "sees 0 CUDA devices; take device='cpu'" in capsys.readouterr().err
+    assert "with 0 CUDA devices; set device='cpu'" in capsys.readouterr().err
 
 
 def test_windows_in_one_batch_do_not_touch_each_other(network):

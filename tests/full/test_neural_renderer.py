@@ -29,10 +29,10 @@ def no_gradients():
 def test_a_convolution_of_repeated_pixels_is_one_of_the_small_image(scale, size):
     conv = torch.nn.Conv2d(3, 4, 3, padding=1)
     x = torch.randn(2, 3, *size)
-    wanted = conv(x.repeat_interleave(scale, 2).repeat_interleave(scale, 3))
+    expected = conv(x.repeat_interleave(scale, 2).repeat_interleave(scale, 3))
     found = RepeatedConv2d(conv, scale)(x)
-    assert found.shape == wanted.shape
-    assert distance(found, wanted) <= EQUAL
+    assert found.shape == expected.shape
+    assert distance(found, expected) <= EQUAL
 
 
 def test_the_renderer_gives_what_its_networks_give():
@@ -49,5 +49,5 @@ def test_a_decoder_is_folded_once():
     once = decoder(DECODER).eval()
     warping = WarpingNetwork(WARPING).eval()
     feature = torch.randn(1, 16, 8, 8)
-    wanted = NeuralRenderer(warping, once).decoder(feature)
-    assert torch.equal(NeuralRenderer(warping, once).decoder(feature), wanted)
+    expected = NeuralRenderer(warping, once).decoder(feature)
+    assert torch.equal(NeuralRenderer(warping, once).decoder(feature), expected)

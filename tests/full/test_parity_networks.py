@@ -181,9 +181,9 @@ def test_float32_schedule_is_the_released_one():
         assert pairs == recorded[f"schedule/time_pairs_{steps}"].tolist()
     for steps in (8, 10):
         schedule = ddim_schedule(steps, torch.float32)[:-1]
-        for key, wanted in (("sigma", "sigma"), ("direction", "c"), ("signal", "alpha_next_sqrt")):
+        for key, expected in (("sigma", "sigma"), ("direction", "c"), ("signal", "alpha_next_sqrt")):
             found = np.array([getattr(step, key) for step in schedule])
-            assert distance(found, recorded[f"ddim{steps}/{wanted}"]) <= 1e-6
+            assert distance(found, recorded[f"ddim{steps}/{expected}"]) <= 1e-6
 
 
 def test_float64_schedule_keeps_the_power():
@@ -195,7 +195,7 @@ def test_float64_schedule_keeps_the_power():
 def test_schedule_refuses_steps_out_of_range():
     with pytest.raises(ValueError, match="1 to 1000 steps, got 0"):
         ddim_schedule(0)
-    with pytest.raises(ValueError, match=r"finite numbers, torch\.float32 gives none for 5 steps; take float64"):
+    with pytest.raises(ValueError, match=r"finite numbers, got NaN for 5 steps in torch\.float32; use float64"):
         ddim_schedule(5, torch.float32)
 
 
@@ -207,7 +207,7 @@ def test_ddim_sample(lmdm, window, steps):
     schedule = ddim_schedule(steps, torch.float32)
     found = ddim_sample(lmdm, cond_frame, cond, start, fresh, schedule)
     assert Recorded("lmdm").error(f"ddim{steps}/out", found) <= SAMPLE
-    with pytest.raises(ValueError, match=f"{steps} steps need {steps - 1} noises"):
+    with pytest.raises(ValueError, match=f"expected {steps - 1} noises for {steps} steps"):
         ddim_sample(lmdm, cond_frame, cond, start, fresh[1:], schedule)
 
 
@@ -263,11 +263,11 @@ def test_folding_changes_nothing():
 
 def test_spectral_normalisation_is_that_of_torch():
     torch.manual_seed(0)
-    wanted = torch.nn.utils.spectral_norm(torch.nn.Conv2d(8, 12, 3, padding=1)).eval()
+    expected = torch.nn.utils.spectral_norm(torch.nn.Conv2d(8, 12, 3, padding=1)).eval()
     found = SpectralConv2d(8, 12, 3)
-    found.load_state_dict(wanted.state_dict())
+    found.load_state_dict(expected.state_dict())
     x = torch.randn(1, 8, 10, 10)
-    assert distance(found.folded()(x), wanted(x)) <= 1e-6
+    assert distance(found.folded()(x), expected(x)) <= 1e-6
 
 
 @pytest.mark.parametrize("name", ["hubert_tiny", "hubert_large_2layer"])

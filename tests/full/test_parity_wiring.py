@@ -1,6 +1,5 @@
 """The released pipeline's wiring against recorded inputs and outputs of it; NumPy only, no networks."""
 
-
 import numpy as np
 import pytest
 from fixtures.reference.recipe import HERE, distance, noise
@@ -18,11 +17,11 @@ from ditto.full.cropping import (
     outline_of_106,
     outline_of_203,
 )
-from ditto.full.driving import Driving, Edit, blink_frames, drive_motion, fades, hold_gaze
 from ditto.full.motion_math import degrees_of, mirror_index, pose_of, posed_keypoints, smooth_rows
 from ditto.full.paste_back import PasteBack, soft_mask
+from ditto.full.retargeting import FrameEdit, RetargetOptions, blink_frames, fades, hold_gaze, retarget_motion
 from ditto.full.speech_window import HOP_SAMPLES, SAMPLES_PER_FRAME, WindowEncoder, speech_features
-from ditto.full.windows import WindowRules, advance_live, recording_motion, start_live
+from ditto.full.windows import WindowRules, advance_stream, recording_motion, start_stream
 from ditto.motion.motion import rotation_matrix
 from ditto.portrait.face_state import eye_state
 
@@ -45,8 +44,8 @@ def picture(tag, shape):
     return (noise(tag, shape, uniform=True) * 255).astype(np.uint8)
 
 
-def grey_levels(found, wanted):
-    return int(np.abs(np.asarray(found, int) - np.asarray(wanted, int)).max())
+def grey_levels(found, expected):
+    return int(np.abs(np.asarray(found, int) - np.asarray(expected, int)).max())
 
 
 # Crops
@@ -108,13 +107,13 @@ def test_conditions_of_frames(case):
     source = SourceCondition(*eyes, arrays[f"cond/{case}/sc"])
     emotions = {"video9_emoarr": arrays["emo/arr7x8"], "video9_f0": emotion_of_labels([3, 4])[None]}
     for key in [key for key in arrays if key.startswith(f"cond/{case}/idx")]:
-        wanted = arrays[key]
-        speech = noise("speech", (len(wanted), 1024))
+        expected = arrays[key]
+        speech = noise("speech", (len(expected), 1024))
         first = int(key.split("/")[2].removeprefix("idx"))
         found = condition_rows(speech, first, emotions.get(case, emotion_of_labels(4)[None]), source)
-        assert found.shape == (len(wanted), 1103)
+        assert found.shape == (len(expected), 1103)
         np.testing.assert_array_equal(found[:, :1024], speech)
-        assert distance(found[:, 1024:], wanted) <= WIRING
+        assert distance(found[:, 1024:], expected) <= WIRING
 
 
 def test_eye_state():
@@ -149,8 +148,8 @@ def test_speech_windows_of_a_recording(samples):
 def test_speech_windows_of_the_released_online_driver():
     audio = noise("wav2feat/audio16000", (16000,), scale=0.1)
     found = speech_features(stand_in_rows, np.pad(audio, (0, HOP_SAMPLES)), lead=1920)
-    wanted = recorded("wav2feat")["online_inference_py/16000/feat8"]
-    assert distance(found, wanted) <= WIRING
+    expected = recorded("wav2feat")["online_inference_py/16000/feat8"]
+    assert distance(found, expected) <= WIRING
 
 
 def test_speech_windows_of_a_stream_are_those_of_a_recording():
@@ -164,7 +163,7 @@ def test_speech_windows_of_a_stream_are_those_of_a_recording():
         arrival.append(len(found))
     assert distance(found[:25], recorded("wav2feat")["offline/16000/feat8"]) <= WIRING
     assert arrival[5:8] == [0, 5, 5]  # the first five frames with the seventh frame of sound
-    with pytest.raises(ValueError, match=r"takes \(1, 640\) samples, got \(1, 3200\)"):
+    with pytest.raises(ValueError, match=r"expected samples \(1, 640\), got \(1, 3200\)"):
         encoder(np.zeros((1, 3200)), state)
 
 
@@ -211,13 +210,13 @@ def schedule():
 
 def stream_motion(sample, speech, silence, source, conditions_of, rules, block=5):
     """Motion of a stream that gets `block` frames at a time, and its last state."""
-    live = start_live(source, conditions_of(silence, -rules.overlap), rules)
+    live = start_stream(source, conditions_of(silence, -rules.overlap), rules)
     found = []
     for first in range(0, len(speech), block):
         rows = conditions_of(speech[first : first + block], first)
-        motion, live = advance_live(live, rows, sample, source, rules)
+        motion, live = advance_stream(live, rows, sample, source, rules)
         found.append(motion)
-    motion, live = advance_live(live, rows[:0], sample, source, rules, final=True)
+    motion, live = advance_stream(live, rows[:0], sample, source, rules, final=True)
     return np.concatenate([*found, motion]), live
 
 
@@ -244,7 +243,7 @@ def test_windows(schedule, case):
     assert distance(np.array(sample.known)[:, ::7], arrays[f"{case}/call_kp_cond_sub"]) <= WIRING
     assert distance(sample.ends, arrays[f"{case}/call_aud_first_last_col0"]) <= WIRING
     if f"{case}/x_d" in arrays:
-        driven = [drive_motion(source, row, origin, Driving()).pose for row in motion]
+        driven = [retarget_motion(source, row, origin, RetargetOptions()).pose for row in motion]
         found = [posed_keypoints(eyes.canonical, pose) for pose in driven]
         assert distance(found, arrays[f"{case}/x_d"]) <= WIRING
 
@@ -284,10 +283,10 @@ def test_any_cutting_of_a_stream_gives_the_same_motion(schedule):
 def test_rules_that_cannot_be_followed_are_refused():
     with pytest.raises(ValueError, match="overlap to be a whole number, 0 to 79, got 80"):
         recording_motion(MotionStandIn(), np.zeros((1, 3), np.float32), np.zeros(265), WindowRules(80))
-    with pytest.raises(ValueError, match="40 frames or more and starts from as many frames of silence, got 10 and 10"):
-        start_live(np.zeros(265), np.zeros((10, 3), np.float32), WindowRules(10))
+    with pytest.raises(ValueError, match="40 frames or more and as many frames of silence, got 10 and 10"):
+        start_stream(np.zeros(265), np.zeros((10, 3), np.float32), WindowRules(10))
     with pytest.raises(ValueError, match="got 70 and 69"):
-        start_live(np.zeros(265), np.zeros((69, 3), np.float32), WindowRules(70))
+        start_stream(np.zeros(265), np.zeros((69, 3), np.float32), WindowRules(70))
 
 
 # The motion that is shown
@@ -331,8 +330,8 @@ def test_gaze_is_held():
 def test_blinks_and_fades():
     arrays = recorded("motion_math")
     for case, waits in enumerate([(60,), (50, 80, 30), (-1,), (60,)]):
-        wanted = arrays[f"blink_idx/{case}/out"]
-        np.testing.assert_array_equal(blink_frames(len(wanted), waits), wanted)
+        expected = arrays[f"blink_idx/{case}/out"]
+        np.testing.assert_array_equal(blink_frames(len(expected), waits), expected)
     np.testing.assert_array_equal(blink_frames(600, seed=3), arrays["blink_idx/random_seed3_N600/out"])
     stitched = recorded("stitch")
     np.testing.assert_array_equal(blink_frames(60, (2,)), stitched["delta_eye/idx_list"])
@@ -363,8 +362,8 @@ SHOWN = {
     "alpha_pose_bins": (BINS, [{"turn_factor": {"pitch": 0.5}}] * 4, False),
     "delta_exp": ({}, [{"expression": "recorded"}] * 4, False),
     "vad": (BINS, [{"speaking": v} for v in (1, 0.7, 0.3, 0.0)], False),
-    "fade_d0": ({}, [{"shown": v} for v in (0.0, 0.3, 0.6, 1.0)], True),
-    "fade_s_all": (BINS, [{"shown": v, "faded": POSES} for v in (1.0, 0.6, 0.3, 0.0)], False),
+    "fade_d0": ({}, [{"opacity": v} for v in (0.0, 0.3, 0.6, 1.0)], True),
+    "fade_s_all": (BINS, [{"opacity": v, "faded": POSES} for v in (1.0, 0.6, 0.3, 0.0)], False),
     "delta_eye": ({}, [{"blink": "recorded"}] * 4, False),
     "no_drive_eye": ({"keypoints": "lips"}, [{}] * 4, False),
     "ch_info": ({"strength": "recorded"}, [{}] * 4, False),
@@ -384,9 +383,9 @@ def test_shown_motion(case):
     found, first = [], None
     for frame, edit in enumerate(edits):
         given = {"expression": arrays["delta_exp"][0], "blink": blinks[frame]}
-        edit = Edit(**{key: given[key] if value == "recorded" else value for key, value in edit.items()})
+        edit = FrameEdit(**{key: given[key] if value == "recorded" else value for key, value in edit.items()})
         motion = vector(arrays, "drv", frame)
-        driven = drive_motion(source, motion, origin, Driving(**how), edit, first if to_first else None)
+        driven = retarget_motion(source, motion, origin, RetargetOptions(**how), edit, first if to_first else None)
         first = first or driven.parts
         found.append(posed_keypoints(canonical, driven.pose))
     assert distance(found, arrays[f"{case}/x_d"]) <= WIRING

@@ -85,9 +85,9 @@ def test_any_cutting_into_units_gives_the_same(network, cut):
     whole, after = network(samples, state)
     pieces, following = run(network, samples.split([SAMPLES * n for n in cut], 1), state)
     assert distance(pieces, whole) <= EQUAL
-    for name, found, wanted in zip(HubertState._fields, following, after, strict=True):
-        assert found.shape == wanted.shape == getattr(state, name).shape, name
-        assert distance(found, wanted) <= EQUAL, name
+    for name, found, expected in zip(HubertState._fields, following, after, strict=True):
+        assert found.shape == expected.shape == getattr(state, name).shape, name
+        assert distance(found, expected) <= EQUAL, name
 
 
 def test_equal_calls_give_equal_bits(network):
@@ -131,7 +131,7 @@ def test_rows_lie_where_the_whole_recording_has_them(network):
     struck = samples.clone()
     struck[0, 320 * 8 + 150] = 1.0
     pair = torch.cat((struck, samples))
-    streamed = network.listen(pair, network.empty_state(2))[0].diff(dim=0).abs().sum(1)[0]
+    streamed = network.convolve(pair, network.empty_state(2))[0].diff(dim=0).abs().sum(1)[0]
     offline = extract(torch.nn.functional.pad(pair, (80, 0))).diff(dim=0).abs().sum(1)[0]
     assert np.array_equal(streamed.nonzero(), offline.nonzero())
     assert 8 in streamed.nonzero()
@@ -143,7 +143,7 @@ def test_partial_units_and_short_contexts_are_refused(network):
         network(torch.zeros(1, SAMPLES + 1), state)
     with pytest.raises(ValueError, match="got 0"):
         network(torch.zeros(1, 0), state)
-    with pytest.raises(ValueError, match=f"at least {SAMPLES} samples, got 5"):
+    with pytest.raises(ValueError, match=f"{SAMPLES} samples or more, got 5"):
         network.pseudo_context(torch.zeros(1, 5))
-    with pytest.raises(ValueError, match="at least one row"):
+    with pytest.raises(ValueError, match="unit and left to be 1 row or more"):
         StreamingHubert(network.hubert, unit=0)

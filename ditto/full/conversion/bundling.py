@@ -1,7 +1,7 @@
-"""A folder of published checkpoints to a bundle.
+"""Converts a folder of published checkpoints to a bundle.
 
-Every file is checked against the network it is for, name by name and shape by shape, and tensors go over one at a time.
-The bundle has its name only when all of it is written.
+Every file is compared with its network, name by name and shape by shape. Tensors are copied one at a time. The bundle gets
+its name when all of it is written.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from ditto.bundle import FORMAT, Bundle, digest, examine_onnx, user_bundles
 from ditto.bundle import SETTINGS as SETTINGS_MODEL
 from ditto.errors import BundleError, InputError, OutputError
-from ditto.full.conversion.checkpoints import FLOATS, HALF, Stored, Tensors, find_state, load_torch, strip
+from ditto.full.conversion.checkpoints import FLOATS, HALF, StoredTensor, Tensors, find_state, load_torch, strip
 from ditto.full.conversion.hubert import find_hubert, other_configs, read_config_json, read_hubert, weights_file
 from ditto.full.conversion.onnx_weights import read_hubert_onnx
 from ditto.full.conversion.published import (
@@ -31,35 +31,37 @@ from ditto.full.conversion.published import (
     PUBLISHED,
     SETTINGS,
     Published,
+    describe_path,
     find,
     find_all,
     find_first,
-    what_it_is,
 )
-from ditto.full.conversion.settings import read_settings, take_apart
+from ditto.full.conversion.settings import read_settings, separate_arrays
 from ditto.full.conversion.writing import write_safetensors
 from ditto.full.networks.hubert import HubertConfig
 from ditto.full.networks.loading import build, build_checked
 from ditto.full.networks.trial import try_part
-from ditto.full.networks.weights import Entry, check_entries, entries
+from ditto.full.networks.weights import TensorSpec, check_specs, specs_of
+from ditto.full.sizes import CONDITION_SIZE, SPEECH_SIZE
+from ditto.media.rates import FPS, SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 
-NAME, MOTION_SPACE, FPS, SAMPLE_RATE = "full", "full", 25, 16000
+NAME, MOTION_SPACE = "full", "full"
 LICENCE = "Apache-2.0 (Ditto, HuBERT), MIT (LivePortrait)"
 ORIGIN = "converted from the published checkpoints of Ditto (huggingface.co/digital-avatar/ditto-talkinghead)"
-BESIDES_SPEECH = 8 + 2 + 6 + 63  # numbers of a condition: emotion, lids, eyeballs, canonical keypoints
-SPARE = 1 << 24  # bytes for headers, settings and bundle.json
+BESIDES_SPEECH = CONDITION_SIZE - SPEECH_SIZE  # 79 numbers of a condition: emotion, lids, gaze, canonical keypoints
+SPARE = 1 << 24  # bytes for headers, settings and bundle.json; they take a few hundred kilobytes
 
 
 @dataclass(frozen=True)
-class Read:
-    """A network whose file has been opened.
+class OpenedNetwork:
+    """A network whose file is open.
 
     Attributes:
-        network: which it is.
-        tensors: what the file holds; numbers are read when they are written.
-        file: where they are, for messages.
+        network: its description.
+        tensors: of the file; their numbers are read when they are written.
+        file: the path, for messages.
     """
 
     network: Published
@@ -67,9 +69,9 @@ class Read:
     file: Path
 
     @cached_property
-    def wanted(self) -> dict[str, Entry]:
-        """What the network takes."""
-        return entries(build(self.network.model, self.network.config))
+    def expected(self) -> dict[str, TensorSpec]:
+        """Names, shapes and types of the network's tensors."""
+        return specs_of(build(self.network.model, self.network.config))
 
 
 def convert(
@@ -88,23 +90,23 @@ def convert(
         output: the bundle's folder; by default "full" in the user's folder of bundles, where `ditto.load("full")` finds it.
         hubert: a Hugging Face HuBERT (folder); by default one inside `source`, or else the weights in the released
             HuBERT ONNX.
-        configs: sizes by part, of networks of other than the published sizes.
-        replace: whether a bundle that is there may be replaced.
-        report: is told in a few words what is being done.
+        configs: configs by part, for networks that do not have the published sizes.
+        replace: whether an existing bundle may be replaced.
+        report: called with a few words before each step.
 
     Returns:
         The bundle.
 
     Raises:
-        InputError: no such folder, or the output is there already.
+        InputError: `source` is not a folder, or the output exists.
         BundleError: a file is missing, unreadable, unsafe, or does not fit its network.
-        OutputError: the bundle cannot be written, e.g. for want of space.
+        OutputError: the bundle cannot be written, for example because the disk is full.
     """
-    folder = given_folder(source)
-    target = free_target(output, replace)
+    folder = source_folder(source)
+    target = check_target(output, replace)
     networks = [dataclasses.replace(n, config=(configs or {}).get(n.part, n.config)) for n in PUBLISHED]
     files = find_all(folder)
-    speech = given_folder(hubert) if hubert is not None else find_hubert(folder)
+    speech = source_folder(hubert) if hubert is not None else find_hubert(folder)
     onnx = find_first(folder, HUBERT_ONNX)
     weights = [read_encoder(folder, speech, onnx, (configs or {}).get("encoder"), networks, report)]
     for network in networks:
@@ -112,12 +114,12 @@ def convert(
             weights.append(item)
     for item in weights:
         check(item, networks)
-    arrays: dict[str, Stored] = {}
+    arrays: dict[str, StoredTensor] = {}
     config = settings(folder, arrays, report)
     with new_folder(target, replace) as part_folder:
-        enough_space(part_folder, folder, weights, onnx)
+        check_space(part_folder, folder, weights, onnx)
         parts, origins = {}, {}
-        while weights:  # what is written is let go
+        while weights:  # each network is released when it is written
             item = weights.pop(0)
             report(f"{item.network.part}: writing")
             parts[item.network.part], origins[item.network.part] = write_network(part_folder, item), item.file
@@ -136,47 +138,47 @@ def convert(
         text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
         (part_folder / "bundle.json").write_text(text, encoding="utf-8")
         written = Bundle.open(part_folder)
-        for name, file in origins.items():  # not before all sources are let go: a network more would be held
-            report(f"{name}: trying it out")
+        for name, file in origins.items():  # after all sources are released, so that one network at a time is in memory
+            report(f"{name}: running it once")
             try_part(written.part(name), file)
         if onnx is not None:
             examine_onnx("hubert", part_folder / "encoder.onnx", onnx)
     return Bundle.open(target)
 
 
-def free_target(output: str | Path | None, replace: bool) -> Path:
+def check_target(output: str | Path | None, replace: bool) -> Path:
     """The folder to write to.
 
     Raises:
-        InputError: there is something that may not be replaced.
+        InputError: it exists and may not be replaced.
     """
     target = user_bundles() / NAME if output is None else Path(output)
     if target.exists() and not (replace and (target / "bundle.json").is_file()):
-        what = "is there already" if (target / "bundle.json").is_file() else "is there and is no bundle"
+        what = "a bundle" if (target / "bundle.json").is_file() else "a file or folder without bundle.json"
         raise InputError(
-            f"the bundle would be written to {target}, which {what}; give another folder, or --replace a bundle"
+            f"expected a free path for the bundle, got {target}, which is {what}; give another path, or --replace a bundle"
         )
     return target
 
 
-def given_folder(path: str | Path) -> Path:
-    """A folder that the caller named.
+def source_folder(path: str | Path) -> Path:
+    """The folder at a path.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no folder.
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise InputError(f"expected a folder of published checkpoints, {what_it_is(folder)}; check the name")
+        raise InputError(f"expected a folder of published checkpoints, {describe_path(folder)}; check the name")
     return folder
 
 
 @contextmanager
 def new_folder(target: Path, replace: bool) -> Iterator[Path]:
-    """A folder beside `target` that takes its name when the block ends well, and goes away when it does not.
+    """A temporary folder beside `target`. It becomes `target` when the block succeeds, and is deleted when it fails.
 
     Raises:
-        OutputError: something cannot be written.
+        OutputError: a file cannot be written.
     """
     part: Path | None = None
     try:
@@ -186,7 +188,7 @@ def new_folder(target: Path, replace: bool) -> Iterator[Path]:
         for file in part.iterdir():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
-        umask = os.umask(0)  # the system tells it only while changing it
+        umask = os.umask(0)  # the system returns the umask only when it sets one
         os.umask(umask)
         part.chmod(0o777 & ~umask)  # mkdtemp gives 0700
         if replace and target.exists():
@@ -203,28 +205,28 @@ def new_folder(target: Path, replace: bool) -> Iterator[Path]:
             os.rename(part, target)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = "there is no space left" if full else error.strerror or error
+        reason = "no space left on the disk" if full else error.strerror or error
         raise OutputError(
-            f"the bundle cannot be written to {target}: {reason}; nothing of it is kept, choose another place with -o"
+            f"expected to write the bundle to {target}, got: {reason}; nothing was kept: choose another place with -o"
         ) from error
     finally:
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def enough_space(part_folder: Path, source: Path, weights: list[Read], onnx: Path | None) -> None:
-    """Compare what the bundle takes with what is free.
+def check_space(part_folder: Path, source: Path, weights: list[OpenedNetwork], onnx: Path | None) -> None:
+    """Compare the size of the bundle with the free space.
 
     Raises:
-        OutputError: there is less.
+        OutputError: the space is too small.
     """
-    needed = sum(wanted.bytes for item in weights for wanted in item.wanted.values()) + SPARE
+    needed = sum(spec.bytes for item in weights for spec in item.expected.values()) + SPARE
     needed += onnx.stat().st_size if onnx is not None else 0
     free = shutil.disk_usage(part_folder).free
     if free < needed:
         raise OutputError(
-            f"the bundle of {source} needs {needed / 1e9:.2f} GB at {part_folder.parent}, {free / 1e9:.2f} GB are free; "
-            "choose another place with -o"
+            f"expected {needed / 1e9:.2f} GB free at {part_folder.parent} for the bundle of {source}, got "
+            f"{free / 1e9:.2f} GB; choose another place with -o"
         )
 
 
@@ -235,11 +237,11 @@ def read_encoder(
     config: HubertConfig | None,
     networks: list[Published],
     report: Callable[[str], None],
-) -> Read:
-    """The speech encoder's weights: of a Hugging Face HuBERT, or else out of the released graph.
+) -> OpenedNetwork:
+    """The speech encoder's weights: of a Hugging Face HuBERT, or else from the released ONNX file.
 
     Raises:
-        BundleError: there is neither; it is unreadable, or of another width than the motion network listens to.
+        BundleError: there is neither, it is unreadable, or its features do not have the width that the motion network takes.
     """
     if speech is not None:
         file = weights_file(speech)
@@ -248,81 +250,81 @@ def read_encoder(
         build_checked("hubert", config, speech / "config.json")
     elif onnx is not None:
         file, config = onnx, config or HubertConfig()
-        report(f"encoder: taking the weights out of {file}")
-        tensors = read_hubert_onnx(file, entries(build_checked("hubert", config, "the encoder's config")))
+        report(f"encoder: reading the weights in {file}")
+        tensors = read_hubert_onnx(file, specs_of(build_checked("hubert", config, "the encoder's config")))
     else:
         raise BundleError(
-            f"{source} lacks a HuBERT: {' or '.join(HUBERT_ONNX)}, or the folder of facebook/hubert-large-ls960-ft"
-            f"{other_configs(source)}; give the latter with --hubert"
+            f"expected a HuBERT in {source}: {' or '.join(HUBERT_ONNX)}, or the folder of facebook/hubert-large-ls960-ft, got "
+            f"{other_configs(source) or 'none'}; give that folder with --hubert"
         )
-    listens = next(n.config.condition for n in networks if n.part == "motion") - BESIDES_SPEECH
-    if config.width != listens:
+    speech_size = next(n.config.condition for n in networks if n.part == "motion") - BESIDES_SPEECH
+    if config.width != speech_size:
         raise BundleError(
-            f"{file}: the motion network takes features of {listens} numbers, this HuBERT gives {config.width}; give "
+            f"{file}: expected a HuBERT with features of {speech_size} numbers, got {config.width}; give "
             "facebook/hubert-large-ls960-ft"
         )
-    return Read(Published("encoder", "hubert", config, (file.name,)), tensors, file)
+    return OpenedNetwork(Published("encoder", "hubert", config, (file.name,)), tensors, file)
 
 
-def read_network(network: Published, file: Path, report: Callable[[str], None]) -> Read | None:
-    """A network's weights; None where Ditto does without it and its file has none of it."""
+def read_network(network: Published, file: Path, report: Callable[[str], None]) -> OpenedNetwork | None:
+    """A network's weights; None for an optional network that is not in its file."""
     report(f"{network.part}: reading {file}")
     loaded = load_torch(file)
     if not network.needed and not (isinstance(loaded, Mapping) and network.module in loaded):
         return None
-    return Read(network, strip(find_state(loaded, network.module, file), file), file)
+    return OpenedNetwork(network, strip(find_state(loaded, network.module, file), file), file)
 
 
-def check(item: Read, networks: list[Published]) -> None:
-    """Compare names, shapes and types with what the network takes. Floats of another width become single precision.
+def check(item: OpenedNetwork, networks: list[Published]) -> None:
+    """Compare names, shapes and types with the network's. Half and double precision become single.
 
     Raises:
-        BundleError: they differ; where they are another network's, it says which.
+        BundleError: they differ. If they are another network's, the message names that network.
     """
     found = {
-        name: item.wanted[name] if becomes(tensor.entry, item.wanted.get(name)) else tensor.entry
+        name: item.expected[name] if can_store(tensor.spec, item.expected.get(name)) else tensor.spec
         for name, tensor in item.tensors.items()
     }
     try:
-        check_entries(found, item.wanted, item.file)
+        check_specs(found, item.expected, item.file)
     except BundleError as error:
-        other = next((network for network in networks if fits(item.tensors, network)), None)
+        other = next((network for network in networks if matches(item.tensors, network)), None)
         if other is None:
             raise
         if item.network.module and item.network.files == other.files:
             raise BundleError(
                 f"{item.file}: expected the network {item.network.part!r} under {item.network.module!r}, got "
-                f"{other.part!r}, whose place is {other.module!r}; networks inside the file are exchanged: get it again"
+                f"{other.part!r}, which belongs under {other.module!r}; the file has its networks swapped: get it again"
             ) from error
         raise BundleError(
             f"{item.file}: expected the network {item.network.part!r}, got {other.part!r} ({' or '.join(other.files)}); "
-            "files are exchanged or renamed: give each its own name"
+            "files are swapped or renamed: give each its own name"
         ) from error
-    if any(tensor.entry.dtype in HALF for tensor in item.tensors.values()):
-        logger.warning("%s is in half precision: the bundle gets single precision, but no more digits", item.file)
+    if any(tensor.spec.dtype in HALF for tensor in item.tensors.values()):
+        logger.warning("%s is in half precision; the bundle stores the same values in single precision", item.file)
 
 
-def becomes(found: Entry, wanted: Entry | None) -> bool:
-    """Whether a stored tensor can be written as the wanted one: equal, or a float of another width."""
-    if wanted is None or found.shape != wanted.shape:
+def can_store(found: TensorSpec, expected: TensorSpec | None) -> bool:
+    """Whether a stored tensor can be written as the expected one: equal, or a float of another width."""
+    if expected is None or found.shape != expected.shape:
         return False
-    return found.dtype == wanted.dtype or (found.dtype in FLOATS and wanted.dtype == "float32")
+    return found.dtype == expected.dtype or (found.dtype in FLOATS and expected.dtype == "float32")
 
 
-def fits(tensors: Tensors, network: Published) -> bool:
-    """Whether tensors are those of a network, by names and shapes."""
-    wanted = entries(build(network.model, network.config))
-    return tensors.keys() == wanted.keys() and all(becomes(tensors[name].entry, wanted[name]) for name in wanted)
+def matches(tensors: Tensors, network: Published) -> bool:
+    """Whether tensors have the names and shapes of a network."""
+    expected = specs_of(build(network.model, network.config))
+    return tensors.keys() == expected.keys() and all(can_store(tensors[name].spec, expected[name]) for name in expected)
 
 
-def write_network(part_folder: Path, item: Read) -> dict[str, Any]:
-    """Write a network's weights; gives its entry of bundle.json.
+def write_network(part_folder: Path, item: OpenedNetwork) -> dict[str, Any]:
+    """Write a network's weights; gives its entry for bundle.json.
 
     Raises:
         BundleError: they hold values that no trained weights have.
     """
     network, name = item.network, f"{item.network.part}.safetensors"
-    sha256 = write_safetensors(part_folder / name, item.tensors, item.wanted, item.file)
+    sha256 = write_safetensors(part_folder / name, item.tensors, item.expected, item.file)
     return {
         "model": network.model,
         "config": dataclasses.asdict(network.config),
@@ -331,28 +333,28 @@ def write_network(part_folder: Path, item: Read) -> dict[str, Any]:
     }
 
 
-def settings(source: Path, arrays: dict[str, Stored], report: Callable[[str], None]) -> dict[str, Any]:
+def settings(source: Path, arrays: dict[str, StoredTensor], report: Callable[[str], None]) -> dict[str, Any]:
     """The released settings by kind as JSON; their arrays go into `arrays`.
 
     Raises:
-        BundleError: they are unreadable, or want to run code.
+        BundleError: they are unreadable, or would run code.
     """
     config = {}
     for kind, stems in SETTINGS.items():
-        ways = (find(source, tuple(stem + suffix for suffix in (".json", ".pkl"))) for stem in stems)
-        if file := next((way for way in ways if way is not None), None):
+        files = (find(source, tuple(stem + suffix for suffix in (".json", ".pkl"))) for stem in stems)
+        if file := next((file for file in files if file is not None), None):
             report(f"settings: reading {file}")
-            config[kind] = take_apart(read_settings(file), kind, arrays, file)
+            config[kind] = separate_arrays(read_settings(file), kind, arrays, file)
     if not config:
-        logger.warning("%s has no settings (ditto_cfg); the defaults of the released code stand in", source)
+        logger.warning("%s has no settings (ditto_cfg); the bundle is written without them", source)
     return config
 
 
 def write_settings(
-    part_folder: Path, config: dict[str, Any], arrays: dict[str, Stored], source: Path
+    part_folder: Path, config: dict[str, Any], arrays: dict[str, StoredTensor], source: Path
 ) -> dict[str, Any]:
-    """Write the arrays of the settings; gives their entry of bundle.json."""
+    """Write the arrays of the settings; gives the part's entry for bundle.json."""
     name = "settings.safetensors"
-    wanted = {key: array.entry for key, array in arrays.items()}
-    sha256 = write_safetensors(part_folder / name, arrays, wanted, source, weights=False)
+    specs = {key: array.spec for key, array in arrays.items()}
+    sha256 = write_safetensors(part_folder / name, arrays, specs, source, weights=False)
     return {"model": SETTINGS_MODEL, "config": config, "files": {"arrays": name}, "sha256": {"arrays": sha256}}

@@ -1,7 +1,7 @@
-"""Tensors in the files that others publish, one at a time: torch, safetensors, ONNX initialisers.
+"""Reads tensors in published files, one at a time: torch and safetensors.
 
-A source says what tensors it has before any is read; a tensor's numbers come when they are asked for. torch files are
-read with `weights_only` and mapped into memory, so nothing in them runs and nothing large is held.
+A file is first opened for the names, shapes and types of its tensors; a tensor's numbers are read later, one tensor at a
+time. torch files are read with `weights_only` and mapped into memory: no code in them runs, and memory use stays small.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ import torch
 from torch import Tensor
 
 from ditto.errors import BundleError
-from ditto.full.networks.weights import Entry, entry, some
+from ditto.full.networks.weights import TensorSpec, first_names, spec_of
 
-WRAPPERS = ("model_state_dict", "state_dict", "model")  # under which training programs keep the weights
+WRAPPERS = ("model_state_dict", "state_dict", "model")  # keys under which training programs save the weights
 PREFIXES = ("module.", "_orig_mod.")  # of parallel training, of torch.compile
 HALF = ("float16", "bfloat16")
 FLOATS = ("float32", "float64", *HALF)
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """A tensor in a file.
 
     Attributes:
-        entry: shape and type as they are in the file.
-        read: gives its numbers.
+        spec: shape and type in the file.
+        read: returns its numbers.
     """
 
-    entry: Entry
+    spec: TensorSpec
     read: Callable[[], npt.NDArray[Any]]
 
 
-Tensors = dict[str, Stored]
+Tensors = dict[str, StoredTensor]
 
 
-def stored(tensor: Tensor) -> Stored:
-    """A torch tensor, read when it is wanted; bfloat16, which NumPy has not, as float32."""
-    return Stored(entry(tensor), partial(numbers, tensor))
+def stored(tensor: Tensor) -> StoredTensor:
+    """A torch tensor whose numbers are read later; bfloat16, which NumPy does not have, as float32."""
+    return StoredTensor(spec_of(tensor), partial(numbers, tensor))
 
 
 def numbers(tensor: Tensor) -> npt.NDArray[Any]:
@@ -64,8 +64,8 @@ def read_torch(file: Path, module: str = "") -> Tensors:
         module: the network's name, where a file holds several; "" where it holds one.
 
     Raises:
-        BundleError: unreadable, truncated, not torch, wants to run code, or holds no tensors; the message names what a
-            pickle wanted to call.
+        BundleError: the file is unreadable, truncated, not torch's, would run code, or holds no tensors. For code, the
+            message names the function that the pickle calls.
     """
     return strip(find_state(load_torch(file), module, file), file)
 
@@ -80,27 +80,25 @@ def load_torch(file: Path) -> Any:
         packed = zipfile.is_zipfile(file)
         damaged = check_sums(file) if packed else None
         if damaged:
-            raise BundleError(f"{file} is damaged: the checksum of {damaged} in it is wrong; get the file again")
+            raise BundleError(f"{file}: expected right checksums, got a wrong one for {damaged}; get the file again")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice to those who wrote the file
+            warnings.simplefilter("ignore")  # advice for the author of the file
             return torch.load(file, map_location="cpu", weights_only=True, mmap=packed)
     except BundleError:
         raise
     except PermissionError as error:
-        raise BundleError(f"{file} cannot be read: {error.strerror}; check its permissions") from error
-    except Exception as error:  # what a damaged pickle makes torch raise has no common base
-        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if asked:
+        raise BundleError(f"expected to read {file}, got: {error.strerror}; check its permissions") from error
+    except Exception as error:  # the errors that torch raises for a damaged pickle share no other base
+        call = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if call:
             raise BundleError(
-                f"{file} is not loaded: its pickle wants to call {asked[1]}, and only tensors in plain dicts are read; get "
-                "the file from its publisher"
+                f"{file}: expected tensors in plain dicts, got a pickle that calls {call[1]}; the file was not loaded: get it "
+                "from its publisher"
             ) from error
         reason = (
             "" if isinstance(error, pickle.UnpicklingError) else f": {error}".splitlines()[0][:200]
         )  # torch advises
-        raise BundleError(
-            f"{file} ({size(file)}) is no torch file, or only a part of one{reason}; get it again"
-        ) from error
+        raise BundleError(f"expected a complete torch file, got {file} ({size(file)}){reason}; get it again") from error
 
 
 def check_sums(file: Path) -> str | None:
@@ -110,7 +108,7 @@ def check_sums(file: Path) -> str | None:
 
 
 def size(file: Path) -> str:
-    """How large a file is."""
+    """The size of a file, for messages."""
     try:
         return f"{file.stat().st_size:,} bytes"
     except OSError:
@@ -118,10 +116,10 @@ def size(file: Path) -> str:
 
 
 def find_state(loaded: Any, module: str, file: Path) -> dict[str, Tensor]:
-    """The dict of tensors in what a torch file held: under the module's name, or what training programs wrap it in.
+    """The dict of tensors in the contents of a torch file, under the module's name or one of `WRAPPERS`.
 
     Raises:
-        BundleError: there is none.
+        BundleError: there is no such dict.
     """
     found, seen = loaded, set()
     while isinstance(found, Mapping) and id(found) not in seen:
@@ -131,17 +129,18 @@ def find_state(loaded: Any, module: str, file: Path) -> dict[str, Tensor]:
             break
         found = inner[0]
     if not isinstance(found, Mapping):
-        raise BundleError(f"{file}: a dict of tensors is wanted, got {type(found).__name__}; give the published file")
-    wrong = [f"{key} ({kind})" for key, value in found.items() if (kind := what_else(value))]
+        raise BundleError(f"{file}: expected a dict of tensors, got {type(found).__name__}; give the published file")
+    wrong = [f"{key} ({kind})" for key, value in found.items() if (kind := not_a_tensor(value))]
     if wrong or not found:
         raise BundleError(
-            f"{file}: {module or 'a dict'} of tensors is wanted, got {some(wrong) or 'an empty dict'}; give the published file"
+            f"{file}: expected {module or 'a dict'} of tensors, got {first_names(wrong) or 'an empty dict'}; give the "
+            "published file"
         )
     return {str(key): value for key, value in found.items()}
 
 
-def what_else(value: Any) -> str:
-    """What a value is that is no tensor with all its numbers; "" for one that is."""
+def not_a_tensor(value: Any) -> str:
+    """The kind of a value that is not a dense tensor with numbers; "" for a value that is."""
     if not isinstance(value, Tensor):
         return type(value).__name__
     if value.layout != torch.strided:
@@ -150,7 +149,7 @@ def what_else(value: Any) -> str:
 
 
 def strip(state: Mapping[str, Tensor], file: Path) -> Tensors:
-    """The same without the prefixes that parallel training and compilation leave.
+    """Tensors without the prefixes that parallel training and compilation add to their names.
 
     Raises:
         BundleError: two names become one.
@@ -161,7 +160,9 @@ def strip(state: Mapping[str, Tensor], file: Path) -> Tensors:
         while name.startswith(PREFIXES):
             name = name.split(".", 1)[1]
         if name in out:
-            raise BundleError(f"{file} has {name} twice, with and without a prefix; give the published file")
+            raise BundleError(
+                f"{file}: expected {name} once, got it with and without a prefix; give the published file"
+            )
         out[name] = stored(tensor)
     return out
 
@@ -170,7 +171,7 @@ def read_safetensors(file: Path) -> Tensors:
     """The tensors of a safetensors file.
 
     Raises:
-        BundleError: it is none, or truncated.
+        BundleError: the file is not a safetensors file, or is truncated.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -178,8 +179,8 @@ def read_safetensors(file: Path) -> Tensors:
     try:
         return {name: stored(tensor) for name, tensor in load_file(file).items()}
     except PermissionError as error:
-        raise BundleError(f"{file} cannot be read: {error.strerror}; check its permissions") from error
+        raise BundleError(f"expected to read {file}, got: {error.strerror}; check its permissions") from error
     except (SafetensorError, OSError) as error:
         raise BundleError(
-            f"{file} ({size(file)}) is no safetensors file, or only a part of one: {error}; get the file again"
+            f"expected a complete safetensors file, got {file} ({size(file)}): {error}; get the file again"
         ) from error

@@ -1,4 +1,4 @@
-"""HuBERT as Hugging Face publishes it: a folder with config.json and model.safetensors or pytorch_model.bin."""
+"""Reads HuBERT as Hugging Face publishes it: config.json and model.safetensors or pytorch_model.bin in one folder."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Any
 
 from ditto.errors import BundleError
 from ditto.full.conversion.checkpoints import Tensors, read_safetensors, read_torch
-from ditto.full.conversion.published import named, what_it_is
-from ditto.full.networks.hubert import KERNELS, STRIDES, HubertConfig
+from ditto.full.conversion.published import describe_path, named
+from ditto.full.networks.hubert import HubertConfig
+from ditto.full.sizes import KERNELS, STRIDES
 
 logger = logging.getLogger(__name__)
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-PREFIX, HEAD = "hubert.", "lm_head."  # of the features; the letters of the fine-tuned model, which nobody needs here
+PREFIX, HEAD = "hubert.", "lm_head."  # of the encoder; of the speech recognition head, which is dropped
 RENAMED = {
     "conv.weight_g": "conv.parametrizations.weight.original0",
     "conv.weight_v": "conv.parametrizations.weight.original1",
 }
-# What config.json must say, and what it means when it says nothing (transformers, HubertConfig).
-WANTED: dict[str, tuple[Any, Any]] = {
+# key of config.json -> its required value, its default where the key is missing (transformers, HubertConfig)
+REQUIRED: dict[str, tuple[Any, Any]] = {
     "model_type": ("hubert", None),
     "feat_extract_norm": ("layer", "group"),
     "do_stable_layer_norm": (True, False),
@@ -32,7 +33,7 @@ WANTED: dict[str, tuple[Any, Any]] = {
 
 
 def find_hubert(folder: Path) -> Path | None:
-    """The folder of a published HuBERT inside a folder, or that folder itself; None: there is none.
+    """The folder of a published HuBERT inside a folder, or that folder itself; None if there is no HuBERT.
 
     Raises:
         BundleError: there are several, or a config.json beside weights cannot be read.
@@ -44,7 +45,7 @@ def find_hubert(folder: Path) -> Path | None:
         except BundleError as error:
             if any((file.parent / name).is_file() for name in WEIGHTS):
                 broken.append(error)
-            continue  # some other program's
+            continue  # of another program
         if isinstance(described, dict) and described.get("model_type") == "hubert":
             found.append(file.parent)
     found = list({path.resolve(): path for path in found}.values())
@@ -61,45 +62,45 @@ def read_json(file: Path) -> Any:
     """What a JSON file holds.
 
     Raises:
-        BundleError: it cannot be read, or is no JSON.
+        BundleError: it cannot be read, or is not JSON.
     """
     if not file.is_file():
-        raise BundleError(f"expected a config.json, {what_it_is(file)}; download the folder again")
+        raise BundleError(f"expected a config.json, {describe_path(file)}; download the folder again")
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise BundleError(f"{file} is broken: expected JSON, got {reason}; download the folder again") from error
+        raise BundleError(f"{file}: expected JSON, got: {reason}; download the folder again") from error
 
 
 def other_configs(folder: Path) -> str:
-    """What each config.json in a folder without a HuBERT is, in words for a message; "" where there is none."""
-    told = []
+    """What the config.json files in a folder without a HuBERT are, for a message; "" if there are none."""
+    found = []
     for file in named(folder, "config.json"):
         try:
             described = read_json(file)
         except BundleError as error:
-            told.append(str(error).partition(";")[0])
+            found.append(str(error).partition(";")[0])
         else:
             kind = described.get("model_type") if isinstance(described, dict) else None
-            told.append(f"{file} has model_type {kind!r}")
-    return f" ({'; '.join(told)})" if told else ""
+            found.append(f"{file} with model_type {kind!r}")
+    return "; ".join(found)
 
 
 def read_config_json(folder: Path) -> HubertConfig:
     """Sizes of a published HuBERT.
 
     Raises:
-        BundleError: no config.json, a broken one, or one of another architecture (HuBERT base has its norms elsewhere).
+        BundleError: config.json is missing, broken, or of another architecture (HuBERT base has its norms in other places).
     """
     file = folder / "config.json"
     described = read_json(file)
     try:
-        for key, (wanted, default) in WANTED.items():
+        for key, (required, default) in REQUIRED.items():
             got = described.get(key, default)
-            if got != wanted:
+            if got != required:
                 raise BundleError(
-                    f"{file}: {key} {wanted!r} is wanted, got {got!r}; give a HuBERT of the large kind "
+                    f"{file}: expected {key} {required!r}, got {got!r}; give a HuBERT of the large kind "
                     "(facebook/hubert-large-ls960-ft)"
                 )
         config = HubertConfig(
@@ -113,11 +114,11 @@ def read_config_json(folder: Path) -> HubertConfig:
         )
         wrong = [f"{name} {size!r}" for name, size in vars(config).items() if not isinstance(size, int) or size < 1]
         if wrong:
-            raise ValueError(f"sizes of 1 and more are expected, not {', '.join(wrong)}")
+            raise ValueError(f"expected sizes of 1 or more, got {', '.join(wrong)}")
         return config
     except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise BundleError(
-            f"{file}: the config.json of a published HuBERT is wanted, got {type(error).__name__} {error}; give the folder "
+            f"{file}: expected the config.json of a published HuBERT, got {type(error).__name__} {error}; give the folder "
             "of facebook/hubert-large-ls960-ft"
         ) from error
 
@@ -126,22 +127,22 @@ def weights_file(folder: Path) -> Path:
     """The weights of a published HuBERT.
 
     Raises:
-        BundleError: there are none.
+        BundleError: the folder has no weights.
     """
     files = [folder / name for name in WEIGHTS if (folder / name).is_file()]
     if len(files) > 1:
-        logger.warning("%s is taken, not %s", files[0], files[1].name)
+        logger.warning("using %s, ignoring %s", files[0], files[1].name)
     if files:
         return files[0]
-    there = " and ".join(what_it_is(folder / name) for name in WEIGHTS)
-    raise BundleError(f"expected {' or '.join(WEIGHTS)} beside config.json, but {there}; download the folder again")
+    found = " and ".join(describe_path(folder / name) for name in WEIGHTS)
+    raise BundleError(f"expected {' or '.join(WEIGHTS)} beside config.json, got: {found}; download the folder again")
 
 
 def read_hubert(file: Path) -> Tensors:
-    """The weights of a published HuBERT by the names of our network.
+    """The weights of a published HuBERT under the names of our network.
 
     Raises:
-        BundleError: unreadable; names are checked later.
+        BundleError: the file is unreadable. Names are checked later.
     """
     tensors = read_safetensors(file) if file.suffix == ".safetensors" else read_torch(file)
     out: Tensors = {}

@@ -1,8 +1,8 @@
-"""HuBERT's weights out of an exported ONNX graph, by their places in it.
+"""Reads HuBERT's weights from an exported ONNX graph, by their positions in it.
 
-The released HuBERT exists as ONNX alone. Its file is mapped into memory and walked as a protocol buffer, because the ONNX
-package would hold all of it twice. Exporters keep the names of biases, norms and convolutions; matrices they transpose
-and rename, so a matrix is found as what is multiplied in front of its bias.
+The released HuBERT is an ONNX file only. The file is mapped into memory and parsed as a protocol buffer here, because the
+ONNX package would hold all of it twice. Exporters keep the names of biases, norms and convolutions, but transpose and
+rename matrices. A matrix is therefore found as the operand of the multiplication before its bias.
 
 Source: onnx/onnx.proto (field numbers); HuBERT's names: Hugging Face, HubertModel.
 """
@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.errors import BundleError
-from ditto.full.conversion.checkpoints import Stored, Tensors, size
-from ditto.full.networks.weights import Entry, some
+from ditto.full.conversion.checkpoints import StoredTensor, Tensors, size
+from ditto.full.networks.weights import TensorSpec, first_names
 
 GRAPH, NODE, INITIALIZER = 7, 1, 5  # of ModelProto, of GraphProto
 NODE_INPUT, NODE_OUTPUT, NODE_TYPE, NODE_ATTRIBUTE = 1, 2, 4, 5
@@ -36,7 +36,7 @@ MASK = "masked_spec_embed"
 
 
 class Field(NamedTuple):
-    """A field of a message: its number and value; start and end in the file where it has a length."""
+    """A field of a message: its number and value, or its start and end in the file if it has a length."""
 
     number: int
     value: int
@@ -45,7 +45,7 @@ class Field(NamedTuple):
 
 
 class Node(NamedTuple):
-    """An operation: its type, the names of what comes in and what goes out."""
+    """An operation: its type, and the names of its inputs and outputs."""
 
     kind: str
     inputs: tuple[str, ...]
@@ -61,7 +61,7 @@ class Graph:
 
 
 def varint(data: mmap.mmap, at: int) -> tuple[int, int]:
-    """A number of variable length, and where it ends."""
+    """A number of variable length, and the position after it."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -71,11 +71,11 @@ def varint(data: mmap.mmap, at: int) -> tuple[int, int]:
             return value, at
         shift += 7
         if shift > 63:
-            raise ValueError("a number without end")
+            raise ValueError("a number longer than ten bytes")
 
 
 def fields(data: mmap.mmap, at: int, end: int) -> Iterator[Field]:
-    """The fields of a message. Raises ValueError or IndexError where the bytes are no message."""
+    """The fields of a message. Raises ValueError or IndexError if the bytes are not a message."""
     while at < end:
         key, at = varint(data, at)
         number, kind = key >> 3, key & 7
@@ -89,7 +89,7 @@ def fields(data: mmap.mmap, at: int, end: int) -> Iterator[Field]:
         elif kind == BYTES:
             length, at = varint(data, at)
             if at + length > end:
-                raise ValueError(f"{at + length - end} bytes are missing at the end")
+                raise ValueError(f"{at + length - end} bytes missing at the end")
             yield Field(number, 0, at, at + length)
             at += length
         else:
@@ -100,7 +100,7 @@ def read_graph(file: Path) -> Graph:
     """The graph of an ONNX file; tensors stay in the file until they are read.
 
     Raises:
-        BundleError: not an ONNX file, truncated, or with its weights in another file.
+        BundleError: the file is not ONNX, is truncated, or keeps its weights in another file.
     """
     try:
         with file.open("rb") as stream:
@@ -111,10 +111,12 @@ def read_graph(file: Path) -> Graph:
                 read_parts(data, part, graph, file)
     except (OSError, ValueError, IndexError, UnicodeDecodeError) as error:
         raise BundleError(
-            f"{file} ({size(file)}) is no ONNX file, or only a part of one: {error}; get the file again"
+            f"expected a complete ONNX file, got {file} ({size(file)}): {error}; get the file again"
         ) from error
     if not graph.nodes:
-        raise BundleError(f"{file} ({size(file)}) is no ONNX file: there is no graph in it; get the file again")
+        raise BundleError(
+            f"expected an ONNX file with a graph, got {file} ({size(file)}) without one; get the file again"
+        )
     return graph
 
 
@@ -134,7 +136,7 @@ def read_parts(data: mmap.mmap, whole: Field, graph: Graph, file: Path) -> None:
             graph.tensors[node.outputs[0]] = graph.tensors[node.inputs[0]]
 
 
-def read_node(data: mmap.mmap, whole: Field, file: Path) -> tuple[Node, Stored | None]:
+def read_node(data: mmap.mmap, whole: Field, file: Path) -> tuple[Node, StoredTensor | None]:
     """An operation, and the tensor it holds if it is a constant."""
     inputs, outputs, kind, tensor = [], [], "", None
     for part in fields(data, whole.start, whole.end):
@@ -156,8 +158,8 @@ def text(data: mmap.mmap, part: Field) -> str:
     return data[part.start : part.end].decode()
 
 
-def read_tensor(data: mmap.mmap, whole: Field, file: Path) -> tuple[str, Stored]:
-    """Name of a tensor, and where it is."""
+def read_tensor(data: mmap.mmap, whole: Field, file: Path) -> tuple[str, StoredTensor]:
+    """A tensor: its name, and a reader of its numbers."""
     name, shape, kind, raw = "", [], 0, None
     for part in fields(data, whole.start, whole.end):
         if part.number == NAME:
@@ -169,13 +171,15 @@ def read_tensor(data: mmap.mmap, whole: Field, file: Path) -> tuple[str, Stored]
         elif part.number in (RAW_DATA, FLOAT_DATA):
             raw = part
         elif part.number == EXTERNAL_DATA:
-            raise BundleError(f"{file} keeps its weights in another file; give the ONNX file that holds them itself")
-    entry = Entry(tuple(shape), TYPES.get(kind, f"ONNX type {kind}"))
-    return name, Stored(entry, partial(read_numbers, data, raw, entry, f"{file}: {name}"))
+            raise BundleError(
+                f"{file}: expected the weights inside the file, got a reference to another; give an ONNX file with its weights"
+            )
+    spec = TensorSpec(tuple(shape), TYPES.get(kind, f"ONNX type {kind}"))
+    return name, StoredTensor(spec, partial(read_numbers, data, raw, spec, f"{file}: {name}"))
 
 
 def packed(data: mmap.mmap, part: Field) -> list[int]:
-    """A repeated number: one to a field, or all in one."""
+    """A repeated number: one a field, or all packed in one field."""
     if part.start == part.end:
         return [part.value]
     out, at = [], part.start
@@ -185,30 +189,30 @@ def packed(data: mmap.mmap, part: Field) -> list[int]:
     return out
 
 
-def read_numbers(data: mmap.mmap, raw: Field | None, entry: Entry, where: str) -> npt.NDArray[Any]:
+def read_numbers(data: mmap.mmap, raw: Field | None, spec: TensorSpec, where: str) -> npt.NDArray[Any]:
     """The numbers of a tensor in the file, as a copy.
 
     Raises:
-        BundleError: they are of a type that no weights have, or not as many as its shape says.
+        BundleError: an unknown type, or a number of bytes that does not fit the shape.
     """
-    known = entry.dtype in TYPES.values()
-    if raw is None or not known or raw.end - raw.start != entry.bytes:
+    known = spec.dtype in TYPES.values()
+    if raw is None or not known or raw.end - raw.start != spec.bytes:
         got = 0 if raw is None else raw.end - raw.start
-        raise BundleError(f"{where} should be {entry}, but has {got:,} bytes; get the file again")
-    return np.frombuffer(data[raw.start : raw.end], entry.dtype).reshape(entry.shape)
+        raise BundleError(f"{where}: expected {spec}, got {got:,} bytes; get the file again")
+    return np.frombuffer(data[raw.start : raw.end], spec.dtype).reshape(spec.shape)
 
 
-def read_hubert_onnx(file: Path, wanted: Mapping[str, Entry]) -> Tensors:
-    """HuBERT's weights by the names of our network.
+def read_hubert_onnx(file: Path, expected: Mapping[str, TensorSpec]) -> Tensors:
+    """HuBERT's weights under the names of our network.
 
-    The vector that stands in for hidden rows in training is in no graph; zeros take its place.
+    The vector that replaces masked rows in training is not in an exported graph; it becomes zeros.
 
     Args:
         file: the exported graph.
-        wanted: names, shapes and types of the network.
+        expected: names, shapes and types of the network.
 
     Raises:
-        BundleError: unreadable, or a weight is not where it should be; the message names it.
+        BundleError: the file is unreadable, or a weight is not found; the message names it.
     """
     graph = read_graph(file)
     prefix = prefix_of(graph.tensors, file)
@@ -219,56 +223,54 @@ def read_hubert_onnx(file: Path, wanted: Mapping[str, Entry]) -> Tensors:
             consumers.setdefault(name, []).append(node)
         makers.update(dict.fromkeys(node.outputs, node))
     out: Tensors = {}
-    lost: list[str] = []
-    for name, entry in wanted.items():
+    missing: list[str] = []
+    for name, spec in expected.items():
         if name == MASK:
-            out[name] = Stored(entry, partial(np.zeros, entry.shape, np.float32))
+            out[name] = StoredTensor(spec, partial(np.zeros, spec.shape, np.float32))
         elif name == DIRECTION:
-            out[name] = matrix(graph, consumers, makers, f"{prefix}{POSITION}.bias") or absent(name, lost)
+            out[name] = matrix(graph, consumers, makers, f"{prefix}{POSITION}.bias") or placeholder(name, missing)
         elif name != GAIN:
             found = graph.tensors.get(prefix + name)
             if found is None and name.endswith(".weight"):
                 found = matrix(graph, consumers, makers, f"{prefix}{name.removesuffix('weight')}bias")
-            out[name] = found or absent(name, lost)
-    if lost:
+            out[name] = found or placeholder(name, missing)
+    if missing:
         raise BundleError(
-            f"{file} lacks {some(lost)} of HuBERT large, or has it where no known exporter puts it; give the weights with "
+            f"{file}: expected the weights of HuBERT large, got none for {first_names(missing)}; give the weights with "
             "--hubert (facebook/hubert-large-ls960-ft)"
         )
-    if GAIN in wanted:
-        out[GAIN] = Stored(wanted[GAIN], partial(gain, out[DIRECTION]))
-    return {name: out[name] for name in wanted}
+    if GAIN in expected:
+        out[GAIN] = StoredTensor(expected[GAIN], partial(gain, out[DIRECTION]))
+    return {name: out[name] for name in expected}
 
 
-def absent(name: str, lost: list[str]) -> Stored:
-    """Notes that a weight was not found; gives something to stand in its place until that is told."""
-    lost.append(name)
-    return Stored(Entry((), "float32"), partial(np.zeros, (), np.float32))
+def placeholder(name: str, missing: list[str]) -> StoredTensor:
+    """Adds a weight to those that are missing, and gives an empty tensor in its place until the error is raised."""
+    missing.append(name)
+    return StoredTensor(TensorSpec((), "float32"), partial(np.zeros, (), np.float32))
 
 
 def prefix_of(tensors: Tensors, file: Path) -> str:
-    """What stands in front of HuBERT's names in a graph.
+    """The prefix of HuBERT's names in a graph.
 
     Raises:
-        BundleError: none of its names are there.
+        BundleError: the graph has no such names.
     """
     known = "feature_projection.layer_norm.bias"
     for name in tensors:
         if name.endswith(known):
             return name.removesuffix(known)
     raise BundleError(
-        f"{file}: HuBERT's {known} is wanted, got {len(tensors)} tensors without it; give the released hubert.onnx"
+        f"{file}: expected HuBERT's {known}, got {len(tensors)} tensors without it; give the released hubert.onnx"
     )
 
 
 def matrix(
     graph: Graph, consumers: Mapping[str, list[Node]], makers: Mapping[str, Node], bias: str
-) -> Stored | None:  # fmt: skip
-    """The weight that belongs to a bias: of the same convolution, or multiplied in front of it; None: not found."""
+) -> StoredTensor | None:  # fmt: skip
+    """The weight that belongs to a bias: of the same operation, or of the multiplication before it; None if not found."""
     for node in consumers.get(bias, []):
-        if node.kind == "Conv":
-            return graph.tensors.get(node.inputs[1])
-        if node.kind == "Gemm":
+        if node.kind in ("Conv", "Gemm"):
             return graph.tensors.get(node.inputs[1])
         if node.kind == "Add":
             product = next((makers[name] for name in node.inputs if name != bias and name in makers), None)
@@ -277,12 +279,12 @@ def matrix(
     return None
 
 
-def transposed(tensor: Stored) -> Stored:
-    """The same matrix, rows and columns exchanged."""
-    return Stored(Entry(tensor.entry.shape[::-1], tensor.entry.dtype), lambda: tensor.read().T)
+def transposed(tensor: StoredTensor) -> StoredTensor:
+    """The transposed matrix."""
+    return StoredTensor(TensorSpec(tensor.spec.shape[::-1], tensor.spec.dtype), lambda: tensor.read().T)
 
 
-def gain(direction: Stored) -> npt.NDArray[np.float32]:
+def gain(direction: StoredTensor) -> npt.NDArray[np.float32]:
     """Gains (1, 1, K) of a positional convolution (D, D / groups, K) whose weight norm the exporter multiplied out."""
     kernel = direction.read().astype(np.float64)
-    return np.sqrt((kernel**2).sum((0, 1), keepdims=True)).astype(np.float32)
+    return np.asarray(np.sqrt((kernel**2).sum((0, 1), keepdims=True)), np.float32)

@@ -1,4 +1,4 @@
-"""The published checkpoints: which files there are, and what is in them.
+"""The published checkpoints: names of the files, and the networks in them.
 
 Source of the names: antgroup/ditto-talkinghead, README ("Download Checkpoints"); KlingTeam/LivePortrait, README.
 """
@@ -37,7 +37,7 @@ class Published:
         config: its sizes.
         files: names its file may have: Ditto's, LivePortrait's.
         module: its name inside a file of several networks.
-        needed: whether Ditto needs it.
+        needed: False for a network that Ditto runs without.
     """
 
     part: str
@@ -67,12 +67,12 @@ PUBLISHED = (
 
 
 def find(folder: Path, names: tuple[str, ...]) -> Path | None:
-    """The file of one of these names anywhere in a folder; None: there is none.
+    """The file of one of these names anywhere in a folder; None if there is no such file.
 
     Links to one file count once.
 
     Raises:
-        BundleError: there are several files, or only a folder or a broken link of such a name.
+        BundleError: there are several files, or only a folder or a broken link of this name.
     """
     found = named(folder, *names)
     files = list({path.resolve(): path for path in reversed(found) if path.is_file()}.values())[::-1]
@@ -82,7 +82,7 @@ def find(folder: Path, names: tuple[str, ...]) -> Path | None:
             "one out of the folder"
         )
     if found and not files:
-        raise BundleError(f"expected {found[0].name} to be a file, {what_it_is(found[0])}; get it again")
+        raise BundleError(f"expected {found[0].name} to be a file, {describe_path(found[0])}; get it again")
     return files[0] if files else None
 
 
@@ -92,46 +92,46 @@ def named(folder: Path, *names: str) -> list[Path]:
 
 
 def find_first(folder: Path, names: tuple[str, ...]) -> Path | None:
-    """The file of the first of these names that is there; a note says which of several is taken.
+    """The file of the first of these names that exists; the log says which of several is used.
 
     Raises:
-        BundleError: as `find`, of one name.
+        BundleError: as `find`, for one name.
     """
     files = [file for name in names if (file := find(folder, (name,))) is not None]
     if len(files) > 1:
-        logger.warning("%s is taken, not %s", files[0], ", ".join(map(str, files[1:])))
+        logger.warning("using %s, ignoring %s", files[0], ", ".join(map(str, files[1:])))
     return files[0] if files else None
 
 
-def what_it_is(path: Path) -> str:
-    """What is at a path where something else is expected, in words."""
+def describe_path(path: Path) -> str:
+    """What is at a path, in words for a message."""
     if path.is_symlink() and not path.exists():
-        return f"{path} is a link to {path.readlink()}, which is not there"
+        return f"{path} is a link to {path.readlink()}, which does not exist"
     kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "no file or folder"
-    return f"{path} is {kind}" if path.exists() else f"{path} is not there"
+    return f"{path} is {kind}" if path.exists() else f"{path} does not exist"
 
 
 def find_all(folder: Path) -> dict[str, Path]:
     """The file of every network in a published folder, by part.
 
     Raises:
-        BundleError: some are missing; the message names them all, and what is there instead.
+        BundleError: some are missing; the message names them all, and what the folder has instead.
     """
     files = {network.part: find(folder, network.files) for network in PUBLISHED}
-    lost = [" or ".join(n.files) for n in PUBLISHED if n.needed and files[n.part] is None]
-    if lost:
+    missing = [" or ".join(n.files) for n in PUBLISHED if n.needed and files[n.part] is None]
+    if missing:
         raise BundleError(
-            f"{folder} lacks {', '.join(lost)}; {what_is_there(folder)}. The folder wanted holds what ditto_pytorch/models of "
-            "huggingface.co/digital-avatar/ditto-talkinghead does (`ditto bundle pull full` gets it)"
+            f"expected {', '.join(missing)} in {folder}, got {describe_folder(folder)}; give the files of "
+            "ditto_pytorch/models of huggingface.co/digital-avatar/ditto-talkinghead (`ditto bundle pull full` gets them)"
         )
     return {part: file for part, file in files.items() if file is not None}
 
 
-def what_is_there(folder: Path) -> str:
-    """A few words on what a folder holds that lacks the torch files."""
+def describe_folder(folder: Path) -> str:
+    """What a folder without the torch files holds, in words for a message."""
     suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
     if ".pth" not in suffixes and suffixes & {".onnx", ".engine"}:
         kinds = " and ".join(sorted(suffixes & {".onnx", ".engine"}))
-        return f"{kinds} files are there, whose norms are multiplied into other weights for good"
+        return f"{kinds} files, which cannot be converted: their batch norms are folded into other weights"
     names = sorted(path.name for path in folder.rglob("*.pth") if path.is_file())
-    return f"of .pth files there are {', '.join(names[:6]) or 'none'}"
+    return f"the .pth files {', '.join(names[:6])}" if names else "no .pth files"

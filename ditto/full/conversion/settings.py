@@ -1,7 +1,7 @@
-"""The released settings: pickled dicts of plain values and arrays, read without running anything.
+"""Reads the released settings, pickled dicts of plain values and arrays, without running any code in them.
 
-Where a pickle is not wanted, a JSON file of the same name (`v0.4_hubert_cfg_pytorch.json`) takes its place: the same keys,
-arrays as lists of lists.
+A JSON file of the same name (`v0.4_hubert_cfg_pytorch.json`) can replace the pickle: the same keys, arrays as lists of
+lists.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ import numpy.typing as npt
 
 from ditto.bundle import Part
 from ditto.errors import BundleError
-from ditto.full.conversion.checkpoints import Stored, size
-from ditto.full.networks.weights import Entry
+from ditto.full.conversion.checkpoints import StoredTensor, size
+from ditto.full.networks.weights import TensorSpec
 
-SETTINGS = "default_kwargs"  # the one group of the released settings that is not paths or sizes
-ARRAY = "array"  # {"array": name} in JSON stands for an array in the file beside it
+SETTINGS = "default_kwargs"  # the group of the released settings without paths and sizes
+ARRAY = "array"  # {"array": name} in JSON names an array in the safetensors file
 
 
-def latin1(text: str, encoding: str) -> bytes:
-    """What old pickles make bytes with.
+def encode_latin1(text: str, encoding: str) -> bytes:
+    """Bytes of an old pickle (protocol 2 and below).
 
     Raises:
         UnpicklingError: another encoding.
     """
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes by way of {encoding!r} are not read")
+        raise pickle.UnpicklingError(f"expected bytes in latin1, got {encoding!r}")
     return text.encode("latin1")
 
 
-class Numbers:
-    """The type of an array in a pickle. NumPy's own believes what a pickle says of it, and takes bytes for addresses."""
+class PickledDtype:
+    """The type of an array in a pickle. NumPy's own type is unsafe here: a pickle can make it read bytes as addresses."""
 
     def __init__(self, code: str, *_: Any) -> None:
         if not re.fullmatch(r"[fiu][1248]|b1", code):
-            raise pickle.UnpicklingError(f"arrays of {code!r} are not read")
+            raise pickle.UnpicklingError(f"expected arrays of numbers, got {code!r}")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
-class Values:
-    """An array in a pickle, filled in when its state comes."""
+class PickledArray:
+    """An array in a pickle; `__setstate__` fills it."""
 
     array: npt.NDArray[Any]
 
@@ -63,25 +63,25 @@ class Values:
         self.array = from_buffer(data, kind, shape, "F" if by_columns else "C")
 
 
-def from_buffer(buffer: Any, kind: Numbers, shape: Any, order: Any) -> npt.NDArray[Any]:
-    """What new pickles make arrays with."""
-    values = np.frombuffer(buffer, kind.dtype) if len(buffer) else np.zeros(0, kind.dtype)
+def from_buffer(buffer: Any, dtype: PickledDtype, shape: Any, order: Any) -> npt.NDArray[Any]:
+    """An array of a new pickle (protocol 5)."""
+    values = np.frombuffer(buffer, dtype.dtype) if len(buffer) else np.zeros(0, dtype.dtype)
     return values.reshape(shape, order=order)
 
 
-def scalar(kind: Numbers, data: bytes) -> Any:
-    """A single number."""
-    return from_buffer(data, kind, (), "C")[()]
+def scalar(dtype: PickledDtype, data: bytes) -> Any:
+    """A single number of a pickle."""
+    return from_buffer(data, dtype, (), "C")[()]
 
 
 ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("_codecs", "encode"): latin1,
-    ("numpy", "ndarray"): "ndarray",  # named before its state, never called
-    ("numpy", "dtype"): Numbers,
+    ("_codecs", "encode"): encode_latin1,
+    ("numpy", "ndarray"): "ndarray",  # the pickle names it as an argument, and never calls it
+    ("numpy", "dtype"): PickledDtype,
 }
 for core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
-    ALLOWED[core + ".multiarray", "_reconstruct"] = Values
+    ALLOWED[core + ".multiarray", "_reconstruct"] = PickledArray
     ALLOWED[core + ".multiarray", "scalar"] = scalar
     ALLOWED[core + ".numeric", "_frombuffer"] = from_buffer
 
@@ -90,18 +90,18 @@ class PlainUnpickler(pickle.Unpickler):
     """Reads plain values and NumPy arrays, refuses everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a pickle may call. Raises UnpicklingError for what is not in `ALLOWED`."""
+        """A function or class that a pickle names. Raises UnpicklingError for one that is not in `ALLOWED`."""
         try:
             return ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it wants to call {module}.{name}") from None
+            raise pickle.UnpicklingError(f"it calls {module}.{name}") from None
 
 
 def read_settings(file: Path) -> dict[str, Any]:
     """The released settings of a pickle, or of a JSON file in its place.
 
     Raises:
-        BundleError: unreadable, wants to run code (the message names what), or without settings.
+        BundleError: the file is unreadable, would run code (the message names the function), or has no settings.
     """
     try:
         if file.suffix == ".json":
@@ -109,20 +109,20 @@ def read_settings(file: Path) -> dict[str, Any]:
         else:
             with file.open("rb") as stream:
                 found = plain(PlainUnpickler(stream).load())
-    except Exception as error:  # a damaged pickle raises whatever its bytes ask for
+    except Exception as error:  # a damaged pickle can raise any error
         raise BundleError(
-            f"{file} ({size(file)}) is not read: {error or type(error).__name__}; only plain values and arrays are, get the "
-            "file from its publisher"
+            f"{file} ({size(file)}): expected plain values and arrays, got: {error or type(error).__name__}; get the file "
+            "from its publisher"
         ) from error
     if not isinstance(found, Mapping) or not isinstance(found.get(SETTINGS), Mapping):
         got = f"keys {', '.join(map(str, found))}" if isinstance(found, Mapping) else type(found).__name__
-        raise BundleError(f"{file}: a dict with {SETTINGS!r} is wanted, got {got}; give the published settings")
+        raise BundleError(f"{file}: expected a dict with {SETTINGS!r}, got {got}; give the published settings")
     return dict(found[SETTINGS])
 
 
 def plain(value: Any) -> Any:
-    """What a pickle held, arrays in their places."""
-    if isinstance(value, Values):
+    """The contents of a pickle with NumPy arrays in place of `PickledArray`."""
+    if isinstance(value, PickledArray):
         return value.array
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}
@@ -141,55 +141,61 @@ def with_arrays(value: Any) -> Any:
     return value
 
 
-def take_apart(value: Any, path: str, arrays: dict[str, Stored], file: Path) -> Any:
-    """Settings as JSON; arrays go into `arrays` under their place ("online.ch_info.kp").
+def separate_arrays(value: Any, path: str, arrays: dict[str, StoredTensor], file: Path) -> Any:
+    """Settings as JSON; arrays go into `arrays` under their path ("online.ch_info.kp").
 
     Raises:
-        BundleError: a value that is neither plain nor an array of numbers.
+        BundleError: a value is neither plain nor an array of numbers.
     """
     if isinstance(value, Mapping):
-        return {str(key): take_apart(inner, f"{path}.{key}", arrays, file) for key, inner in value.items()}
+        return {str(key): separate_arrays(inner, f"{path}.{key}", arrays, file) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [take_apart(inner, f"{path}.{i}", arrays, file) for i, inner in enumerate(value)]
+        return [separate_arrays(inner, f"{path}.{i}", arrays, file) for i, inner in enumerate(value)]
     if isinstance(value, np.generic):
-        return take_apart(value.item(), path, arrays, file)
+        return separate_arrays(value.item(), path, arrays, file)
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         kind = "float32" if value.dtype.kind == "f" else "int64"
-        arrays[path] = Stored(Entry(value.shape, kind), partial(np.asarray, value, kind))
+        arrays[path] = StoredTensor(TensorSpec(value.shape, kind), partial(np.asarray, value, kind))
         return {ARRAY: path}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise BundleError(
-        f"{file}: {path} is {type(value).__name__}; plain values and arrays of numbers are read, get the published file"
+        f"{file}: expected {path} to be a plain value or an array of numbers, got {type(value).__name__}; get the "
+        "published file"
     )
 
 
 def released_settings(part: Part, kind: str) -> dict[str, Any]:
-    """The settings that a bundle carries, arrays in their places.
+    """The settings in a bundle, with their arrays.
 
     Args:
         part: the bundle's part "settings".
         kind: "offline" or "online".
 
     Raises:
-        BundleError: the bundle has none of this kind, or their arrays are missing or damaged.
+        BundleError: the bundle has no settings of this kind, or their arrays are missing or damaged.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     if kind not in part.config:
-        raise BundleError(f"part {part.name!r} has settings {', '.join(part.config) or '(none)'}; {kind!r} is wanted")
+        got = ", ".join(part.config) or "none"
+        raise BundleError(
+            f"expected settings {kind!r} in part {part.name!r}, got {got}; open the bundle without settings"
+        )
     file = part.file("arrays")
     try:
         arrays = load_file(file)
     except (SafetensorError, OSError) as error:
-        raise BundleError(f"{file} is no readable safetensors file: {error}; get the bundle again") from error
+        raise BundleError(
+            f"{file}: expected a readable safetensors file, got: {error}; get the bundle again"
+        ) from error
 
-    def put_together(value: Any) -> Any:
+    def insert_arrays(value: Any) -> Any:
         if isinstance(value, Mapping):
             if set(value) == {ARRAY} and value[ARRAY] in arrays:
                 return arrays[value[ARRAY]]
-            return {key: put_together(inner) for key, inner in value.items()}
-        return [put_together(inner) for inner in value] if isinstance(value, list) else value
+            return {key: insert_arrays(inner) for key, inner in value.items()}
+        return [insert_arrays(inner) for inner in value] if isinstance(value, list) else value
 
-    return dict(put_together(part.config[kind]))
+    return dict(insert_arrays(part.config[kind]))

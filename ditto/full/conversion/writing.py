@@ -1,4 +1,4 @@
-"""A safetensors file written tensor by tensor: never more than one is in memory.
+"""Writes a safetensors file tensor by tensor: at most one tensor is in memory.
 
 Source: the format (https://huggingface.co/docs/safetensors): the header's length (8 bytes), the header as JSON with type,
 shape and offsets of each tensor, then the numbers.
@@ -16,22 +16,26 @@ import numpy as np
 
 from ditto.bundle import find_fault
 from ditto.errors import BundleError
-from ditto.full.conversion.checkpoints import Stored
-from ditto.full.networks.weights import Entry
+from ditto.full.conversion.checkpoints import StoredTensor
+from ditto.full.networks.weights import TensorSpec
 
 CODES = {"float32": "F32", "int64": "I64"}
-BLOCK = 1 << 24
+BLOCK = 1 << 24  # bytes written at a time
 
 
 def write_safetensors(
-    file: Path, tensors: Mapping[str, Stored], wanted: Mapping[str, Entry], where: str | Path, weights: bool = True
+    file: Path,
+    tensors: Mapping[str, StoredTensor],
+    specs: Mapping[str, TensorSpec],
+    where: str | Path,
+    weights: bool = True,
 ) -> str:
-    """Write tensors in the types that the network takes; half precision becomes single.
+    """Write tensors in given types; half precision becomes single.
 
     Args:
         file: to be written.
-        tensors: at least those wanted, in the wanted shapes.
-        wanted: what the network takes.
+        tensors: at least those in `specs`, in their shapes.
+        specs: names, shapes and types to write.
         where: the file they come from, for messages.
         weights: refuse values that no trained weights have.
 
@@ -43,12 +47,12 @@ def write_safetensors(
         OSError: the file cannot be written.
     """
     # Wide types first: a file of 4-byte numbers in front could leave 8-byte ones on an odd address.
-    names = sorted(wanted, key=lambda name: -np.dtype(wanted[name].dtype).itemsize)
+    names = sorted(specs, key=lambda name: -np.dtype(specs[name].dtype).itemsize)
     header: dict[str, object] = {}
     start = 0
     for name in names:
-        shape, dtype = wanted[name]
-        end = start + wanted[name].bytes
+        shape, dtype = specs[name]
+        end = start + specs[name].bytes
         header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [start, end]}
         start = end
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -59,8 +63,8 @@ def write_safetensors(
             stream.write(part)
             sha256.update(part)
         for name in names:
-            with np.errstate(over="ignore"):  # told below
-                values = np.ascontiguousarray(tensors[name].read(), wanted[name].dtype)
+            with np.errstate(over="ignore"):  # `find_fault` reports it
+                values = np.ascontiguousarray(tensors[name].read(), specs[name].dtype)
             if weights and (fault := find_fault(name, values)):
                 raise BundleError(f"{where}: {fault}; the file is damaged, or its training failed: get another")
             data = values.data.cast("B")

@@ -1,4 +1,4 @@
-"""The appearance feature extractor: a face image to the feature volume that the warping network bends.
+"""The appearance feature extractor: a face image to the feature volume that the warping network deforms.
 
 B: batch, C: channels, D x H x W: depth, height, width of the volume.
 
@@ -63,7 +63,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, D, H, W) -> the same shape."""
         y = self.conv1(F.relu(self.norm1(x)))
-        return x + self.conv2(F.relu(self.norm2(y)))
+        out: Tensor = x + self.conv2(F.relu(self.norm2(y)))
+        return out
 
 
 class AppearanceExtractor(nn.Module):

@@ -1,7 +1,7 @@
 """The decoder: a warped feature map to the face image, 512 x 512.
 
-Published files keep the convolutions' weights as spectral normalisation trains them; `load_decoder` divides them once by
-their largest singular value, after which they are plain convolutions.
+Published files hold the convolutions' weights before spectral normalisation. `load_decoder` divides each once by its
+largest singular value; the convolutions are plain ones from then on.
 
 B: batch, C: channels.
 
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from ditto.full.networks.upsampling import RepeatedConv2d
 from ditto.full.networks.weights import load_state
 
-SLOPE = 0.2  # of the leaky ReLUs
-HIDDEN = 128  # channels between the feature map and the norms' scale and shift
+SLOPE = 0.2  # of the leaky ReLUs, as published
+HIDDEN = 128  # channels between the feature map and a norm's scale and shift, as published
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class SpectralConv2d(nn.Module):
         self.register_buffer("weight_v", F.normalize(torch.randn(inputs * kernel * kernel), dim=0))
 
     def sigma(self) -> Tensor:
-        """The largest singular value of the weight as a matrix (outputs, the rest), by its kept vectors."""
+        """The largest singular value of the weight as a matrix (outputs, the rest), from the stored singular vectors."""
         return self.weight_u @ (self.weight_orig.flatten(1) @ self.weight_v)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,19 +68,19 @@ class SpectralConv2d(nn.Module):
     def folded(self) -> nn.Conv2d:
         """The same as a plain convolution."""
         outputs, inputs, kernel, _ = self.weight_orig.shape
-        plain = nn.utils.skip_init(
+        plain: nn.Conv2d = nn.utils.skip_init(
             nn.Conv2d, inputs, outputs, kernel, padding=self.padding, bias=self.bias is not None,
             device=self.weight_orig.device, dtype=self.weight_orig.dtype,
         )  # fmt: skip
         with torch.no_grad():
             plain.weight.copy_(self.weight_orig / self.sigma())
-            if self.bias is not None:
+            if plain.bias is not None and self.bias is not None:
                 plain.bias.copy_(self.bias)
         return plain
 
 
 def fold_spectral_norm(module: nn.Module) -> None:
-    """Make every `SpectralConv2d` inside `module` a plain convolution, in place."""
+    """Replace every `SpectralConv2d` inside `module` by a plain convolution, in place."""
     for name, child in module.named_children():
         if isinstance(child, SpectralConv2d):
             setattr(module, name, child.folded())
@@ -89,7 +89,7 @@ def fold_spectral_norm(module: nn.Module) -> None:
 
 
 def fold_enlargement(decoder: SpadeDecoder) -> None:
-    """Make the convolutions over the enlarged feature map ones over the map itself, in place; the same numbers."""
+    """Replace the convolutions over the enlarged feature map by ones over the map itself, in place; the same numbers."""
     for block, scale in ((decoder.up_0, 2), (decoder.up_1, 4)):
         for module in block.modules():
             if isinstance(module, Spade) and isinstance(module.mlp_shared[0], nn.Conv2d):
@@ -97,7 +97,7 @@ def fold_enlargement(decoder: SpadeDecoder) -> None:
 
 
 class Spade(nn.Module):
-    """Instance norm whose scale and shift are read off the feature map at every pixel."""
+    """Instance norm with a scale and a shift for every pixel, computed from the feature map."""
 
     def __init__(self, channels: int, map_channels: int) -> None:
         super().__init__()
@@ -110,7 +110,8 @@ class Spade(nn.Module):
         if not isinstance(self.mlp_shared[0], RepeatedConv2d):
             feature = F.interpolate(feature, size=x.shape[2:])
         hidden = self.mlp_shared(feature)
-        return F.instance_norm(x) * (1 + self.mlp_gamma(hidden)) + self.mlp_beta(hidden)
+        out: Tensor = F.instance_norm(x) * (1 + self.mlp_gamma(hidden)) + self.mlp_beta(hidden)
+        return out
 
 
 class SpadeBlock(nn.Module):
@@ -134,7 +135,8 @@ class SpadeBlock(nn.Module):
         y = self.conv_1(F.leaky_relu(self.norm_1(y, feature), SLOPE))
         if self.widens:
             x = self.conv_s(self.norm_s(x, feature))
-        return x + y
+        out: Tensor = x + y
+        return out
 
 
 class SpadeDecoder(nn.Module):

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-KERNELS = (10, 3, 3, 3, 3, 2, 2)
-STRIDES = (5, 2, 2, 2, 2, 2, 2)  # 320 samples a row
+from ditto.full.sizes import KERNELS, SPEECH_SIZE, STRIDES
 
 
 @dataclass(frozen=True)
@@ -30,12 +29,12 @@ class HubertConfig:
         layers: transformer layers.
         heads: attention heads.
         inner: width of the feed-forward parts.
-        position_kernel: rows under the positional convolution.
-        position_groups: its groups.
+        position_kernel: rows that the positional convolution spans.
+        position_groups: groups of that convolution.
     """
 
     channels: int = 512
-    width: int = 1024
+    width: int = SPEECH_SIZE
     layers: int = 24
     heads: int = 16
     inner: int = 4096
@@ -89,7 +88,7 @@ class FeatureProjection(nn.Module):
 
 
 class PositionalConvolution(nn.Module):
-    """Positions, read off the neighbouring rows."""
+    """Positions of rows, computed from their neighbours."""
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()
@@ -137,7 +136,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward part, a norm before each, each added to its input."""
+    """Attention and feed-forward part; a norm before each, a residual around each."""
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()
@@ -149,11 +148,12 @@ class Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D) -> the same shape."""
         x = x + self.attention(self.layer_norm(x))
-        return x + self.feed_forward(self.final_layer_norm(x))
+        out: Tensor = x + self.feed_forward(self.final_layer_norm(x))
+        return out
 
 
 class Encoder(nn.Module):
-    """Positions, the layers, and a last norm."""
+    """The positional convolution, the layers, and a last norm."""
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class Hubert(nn.Module):
     def __init__(self, config: HubertConfig | None = None) -> None:
         super().__init__()
         self.config = c = config or HubertConfig()
-        self.masked_spec_embed = nn.Parameter(torch.rand(c.width))  # stood in for hidden rows in training
+        self.masked_spec_embed = nn.Parameter(torch.rand(c.width))  # replaces masked rows in training; unused here
         self.feature_extractor = FeatureExtractor(c)
         self.feature_projection = FeatureProjection(c)
         self.encoder = Encoder(c)

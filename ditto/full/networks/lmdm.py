@@ -4,8 +4,8 @@
     clean = network.denoise(x, cond_frame, condition, time)     # per step; x0 prediction
     motion = ddim_sample(network, cond_frame, cond, start, noise)
 
-A 265 is scale - 1, pitch, yaw and roll (66 logits each), t (3), exp (63). The condition of a frame (1103) is speech
-(1024), emotion (8), lids (2), eyeballs (6) and canonical keypoints (63).
+The 265 motion numbers of a frame are laid out as `ditto.motion.motion.LAYOUT_265`, its 1103 condition numbers as in
+`ditto.full.conditioning`.
 
 B: batch, T: 80 frames, D: width, S: steps.
 
@@ -25,9 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEVELS = 1000  # noise levels of training
-GUIDANCE = 2.0
-TIME_TOKENS = 2
+from ditto.full.sizes import CONDITION_SIZE, LEVELS, WINDOW
+from ditto.motion.motion import PACKED_SIZE
+
+GUIDANCE = 2.0  # strength of classifier-free guidance, as released
+TIME_TOKENS = 2  # that a noise level adds to the condition's tokens, as published
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class LMDMConfig:
         layers: layers over the motion.
     """
 
-    motion: int = 265
-    condition: int = 1103
-    frames: int = 80
+    motion: int = PACKED_SIZE
+    condition: int = CONDITION_SIZE
+    frames: int = WINDOW
     width: int = 512
     inner: int = 1024
     heads: int = 8
@@ -56,7 +58,7 @@ class LMDMConfig:
 
 
 class Condition(NamedTuple):
-    """What the layers over the motion see of a window's conditions.
+    """The encoded conditions of a window, as the layers over the motion take them.
 
     Attributes:
         tokens: (B, T, D), one per frame.
@@ -109,7 +111,7 @@ class Attention(nn.Module):
 
 
 class Film(nn.Module):
-    """Scales and shifts a branch by the noise level and the window's summary."""
+    """FiLM: scales and shifts a branch by the noise level and the window's summary (arXiv:1709.07871)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -118,7 +120,8 @@ class Film(nn.Module):
     def forward(self, y: Tensor, time: Tensor) -> Tensor:
         """y (B, T, D), time (B, D) -> (B, T, D)."""
         scale, shift = self.block(time)[:, None].chunk(2, -1)
-        return (scale + 1) * y + shift
+        out: Tensor = (scale + 1) * y + shift
+        return out
 
 
 class ConditionLayer(nn.Module):
@@ -137,7 +140,8 @@ class ConditionLayer(nn.Module):
         y = self.norm1(x)
         turned = self.rotary(y)
         x = x + self.self_attn(turned, turned, y)
-        return x + self.linear2(F.gelu(self.linear1(self.norm2(x))))
+        out: Tensor = x + self.linear2(F.gelu(self.linear1(self.norm2(x))))
+        return out
 
 
 class MotionLayer(nn.Module):
@@ -160,7 +164,8 @@ class MotionLayer(nn.Module):
         y = self.multihead_attn(self.rotary(self.norm2(x)), self.rotary(memory), memory)
         x = x + self.film2(y, time)
         y = self.linear2(F.gelu(self.linear1(self.norm3(x))))
-        return x + self.film3(y, time)
+        out: Tensor = x + self.film3(y, time)
+        return out
 
 
 class MotionLayers(nn.Module):
@@ -193,7 +198,7 @@ class TimeEmbedding(nn.Module):
 
 
 class LMDM(nn.Module):
-    """Clean motion from a noisy one."""
+    """Predicts clean motion from noisy motion."""
 
     def __init__(self, config: LMDMConfig | None = None) -> None:
         super().__init__()
@@ -216,12 +221,12 @@ class LMDM(nn.Module):
         self.final_layer = nn.Linear(d, c.motion)
 
     def encode(self, cond: Tensor) -> Condition:
-        """cond (B, T, 1103) -> what stays the same for every step of a window."""
+        """cond (B, T, 1103) -> the encoded condition, the same for every step of a window."""
         tokens = self.cond_encoder(self.cond_projection(cond))
         return Condition(tokens, self.non_attn_cond_projection(tokens.mean(1)))
 
     def null(self, batch: int) -> Condition:
-        """The condition that says nothing, for guidance."""
+        """The learned empty condition of classifier-free guidance."""
         return Condition(self.null_cond_embed.expand(batch, -1, -1), self.null_cond_hidden.expand(batch, -1))
 
     def denoise(self, x: Tensor, cond_frame: Tensor, condition: Condition, time: Tensor) -> Tensor:
@@ -237,13 +242,13 @@ class LMDM(nn.Module):
     def guide(
         self, x: Tensor, cond_frame: Tensor, condition: Condition, time: Tensor, guidance: float = GUIDANCE
     ) -> Tensor:
-        """As `denoise`, pushed away from the motion without a condition; both branches run as one batch."""
+        """As `denoise`, with classifier-free guidance (arXiv:2207.12598, eq. 6); both branches run as one batch."""
         null = self.null(len(x))
         both = Condition(torch.cat((condition.tokens, null.tokens)), torch.cat((condition.summary, null.summary)))
-        with_it, without = self.denoise(
+        conditional, unconditional = self.denoise(
             torch.cat((x, x)), torch.cat((cond_frame, cond_frame)), both, torch.cat((time, time))
         ).chunk(2)
-        return without + guidance * (with_it - without)
+        return unconditional + guidance * (conditional - unconditional)
 
     def forward(self, x: Tensor, cond_frame: Tensor, cond: Tensor, time: Tensor) -> Tensor:
         """x (B, T, 265), cond_frame (B, 265), cond (B, T, 1103), time (B,) -> clean motion (B, T, 265)."""
@@ -262,8 +267,8 @@ class DDIMStep(NamedTuple):
     """The numbers of one step.
 
     Attributes:
-        time: noise level that is left.
-        next_time: noise level that is reached; -1: none.
+        time: noise level before the step.
+        next_time: noise level after it; -1: clean.
         from_x: factor of x in the noise.
         from_clean: divisor of the clean motion in the noise.
         signal: factor of the clean motion in the result.
@@ -283,14 +288,14 @@ class DDIMStep(NamedTuple):
 def ddim_schedule(steps: int, dtype: torch.dtype = torch.float64) -> list[DDIMStep]:
     """Steps of stochastic DDIM (eta = 1; arXiv:2010.02502, eq. 12 and 16).
 
-    The released code computes them in float32, where the first `direction` suffers from cancellation (3.45e-4 instead
-    of 3.10e-4 for 10 steps, not a number for 5): `dtype` float32 gives those numbers, float64 the true ones.
+    The released code computes them in float32, where the first `direction` suffers from cancellation: 3.45e-4 instead of
+    3.10e-4 for 10 steps, NaN for 5. `dtype` float32 gives the released numbers, float64 exact ones.
 
     Raises:
-        ValueError: steps is not in 1..1000, or a number of the schedule is none in this type.
+        ValueError: steps is not in 1..1000, or the schedule has NaN in this type.
     """
     if not 1 <= steps <= LEVELS:
-        raise ValueError(f"DDIM takes 1 to {LEVELS} steps, got {steps}")
+        raise ValueError(f"expected 1 to {LEVELS} steps, got {steps}; give another number")
     power = signal_power(dtype)
     times = [int(t) for t in torch.linspace(-1, LEVELS - 1, steps + 1, dtype=torch.float64).tolist()][::-1]
     out = []
@@ -306,7 +311,7 @@ def ddim_schedule(steps: int, dtype: torch.dtype = torch.float64) -> list[DDIMSt
         numbers = (float(x) for x in (from_x, from_clean, signal, direction, sigma))
         out.append(DDIMStep(time, next_time, *numbers))
     if not all(math.isfinite(number) for step in out for number in step):
-        raise ValueError(f"expected a schedule of finite numbers, {dtype} gives none for {steps} steps; take float64")
+        raise ValueError(f"expected a schedule of finite numbers, got NaN for {steps} steps in {dtype}; use float64")
     return out
 
 
@@ -328,16 +333,16 @@ def ddim_sample(
         start: (B, T, 265) noise to start from.
         noise: (B, T, 265) for every step but the last.
         schedule: from `ddim_schedule`.
-        guidance: 1: the conditional branch alone counts.
+        guidance: strength of classifier-free guidance; at 1 the unconditional branch has no effect.
 
     Returns:
         (B, T, 265).
 
     Raises:
-        ValueError: too few noises for the schedule.
+        ValueError: fewer noises than the schedule needs.
     """
     if len(noise) < len(schedule) - 1:
-        raise ValueError(f"{len(schedule)} steps need {len(schedule) - 1} noises, got {len(noise)}")
+        raise ValueError(f"expected {len(schedule) - 1} noises for {len(schedule)} steps, got {len(noise)}; give more")
     condition = network.encode(cond)
     x = start
     for i, step in enumerate(schedule):

@@ -1,6 +1,7 @@
 """The networks of a bundle: `load_part(Bundle.open("full").part("motion"))`.
 
-A network is built without memory of its own and takes the tensors of the file as they are, so nothing is held twice.
+A network is built on the meta device, without memory, and takes the tensors of the file themselves: no tensor is held
+twice.
 """
 
 from __future__ import annotations
@@ -49,26 +50,25 @@ MODELS = {
 
 
 def build(model: str, config: Any) -> nn.Module:
-    """A network without numbers, all of it on the meta device; `model` is one of `MODELS`."""
+    """A network without weights, on the meta device; `model` is one of `MODELS`."""
     with torch.device("meta"):
         return MODELS[model].build(config)
 
 
 def build_part(part: Part) -> nn.Module:
-    """The network of a bundle's part, without numbers.
+    """The network of a bundle's part, without weights.
 
     Raises:
-        BundleError: the network is none of `MODELS`, or its config has unknown or missing keys, or sizes that no network
-            can have.
+        BundleError: an unknown model, unknown or missing keys in its config, or sizes that no network can have.
     """
     where = f"bundle.json, part {part.name!r}"
     if part.model not in MODELS:
-        raise BundleError(f"{where}: a model of {', '.join(MODELS)} is wanted, got {part.model!r}")
+        raise BundleError(f"{where}: expected a model of {', '.join(MODELS)}, got {part.model!r}; correct it")
     return build_checked(part.model, read_config(MODELS[part.model].config, part.config, where), where)
 
 
 def build_checked(model: str, config: Any, where: str | Path) -> nn.Module:
-    """As `build`, of sizes that a file says.
+    """As `build`, with sizes from a file.
 
     Raises:
         BundleError: no network can have these sizes.
@@ -96,7 +96,9 @@ def load_part(part: Part) -> nn.Module:
     try:
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:
-        raise BundleError(f"{file} is no readable safetensors file: {error}; get the bundle again") from error
+        raise BundleError(
+            f"{file}: expected a readable safetensors file, got: {error}; get the bundle again"
+        ) from error
     load_state(network, tensors, file)
     fold_spectral_norm(network)
     return network.eval().requires_grad_(False)

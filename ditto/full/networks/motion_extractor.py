@@ -1,6 +1,6 @@
 """The motion extractor: a face image to its canonical keypoints, expression, pose, shift and scale.
 
-A ConvNeXt V2 (tiny) with one linear head per quantity. Angles stay logits over 66 bins of 3 degrees here.
+A ConvNeXt V2 (tiny) with one linear head per quantity. Angles are logits over 66 bins of 3 degrees.
 
 B: batch, C: channels.
 
@@ -18,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EPS = 1e-6  # of every norm in this network
+from ditto.motion.motion import BINS, KEYPOINTS
+
+EPS = 1e-6  # of every norm in this network, as published
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,12 @@ class MotionExtractorConfig:
 
     depths: tuple[int, ...] = (3, 3, 9, 3)
     widths: tuple[int, ...] = (96, 192, 384, 768)
-    keypoints: int = 21
-    bins: int = 66
+    keypoints: int = KEYPOINTS
+    bins: int = BINS
 
 
 class ExtractedMotion(NamedTuple):
-    """What the network reads off a face.
+    """The motion of a face.
 
     Attributes:
         pitch: (B, 66) logits.
@@ -72,7 +74,8 @@ class ResponseNorm(nn.Module):
         """x (B, H, W, C) -> the same shape."""
         energy = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
         share = energy / (energy.mean(-1, keepdim=True) + EPS)
-        return self.gamma * (x * share) + self.beta + x
+        out: Tensor = self.gamma * (x * share) + self.beta + x
+        return out
 
 
 class Block(nn.Module):
@@ -90,7 +93,8 @@ class Block(nn.Module):
         """x (B, C, H, W) -> the same shape."""
         y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
         y = self.pwconv2(self.grn(F.gelu(self.pwconv1(y))))
-        return x + y.permute(0, 3, 1, 2)
+        out: Tensor = x + y.permute(0, 3, 1, 2)
+        return out
 
 
 class ChannelNorm(nn.LayerNorm):

@@ -1,4 +1,4 @@
-"""Warping and decoding as one network: what happens between the two stays on the device.
+"""Warping and decoding as one network: the feature map between the two stays on the device.
 
 B: batch.
 
@@ -14,11 +14,11 @@ from ditto.full.networks.warping import WarpingNetwork
 
 
 class NeuralRenderer(nn.Module):
-    """A feature volume bent to the driving keypoints and drawn.
+    """Warps a feature volume to the driving keypoints and decodes it to an image.
 
     Args:
-        warping: is used as it is.
-        decoder: is taken over: its convolutions over the enlarged feature map are folded (an eighth less time on a CPU).
+        warping: used as it is.
+        decoder: modified: `fold_enlargement` makes it an eighth faster on a CPU (docs/engines.md).
     """
 
     def __init__(self, warping: WarpingNetwork, decoder: SpadeDecoder) -> None:

@@ -3,19 +3,20 @@
     state = network.pseudo_context(samples)                  # once, from a fixed recording
     rows, state = network(samples, state)                    # (B, 6400), state -> (B, 20, D)
 
-The weights are those of `Hubert`, which hears a whole recording at once. Here a row sees the rows of its own unit of
-20 (0.4 s) and the `left` ones before the unit: attention reads their keys and values from a cache, the convolutions
-over the samples and the positional convolution keep the ends of what they have read, so nothing is computed twice. What
-comes behind a unit is zero to the positional convolution, as behind the end of a recording. A stream starts as if it had
-heard a fixed recording before (pseudo-context), because a network trained on whole recordings is lost without a past.
+The weights are those of `Hubert`, which takes a whole recording at once. Here a row attends to the rows of its own unit
+of 20 (0.4 s) and to the `left` rows before the unit. Attention reads their keys and values from a cache. The convolutions
+over the samples and the positional convolution keep the end of their input, so no row is computed twice. To the
+positional convolution, rows after the unit are zero, as after the end of a recording. A stream starts with the state
+after a fixed recording (the paper's pseudo-context), because the network was trained on whole recordings.
 
-`forward` takes one unit or many at once and gives the same either way: that is how the masked network is run offline.
-Row r covers samples [320 r - 80, 320 r + 320); the mean of rows 2 k and 2 k + 1 is the feature of video frame k.
+`forward` takes one unit or many and gives the same either way: that is how the masked network is run offline. Row r
+covers samples [320 r - 80, 320 r + 320); the mean of rows 2 k and 2 k + 1 is the feature of video frame k.
 
 B: batch, U: units, R: rows of a unit, T: rows, D: width, C: channels, L: layers, H: heads.
 
 Source: HuBERT (arXiv:2106.07447); cached pseudo-context and causal mask over the chunks: Ditto (arXiv:2411.19509),
-section 3.4. How far back and how the positional convolution ends is not published: both are choices made here.
+section 3.4. The paper does not say how far attention reaches back, nor how the positional convolution ends: both are
+choices made here.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ditto.full.networks.hubert import KERNELS, STRIDES, Attention, ConvLayer, Hubert, Layer
+from ditto.full.networks.hubert import Attention, ConvLayer, Hubert, Layer
+from ditto.full.sizes import KERNELS, SAMPLES_PER_ROW, STRIDES
 
-SAMPLES_PER_ROW = 320
-UNIT = 20  # rows, 0.4 s
-LEFT = 200  # rows before the unit that attention sees, 4 s
+UNIT = 20  # rows, 0.4 s; as many as a window of the released code has
+LEFT = 200  # rows before the unit that attention reaches, 4 s; our choice, not published
 
 
 class HubertState(NamedTuple):
-    """What a stream remembers; float32, shapes never change.
+    """The state of a stream; float32, shapes never change.
 
     Attributes:
         samples: (B, 5), the last ones, which the first convolution reads again.
@@ -42,7 +43,7 @@ class HubertState(NamedTuple):
         rows: (B, P, D), the last rows before positions, P half the positional convolution's kernel.
         keys: (B, L, left, D) of past rows.
         values: (B, L, left, D) likewise.
-        heard: (B, left), 1 where the cache holds a row, 0 where nothing has been heard yet.
+        valid: (B, left), 1 where the cache holds a row, 0 where it is still empty.
     """
 
     samples: Tensor
@@ -50,7 +51,7 @@ class HubertState(NamedTuple):
     rows: Tensor
     keys: Tensor
     values: Tensor
-    heard: Tensor
+    valid: Tensor
 
 
 class StreamingHubert(nn.Module):
@@ -59,7 +60,7 @@ class StreamingHubert(nn.Module):
     Args:
         hubert: weights, shared, not copied.
         unit: rows of a unit.
-        left: rows before a unit that attention sees.
+        left: rows before a unit that attention reaches.
 
     Raises:
         ValueError: fewer than one row.
@@ -68,14 +69,14 @@ class StreamingHubert(nn.Module):
     def __init__(self, hubert: Hubert, unit: int = UNIT, left: int = LEFT) -> None:
         super().__init__()
         if unit < 1 or left < 1:
-            raise ValueError(f"a unit and its past have at least one row, got {unit} and {left}")
+            raise ValueError(f"expected unit and left to be 1 row or more, got {unit} and {left}; give larger ones")
         self.hubert = hubert
         self.config = hubert.config
         self.unit, self.left = unit, left
         self.samples = unit * SAMPLES_PER_ROW
 
     def empty_state(self, batch: int = 1) -> HubertState:
-        """Nothing heard."""
+        """The state before the first sample."""
         c = self.config
         like = self.hubert.masked_spec_embed
         tails = sum(kernel > stride for kernel, stride in zip(KERNELS[1:], STRIDES[1:], strict=True))
@@ -89,18 +90,18 @@ class StreamingHubert(nn.Module):
             rows=zeros(c.position_kernel // 2, c.width),
             keys=zeros(c.layers, self.left, c.width),
             values=zeros(c.layers, self.left, c.width),
-            heard=zeros(self.left),
+            valid=zeros(self.left),
         )
 
     def pseudo_context(self, samples: Tensor) -> HubertState:
-        """The state a stream starts from: after hearing `samples` (B, N), without what is no whole unit at its beginning.
+        """The state after `samples` (B, N), from which a stream starts. Samples before the last whole units are dropped.
 
         Raises:
-            ValueError: there is less than one unit.
+            ValueError: less than one unit of samples.
         """
         units = samples.shape[1] // self.samples
         if not units:
-            raise ValueError(f"the context has at least {self.samples} samples, got {samples.shape[1]}")
+            raise ValueError(f"expected a context of {self.samples} samples or more, got {samples.shape[1]}; give more")
         state = self.empty_state(len(samples))
         for unit in samples[:, -units * self.samples :].split(self.samples, 1):
             state = self(unit, state)[1]
@@ -111,7 +112,7 @@ class StreamingHubert(nn.Module):
 
         Args:
             samples: (B, 320 R U) at 16 kHz, not normalised.
-            state: from `pseudo_context`, or the call before.
+            state: from `pseudo_context` or the call before.
 
         Returns:
             (B, R U, D) and the next state.
@@ -121,32 +122,32 @@ class StreamingHubert(nn.Module):
         """
         if samples.shape[1] % self.samples or not samples.shape[1]:
             raise ValueError(
-                f"streaming HuBERT takes whole units of {self.samples} samples, got {samples.shape[1]}; let Stream "
-                "buffer, or pad the end with zeros"
+                f"expected whole units of {self.samples} samples, got {samples.shape[1]}; let Stream buffer, or pad the end "
+                "with zeros"
             )
-        heard, tails = self.listen(samples, state)
-        x = self.hubert.feature_projection(heard.transpose(1, 2))
+        convolved, tails = self.convolve(samples, state)
+        x = self.hubert.feature_projection(convolved.transpose(1, 2))
         rows = torch.cat((state.rows, x), 1)
-        x = x + self.place(rows)
-        fresh = torch.ones_like(x[..., 0])
-        mask = self.mask(torch.cat((state.heard, fresh), 1), x.shape[1])
+        x = x + self.positions(rows)
+        new = torch.ones_like(x[..., 0])
+        mask = self.mask(torch.cat((state.valid, new), 1), x.shape[1])
         keys, values = [], []
         for i, layer in enumerate(self.hubert.encoder.layers):
             x, k, v = attend(cast(Layer, layer), x, state.keys[:, i], state.values[:, i], mask)
             keys.append(k[:, -self.left :])
             values.append(v[:, -self.left :])
         out: Tensor = self.hubert.encoder.layer_norm(x)
-        following = HubertState(
+        next_state = HubertState(
             samples=torch.cat((state.samples, samples), 1)[:, -state.samples.shape[1] :],
             tails=tails,
             rows=rows[:, -state.rows.shape[1] :],
             keys=torch.stack(keys, 1),
             values=torch.stack(values, 1),
-            heard=torch.cat((state.heard, fresh), 1)[:, -self.left :],
+            valid=torch.cat((state.valid, new), 1)[:, -self.left :],
         )
-        return out, following
+        return out, next_state
 
-    def listen(self, samples: Tensor, state: HubertState) -> tuple[Tensor, Tensor]:
+    def convolve(self, samples: Tensor, state: HubertState) -> tuple[Tensor, Tensor]:
         """The convolutions over the samples (B, N) -> (B, C, T) and the next tails."""
         x = torch.cat((state.samples, samples), 1)[:, None]
         tails: list[Tensor] = []
@@ -159,30 +160,32 @@ class StreamingHubert(nn.Module):
             x = layer(x)
         return x, torch.stack(tails, 1)
 
-    def place(self, rows: Tensor) -> Tensor:
-        """Positions of the rows behind the first P of rows (B, P + T, D): (B, T, D), as at the end of each unit."""
+    def positions(self, rows: Tensor) -> Tensor:
+        """The positional convolution: rows (B, P + T, D) -> (B, T, D) for all but the first P; each unit ends with zeros."""
         conv = self.hubert.encoder.pos_conv_embed.conv
         past = self.config.position_kernel // 2
         windows = rows.unfold(1, past + self.unit, self.unit)  # (B, U, D, P + R)
         batch, units = windows.shape[:2]
         ended = F.pad(windows.flatten(0, 1), (0, self.config.position_kernel - 1 - past))
-        y = F.conv1d(ended, conv.weight, conv.bias, groups=self.config.position_groups)  # type: ignore[arg-type]
-        return F.gelu(y).unflatten(0, (batch, units)).permute(0, 1, 3, 2).flatten(1, 2)
+        y = F.conv1d(ended, conv.weight, conv.bias, groups=self.config.position_groups)
+        out: Tensor = F.gelu(y).unflatten(0, (batch, units)).permute(0, 1, 3, 2).flatten(1, 2)
+        return out
 
-    def mask(self, heard: Tensor, rows: int) -> Tensor:
-        """(B, 1, T, left + T), true where a row may look; heard (B, left + T)."""
-        place = torch.arange(heard.shape[1], device=heard.device) - self.left
-        start = torch.arange(rows, device=heard.device)[:, None] // self.unit * self.unit  # of each row's unit
+    def mask(self, valid: Tensor, rows: int) -> Tensor:
+        """valid (B, left + T) -> attention mask (B, 1, T, left + T), true where a row may attend."""
+        place = torch.arange(valid.shape[1], device=valid.device) - self.left
+        start = torch.arange(rows, device=valid.device)[:, None] // self.unit * self.unit  # of each row's unit
         near = (place >= start - self.left) & (place < start + self.unit)
-        return near & (heard[:, None, None] > 0)
+        return near & (valid[:, None, None] > 0)
 
 
 def attend(layer: Layer, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A layer over x (B, T, D) that also sees keys and values (B, N, D) of the past -> x, all keys, all values."""
+    """A layer over x (B, T, D) that also attends to past keys and values (B, N, D) -> x, all keys, all values."""
     attention: Attention = layer.attention
 
     def split(y: Tensor) -> Tensor:
-        return y.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+        out: Tensor = y.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+        return out
 
     y = layer.layer_norm(x)
     keys = torch.cat((keys, attention.k_proj(y)), 1)

@@ -1,11 +1,10 @@
-"""One small forward of a network, to see that its weights give numbers: what shapes and types cannot tell."""
+"""Run a network once on small inputs, to find weights that give NaN or infinity."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +15,11 @@ from ditto.errors import BundleError
 from ditto.full.networks.loading import load_part
 from ditto.full.networks.warping import WarpingNetwork
 
-SMALLEST = 8  # edge of the feature map; images have four times as many pixels
+SMALLEST = 8  # edge of the feature map; the edge of an image is four times as long
 
 
 def try_part(part: Part, where: str | Path) -> None:
-    """Load a bundle's network, try it out, and let it go.
+    """Load a bundle's network, run it once, and release it.
 
     Raises:
         BundleError: as `load_part` and `try_out`.
@@ -28,7 +27,7 @@ def try_part(part: Part, where: str | Path) -> None:
     try:
         try_out(load_part(part), where)
     finally:
-        gc.collect()  # a network with weight norm refers to itself; its file would stay mapped beside the next one
+        gc.collect()  # weight norm makes a reference cycle, which would keep the file mapped while the next is loaded
 
 
 def try_out(network: nn.Module, where: str | Path) -> None:
@@ -39,20 +38,20 @@ def try_out(network: nn.Module, where: str | Path) -> None:
         where: the file they come from, for messages.
 
     Raises:
-        BundleError: it cannot be run, or gives NaN or infinity; the message names the first layer that does.
+        BundleError: it cannot run, or gives NaN or infinity; the message names the first layer that gives it.
     """
     size = 2**network.config.levels if isinstance(network, WarpingNetwork) else SMALLEST  # every level halves it
     inputs = example_of(network, size=size).inputs
     wrong: list[str] = []
 
-    def watch(name: str) -> Any:
-        def look(module: nn.Module, given: Any, output: Any) -> None:
+    def watch(name: str) -> Callable[[nn.Module, object, object], None]:
+        def check(module: nn.Module, inputs: object, output: object) -> None:
             if not wrong and not finite(output):
                 own = tensors_of(network, name) or tensors_of(network, name.rpartition(".")[0])
                 tensors = f" (its tensors: {', '.join(own)})" if own else ""
                 wrong.append(f"layer {name or type(module).__name__}{tensors}")
 
-        return look
+        return check
 
     hooks = [module.register_forward_hook(watch(name)) for name, module in network.named_modules()]
     try:
@@ -72,14 +71,14 @@ def try_out(network: nn.Module, where: str | Path) -> None:
 
 
 def tensors_of(network: nn.Module, name: str) -> list[str]:
-    """Names of the tensors that a layer has of its own."""
+    """Names of a layer's own tensors."""
     layer = network.get_submodule(name)
     own = (*layer.named_parameters(name, recurse=False), *layer.named_buffers(name, recurse=False))
     return [key for key, _ in own]
 
 
-def finite(found: Any) -> bool:
-    """Whether all tensors in what a layer gave are finite."""
+def finite(found: object) -> bool:
+    """Whether all tensors in a layer's output are finite."""
     if isinstance(found, Tensor):
         return bool(torch.isfinite(found).all())
     if isinstance(found, Mapping):

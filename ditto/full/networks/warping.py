@@ -1,7 +1,7 @@
-"""The warping network: the source's feature volume bent to the driving keypoints and flattened to a feature map.
+"""The warping network: deforms the source's feature volume to the driving keypoints and flattens it to a feature map.
 
-Every keypoint suggests a motion of its own, the still background another; the dense motion network weighs them at every
-voxel and says what is hidden.
+Every keypoint proposes a motion, and the still background one more. The dense motion network weighs them at every voxel
+and predicts what is hidden.
 
 B: batch, K: keypoints, C: channels, D x H x W: depth, height, width of the volume. Coordinates are x, y, z in -1..1.
 
@@ -19,7 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-VARIANCE = 0.01  # of a keypoint's heatmap
+from ditto.motion.motion import KEYPOINTS
+
+VARIANCE = 0.01  # of a keypoint's heatmap, as published
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,14 @@ class WarpingConfig:
         keypoints: K.
         channels: C of the volume.
         depth: D of the volume.
-        compressed: channels of the volume that the dense motion network sees.
-        base: channels in front of the hourglass's first halving, doubled by each.
-        widest: no layer of the hourglass is wider.
+        compressed: channels of the volume that the dense motion network takes.
+        base: channels before the hourglass's first halving; each halving doubles them.
+        widest: most channels of a layer of the hourglass.
         levels: halvings of the hourglass.
         outputs: channels of the feature map.
     """
 
-    keypoints: int = 21
+    keypoints: int = KEYPOINTS
     channels: int = 32
     depth: int = 16
     compressed: int = 4
@@ -48,12 +50,12 @@ class WarpingConfig:
 
 
 class DenseMotion(NamedTuple):
-    """Where every voxel comes from.
+    """The source position of every voxel.
 
     Attributes:
         mask: (B, K + 1, D, H, W) weight of each motion, background first; sums to one.
         deformation: (B, D, H, W, 3) coordinates in the source volume.
-        occlusion_map: (B, 1, H, W) in 0..1, 0 where the source shows nothing.
+        occlusion_map: (B, 1, H, W) in 0..1, 0 where the source does not show the voxel.
     """
 
     mask: Tensor
@@ -62,11 +64,11 @@ class DenseMotion(NamedTuple):
 
 
 class Warped(NamedTuple):
-    """What the network gives.
+    """The output of the network.
 
     Attributes:
         feature: (B, 256, H, W), for the decoder.
-        motion: how it was made.
+        motion: the dense motion that made it.
     """
 
     feature: Tensor
@@ -102,7 +104,7 @@ class HourglassEncoder(nn.Module):
 
 
 class HourglassDecoder(nn.Module):
-    """Doubles height and width level by level, each beside the encoder's output of that size."""
+    """Doubles height and width level by level; each level is concatenated with the encoder's output of that size."""
 
     def __init__(self, widths: list[int], base: int) -> None:
         super().__init__()
@@ -116,13 +118,13 @@ class HourglassDecoder(nn.Module):
     def forward(self, levels: list[Tensor]) -> Tensor:
         """The encoder's levels -> (B, C, D, H, W)."""
         x = levels[-1]
-        for block, beside in zip(self.up_blocks, levels[-2::-1], strict=True):
-            x = torch.cat((block(F.interpolate(x, scale_factor=(1, 2, 2))), beside), 1)
+        for block, skip in zip(self.up_blocks, levels[-2::-1], strict=True):
+            x = torch.cat((block(F.interpolate(x, scale_factor=(1, 2, 2))), skip), 1)
         return F.relu(self.norm(self.conv(x)))
 
 
 class Hourglass(nn.Module):
-    """An encoder and a decoder with every level joined."""
+    """An encoder and a decoder with skip connections at every level."""
 
     def __init__(self, inputs: int, config: WarpingConfig) -> None:
         super().__init__()
@@ -145,7 +147,7 @@ def coordinate_grid(like: Tensor) -> Tensor:
 
 
 def heatmap(grid: Tensor, keypoints: Tensor) -> Tensor:
-    """A blob around each keypoint (B, K, 3) on the grid (D, H, W, 3) -> (B, K, D, H, W)."""
+    """A Gaussian around each keypoint (B, K, 3) on the grid (D, H, W, 3) -> (B, K, D, H, W)."""
     distance = (grid - keypoints[:, :, None, None, None]).square().sum(-1)
     return torch.exp(-0.5 / VARIANCE * distance)
 
@@ -164,23 +166,24 @@ class DenseMotionNetwork(nn.Module):
         self.occlusion = nn.Conv2d(channels * config.depth, 1, 7, padding=3)
 
     def forward(self, volume: Tensor, kp_source: Tensor, kp_driving: Tensor) -> DenseMotion:
-        """volume (B, C, D, H, W), keypoints (B, K, 3) -> where every voxel comes from."""
+        """volume (B, C, D, H, W), keypoints (B, K, 3) -> the source position of every voxel."""
         batch, height, width = len(volume), *volume.shape[-2:]
-        seen = F.relu(self.norm(self.compress(volume)))  # (B, 4, D, H, W)
+        compressed = F.relu(self.norm(self.compress(volume)))  # (B, 4, D, H, W)
         grid = coordinate_grid(volume)
 
         by_keypoint = grid + (kp_source - kp_driving)[:, :, None, None, None]
         still = grid.expand(batch, 1, -1, -1, -1, -1)
         motions = torch.cat((still, by_keypoint), 1)  # (B, K + 1, D, H, W, 3)
         count = motions.shape[1]
-        # The sampler takes the grid's ends for the outer faces of the voxels, not for their centres; the weights were
-        # trained so.
+        # align_corners=False: -1 and 1 are the outer faces of the voxels, not their centres. The weights were trained so.
         moved = F.grid_sample(
-            seen[:, None].expand(-1, count, -1, -1, -1, -1).flatten(0, 1), motions.flatten(0, 1), align_corners=False
+            compressed[:, None].expand(-1, count, -1, -1, -1, -1).flatten(0, 1),
+            motions.flatten(0, 1),
+            align_corners=False,
         ).unflatten(0, (batch, count))  # (B, K + 1, 4, D, H, W)
 
         blobs = heatmap(grid, kp_driving) - heatmap(grid, kp_source)
-        blobs = torch.cat((torch.zeros_like(blobs[:, :1]), blobs), 1)[:, :, None]  # the background has none
+        blobs = torch.cat((torch.zeros_like(blobs[:, :1]), blobs), 1)[:, :, None]  # zero for the background
         x = self.hourglass(torch.cat((blobs, moved), 2).flatten(1, 2))
 
         mask = self.mask(x).softmax(1)
@@ -203,7 +206,7 @@ class ConvNorm2d(nn.Module):
 
 
 class WarpingNetwork(nn.Module):
-    """Bends a feature volume and flattens it."""
+    """Deforms a feature volume and flattens it."""
 
     def __init__(self, config: WarpingConfig | None = None) -> None:
         super().__init__()
@@ -215,6 +218,6 @@ class WarpingNetwork(nn.Module):
     def forward(self, feature_3d: Tensor, kp_source: Tensor, kp_driving: Tensor) -> Warped:
         """feature_3d (B, 32, 16, 64, 64), kp_source and kp_driving (B, 21, 3) -> feature map (B, 256, 64, 64)."""
         motion: DenseMotion = self.dense_motion_network(feature_3d, kp_source, kp_driving)
-        bent = F.grid_sample(feature_3d, motion.deformation, align_corners=False)
-        flat = self.fourth(self.third(bent.flatten(1, 2)))
+        deformed = F.grid_sample(feature_3d, motion.deformation, align_corners=False)
+        flat = self.fourth(self.third(deformed.flatten(1, 2)))
         return Warped(flat * motion.occlusion_map, motion)

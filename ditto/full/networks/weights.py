@@ -1,4 +1,4 @@
-"""Tensors of a file into a network: the one place where a misfit is found and told."""
+"""Load the tensors of a file into a network, and report every mismatch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from ditto.errors import BundleError
 
-NAMED = 3  # entries that a message names before it only counts
+NAMED = 3  # names in a message; it counts the others
 
 
-class Entry(NamedTuple):
-    """What a tensor is, without its numbers.
+class TensorSpec(NamedTuple):
+    """Shape and type of a tensor.
 
     Attributes:
         shape: of the tensor.
@@ -28,58 +28,59 @@ class Entry(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """How many bytes its numbers take."""
+        """Size of its numbers in bytes."""
         return math.prod(self.shape) * int(np.dtype(self.dtype).itemsize)
 
     def __str__(self) -> str:
         return f"{self.dtype} {self.shape}"
 
 
-def entry(tensor: Tensor) -> Entry:
-    """What a tensor is."""
-    return Entry(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+def spec_of(tensor: Tensor) -> TensorSpec:
+    """Shape and type of a tensor."""
+    return TensorSpec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
 
 
-def entries(network: nn.Module) -> dict[str, Entry]:
+def specs_of(network: nn.Module) -> dict[str, TensorSpec]:
     """Names, shapes and types of a network's weights."""
-    return {name: entry(tensor) for name, tensor in network.state_dict().items()}
+    return {name: spec_of(tensor) for name, tensor in network.state_dict().items()}
 
 
-def check_entries(found: Mapping[str, Entry], wanted: Mapping[str, Entry], where: str | Path) -> None:
+def check_specs(found: Mapping[str, TensorSpec], expected: Mapping[str, TensorSpec], where: str | Path) -> None:
     """Compare what a file holds with what a network takes.
 
     Raises:
-        BundleError: an entry is missing, left over, of another shape or type; the message names file, entries, what was
-            wanted and what came.
+        BundleError: an entry is missing, left over, of another shape or type; the message names the file, the entries, what
+            the network expects and what the file has.
     """
-    missing = [f"{name} ({wanted[name]})" for name in wanted if name not in found]
-    extra = [f"{name} ({found[name]})" for name in found if name not in wanted]
+    missing = [f"{name} ({expected[name]})" for name in expected if name not in found]
+    extra = [f"{name} ({found[name]})" for name in found if name not in expected]
     other = [
-        f"{name} (wanted {wanted[name]}, got {found[name]})"
-        for name in wanted
-        if name in found and found[name] != wanted[name]
+        f"{name} (expected {expected[name]}, got {found[name]})"
+        for name in expected
+        if name in found and found[name] != expected[name]
     ]
     kinds = (("it lacks ", missing), ("the network has no ", extra), ("it differs in ", other))
-    problems = [told + some(names) for told, names in kinds if names]
+    problems = [problem + first_names(names) for problem, names in kinds if names]
     if problems:
         raise BundleError(
-            f"{where} does not fit its network: {'; '.join(problems)}. It is of another version, another network, or "
-            "damaged; get it again"
+            f"{where} does not fit its network: {'; '.join(problems)}. The file is of another version, of another network, or "
+            "damaged: get it again"
         )
 
 
-def some(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
 
 
 def load_state(network: nn.Module, tensors: Mapping[str, Tensor], where: str | Path) -> None:
-    """Put a file's tensors into a network, strictly. A network on the meta device takes them over without a copy.
+    """Load a file's tensors into a network; names, shapes and types must match. A network on the meta device takes the
+    tensors themselves, without a copy.
 
     Raises:
-        BundleError: as `check_entries`.
+        BundleError: as `check_specs`.
     """
-    wanted = entries(network)
-    check_entries({name: entry(tensor) for name, tensor in tensors.items()}, wanted, where)
+    expected = specs_of(network)
+    check_specs({name: spec_of(tensor) for name, tensor in tensors.items()}, expected, where)
     network.load_state_dict(tensors, assign=any(tensor.is_meta for tensor in network.state_dict().values()))
