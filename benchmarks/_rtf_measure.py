@@ -133,7 +133,7 @@ def long_enough(speech: Sequence[Samples], delay: float) -> list[Samples]:
     chosen = [samples for samples in speech if len(samples) > (delay + 1.0) * SAMPLE_RATE]
     if not chosen:
         raise AudioError(
-            f"utterances of over {delay + 1.0:.2f} s are wanted; give other --speech, or another --latency"
+            f"utterances of over {delay + 1.0:.2f} s are expected; give other --speech, or another --latency"
         )
     return chosen
 
@@ -246,11 +246,11 @@ async def most_sessions(try_out: Callable[[int], Any], most: int) -> tuple[list[
 
     held, broken = 0, most + 1
     while held < most:
-        wanted = min(max(1, 2 * held), most)
-        if not await holds(wanted):
-            broken = wanted
+        expected = min(max(1, 2 * held), most)
+        if not await holds(expected):
+            broken = expected
             break
-        held = wanted
+        held = expected
     while broken - held > 1:
         middle = (held + broken) // 2
         if await holds(middle):

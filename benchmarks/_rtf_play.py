@@ -181,9 +181,9 @@ class Player:
 
     def _end(self, end: SegmentEnd) -> None:
         said = self.utterances[-1]
-        wanted = -(-len(said.samples) // SAMPLES_PER_FRAME)
-        if (end.epoch, self._read_of_utterance, end.pts_seconds) != (said.epoch, wanted, wanted / FPS):
-            self._fault(f"{end} came after {self._read_of_utterance} frames; {wanted} are due")
+        expected = -(-len(said.samples) // SAMPLES_PER_FRAME)
+        if (end.epoch, self._read_of_utterance, end.pts_seconds) != (said.epoch, expected, expected / FPS):
+            self._fault(f"{end} came after {self._read_of_utterance} frames; {expected} are due")
         self._ended = end.epoch
 
     def _check(self, frame: Frame) -> None:

@@ -95,7 +95,7 @@ def face_window(portrait: Portrait) -> tuple[slice, slice]:
     return slice(y0, min(y1, height)), slice(x0, min(x1, width))
 
 
-def frames_of(path: Path, wanted: Collection[int]) -> dict[int, Image]:
+def frames_of(path: Path, expected: Collection[int]) -> dict[int, Image]:
     """Frames (H, W, 3) RGB of a clip by number, sides cut to even; reads no further than needed."""
     import av
 
@@ -104,9 +104,9 @@ def frames_of(path: Path, wanted: Collection[int]) -> dict[int, Image]:
     chosen: dict[int, Image] = {}
     with av.open(ffmpeg_name(path)) as container:
         for index, frame in enumerate(container.decode(video=0)):
-            if index in wanted:
+            if index in expected:
                 image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
                 chosen[index] = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
-            if len(chosen) == len(wanted):
+            if len(chosen) == len(expected):
                 break
     return chosen

@@ -1,4 +1,4 @@
-"""Time the renderer's frames and stages, and its native kernels against their NumPy twins."""
+"""Time the renderer's frames and stages, and its native kernels against their NumPy reference implementations."""
 
 from __future__ import annotations
 

@@ -72,9 +72,9 @@ class LandmarkErrors(NamedTuple):
     lid: float
 
 
-def landmark_errors(found: npt.ArrayLike, wanted: npt.ArrayLike, width: float) -> LandmarkErrors:
-    """How far landmarks (478, 3) found on a rendered frame are from those wanted, in face widths of `width` pixels."""
-    a, b = np.asarray(found, np.float64), np.asarray(wanted, np.float64)
+def landmark_errors(found: npt.ArrayLike, expected: npt.ArrayLike, width: float) -> LandmarkErrors:
+    """How far landmarks (478, 3) found on a rendered frame are from those expected, in face widths of `width` pixels."""
+    a, b = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     distance = np.linalg.norm((a - b)[:468, :2], axis=-1) / width
     return LandmarkErrors(
         float(distance.mean()),

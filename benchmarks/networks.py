@@ -92,10 +92,10 @@ def in_turns(works: Mapping[str, Callable[[], Any]], repeats: int, cuda: bool) -
     return spent
 
 
-def error(found: Any, wanted: Any) -> float:
+def error(found: Any, expected: Any) -> float:
     """Relative L2 distance."""
-    found, wanted = (np.asarray(x, np.float64) for x in (found, wanted))
-    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+    found, expected = (np.asarray(x, np.float64) for x in (found, expected))
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 def row(name: str, times: Sequence[float], *more: Any) -> list[Any]:
@@ -141,8 +141,8 @@ def time_motion(options: argparse.Namespace) -> tuple[list[Figure], Any]:
     for precision, made in engines.items():
         works[f"the same in an engine, {precision}"] = lambda made=made: made.run(**inputs)["motion"]  # type: ignore[misc]
     with torch.no_grad():
-        wanted = works["released: all of it at every step"]().cpu()
-        errors = {name: error(work().cpu(), wanted) for name, work in works.items()}
+        expected = works["released: all of it at every step"]().cpu()
+        errors = {name: error(work().cpu(), expected) for name, work in works.items()}
         spent = in_turns(works, options.repeats, cuda)
     base = min(next(iter(spent.values())))
     gains = {name: base / min(times) for name, times in spent.items()}
@@ -226,7 +226,7 @@ def time_networks(options: argparse.Namespace) -> tuple[list[Figure], Any]:
         example = example_of(network)
         with torch.no_grad():
             first = network(*example.inputs.values())
-        wanted = first.feature if name == "warping" else first[0] if isinstance(first, tuple) else first
+        expected = first.feature if name == "warping" else first[0] if isinstance(first, tuple) else first
         variants = [(precision, False) for precision in ("float32", *half_precisions(cuda))]
         for precision, channels_last in [*variants, *([("float16", True)] if cuda else [])]:
             engine = TorchEngine(
@@ -234,7 +234,7 @@ def time_networks(options: argparse.Namespace) -> tuple[list[Figure], Any]:
                 channels_last=channels_last,
             )  # fmt: skip
             placed = {key: value.to(engine.device) for key, value in example.inputs.items()}
-            difference = error(next(iter(engine.run(**placed).values())).cpu(), wanted)
+            difference = error(next(iter(engine.run(**placed).values())).cpu(), expected)
             times = in_turns({name: lambda engine=engine, placed=placed: engine.run(**placed)}, options.repeats, cuda)[name]  # type: ignore[misc]
             how = f"{precision}, channels last" if channels_last else precision
             rows.append(row(f"{name}, {how}", times, f"{difference:.1e}"))

@@ -96,15 +96,15 @@ def read_posed_clip(path: Path, start: int, step: int, count: int) -> PosedClip:
     """Frames start, start + step, ... of a clip, in the crop of the first."""
     clip = tracked_clip(path)
     found = np.isfinite(clip.landmarks).all(axis=(1, 2))
-    wanted = [i for i in range(start, len(clip.landmarks), step) if found[i]][:count]
-    frames = frames_of(path, wanted)
-    portrait = register_face(frames[wanted[0]], clip.landmarks[wanted[0]])
+    expected = [i for i in range(start, len(clip.landmarks), step) if found[i]][:count]
+    frames = frames_of(path, expected)
+    portrait = register_face(frames[expected[0]], clip.landmarks[expected[0]])
     size = portrait.crop.shape[0]
     into_crop = np.linalg.inv(portrait.crop_to_picture)
     zoom = float(np.sqrt(np.linalg.det(into_crop[:2, :2])))
-    points = clip.landmarks[wanted]
+    points = clip.landmarks[expected]
     points = np.concatenate([points[..., :2] @ into_crop[:2, :2].T + into_crop[:2, 2], points[..., 2:] * zoom], -1)
-    crops = [sample_crop(frames[i], portrait.crop_to_picture, size) for i in wanted]
+    crops = [sample_crop(frames[i], portrait.crop_to_picture, size) for i in expected]
     points = np.stack([refine_landmarks(crop, near) for crop, near in zip(crops, points, strict=True)])
     return PosedClip(portrait, crops, points, render_poses_of(portrait, points))
 
@@ -140,10 +140,10 @@ def score(renderer: Any, path: Path, count: int, pictures: Path | None = None) -
     source = detect(first)
     errors, floor, static, drift, psnr, static_psnr, sharpness, made = ([] for _ in range(8))
     for i in range(1, len(clip.crops)):
-        wanted, real = clip.landmarks[i], clip.crops[i]
+        expected, real = clip.landmarks[i], clip.crops[i]
         rendered = renderer.render(appearance, clip.poses[i])
         made.append(rendered)
-        mask = measures.oval_mask(wanted, size)
+        mask = measures.oval_mask(expected, size)
         psnr.append(measures.psnr(rendered, real, mask))
         static_psnr.append(measures.psnr(first, real, mask))
         sharpness.append(measures.sharpness_ratio(rendered, real, mask))
@@ -151,13 +151,13 @@ def score(renderer: Any, path: Path, count: int, pictures: Path | None = None) -
             continue
         found, real_found = detect(rendered), detect(real)
         if found is not None:
-            errors.append(measures.landmark_errors(found, wanted, width))
+            errors.append(measures.landmark_errors(found, expected, width))
         if found is not None and source is not None:
             drift.append(measures.identity_drift(found, source))
         if real_found is not None:
-            floor.append(measures.landmark_errors(real_found, wanted, width))
+            floor.append(measures.landmark_errors(real_found, expected, width))
         if source is not None:
-            static.append(measures.landmark_errors(source, wanted, width))
+            static.append(measures.landmark_errors(source, expected, width))
     if pictures is not None:
         save_beside(pictures / f"{path.stem}.png", clip.crops[1:], made)
     flicker, real_flicker = flickers(renderer, path, start)

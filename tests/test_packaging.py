@@ -153,6 +153,6 @@ def test_the_sdist_holds_what_a_build_needs(built):
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = {"setup.py", "pyproject.toml", "csrc/bindings.cpp", "csrc/dispatch.h", "requirements/base.txt", "NOTICE"}
-    assert wanted | modules("engines") | modules("controls") | modules("benchmarks") | modules("tests") <= names
+    expected = {"setup.py", "pyproject.toml", "csrc/bindings.cpp", "csrc/dispatch.h", "requirements/base.txt", "NOTICE"}
+    assert expected | modules("engines") | modules("controls") | modules("benchmarks") | modules("tests") <= names
     assert "ditto/bundles/lite/renderer.safetensors" in names

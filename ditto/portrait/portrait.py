@@ -71,7 +71,7 @@ class Portrait:
     def __post_init__(self) -> None:
         height, width = np.shape(self.picture)[:2] if np.ndim(self.picture) == 3 else (-1, -1)
         size = len(self.crop)
-        wanted: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+        expected: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
             "picture": (np.uint8, (height, width, 3)),
             "alpha": (np.uint8, (height, width)),
             "crop": (np.uint8, (size, size, 3)),
@@ -86,7 +86,7 @@ class Portrait:
             "eye_open": (np.float32, (2,)),
             "eye_ball": (np.float32, (6,)),
         }
-        for name, (dtype, shape) in wanted.items():
+        for name, (dtype, shape) in expected.items():
             given = getattr(self, name)
             if given is None and name == "alpha":
                 continue
@@ -155,7 +155,7 @@ class Portrait:
                 raise InputError(f"{name} is {size >> 20} MiB, larger than any portrait; {advice}")
             with np.load(path, allow_pickle=False) as archive:
                 if not isinstance(archive, np.lib.npyio.NpzFile) or "meta" not in archive.files:
-                    raise InputError(f"{name} is no saved portrait; wanted a file written by Portrait.save; {advice}")
+                    raise InputError(f"{name} is no saved portrait; expected a file written by Portrait.save; {advice}")
                 meta = json.loads(archive["meta"].tobytes())
                 if meta.get("format") != FORMAT:
                     raise InputError(f"{name} is no saved portrait but {meta.get('format')!r}; {advice}")
@@ -171,7 +171,7 @@ class Portrait:
                     arrays[image] = _from_png(arrays[image])
             return cls(**arrays)
         except FileNotFoundError:
-            raise InputError(f"{name}: no such file; wanted a portrait written by Portrait.save") from None
+            raise InputError(f"{name}: no such file; expected a portrait written by Portrait.save") from None
         except PermissionError as error:
             raise InputError(f"the portrait {name} may not be read ({error.strerror}); check its permissions") from None
         except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, *_DAMAGED) as error:

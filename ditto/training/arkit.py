@@ -71,8 +71,8 @@ def along(points: Floats, count: int) -> Floats:
     a, b, c, d = (padded[i + k] for k in range(4))
     curve = 0.5 * (2 * b + (c - a) * u + (2 * a - 5 * b + 4 * c - d) * u**2 + (3 * b - a - 3 * c + d) * u**3)
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
-    wanted = np.linspace(0.0, length[-1], count)
-    return np.stack([np.interp(wanted, length, curve[:, k]) for k in range(3)], -1)
+    expected = np.linspace(0.0, length[-1], count)
+    return np.stack([np.interp(expected, length, curve[:, k]) for k in range(3)], -1)
 
 
 def thin_plate(source: Floats, target: Floats) -> Callable[[Floats], Floats]:

@@ -168,7 +168,7 @@ def check(folder: Path, samples: npt.NDArray[np.float32]) -> float:
         heard, other = runtime(hop, other)
         worst = max(worst, float(np.abs(heard - features.numpy()).max()))
     if worst > TOLERANCE:
-        raise ValueError(f"ONNX Runtime and torch differ by {worst:.1e} over a stream, wanted at most {TOLERANCE:.0e}")
+        raise ValueError(f"ONNX Runtime and torch differ by {worst:.1e} over a stream, expected at most {TOLERANCE:.0e}")
     return worst
 
 

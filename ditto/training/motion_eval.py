@@ -96,7 +96,7 @@ def main() -> None:
         matches.append(agreement(ours, real))
         lips.append((ours.std() / real.std(), float(acceleration(ours) / acceleration(real))))
 
-    poses, changes, wanted, wanted_changes, lids, seeds = [], [], [], [], [], []
+    poses, changes, expected, wanted_changes, lids, seeds = [], [], [], [], [], []
     frames, seconds = 0, 0.0
     for n, i in enumerate(spread(np.flatnonzero((kind == "made") & (length > 150)))):
         begun = time.process_time()
@@ -106,7 +106,7 @@ def main() -> None:
         poses.append(made[:, 1:4].std(0))
         changes.append(acceleration(made[:, 1:4]))
         truth = motion[start[i] : start[i] + length[i], 1:4]
-        wanted.append(truth.std(0))
+        expected.append(truth.std(0))
         wanted_changes.append(acceleration(truth))
         given = eye_keypoints(step_eyes(initial_eyes(), silence_of(heard), 0)[0])[Keypoint.RIGHT_UPPER_LID][:, 1]
         lids.append(float(np.corrcoef(head_frame(made)[:, Keypoint.RIGHT_UPPER_LID, 1], given)[0, 1]))
@@ -121,7 +121,7 @@ def main() -> None:
                 "median |lag|": float(np.median(np.abs(matched[:, 2]))),
                 "lip spread ratio": round(float(np.mean([x[0] for x in lips])), 3),
                 "lip acceleration ratio": round(float(np.mean([x[1] for x in lips])), 3),
-                "pose spread ratio": (np.mean(poses, 0) / np.mean(wanted, 0)).round(2).tolist(),
+                "pose spread ratio": (np.mean(poses, 0) / np.mean(expected, 0)).round(2).tolist(),
                 "pose acceleration ratio": (np.mean(changes, 0) / np.mean(wanted_changes, 0)).round(2).tolist(),
                 "pose spread, degrees": np.mean(poses, 0).round(2).tolist(),
                 "lids, r to the eye state": round(float(np.mean(lids)), 4),

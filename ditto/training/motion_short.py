@@ -77,13 +77,13 @@ def distillation_loss(
     ones = torch.ones(len(level), 1)
     with torch.no_grad():
         full = model.condition(cut.features, cut.emotion, cut.eyes, cut.canonical, ones)[:, :LENGTH]
-        wanted = model.denoiser(noisy, known, full, level)
+        expected = model.denoiser(noisy, known, full, level)
     features, eyes = (unheard(x[:, :LENGTH], heard) for x in (cut.features, cut.eyes))
     guess = model.denoiser(noisy, known, pupil(features, cut.emotion, eyes, cut.canonical, ones), level)
     weight = torch.ones(LENGTH, 1)
     weight[:PAST] = 0.0
     weight[PAST : PAST + SHOWN] = SHOWN_WEIGHT
-    square: torch.Tensor = (guess - wanted) ** 2 * torch.from_numpy(loss_weights())
+    square: torch.Tensor = (guess - expected) ** 2 * torch.from_numpy(loss_weights())
     return (square * weight).sum() / (weight.sum() * square.shape[0] * square.shape[2])
 
 

@@ -316,12 +316,12 @@ def test_watched_ops_see_every_call_and_are_put_back():
     from ditto import ops
 
     names = list(ops.__all__)
-    doors = [getattr(ops, name) for name in names]
+    wrappers = [getattr(ops, name) for name in names]
     seen = []
-    with kernels.watched_ops(lambda name, door, arguments, keywords: seen.append((name, arguments))):
+    with kernels.watched_ops(lambda name, wrapper, arguments, keywords: seen.append((name, arguments))):
         getattr(ops, names[0])(1, 2)
     assert seen == [(names[0], (1, 2))]
-    assert [getattr(ops, name) for name in names] == doors
+    assert [getattr(ops, name) for name in names] == wrappers
 
 
 def test_arrays_in_looks_through_nested_results():

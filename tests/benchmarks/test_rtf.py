@@ -247,7 +247,7 @@ def test_turns_are_taken_with_utterances_that_outlast_the_delay():
     speech = [np.zeros(16000 * seconds) for seconds in (2, 5, 3)]
     assert [len(u) for u in _rtf_measure.long_enough(speech, 2.48)] == [80000]
     assert len(_rtf_measure.long_enough(speech, 0.16)) == 3
-    with pytest.raises(AudioError, match=r"over 6\.00 s are wanted"):
+    with pytest.raises(AudioError, match=r"over 6\.00 s are expected"):
         _rtf_measure.long_enough(speech, 5.0)
 
 

@@ -38,7 +38,7 @@ class Wrong(torch.nn.Module):
 
 
 def test_an_export_that_differs_fails_and_leaves_nothing(tmp_path):
-    pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
+    pytest.importorskip("onnxscript", reason="exporting needs onnxscript")
     example = Example({"x": torch.ones(2, 3)}, ("y",))
     with pytest.raises(EngineError, match=r"Wrong: expected ONNX Runtime .* got 0\.0099 in y"):
         open_engine(Wrong(), example=example, cache=tmp_path)
@@ -46,7 +46,7 @@ def test_an_export_that_differs_fails_and_leaves_nothing(tmp_path):
 
 
 def test_an_export_has_its_name_only_when_it_was_checked(small, tmp_path, monkeypatch):
-    pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
+    pytest.importorskip("onnxscript", reason="exporting needs onnxscript")
     seen = []
     monkeypatch.setattr(export, "check", lambda *a: seen.append((tmp_path / "network.onnx").exists()))
     export.export_onnx(*small, tmp_path / "network.onnx")
@@ -55,7 +55,7 @@ def test_an_export_has_its_name_only_when_it_was_checked(small, tmp_path, monkey
 
 
 def test_an_export_is_kept_and_made_anew_when_weights_change(tmp_path, monkeypatch):
-    pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
+    pytest.importorskip("onnxscript", reason="exporting needs onnxscript")
     made = []
     original = export.export_onnx
     monkeypatch.setattr(export, "export_onnx", lambda *a: (made.append(a[2]), original(*a))[1])
@@ -75,7 +75,7 @@ def test_an_export_is_kept_and_made_anew_when_weights_change(tmp_path, monkeypat
 
 
 def test_an_export_depends_on_what_is_no_weight(tmp_path, monkeypatch):
-    pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
+    pytest.importorskip("onnxscript", reason="exporting needs onnxscript")
     monkeypatch.setattr(export, "export_onnx", lambda network, example, file, precision: file.write_bytes(b"x"))
     lmdm = LMDM(DIFFUSION)
     exact, released = ddim_schedule(2), ddim_schedule(2, torch.float32)

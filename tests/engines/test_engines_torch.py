@@ -62,7 +62,7 @@ def test_torch_engine_equals_the_module(name):
 
 @pytest.mark.parametrize("name", TINY)
 def test_onnx_runtime_equals_torch(name, tmp_path):
-    pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
+    pytest.importorskip("onnxscript", reason="exporting needs onnxscript")
     network = make(TINY, name)
     example = example_of(network, batch=2, size=16)
     expected = plain(network, example)
@@ -74,7 +74,7 @@ def test_onnx_runtime_equals_torch(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FULL)
 def test_onnx_runtime_equals_torch_at_full_size(name):
-    pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
+    pytest.importorskip("onnxscript", reason="exporting needs onnxscript")
     network = make(FULL, name)
     example = example_of(network, size=FEATURE_MAP)
     expected = plain(network, example)
@@ -99,7 +99,7 @@ def test_reduced_precision_stays_near(name, precision):
 
 @pytest.mark.parametrize("name", ["appearance", "warping"])
 def test_half_precision_files_take_and_give_float32(name, tmp_path):
-    pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
+    pytest.importorskip("onnxscript", reason="exporting needs onnxscript")
     network = make(TINY, name)
     example = example_of(network, size=16)
     expected = plain(network, example)
@@ -237,7 +237,7 @@ def test_of_several_backends_the_first_that_can_runs_and_the_log_says_why(small,
     network, example = small
     expected = plain(network, example)
     monkeypatch.setattr("ditto.engines.torch_engine.torch_device", lambda name: torch.device("cpu"))
-    pytest.importorskip("onnxscript", reason="exporting wants onnxscript")
+    pytest.importorskip("onnxscript", reason="exporting needs onnxscript")
     engine = open_engine(network, ["tensorrt", "torch"], device="cuda", example=example, cache=tmp_path)
     assert isinstance(engine, TorchEngine)
     assert_close(engine(**arrays(example)), expected, EQUAL)

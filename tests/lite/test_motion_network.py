@@ -54,15 +54,15 @@ def compare(folder, model):
         strict=True,
     ):
         with torch.no_grad():
-            wanted = module(**arguments).numpy()
+            expected = module(**arguments).numpy()
         came = open_engine(folder / f"{name}.onnx")(**{k: v.numpy() for k, v in arguments.items()})[output]
-        worst = max(worst, float(np.abs(came - wanted).max()))
+        worst = max(worst, float(np.abs(came - expected).max()))
         one = {k: v[:1, :30] if v.ndim == 3 else v[:1] for k, v in arguments.items()}  # a short window of one stream
         with torch.no_grad():
-            wanted = module(**one).numpy()
+            expected = module(**one).numpy()
         came = open_engine(folder / f"{name}.onnx")(**{k: v.numpy() for k, v in one.items()})[output]
-        assert came.shape == wanted.shape
-        worst = max(worst, float(np.abs(came - wanted).max()))
+        assert came.shape == expected.shape
+        worst = max(worst, float(np.abs(came - expected).max()))
     return worst
 
 

@@ -1,4 +1,4 @@
-"""Plain NumPy twins of the kernels: the definitions. Slow, short, the ones to change first."""
+"""Plain NumPy reference implementations of the kernels: the definitions. Slow, short, the ones to change first."""
 
 from ditto.ops.reference.composite import composite
 from ditto.ops.reference.eyes import draw_eye

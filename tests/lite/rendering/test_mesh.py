@@ -111,16 +111,16 @@ def test_keypoint_pairs_and_motion_draw_the_same(renderer, portrait, appearance)
     expression[17, 1], expression[14, 1] = 0.07, -0.01
     compact = np.concatenate([[0.02, 3.0, -6.0, 4.0, 0.02, -0.01, 0.0], expression.ravel()])
     motion = Motion(compact)
-    wanted = retarget(portrait, motion)
+    expected = retarget(portrait, motion)
     c = portrait.canonical_keypoints
     x_source = transform_keypoints(c, portrait.scale, portrait.rotation, portrait.translation, portrait.expression)
-    delta = wanted.delta @ wanted.rotation + portrait.expression
-    x_driving = transform_keypoints(c, wanted.scale, wanted.rotation, wanted.translation, delta)
+    delta = expected.delta @ expected.rotation + portrait.expression
+    x_driving = transform_keypoints(c, expected.scale, expected.rotation, expected.translation, delta)
     got = render_pose_from_keypoints(portrait, x_source, x_driving)
-    assert np.abs(got.rotation - wanted.rotation).max() < 1e-6
-    assert np.abs(got.delta - wanted.delta).max() < 1e-6
+    assert np.abs(got.rotation - expected.rotation).max() < 1e-6
+    assert np.abs(got.delta - expected.delta).max() < 1e-6
     pair = renderer.render(appearance, got).astype(int)
-    assert np.abs(pair - renderer.render(appearance, wanted)).max() <= 2  # rounding of positions to 1/256 pixel
+    assert np.abs(pair - renderer.render(appearance, expected)).max() <= 2  # rounding of positions to 1/256 pixel
 
 
 def test_keypoint_pairs_survive_a_moving_face(portrait):

@@ -254,9 +254,9 @@ def test_the_gate_does_not_depend_on_the_cutting(cuts):
     while start < sound.size:
         pieces += cut.push(sound[start : start + cuts[turn % len(cuts)]])
         start, turn = start + cuts[turn % len(cuts)], turn + 1
-    wanted = whole.push(sound)
+    expected = whole.push(sound)
     assert [None if piece is None else piece.tobytes() for piece in pieces] == [
-        None if piece is None else piece.tobytes() for piece in wanted
+        None if piece is None else piece.tobytes() for piece in expected
     ]
 
 

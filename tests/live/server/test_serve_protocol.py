@@ -73,7 +73,7 @@ def test_h264_is_decoded_by_anyone():
 
 
 @pytest.mark.parametrize(
-    ("message", "code", "wanted"),
+    ("message", "code", "expected"),
     [
         ("not json", "bad_message", "one JSON object"),
         ("[1]", "bad_message", "one JSON object"),
@@ -108,33 +108,33 @@ def test_h264_is_decoded_by_anyone():
         (b"ID3\4" + bytes(400), "bad_sound", "bytes of a file (ID3)"),
     ],
 )
-def test_a_bad_message_is_answered_in_words_and_the_connection_goes_on(served, message, code, wanted):
+def test_a_bad_message_is_answered_in_words_and_the_connection_goes_on(served, message, code, expected):
     _, place = served
     socket, _ = started(place)
     socket.send(message)
     error = said(socket, "error")
     assert error["code"] == code
-    assert wanted in error["text"]
+    assert expected in error["text"]
     socket.send(json.dumps({"type": "interrupt"}))
     assert said(socket, "interrupted")["played_ms"] == 0
     socket.close()
 
 
 @pytest.mark.parametrize(
-    ("start", "wanted"),
+    ("start", "expected"),
     [
         ({"client": "x"}, "8 to 64"), ({"video": "gif"}, "jpeg, h264, none"), ({"rate": 1}, "8000 to 48000"),
         ({"latency": "none"}, "balanced"), ({"quality": 100}, "1 to 95"), ({"rate": True}, "whole number"),
         ({"audio_rate": 22050}, "16000, 24000, 48000"), ({"pace": "slow"}, "playout, fast"), ({"idle": 1}, "true or false"),
     ],
 )  # fmt: skip
-def test_a_start_that_is_wrong_may_be_sent_again(served, start, wanted):
+def test_a_start_that_is_wrong_may_be_sent_again(served, start, expected):
     head, place = served
     with connect(f"ws://{place}/api/live") as socket:
         socket.send(tone(0.1, 16000))
         assert said(socket, "error")["code"] == "not_now"
         socket.send(json.dumps({"type": "start", **start}))
-        assert wanted in said(socket, "error")["text"]
+        assert expected in said(socket, "error")["text"]
         socket.send(json.dumps({"type": "start"}))
         said(socket, "ready")
     assert until(lambda: not head.sessions)
