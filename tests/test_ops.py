@@ -1,4 +1,4 @@
-"""Warp and composite kernels: equal to their reference implementations, exact at rest, and clear about bad input."""
+"""Warp and composite kernels: equal to their definitions, exact at rest, and clear about bad input."""
 
 import ast
 import re
@@ -37,9 +37,9 @@ def test_warp_kernel_equals_twin(shape, shake):
     got = ops.warp(texture, triangles, moved, points)
     want = reference.warp(texture, triangles, moved, points)
     # A pixel whose centre lies on an edge may fall to either triangle: the map's last bits differ.
-    for kernel, reference, step in zip(got, want, (1, 1, 1e-3), strict=True):
-        assert kernel.shape == reference.shape and kernel.dtype == reference.dtype
-        assert (np.abs(kernel.astype(float) - reference) > step).mean() < 2e-3
+    for kernel, definition, step in zip(got, want, (1, 1, 1e-3), strict=True):
+        assert kernel.shape == definition.shape and kernel.dtype == definition.dtype
+        assert (np.abs(kernel.astype(float) - definition) > step).mean() < 2e-3
 
 
 def test_plain_and_vector_sampling_agree():
@@ -121,11 +121,11 @@ def test_composite_kernel_equals_twin(cells):
     image, plate = rng.integers(0, 256, (2, 50, 70, 3)).astype(np.uint8)
     alpha = rng.integers(0, 256, (50, 70)).astype(np.uint8)
     gate = rng.random(cells).astype(np.float32)
-    kernel, reference = image.copy(), image.copy()
+    kernel, definition = image.copy(), image.copy()
     ops.composite(kernel, alpha, plate, gate)
-    reference.composite(reference, alpha, plate, gate)
-    assert np.abs(kernel.astype(int) - reference).max() <= 1  # rounding at .5
-    assert (kernel != reference).mean() < 1e-3
+    reference.composite(definition, alpha, plate, gate)
+    assert np.abs(kernel.astype(int) - definition).max() <= 1  # rounding at .5
+    assert (kernel != definition).mean() < 1e-3
 
 
 def test_composite_leaves_what_does_not_move_and_replaces_what_does():

@@ -153,13 +153,8 @@ async def take(track: VideoTrack | AudioTrack, queue: asyncio.Queue[Played | Non
     return played
 
 
-<<<<<<< HEAD
-def packet_of(sound: np.ndarray, pts: int) -> av.AudioFrame:
-    """(960,) float samples as a packet of 16-bit samples."""
-=======
 def packet_of(sound: npt.NDArray[np.float32], pts: int) -> av.AudioFrame:
     """(960,) float samples as a packet of 16-bit samples."""
->>>>>>> 3ac6cab (Sound of a packet has its type)
     samples = np.clip(np.rint(sound * 32768.0), -32768, 32767).astype(np.int16)
     packet = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
     packet.sample_rate, packet.pts, packet.time_base = AUDIO_RATE, pts, Fraction(1, AUDIO_RATE)

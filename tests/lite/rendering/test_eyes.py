@@ -208,11 +208,11 @@ def test_the_kernel_equals_its_twin(right: float) -> None:
     for layer, closure in zip(LAYERS, pose.closure, strict=True):
         view, curves = eye_view(layer, GEOMETRY, pose, float(closure))
         assert view is not None
-        native, reference = FACE.copy(), FACE.copy()
+        native, definition = FACE.copy(), FACE.copy()
         ops.draw_eye(native, layer.texture, curves, layer.strip, view)
-        reference.draw_eye(reference, layer.texture, curves, layer.strip, view)
+        reference.draw_eye(definition, layer.texture, curves, layer.strip, view)
         assert (native != FACE).any()
-        difference = np.abs(native.astype(int) - reference.astype(int))
+        difference = np.abs(native.astype(int) - definition.astype(int))
         assert difference.max() <= 1  # fused multiply-add may tip a rounding
         assert (difference > 0).mean() < 1e-3
 

@@ -1,4 +1,4 @@
-"""The mouth layer: exact at rest, smooth in time, kernel = reference, lips that do not cross."""
+"""The mouth layer: exact at rest, smooth in time, kernel = definition, lips that do not cross."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ditto import ops
 from ditto.lite.rendering import mouth, teeth
 from ditto.lite.rendering.mouth_source import measure_blur, polygon_cover
 from ditto.ops import reference
-from ditto.ops.reference import mouth as reference
+from ditto.ops.reference import mouth as definition
 from ditto.portrait import face_mesh as g
 
 SIZE = 256
@@ -214,10 +214,10 @@ def test_refusals_name_what_was_wanted() -> None:
         ops.smooth_corner(image[:, ::-1], np.zeros(2), np.array([1.0, 0.0]), 100, 0.5)
     with pytest.raises(ValueError, match="above 0"):
         ops.smooth_corner(image, np.zeros(2), np.array([1.0, 0.0]), 0, 0.5)
-    columns = np.zeros((4, reference.COLUMN_CHANNELS), np.float32)
+    columns = np.zeros((4, definition.COLUMN_CHANNELS), np.float32)
     zeros = (0.0, 0.0, 0.0)
     triples = {"x_from_px", "y_from_px", "cavity", "tongue", "own_column", "own_row", "tint"}
-    scene = reference.Scene(*(zeros if field in triples else 1.0 for field in reference.Scene._fields))
+    scene = definition.Scene(*(zeros if field in triples else 1.0 for field in definition.Scene._fields))
     sprites = (layers.upper.pixels, layers.lower.pixels, layers.upper.pixels, layers.grain)
     for change, message in (
         ({"box": (0, 0, SIZE + 1, 4)}, "box inside"),
