@@ -72,7 +72,7 @@ class Portraits:
             if count > 1:
                 raise ProtocolError(
                     "several_faces",
-                    f"expected one face in the picture, got {count}; crop it to one face, or take the largest",
+                    f"expected one face in the picture, got {count} faces; crop it to one, or take the largest",
                     409,
                 )
         portrait = self._head.register(data, max_size=self._max_size)

@@ -70,7 +70,7 @@ def unmoved_when_silent():
     """What moves the mouth is speech alone: a silent face could lift its mouth corners just now."""
     still, _ = idle_frame(initial_idle(), 0, emotion_vector(None))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ditto.row_performer.idle", lambda state, *_: (still, state))
+        patch.setattr("ditto.row_performer.idle_frame", lambda state, *_: (still, state))
         yield
 
 
