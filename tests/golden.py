@@ -87,6 +87,8 @@ def session_at(head: ditto.TalkingHead, portrait: ditto.Portrait, samples: np.nd
         session.push(samples)
         session.flush()
         read(session, 10)
+        while not session.unread:  # the change begins after the first frame that is drawn and not read
+            time.sleep(0.002)
         session.control(emotion={"happy": 0.7}, gaze=(6.0, 2.0), head=(2.0, 4.0, 0.0), ramp_seconds=0.3)
         read(session, 10**6, lambda item: not hasattr(item, "image"))
         session.push(samples[: len(samples) // 2])
