@@ -15,9 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ditto.errors import BundleError, EngineError, InputError, NoBundleError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "bundles"
@@ -33,7 +36,7 @@ SETTINGS = "released_settings"  # the model of a part that holds settings; their
 NEVER_ZERO = ("weight_orig", "weight_u", "weight_v", "original0", "original1")  # of layers with spectral or weight norm
 FREE_SIZES, FREE_SIZE = {"batch": 1}, 16  # for the dynamic axes of an ONNX file: by name, and of every other name
 
-Config = TypeVar("Config")
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -252,7 +255,7 @@ def read_config(config: type[Config], values: Mapping[str, Any], where: str) -> 
     Raises:
         BundleError: unknown or missing keys, or values that the dataclass refuses.
     """
-    fields = dataclasses.fields(config)  # type: ignore[arg-type]
+    fields = dataclasses.fields(config)
     known = [field.name for field in fields]
     required = [
         field.name

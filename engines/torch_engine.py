@@ -182,7 +182,8 @@ class TorchEngine:
         self._check(tensors)
         if self._graph is None:
             with self._explain_oom(tensors):
-                return self._forward({name: value.to(self.device) for name, value in tensors.items()})
+                found: dict[str, torch.Tensor] = self._forward({n: value.to(self.device) for n, value in tensors.items()})
+                return found
         with self._lock, self._explain_oom(tensors):  # one call at a time may use the buffers
             for name, value in tensors.items():
                 self._fixed[name].copy_(value, non_blocking=True)

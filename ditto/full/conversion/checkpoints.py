@@ -53,7 +53,8 @@ def stored(tensor: Tensor) -> StoredTensor:
 def numbers(tensor: Tensor) -> npt.NDArray[Any]:
     """The numbers of a tensor."""
     plain = tensor.detach().resolve_neg()
-    return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+    found: npt.NDArray[Any] = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+    return found
 
 
 def read_torch(file: Path, module: str = "") -> Tensors:

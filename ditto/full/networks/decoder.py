@@ -181,4 +181,5 @@ def load_decoder(weights: Mapping[str, Tensor], config: DecoderConfig | None = N
     decoder = SpadeDecoder(config)
     load_state(decoder, weights, "the decoder's file")
     fold_spectral_norm(decoder)
-    return decoder.eval()
+    decoder.eval()
+    return decoder

@@ -167,7 +167,8 @@ class DenseMotionNetwork(nn.Module):
 
     def forward(self, volume: Tensor, kp_source: Tensor, kp_driving: Tensor) -> DenseMotion:
         """volume (B, C, D, H, W), keypoints (B, K, 3) -> the source position of every voxel."""
-        batch, height, width = len(volume), *volume.shape[-2:]
+        batch = len(volume)
+        height, width = volume.shape[-2:]
         compressed = F.relu(self.norm(self.compress(volume)))  # (B, 4, D, H, W)
         grid = coordinate_grid(volume)
 
