@@ -224,7 +224,7 @@ def test_unknown_latencies_are_refused(performer):
 def test_what_another_performer_made_is_refused(performer):
     stranger = block() if not isinstance(performer, BlockPerformer) else lite()
     state = stranger.begin(stranger.prepare(PORTRAIT), 0, "low")
-    with pytest.raises(TypeError, match="what it gave, not what another gave"):
+    with pytest.raises(TypeError, match="only values that the same performer returned"):
         performer.advance([Advance(state, np.zeros(performer.hop_samples, np.float32), NEUTRAL)])
 
 
