@@ -188,7 +188,7 @@ def test_the_command_line_takes_a_picture_from_standard_input_or_a_pipe(tmp_path
     data = (PICTURES / "closed_eyes_agnew.jpg").read_bytes()
     done = subprocess.run(command, input=data, capture_output=True, check=False)
     assert done.returncode == 0 and out.stat().st_size > 0, done.stderr
-    for given, words in ((b"", "is empty"), (b"no picture", "is no picture")):
+    for given, words in ((b"", "got 0 bytes"), (b"no picture", "expected a picture")):
         out.unlink(missing_ok=True)
         done = subprocess.run(command, input=given, capture_output=True, check=False, text=False)
         assert done.returncode == 2 and words in done.stderr.decode() and not out.exists()
