@@ -195,4 +195,4 @@ def test_the_command_line_takes_a_picture_from_standard_input_or_a_pipe(tmp_path
         assert done.stderr.count(b"\n") == 1
     command[5] = "-"
     done = subprocess.run(command, input=data, capture_output=True, check=False)
-    assert done.returncode == 2 and b"got - for both" in done.stderr
+    assert done.returncode == 2 and b"got it for both" in done.stderr
