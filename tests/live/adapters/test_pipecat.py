@@ -254,7 +254,7 @@ def test_what_is_not_usable_is_an_error_frame_and_the_utterance_goes_on(head, po
     np.testing.assert_array_equal(heard(down), speech[:1280])
     messages = [frame.error for frame in up if isinstance(frame, ErrorFrame)]
     assert len(messages) == 2
-    assert "keeps its sample rate, 16000 Hz, got 24000 Hz" in messages[0] and "bytes, got 641" in messages[1]
+    assert "expected 16000 Hz to the end of the utterance, got 24000 Hz" in messages[0] and "bytes, got 641" in messages[1]
 
 
 def test_without_a_face_the_voice_is_heard_all_the_same(head, portrait, speech):
