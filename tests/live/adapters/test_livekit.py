@@ -181,17 +181,17 @@ def test_what_is_not_usable_is_refused_and_the_segment_goes_on(head, portrait, s
         with pytest.raises(SessionError, match="expected an open session"):
             await generator.push_audio(sound(speech))
         async with generator:
-            with pytest.raises(AudioError, match="rate|Hz"):
+            with pytest.raises(AudioError, match="Hz"):
                 await generator.push_audio(sound(speech[:100], rate=5))
             await generator.push_audio(sound(speech[:320]))
-            with pytest.raises(AudioError, match="16000 Hz.*24000 Hz"):
+            with pytest.raises(AudioError, match="to the end of the utterance, got 24000 Hz"):
                 await generator.push_audio(sound(speech[:320], rate=24000))
             await generator.push_audio(sound(speech[320:640]))
             await generator.push_audio(END())
             spoken = await until_end(aiter(generator))
             np.testing.assert_array_equal(heard(spoken), speech[:640])
             generator.listen(sound(np.repeat(speech, 2), 48000, 2))
-        with pytest.raises(SessionError, match="closed|open"):
+        with pytest.raises(SessionError, match="closed"):
             await generator.push_audio(sound(speech))
 
     asyncio.run(play())
