@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from ditto.errors import BundleError, EngineError, InputError, NoBundleError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from _typeshed import DataclassInstance
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "bundles"
 SUFFIXES = (".safetensors", ".onnx")
+DTYPES = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64")  # of tensors, as safetensors says
 KEYS = ("format", "name", "licence", "origin", "fps", "sample_rate", "motion_space", "parts")
 PART_KEYS = ("model", "config", "files", "sha256")
 NETWORKS = (  # of the published Ditto, in ditto.full.networks
@@ -332,18 +334,11 @@ def examine_weights(part: Part, path: Path) -> list[str]:
     Raises:
         BundleError: unreadable, implausible weights, not the weights of the part's network, or they give NaN or infinity.
     """
-    from safetensors import SafetensorError, safe_open
-
     shapes = {}
-    try:
-        with safe_open(path, framework="np") as tensors:
-            for name in tensors.keys():
-                values = tensors.get_tensor(name)
-                shapes[name] = (values.shape, values.dtype.name)
-                if part.model != SETTINGS and (fault := find_fault(name, values)):
-                    raise BundleError(f"{path}: {fault}; get the bundle again")
-    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a dtype that NumPy lacks
-        raise BundleError(f"expected a readable safetensors file at {path}, got: {error}; get the bundle again") from error
+    for name, values in read_tensors(path):
+        shapes[name] = (values.shape, values.dtype.name)
+        if part.model != SETTINGS and (fault := find_fault(name, values)):
+            raise BundleError(f"{path}: {fault}; get the bundle again")
     words = [f"{len(shapes)} tensors", "no NaN"]
     if part.model in NETWORKS:
         try:
@@ -356,6 +351,30 @@ def examine_weights(part: Part, path: Path) -> list[str]:
         try_part(part, path)
         words += [f"all of {part.model}", "one forward is finite"]
     return words
+
+
+def read_tensors(path: Path, prefix: str = "") -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Name and values of every tensor in a safetensors file whose name begins with `prefix`, one after the other.
+
+    Raises:
+        BundleError: missing, unreadable, or a tensor of a type that NumPy lacks. Whether NumPy has bfloat16 would depend on
+            what else the program imported.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as tensors:
+            for name in tensors.keys():
+                if not name.startswith(prefix):
+                    continue
+                stored = tensors.get_slice(name).get_dtype()
+                if stored not in DTYPES:
+                    raise BundleError(
+                        f"expected a readable safetensors file at {path}, got {name} as {stored}; convert it to F32 or F16"
+                    )
+                yield name, tensors.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"expected a readable safetensors file at {path}, got: {error}; get the bundle again") from error
 
 
 def examine_onnx(model: str, path: Path, where: Path) -> str:

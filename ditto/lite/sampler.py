@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
 
+from ditto.bundle import read_tensors
 from ditto.engines import Engine, open_engine
 from ditto.engines.batched import BatchedEngine
 from ditto.errors import BundleError
@@ -79,16 +79,11 @@ class MotionNetwork(NamedTuple):
         """
         folder = Path(bundle)
         weights = folder / "motion.safetensors"
-        try:
-            with safe_open(str(weights), framework="np") as tensors:
-                scale, temperature, silence = (
-                    np.asarray(tensors.get_tensor(f"sampler.{name}"), np.float32)
-                    for name in ("scale", "temperature", "silence")
-                )
-        except (OSError, SafetensorError) as error:
-            raise BundleError(
-                f"expected readable motion weights in {weights}, got: {error}; get the bundle again"
-            ) from error
+        tensors = dict(read_tensors(weights, "sampler."))
+        names = [f"sampler.{name}" for name in ("scale", "temperature", "silence")]
+        if missing := [name for name in names if name not in tensors]:
+            raise BundleError(f"expected {', '.join(missing)} in {weights}, got none; get the bundle again")
+        scale, temperature, silence = (np.asarray(tensors[name], np.float32) for name in names)
         shapes = scale.shape, temperature.shape, silence.shape
         if shapes != ((MOTION_SIZE,), (MOTION_SIZE,), (FEATURE_SIZE,)):
             raise BundleError(

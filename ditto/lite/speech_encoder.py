@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ditto.bundle import read_tensors
 from ditto.engines import open_engine
 from ditto.engines.batched import BatchedEngine, cut, join
 from ditto.errors import BundleError
@@ -43,8 +44,6 @@ class SpeechEncoder:
     lead_features = FRAMES_PER_HOP  # rows of the first results that lie before the stream: the look-ahead is one hop
 
     def __init__(self, folder: str | Path) -> None:
-        from safetensors import SafetensorError, safe_open
-
         folder = Path(folder)
         network, weights = folder / "encoder.onnx", folder / "encoder.safetensors"
         for path in (network, weights):
@@ -53,15 +52,10 @@ class SpeechEncoder:
                     f"expected encoder.onnx and encoder.safetensors in {folder}, {path.name} is missing; get the bundle again"
                 )
         self._engine = BatchedEngine(open_engine(network, threads=1))
-        try:
-            with safe_open(weights, framework="np") as tensors:
-                self._initial = {
-                    "state." + name.removeprefix("initial."): tensors.get_tensor(name).astype(np.float32)
-                    for name in tensors.keys()
-                    if name.startswith("initial.")
-                }
-        except (SafetensorError, OSError) as error:
-            raise BundleError(f"expected readable weights in {weights}, got: {error}; get the bundle again") from error
+        self._initial = {
+            "state." + name.removeprefix("initial."): values.astype(np.float32)
+            for name, values in read_tensors(weights, "initial.")
+        }
         expected = {tensor.name for tensor in self._engine.inputs} - {"samples"}
         if set(self._initial) != expected:
             raise BundleError(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ditto.bundle import Part
+from ditto.bundle import Part, read_tensors
 from ditto.errors import BundleError
 from ditto.full.conversion.checkpoints import StoredTensor, size
 from ditto.full.networks.weights import TensorSpec
@@ -175,21 +175,13 @@ def released_settings(part: Part, kind: str) -> dict[str, Any]:
     Raises:
         BundleError: the bundle has no settings of this kind, or their arrays are missing or damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     if kind not in part.config:
         got = ", ".join(part.config) or "none"
         raise BundleError(
             f"expected settings {kind!r} in part {part.name!r}, got {got}; open the bundle without settings"
         )
     file = part.file("arrays")
-    try:
-        arrays = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise BundleError(
-            f"{file}: expected a readable safetensors file, got: {error}; get the bundle again"
-        ) from error
+    arrays = dict(read_tensors(file))
 
     def insert_arrays(value: Any) -> Any:
         if isinstance(value, Mapping):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ditto.bundle import read_tensors
 from ditto.errors import BundleError
 from ditto.motion.motion import IRISES, KEYPOINTS, UPPER_LIDS, Keypoint
 from ditto.portrait import face_mesh as g
@@ -58,13 +59,7 @@ def load_basis(path: Path) -> MeshBasis:
     Raises:
         BundleError: missing, unreadable or with other arrays than `MeshBasis` has.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        arrays = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise BundleError(f"expected a readable {path}, got: {error}; get the bundle again") from error
+    arrays = dict(read_tensors(path))
     expected = {
         "basis": (BASIS_SIZE, g.LANDMARKS, 3),
         "components": (BASIS_SIZE, BASIS_SIZE),
