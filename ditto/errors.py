@@ -23,6 +23,14 @@ class AudioError(InputError):
     """Audio cannot be read or used."""
 
 
+class VideoError(InputError):
+    """A video cannot be read or used."""
+
+
+class DatasetError(InputError):
+    """A folder of prepared clips is missing, damaged, or of another format."""
+
+
 class OutputError(InputError):
     """The output file cannot be written."""
 

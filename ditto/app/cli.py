@@ -1,4 +1,4 @@
-"""The command line: `ditto animate`, `ditto serve`, `ditto doctor`, `ditto bundle convert | pull | verify`."""
+"""The command line: `ditto animate`, `ditto serve`, `ditto doctor`, `ditto bundle convert | pull | verify`, `ditto train`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn
 
 import typer
 
-from ditto.app import cli_bundle
+from ditto.app import cli_bundle, cli_train
 from ditto.app.console import (
     EXIT_FAILURE,
     EXIT_INPUT_ERROR,
@@ -48,6 +48,7 @@ app = typer.Typer(
     help="One portrait and a voice become a talking head.",
 )
 app.add_typer(cli_bundle.app, name="bundle")
+app.add_typer(cli_train.app, name="train")
 
 
 @app.command()
