@@ -120,13 +120,13 @@ class MotionCondition(nn.Module):
         self.blocks = nn.ModuleList([Block(config, timed=False) for _ in range(config.condition_layers)])
         self.norm = nn.LayerNorm(d)
 
-    def forward(self, features: Tensor, emotion: Tensor, eyes: Tensor, canonical: Tensor, heard: Tensor) -> Tensor:
-        """features (B, T, 368), emotion (B, 8), eyes (B, T, 8), canonical (B, 63), heard (B, 1) -> (B, T, D).
+    def forward(self, features: Tensor, emotion: Tensor, eyes: Tensor, canonical: Tensor, speech_mask: Tensor) -> Tensor:
+        """features (B, T, 368), emotion (B, 8), eyes (B, T, 8), canonical (B, 63), speech_mask (B, 1) -> (B, T, D).
 
-        `heard` 1 gives the speech, 0 masks it (for classifier-free guidance). It is the name of the input in the ONNX file.
+        `speech_mask` 1 gives the speech, 0 hides it (for classifier-free guidance).
         """
         x = self.audio((features - self.feature_mean) * self.feature_scale)
-        x = heard[:, None] * x + (1 - heard[:, None]) * self.silence
+        x = speech_mask[:, None] * x + (1 - speech_mask[:, None]) * self.silence
         gaze = torch.cat([1 - eyes[..., :2], 25 * eyes[..., 2:]], -1)  # both of the order of one
         still = torch.cat([emotion, canonical], -1)[:, None].expand(-1, features.shape[1], -1)
         x = x + self.face(torch.cat([still, gaze], -1))
