@@ -31,6 +31,10 @@ class DatasetError(InputError):
     """A folder of prepared clips is missing, damaged, or of another format."""
 
 
+class TrainingError(DittoError):
+    """Training cannot go on; the message names what it met, and the last checkpoint is good."""
+
+
 class OutputError(InputError):
     """The output file cannot be written."""
 

@@ -1,333 +1,269 @@
-"""Train the motion diffusion network on a corpus (see `ditto.training.corpus`).
+"""Train the motion network on a prepared dataset, or on the corpus of the shipped weights.
 
-    python -m ditto.training.motion CORPUS OUT [--seconds 2100] [--seed 0] [--resume CHECKPOINT]
+    python -m ditto.training.motion DATA OUT [--preset lite] [--bundle lite] [--seed 0] [--resume]
+    accelerate launch --num_processes 8 -m ditto.training.motion DATA OUT --preset paper --device cuda
 
-Keeps OUT/checkpoint.pt; `ditto.training.motion_export` makes the bundle's files of it.
+DATA is a folder of `ditto train prepare`, or a corpus file (`ditto.training.corpus`). OUT gets checkpoints, the curve
+(`log.jsonl`) and, at the end, `bundle`: the base bundle with the trained motion network (lite), or `lmdm.safetensors`
+(full). `ditto train motion` is the same command.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import time
-from dataclasses import asdict
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from ditto.full.networks.weights import load_state
-from ditto.lite.networks.motion_diffusion import (
-    EYE_SIZE,
-    FEATURE_SIZE,
-    HIDDEN_SIZE,
-    MOTION_SIZE,
-    WINDOW,
-    MotionDiffusion,
-    MotionDiffusionConfig,
-    signal_level,
+from ditto.bundle import Bundle, read_tensors
+from ditto.errors import DittoError, InputError
+from ditto.full.networks.lmdm import LMDM
+from ditto.lite.networks.motion_diffusion import MotionCondition, MotionDiffusion, MotionDiffusionConfig
+from ditto.lite.performer import postprocess_config
+from ditto.lite.sampler import MotionNetwork
+from ditto.training.dataset import Dataset, read_dataset, write_bytes
+from ditto.training.motion_batches import (
+    EQUAL_SHARES,
+    Corpus,
+    Drawn,
+    Units,
+    corpus_of_dataset,
+    draw,
+    load_corpus,
+    with_motion_size,
 )
-from ditto.lite.phones import PHONE_INDEX, PHONES
-from ditto.motion.motion import (
-    DEGREES,
-    EXPRESSION,
-    EYES,
-    IRISES,
-    KEYPOINTS,
-    LIPS,
-    TRANSLATION,
-    UPPER_LIDS,
-    Keypoint,
-)
-from ditto.portrait.face_mesh import KEYPOINT_MIRROR, TEMPLATE, keypoints
-
-Array = npt.NDArray[np.float32]
-
-BATCH = 24
-PAST = 20
-LEARNING_RATE = 1.5e-3
-DROP_SPEECH = 0.1
-FEATURE_NOISE = 0.05
-REST_FADE = 15  # frames over which a clip that starts at rest reaches its own pose
-POSE_SLICE = slice(0, EXPRESSION.start)
+from ditto.training.motion_eval import FullLipScore, LipScore
+from ditto.training.motion_export import SAMPLER_PREFIX, make_bundle, read_weights
+from ditto.training.motion_loop import Run, Score, Trained, open_workers, train
+from ditto.training.motion_objectives import FullDenoising, LiteDenoising, Objective, full_config, lite_network
+from ditto.training.motion_short import short_recipe, train_short
+from ditto.training.recipe import PRESETS, Recipe, preset
 
 
-class Corpus(NamedTuple):
-    """All clips, one after another; clip i is rows [start[i], start[i] + length[i])."""
-
-    start: npt.NDArray[np.int64]
-    length: npt.NDArray[np.int64]
-    real: npt.NDArray[np.bool_]
-    features: npt.NDArray[np.float16]
-    motion: Array
-    eyes: Array
-    emotion: Array
-    canonical: Array
-
-
-def load_corpus(path: Path, kinds: tuple[str, ...]) -> Corpus:
-    """Clips of the kinds `real`, `made` or `held` from a corpus file."""
-    with np.load(path) as d:
-        length = d["lengths"].astype(np.int64)
-        start = np.concatenate([[0], np.cumsum(length)[:-1]]).astype(np.int64)
-        chosen = np.isin(d["kind"], kinds)
-        template = keypoints(TEMPLATE).reshape(-1).astype(np.float32)
-        canonical = np.where(np.abs(d["canonical"]).sum(1, keepdims=True) > 0, d["canonical"], template)
-        return Corpus(
-            start[chosen],
-            length[chosen],
-            d["kind"][chosen] == "real",
-            d["features"],
-            d["motion"],
-            d["eyes"],
-            d["emotion"][chosen],
-            canonical[chosen].astype(np.float32),
-        )
-
-
-def silence_row(corpus: Corpus) -> Array:
-    """(368,) the median feature where both tokens are surely silent."""
-    quiet = HIDDEN_SIZE + PHONE_INDEX["SIL"]
-    f = corpus.features
-    sure = np.minimum(f[:, quiet], f[:, quiet + len(PHONES)]) > 0.97
-    row = np.median(f[sure].astype(np.float32), 0)
-    for first in (HIDDEN_SIZE, HIDDEN_SIZE + len(PHONES)):
-        row[first : first + len(PHONES)] /= row[first : first + len(PHONES)].sum()
-    return np.asarray(row, np.float32)
-
-
-def motion_scale(corpus: Corpus) -> Array:
-    """(70,) units of the network: each dimension's own spread, never less than 0.15 of the widest expression."""
-    rows = np.concatenate([corpus.motion[s : s + n] for s, n in zip(corpus.start, corpus.length, strict=True)])
-    spread = rows.std(0)
-    scale: Array = np.maximum(spread, 1e-4)
-    scale[TRANSLATION] = np.maximum(spread[TRANSLATION].max(), 1e-3)
-    scale[EXPRESSION] = np.maximum(spread[EXPRESSION], 0.15 * spread[EXPRESSION].max())
-    return scale.astype(np.float32)
-
-
-class Units(NamedTuple):
-    """What is measured on a corpus before training.
+@dataclass(frozen=True)
+class Options:
+    """One run of motion training.
 
     Attributes:
-        scale: (70,) of motion, see `motion_scale`.
-        silence: (368,) features of silence.
-        feature_mean, feature_spread: (368,) of features.
+        data: a prepared dataset, or a corpus file.
+        out: folder of the run.
+        recipe: its numbers.
+        bundle: base bundle: its motion network to start from (if the recipe says so), its other parts for the new bundle.
+        seed: of all randomness.
+        resume: go on with the run in `out`.
+        device: "cpu", "cuda" or "cuda:1".
+        shares: of a corpus file: how often windows come from each kind of clip.
+        tensorboard: also write curves for TensorBoard, to `out`/tensorboard.
+        report: takes lines of progress.
     """
 
-    scale: Array
-    silence: Array
-    feature_mean: Array
-    feature_spread: Array
-
-    @classmethod
-    def of(cls, corpus: Corpus) -> Units:
-        return cls(motion_scale(corpus), silence_row(corpus), *feature_normaliser(corpus))
-
-
-def loss_weights() -> Array:
-    """(70,) what an error costs: lips and lids most."""
-    w = np.ones(MOTION_SIZE)
-    w[DEGREES] = 2.0
-    e = w[EXPRESSION].reshape(KEYPOINTS, 3)
-    for k in LIPS:
-        e[k] = 3.0
-    e[Keypoint.LOWER_INNER_LIP, 1] = 8.0
-    e[[Keypoint.UPPER_INNER_LIP, Keypoint.CHIN], 1] = 4.0
-    for k in UPPER_LIDS:
-        e[k, 1] = 5.0
-    for k in IRISES:
-        e[k, :2] = 2.0
-    e[Keypoint.NECK] = 0.2
-    return np.asarray(w / w.mean(), np.float32)
+    data: Path
+    out: Path
+    recipe: Recipe
+    bundle: str = "lite"
+    seed: int = 0
+    resume: bool = False
+    device: str = "cpu"
+    shares: Mapping[str, float] = field(default_factory=lambda: EQUAL_SHARES)
+    tensorboard: bool = False
+    report: Callable[[str], None] = print
 
 
-class Batch(NamedTuple):
-    """Windows, T = 80 frames: motion in the network's units, `known` and `counts` (T, 1) masks."""
+class Data(NamedTuple):
+    """What a run learns from and is scored on; `held` is None where no clip is kept out."""
 
-    motion: Tensor
-    known: Tensor
-    counts: Tensor
-    features: Tensor
-    eyes: Tensor
-    emotion: Tensor
-    canonical: Tensor
+    trained: Corpus
+    held: Corpus | None
 
 
-def draw_batch(corpus: Corpus, units: Units, random: np.random.Generator, size: int, augment: bool = True) -> Batch:
-    """Random windows: half of real clips, half of generated ones; beginnings and ends as the sampler meets them."""
-    m, f, e = (np.zeros((size, WINDOW, k), np.float32) for k in (MOTION_SIZE, FEATURE_SIZE, EYE_SIZE))
-    known, counts = np.zeros((size, WINDOW, 1), np.float32), np.zeros((size, WINDOW, 1), np.float32)
-    chosen = np.zeros(size, np.int64)
-    pools = [np.flatnonzero(corpus.real), np.flatnonzero(~corpus.real)]
-    pools = [p for p in pools if len(p)]
-    for b in range(size):
-        pool = pools[b % len(pools)]
-        if b % len(pools) == 0 and len(pools) == 2:
-            i = int(random.choice(pool))
-        else:
-            weight = corpus.length[pool].astype(np.float64)
-            i = int(random.choice(pool, p=weight / weight.sum()))
-        chosen[b] = i
-        n = int(corpus.length[i])
-        s = -PAST if random.random() < 0.25 else int(random.integers(-PAST, max(n - 40, -PAST + 1)))
-        first, last = max(s, 0), min(s + WINDOW, n)
-        rows = slice(int(corpus.start[i]) + first, int(corpus.start[i]) + last)
-        at = slice(first - s, last - s)
-        m[b, at], e[b, at] = corpus.motion[rows], corpus.eyes[rows]
-        f[b] = units.silence
-        f[b, at] = corpus.features[rows]
-        e[b, : at.start, :2] = 1.0
-        e[b, at.stop :] = e[b, at.stop - 1]
-        if s < 0:
-            rise = np.clip((np.arange(at.stop - at.start) + 1.0) / REST_FADE, 0.0, 1.0)
-            rise = rise * rise * (3.0 - 2.0 * rise)
-            m[b, at, POSE_SLICE] *= rise[:, None]
-            faces = m[b, at, EXPRESSION].reshape(-1, KEYPOINTS, 3)
-            still = [k for k in Keypoint if k not in (*LIPS, *EYES)]
-            faces[:, still] *= rise[:, None, None]
-        counts[b, at] = 1.0
-        kind = random.random()
-        past = PAST if kind < 0.6 else 0 if kind < 0.65 and s >= 0 else int(random.integers(1, 71))
-        past = max(past, at.start)
-        known[b, :past] = 1.0
-        counts[b, :past] = 0.0
-    c = corpus.canonical[chosen].copy()
-    if augment:
-        flip = random.random(size) < 0.5
-        _mirror(m, e, c, flip)
-        shape = c.reshape(size, KEYPOINTS, 3)
-        shape *= random.normal(1.0, 0.06, (size, 1, 3))
-        shape += random.normal(0.0, 0.012, shape.shape)
-        hidden = f[..., :HIDDEN_SIZE]
-        hidden += (
-            FEATURE_NOISE * units.feature_spread[:HIDDEN_SIZE] * random.standard_normal(hidden.shape).astype(np.float32)
+def read_data(path: Path, bundle: Bundle, recipe: Recipe, shares: Mapping[str, float] = EQUAL_SHARES) -> Data:
+    """Clips to train on and held clips.
+
+    Raises:
+        DatasetError: no dataset of this version, a damaged clip, or features of another encoder than the bundle's.
+        InputError: no clip to train on.
+    """
+    if path.is_file():
+        held = None
+        trained = load_corpus(path, shares)
+        try:
+            held = load_corpus(path, ("held",))
+        except InputError:
+            pass  # a corpus need not keep clips out
+    else:
+        dataset = read_dataset(path)
+        check_encoder(dataset, bundle)
+        trained = corpus_of_dataset(dataset, "train")
+        held = corpus_of_dataset(dataset, "held") if dataset.of("held") else None
+    size = recipe.motion_size
+    return Data(with_motion_size(trained, size), None if held is None else with_motion_size(held, size))
+
+
+def check_encoder(dataset: Dataset, bundle: Bundle) -> None:
+    """Raises InputError for features that another encoder made than the bundle's."""
+    part = bundle.parts.get("encoder")
+    expected = None if part is None else part.sha256.get("network")
+    if expected is not None and expected != dataset.encoder_sha256:
+        raise InputError(
+            f"expected features of the encoder of bundle {bundle.name!r} ({expected[:12]}...) in {dataset.folder}, got those "
+            f"of {dataset.bundle!r} ({dataset.encoder_sha256[:12]}...); prepare the dataset again with this bundle"
         )
-    tensors = (m / units.scale, known, counts, f, e, corpus.emotion[chosen], c)
-    return Batch(*(torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in tensors))
 
 
-def _mirror(m: Array, e: Array, c: Array, flip: npt.NDArray[np.bool_]) -> None:
-    """Mirror the chosen windows in place: motion, eyes and identity."""
-    m[flip, :, 2:5] *= -1.0  # yaw, roll, t.x
-    faces = m[flip, :, EXPRESSION].reshape(-1, WINDOW, KEYPOINTS, 3)[:, :, KEYPOINT_MIRROR]
-    faces[..., 0] *= -1.0
-    m[flip, :, EXPRESSION] = faces.reshape(-1, WINDOW, 3 * KEYPOINTS)
-    eyes = e[flip][..., [1, 0, 3, 2, 5, 4, 7, 6]]
-    eyes[..., 2:4] *= -1.0
-    e[flip] = eyes
-    shape = c[flip].reshape(-1, KEYPOINTS, 3)[:, KEYPOINT_MIRROR]
-    shape[..., 0] *= -1.0
-    c[flip] = shape.reshape(-1, 3 * KEYPOINTS)
+def units_of_bundle(bundle: Bundle) -> Units:
+    """The units of a bundle's motion network."""
+    names = [SAMPLER_PREFIX + "scale", SAMPLER_PREFIX + "silence", "condition.feature_mean", "condition.feature_scale"]
+    found = dict(read_tensors(bundle.part("motion").file("weights")))
+    scale, silence, mean, inverse = (np.asarray(found[name], np.float32) for name in names)
+    return Units(scale, silence, mean, 1.0 / inverse)
 
 
-def denoising_loss(
-    model: MotionDiffusion, batch: Batch, level: Tensor, noise: Tensor, heard: Tensor, weights: Tensor
-) -> tuple[Tensor, Tensor]:
-    """x0 error with terms on velocity and acceleration (five times stronger for the pose): (total, x0 part)."""
-    condition = model.condition(batch.features, batch.emotion, batch.eyes, batch.canonical, heard)
-    signal = signal_level(level)[:, None]
-    noisy = signal.sqrt() * batch.motion + (1 - signal).sqrt() * noise
-    guess = model.denoiser(batch.known * batch.motion + (1 - batch.known) * noisy, batch.known, condition, level)
-    error = (guess - batch.motion) * (1 - batch.known)  # known frames have no error: differences across their border count
-    inside = batch.counts + batch.known
-    smooth = weights.clone()
-    smooth[POSE_SLICE] *= 5.0
-    x0 = (error**2 * batch.counts * weights).sum() / (batch.counts.sum() * MOTION_SIZE)
-    speed = error.diff(dim=1)
-    pairs = (inside[:, 1:] * inside[:, :-1]).clamp(max=1.0)
-    change = speed.diff(dim=1)
-    triples = (pairs[:, 1:] * pairs[:, :-1]).clamp(max=1.0)
-    total = x0 + (speed**2 * pairs * smooth).sum() / (pairs.sum() * MOTION_SIZE)
-    total = total + (change**2 * triples * smooth).sum() / (triples.sum() * MOTION_SIZE)
-    return total, x0
+def train_motion(options: Options) -> Path:
+    """Train, and write what was trained; returns the new bundle (lite) or the file of weights (full).
 
-
-def train(
-    corpus: Corpus, out: Path, seconds: float, seed: int, resume: Path | None, config: MotionDiffusionConfig
-) -> None:
-    """Train for `seconds` of process CPU time (one thread) and write `checkpoint.pt` into `out`.
-
-    `resume` gives the weights to start from; units are measured on this corpus all the same.
+    Raises:
+        InputError, DatasetError: data, folder, bundle or recipe cannot be used.
+        TrainingError: the loss became NaN; the last good checkpoint is in the folder.
+        OutputError: a file cannot be written; the last good checkpoint is in the folder.
     """
-    torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    random = np.random.default_rng(seed)
-    out.mkdir(parents=True, exist_ok=True)
-    units = Units.of(corpus)
-    model = MotionDiffusion(config)
-    if resume is not None:
-        load_state(model, torch.load(resume, weights_only=True)["model"], resume)
-    model.condition.feature_mean.copy_(torch.from_numpy(units.feature_mean))
-    model.condition.feature_scale.copy_(torch.from_numpy(1.0 / units.feature_spread))
-    average = copy.deepcopy(model)
-    weights = torch.from_numpy(loss_weights())
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    begin, step, shown, smoothed = time.process_time(), 0, 0.0, 0.0
-    while (spent := time.process_time() - begin) < seconds:
-        rate = LEARNING_RATE * min(1.0, (step + 1) / 150) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * spent / seconds)))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        batch = draw_batch(corpus, units, random, BATCH)
-        size = len(batch.motion)
-        level = 0.999 * (1 - torch.rand(size, 1) ** 1.3)  # a little more often noisy than not
-        heard = (torch.rand(size, 1) >= DROP_SPEECH).float()
-        with torch.autocast("cpu", torch.bfloat16):
-            total, x0 = denoising_loss(model, batch, level, torch.randn_like(batch.motion), heard, weights)
-        optimizer.zero_grad()
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        keep = min(0.998, step / (step + 10.0))
-        with torch.no_grad():
-            for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
-                slow.lerp_(fast, 1 - keep)
-        smoothed = x0.item() if step == 1 else 0.98 * smoothed + 0.02 * x0.item()
-        if spent - shown > 30 or step == 5:
-            shown = spent
-            print(f"{spent:6.0f} s  step {step:5d}  x0 {smoothed:.4f}", flush=True)
-            _save(out, average, units, step, spent)
-    _save(out, average, units, step, time.process_time() - begin)
-    print(f"done: {step} steps, x0 {smoothed:.4f}")
+    torch.set_num_threads(1)  # several threads may add in another order in the next run
+    torch.manual_seed(options.seed)
+    recipe, bundle = options.recipe, Bundle.open(options.bundle)
+    data = read_data(options.data, bundle, recipe, options.shares)
+    workers = open_workers(options.device)
+    units = units_of_bundle(bundle) if recipe.from_bundle else Units.of(data.trained)
+    board = options.out / "tensorboard" if options.tensorboard else None
+    report = options.report if workers.rank == 0 else _silent
+    run = Run(recipe, options.seed, data.trained.fingerprint(), options.out, units, report, board)
+    objective = make_objective(recipe, data.trained, units, bundle)
+    score = make_score(recipe, data.held, units, bundle)
+    if score is None:
+        report("no held clips: the last step is kept, without a score")
+
+    def windows(step: int, numbers: range) -> Drawn:
+        return draw(data.trained, units, recipe, options.seed, step, numbers)
+
+    begun = options.resume and (options.out / "checkpoint.pt").is_file()
+    if options.resume and not begun:
+        raise InputError(f"expected a run to resume in {options.out}, got none; leave --resume out")
+    trained = train(objective, windows, run, workers, score, begun)
+    if trained.score is not None:
+        report(f"kept step {trained.step}: lips {trained.score:.4f}")
+    if recipe.size == "full":
+        return _write_full(trained, options)
+    network = trained.network
+    assert isinstance(network, MotionDiffusion)
+    short = None
+    if recipe.short_steps:
+        report("the condition half for short look-ahead")
+        folder = options.out / "short"
+        short_run = replace(
+            run, recipe=short_recipe(recipe), out=folder, board=None if board is None else board / "short"
+        )
+        resume = options.resume and (folder / "checkpoint.pt").is_file()
+        pupil = train_short(data.trained, network, short_run, workers, resume).network
+        assert isinstance(pupil, MotionCondition)
+        short = pupil.cpu()
+    made = options.out / "bundle"
+    if workers.rank == 0:
+        origin = f"motion network trained by ditto train motion, {recipe.steps} steps, seed {options.seed}"
+        make_bundle(bundle, made, network.cpu(), units.scale, units.silence, short, origin)
+    return made
 
 
-def feature_normaliser(corpus: Corpus) -> tuple[Array, Array]:
-    """Mean and spread (368,) of the features; probabilities keep their zero and are only scaled."""
-    rows = corpus.features[:: max(1, len(corpus.features) // 50000)].astype(np.float32)
-    mean, spread = rows.mean(0), rows.std(0) + 1e-3
-    mean[HIDDEN_SIZE:], spread[HIDDEN_SIZE:] = 0.0, 0.35
-    return mean, spread
+def _silent(text: str) -> None:
+    """Reports of the other processes are those of the first."""
 
 
-def _save(out: Path, model: MotionDiffusion, units: Units, step: int, spent: float) -> None:
-    checkpoint = {
-        "model": model.state_dict(),
-        "config": asdict(model.config),
-        "scale": torch.from_numpy(units.scale),
-        "silence": torch.from_numpy(units.silence),
-        "step": step,
-        "seconds": spent,
-    }
-    partial = out / "checkpoint.pt.partial"
-    torch.save(checkpoint, partial)
-    partial.replace(out / "checkpoint.pt")
+def make_objective(recipe: Recipe, corpus: Corpus, units: Units, bundle: Bundle) -> Objective:
+    """The network of a recipe and its loss; new, or of the bundle.
+
+    Raises:
+        InputError: a recipe of the full size that starts from a bundle.
+    """
+    if recipe.size == "full":
+        if recipe.from_bundle:
+            raise InputError(
+                "expected a new network at the full size, got a recipe that starts from a bundle; start anew"
+            )
+        return FullDenoising(LMDM(full_config(corpus)), recipe)
+    if recipe.from_bundle:
+        part = bundle.part("motion")
+        network = read_weights(part.file("weights"), MotionDiffusionConfig(**part.config)).train()
+    else:
+        network = lite_network(units)
+    return LiteDenoising(network, recipe, recipe.motion_size)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("corpus", type=Path)
+def make_score(recipe: Recipe, held: Corpus | None, units: Units, bundle: Bundle) -> Score | None:
+    """What chooses the checkpoint; None without held clips."""
+    if held is None:
+        return None
+    if recipe.size == "full":
+        return FullLipScore(held, units)
+    return LipScore(held, MotionNetwork.open(bundle.path, postprocess_config(bundle)), units)
+
+
+def _write_full(trained: Trained, options: Options) -> Path:
+    from safetensors.torch import save
+
+    path = options.out / "lmdm.safetensors"
+    write_bytes(path, save({name: t.contiguous().cpu() for name, t in trained.network.state_dict().items()}))
+    return path
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """`real:2,made:1` -> shares by kind.
+
+    Raises:
+        InputError: another form, or a share that is not above 0.
+    """
+    shares = {}
+    for item in text.split(","):
+        name, _, share = item.partition(":")
+        try:
+            shares[name.strip()] = float(share or 1)
+        except ValueError:
+            raise InputError(f"expected kind:share, got {item!r}; write it as real:2,made:1") from None
+    if not shares or not all(np.isfinite(share) and share > 0 for share in shares.values()):
+        raise InputError(f"expected shares above 0, got {text!r}; write them as real:2,made:1")
+    return shares
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seconds", type=float, default=2100.0)
+    parser.add_argument("--preset", default="lite", choices=list(PRESETS))
+    parser.add_argument("--bundle", default="lite")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", type=Path)
-    options = parser.parse_args()
-    corpus = load_corpus(options.corpus, ("real", "made"))
-    train(corpus, options.out, options.seconds, options.seed, options.resume, MotionDiffusionConfig())
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--short-steps", type=int)
+    parser.add_argument(
+        "--shares", default="real:1,made:1", help="of a corpus file: how often windows come from each kind"
+    )
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--adaptive-weights", action=argparse.BooleanOptionalAction, help="default: as the preset says")
+    parser.add_argument("--tensorboard", action="store_true")
+    given = parser.parse_args()
+    try:
+        recipe = preset(given.preset).changed(given.steps, given.short_steps, given.adaptive_weights)
+        options = Options(
+            given.data, given.out, recipe, given.bundle, given.seed, given.resume, given.device,
+            parse_shares(given.shares), given.tensorboard, lambda line: print(line, flush=True),
+        )  # fmt: skip
+        print(train_motion(options))
+    except DittoError as error:
+        print(f"ditto: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

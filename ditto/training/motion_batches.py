@@ -24,8 +24,20 @@ from ditto.errors import InputError
 from ditto.lite.phones import PHONE_INDEX, PHONES
 from ditto.lite.speech_encoder import FEATURE_SIZE, HIDDEN_SIZE
 from ditto.motion.eyes import EYE_SIZE
-from ditto.motion.motion import EXPRESSION, EYES, KEYPOINTS, LAYOUT_265, LIPS, MOTION_SIZE, PACKED_SIZE, TRANSLATION, Keypoint
+from ditto.motion.motion import (
+    EXPRESSION,
+    EYES,
+    KEYPOINTS,
+    LAYOUT_265,
+    LIPS,
+    MOTION_SIZE,
+    PACKED_SIZE,
+    TRANSLATION,
+    Keypoint,
+    pack_265,
+)
 from ditto.portrait.face_mesh import KEYPOINT_MIRROR, TEMPLATE, keypoints
+from ditto.training.dataset import Dataset
 from ditto.training.recipe import Recipe
 
 Array = npt.NDArray[np.float32]
@@ -34,6 +46,7 @@ Ints = npt.NDArray[np.int64]
 WINDOW = 80  # frames, at both sizes
 PAST = 20  # known frames of most windows of the lite size
 SHORTEST = 40  # frames of a clip that a window shows at least, if the clip has them
+LEARNT = 10  # frames of a clip that are not known in a window of the lite size, at least
 REST_FADE = 15  # frames over which a clip that starts at rest reaches its own pose
 EQUAL_SHARES: Mapping[str, float] = MappingProxyType({"real": 1.0, "made": 1.0})
 STILL = [k for k in Keypoint if k not in (*LIPS, *EYES)]
@@ -83,7 +96,7 @@ def load_corpus(path: Path, shares: Mapping[str, float] | Iterable[str] = EQUAL_
     Raises:
         InputError: the file is no corpus, or has no clip of these kinds.
     """
-    shares = dict(shares) if isinstance(shares, Mapping) else {kind: 1.0 for kind in shares}
+    shares = dict(shares) if isinstance(shares, Mapping) else dict.fromkeys(shares, 1.0)
     try:
         with np.load(path, allow_pickle=False) as d:
             columns = {name: d[name] for name in ("names", "kind", "lengths", "features", "motion", "eyes", "emotion")}
@@ -115,6 +128,49 @@ def load_corpus(path: Path, shares: Mapping[str, float] | Iterable[str] = EQUAL_
     )
 
 
+def corpus_of_dataset(dataset: Dataset, split: str) -> Corpus:
+    """The clips of one split of a prepared dataset, as one pool.
+
+    Raises:
+        InputError: the split is empty. DatasetError: a clip is missing or damaged.
+    """
+    chosen = dataset.of(split)
+    if not chosen:
+        raise InputError(f"expected clips of the split {split!r} in {dataset.folder}, got none; prepare more footage")
+    clips = [dataset.load(clip) for clip in chosen]
+    length = np.array([len(clip.motion) for clip in clips], np.int64)
+    looks = [clip.canonical.reshape(-1, 3 * KEYPOINTS) for clip in clips]
+    look_count = np.array([len(look) for look in looks], np.int64)
+    return Corpus(
+        tuple(clip.id for clip in chosen),
+        np.cumsum(length) - length,
+        length,
+        np.zeros(len(clips), np.int64),
+        np.ones(1),
+        np.concatenate([clip.features for clip in clips]),
+        np.concatenate([clip.motion for clip in clips]),
+        np.concatenate([clip.eyes for clip in clips]),
+        np.stack([clip.emotion for clip in clips]).astype(np.float32),
+        np.concatenate(looks).astype(np.float32),
+        np.cumsum(look_count) - look_count,
+        look_count,
+    )
+
+
+def with_motion_size(corpus: Corpus, size: int) -> Corpus:
+    """The same corpus with motion of `size` numbers: 70 are packed to 265 with the angles as bins.
+
+    Raises:
+        InputError: 265 numbers where 70 are expected.
+    """
+    found = corpus.motion.shape[1]
+    if found == size:
+        return corpus
+    if (found, size) != (MOTION_SIZE, PACKED_SIZE):
+        raise InputError(f"expected motion of {size} numbers a frame, got {found}; choose the recipe for {found}")
+    return corpus._replace(motion=pack_265(corpus.motion))
+
+
 def silence_row(corpus: Corpus) -> Array:
     """(368,) the median feature where both tokens are surely silent.
 
@@ -125,7 +181,9 @@ def silence_row(corpus: Corpus) -> Array:
     f = corpus.features
     sure = np.minimum(f[:, quiet], f[:, quiet + len(PHONES)]) > 0.97
     if not sure.any():
-        raise InputError("expected a corpus with silence between the words, got none; add clips that begin or end in silence")
+        raise InputError(
+            "expected a corpus with silence between the words, got none; add clips that begin or end in silence"
+        )
     row = np.median(f[sure].astype(np.float32), 0)
     for first in (HIDDEN_SIZE, HIDDEN_SIZE + len(PHONES)):
         row[first : first + len(PHONES)] /= row[first : first + len(PHONES)].sum()
@@ -199,10 +257,10 @@ class Noise(NamedTuple):
     """What is random in the loss of a batch.
 
     Attributes:
-        level: (B, 1) uniform in [0, 1); each size makes its noise level of it.
+        level: (B, 2) uniform in [0, 1), the first for the window, both for its two cuts (`motion_short`).
         noise: (B, T, D) normal.
         speech_mask: (B, 1), 0 hides the speech (lite) or the condition (full).
-        ahead: (B, 1) uniform in [0, 1); how much speech a short condition half hears.
+        ahead: (B, 2) uniform in [0, 1); how much speech the two cuts hear.
     """
 
     level: Tensor
@@ -251,7 +309,8 @@ def draw(
         if augment:
             window = _augment(window, units, recipe, random)
         noise = random.standard_normal(window.motion.shape, np.float32)
-        random_numbers.append((random.random(), noise, random.random() >= recipe.drop_condition, random.random()))
+        heard = random.random() >= recipe.drop_condition
+        random_numbers.append((random.random(2), noise, heard, random.random(2)))
         windows.append(window)
         names.append(corpus.names[clip])
 
@@ -259,12 +318,14 @@ def draw(
         return torch.from_numpy(np.stack([np.asarray(row, np.float32) for row in rows]))
 
     columns = [stacked(column) for column in zip(*windows, strict=True)]
-    level, noises, heard, ahead = (stacked(column) for column in zip(*random_numbers, strict=True))
+    level, noises, masks, ahead = (stacked(column) for column in zip(*random_numbers, strict=True))
     batch = Batch(columns[0] / torch.from_numpy(units.scale), *columns[1:])
-    return Drawn(batch, Noise(level[:, None], noises, heard[:, None], ahead[:, None]), tuple(names))
+    return Drawn(batch, Noise(level, noises, masks[:, None], ahead), tuple(names))
 
 
-def _cut(corpus: Corpus, units: Units, random: np.random.Generator, clip: int, first: int, frames: int) -> tuple[_Window, slice]:
+def _cut(
+    corpus: Corpus, units: Units, random: np.random.Generator, clip: int, first: int, frames: int
+) -> tuple[_Window, slice]:
     """`frames` frames of a clip from frame `first` on, and where the clip lies in them; rest and silence around it."""
     length = int(corpus.length[clip])
     begin, end = max(first, 0), min(first + frames, length)
@@ -296,7 +357,7 @@ def _lite_window(corpus: Corpus, units: Units, random: np.random.Generator, clip
         window.motion[at, EXPRESSION] = faces.reshape(len(faces), -1)
     kind = random.random()
     past = PAST if kind < 0.6 else 0 if kind < 0.65 and first >= 0 else int(random.integers(1, 71))
-    past = max(past, at.start)
+    past = max(min(past, at.stop - LEARNT), at.start)
     window.known[:past] = 1.0
     window.counts[:past] = 0.0
     return window

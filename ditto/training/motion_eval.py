@@ -13,17 +13,24 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import nn
 
 from ditto.bundle import Bundle
+from ditto.engines import Tensor as EngineTensor
+from ditto.full.networks.lmdm import LMDM, ddim_sample, ddim_schedule
 from ditto.lite.performer import postprocess_config
 from ditto.lite.sampler import MotionNetwork, MotionSampler, silence_of
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.eyes import eye_keypoints, initial_eyes, step_eyes
-from ditto.motion.motion import KEYPOINTS, Keypoint, rotation_matrix
+from ditto.motion.motion import EXPRESSION, KEYPOINTS, LAYOUT_265, MOTION_SIZE, Keypoint, rotation_matrix
 from ditto.portrait.face_mesh import TEMPLATE, keypoints
+from ditto.training.motion_batches import WINDOW, Corpus, Units
+from ditto.training.motion_export import ONNX_NAMES
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -43,6 +50,11 @@ def opening(faces: Floats) -> Floats:
     return faces[:, Keypoint.LOWER_INNER_LIP, 1] - faces[:, Keypoint.UPPER_INNER_LIP, 1]
 
 
+def width(faces: Floats) -> Floats:
+    """(T, 21, 3) -> (T,) between the corners of the mouth, fu."""
+    return faces[:, Keypoint.LEFT_MOUTH_CORNER, 0] - faces[:, Keypoint.RIGHT_MOUTH_CORNER, 0]
+
+
 def agreement(made: Floats, real: Floats) -> tuple[float, float, int]:
     """Correlation at zero lag, at the best lag, and that lag in frames (positive: made comes later)."""
     n = min(len(made), len(real))
@@ -58,6 +70,123 @@ def agreement(made: Floats, real: Floats) -> tuple[float, float, int]:
 def acceleration(x: npt.ArrayLike) -> Floats:
     """Root mean square second difference along time."""
     return np.asarray(np.sqrt((np.diff(np.asarray(x, np.float64), 2, axis=0) ** 2).mean(0)))
+
+
+class ModuleEngine:
+    """A half of the motion network in torch, called as the sampler calls its engines."""
+
+    inputs: tuple[EngineTensor, ...] = ()
+    outputs: tuple[EngineTensor, ...] = ()
+
+    def __init__(self, module: nn.Module, output: str) -> None:
+        self._module, self._output = module, output
+
+    def __call__(self, **arrays: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        argument = {name: name_in_torch for name_in_torch, name in ONNX_NAMES.items()}
+        device = next(self._module.parameters()).device
+        with torch.no_grad():
+            given = {argument.get(name, name): torch.from_numpy(array).to(device) for name, array in arrays.items()}
+            return {self._output: self._module(**given).cpu().numpy()}
+
+
+class LipScore:
+    """How well the lips of sampled motion follow the real speaker's on held clips: larger is better.
+
+    The mean over the clips of the correlations of the lips' opening and width at zero lag, of motion from the sampler with
+    its postprocessing, at the offline plan, each clip with its own identity and emotion. Lips that never move count 0.
+
+    Args:
+        corpus: of held clips, at least one.
+        network: the spread of the starting noise and the postprocessing; its engines are not used.
+        units: scale and silence of the network that is scored.
+        clips: the most clips that are sampled, spread over the corpus.
+        steps: of the sampler.
+    """
+
+    def __init__(self, corpus: Corpus, network: MotionNetwork, units: Units, clips: int = 24, steps: int = 10) -> None:
+        self._corpus, self._steps = corpus, steps
+        self._network = network._replace(scale=units.scale, silence=units.silence)
+        count = len(corpus.length)
+        self._clips = [int(i) for i in np.linspace(0, count - 1, min(clips, count)).astype(np.int64)]
+
+    def __call__(self, network: nn.Module) -> float:
+        """The score of a `MotionDiffusion`."""
+        halves = [
+            ModuleEngine(getattr(network, name), out)
+            for name, out in (("condition", "condition"), ("denoiser", "clean"))
+        ]
+        engines = self._network._replace(condition=halves[0], short_condition=halves[0], denoiser=halves[1])
+        sampler = MotionSampler(engines, steps=self._steps)
+        return float(np.mean([lip_agreement(*self._pair(sampler, clip)) for clip in self._clips]))
+
+    def _pair(self, sampler: MotionSampler, clip: int) -> tuple[Array, Array]:
+        c = self._corpus
+        rows = slice(int(c.start[clip]), int(c.start[clip] + c.length[clip]))
+        face = c.canonical[c.look_start[clip]].reshape(KEYPOINTS, 3)
+        state = sampler.initial_state(face, np.ones(2), seed=0)
+        made, _ = sampler(c.features[rows].astype(np.float32), c.emotion[clip], state, final=True)
+        return head_frame(made).astype(np.float32), c.motion[rows, EXPRESSION].reshape(-1, KEYPOINTS, 3)
+
+
+class FullLipScore:
+    """`LipScore` for the LMDM: windows of 80 frames, each from the last frame of the one before, 10 steps, no guidance.
+
+    Args:
+        corpus: of held clips, motion of the network's size.
+        units: scale and silence of the network.
+        clips: the most clips that are sampled.
+    """
+
+    def __init__(self, corpus: Corpus, units: Units, clips: int = 24, steps: int = 10) -> None:
+        self._corpus, self._units, self._schedule = corpus, units, ddim_schedule(steps)
+        count = len(corpus.length)
+        self._clips = [int(i) for i in np.linspace(0, count - 1, min(clips, count)).astype(np.int64)]
+
+    def __call__(self, network: nn.Module) -> float:
+        """The score of an `LMDM`."""
+        assert isinstance(network, LMDM)
+        return float(np.mean([lip_agreement(*self._pair(network, clip)) for clip in self._clips]))
+
+    def _pair(self, network: LMDM, clip: int) -> tuple[Array, Array]:
+        c, scale = self._corpus, torch.from_numpy(self._units.scale)
+        device = next(network.parameters()).device
+        first, length = int(c.start[clip]), int(c.length[clip])
+        generator = torch.Generator().manual_seed(0)
+        still = np.concatenate([c.canonical[c.look_start[clip]]])
+        before, made = torch.from_numpy(c.motion[first : first + 1]) / scale, []
+        for begin in range(1, length, WINDOW):
+            frames = np.minimum(np.arange(begin, begin + WINDOW), length - 1) + first
+            rows = (
+                c.features[frames].astype(np.float32), np.tile(c.emotion[clip], (WINDOW, 1)), c.eyes[frames],
+                np.tile(still, (WINDOW, 1)),
+            )  # fmt: skip
+            cond = torch.from_numpy(np.concatenate(rows, 1))[None]
+            noises = [torch.randn(1, WINDOW, len(scale), generator=generator) for _ in range(len(self._schedule) + 1)]
+            with torch.no_grad():
+                window = ddim_sample(
+                    network, before.to(device), cond.to(device), noises[0].to(device),
+                    [noise.to(device) for noise in noises[1:]], self._schedule, guidance=1.0,
+                )[0].cpu()  # fmt: skip
+            before = window[-1:]
+            made.append((window * scale).numpy())
+        real = c.motion[first + 1 : first + length]
+        return _faces(np.concatenate(made)[: len(real)]), _faces(real)
+
+
+def _faces(motion: Array) -> Array:
+    """(T, 70 or 265) head-frame motion -> (T, 21, 3)."""
+    where = EXPRESSION if motion.shape[1] == MOTION_SIZE else LAYOUT_265["exp"]
+    return motion[:, where].reshape(-1, KEYPOINTS, 3)
+
+
+def lip_agreement(made: Array, real: Array) -> float:
+    """Mean correlation of the lips' opening and width of two runs of faces (T, 21, 3); 0 for one that does not move."""
+    found = []
+    for measure in (opening, width):
+        a, b = measure(made.astype(np.float64)), measure(real.astype(np.float64))
+        moves = min(a.std(), b.std()) > 1e-9
+        found.append(float(np.corrcoef(a, b)[0, 1]) if moves else 0.0)
+    return float(np.mean(found))
 
 
 def main() -> None:

@@ -9,6 +9,11 @@ torch module loaded from either agree.
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
-from ditto.bundle import reseal
+from ditto.bundle import Bundle, read_tensors, reseal, seal
 from ditto.full.networks.weights import load_state
 from ditto.lite.networks.motion_diffusion import (
     CANONICAL_SIZE,
@@ -29,13 +34,17 @@ from ditto.lite.networks.motion_diffusion import (
     FEATURE_SIZE,
     MOTION_SIZE,
     WINDOW,
+    MotionCondition,
     MotionDiffusion,
     MotionDiffusionConfig,
 )
 from ditto.motion.motion import DEGREES, EXPRESSION, EYES, KEYPOINTS
 from ditto.training.articulation import MOUTH_KEYPOINTS
+from ditto.training.dataset import unwritable
+from ditto.training.motion_loop import read_checkpoint
 
 OPSET = 17
+ONNX_NAMES = {"speech_mask": "heard"}  # inputs whose name in the ONNX file, and in the sampler, is still another
 SAMPLER_PREFIX = "sampler."
 PER_FRAME = ("features", "eyes", "motion", "known", "condition", "clean")  # arguments and answers that are (B, T, ...)
 # Pitch, yaw, roll; chosen by eye: the heads of the real half of the corpus hold stiller than a portrait should.
@@ -60,14 +69,16 @@ def half(model: nn.Module) -> None:
 def export_onnx(module: nn.Module, arguments: dict[str, Tensor], output: str, path: Path) -> None:
     """Write one module as ONNX with named inputs, free batch size and length, and 16-bit weights."""
     module.eval()
-    names = list(arguments)
+    names = [ONNX_NAMES.get(name, name) for name in arguments]
     torch.onnx.export(
         module,
         tuple(arguments.values()),
         str(path),
         input_names=names,
         output_names=[output],
-        dynamic_axes={name: {0: "batch", 1: "frames"} if name in PER_FRAME else {0: "batch"} for name in [*names, output]},
+        dynamic_axes={
+            name: {0: "batch", 1: "frames"} if name in PER_FRAME else {0: "batch"} for name in [*names, output]
+        },
         opset_version=OPSET,
         dynamo=False,
     )
@@ -108,7 +119,7 @@ def example_arguments(config: MotionDiffusionConfig) -> tuple[dict[str, Tensor],
         "emotion": some(EMOTION_SIZE),
         "eyes": some(WINDOW, EYE_SIZE),
         "canonical": some(CANONICAL_SIZE),
-        "heard": torch.tensor([[1.0], [0.0]]),
+        "speech_mask": torch.tensor([[1.0], [0.0]]),
     }
     second = {
         "motion": some(WINDOW, MOTION_SIZE),
@@ -125,24 +136,87 @@ def write(
     silence: npt.NDArray[np.float32],
     spread: npt.NDArray[np.float32],
     folder: Path,
+    short: MotionCondition | None = None,
 ) -> None:
-    """Write `motion.safetensors`, `motion_condition.onnx` and `motion.onnx` into a folder.
+    """Write `motion.safetensors`, `motion.onnx`, `motion_condition.onnx` and `motion_condition_short.onnx` into a folder.
 
-    The condition half also stands in as `motion_condition_short.onnx`, until `ditto.training.motion_short` teaches one.
+    Without `short`, the condition half also stands in as the one for short look-ahead, until
+    `ditto.training.motion_short` teaches one.
     """
     half(model)
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, npt.NDArray[np.floating]] = {
-        name: t.detach().numpy().astype(np.float16) for name, t in model.state_dict().items()
+        name: t.detach().cpu().numpy().astype(np.float16) for name, t in model.state_dict().items()
     }
     for name, values in (("scale", scale), ("silence", silence), ("temperature", spread)):
         tensors[SAMPLER_PREFIX + name] = np.asarray(values, np.float32)
     save_file(tensors, str(folder / "motion.safetensors"))
     first, second = example_arguments(model.config)
-    for name in ("motion_condition", "motion_condition_short"):
-        export_onnx(model.condition, first, "condition", folder / f"{name}.onnx")
+    export_onnx(model.condition, first, "condition", folder / "motion_condition.onnx")
     export_onnx(model.denoiser, second, "clean", folder / "motion.onnx")
+    write_short(model.condition if short is None else short, model.config, folder)
+
+
+def write_short(short: MotionCondition, config: MotionDiffusionConfig, folder: Path) -> None:
+    """Write `motion_condition_short.onnx` into a folder, weights rounded to 16 bits."""
+    half(short)
+    arguments, _ = example_arguments(config)
+    export_onnx(short, arguments, "condition", folder / "motion_condition_short.onnx")
     reseal(folder)
+
+
+def make_bundle(
+    base: Bundle,
+    folder: Path,
+    model: MotionDiffusion,
+    scale: npt.NDArray[np.float32],
+    silence: npt.NDArray[np.float32],
+    short: MotionCondition | None,
+    origin: str,
+) -> Bundle:
+    """A copy of a lite bundle with another motion network; it appears whole. A folder of that name is replaced.
+
+    Args:
+        base: the bundle that gives all other parts, and the spread of the starting noise.
+        folder: of the new bundle.
+        model, scale, silence, short: as in `write`.
+        origin: what `bundle.json` says about where the motion network comes from.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    temperature = dict(read_tensors(base.part("motion").file("weights"), SAMPLER_PREFIX))[
+        SAMPLER_PREFIX + "temperature"
+    ]
+    part = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=".bundle.", dir=folder.parent))
+        for name, described in base.parts.items():
+            for path in described.files.values() if name != "motion" else ():
+                shutil.copyfile(path, part / path.name)
+        bundle = json.loads((base.path / "bundle.json").read_text(encoding="utf-8"))
+        bundle["origin"] = f"{origin}; other parts: {bundle['origin']}"
+        bundle["parts"]["motion"]["config"] = asdict(model.config)
+        write(model, scale, silence, temperature, part, short)
+        (part / "bundle.json").write_text(json.dumps(bundle), encoding="utf-8")
+        seal(part)
+        part.chmod(0o777 & ~_umask())
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.replace(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        if part is not None and part.exists():
+            shutil.rmtree(part, ignore_errors=True)
+    return Bundle.open(folder)
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # it can be read only by changing it
+    os.umask(mask)
+    return mask
 
 
 def read_weights(path: Path, config: MotionDiffusionConfig) -> MotionDiffusion:
@@ -160,10 +234,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--lip-temperature", type=float, default=0.5)
     options = parser.parse_args()
-    saved = torch.load(options.checkpoint, weights_only=True)
+    saved = read_checkpoint(options.checkpoint)
     model = MotionDiffusion(MotionDiffusionConfig(**saved["config"]))
     load_state(model, saved["model"], options.checkpoint)
-    write(model, saved["scale"].numpy(), saved["silence"].numpy(), temperature(options.lip_temperature), options.folder)
+    scale, silence = (saved["units"][name].numpy() for name in ("scale", "silence"))
+    write(model, scale, silence, temperature(options.lip_temperature), options.folder)
     for name in ("motion.safetensors", "motion_condition.onnx", "motion.onnx"):
         print(f"{name}: {(options.folder / name).stat().st_size / 1e6:.2f} MB")
 

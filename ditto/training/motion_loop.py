@@ -20,8 +20,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from ditto.errors import InputError, OutputError, TrainingError
-from ditto.media.files import complete_file, partial_file
+from ditto.errors import InputError, TrainingError
+from ditto.training.dataset import unwritable, write_bytes
 from ditto.training.motion_batches import Drawn, Units
 from ditto.training.motion_losses import GROUPS, AdaptiveWeights, Terms, loss_weights
 from ditto.training.motion_objectives import Objective
@@ -244,7 +244,11 @@ def train(
                         write_checkpoint(best, _checkpoint(run, objective, average, done, best_score))
                 if done % recipe.checkpoint_every == 0 or done == recipe.steps:
                     kept = _checkpoint(run, objective, average, done, best_score)
-                    kept |= {"trained": network.state_dict(), "optimizer": optimizer.state_dict(), "adaptive": adaptive.means}
+                    kept |= {
+                        "trained": network.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "adaptive": adaptive.means,
+                    }
                     write_checkpoint(last, kept)
     finally:
         log.close()
@@ -282,7 +286,7 @@ def _prepare_folder(run: Run, last: Path, resume: bool) -> None:
     try:
         run.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{run.out} cannot be made: {error.strerror or error}; choose another folder") from error
+        raise unwritable(run.out, error) from error
 
 
 def _checkpoint(run: Run, objective: Objective, average: nn.Module, step: int, best: float | None) -> dict[str, Any]:
@@ -307,22 +311,7 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(dict(checkpoint), buffer)
-    write_whole(path, buffer.getvalue())
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that appears when it is complete. Raises OutputError; a file that was there stays as it was."""
-    part = None
-    try:
-        part = partial_file(path)
-        part.write_bytes(data)
-        complete_file(part, path)
-    except OSError as error:
-        if part is not None:
-            part.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}; make room and go on with --resume"
-        ) from error
+    write_bytes(path, buffer.getvalue())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -334,7 +323,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises errors of its own, of zipfile and of pickle
-        raise InputError(f"expected a checkpoint at {path}, got: {' '.join(str(error).split())[:200]}; train again") from error
+        raise InputError(
+            f"expected a checkpoint at {path}, got: {' '.join(str(error).split())[:200]}; train again"
+        ) from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         got = found.get("format") if isinstance(found, dict) else type(found).__name__
         raise InputError(f"expected a checkpoint of format {FORMAT} at {path}, got {got}; train again")
@@ -355,7 +346,9 @@ def _restore(
     if found["config"] != objective.config:
         others.append("size of the network")
     if others:
-        raise InputError(f"expected the run of {path}, got another {', '.join(others)}; resume with the same, or start anew")
+        raise InputError(
+            f"expected the run of {path}, got another {', '.join(others)}; resume with the same, or start anew"
+        )
     objective.network.load_state_dict(found["trained"])
     average.load_state_dict(found["model"])
     optimizer.load_state_dict(found["optimizer"])
@@ -376,7 +369,7 @@ class _Log:
         kept = []
         if start and self._path.is_file():  # an interrupted run may have gone on after its last checkpoint
             kept = [line for line in self._path.read_text().splitlines() if json.loads(line)["step"] <= start]
-        write_whole(self._path, "".join(f"{line}\n" for line in kept).encode())
+        write_bytes(self._path, "".join(f"{line}\n" for line in kept).encode())
         if run.board is not None:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -416,7 +409,7 @@ class _Log:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
-            raise OutputError(f"{self._path} cannot be written: {error.strerror or error}; make room, then --resume") from error
+            raise unwritable(self._path, error) from error
 
     def close(self) -> None:
         if self._board is not None:

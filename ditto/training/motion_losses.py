@@ -45,7 +45,7 @@ def motion_groups(size: int = MOTION_SIZE) -> npt.NDArray[np.int64]:
     for name, members in _KEYPOINTS_OF.items():
         faces[list(members)] = GROUPS.index(name)
     group[EXPRESSION] = faces.reshape(-1)
-    return group if size == MOTION_SIZE else _spread_over_bins(group)
+    return np.repeat(group, _numbers(size))
 
 
 def loss_weights(size: int = MOTION_SIZE) -> Array:
@@ -64,15 +64,16 @@ def loss_weights(size: int = MOTION_SIZE) -> Array:
     e[Keypoint.NECK] = 0.2
     if size != MOTION_SIZE:
         w[DEGREES] /= BINS
-        w = _spread_over_bins(w)
-    return np.asarray(w / w.mean(), np.float32)
+    spread = np.repeat(w, _numbers(size))
+    return np.asarray(spread / spread.mean(), np.float32)
 
 
-def _spread_over_bins(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """(70,) -> (265,), each angle's value at each of its bins."""
+def _numbers(size: int) -> npt.NDArray[np.int64]:
+    """(70,) how many of `size` numbers each of the 70 has: an angle has its bins among 265."""
     counts = np.ones(MOTION_SIZE, np.int64)
-    counts[DEGREES] = BINS
-    return np.repeat(values, counts)
+    if size != MOTION_SIZE:
+        counts[DEGREES] = BINS
+    return counts
 
 
 class Terms(NamedTuple):
@@ -147,24 +148,27 @@ def denoising_terms(
 class AdaptiveWeights:
     """Factors on the loss weights of the motion groups that follow the groups' losses.
 
-    Each group's factor is inversely proportional to the running mean of its loss. So a group's part in the loss is its
-    part in the weights, however large its errors are: one whose motion is small, or whose errors are small because it is
-    nearly learnt, is not drowned by the head pose, most of which no speech can tell. Minimising with these factors
-    minimises `sum_g w_g log(loss_g)`.
+    Each group's factor is the running mean of its loss to the power of minus `power`. So a group whose motion is small is
+    not drowned by one whose errors are large and stay large, as those of the head pose, most of which no speech can tell.
+    At power 1 every group's part in the loss is its part in the weights, whatever its errors: minimising then minimises
+    `sum_g w_g log(loss_g)`; at 1/2, `sum_g w_g sqrt(loss_g)`.
 
-    Source: adaptive weights of the groups, Ditto (arXiv:2411.19509), section 3.2. The rule is that of Kendall et al. 2018
-    (arXiv:1705.07115), section 3.2, with each sigma^2 at its optimum, the loss, where they learn it.
+    Source: adaptive weights of the groups, Ditto (arXiv:2411.19509), section 3.2. The rule at power 1 is that of Kendall et
+    al. 2018 (arXiv:1705.07115), section 3.2, with each sigma^2 at its optimum, the loss, where they learn it; power 1/2
+    keeps groups that are nearly learnt, as the lids, from taking most of the weight.
 
     Attributes:
         shares: (G,) part of each group in the loss weights; sums to one.
         means: (G,) running mean of the groups' losses; zero before the first update.
         keep: what the running mean keeps of itself at an update.
+        power: how far the factors follow the losses; 0: not at all.
         limit: largest factor before normalising, against the mean group, and the inverse of the smallest.
     """
 
     shares: Tensor
     means: Tensor
     keep: float = 0.98
+    power: float = 0.5
     limit: float = 10.0
 
     @classmethod
@@ -185,5 +189,5 @@ class AdaptiveWeights:
         if not bool(self.means.any()):
             return torch.ones_like(self.means)
         typical = (self.shares * self.means).sum()
-        factors = (typical / self.means.clamp(min=1e-12)).clamp(1 / self.limit, self.limit)
+        factors = ((typical / self.means.clamp(min=1e-12)) ** self.power).clamp(1 / self.limit, self.limit)
         return factors / (self.shares * factors).sum()

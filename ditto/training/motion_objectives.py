@@ -59,7 +59,7 @@ class LiteDenoising(Objective):
         return asdict(self.network.config)
 
     def forward(self, batch: Batch, noise: Noise, weights: Tensor, factors: Tensor) -> Terms:
-        level = 0.999 * (1 - noise.level**1.3)  # a little more often noisy than not
+        level = 0.999 * (1 - noise.level[:, :1] ** 1.3)  # a little more often noisy than not
         signal = signal_level(level)[:, None]
         noisy = signal.sqrt() * batch.motion + (1 - signal).sqrt() * noise.noise
         condition = self.network.condition(

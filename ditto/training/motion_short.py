@@ -1,26 +1,25 @@
 """Teach the condition half of the motion network to do without the speech that a stream does not wait for.
 
-    python -m ditto.training.motion_short CORPUS ditto/bundles/lite [--seconds 700] [--seed 0]
+    python -m ditto.training.motion_short CORPUS ditto/bundles/lite OUT [--preset lite] [--seed 0] [--resume]
 
 The network stands as it is in the bundle; a copy of its condition half learns. Teacher and pupil denoise the same frames;
 the teacher hears all the speech around them, the pupil as much as `ditto.lite.sampler.fill` leaves of it. The pupil's best
-answer is the mean of what the teacher says to all continuations. Writes `motion_condition_short.onnx` into the bundle.
+answer is the mean of what the teacher says to all continuations. Writes `motion_condition_short.onnx` into the bundle;
+checkpoints go to OUT.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import time
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from ditto.bundle import reseal
 from ditto.lite.networks.motion_diffusion import (
     WINDOW,
     MotionCondition,
@@ -28,11 +27,17 @@ from ditto.lite.networks.motion_diffusion import (
     MotionDiffusionConfig,
     signal_level,
 )
-from ditto.training.motion import Batch, Corpus, Units, draw_batch, load_corpus, loss_weights
-from ditto.training.motion_export import SAMPLER_PREFIX, example_arguments, export_onnx, half, read_weights
+from ditto.motion.motion import MOTION_SIZE
+from ditto.training.motion_batches import Batch, Corpus, Noise, Units, draw, load_corpus
+from ditto.training.motion_export import SAMPLER_PREFIX, read_weights, write_short
+from ditto.training.motion_loop import Draw, Run, Trained, Workers, train
+from ditto.training.motion_losses import GROUPS, Terms, motion_groups
+from ditto.training.motion_objectives import Objective
+from ditto.training.recipe import PRESETS, Recipe, preset
 
 BATCH = 16  # windows of 80 frames, each cut into two
 LEARNING_RATE = 8e-4
+WARMUP = 100
 PAST, LENGTH, BEYOND = 22, 40, 16  # frames: known, of a pupil's window, and more that the teacher hears
 LONGEST_AHEAD = 6  # frames heard beyond the two that are shown
 NO_AHEAD = 0.6  # share of windows that hear none
@@ -62,89 +67,131 @@ def cuts(batch: Batch) -> Cut:
 
 def unheard(rows: Tensor, heard: Tensor) -> Tensor:
     """(B, T, k) with the last of the `heard` (B,) frames repeated to the end, as `ditto.lite.sampler.fill` does."""
-    frame = torch.arange(rows.shape[1]).expand(len(rows), -1).minimum(heard[:, None] - 1)
+    frame = torch.arange(rows.shape[1], device=rows.device).expand(len(rows), -1).minimum(heard[:, None] - 1)
     return rows.gather(1, frame[..., None].expand_as(rows))
 
 
-def distillation_loss(
-    model: MotionDiffusion, pupil: MotionCondition, cut: Cut, heard: Tensor, level: Tensor, noise: Tensor
-) -> Tensor:
-    """Weighted square difference of what both make of the frames after the known ones."""
-    known = torch.zeros(len(cut.motion), LENGTH, 1)
+def frames_ahead(chance: Tensor) -> Tensor:
+    """(B,) uniform in [0, 1) -> frames heard beyond those shown: none for a share of `NO_AHEAD`, else 1 to 6."""
+    above = (chance - NO_AHEAD) / (1 - NO_AHEAD)
+    return torch.where(above < 0, 0, 1 + (above * LONGEST_AHEAD).long().clamp(max=LONGEST_AHEAD - 1))
+
+
+class ShortDistillation(Objective):
+    """The pupil's output of the denoiser against the teacher's; only the pupil, `network`, has a gradient."""
+
+    network: MotionCondition
+
+    def __init__(self, teacher: MotionDiffusion, recipe: Recipe) -> None:
+        super().__init__(copy.deepcopy(teacher.condition).requires_grad_(True).train(), recipe, MOTION_SIZE)
+        self.teacher = copy.deepcopy(teacher).requires_grad_(False)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return asdict(self.teacher.config)
+
+    def forward(self, batch: Batch, noise: Noise, weights: Tensor, factors: Tensor) -> Terms:
+        cut = cuts(batch)
+        level = 0.999 * (1 - torch.cat([noise.level[:, :1], noise.level[:, 1:]]) ** 1.3)
+        heard = PAST + SHOWN + frames_ahead(noise.ahead.T.flatten())
+        noises = torch.cat([noise.noise[:, :LENGTH], noise.noise[:, WINDOW - LENGTH :]])
+        return distillation_terms(
+            self.teacher, self.network, cut, heard, level, noises, weights * factors[_group(weights)]
+        )
+
+
+def _group(weights: Tensor) -> Tensor:
+    return torch.as_tensor(motion_groups(len(weights)), device=weights.device)
+
+
+def distillation_terms(
+    teacher: MotionDiffusion,
+    pupil: MotionCondition,
+    cut: Cut,
+    heard: Tensor,
+    level: Tensor,
+    noise: Tensor,
+    weights: Tensor,
+) -> Terms:
+    """Weighted square difference of what both make of the frames after the known ones.
+
+    Args:
+        heard: (B,) frames that the pupil hears.
+        level: (B, 1) noise level.
+        noise: (B, T, 70).
+        weights: (70,).
+    """
+    known = torch.zeros(len(cut.motion), LENGTH, 1, device=cut.motion.device)
     known[:, :PAST] = 1.0
     signal = signal_level(level)[:, None]
     noisy = known * cut.motion + (1 - known) * (signal.sqrt() * cut.motion + (1 - signal).sqrt() * noise)
-    ones = torch.ones(len(level), 1)
+    ones = torch.ones_like(level)
     with torch.no_grad():
-        full = model.condition(cut.features, cut.emotion, cut.eyes, cut.canonical, ones)[:, :LENGTH]
-        expected = model.denoiser(noisy, known, full, level)
+        full = teacher.condition(cut.features, cut.emotion, cut.eyes, cut.canonical, ones)[:, :LENGTH]
+        expected = teacher.denoiser(noisy, known, full, level)
     features, eyes = (unheard(x[:, :LENGTH], heard) for x in (cut.features, cut.eyes))
-    guess = model.denoiser(noisy, known, pupil(features, cut.emotion, eyes, cut.canonical, ones), level)
-    weight = torch.ones(LENGTH, 1)
-    weight[:PAST] = 0.0
-    weight[PAST : PAST + SHOWN] = SHOWN_WEIGHT
-    square: torch.Tensor = (guess - expected) ** 2 * torch.from_numpy(loss_weights())
-    return (square * weight).sum() / (weight.sum() * square.shape[0] * square.shape[2])
+    guess = teacher.denoiser(noisy, known, pupil(features, cut.emotion, eyes, cut.canonical, ones), level)
+    frame = torch.ones(LENGTH, 1, device=cut.motion.device)
+    frame[:PAST] = 0.0
+    frame[PAST : PAST + SHOWN] = SHOWN_WEIGHT
+    square = (((guess - expected).float() ** 2) * frame).sum(1) / frame.sum()  # (2B, 70)
+    halves = (square * weights).mean(1).unflatten(0, (2, -1))  # both cuts of a window
+    windows = halves.mean(0)
+    with torch.no_grad():
+        group = _group(weights)
+        totals = torch.zeros(len(GROUPS), device=weights.device).index_add(0, group, square.mean(0) * weights)
+        shares = torch.zeros(len(GROUPS), device=weights.device).index_add(0, group, weights)
+    return Terms(windows.mean(), windows.mean().detach(), totals / shares, windows.detach())
 
 
-def train(corpus: Corpus, model: MotionDiffusion, units: Units, seconds: float, seed: int) -> MotionCondition:
-    """The pupil after `seconds` of process CPU time (one thread): the running average of its weights."""
-    torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    random = np.random.default_rng(seed)
-    pupil = copy.deepcopy(model.condition).train()
-    model.requires_grad_(False)
-    average: MotionCondition = copy.deepcopy(pupil)
-    optimizer = torch.optim.AdamW(pupil.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    begin, step, shown, smoothed = time.process_time(), 0, 0.0, 0.0
-    while (spent := time.process_time() - begin) < seconds:
-        rate = LEARNING_RATE * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * spent / seconds)))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        cut = cuts(draw_batch(corpus, units, random, BATCH))
-        size = len(cut.motion)
-        ahead = torch.randint(1, LONGEST_AHEAD + 1, (size,)) * (torch.rand(size) >= NO_AHEAD)
-        level = 0.999 * (1 - torch.rand(size, 1) ** 1.3)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = distillation_loss(model, pupil, cut, PAST + SHOWN + ahead, level, torch.randn_like(cut.motion))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        keep = min(0.998, step / (step + 10.0))
-        with torch.no_grad():
-            for slow, fast in zip(average.parameters(), pupil.parameters(), strict=True):
-                slow.lerp_(fast, 1 - keep)
-        smoothed = loss.item() if step == 1 else 0.98 * smoothed + 0.02 * loss.item()
-        if spent - shown > 30 or step == 5:
-            shown = spent
-            print(f"{spent:6.0f} s  step {step:5d}  loss {smoothed:.4f}", flush=True)
-    print(f"done: {step} steps, loss {smoothed:.4f}")
-    return average
+def short_recipe(recipe: Recipe) -> Recipe:
+    """The recipe of the condition half that follows a motion network's."""
+    rate = LEARNING_RATE if not recipe.from_bundle else 0.5 * LEARNING_RATE
+    return replace(
+        recipe,
+        steps=recipe.short_steps,
+        batch=BATCH,
+        optimizer="adamw",
+        learning_rate=rate,
+        warmup=WARMUP,
+        adaptive=False,
+    )
 
 
-def write(pupil: MotionCondition, config: MotionDiffusionConfig, folder: Path) -> None:
-    """Write `motion_condition_short.onnx` into a folder, weights rounded to 16 bits."""
-    half(pupil)
-    arguments, _ = example_arguments(config)
-    export_onnx(pupil, arguments, "condition", folder / "motion_condition_short.onnx")
-    reseal(folder)
+def train_short(
+    corpus: Corpus, teacher: MotionDiffusion, run: Run, workers: Workers | None = None, resume: bool = False
+) -> Trained:
+    """Distil a pupil from a teacher; `run.recipe` is of `short_recipe`. Raises what `motion_loop.train` raises."""
+
+    def drawn(step: int, numbers: range) -> Any:
+        return draw(corpus, run.units, run.recipe, run.seed, step, numbers)
+
+    windows: Draw = drawn
+    return train(ShortDistillation(teacher, run.recipe), windows, run, workers, None, resume)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--seconds", type=float, default=700.0)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--preset", default="lite", choices=[name for name, r in PRESETS.items() if r.size == "lite"])
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
-    corpus = load_corpus(options.corpus, ("real", "made"))
+    torch.set_num_threads(1)
+    corpus = load_corpus(options.corpus)
     weights = options.bundle / "motion.safetensors"
     model = read_weights(weights, MotionDiffusionConfig())
     kept = load_file(str(weights))
     units = Units.of(corpus)._replace(**{name: kept[SAMPLER_PREFIX + name] for name in ("scale", "silence")})
-    write(train(corpus, model, units, options.seconds, options.seed), model.config, options.bundle)
+    recipe = preset(options.preset)
+    recipe = short_recipe(replace(recipe, short_steps=options.steps or recipe.short_steps))
+    run = Run(recipe, options.seed, corpus.fingerprint(), options.out, units)
+    pupil = train_short(corpus, model, run, resume=options.resume).network
+    assert isinstance(pupil, MotionCondition)
+    write_short(pupil, model.config, options.bundle)
 
 
 if __name__ == "__main__":

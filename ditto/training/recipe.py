@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 
 from ditto.errors import InputError
+from ditto.motion.motion import MOTION_SIZE, PACKED_SIZE
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Recipe:
 
     Attributes:
         size: "lite": `ditto.lite.networks.motion_diffusion`; "full": the LMDM of `ditto.full.networks.lmdm`.
+        motion_size: numbers of a frame of motion: 70, or 265 with 66 bins an angle, as the paper has it (full only).
         steps: updates of the weights.
         batch: windows of a process and a backward pass.
         accumulate: backward passes of an update.
@@ -38,6 +40,7 @@ class Recipe:
     """
 
     size: str = "lite"
+    motion_size: int = MOTION_SIZE
     steps: int = 4000
     batch: int = 24
     accumulate: int = 1
@@ -71,6 +74,20 @@ class Recipe:
         for name, known in (("size", ("lite", "full")), ("optimizer", ("adamw", "adan"))):
             if getattr(self, name) not in known:
                 raise InputError(f"expected {name} of {' or '.join(known)}, got {getattr(self, name)!r}; give another")
+        if self.motion_size not in ((MOTION_SIZE,) if self.size == "lite" else (MOTION_SIZE, PACKED_SIZE)):
+            raise InputError(
+                f"expected motion_size of {MOTION_SIZE}, or {PACKED_SIZE} at the full size, got {self.motion_size} at the "
+                f"{self.size} size; give another number"
+            )
+
+    def changed(self, steps: int | None, short_steps: int | None, adaptive: bool | None) -> Recipe:
+        """This recipe with other numbers where they are given."""
+        return replace(
+            self,
+            steps=self.steps if steps is None else steps,
+            short_steps=self.short_steps if short_steps is None else short_steps,
+            adaptive=self.adaptive if adaptive is None else adaptive,
+        )
 
     def differences(self, other: Mapping[str, object]) -> list[str]:
         """Names of the numbers that differ from a recipe read back from a checkpoint."""
@@ -87,9 +104,10 @@ PRESETS: Mapping[str, Recipe] = MappingProxyType(
             steps=600, learning_rate=4e-4, warmup=50, from_bundle=True, short_steps=300, score_every=100, checkpoint_every=100
         ),
         "paper": Recipe(
-            size="full", steps=100_000, batch=64, optimizer="adan", learning_rate=1e-4, weight_decay=0.02, warmup=1000,
-            average=0.9999, velocity=1.0, acceleration=1.0, initial=1.0, pose_smoothness=1.0, feature_noise=0.0,
-            shape_scale=0.0, shape_shift=0.0, short_steps=0, score_every=5000, checkpoint_every=1000,
+            size="full", motion_size=PACKED_SIZE, steps=100_000, batch=64, optimizer="adan", learning_rate=1e-4,
+            weight_decay=0.02, warmup=1000, average=0.9999, velocity=1.0, acceleration=1.0, initial=1.0,
+            pose_smoothness=1.0, feature_noise=0.0, shape_scale=0.0, shape_shift=0.0, short_steps=0, score_every=5000,
+            checkpoint_every=1000,
         ),
     }
 )  # fmt: skip
