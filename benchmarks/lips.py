@@ -1,36 +1,51 @@
 """Does the mouth say what the voice says: visemes heard, and lips re-tracked on rendered video beside real ones.
 
-    python -m benchmarks.lips [--bundle lite] [--latency quality] [--portrait FILE] [--all]
+    python -m benchmarks.lips [--bundle lite] [--latency quality] [--portrait FILE] [--motion-only] [--all]
 
 Everything runs on the streaming path, hop by hop, at the latency asked for. Beside our figures stand those of a mouth that
-only follows the loudness, drawn by the same renderer, and of our motion before it is rendered.
+only follows the loudness, drawn by the same renderer, and of our motion before it is rendered. The natural cuts are scored
+with their sound moved earlier by the two frames that it is late; nothing of them is shown or written.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
 
 from benchmarks import measures
-from benchmarks._motions import rows_of
+from benchmarks._motions import rows_of, said, style_option, without_pictures
 from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.faces import SHARED, example_portrait, face_window, grid_holdout, spread, track, tracked_clip
+from benchmarks.natural import (
+    PAUSES,
+    Cut,
+    Mouth,
+    Statistics,
+    TalkFigures,
+    natural_cuts,
+    pause_counts,
+    phones_of,
+    statistics,
+    talk_figures,
+)
 from benchmarks.speech import Samples, load_alignments, phone_posteriors, read_speech
 from ditto.errors import InputError
 from ditto.lite.latency import FRAMES_PER_HOP
 from ditto.lite.speech_encoder import HOP_SAMPLES
 from ditto.media.audio import SAMPLE_RATE
-from ditto.motion.motion import DEGREES, EXPRESSION, FPS, KEYPOINTS, MOTION_SIZE, Keypoint, retarget
+from ditto.motion.motion import DEGREES, EXPRESSION, FPS, KEYPOINTS, MOTION_SIZE, Keypoint
 from ditto.performer import check_latency
 from ditto.portrait.portrait import Portrait
 from ditto.row_performer import RowPerformer
-from ditto.stream import SAMPLES_PER_FRAME, Frame, Stream
+from ditto.stream import SAMPLES_PER_FRAME
 from ditto.talking_head import TalkingHead, load
 
 Floats = npt.NDArray[np.float64]
@@ -100,45 +115,43 @@ class LoudnessMouth:
 
 
 class Spoken(NamedTuple):
-    """One rendered utterance of T frames.
+    """One utterance of T frames.
 
     Attributes:
-        rendered: (T,) lip opening in face widths, re-tracked on the frames.
-        motion: (T,) the same before rendering.
+        mouths: "rendered", re-tracked on the frames (unless nothing was rendered), and "motion", before rendering.
         pose: (T, 3) pitch, yaw and roll in degrees.
         seconds: processor time from samples to frames.
     """
 
-    rendered: Floats
-    motion: Floats
+    mouths: dict[str, Mouth]
     pose: Floats
     seconds: float
 
 
-def spoken_frames(stream: Stream, samples: Samples) -> Iterator[Frame]:
-    """All frames of a recording, pushed hop by hop."""
-    for start in range(0, len(samples), HOP_SAMPLES):
-        yield from stream.push(samples[start : start + HOP_SAMPLES])
-    yield from stream.flush()
+class Speaker(NamedTuple):
+    """Who speaks: a head with a portrait, and the options of its streams; rendered or not."""
 
+    head: TalkingHead
+    portrait: Portrait
+    options: dict[str, Any]
+    rendered: bool
 
-def speak(head: TalkingHead, portrait: Portrait, samples: Samples, latency: str = "quality", seed: int = 0) -> Spoken:
-    """Animate, and track the lips of what comes out."""
-    window = face_window(portrait)
-    stream = head.stream(portrait, seed=seed, latency=latency)
-    pictures, motions = [], []
-    begun = time.process_time()
-    for frame in spoken_frames(stream, samples):
-        pictures.append(frame.image[window].copy())
-        motions.append(frame.motion)
-    seconds = time.process_time() - begun
-    delta = np.array([retarget(portrait, motion).delta for motion in motions])
-    return Spoken(
-        measures.lip_opening(track(pictures)),
-        delta[:, LOWER_LIP, 1] - delta[:, UPPER_LIP, 1],
-        np.array([motion.values[DEGREES] for motion in motions], np.float64),
-        seconds,
-    )
+    def say(self, samples: Samples) -> Spoken:
+        """Animate, and track the lips of what comes out."""
+        window = face_window(self.portrait)
+        stream = self.head.stream(self.portrait, seed=0, **self.options)
+        pictures, motions = [], []
+        begun = time.process_time()
+        for frame in said(stream, samples):
+            if self.rendered:
+                pictures.append(frame.image[window].copy())
+            motions.append(frame.motion)
+        seconds = time.process_time() - begun
+        space = rows_of(self.head.performer).motion_space
+        mouths = {"motion": Mouth.before_rendering(space, self.portrait, motions)}
+        if self.rendered:
+            mouths = {"rendered": Mouth.seen(track(pictures)), **mouths}
+        return Spoken(mouths, np.array([motion.values[DEGREES] for motion in motions], np.float64), seconds)
 
 
 def hear(encoder: Any, speech: dict[Path, list[measures.Segment]]) -> measures.VisemeScores:
@@ -186,37 +199,33 @@ def onsets_closed(opening: Floats, words: Sequence[tuple[float, float, str]]) ->
 class GridResult(NamedTuple):
     """One set of real clips: agreement of each mouth with the real one, and closures at word onsets."""
 
-    ours: Agreement
-    motion: Agreement
-    loudness: Agreement
-    loudness_motion: Agreement
-    rows: list[list[Any]]
+    agreements: dict[str, Agreement]
     onsets: dict[str, list[bool]]
+    rows: list[list[Any]]
 
 
-def compare_grid(
-    ours: TalkingHead, loudness: TalkingHead, portrait: Portrait, clips: Sequence[Path], latency: str
-) -> GridResult:
-    matches: dict[str, list[measures.Match]] = {"ours": [], "motion": [], "loudness": [], "loudness motion": []}
-    onsets: dict[str, list[bool]] = {"ours": [], "loudness": [], "real": []}
+def compare_grid(ours: Speaker, clips: Sequence[Path], loudness: dict[Path, Spoken]) -> GridResult:
+    """Mouths by the names of `all_mouths`, and "real"."""
+    matches: dict[str, list[measures.Match]] = {}
+    onsets: dict[str, list[bool]] = {}
     rows: list[list[Any]] = []
     for path in clips:
         clip = tracked_clip(path)
         real = measures.lip_opening(clip.landmarks)
-        said = {
-            "ours": speak(ours, portrait, clip.samples, latency),
-            "loudness": speak(loudness, portrait, clip.samples),
-        }
-        for name, spoken in said.items():
-            matches[name].append(measures.correlate(spoken.rendered, real))
-            matches["motion" if name == "ours" else "loudness motion"].append(measures.correlate(spoken.motion, real))
+        mouths = all_mouths(ours.say(clip.samples), loudness[path])
         words = grid_words(path)
-        for name, curve in (("ours", said["ours"].rendered), ("loudness", said["loudness"].rendered), ("real", real)):
-            onsets[name] += onsets_closed(curve, words)
-        own, rms = matches["ours"][-1], matches["loudness"][-1]
-        rows.append([path.stem, own.best, own.zero_lag, own.lag, matches["motion"][-1].best, rms.best, rms.lag])
-    agreements = {name.replace(" ", "_"): Agreement.of(found) for name, found in matches.items()}
-    return GridResult(**agreements, rows=rows, onsets=onsets)
+        for name, mouth in mouths.items():
+            matches.setdefault(name, []).append(measures.correlate(mouth.opening, real))
+        for name, curve in [*((name, mouth.opening) for name, mouth in mouths.items()), ("real", real)]:
+            onsets.setdefault(name, []).extend(onsets_closed(curve, words))
+        own = matches[next(iter(mouths))][-1]
+        rows.append([path.stem, own.best, own.zero_lag, own.lag, *(matches[name][-1].best for name in list(mouths)[1:])])
+    return GridResult({name: Agreement.of(found) for name, found in matches.items()}, onsets, rows)
+
+
+def all_mouths(ours: Spoken, loudness: Spoken) -> dict[str, Mouth]:
+    """Ours, then the loudness mouth's: each rendered, if it was, then before rendering."""
+    return {**ours.mouths, **{f"RMS {name}": mouth for name, mouth in loudness.mouths.items()}}
 
 
 class Closures(NamedTuple):
@@ -244,107 +253,247 @@ def closures(curves: Sequence[Floats], segments: Sequence[list[measures.Segment]
     return Closures(*(measures.share(flags) for flags in (frames, events, still, long)))
 
 
+def closed_after(opening: Floats, last_word: float, speech_frames: int) -> bool:
+    """Whether the lips are closed in every frame from 1 s after the last word (s) to the end of the curve.
+
+    Closed: under .15 of the range that they have in the first `speech_frames` frames.
+    """
+    low, high = np.nanpercentile(opening[:speech_frames], [2.0, 98.0])
+    after = opening[int(np.ceil((last_word + 1.0) * FPS)) :]
+    return bool(len(after) and (after < low + measures.CLOSED * (high - low)).all())
+
+
 def closing_speed(curves: Sequence[Floats]) -> float:
     """Curves (T,) of lip opening -> how much they fall from one frame to the next at most, but for 1 frame in 200."""
     return float(np.percentile(np.concatenate([-np.diff(curve) for curve in curves]), 99.5))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.lips", description=__doc__.split("\n")[0])
-    parser.add_argument("--bundle", default="lite")
-    parser.add_argument("--latency", default="quality")
-    parser.add_argument("--portrait", type=Path, help="a photograph; the example by default")
-    parser.add_argument("--data", type=Path, default=SHARED, help="folder with grid_other, grid_s1, speech")
-    parser.add_argument("--clips", type=int, default=12, help="how many of the GRID s1 hold-out clips to render")
-    parser.add_argument("--utterances", type=int, default=8, help="how many test utterances to render")
-    parser.add_argument("--all", action="store_true", help="every hold-out clip and every test utterance")
-    options = parser.parse_args(arguments)
-    started = time.perf_counter()
+SILENCE_AFTER = np.zeros(2 * SAMPLE_RATE, np.float32)  # said after every test utterance
 
-    ours = load(options.bundle)
-    try:
-        check_latency(options.latency, ours.performer.latencies)
-        performer = rows_of(ours.performer)
-    except (ValueError, InputError) as error:
-        parser.error(str(error))
-    mouth = RowPerformer(LoudnessEncoder(), LoudnessMouth(), performer.renderer, performer.motion_space)
-    loudness = TalkingHead(ours.bundle, mouth)
-    portrait = ours.register(options.portrait or example_portrait())
 
+class Material(NamedTuple):
+    """What is said, the real clips, and what the loudness mouth makes of them: the same for every latency.
+
+    Attributes:
+        heard: viseme scores of the encoder.
+        grid_other, holdout: paths of real clips.
+        utterances: samples of each test utterance, without the silence after it; segments: its phones.
+        cuts: of natural talk.
+        phones: probabilities (T, 40) heard in each cut and utterance, by name.
+        expected: statistics of natural talk.
+        loudness: of the loudness mouth, by path of a clip or utterance and name of a cut.
+    """
+
+    heard: measures.VisemeScores
+    grid_other: list[Path]
+    holdout: list[Path]
+    utterances: dict[Path, Samples]
+    segments: dict[Path, list[measures.Segment]]
+    cuts: list[Cut]
+    phones: dict[Any, Floats]
+    expected: Statistics
+    loudness: dict[Any, Spoken]
+
+
+def gather(options: argparse.Namespace, encoder: Any, loudness: Speaker) -> Material:
     speech = load_alignments(options.data / "speech" / "librispeech_test")
-    heard = hear(performer.encoder, speech)
-
-    other = compare_grid(ours, loudness, portrait, sorted((options.data / "grid_other").glob("*.mpg")), options.latency)
+    other = sorted((options.data / "grid_other").glob("*.mpg"))
     holdout = grid_holdout(options.data / "grid_s1")
-    chosen = holdout if options.all else spread(holdout, options.clips)
-    kept_out = compare_grid(ours, loudness, portrait, chosen, options.latency)
+    holdout = holdout if options.all else spread(holdout, options.clips)
+    paths = list(speech) if options.all else spread(list(speech), options.utterances)
+    utterances = {path: read_speech(path) for path in paths}
+    cuts = natural_cuts(options.data / "natural_talk")
+    phones = {cut.name: phones_of(encoder, cut.samples) for cut in cuts}
+    phones |= {path: phones_of(encoder, samples) for path, samples in utterances.items()}
+    spoken = {path: loudness.say(tracked_clip(path).samples) for path in [*other, *holdout]}
+    spoken |= {path: loudness.say(np.r_[samples, SILENCE_AFTER]) for path, samples in utterances.items()}
+    spoken |= {cut.name: loudness.say(cut.samples) for cut in cuts}
+    segments = {path: speech[path] for path in paths}
+    return Material(hear(encoder, speech), other, holdout, utterances, segments, cuts, phones, statistics(), spoken)
 
-    utterances = list(speech) if options.all else spread(list(speech), options.utterances)
-    segments = [speech[path] for path in utterances]
-    own = [speak(ours, portrait, read_speech(path), options.latency) for path in utterances]
-    rms = [speak(loudness, portrait, read_speech(path)) for path in utterances]
-    lips = closures([s.rendered for s in own], segments)
-    lips_motion = closures([s.motion for s in own], segments)
-    lips_rms = closures([s.rendered for s in rms], segments)
-    turning = np.mean([s.pose.std(0) for s in own], axis=0)
 
-    def agreement(name: str, result: GridResult, bar: float) -> list[Figure]:
-        def figure(words: str, field: str, low: float | None = None, high: float | None = None) -> Figure:
-            others = {"RMS mouth": result.loudness, "motion": result.motion, "RMS motion": result.loudness_motion}
-            beside = {column: float(getattr(other, field)) for column, other in others.items()}
-            return Figure(f"{name}: {words}", getattr(result.ours, field), low, high, beside)
+def natural_figures(ours: dict[str, Speaker], material: Material) -> list[Figure]:
+    """Rows of the nine cuts; a speaker for each cut, by name."""
+    real = [Mouth.seen(cut.landmarks) for cut in material.cuts]
+    heard = [material.phones[cut.name] for cut in material.cuts]
+    mouths = [all_mouths(ours[cut.name].say(cut.samples), material.loudness[cut.name]) for cut in material.cuts]
+    found = {name: talk_figures([m[name] for m in mouths], heard, material.expected, real) for name in mouths[0]}
+    found["real"] = talk_figures(real, heard, material.expected, real)
+    first = next(iter(mouths[0]))
 
-        return [
-            figure("r of lip opening, best lag", "best", low=bar),
-            figure("r, zero lag", "zero_lag"),
-            figure("median |lag|, frames", "lag", high=1.0),
-        ]
+    def figure(
+        words: str, field: Callable[[TalkFigures], float], low: float | None = None, high: float | None = None
+    ) -> Figure:
+        beside = {name: field(figures) for name, figures in found.items() if name != first}
+        return Figure(f"natural cuts: {words}", field(found[first]), low, high, beside)
 
-    def closing(name: str, field: str, bar: float | None) -> Figure:
-        beside = {"RMS mouth": getattr(lips_rms, field), "motion": getattr(lips_motion, field)}
-        return Figure(name, getattr(lips, field), low=bar, beside=beside)
+    rows = [
+        figure("r of lip opening, best lag", lambda f: f.opening, 0.72),
+        figure("r, zero lag", lambda f: f.zero_lag),
+        figure("median |lag|, frames", lambda f: f.lag, None, 1.0),
+        figure("r of mouth width, best lag", lambda f: f.width),
+        figure("phone means of opening against natural talk, r", lambda f: f.phones),
+    ]
+    for i, ((low, high), count) in enumerate(zip(PAUSES, pause_counts(heard), strict=True)):
+        rows.append(figure(f"opening in {count} pauses of {low}-{high} frames, z", lambda f, i=i: f.pauses[i]))
+    return [
+        *rows,
+        figure("frames with a gap under .01 fw", lambda f: f.closed),
+        figure("frames under .15 of the range", lambda f: f.closed_of_range),
+        figure("frames heard as p, b, m under .15 of the range", lambda f: f.bilabials),
+    ]
 
-    def onset(who: str) -> float:
-        return measures.share(kept_out.onsets[who])
 
+def utterance_figures(spoken: dict[Path, dict[str, Mouth]], material: Material) -> list[Figure]:
+    """Rows of the test utterances: closures, pauses, the end; phone means over them and the pauses inside them."""
+    paths = list(spoken)
+    segments = [material.segments[path] for path in paths]
+    heard = [material.phones[path] for path in paths]
+    lengths = [-(-len(material.utterances[path]) // SAMPLES_PER_FRAME) for path in paths]
+    names = list(spoken[paths[0]])
+    speech = {name: [spoken[path][name][:n] for path, n in zip(paths, lengths, strict=True)] for name in names}
+    closed = {name: closures([mouth.opening for mouth in speech[name]], segments) for name in names}
+    talk = {name: talk_figures(speech[name], heard, material.expected) for name in names}
+    last_words = [max(end for _, end, phone in phones if phone != "SIL") for phones in segments]
+    after = {
+        name: measures.share(
+            [closed_after(spoken[path][name].opening, end, n) for path, end, n in zip(paths, last_words, lengths, strict=True)]
+        )
+        for name in names
+    }
+
+    def figure(words: str, values: dict[str, float], low: float | None = None, high: float | None = None) -> Figure:
+        return Figure(words, values[names[0]], low, high, {name: values[name] for name in names[1:]})
+
+    def of_closures(field: str) -> dict[str, float]:
+        return {name: float(getattr(found, field)) for name, found in closed.items()}
+
+    rows = [
+        figure("bilabial frames under .15 of the range", of_closures("bilabial_frames"), 0.93),
+        figure("bilabials that close at all", of_closures("bilabial_events")),
+        figure("pause frames (over .4 s) with closed lips", of_closures("pause_frames")),
+        figure("pauses (over .4 s) in which the lips close", of_closures("pauses")),
+        figure("lips closed from 1 s after the last word", after, 1.0),
+        figure("phone means of opening against natural talk, r", {n: f.phones for n, f in talk.items()}, 0.93),
+        figure("the same, phones weighed by their frames", {n: f.phones_weighted for n, f in talk.items()}),
+    ]
+    for i, ((low, high), count) in enumerate(zip(PAUSES, pause_counts(heard), strict=True)):
+        words = f"utterances: opening in {count} pauses of {low}-{high} frames, z"
+        bar = (-0.6, 0.5) if (low, high) == PAUSES[-1] else (None, None)
+        rows.append(figure(words, {n: f.pauses[i] for n, f in talk.items()}, *bar))
+    return [
+        *rows,
+        figure("utterances: frames with a gap under .01 fw", {n: f.closed for n, f in talk.items()}),
+        figure("utterances: frames under .15 of the range", {n: f.closed_of_range for n, f in talk.items()}),
+    ]
+
+
+def grid_figures(title: str, result: GridResult, bar: float) -> list[Figure]:
+    first = next(iter(result.agreements))
+
+    def figure(words: str, field: str, low: float | None = None, high: float | None = None) -> Figure:
+        beside = {name: float(getattr(other, field)) for name, other in result.agreements.items() if name != first}
+        return Figure(f"{title}: {words}", getattr(result.agreements[first], field), low, high, beside)
+
+    return [
+        figure("r of lip opening, best lag", "best", low=bar),
+        figure("r, zero lag", "zero_lag"),
+        figure("median |lag|, frames", "lag", high=1.0),
+    ]
+
+
+def measured(material: Material, ours: Speaker, of_cuts: dict[str, Speaker]) -> tuple[list[Figure], list[Table]]:
+    """All figures of one latency."""
+    other = compare_grid(ours, material.grid_other, material.loudness)
+    kept_out = compare_grid(ours, material.holdout, material.loudness)
+    own = {path: ours.say(np.r_[samples, SILENCE_AFTER]) for path, samples in material.utterances.items()}
+    mouths = {path: all_mouths(spoken, material.loudness[path]) for path, spoken in own.items()}
+    turning = np.mean([s.pose.std(0) for s in own.values()], axis=0)
+    onsets = {name: measures.share(flags) for name, flags in kept_out.onsets.items()}
+    first = next(iter(onsets))
+    heard = material.heard
     figures = [
         Figure("visemes, all frames", heard.accuracy, low=0.66),
         Figure("visemes, without silence", heard.accuracy_without_silence, low=0.55),
         Figure("recall of P, B, M", heard.recall("PBM"), low=0.70),
         Figure("recall of F, V", heard.recall("FV"), low=0.70),
-        *agreement("grid_other", other, 0.58),
-        *agreement("grid_s1 hold-out", kept_out, 0.70),
-        closing("bilabial frames under .15 of the range", "bilabial_frames", 0.90),
-        closing("bilabials that close at all", "bilabial_events", None),
-        closing("pause frames with closed lips", "pause_frames", 0.95),
-        closing("pauses in which the lips close", "pauses", None),
+        *natural_figures(of_cuts, material),
+        *grid_figures("grid_other", other, 0.72),
+        *grid_figures("grid_s1 hold-out", kept_out, 0.80),
+        *utterance_figures(mouths, material),
         Figure(
             "GRID words on b, p: closed at the onset",
-            onset("ours"),
-            beside={"RMS mouth": onset("loudness"), "real": onset("real")},
+            onsets[first],
+            beside={name: share for name, share in onsets.items() if name != first},
         ),
-        Figure("fastest closing of the lips, fu a frame (99.5 %)", closing_speed([s.motion for s in own])),
+        Figure(
+            "fastest closing of the lips, fu a frame (99.5 %)",
+            closing_speed([s.mouths["motion"].opening for s in own.values()]),
+        ),
         *(Figure(f"head: std of {name}, degrees", value) for name, value in zip(ANGLES, turning, strict=True)),
         Figure(
-            "processor seconds a second of speech", sum(s.seconds for s in own) * FPS / sum(len(s.motion) for s in own)
+            "processor seconds a second of speech",
+            sum(s.seconds for s in own.values()) * FPS / sum(len(s.pose) for s in own.values()),
         ),
     ]
-    columns = ["clip", "r best", "r zero", "lag", "motion r", "RMS r", "RMS lag"]
+    columns = ["clip", "r best", "r zero", "lag", *(f"{name} r" for name in list(other.agreements)[1:])]
     tables = [
-        figures_table(f"Lips, {options.latency}", figures),
+        figures_table("Lips", figures, first),
         rows_table("grid_other", columns, other.rows),
         rows_table("GRID s1, kept out of training", columns, kept_out.rows),
     ]
-    recalls = {name: heard.recall(name) for name in measures.VISEME_NAMES}
-    publish(
-        "lips",
-        figures,
-        tables,
-        latency=options.latency,
-        recall=recalls,
-        seconds=time.perf_counter() - started,
-        rendered=len(utterances),
-    )
+    return figures, tables
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.lips", description=__doc__.split("\n")[0])
+    parser.add_argument("--bundle", default="lite")
+    parser.add_argument("--latency", default="quality", help="a latency of the bundle, or all")
+    parser.add_argument("--style", help="of the streams: a name or a number")
+    parser.add_argument("--motion-only", action="store_true", help="the lips before rendering: seconds for minutes")
+    parser.add_argument("--portrait", type=Path, help="a photograph; the example by default")
+    parser.add_argument("--data", type=Path, default=SHARED, help="folder with grid_other, grid_s1, natural_talk, speech")
+    parser.add_argument("--clips", type=int, default=12, help="how many of the GRID s1 hold-out clips to say")
+    parser.add_argument("--utterances", type=int, default=8, help="how many test utterances to say")
+    parser.add_argument("--all", action="store_true", help="every hold-out clip and every test utterance")
+    cut_bundles = "folder of bundles by name of a natural cut, each trained without that cut, to say it with"
+    parser.add_argument("--cut-bundles", type=Path, help=cut_bundles)
+    options = parser.parse_args(arguments)
+
+    head = load(options.bundle)
+    try:
+        latencies = head.performer.latencies if options.latency == "all" else (options.latency,)
+        for latency in latencies:
+            check_latency(latency, head.performer.latencies)
+        performer = rows_of(head.performer)
+        style = style_option(options.style)
+    except (ValueError, InputError) as error:
+        parser.error(str(error))
+    portrait = head.register(options.portrait or example_portrait())
+    pictures = not options.motion_only
+
+    def speaker(head: TalkingHead, **stream: Any) -> Speaker:
+        return Speaker(head if pictures else without_pictures(head), portrait, stream, pictures)
+
+    mouth = RowPerformer(LoudnessEncoder(), LoudnessMouth(), performer.renderer, performer.motion_space)
+    material = gather(options, performer.encoder, speaker(TalkingHead(head.bundle, mouth)))
+    cut_heads = {}
+    for cut in material.cuts:
+        own = options.cut_bundles / cut.name if options.cut_bundles else None
+        cut_heads[cut.name] = load(own) if own else head
+
+    compared: dict[str, list[Figure]] = {}
+    for latency in latencies:
+        started = time.perf_counter()
+        of_cuts = {name: speaker(own, latency=latency, **style) for name, own in cut_heads.items()}
+        figures, tables = measured(material, speaker(head, latency=latency, **style), of_cuts)
+        compared[latency] = figures
+        more: dict[str, Any] = {"recall": {name: material.heard.recall(name) for name in measures.VISEME_NAMES}}
+        more |= {"seconds": time.perf_counter() - started, "utterances": len(material.utterances), "rendered": pictures}
+        publish("lips", figures, tables, latency=latency, style=options.style, **more)
+    if len(compared) > 1:
+        rows = [[row[0].name, *(f.value for f in row)] for row in zip(*compared.values(), strict=True)]
+        Console(width=150).print(rows_table("By latency", ["figure", *compared], rows))
 
 
 if __name__ == "__main__":

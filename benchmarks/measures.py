@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.lite.phones import BILABIALS, PHONE_INDEX, PHONE_TO_VISEME, VISEME_NAMES
+from ditto.lite.phones import BILABIALS, PHONE_INDEX, PHONE_TO_VISEME, PHONES, SILENCE, VISEME_NAMES
 from ditto.media.images import LUMA
 from ditto.portrait.face_mesh import (
     FACE_OVAL,
@@ -30,9 +30,12 @@ Segment = tuple[float, float, str]  # start and end in seconds, phone
 LIPS = UPPER_INNER_LIP + LOWER_INNER_LIP + UPPER_OUTER_LIP + LOWER_OUTER_LIP
 LIP_PAIRS = ((82, 87), (13, 14), (312, 317))  # upper and lower inner lip, around the middle
 LID_PAIRS = ((159, 145), (386, 374))  # upper and lower lid, right and left
+MOUTH_CORNERS = (61, 291)  # right and left
 IDENTITY = [33, 133, 362, 263, 168, 6, 197, 195, 4, 98, 327, 10, 151, 9, 127, 356, 234, 454]  # moved by no expression
 CLOSED = 0.15  # of the clip's opening range
+CLOSED_GAP = 0.01  # fw; real lips in fluent talk are under it in 7 to 12 % of the frames (../shared/voice/natural_talk.md)
 PAUSE_SECONDS = 0.4
+HEARD = 0.5  # probability above which a phone counts as heard (../shared/voice/natural_talk.json, "about")
 
 
 # Landmarks
@@ -56,6 +59,14 @@ def _apart(landmarks: npt.ArrayLike, pairs: Sequence[tuple[int, int]]) -> Floats
 def lip_opening(landmarks: npt.ArrayLike) -> Floats:
     """Gap between the inner lips, (..., 478, 3) -> (...,) fw."""
     return _apart(landmarks, LIP_PAIRS) / face_width(landmarks)
+
+
+def mouth_width(landmarks: npt.ArrayLike) -> Floats:
+    """Distance of the mouth corners, (..., 478, 3) -> (...,) fw. With depth, as the face width, so that a turned head
+    does not narrow the mouth."""
+    points = np.asarray(landmarks, np.float64)
+    right, left = MOUTH_CORNERS
+    return np.asarray(np.linalg.norm(points[..., left, :] - points[..., right, :], axis=-1) / face_width(points))
 
 
 def lid_opening(landmarks: npt.ArrayLike) -> Floats:
@@ -210,7 +221,82 @@ def viseme_scores(posteriors: npt.ArrayLike, phones: npt.ArrayLike) -> VisemeSco
     return VisemeScores(np.bincount(said[said == heard], minlength=size), np.bincount(said, minlength=size))
 
 
+# Natural talk: curves (T,) of a clip, probabilities (T, 40) of its phones
+
+
+def z_scores(curve: npt.ArrayLike) -> Floats:
+    """(T,) in standard deviations from the clip's mean; frames that are NaN stay NaN."""
+    x = np.asarray(curve, np.float64)
+    return np.asarray((x - np.nanmean(x)) / max(float(np.nanstd(x)), 1e-9))
+
+
+class PhoneMeans(NamedTuple):
+    """Sums over frames by phone, to be added up: of probabilities, of values times probabilities, and frames; (40,) each.
+
+    Only frames count in which the phone is heard with more than `HEARD`, each by that probability: the rule of
+    ../shared/voice/natural_talk.json.
+    """
+
+    weight: Floats
+    total: Floats
+    frames: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, values: npt.ArrayLike, posteriors: npt.ArrayLike) -> PhoneMeans:
+        """Of values (T,), NaN left out, and probabilities (T, 40)."""
+        x, p = np.asarray(values, np.float64), np.asarray(posteriors, np.float64)
+        n = min(len(x), len(p))
+        x, p = x[:n], p[:n]
+        weight = np.where((p > HEARD) & np.isfinite(x)[:, None], p, 0.0)
+        return cls(weight.sum(0), np.nan_to_num(x) @ weight, (weight > 0).sum(0))
+
+    def __add__(self, other: object) -> PhoneMeans:
+        if not isinstance(other, PhoneMeans):
+            return NotImplemented
+        return PhoneMeans(self.weight + other.weight, self.total + other.total, self.frames + other.frames)
+
+    def means(self, at_least: int = 1) -> dict[str, float]:
+        """Phone -> mean, of the phones with that many frames."""
+        enough = np.flatnonzero(self.frames >= at_least)
+        return {PHONES[i]: float(self.total[i] / self.weight[i]) for i in enough}
+
+
+def agreement_of_means(
+    found: dict[str, float], expected: dict[str, float], weights: dict[str, float] | None = None
+) -> float:
+    """Pearson correlation over the phones that both have, weighted if weights are given; NaN of fewer than 3 phones."""
+    common = [phone for phone in expected if phone in found]
+    if len(common) < 3:
+        return float("nan")
+    w = np.array([1.0 if weights is None else weights[phone] for phone in common])
+    a, b = (np.array([means[phone] for phone in common]) for means in (found, expected))
+    a, b = a - (w @ a) / w.sum(), b - (w @ b) / w.sum()
+    return float((w @ (a * b)) / max(np.sqrt((w @ (a * a)) * (w @ (b * b))), 1e-12))
+
+
+def runs(flags: npt.ArrayLike) -> list[slice]:
+    """The stretches of (T,) flags that are true."""
+    edges = np.diff(np.r_[0, np.asarray(flags, np.int8), 0])
+    return [slice(int(a), int(b)) for a, b in zip(np.flatnonzero(edges > 0), np.flatnonzero(edges < 0), strict=True)]
+
+
+def pauses_inside(posteriors: npt.ArrayLike) -> list[slice]:
+    """The pauses inside an utterance: frames heard as silence, with speech before and after; from probabilities (T, 40)."""
+    silent = np.asarray(posteriors, np.float64)[:, SILENCE] > HEARD
+    return [run for run in runs(silent) if run.start > 0 and run.stop < len(silent)]
+
+
 # Curves, 25 a second
+
+
+def resampled(values: npt.ArrayLike, fps: float, to: float = 25.0) -> Floats:
+    """(T, ...) at another frame rate, linear between the middles of the frames; as many whole frames as there are."""
+    x = np.asarray(values, np.float64)
+    frames = int(len(x) / fps * to + 1e-6)
+    at = np.clip((np.arange(frames) + 0.5) * fps / to - 0.5, 0, len(x) - 1)
+    below = np.minimum(at.astype(np.int64), len(x) - 2)
+    share = (at - below).reshape(-1, *[1] * (x.ndim - 1))
+    return np.asarray((1.0 - share) * x[below] + share * x[below + 1])
 
 
 class Match(NamedTuple):

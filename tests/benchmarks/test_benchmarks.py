@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks import kernels, lips, measures, sheet
-from benchmarks._motions import NoPictures
+from benchmarks import kernels, lips, measures, natural, sheet
+from benchmarks._motions import NoPictures, style_option
 from benchmarks._report import Figure, figures_table, json_line, number
 from benchmarks.faces import grid_holdout, spread
+from ditto.errors import InputError
 from ditto.lite.phones import PHONE_INDEX, PHONES
 from ditto.motion.motion import Motion, rotation_matrix
 from ditto.motion.space import LITE_SPACE
@@ -327,3 +328,134 @@ def test_watched_ops_see_every_call_and_are_put_back():
 def test_arrays_in_looks_through_nested_results():
     a, b = np.zeros(1), np.ones(2)
     assert [x.size for x in kernels.arrays_in((a, [b, None, "x"]))] == [1, 2]
+
+
+def heard_as(*phones):
+    """(T, 40) probabilities of phones heard with certainty, one a frame."""
+    posteriors = np.zeros((len(phones), len(PHONES)))
+    posteriors[np.arange(len(phones)), [PHONE_INDEX[phone] for phone in phones]] = 1.0
+    return posteriors
+
+
+def test_mouth_width_is_face_widths_and_holds_when_the_head_turns():
+    straight, turned = posed(), posed((0.0, 30.0, 0.0))
+    width = measures.mouth_width(straight)
+    assert 0.2 < width < 0.6
+    assert measures.mouth_width(turned) == pytest.approx(width, abs=1e-6)
+    wider = straight.copy()
+    wider[291, 0] += 0.1 * WIDTH_PX
+    assert measures.mouth_width(wider) == pytest.approx(width + 0.1, abs=2e-3)
+
+
+def test_z_scores_leave_lost_frames_out():
+    z = measures.z_scores([1.0, np.nan, 3.0])
+    np.testing.assert_allclose(z, [-1.0, np.nan, 1.0])
+
+
+def test_phone_means_weigh_by_probability_where_it_is_above_one_half():
+    posteriors = np.zeros((4, len(PHONES)))
+    posteriors[:, PHONE_INDEX["AA"]] = [0.6, 0.9, 0.4, 1.0]
+    found = measures.PhoneMeans.of([1.0, 2.0, 100.0, np.nan], posteriors)
+    assert found.means() == {"AA": pytest.approx((0.6 * 1 + 0.9 * 2) / 1.5)}  # neither the unsure nor the lost frame
+    assert found.means(3) == {}
+    assert (found + found).means(4) == found.means()
+
+
+def test_agreement_of_means_is_over_common_phones_and_may_be_weighted():
+    expected = {"AA": 1.0, "B": -1.0, "S": 0.0, "T": 0.3}
+    assert measures.agreement_of_means({"AA": 3.0, "B": -1.0, "S": 1.0}, expected) == pytest.approx(1.0)
+    found = {"AA": 1.0, "B": -1.0, "S": 0.0, "T": 9.0}  # one phone is far off
+    plain = measures.agreement_of_means(found, expected)
+    light = measures.agreement_of_means(found, expected, {"AA": 1.0, "B": 1.0, "S": 1.0, "T": 1e-9})
+    assert plain < 0.4
+    assert light == pytest.approx(1.0, abs=1e-5)
+    assert np.isnan(measures.agreement_of_means({"AA": 1.0, "B": 2.0}, expected))
+
+
+def test_pauses_inside_have_speech_on_both_sides():
+    heard = heard_as(*["SIL"] * 3, *["AA"] * 4, *["SIL"] * 5, *["B"] * 2, *["SIL"] * 6)
+    assert measures.pauses_inside(heard) == [slice(7, 12)]
+
+
+def test_resampling_keeps_time_and_whole_frames():
+    times = (np.arange(90) + 0.5) / 30.0
+    at_25 = measures.resampled(np.stack([times, -times], -1), 30.0)
+    assert at_25.shape == (75, 2)
+    np.testing.assert_allclose(at_25[1:-1, 0], measures.frame_times(75)[1:-1])
+    assert len(measures.resampled(np.zeros(115), 29.97)) == 95
+
+
+def test_late_sound_is_moved_to_its_frames():
+    landmarks = np.zeros((60, 478, 3))
+    samples = np.arange(2 * 16000, dtype=np.float32)
+    found, sound = natural.in_time(landmarks, samples, 30.0, 2)
+    assert sound[0] == round(2 / 30 * 16000)
+    assert len(sound) == 640 * len(found)
+    assert len(found) == 48  # 50 frames of video, but sound for 48
+    same, _ = natural.in_time(landmarks[:50], samples, 25.0, 0)
+    np.testing.assert_array_equal(same, landmarks[:50])
+
+
+def talking(frames=120, seed=3):
+    """A mouth with pauses closed and open, and the phones heard in it."""
+    rng = np.random.default_rng(seed)
+    phones = (["AA"] * 6 + ["S"] * 6 + ["B"] * 4 + ["T"] * 4) * (frames // 20)
+    opening = np.array([{"AA": 0.12, "S": 0.06, "B": 0.0, "T": 0.07}[p] for p in phones]) + 0.002 * rng.random(frames)
+    phones[40:46], opening[40:46] = ["SIL"] * 6, 0.06
+    phones[60:75], opening[60:75] = ["SIL"] * 15, 0.0
+    return natural.Mouth(opening, 0.4 + 0.1 * rng.random(frames)), heard_as(*phones)
+
+
+def test_talk_figures_of_a_mouth_against_itself():
+    mouth, heard = talking()
+    expected = natural.Statistics({"AA": 1.5, "S": 0.0, "B": -1.5, "T": 0.2}, {"AA": 9, "S": 9, "B": 9, "T": 9})
+    found = natural.talk_figures([mouth], [heard], expected, [mouth])
+    assert (found.opening, found.width, found.zero_lag, found.lag) == pytest.approx((1.0, 1.0, 1.0, 0.0))
+    assert found.phones > 0.95
+    z = measures.z_scores(mouth.opening)
+    assert found.pauses == pytest.approx((z[40:46].mean(), z[60:75].mean(), (z[40:46].mean() + z[60:75].mean()) / 2))
+    assert found.closed == found.closed_of_range == pytest.approx(np.mean(mouth.opening < 0.01))
+    assert found.bilabials == 1.0
+    assert natural.pause_counts([heard]) == [1, 1, 2]
+
+
+def test_talk_figures_see_a_mouth_that_comes_late_and_one_that_never_closes():
+    mouth, heard = talking()
+    expected = natural.Statistics({"AA": 1.0, "S": 0.0, "B": -1.0}, {"AA": 9, "S": 9, "B": 9})
+    late = natural.Mouth(np.roll(mouth.opening, 3), mouth.width)
+    found = natural.talk_figures([late], [heard], expected, [mouth])
+    assert found.lag == 3
+    assert found.zero_lag < 0.8 < found.opening
+    backwards = natural.Mouth(0.2 - mouth.opening, mouth.width)
+    found = natural.talk_figures([backwards], [heard], expected)
+    assert found.bilabials == found.closed == 0.0
+    assert found.phones < -0.9
+    assert np.isnan(found.opening)
+
+
+def test_the_mouth_before_rendering_is_in_the_head_frame():
+    rows = np.zeros((1, 70), np.float32)
+    turn = rotation_matrix(10.0, 25.0, -5.0)
+    points = np.zeros((21, 3))
+    points[17, 1], points[14, 1], points[12, 0], points[6, 0] = 0.05, -0.01, 0.02, -0.02
+    rows[0, 1:4], rows[0, 7:] = (10.0, 25.0, -5.0), (points @ turn).reshape(-1)
+    mouth = natural.Mouth.before_rendering(LITE_SPACE, template_portrait(), [Motion(rows[0])])
+    assert mouth.opening == pytest.approx([0.06], abs=1e-6)
+    assert mouth.width == pytest.approx([0.04], abs=1e-6)
+
+
+def test_closed_after_the_last_word_counts_from_a_second_on():
+    opening = np.r_[np.tile([0.0, 0.1], 25), np.full(20, 0.1), np.zeros(30)]  # closes at 2.8 s
+    assert lips.closed_after(opening, 1.8, 50)
+    assert not lips.closed_after(opening, 1.7, 50)
+    assert not lips.closed_after(np.r_[opening[:-1], np.nan], 1.8, 50)  # a lost face is not closed
+
+
+def test_a_style_is_passed_on_only_where_streams_have_one(monkeypatch):
+    assert style_option(None) == {}
+    monkeypatch.setattr(TalkingHead, "stream", lambda self, portrait, *, style="natural": None)
+    assert style_option("lively") == {"style": "lively"}
+    assert style_option("0.7") == {"style": 0.7}
+    monkeypatch.setattr(TalkingHead, "stream", lambda self, portrait: None)
+    with pytest.raises(InputError, match="got style 'lively'"):
+        style_option("lively")
