@@ -385,3 +385,29 @@ def share(flags: npt.ArrayLike) -> float:
     """Part of the flags that is true; NaN of none."""
     values = np.asarray(flags, np.float64)
     return float(values.mean()) if values.size else float("nan")
+
+
+# Movement, 25 frames a second
+
+
+def band_rms(values: npt.ArrayLike, low: float, high: float, fps: float = 25.0) -> Floats:
+    """Root mean square of (T, ...) between two frequencies in Hz, (...,).
+
+    By Fourier transform of the curve followed by its mirror image, so that a drift does not jump at the ends.
+    """
+    x = np.asarray(values, np.float64)
+    x = x - x.mean(0)
+    spectrum = np.abs(np.fft.rfft(np.concatenate([x, x[::-1]]), axis=0)) / (2 * len(x))
+    at = np.fft.rfftfreq(2 * len(x), 1.0 / fps)
+    inside = (at >= low) & (at < high)
+    return np.asarray(np.sqrt(2.0 * (spectrum[inside] ** 2).sum(0)))
+
+
+def speed(values: npt.ArrayLike, fps: float = 25.0) -> Floats:
+    """(T, ...) -> (T - 1, ...) absolute change a second."""
+    return np.abs(np.diff(np.asarray(values, np.float64), axis=0)) * fps
+
+
+def accelerations(points: npt.ArrayLike) -> Floats:
+    """(T, N, 3) -> (T - 2,) the largest second difference of any of N points in each frame, a frame squared."""
+    return np.asarray(np.linalg.norm(np.diff(np.asarray(points, np.float64), 2, axis=0), axis=-1).max(-1))

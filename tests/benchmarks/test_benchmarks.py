@@ -2,11 +2,13 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
+from wav import write_wav
 
-from benchmarks import kernels, lips, measures, natural, sheet
+from benchmarks import blendshapes, kernels, life, lips, measures, natural, sheet
 from benchmarks._motions import NoPictures, style_option
 from benchmarks._report import Figure, figures_table, json_line, number
 from benchmarks.faces import grid_holdout, spread
@@ -459,3 +461,113 @@ def test_a_style_is_passed_on_only_where_streams_have_one(monkeypatch):
     monkeypatch.setattr(TalkingHead, "stream", lambda self, portrait: None)
     with pytest.raises(InputError, match="got style 'lively'"):
         style_option("lively")
+
+
+def test_band_rms_of_a_sum_of_sines():
+    times = np.arange(12 * 25) / 25.0
+    parts = {0.3: 3.0, 0.75: 2.0, 1.5: 1.0, 3.0: 0.5, 6.0: 0.2}  # Hz: amplitude
+    curve = sum(a * np.sin(2 * np.pi * f * times + f) for f, a in parts.items())
+    for (low, high), amplitude in zip(life.BANDS, parts.values(), strict=True):
+        assert measures.band_rms(curve, low, high) == pytest.approx(amplitude / np.sqrt(2), rel=0.1)
+    both = measures.band_rms(np.stack([curve, 2 * curve + 5.0], -1), 1.0, 2.0)
+    assert both[1] == pytest.approx(2 * both[0])
+    drift = measures.band_rms(np.linspace(0.0, 10.0, 300), 1.0, 8.0)
+    assert drift < 0.05  # a slow drift is no fast movement
+    full = measures.band_rms(curve, 0.0, 13.0)
+    assert full == pytest.approx(curve.std())  # Parseval
+
+
+def test_speed_and_acceleration_are_differences():
+    np.testing.assert_allclose(measures.speed([0.0, 1.0, -1.0]), [25.0, 50.0])
+    points = np.zeros((4, 2, 3))
+    points[2, 1] = (0.3, 0.4, 0.0)
+    np.testing.assert_allclose(measures.accelerations(points), [0.5, 1.0])
+
+
+def head_motion(degrees=None, shut=(), frames=300):
+    """(T, 70) head values with angles (T, 3) and lids shut in some frames."""
+    rows = np.zeros((frames, 70))
+    if degrees is not None:
+        rows[:, 1:4] = degrees
+    points = rows[:, 7:].reshape(-1, 21, 3)
+    points[list(shut), 13, 1] = points[list(shut), 16, 1] = 0.074
+    return rows
+
+
+def test_life_counts_blinks_and_measures_the_head():
+    times = np.arange(300) / 25.0
+    pitch = 4.0 * np.sin(2 * np.pi * times / 3.0)
+    found = life.Life.of(head_motion(np.stack([pitch, 0 * pitch, 2 * pitch], -1), shut=(10, 11, 12, 200)))
+    np.testing.assert_allclose(found.std, 4.0 / np.sqrt(2) * np.array([1, 0, 2]), rtol=1e-6)
+    np.testing.assert_allclose(found.std_3s, found.std, rtol=1e-6)  # a whole period
+    np.testing.assert_allclose(found.range, [8.0, 0.0, 16.0], atol=0.05)
+    assert found.bands[0, 0] == pytest.approx(4.0 / np.sqrt(2), rel=0.05)  # 1/3 Hz
+    assert found.bands[2:].max() < 0.04 * found.std.max()  # the rest leaks, from the ends
+    assert found.speed_p95[0] == pytest.approx(4.0 * 2 * np.pi / 3.0, rel=0.02)
+    assert found.blinks == 2
+    assert found.acceleration.max() > 0.07  # the lids
+
+
+def test_a_turning_head_carries_its_expression_along():
+    rows = head_motion(np.tile([10.0, 30.0, 0.0], (3, 1)), shut=(0, 1, 2), frames=3)
+    turned = LITE_SPACE.from_head(rows, None)
+    direct = keypoints(TEMPLATE) @ rotation_matrix(10.0, 30.0, 0.0) + turned[0, 7:].reshape(21, 3)
+    np.testing.assert_allclose(life.posed(rows)[0], direct, atol=1e-6)
+
+
+def test_takes_have_one_length_and_come_from_the_folders_in_turn(tmp_path):
+    for folder, count in (("a", 3), ("b", 2)):
+        (tmp_path / folder).mkdir()
+        for i in range(count):
+            write_wav(tmp_path / folder / f"{folder}{i}.wav", np.full(13 * 16000, (i + 1) / 10, np.float32))
+    said = life.takes([tmp_path / "a", tmp_path / "b"], 4)
+    assert [take.name for take in said] == ["a0", "b0", "a1", "b1"]
+    assert {len(take.samples) for take in said} == {12 * 16000}
+    assert [take.name for take in life.takes([tmp_path / "a", tmp_path / "b"], 9)] == ["a0", "b0", "a1", "b1", "a2"]
+
+
+READER = """
+import json, sys
+height, width = int(sys.argv[2]), int(sys.argv[3])
+print(json.dumps({"about": {}}))
+number = 0
+while len(raw := sys.stdin.buffer.read(height * width * 3)) == height * width * 3:
+    c, s = 0.8660254, 0.5
+    seen = {"shapes": {"jawOpen": raw[0] / 255}, "rotation": [[1, 0, 0], [0, c, -s], [0, s, c]]}
+    print(json.dumps(None if number == 1 else seen))
+    number += 1
+"""
+
+
+def test_the_landmarker_runs_in_another_python(tmp_path, monkeypatch):
+    reader, model = tmp_path / "reader.py", tmp_path / "model.task"
+    reader.write_text(READER)
+    model.touch()
+    monkeypatch.setattr(blendshapes, "READER", reader)
+    frames = [np.full((6, 8, 3), value, np.uint8) for value in (0, 9, 255)]
+    seen = blendshapes.see(frames, model, sys.executable)
+    assert [None if frame is None else frame.shapes["jawOpen"] for frame in seen] == [0.0, None, 1.0]
+    assert blendshapes.fill_head(seen) == pytest.approx(np.tile([30.0, 0.0, 0.0], (3, 1)), abs=1e-4)
+    assert blendshapes.spreads([seen]) == {"jawOpen": 0.5}
+    with pytest.raises(InputError, match="which is no file"):
+        blendshapes.see(frames, tmp_path / "other.task", sys.executable)
+    with pytest.raises(InputError, match="expected a Python with the package mediapipe"):
+        blendshapes.see(frames, model, str(tmp_path / "no-python"))
+    reader.write_text("raise SystemExit('no such package')")
+    with pytest.raises(InputError, match=r"got 0 \(no such package"):
+        blendshapes.see(frames, model, sys.executable)
+
+
+@pytest.mark.skipif(not natural.STATISTICS.exists(), reason="the statistics of natural talk lie in ../shared")
+def test_head_figures_meet_their_bars_at_the_mean_of_real_talk():
+    sources = json.loads(natural.STATISTICS.read_text())["head_pose_degrees_pitch_yaw_roll"]
+
+    def mean(field):
+        return np.mean([sources[name][field] for name in life.REAL_SOURCES], axis=0)
+
+    fields = {field: mean(field) for field in life.HEAD_FIELDS}
+    bands = np.array([mean(f"band_{low:g}_{high:g}") for low, high in life.BANDS])
+    figures = life.head_figures(mean("std"), fields, bands)
+    assert [f.name for f in figures if f.met is False] == []
+    assert all(f.beside["of real mean"] == pytest.approx(1.0) for f in figures)
+    assert all(f.met is False for f in life.head_figures(0.2 * mean("std"), fields, 0.2 * bands) if f.met is not None)
