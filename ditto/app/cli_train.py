@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ditto.app.console import Debug, Json, errors_reported, interruption, print_error, print_result
+from ditto.app.console import EXIT_INTERRUPTED, Debug, Json, errors_reported, interruption, print_error, print_result
 from ditto.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, help="Prepare footage and train on it.")
@@ -63,9 +63,15 @@ def motion(
             if not (quiet or as_json):
                 print_error(line)
 
-        made = train_motion(
-            Options(dataset, output, recipe, bundle, seed, resume, device, tensorboard=tensorboard, report=report)
-        )
+        options = Options(dataset, output, recipe, bundle, seed, resume, device, tensorboard=tensorboard, report=report)
+        try:
+            made = train_motion(options)
+        except KeyboardInterrupt:
+            print_error(
+                f"ditto: interrupted; {output} keeps the last checkpoint, if there was one: go on with --resume"
+            )
+            number = interruption.number
+            raise typer.Exit(EXIT_INTERRUPTED if number is None else 128 + number) from None
         if as_json:
             print_result(json.dumps({"output": str(made), "steps": recipe.steps, "seed": seed}))
         elif not quiet:

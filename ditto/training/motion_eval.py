@@ -111,13 +111,17 @@ class LipScore:
 
     def __call__(self, network: nn.Module) -> float:
         """The score of a `MotionDiffusion`."""
-        halves = [
-            ModuleEngine(getattr(network, name), out)
-            for name, out in (("condition", "condition"), ("denoiser", "clean"))
-        ]
-        engines = self._network._replace(condition=halves[0], short_condition=halves[0], denoiser=halves[1])
-        sampler = MotionSampler(engines, steps=self._steps)
+        sampler = self.sampler(network)
         return float(np.mean([lip_agreement(*self._pair(sampler, clip)) for clip in self._clips]))
+
+    def sampler(self, network: nn.Module) -> MotionSampler:
+        """The sampler that is scored, around a `MotionDiffusion`."""
+        condition, denoiser = (
+            ModuleEngine(getattr(network, name), output)
+            for name, output in (("condition", "condition"), ("denoiser", "clean"))
+        )
+        engines = self._network._replace(condition=condition, short_condition=condition, denoiser=denoiser)
+        return MotionSampler(engines, steps=self._steps)
 
     def _pair(self, sampler: MotionSampler, clip: int) -> tuple[Array, Array]:
         c = self._corpus

@@ -6,6 +6,7 @@ from ditto.lite.phones import SILENCE
 from ditto.lite.speech_encoder import FEATURE_SIZE, HIDDEN_SIZE
 from ditto.motion.motion import EXPRESSION, KEYPOINTS, MOTION_SIZE, Keypoint
 from ditto.portrait.face_mesh import TEMPLATE, keypoints
+from ditto.training.dataset import Clip, ClipInfo, write_clip, write_index
 from ditto.training.motion_batches import Corpus
 
 
@@ -54,3 +55,18 @@ def small_corpus(clips=4, frames=75, seed=0):
         look_start=np.arange(clips),
         look_count=np.ones(clips, np.int64),
     )
+
+
+def write_dataset(folder, encoder_sha256="", corpus=None, held=1):
+    """The corpus as a prepared dataset; the last `held` clips are kept out."""
+    corpus, infos = small_corpus() if corpus is None else corpus, []
+    for i, name in enumerate(corpus.names):
+        frames = int(corpus.length[i])
+        rows = slice(corpus.start[i], corpus.start[i] + frames)
+        split = "held" if i >= len(corpus.names) - held else "train"
+        info = ClipInfo(name, "a.mp4", 0.0, frames / 25, 0, None, None, frames, 0, None, "neutral", split)
+        arrays = (corpus.features[rows], corpus.motion[rows], corpus.eyes[rows], corpus.emotion[i], corpus.canonical[i])
+        write_clip(folder, info, Clip(*arrays, np.zeros(640 * frames, np.int16)))
+        infos.append(info)
+    write_index(folder, "lite", encoder_sha256, {}, infos)
+    return folder
