@@ -22,12 +22,9 @@ from torch import nn
 from ditto.bundle import FORMAT, seal
 from ditto.errors import InputError
 from ditto.full.conversion.bundling import FPS, MOTION_SPACE, NAME, SAMPLE_RATE
-from ditto.full.conversion.published import PUBLISHED, Published
+from ditto.full.conversion.published import ENCODER, PUBLISHED
 from ditto.full.networks.decoder import SpectralConv2d
-from ditto.full.networks.hubert import HubertConfig
 from ditto.full.networks.loading import MODELS
-
-ENCODER = Published("encoder", "hubert", HubertConfig(), ())
 
 
 def write_random_bundle(folder: Path, seed: int = 0, configs: Mapping[str, Any] | None = None) -> None:

@@ -2,13 +2,16 @@
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from fixtures.reference.recipe import manifest, weights
 
-from ditto.full.conversion.published import PUBLISHED
+from ditto.full.conversion.bundling import convert
+from ditto.full.conversion.published import ENCODER, PUBLISHED
 from ditto.full.networks.appearance import AppearanceConfig
 from ditto.full.networks.decoder import DecoderConfig
 from ditto.full.networks.hubert import KERNELS, STRIDES, Hubert, HubertConfig
@@ -45,6 +48,17 @@ SETTINGS = {
         "ch_info": {"x_s_info_lst": [{"kp": np.ones((1, 63), np.float32)}]},
     },
 }
+
+
+def convert_tiny(*arguments, configs=TINY, **options):
+    """`convert` for the folder of `publish`: networks without one in `configs` have the published sizes."""
+
+    def sized(network):
+        return replace(network, config=configs.get(network.part, network.config))
+
+    sizes = {"PUBLISHED": tuple(map(sized, PUBLISHED)), "ENCODER": sized(ENCODER)}
+    with patch.multiple("ditto.full.conversion.bundling", **sizes):
+        return convert(*arguments, **options)
 
 
 def networks():

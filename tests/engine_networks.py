@@ -21,6 +21,10 @@ HUBERT = HubertConfig(channels=32, width=64, layers=2, heads=4, inner=128, posit
 DIFFUSION = LMDMConfig(motion=9, condition=15, frames=12, width=32, inner=48, heads=4, condition_layers=1, layers=1)
 
 
+class ShortUnits(StreamingHubert):
+    unit, left = 6, 14
+
+
 def decoder(config=None):
     network = SpadeDecoder(config)
     fold_spectral_norm(network)
@@ -39,7 +43,7 @@ TINY = {
     "lmdm": lambda: LMDM(DIFFUSION),
     "lmdm_fast": lambda: FastLMDM(LMDM(DIFFUSION), ddim_schedule(2)),
     "hubert": lambda: Hubert(HUBERT),
-    "hubert_streaming": lambda: StreamingHubert(Hubert(HUBERT), unit=6, left=14),
+    "hubert_streaming": lambda: ShortUnits(Hubert(HUBERT)),
 }
 FULL = {
     "appearance": AppearanceExtractor,

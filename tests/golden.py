@@ -127,14 +127,13 @@ def lite(samples: np.ndarray, portrait_of: Callable[[int], ditto.Portrait]) -> I
 
 
 def full(samples: np.ndarray, portrait_of: Callable[[int], ditto.Portrait]) -> Iterator[Case]:
-    from checkpoints import TINY, publish
+    from checkpoints import convert_tiny, publish
 
-    from ditto.full.conversion import convert
 
     portrait = portrait_of(256)
     with tempfile.TemporaryDirectory() as folder:
         publish(Path(folder))
-        bundle = convert(Path(folder), Path(folder) / "bundle" / "full", configs=TINY)
+        bundle = convert_tiny(Path(folder), Path(folder) / "bundle" / "full")
         head = ditto.load(bundle.path, max_sessions=2)
     yield "full-animate", lambda: speak_offline(head, portrait, samples[: 640 * 30])
     for name, controls in CONTROLS.items():

@@ -35,13 +35,12 @@ def block():
 @pytest.fixture(scope="session")
 def full(tmp_path_factory):
     pytest.importorskip("torch", reason="the full bundle needs torch (pip install ditto[full])")
-    from checkpoints import TINY, publish
+    from checkpoints import convert_tiny, publish
 
-    from ditto.full.conversion import convert
 
     folder = tmp_path_factory.mktemp("contract")
     publish(folder)
-    return load(convert(folder, folder / "bundle" / "full", configs=TINY).path).performer
+    return load(convert_tiny(folder, folder / "bundle" / "full").path).performer
 
 
 @pytest.fixture(params=PERFORMERS)

@@ -38,7 +38,6 @@ class Framing(NamedTuple):
 
 FACE = Framing(CROP_SIZE, 2.3, 0.125)  # the crop that is animated; released crop_scale and crop_vy_ratio
 LANDMARK_FIELD = Framing(224, 1.5, 0.1)  # the input of the 203-point network, as released
-LONGEST = 1920  # pixels of a picture's longest side, released max_size
 
 
 class FaceOutline(NamedTuple):
@@ -180,17 +179,3 @@ def network_input(crop: Bytes) -> npt.NDArray[np.float32]:
 
     small = cv2.resize(crop, (EXTRACTOR_SIZE, EXTRACTOR_SIZE), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray((small.astype(np.float32) / 255.0).transpose(2, 0, 1)[None])
-
-
-def limited_size(height: int, width: int, longest: int = LONGEST) -> tuple[int, int]:
-    """Height and width of a source picture with its longest side limited and both sides even; as released.
-
-    `longest` below 1: no limit.
-    """
-    side = max(height, width)
-    if 0 < longest < side:
-        shrink = longest / side
-        height, width = (
-            (longest, round(width * shrink)) if height >= width else (round(height * shrink), longest)
-        )  # fmt: skip
-    return height - height % 2, width - width % 2

@@ -17,17 +17,13 @@ Array = npt.NDArray[np.float32]
 CORE = 0.9  # part of each side where the mask is one; as released
 
 
-def soft_mask(width: int, height: int, core_width: float = CORE, core_height: float = CORE) -> Array:
-    """(height, width) in 0..1: one in the middle, linear ramps to the sides, round corners."""
-
-    def ramp(size: int, core: float) -> npt.NDArray[np.float64]:
-        inside = int(size * core)
-        before = (size - inside) // 2
-        after = size - before - inside
-        return np.concatenate([np.linspace(0, 1, before), np.ones(inside), np.linspace(1, 0, after)])
-
-    away_x, away_y = 1 - ramp(width, core_width), 1 - ramp(height, core_height)
-    return (1 - np.minimum(1, np.hypot(away_x, away_y[:, None]))).astype(np.float32)
+def soft_mask(size: int) -> Array:
+    """(size, size) in 0..1: one in the middle, linear ramps to the sides, round corners."""
+    inside = int(size * CORE)
+    before = (size - inside) // 2
+    after = size - before - inside
+    away: npt.NDArray[np.float64] = 1 - np.concatenate([np.linspace(0, 1, before), np.ones(inside), np.linspace(1, 0, after)])
+    return np.asarray(1 - np.minimum(1, np.hypot(away, away[:, None])), np.float32)
 
 
 class PasteBack:
@@ -51,7 +47,7 @@ class PasteBack:
         self._picture = picture
         self._part = (slice(y0, y1), slice(x0, x1))  # of the picture that the crop covers
         part = taps(to_crop, x, y, (size, size))
-        weight = part.sample(soft_mask(size, size)[..., None])[0]
+        weight = part.sample(soft_mask(size)[..., None])[0]
         self._taps = part._replace(weights=part.weights * weight)
         self._rest: Array = (1 - weight) * picture[self._part].reshape(-1, 3).T
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -103,7 +103,7 @@ class FrameEdit:
         turn_factor: factor on an angle, by name.
         expression: (63,) added to exp.
         blink: (63,) added to the source's expression at the eyes, in place of the motion there; None: no blink.
-        opacity: 1: the motion; 0: the frame that it fades to; between them a mixture.
+        opacity: 1: the motion; 0: the source; between them a mixture.
         faded: names of the parts that fade.
 
     Raises:
@@ -135,18 +135,6 @@ class FrameEdit:
 NO_EDIT = FrameEdit()
 
 
-class Retargeted(NamedTuple):
-    """One frame of retargeted motion.
-
-    Attributes:
-        pose: for the keypoints.
-        parts: the same before the gaze is held; `retarget_motion` takes it as `fade_to`.
-    """
-
-    pose: Pose
-    parts: MotionParts
-
-
 def split_motion(vector: npt.ArrayLike) -> MotionParts:
     """A released motion vector (265,) by name; the vector holds scale - 1, the result scale."""
     v = np.asarray(vector, np.float64)
@@ -160,16 +148,14 @@ def retarget_motion(
     origin: npt.ArrayLike,
     options: RetargetOptions,
     edit: FrameEdit = NO_EDIT,
-    fade_to: MotionParts | None = None,
-) -> Retargeted:
-    """Retarget a frame of generated motion to a source.
+) -> Pose:
+    """The pose of a source with a frame of generated motion retargeted to it.
 
     Args:
         source, motion: (265,) released motion vectors.
         origin: (265,) the frame that motion is relative to.
         options: how it is retargeted.
         edit: changes to this frame.
-        fade_to: parts of the frame that it fades to, the first one for example; None: the source.
     """
     rest, moved, first = split_motion(source), split_motion(motion), split_motion(origin)
     parts = rest.copy()
@@ -187,16 +173,15 @@ def retarget_motion(
             parts[name] = parts[name] * edit.turn_factor[name]
     parts["exp"] = parts["exp"] + np.asarray(edit.expression, np.float64)
     if edit.opacity != 1.0:
-        goal = rest if fade_to is None else fade_to
         for name in edit.faded:
-            parts[name] = _between(goal[name], parts[name], edit.opacity)
+            parts[name] = _between(rest[name], parts[name], edit.opacity)
 
     degrees = np.concatenate([_degrees(parts[name]) for name in ANGLES])
     expression = parts["exp"]
     if options.hold_gaze and options.keypoints != "lips":
         rest_degrees = np.concatenate([_degrees(rest[name]) for name in ANGLES])
         expression = hold_gaze(expression, *(degrees - rest_degrees)[:2])
-    return Retargeted(Pose(float(parts["scale"][0]), degrees, parts["t"], expression), parts)
+    return Pose(float(parts["scale"][0]), degrees, parts["t"], expression)
 
 
 def in_degrees(parts: MotionParts) -> MotionParts:
@@ -272,11 +257,3 @@ def blink_frames(frames: int, waits: Sequence[int] = (), seed: int = 0) -> npt.N
         at += BLINK_FRAMES + (waits[number % len(waits)] if waits else rng.randint(*OPEN_FRAMES))
         number += 1
     return out
-
-
-def fades(frames: int, fade_in: int, fade_out: int) -> Floats:
-    """`FrameEdit.opacity` of `frames` frames: rises from 0 in the first `fade_in`, falls to 0 in the last `fade_out` + 1."""
-    frame = np.arange(frames)
-    rising = frame / fade_in if fade_in > 0 else np.ones(frames)
-    falling = (frames - 1 - frame) / fade_out if fade_out > 0 else np.ones(frames)
-    return np.asarray(np.minimum(1.0, np.minimum(rising, falling)))

@@ -307,7 +307,7 @@ class FullSampler:
             if released is not None and released.blinks is not None:
                 index = blink_index(state.seed, number, released.blink_plan_frames, released.waits)
                 edit = replace(base, blink=released.blinks[index])
-            pose = retarget_motion(source.motion, frame, frame if origin is None else origin, retarget, edit).pose
+            pose = retarget_motion(source.motion, frame, frame if origin is None else origin, retarget, edit)
             row[SCALE], row[DEGREES] = pose.scale / rest.scale - 1.0, pose.degrees - rest.degrees
             row[TRANSLATION], row[EXPRESSION] = pose.t - rest.t, pose.exp - rest.exp
         return rows

@@ -13,14 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.full.sizes import FRAMES_AFTER, FRAMES_BEFORE, FRAMES_KEPT, ROW_OVERLAP, ROWS_PER_FRAME, WINDOW_SAMPLES
+from ditto.full.sizes import FRAMES_AFTER, FRAMES_BEFORE, FRAMES_KEPT, ROWS_PER_FRAME, WINDOW_SAMPLES
 from ditto.media.rates import SAMPLES_PER_FRAME
 
 Array = npt.NDArray[np.float32]
 Network = Callable[[Array], Array]  # samples (B, 6480) -> rows (B, 20, D)
 
-HOP_SAMPLES = FRAMES_KEPT * SAMPLES_PER_FRAME  # 3200
-LEAD_SAMPLES = FRAMES_BEFORE * SAMPLES_PER_FRAME + ROW_OVERLAP  # 2000 before the first frame that is kept
 ROWS_KEPT = slice(ROWS_PER_FRAME * FRAMES_BEFORE, ROWS_PER_FRAME * (FRAMES_BEFORE + FRAMES_KEPT))
 
 
@@ -28,20 +26,6 @@ def window_features(network: Network, window: Array) -> Array:
     """Features (B, 5, D) of the middle frames of windows (B, 6480): the mean of each frame's two rows."""
     rows = np.asarray(network(window))[:, ROWS_KEPT]
     return (rows[:, 0::2] + rows[:, 1::2]) * np.float32(0.5)
-
-
-def speech_features(network: Network, samples: npt.ArrayLike, lead: int = LEAD_SAMPLES) -> Array:
-    """Features (ceil(N / 640), D) of a whole recording (N,) at 16 kHz.
-
-    `lead` zeros precede it. With 2000 the feature of frame k covers its own 640 samples and the 80 before them. The
-    released online code has 1920 zeros, which shifts its features by 5 ms.
-    """
-    x = np.asarray(samples, np.float32)
-    frames = -(-len(x) // SAMPLES_PER_FRAME)
-    padded = np.concatenate([np.zeros(lead, np.float32), x, np.zeros(WINDOW_SAMPLES, np.float32)])
-    starts = range(0, frames * SAMPLES_PER_FRAME, HOP_SAMPLES)
-    found = [window_features(network, padded[None, start : start + WINDOW_SAMPLES])[0] for start in starts]
-    return np.concatenate(found)[:frames]
 
 
 class WindowState(NamedTuple):

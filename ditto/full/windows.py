@@ -123,9 +123,9 @@ def join(joined: Joined, conditions: Array, sample: Sample, source: Array, rules
     return Joined(motion, known, windows)
 
 
-def padded(conditions: Array, frames: int = WINDOW) -> Array:
-    """Conditions (T, D) padded to `frames` with the last one."""
-    missing = frames - len(conditions)
+def padded(conditions: Array) -> Array:
+    """Conditions (T, D) padded to a window with the last one."""
+    missing = WINDOW - len(conditions)
     return np.concatenate([conditions, np.repeat(conditions[-1:], missing, 0)]) if missing > 0 else conditions
 
 

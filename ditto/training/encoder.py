@@ -45,6 +45,8 @@ MODEL = "moonshine_voice/assets/tiny-en/encoder_model.ort"  # in the wheel
 HOPS = 40  # of a training segment: 3.2 s, of which 156 tokens are learned from
 TOKENS = (HOPS - 1) * BLOCK
 WEIGHTS = {"librispeech": 0.5, "ljspeech": 0.2, "grid": 0.26, "librivox": 0.03, "tts": 0.01}
+RATE, WARM_STEPS = 3e-4, 50  # highest learning rate, and the steps in which it is reached
+REPORT_STEPS = 250  # between two measurements
 START_LEVEL_DB = -26.0  # ordinary speech, until a stream's own level is heard
 START_HOPS = 2.0
 
@@ -279,7 +281,7 @@ def student(encoder: SpeechEncoder, samples: Tensor) -> tuple[Tensor, Tensor]:
 
 def train(
     encoder: SpeechEncoder, segments: Segments, test: Sequence[Clip], context: Floats, work: Path, steps: int,
-    batch: int = 8, rate: float = 3e-4, bfloat: bool = True, every: int = 250, warm: int = 50,
+    batch: int,
 ) -> SpeechEncoder:  # fmt: skip
     """Fine-tune; gives the running average of the weights, saved to `work` as it goes."""
     sample = np.concatenate([t.hidden[::7] for t in segments.targets.values()]).astype(np.float32)
@@ -290,15 +292,15 @@ def train(
         factor = 0.4 if name.startswith("stem") else 5.0 if name.startswith("phone") else 1.0
         groups.setdefault(factor, []).append(parameter)
     optimiser = torch.optim.AdamW(
-        [{"params": p, "factor": f} for f, p in groups.items()], rate, betas=(0.9, 0.98), weight_decay=0.01
+        [{"params": p, "factor": f} for f, p in groups.items()], RATE, betas=(0.9, 0.98), weight_decay=0.01
     )
     began, losses = time.process_time(), [0.0, 0.0]
     for step in range(1, steps + 1):
-        fraction = min(1.0, step / warm) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        fraction = min(1.0, step / WARM_STEPS) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         for group in optimiser.param_groups:
-            group["lr"] = rate * fraction * group["factor"]
+            group["lr"] = RATE * fraction * group["factor"]
         samples, h, q, known = segments.batch(batch)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat):
+        with torch.autocast("cpu", torch.bfloat16):
             hidden, logits = student(encoder, samples)
         error = ((hidden.float() - h) ** 2 / variance).mean(-1)
         distance = (error * known).sum() / known.sum()
@@ -313,7 +315,7 @@ def train(
                 slow.lerp_(fast, 1 - keep)
         for i, value in enumerate((distance, speech)):
             losses[i] += (value.item() - losses[i]) * max(0.02, 1 / step)
-        if step % every == 0 or step == steps or step == 20:
+        if step % REPORT_STEPS == 0 or step == steps or step == 20:
             scores = measure(average, test if step == steps else test[::2], pseudo_context(average, context))
             spent = time.process_time() - began
             print(f"step {step} {spent:.0f} s, hidden {losses[0]:.3f} phones {losses[1]:.3f} | {scores}", flush=True)

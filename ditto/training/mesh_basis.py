@@ -108,9 +108,9 @@ def mix(parts: list[Moments], shares: list[float]) -> Moments:
     return Moments(np.asarray(gram), np.asarray(cross), np.concatenate([p.keypoint_changes for p in parts]))
 
 
-def fit(data: Moments, ridge: float = RIDGE) -> Floats:
+def fit(data: Moments) -> Floats:
     """(54, 478, 3) basis."""
-    damping = ridge * np.trace(data.gram) / len(data.gram) * np.eye(len(data.gram))
+    damping = RIDGE * np.trace(data.gram) / len(data.gram) * np.eye(len(data.gram))
     return np.linalg.solve(data.gram + damping, data.cross).reshape(-1, g.LANDMARKS, 3)
 
 

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 WIDTH, HEADS, LAYERS, HIDDEN = 288, 8, 6, 1152
 ROTARY = 32  # of the 36 numbers of a head
+LONGEST_PIECE = 1000  # tokens, 20 s: attention needs memory by the square of the length
+NEIGHBOUR = 3  # tokens, 60 ms
+PROBE_STEPS = 3000
 LEVEL = 0.06  # RMS that clips are brought to before the teacher hears them
 
 
@@ -142,31 +145,29 @@ class Teacher(nn.Module):
 
 
 @torch.no_grad()
-def hear(teacher: Teacher, samples: npt.NDArray[np.float32], most: int = 1000) -> npt.NDArray[np.float32]:
+def hear(teacher: Teacher, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Hidden states (N // 320, 288) of a clip on the student's token grid; `teacher` must be a 50 Hz one.
 
     Token j covers samples [320 j - 255, 320 j + 640), the student's (its centre lies 2 ms after that of the frame).
-    Long clips are heard in overlapping pieces of at most `most` tokens.
+    Long clips are heard in overlapping pieces of at most `LONGEST_PIECE` tokens.
     """
     samples = samples / (np.sqrt((samples**2).mean()) + 1e-6) * LEVEL
     tokens = len(samples) // 320
     padded = torch.from_numpy(np.pad(samples[: tokens * 320], (255, 320)))[None]
-    if tokens <= most:
+    if tokens <= LONGEST_PIECE:
         found: npt.NDArray[np.float32] = teacher(padded)[0].numpy()
         return found
     out = np.zeros((tokens, WIDTH), np.float32)
-    margin = most // 8
-    for start in range(0, tokens, most - 2 * margin):
-        end = min(start + most, tokens)
+    margin = LONGEST_PIECE // 8
+    for start in range(0, tokens, LONGEST_PIECE - 2 * margin):
+        end = min(start + LONGEST_PIECE, tokens)
         piece = teacher(padded[:, start * 320 : end * 320 + 575])[0].numpy()
         skip = margin if start else 0
         out[start + skip : end] = piece[skip:]
     return out
 
 
-def phone_probe(
-    hidden: list[npt.NDArray[np.float32]], labels: list[npt.NDArray[np.int64]], seed: int = 0, steps: int = 3000
-) -> nn.Module:
+def phone_probe(hidden: list[npt.NDArray[np.float32]], labels: list[npt.NDArray[np.int64]]) -> nn.Module:
     """A small network from teacher hidden states, with those 60 ms before and after, to phone logits.
 
     Args:
@@ -176,13 +177,13 @@ def phone_probe(
     Returns:
         Module taking `with_neighbours(hidden)` (T, 864) and giving (T, 40).
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     x = torch.from_numpy(np.concatenate([with_neighbours(h[: len(y)]) for h, y in zip(hidden, labels, strict=True)]))
     y = torch.from_numpy(np.concatenate([y[: len(h)] for h, y in zip(hidden, labels, strict=True)]))
     probe = nn.Sequential(nn.Dropout(0.1), nn.Linear(3 * WIDTH, 256), nn.GELU(), nn.Dropout(0.2), nn.Linear(256, 40))
     optimiser = torch.optim.AdamW(probe.parameters(), 1e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
-    for _ in range(steps):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=PROBE_STEPS)
+    for _ in range(PROBE_STEPS):
         rows = torch.randint(len(x), (512,))
         loss = F.cross_entropy(probe(x[rows]), y[rows], label_smoothing=0.05)
         optimiser.zero_grad()
@@ -192,8 +193,8 @@ def phone_probe(
     return probe.eval()
 
 
-def with_neighbours(hidden: npt.NDArray[np.float32], reach: int = 3) -> npt.NDArray[np.float32]:
-    """Each token's hidden state beside those `reach` before and after: (T, 288) -> (T, 864)."""
+def with_neighbours(hidden: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Each token's hidden state beside those 60 ms before and after: (T, 288) -> (T, 864)."""
     places = np.arange(len(hidden))
-    around = [hidden[np.clip(places + k, 0, len(hidden) - 1)] for k in (-reach, 0, reach)]
+    around = [hidden[np.clip(places + k, 0, len(hidden) - 1)] for k in (-NEIGHBOUR, 0, NEIGHBOUR)]
     return np.concatenate(around, 1).astype(np.float32)

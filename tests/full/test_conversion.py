@@ -12,7 +12,6 @@ import sys
 import warnings
 import zipfile
 from collections import OrderedDict
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +22,7 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="reading checkpoints needs torch (pip install ditto[full])")
 
-from checkpoints import HUBERT, RECORDED, SETTINGS, TINY, config_json, publish, publish_full_size  # noqa: E402
+from checkpoints import HUBERT, RECORDED, SETTINGS, TINY, config_json, convert_tiny, publish, publish_full_size  # noqa: E402
 
 from ditto.app.cli import app  # noqa: E402
 from ditto.bundle import Bundle, examine, seal  # noqa: E402
@@ -58,7 +57,7 @@ def folder(published, tmp_path):
 
 @pytest.fixture(scope="module")
 def bundle(published, tmp_path_factory):
-    return convert(published.folder, tmp_path_factory.mktemp("bundles") / "full", configs=TINY)
+    return convert_tiny(published.folder, tmp_path_factory.mktemp("bundles") / "full")
 
 
 def change(file, edit):
@@ -71,7 +70,7 @@ def refused(folder, *match, error=BundleError):
     """The message with which a folder is refused; nothing is left beside it."""
     target = folder.parent / "full"
     with pytest.raises(error) as raised:
-        convert(folder, target, configs=TINY)
+        convert_tiny(folder, target)
     assert [path.name for path in folder.parent.iterdir() if "full" in path.name] == []
     for text in match:
         assert text in str(raised.value)
@@ -127,7 +126,7 @@ def test_settings_may_be_json(folder, bundle):
     described = {"default_kwargs": {"overlap_v2": 12, "emo": [[0.5] * 8, [0.25] * 8], "fix_kp_cond_dim": [0, 202]}}
     (folder / OFFLINE).unlink()
     (folder / OFFLINE).with_suffix(".json").write_text(json.dumps(described))
-    found = released_settings(convert(folder, folder.parent / "full", configs=TINY).part("settings"), "offline")
+    found = released_settings(convert_tiny(folder, folder.parent / "full").part("settings"), "offline")
     assert found["overlap_v2"] == 12
     assert found["fix_kp_cond_dim"] == [0, 202]
     assert np.array_equal(found["emo"], described["default_kwargs"]["emo"])
@@ -135,7 +134,7 @@ def test_settings_may_be_json(folder, bundle):
 
 def test_without_settings_a_bundle_has_none(folder, caplog):
     shutil.rmtree(folder / "ditto_cfg")
-    assert "settings" not in convert(folder, folder.parent / "full", configs=TINY).parts
+    assert "settings" not in convert_tiny(folder, folder.parent / "full").parts
     assert "no settings" in caplog.text
 
 
@@ -144,7 +143,7 @@ def test_prefixes_wrappers_and_half_precision_are_seen_through(published, folder
     change(folder / APPEARANCE, lambda state: {k: v.half() if v.is_floating_point() else v for k, v in state.items()})
     change(folder / WARP, lambda state: OrderedDict((f"_orig_mod.module.{k}", v.double()) for k, v in state.items()))
     change(folder / WARP, lambda state: {k: v.long() if "num_batches" in k else v for k, v in state.items()})
-    made = convert(folder, folder.parent / "full", configs=TINY)
+    made = convert_tiny(folder, folder.parent / "full")
     assert all(check.ok for check in examine(made))
     found = load_part(made.part("appearance")).state_dict()["first.conv.weight"]
     expected = published.networks["appearance"].state_dict()["first.conv.weight"]
@@ -156,7 +155,7 @@ def test_prefixes_wrappers_and_half_precision_are_seen_through(published, folder
 def test_files_of_the_old_torch_format_are_read(published, folder):
     state = torch.load(folder / WARP, weights_only=True)
     torch.save(state, folder / WARP, _use_new_zipfile_serialization=False)
-    found = load_part(convert(folder, folder.parent / "full", configs=TINY).part("warping")).state_dict()
+    found = load_part(convert_tiny(folder, folder.parent / "full").part("warping")).state_dict()
     assert all(torch.equal(found[key], value) for key, value in published.networks["warping"].state_dict().items())
 
 
@@ -166,12 +165,12 @@ def test_live_portrait_s_names_are_known(folder):
         ("decoder", "spade_generator"), ("stitch_network", "stitching_retargeting_module"),
     ):  # fmt: skip
         (folder / MODELS / f"{old}.pth").rename(folder / MODELS / f"{new}.pth")
-    convert(folder, folder.parent / "full", configs=TINY).verify()
+    convert_tiny(folder, folder.parent / "full").verify()
 
 
 def test_retargeting_is_not_needed(folder):
     change(folder / STITCH, lambda state: {"retarget_shoulder": state["retarget_shoulder"]})
-    parts = convert(folder, folder.parent / "full", configs=TINY).parts
+    parts = convert_tiny(folder, folder.parent / "full").parts
     assert "stitching" in parts
     assert "eye_retargeting" not in parts
 
@@ -192,7 +191,7 @@ def test_hubert_comes_out_of_the_released_graph(published, folder):
     file = folder / "ditto_pytorch" / "aux_models" / "hubert_streaming_fix_kv.onnx"
     file.parent.mkdir()
     export(published.networks["encoder"], file)
-    part = convert(folder, folder.parent / "full", configs=TINY).part("encoder")
+    part = convert_tiny(folder, folder.parent / "full").part("encoder")
     assert part.file("onnx").read_bytes() == file.read_bytes(), "the graph itself goes along"
     samples = torch.randn(1, 6480)
     found, expected = load_part(part)(samples), published.networks["encoder"](samples)
@@ -229,19 +228,19 @@ def test_hubert_may_be_safetensors_and_elsewhere(published, folder, tmp_path):
     (elsewhere / "pytorch_model.bin").unlink()
     save_file({key: value.bfloat16() for key, value in state.items()}, elsewhere / "model.safetensors")
     refused(folder, "expected a HuBERT in", "--hubert")
-    made = convert(folder, tmp_path / "full", hubert=elsewhere, configs=TINY)
+    made = convert_tiny(folder, tmp_path / "full", hubert=elsewhere)
     found = load_part(made.part("encoder")).state_dict()["encoder.layer_norm.bias"]
     assert torch.equal(found, published.networks["encoder"].state_dict()["encoder.layer_norm.bias"].bfloat16().float())
     file = elsewhere / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
     shutil.rmtree(tmp_path / "full")
     with pytest.raises(BundleError, match=r"expected a complete safetensors file, got .*model\.safetensors"):
-        convert(folder, tmp_path / "full", hubert=elsewhere, configs=TINY)
+        convert_tiny(folder, tmp_path / "full", hubert=elsewhere)
     file.unlink()
     with pytest.raises(
         BundleError, match=r"expected model\.safetensors or pytorch_model\.bin beside config\.json, got"
     ):
-        convert(folder, tmp_path / "full", hubert=elsewhere, configs=TINY)
+        convert_tiny(folder, tmp_path / "full", hubert=elsewhere)
 
 
 @pytest.mark.parametrize(
@@ -257,14 +256,14 @@ def test_a_hubert_of_another_kind_is_refused(folder, fields, message):
     configs = {part: config for part, config in TINY.items() if part != "encoder"}
     (folder / SPEECH / "config.json").write_text(json.dumps(config_json(HUBERT) | fields))
     with pytest.raises(BundleError) as raised:
-        convert(folder, folder.parent / "full", configs=configs)
+        convert_tiny(folder, folder.parent / "full", configs=configs)
     assert message in str(raised.value)
 
 
 def test_a_hubert_of_another_width_is_refused(published, tmp_path):
     configs = {part: config for part, config in TINY.items() if part != "motion"}
     with pytest.raises(BundleError, match="features of 1024 numbers, got 64"):
-        convert(published.folder, tmp_path / "full", configs=configs)
+        convert_tiny(published.folder, tmp_path / "full", configs=configs)
 
 
 def test_missing_files_are_all_named(folder):
@@ -428,7 +427,7 @@ def test_what_has_the_name_of_a_file_and_is_none_is_told_as_what_it_is(folder):
     (folder / DECODER).symlink_to(folder / "kept")  # a link to the file is as good
     (folder / "again").mkdir()
     (folder / "again" / "decoder.pth").symlink_to(folder / "kept")  # and a second one to the same is no other file
-    convert(folder, folder.parent / "full", configs=TINY).verify()
+    convert_tiny(folder, folder.parent / "full").verify()
     with pytest.raises(InputError, match="link is a link to nowhere, which does not exist"):
         (folder / "link").symlink_to("nowhere")
         convert(folder / "link", folder.parent / "other")
@@ -495,7 +494,7 @@ def test_sizes_that_no_hubert_can_have_are_refused(folder, fields):
     configs = {part: config for part, config in TINY.items() if part != "encoder"}
     (folder / SPEECH / "config.json").write_text(json.dumps(config_json(HUBERT) | fields))
     with pytest.raises(BundleError, match=r"config\.json"):
-        convert(folder, folder.parent / "full", configs=configs)
+        convert_tiny(folder, folder.parent / "full", configs=configs)
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -505,7 +504,7 @@ def test_settings_are_read_as_any_numpy_has_pickled_them(folder, protocol):
         other = b"numpy._core." if b"numpy.core." in data else b"numpy.core."
         data = data.replace(b"numpy._core." if other == b"numpy.core." else b"numpy.core.", other)
     (folder / OFFLINE).write_bytes(data)
-    part = convert(folder, folder.parent / "full", configs=TINY).part("settings")
+    part = convert_tiny(folder, folder.parent / "full").part("settings")
     assert np.array_equal(released_settings(part, "offline")["emo"], SETTINGS["default_kwargs"]["emo"])
 
 
@@ -513,14 +512,14 @@ def test_a_bundle_that_is_there_stays_unless_it_may_go(published, bundle, tmp_pa
     copy = Path(shutil.copytree(bundle.path, tmp_path / "full"))
     before = (copy / "bundle.json").stat().st_mtime_ns
     with pytest.raises(InputError, match="which is a bundle; give another path"):
-        convert(published.folder, copy, configs=TINY)
+        convert_tiny(published.folder, copy)
     assert (copy / "bundle.json").stat().st_mtime_ns == before
-    convert(published.folder, copy, configs=TINY, replace=True).verify()
+    convert_tiny(published.folder, copy, replace=True).verify()
     assert (copy / "bundle.json").stat().st_mtime_ns != before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
     (tmp_path / "mine").mkdir()
     with pytest.raises(InputError, match=r"a file or folder without bundle\.json"):
-        convert(published.folder, tmp_path / "mine", configs=TINY, replace=True)
+        convert_tiny(published.folder, tmp_path / "mine", replace=True)
 
 
 def test_a_bundle_that_cannot_be_replaced_stays(published, bundle, tmp_path, monkeypatch):
@@ -533,7 +532,7 @@ def test_a_bundle_that_cannot_be_replaced_stays(published, bundle, tmp_path, mon
 
     monkeypatch.setattr("ditto.full.conversion.bundling.os.rename", refuse)
     with pytest.raises(OutputError, match="expected to write the bundle to"):
-        convert(published.folder, copy, configs=TINY, replace=True)
+        convert_tiny(published.folder, copy, replace=True)
     Bundle.open(copy).verify()
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
@@ -565,7 +564,7 @@ def test_an_interruption_leaves_nothing(folder):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        convert(folder, folder.parent / "full", configs=TINY, report=stop)
+        convert_tiny(folder, folder.parent / "full", report=stop)
     assert sorted(path.name for path in folder.parent.iterdir()) == ["checkpoints"]
 
 
@@ -642,7 +641,7 @@ def test_what_is_written_is_what_safetensors_reads(bundle):
 @pytest.fixture
 def run(monkeypatch):
     """`ditto bundle ...` with a converter that knows the tiny sizes."""
-    monkeypatch.setattr("ditto.full.conversion.convert", partial(convert, configs=TINY))
+    monkeypatch.setattr("ditto.full.conversion.convert", convert_tiny)
     return lambda *arguments: CliRunner().invoke(app, ["bundle", *map(str, arguments)])
 
 

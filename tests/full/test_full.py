@@ -13,7 +13,7 @@ from wav import write_wav
 
 torch = pytest.importorskip("torch", reason="the full pipeline needs torch (pip install ditto[full])")
 
-from checkpoints import TINY, publish  # noqa: E402
+from checkpoints import TINY, convert_tiny, publish  # noqa: E402
 
 from benchmarks.random_bundle import write_random_bundle  # noqa: E402
 from ditto import load  # noqa: E402
@@ -22,7 +22,6 @@ from ditto.bundle import Bundle  # noqa: E402
 from ditto.controls import Controls  # noqa: E402
 from ditto.errors import BundleError, EngineError, InputError  # noqa: E402
 from ditto.full import pipeline  # noqa: E402
-from ditto.full.conversion import convert  # noqa: E402
 from ditto.full.pipeline import FullOptions, open_parts  # noqa: E402
 from ditto.full.sampler import LATENCIES  # noqa: E402
 from ditto.full.space import FullSpace  # noqa: E402
@@ -41,7 +40,7 @@ NEUTRAL = emotion_vector(None)
 def bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("published")
     publish(folder)
-    return convert(folder, tmp_path_factory.mktemp("bundles") / "full", configs=TINY)
+    return convert_tiny(folder, tmp_path_factory.mktemp("bundles") / "full")
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +217,7 @@ def test_every_setting_goes_from_the_published_file_to_the_pictures(suffix, tmp_
     else:
         lists = json.dumps(described, default=lambda value: value.tolist())
         file.with_suffix(suffix).write_text(lists)
-    bundle = convert(folder, tmp_path / "full", configs=TINY)
+    bundle = convert_tiny(folder, tmp_path / "full")
     parts = open_parts(bundle, FullOptions(settings="offline", threads=1))
     (text,) = [message for message in caplog.messages if message.startswith("unused settings")]
     assert "max_size" in text and "fade_out_keys" in text and text.count("(") == 2

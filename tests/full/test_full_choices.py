@@ -129,7 +129,7 @@ def vectors():
 
 def keypoints_of(edit, retarget=None):
     source, motion, origin = vectors()
-    pose = retarget_motion(source, motion, origin, retarget or RetargetOptions(), edit).pose
+    pose = retarget_motion(source, motion, origin, retarget or RetargetOptions(), edit)
     return posed_keypoints(np.zeros(63), pose), pose
 
 
@@ -401,7 +401,7 @@ def test_expression_of_all_keypoints_when_asked():
     source, motion, origin = vectors()
     for keypoints, moved in (("lips", 6), ("lips and eyes", 11), ("all", 21)):
         retarget = RetargetOptions(keypoints=keypoints, hold_gaze=False)
-        change = retarget_motion(source, motion, origin, retarget).pose.exp - split_motion(source)["exp"]
+        change = retarget_motion(source, motion, origin, retarget).exp - split_motion(source)["exp"]
         assert np.count_nonzero(np.abs(change).reshape(21, 3).max(1) > 1e-9) == moved
 
 
@@ -410,9 +410,8 @@ def test_strength_acts_on_expression_and_angles_alone(relative):
     """As released: scale and t keep their factors (`_set_scale_ratio` there)."""
     source, motion, origin = vectors()
     factors = {"exp": 0.5, "pitch": 0.8, "yaw": 1.0, "roll": 1.2, "t": 0.7, "scale": 0.6}
-    found = retarget_motion(
-        source, motion, origin, RetargetOptions(relative, factors, "all", 1.7, hold_gaze=False)
-    ).pose
+    options = RetargetOptions(relative, factors, "all", 1.7, hold_gaze=False)
+    found = retarget_motion(source, motion, origin, options)
     still, moved, first = (split_motion(vector) for vector in (source, motion, origin))
     expected = {}
     for name, factor in factors.items():
@@ -435,7 +434,7 @@ def test_angles_fade_in_degrees():
     _, bins = keypoints_of(FrameEdit(opacity=0.5, faded=angles), RetargetOptions(angles="logits"))
     assert np.abs(bins.degrees - half.degrees).max() > 0.01
     _, mixed = keypoints_of(FrameEdit(turn={"yaw": 4.0}, opacity=0.5, faded=angles), RetargetOptions(angles="logits"))
-    assert np.isfinite(mixed.degrees).all()  # a turned angle is in degrees, what it fades to in logits
+    assert np.isfinite(mixed.degrees).all()  # a turned angle is in degrees, the source's in logits
 
 
 def plain_smooth(motion, first, stop, width):

@@ -21,7 +21,7 @@ huggingface_hub = pytest.importorskip(
     "huggingface_hub", reason="pulling needs huggingface_hub (pip install ditto[full])"
 )
 
-from checkpoints import TINY, publish  # noqa: E402
+from checkpoints import convert_tiny, publish  # noqa: E402
 
 from ditto.app.cli import app  # noqa: E402
 from ditto.bundle import Bundle  # noqa: E402
@@ -106,7 +106,7 @@ def server(repositories, tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     download = partial(huggingface_hub.hf_hub_download, endpoint=server.address, cache_dir=tmp_path / "cache")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    monkeypatch.setattr(bundling, "convert", partial(bundling.convert, configs=TINY))
+    monkeypatch.setattr(bundling, "convert", convert_tiny)
     monkeypatch.setenv("DITTO_BUNDLES", str(tmp_path / "bundles"))
     tiny = {name: size for name, size in hub.DITTO.files.items() if not name.endswith(".onnx")}
     monkeypatch.setattr(hub, "FULL", (hub.Repository(**{**vars(hub.DITTO), "files": tiny}), hub.HUBERT))

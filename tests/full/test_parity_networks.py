@@ -29,6 +29,7 @@ from ditto.full.networks.stitching import (  # noqa: E402
     StitchingNetwork,
 )
 from ditto.full.networks.warping import WarpingNetwork  # noqa: E402
+from ditto.full.networks.weights import load_state  # noqa: E402
 
 FORWARD = 1e-4  # relative: float32 in another order of summation
 SAMPLE = 1e-3  # the same through 10 steps
@@ -248,7 +249,7 @@ def test_a_decoder_file_without_a_key_is_refused():
     given = SpadeDecoder(TINY_DECODER).state_dict()
     del given["up_0.conv_0.weight_u"]
     with pytest.raises(BundleError, match=r"lacks up_0\.conv_0\.weight_u \(float32 \(16,\)\)"):
-        load_decoder(given, TINY_DECODER)
+        load_state(SpadeDecoder(TINY_DECODER), given, "decoder.pth")
 
 
 def test_folding_changes_nothing():

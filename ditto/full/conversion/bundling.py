@@ -27,6 +27,7 @@ from ditto.full.conversion.checkpoints import FLOATS, HALF, StoredTensor, Tensor
 from ditto.full.conversion.hubert import find_hubert, other_configs, read_config_json, read_hubert, weights_file
 from ditto.full.conversion.onnx_weights import read_hubert_onnx
 from ditto.full.conversion.published import (
+    ENCODER,
     HUBERT_ONNX,
     PUBLISHED,
     SETTINGS,
@@ -38,7 +39,6 @@ from ditto.full.conversion.published import (
 )
 from ditto.full.conversion.settings import read_settings, separate_arrays
 from ditto.full.conversion.writing import write_safetensors
-from ditto.full.networks.hubert import HubertConfig
 from ditto.full.networks.loading import build, build_checked
 from ditto.full.networks.trial import try_part
 from ditto.full.networks.weights import TensorSpec, check_specs, specs_of
@@ -79,7 +79,6 @@ def convert(
     output: str | Path | None = None,
     *,
     hubert: str | Path | None = None,
-    configs: Mapping[str, Any] | None = None,
     replace: bool = False,
     report: Callable[[str], None] = logger.info,
 ) -> Bundle:
@@ -90,7 +89,6 @@ def convert(
         output: the bundle's folder; by default "full" in the user's folder of bundles, where `ditto.load("full")` finds it.
         hubert: a Hugging Face HuBERT (folder); by default one inside `source`, or else the weights in the released
             HuBERT ONNX.
-        configs: configs by part, for networks that do not have the published sizes.
         replace: whether an existing bundle may be replaced.
         report: called with a few words before each step.
 
@@ -104,16 +102,15 @@ def convert(
     """
     folder = source_folder(source)
     target = check_target(output, replace)
-    networks = [dataclasses.replace(n, config=(configs or {}).get(n.part, n.config)) for n in PUBLISHED]
     files = find_all(folder)
     speech = source_folder(hubert) if hubert is not None else find_hubert(folder)
     onnx = find_first(folder, HUBERT_ONNX)
-    weights = [read_encoder(folder, speech, onnx, (configs or {}).get("encoder"), networks, report)]
-    for network in networks:
+    weights = [read_encoder(folder, speech, onnx, report)]
+    for network in PUBLISHED:
         if network.part in files and (item := read_network(network, files[network.part], report)):
             weights.append(item)
     for item in weights:
-        check(item, networks)
+        check(item)
     arrays: dict[str, StoredTensor] = {}
     config = settings(folder, arrays, report)
     with new_folder(target, replace) as part_folder:
@@ -234,8 +231,6 @@ def read_encoder(
     source: Path,
     speech: Path | None,
     onnx: Path | None,
-    config: HubertConfig | None,
-    networks: list[Published],
     report: Callable[[str], None],
 ) -> OpenedNetwork:
     """The speech encoder's weights: of a Hugging Face HuBERT, or else from the released ONNX file.
@@ -246,10 +241,10 @@ def read_encoder(
     if speech is not None:
         file = weights_file(speech)
         report(f"encoder: reading {file}")
-        config, tensors = config or read_config_json(speech), read_hubert(file)
+        config, tensors = read_config_json(speech), read_hubert(file)
         build_checked("hubert", config, speech / "config.json")
     elif onnx is not None:
-        file, config = onnx, config or HubertConfig()
+        file, config = onnx, ENCODER.config
         report(f"encoder: reading the weights in {file}")
         tensors = read_hubert_onnx(file, specs_of(build_checked("hubert", config, "the encoder's config")))
     else:
@@ -257,13 +252,13 @@ def read_encoder(
             f"expected a HuBERT in {source}: {' or '.join(HUBERT_ONNX)}, or the folder of facebook/hubert-large-ls960-ft, got "
             f"{other_configs(source) or 'none'}; give that folder with --hubert"
         )
-    speech_size = next(n.config.condition for n in networks if n.part == "motion") - BESIDES_SPEECH
+    speech_size = next(n.config.condition for n in PUBLISHED if n.part == "motion") - BESIDES_SPEECH
     if config.width != speech_size:
         raise BundleError(
             f"{file}: expected a HuBERT with features of {speech_size} numbers, got {config.width}; give "
             "facebook/hubert-large-ls960-ft"
         )
-    return OpenedNetwork(Published("encoder", "hubert", config, (file.name,)), tensors, file)
+    return OpenedNetwork(dataclasses.replace(ENCODER, config=config), tensors, file)
 
 
 def read_network(network: Published, file: Path, report: Callable[[str], None]) -> OpenedNetwork | None:
@@ -275,7 +270,7 @@ def read_network(network: Published, file: Path, report: Callable[[str], None]) 
     return OpenedNetwork(network, strip(find_state(loaded, network.module, file), file), file)
 
 
-def check(item: OpenedNetwork, networks: list[Published]) -> None:
+def check(item: OpenedNetwork) -> None:
     """Compare names, shapes and types with the network's. Half and double precision become single.
 
     Raises:
@@ -288,7 +283,7 @@ def check(item: OpenedNetwork, networks: list[Published]) -> None:
     try:
         check_specs(found, item.expected, item.file)
     except BundleError as error:
-        other = next((network for network in networks if matches(item.tensors, network)), None)
+        other = next((network for network in PUBLISHED if matches(item.tensors, network)), None)
         if other is None:
             raise
         if item.network.module and item.network.files == other.files:

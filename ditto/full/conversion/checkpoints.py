@@ -57,18 +57,14 @@ def numbers(tensor: Tensor) -> npt.NDArray[Any]:
     return found
 
 
-def read_torch(file: Path, module: str = "") -> Tensors:
-    """The state dict in a torch file.
-
-    Args:
-        file: a .pth, .pt or .bin.
-        module: the network's name, where a file holds several; "" where it holds one.
+def read_torch(file: Path) -> Tensors:
+    """The state dict in a torch file (.pth, .pt, .bin) of one network.
 
     Raises:
         BundleError: the file is unreadable, truncated, not torch's, would run code, or holds no tensors. For code, the
             message names the function that the pickle calls.
     """
-    return strip(find_state(load_torch(file), module, file), file)
+    return strip(find_state(load_torch(file), "", file), file)
 
 
 def load_torch(file: Path) -> Any:

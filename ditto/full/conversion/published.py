@@ -13,6 +13,7 @@ from typing import Any
 from ditto.errors import BundleError
 from ditto.full.networks.appearance import AppearanceConfig
 from ditto.full.networks.decoder import DecoderConfig
+from ditto.full.networks.hubert import HubertConfig
 from ditto.full.networks.lmdm import LMDMConfig
 from ditto.full.networks.motion_extractor import MotionExtractorConfig
 from ditto.full.networks.stitching import EYE_RETARGETING, LIP_RETARGETING, STITCHING
@@ -48,6 +49,7 @@ class Published:
     needed: bool = True
 
 
+ENCODER = Published("encoder", "hubert", HubertConfig(), HUBERT_ONNX)
 STITCHING_FILES = ("stitch_network.pth", "stitching_retargeting_module.pth")
 PUBLISHED = (
     Published("motion", "lmdm", LMDMConfig(), ("lmdm_v0.4_hubert.pth",)),

@@ -172,13 +172,13 @@ class SpadeDecoder(nn.Module):
         return torch.sigmoid(self.conv_img(F.leaky_relu(x, SLOPE)))
 
 
-def load_decoder(weights: Mapping[str, Tensor], config: DecoderConfig | None = None) -> SpadeDecoder:
+def load_decoder(weights: Mapping[str, Tensor]) -> SpadeDecoder:
     """A decoder from the entries of a published file, spectral normalisation folded, in evaluation mode.
 
     Raises:
         BundleError: an entry is missing, left over, or of another shape; the message names it.
     """
-    decoder = SpadeDecoder(config)
+    decoder = SpadeDecoder()
     load_state(decoder, weights, "the decoder's file")
     fold_spectral_norm(decoder)
     decoder.eval()

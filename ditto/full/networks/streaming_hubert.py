@@ -30,9 +30,6 @@ from torch import Tensor, nn
 from ditto.full.networks.hubert import Attention, ConvLayer, Hubert, Layer
 from ditto.full.sizes import KERNELS, SAMPLES_PER_ROW, STRIDES
 
-UNIT = 20  # rows, 0.4 s; as many as a window of the released code has
-LEFT = 200  # rows before the unit that attention reaches, 4 s; our choice, not published
-
 
 class HubertState(NamedTuple):
     """The state of a stream; float32, shapes never change.
@@ -59,21 +56,16 @@ class StreamingHubert(nn.Module):
 
     Args:
         hubert: weights, shared, not copied.
-        unit: rows of a unit.
-        left: rows before a unit that attention reaches.
-
-    Raises:
-        ValueError: fewer than one row.
     """
 
-    def __init__(self, hubert: Hubert, unit: int = UNIT, left: int = LEFT) -> None:
+    unit = 20  # rows, 0.4 s; as many as a window of the released code has
+    left = 200  # rows before the unit that attention reaches, 4 s; our choice, not published
+
+    def __init__(self, hubert: Hubert) -> None:
         super().__init__()
-        if unit < 1 or left < 1:
-            raise ValueError(f"expected unit and left to be 1 row or more, got {unit} and {left}; give larger ones")
         self.hubert = hubert
         self.config = hubert.config
-        self.unit, self.left = unit, left
-        self.samples = unit * SAMPLES_PER_ROW
+        self.samples = self.unit * SAMPLES_PER_ROW
 
     def empty_state(self, batch: int = 1) -> HubertState:
         """The state before the first sample."""

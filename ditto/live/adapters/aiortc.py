@@ -12,7 +12,7 @@ import numpy.typing as npt
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from ditto.live import Item, SegmentEnd
-from ditto.live.playout import BUFFER_FRAMES, END_SECONDS, Played, Playout
+from ditto.live.playout import END_SECONDS, Played, Playout
 from ditto.live.waiting import end_tasks
 from ditto.motion.motion import FPS
 
@@ -92,7 +92,6 @@ class SessionTracks:
     Args:
         session: an open `AsyncSession`; nothing else may read it.
         pixels: its `output`: "yuv420p" or "rgb24".
-        buffer_frames: size of the jitter buffer.
         delivered: called with every item that was played.
     """
 
@@ -100,10 +99,9 @@ class SessionTracks:
         self,
         session: AsyncIterator[Item],
         pixels: str = "yuv420p",
-        buffer_frames: int = BUFFER_FRAMES,
         delivered: Callable[[Played | SegmentEnd], object] | None = None,
     ) -> None:
-        self.playout = Playout(session, buffer_frames)
+        self.playout = Playout(session)
         self.pixels = pixels
         self._delivered = delivered
         self.video = VideoTrack(self)

@@ -75,10 +75,8 @@ class DittoAvatar(FrameProcessor):
         session: the session, from the pipeline's setup on; None before, afterwards, and when it broke.
     """
 
-    def __init__(
-        self, head: TalkingHead, portrait: Portrait, *, name: str | None = None, **options: Unpack[FaceOptions]
-    ) -> None:
-        super().__init__(name=name)
+    def __init__(self, head: TalkingHead, portrait: Portrait, **options: Unpack[FaceOptions]) -> None:
+        super().__init__()
         self.session: AsyncSession | None = None
         Settings(output=OUTPUT, **options)  # raises for wrong options now, not in `setup`
         self._head, self._portrait, self._options = head, portrait, options
