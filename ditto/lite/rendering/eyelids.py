@@ -126,19 +126,27 @@ class LidCurves(NamedTuple):
 
 
 def blur_rows(values: Floats, sigma: float, axis: int = 0) -> Floats:
-    """Gaussian blur along one axis, normalised at the borders."""
-    if sigma <= 0.0:
-        return values
-    n = values.shape[axis]
-    i = np.arange(n)
-    kernel = np.exp(-0.5 * ((i[:, None] - i) / sigma) ** 2)
-    kernel /= kernel.sum(1, keepdims=True)
-    return np.moveaxis(np.tensordot(kernel, values, (1, axis)), 0, axis)
+    """Gaussian blur of (n,) or (h, w[, c]) along one axis, normalised at the borders."""
+    return _blurred(values, 0.0 if axis else sigma, sigma if axis else 0.0)
 
 
 def blur(image: Floats, sigma: float) -> Floats:
-    """Gaussian blur of (h, w[, c]) in both directions."""
-    return blur_rows(blur_rows(image, sigma, 0), sigma, 1)
+    """Gaussian blur of (h, w[, c]) in both directions, normalised at the borders."""
+    return _blurred(image, sigma, sigma)
+
+
+def _blurred(values: Floats, down: float, across: float) -> Floats:
+    """Gaussian blur by OpenCV, sigmas down and across; no further than four of them. What lies outside has no weight."""
+    import cv2
+
+    def filtered(image: Floats) -> Floats:
+        size = tuple(2 * int(np.ceil(4.0 * sigma)) + 1 for sigma in (across, down))
+        return np.asarray(cv2.GaussianBlur(image, size, across, sigmaY=down, borderType=cv2.BORDER_CONSTANT))
+
+    shape = values.shape[:2] if values.ndim > 1 else (values.size, 1)
+    weight = filtered(np.ones(shape))
+    found = filtered(np.asarray(values, np.float64).reshape(*shape, -1)).reshape(values.shape)
+    return np.asarray(found / weight.reshape(*values.shape[:2], *[1] * (values.ndim - 2)))
 
 
 def sample_linear(image: Floats, points: Floats) -> Floats:
