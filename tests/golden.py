@@ -78,24 +78,31 @@ def session_at(head: ditto.TalkingHead, portrait: ditto.Portrait, samples: np.nd
             if until(item):
                 return
 
-    def still_clock(session: object) -> None:
+    def settle() -> None:
+        """Wait until all is computed that can be: what a call changes depends on how far ahead that is."""
+        while head.scheduler.busy:
+            time.sleep(0.002)
+
+    def still_clock() -> None:
         """Only what is pushed is drawn from here on: no idle frame falls due."""
+        settle()
         clock.time -= 10.0 / FPS
 
     with head.blocking_session(portrait, latency=latency, seed=9, idle=True) as session:
         read(session, 30)
-        still_clock(session)
+        still_clock()
         session.push(samples)
         session.flush()
         read(session, 10)
-        while not session.unread:  # the change begins after the first frame that is drawn and not read
-            time.sleep(0.002)
+        settle()
         session.control(emotion={"happy": 0.7}, gaze=(6.0, 2.0), head=(2.0, 4.0, 0.0), ramp_seconds=0.3)
         read(session, 10**6, lambda item: not hasattr(item, "image"))
         session.push(samples[: len(samples) // 2])
         session.flush()
         read(session, 8)
+        settle()
         session.interrupt()
+        settle()
         clock.time += 10.0 / FPS
         session.listen(samples)
         read(session, 40)
@@ -128,7 +135,6 @@ def lite(samples: np.ndarray, portrait_of: Callable[[int], ditto.Portrait]) -> I
 
 def full(samples: np.ndarray, portrait_of: Callable[[int], ditto.Portrait]) -> Iterator[Case]:
     from checkpoints import convert_tiny, publish
-
 
     portrait = portrait_of(256)
     with tempfile.TemporaryDirectory() as folder:
