@@ -1,0 +1,45 @@
+"""Opening the lite bundle: the config of its part `postprocess`."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import ditto
+from ditto.bundle import SHIPPED
+from ditto.errors import BundleError
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    return Path(shutil.copytree(SHIPPED / "lite", tmp_path_factory.mktemp("bundles") / "lite"))
+
+
+def rewritten(copy, **changes):
+    """The copy with changes to the config of `postprocess`; None takes a key out."""
+    described = json.loads((SHIPPED / "lite" / "bundle.json").read_text())
+    config = described["parts"]["postprocess"]["config"] | changes
+    described["parts"]["postprocess"]["config"] = {key: value for key, value in config.items() if value is not None}
+    (copy / "bundle.json").write_text(json.dumps(described))
+    return copy
+
+
+@pytest.mark.parametrize("value", [0.0, -1.5, True, "1.5", [1.5], float("inf"), float("nan")])
+def test_a_bad_value_in_the_postprocess_config_is_refused(copy, value):
+    with pytest.raises(BundleError, match="part 'postprocess', config: expected slow_smoothing_frames to be a number above 0"):
+        ditto.load(rewritten(copy, slow_smoothing_frames=value))
+
+
+def test_a_missing_key_in_the_postprocess_config_is_refused(copy):
+    with pytest.raises(BundleError, match=r"part 'postprocess', config: .*missing: target_gap;"):
+        ditto.load(rewritten(copy, target_gap=None))
+
+
+def test_an_unknown_key_in_the_postprocess_config_is_refused(copy):
+    with pytest.raises(BundleError, match=r"part 'postprocess', config: .*unknown: gap, missing: none;"):
+        ditto.load(rewritten(copy, gap=0.1))
+
+
+def test_the_config_as_shipped_is_accepted(copy):
+    assert ditto.load(rewritten(copy)).performer.supports
