@@ -1,4 +1,4 @@
-"""Phone alignments of the training speech: PocketSphinx lays a transcript, given or heard by Moonshine, on the sound.
+"""Phone alignments of the training speech: forced alignment by PocketSphinx of transcripts, given or by Moonshine.
 
     python -m ditto.training.align DATA TRACKS MOONSHINE OUT.json
 
@@ -45,7 +45,7 @@ LETTERS = {
 
 
 def guess_phones(decoder: Any, word: str) -> str:
-    """Phones of a word outside the dictionary: of the longest dictionary words it is made of, else letter by letter."""
+    """Phones of a word outside the dictionary: those of the longest dictionary words in it, else letter by letter."""
     found: list[str] = []
     while word:
         for length in range(len(word), 2, -1):
@@ -60,7 +60,7 @@ def guess_phones(decoder: Any, word: str) -> str:
 
 
 def align(decoder: Any, clip: Clip, text: str) -> list[tuple[float, float, str]] | None:
-    """(start, end, ARPAbet phone) in seconds, or None where the words cannot be laid on the sound."""
+    """(start, end, ARPAbet phone) in seconds, or None where the words cannot be aligned with the sound."""
     words = [w if decoder.lookup_word(w) else w.strip("'") for w in words_of(text)]
     words = [w for w in words if w]
     if not words:
@@ -87,19 +87,19 @@ def align(decoder: Any, clip: Clip, text: str) -> list[tuple[float, float, str]]
     return found
 
 
-def open_listener(wheel: Path) -> Callable[[Clip], str]:
-    """What the Moonshine tiny model of the wheel hears in a clip."""
+def open_transcriber(wheel: Path) -> Callable[[Clip], str]:
+    """A function from a clip to its text, by the Moonshine tiny model of the wheel."""
     sys.path.insert(0, str(wheel))
     from moonshine_voice.moonshine_api import ModelArch
     from moonshine_voice.transcriber import Transcriber
 
     transcriber = Transcriber(wheel / "moonshine_voice" / "assets" / "tiny-en", ModelArch.TINY)
 
-    def listen(clip: Clip) -> str:
+    def transcribe(clip: Clip) -> str:
         result = transcriber.transcribe_without_streaming(clip.waveform.tolist(), SAMPLE_RATE)
         return " ".join(line.text for line in result.lines)
 
-    return listen
+    return transcribe
 
 
 def main() -> None:
@@ -107,7 +107,7 @@ def main() -> None:
     for name in ("data", "tracks", "moonshine", "out"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
-    listen = open_listener(options.moonshine)
+    transcribe = open_transcriber(options.moonshine)
     decoder = open_aligner()
     found: dict[str, list[tuple[float, float, str]]] = {}
     skipped: list[str] = []
@@ -115,7 +115,7 @@ def main() -> None:
     grid = [c for c in clips if c.source == "grid"]
     for clip in [c for c in clips if c.source != "grid"] + grid[::4]:
         try:
-            segments = align(decoder, clip, clip.text or listen(clip))
+            segments = align(decoder, clip, clip.text or transcribe(clip))
         except RuntimeError as error:
             segments = None
             print(f"{clip.name}: {error}", flush=True)

@@ -1,9 +1,9 @@
-"""Carry ICT FaceKit's expression shapes (MIT; ARKit's names) onto the 478-landmark mesh.
+"""Transfer ICT FaceKit's expression shapes (MIT; ARKit's names) to the 478-landmark mesh.
 
-The neutral faces are brought together by a thin-plate warp: first lips, lids, brows and nose by arc length, then,
-twice, each landmark's nearest skin. A landmark takes the mean displacement of the four skin vertices nearest to it (on
-a lip or a lid, of those that move with that lip or lid), turned by the warp's Jacobian. Irises turn by rule. Closed
-form, no seed. ICT FaceKit has no tongue shape, so `tongueOut` is missing.
+A thin-plate spline registers the neutral faces: first on lips, lids, brows and nose by arc length, then, twice, on the skin
+vertex nearest to each landmark. A landmark gets the mean displacement of the four skin vertices nearest to it (on a lip or a
+lid, of those that move with that lip or lid), multiplied by the spline's Jacobian. Irises rotate by fixed angles
+(`GAZE_DEGREES`). Closed form, no seed. ICT FaceKit has no tongue shape, so `tongueOut` is missing.
 
     python -m ditto.training.arkit ict_facekit.npz ict_vertex_indices.json arkit478.npz
 """
@@ -23,7 +23,7 @@ from ditto.portrait import face_mesh as g
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-SKIN_VERTICES = 9409  # ICT FaceKit's face; head, sockets, teeth and eyes come after
+SKIN_VERTICES = 9409  # the face; head, sockets, teeth and eyes follow in ICT FaceKit's mesh
 NEAREST = 4
 ROUNDS = 2
 SMOOTHING = 1e-3
@@ -76,7 +76,7 @@ def along(points: Floats, count: int) -> Floats:
 
 
 def thin_plate(source: Floats, target: Floats) -> Callable[[Floats], Floats]:
-    """Smooth map R3 -> R3 that takes `source` (N, 3) to about `target` (N, 3); kernel |r|, affine part free."""
+    """Smooth map R3 -> R3 that takes `source` (N, 3) approximately to `target` (N, 3); kernel |r|, affine part free."""
     count = len(source)
     system = np.zeros((count + 4, count + 4))
     distance = np.linalg.norm(source[:, None] - source[None], axis=-1)
@@ -114,7 +114,7 @@ def register(neutral: Floats, landmarks: npt.NDArray[np.int64]) -> Callable[[Flo
     return warp
 
 
-def belongs(shapes: dict[str, Floats]) -> dict[int, Bools]:
+def vertices_of_lips_and_lids(shapes: dict[str, Floats]) -> dict[int, Bools]:
     """Which skin vertices (V,) a lip or lid landmark may take its displacement from."""
     drop = shapes["jawOpen"][:, 1]
     lower_lip = drop > 0.5 * drop.max()
@@ -128,11 +128,11 @@ def belongs(shapes: dict[str, Floats]) -> dict[int, Bools]:
     return rules
 
 
-def carry(neutral: Floats, shapes: dict[str, Floats], landmarks: npt.NDArray[np.int64]) -> dict[str, Floats]:
+def transfer(neutral: Floats, shapes: dict[str, Floats], landmarks: npt.NDArray[np.int64]) -> dict[str, Floats]:
     """Displacements (478, 3) fu by ARKit's names."""
     warp = register(neutral, landmarks)
     warped = warp(neutral)
-    rules = belongs(shapes)
+    rules = vertices_of_lips_and_lids(shapes)
     candidates = nearest(g.TEMPLATE[:468], warped, NEAREST)
     for vertex, allowed in rules.items():
         ids = np.flatnonzero(allowed)
@@ -144,20 +144,21 @@ def carry(neutral: Floats, shapes: dict[str, Floats], landmarks: npt.NDArray[np.
 
     at, step = neutral[candidates[:, 0]], 1e-3
     jacobian = np.stack([(warp(at + d) - warp(at - d)) / (2 * step) for d in step * np.eye(3)], 1)  # (468, in, out)
-    carried = {name: np.zeros((g.LANDMARKS, 3)) for name in NAMES}
+    transferred = {name: np.zeros((g.LANDMARKS, 3)) for name in NAMES}
     for name in NAMES:
         mean = (shapes[name][candidates] * weight[..., None]).sum(1)
-        carried[name][:468] = np.einsum("vi,vio->vo", mean, jacobian)
+        transferred[name][:468] = np.einsum("vi,vio->vo", mean, jacobian)
     for eye, side, inwards in ((g.RIGHT_EYE, "Right", 1.0), (g.LEFT_EYE, "Left", -1.0)):
         for direction, degrees in GAZE_DEGREES.items():
             sideways, down = IRIS_RADIUS * np.sin(np.radians(degrees))
-            carried[f"eyeLook{direction}{side}"][eye.iris : eye.iris + 5] = (inwards * sideways, down, 0.0)
+            transferred[f"eyeLook{direction}{side}"][eye.iris : eye.iris + 5] = (inwards * sideways, down, 0.0)
 
     def mirrored(name: str) -> Floats:
         other = name.replace("Left", "?").replace("Right", "Left").replace("?", "Right")
-        return carried[other][g.MIRROR] * (-1.0, 1.0, 1.0)
+        return transferred[other][g.MIRROR] * (-1.0, 1.0, 1.0)
 
-    return {name: 0.5 * (carried[name] + mirrored(name)) for name in NAMES}  # the faces are symmetric, the fit nearly
+    # both faces are symmetric, the fit only nearly
+    return {name: 0.5 * (transferred[name] + mirrored(name)) for name in NAMES}
 
 
 def read_shapes(path: Path) -> tuple[Floats, dict[str, Floats]]:
@@ -187,8 +188,8 @@ def main() -> None:
     options = parser.parse_args()
     neutral, shapes = read_shapes(options.shapes)
     landmarks = np.asarray(json.loads(options.indices.read_text())["idx_to_landmark_verts"])
-    carried = carry(neutral, shapes, landmarks)
-    deltas = np.stack([carried[name] for name in NAMES]).astype(np.float32)
+    transferred = transfer(neutral, shapes, landmarks)
+    deltas = np.stack([transferred[name] for name in NAMES]).astype(np.float32)
     np.savez_compressed(options.out, names=np.asarray(NAMES), deltas=deltas, template=g.TEMPLATE.astype(np.float32))
 
 

@@ -1,13 +1,13 @@
-"""Train the lite speech encoder: Moonshine's weights made streaming, fine-tuned to say what the teacher says.
+"""Train the lite speech encoder: Moonshine's weights in a streaming network, fine-tuned by distillation from Moonshine.
 
     python -m ditto.training.encoder DATA TRACKS MOONSHINE WORK --align align.json [--steps 2600] [--seed 0]
 
 DATA is the data tree (`speech`, `grid_s1`), TRACKS the tracked GRID clips, MOONSHINE the unpacked moonshine-voice
 0.1.0 wheel. WORK/teacher.npz keeps the teacher's hidden states, WORK/encoder.pt the weights.
 
-Targets: the teacher's hidden states on the clean clip, with full context, and phone posteriors of a probe on them,
-half replaced by forced alignments where there is one. The student hears the clip faster or slower, in another room,
-with noise, at any level, and in a stream.
+Targets: the teacher's hidden states of the clean clip, computed with full context, and phone posteriors of a probe on them,
+averaged with the forced alignment where there is one. The student's input is the clip at another speed, in another room, with
+noise, at any level, and in a stream.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from ditto.lite.phones import PHONE_TO_VISEME, PHONES, VISEME_NAMES
 from ditto.media.audio import HOP_SAMPLES
 from ditto.media.rates import SAMPLE_RATE
 from ditto.training.speech_data import TOKEN, Clip, Floats, add_alignments, augment, crop, read_test, read_train
-from ditto.training.teacher import Teacher, hear, phone_probe, read_weights, with_neighbours
+from ditto.training.teacher import Teacher, phone_probe, read_weights, teacher_states, with_neighbours
 
 MODEL = "moonshine_voice/assets/tiny-en/encoder_model.ort"  # in the wheel
-HOPS = 40  # of a training segment: 3.2 s, of which 156 tokens are learned from
+HOPS = 40  # of a training segment, 3.2 s; its last hop is look-ahead, so that 156 tokens have targets
 TOKENS = (HOPS - 1) * BLOCK
 WEIGHTS = {"librispeech": 0.5, "ljspeech": 0.2, "grid": 0.26, "librivox": 0.03, "tts": 0.01}
 RATE, WARM_STEPS = 3e-4, 50  # highest learning rate, and the steps in which it is reached
 REPORT_STEPS = 250  # between two measurements
-START_LEVEL_DB = -26.0  # ordinary speech, until a stream's own level is heard
+START_LEVEL_DB = -26.0  # of ordinary speech: the level before a stream's own is measured
 START_HOPS = 2.0
 
 
 def from_moonshine(encoder: SpeechEncoder, weights: dict[str, Tensor], speech: Sequence[Clip]) -> None:
-    """Give the encoder Moonshine's weights; the norm over whole clips becomes a fixed scale measured on `speech`."""
+    """Copy Moonshine's weights; its normalisation over whole clips becomes a fixed scale, measured on `speech`."""
     own = encoder.state_dict()
     own["stem.conv1.weight"] = weights["conv1.weight"]
     own["stem.conv2.weight"], own["stem.conv2.bias"] = weights["conv2.weight"], weights["conv2.bias"]
@@ -78,11 +78,11 @@ def level_statistics(conv1: Tensor, speech: Sequence[Clip]) -> tuple[Tensor, Ten
     for clip in speech:
         samples = torch.from_numpy(clip.waveform)[None]
         level, hops = torch.full((1, 1), START_LEVEL_DB), torch.full((1, 1), START_HOPS)
-        heard = []
+        levelled = []
         for hop in samples[:, : samples.shape[1] // HOP_SAMPLES * HOP_SAMPLES].split(HOP_SAMPLES, 1):
             hop, level, hops = follow_level(hop, level, hops)
-            heard.append(hop)
-        x = torch.tanh(F.conv1d(torch.cat(heard, 1)[:, None], conv1, stride=64))
+            levelled.append(hop)
+        x = torch.tanh(F.conv1d(torch.cat(levelled, 1)[:, None], conv1, stride=64))
         means.append(x.mean())
         squares.append(x.square().mean())
     mean = torch.stack(means).mean()
@@ -91,7 +91,7 @@ def level_statistics(conv1: Tensor, speech: Sequence[Clip]) -> tuple[Tensor, Ten
 
 @torch.no_grad()
 def pseudo_context(encoder: SpeechEncoder, samples: Floats) -> SpeechEncoderState:
-    """The state a stream starts from: as if it had heard this speech, its level forgotten, kept in half precision."""
+    """The state that streams start from: the state after this speech, with the initial level, in half precision."""
     samples = samples[: len(samples) // HOP_SAMPLES * HOP_SAMPLES]
     _, state = encoder(torch.from_numpy(samples)[None], zero_state(encoder.config))
     state = state._replace(level=torch.full((1, 1), START_LEVEL_DB), hops=torch.full((1, 1), START_HOPS))
@@ -117,16 +117,16 @@ class Scores(NamedTuple):
 
 
 def score(posteriors: Sequence[Floats], labels: Sequence[npt.NDArray[np.int64]]) -> Scores:
-    """Phone posteriors (T, 40) against phone classes (T,); a viseme wins by all its phones together."""
+    """Phone posteriors (T, 40) against phone classes (T,). A viseme's posterior is the sum over its phones."""
     table = np.asarray(PHONE_TO_VISEME)
     hits, frames = np.zeros(len(VISEME_NAMES)), np.zeros(len(VISEME_NAMES))
     for p, y in zip(posteriors, labels, strict=True):
         n = min(len(p), len(y))
-        together = np.zeros((n, len(VISEME_NAMES)))
-        np.add.at(together.T, table, p[:n].T)
-        said = table[y[:n]]
-        frames += np.bincount(said, minlength=len(frames))
-        hits += np.bincount(said[together.argmax(1) == said], minlength=len(frames))
+        visemes = np.zeros((n, len(VISEME_NAMES)))
+        np.add.at(visemes.T, table, p[:n].T)
+        labels_here = table[y[:n]]
+        frames += np.bincount(labels_here, minlength=len(frames))
+        hits += np.bincount(labels_here[visemes.argmax(1) == labels_here], minlength=len(frames))
     recall = {name: float(hits[i] / max(frames[i], 1)) for i, name in enumerate(VISEME_NAMES)}
     return Scores(float(hits.sum() / frames.sum()), float(hits[1:].sum() / frames[1:].sum()), recall)
 
@@ -146,12 +146,12 @@ def stream_posteriors(encoder: SpeechEncoder, samples: Floats, start: SpeechEnco
 def measure(encoder: SpeechEncoder, clips: Sequence[Clip], start: SpeechEncoderState) -> Scores:
     """Viseme scores of the streaming path on labelled clips."""
     labelled = [c for c in clips if c.phones is not None]
-    heard = [stream_posteriors(encoder, c.waveform, start) for c in labelled]
-    return score(heard, [c.phones for c in labelled if c.phones is not None])
+    posteriors = [stream_posteriors(encoder, c.waveform, start) for c in labelled]
+    return score(posteriors, [c.phones for c in labelled if c.phones is not None])
 
 
 class Targets(NamedTuple):
-    """What the student learns from one clip: teacher hidden states (T, 288) and phone probabilities (T, 40)."""
+    """The targets of one clip: teacher hidden states (T, 288) and phone probabilities (T, 40)."""
 
     hidden: npt.NDArray[np.float16]
     phones: Floats
@@ -162,11 +162,12 @@ def make_targets(clips: Sequence[Clip], moonshine: Path, work: Path, test: Seque
     path = work / "teacher.npz"
     if not path.exists():
         teacher = Teacher(read_weights(moonshine / MODEL), fifty=True).eval()
-        np.savez(path, allow_pickle=False, **{c.name: hear(teacher, c.waveform).astype(np.float16) for c in [*clips, *test]})
+        states = {c.name: teacher_states(teacher, c.waveform).astype(np.float16) for c in [*clips, *test]}
+        np.savez(path, allow_pickle=False, **states)
     with np.load(path) as kept:
         hidden: dict[str, npt.NDArray[np.float16]] = {name: kept[name] for name in kept.files}
     labelled = [c for c in clips if c.phones is not None]
-    few = [c for i, c in enumerate(labelled) if c.source != "grid" or i % 4 == 0]  # GRID's 51 words must not rule it
+    few = [c for i, c in enumerate(labelled) if c.source != "grid" or i % 4 == 0]  # so that GRID's 51 words do not dominate
     labels = [c.phones for c in few if c.phones is not None]
     probe = phone_probe([hidden[c.name].astype(np.float32) for c in few], labels)
 
@@ -176,8 +177,8 @@ def make_targets(clips: Sequence[Clip], moonshine: Path, work: Path, test: Seque
         found: Floats = logits.softmax(-1).numpy()
         return found
 
-    reached = score([posteriors(c.name) for c in test], [c.phones for c in test if c.phones is not None])
-    print(f"teacher, full context, probe on {len(few)} labelled clips: {reached}", flush=True)
+    scores = score([posteriors(c.name) for c in test], [c.phones for c in test if c.phones is not None])
+    print(f"teacher, full context, probe on {len(few)} labelled clips: {scores}", flush=True)
     targets = {}
     for clip in clips:
         q = posteriors(clip.name) ** 1.5
@@ -190,7 +191,7 @@ def make_targets(clips: Sequence[Clip], moonshine: Path, work: Path, test: Seque
 
 
 class Batch(NamedTuple):
-    """samples (B, HOPS x 1280); hidden (B, TOKENS, 288), phones (B, TOKENS, 40); known (B, TOKENS): hidden counts."""
+    """samples (B, HOPS x 1280); hidden (B, TOKENS, 288), phones (B, TOKENS, 40); known (B, TOKENS): whether `hidden` counts."""
 
     samples: Tensor
     hidden: Tensor
@@ -199,7 +200,7 @@ class Batch(NamedTuple):
 
 
 class Segments:
-    """Random training segments: crops at other speeds, two clips in a row, pauses, noise alone, augmented."""
+    """Random training segments: crops at other speeds, two clips in a row, pauses, noise alone; all augmented."""
 
     def __init__(self, clips: Sequence[Clip], targets: dict[str, Targets], seed: int) -> None:
         self.random = np.random.default_rng(seed)
@@ -213,7 +214,7 @@ class Segments:
         self.share = share / share.sum()
         self.babble = [c for c in clips if c.source in {"librispeech", "ljspeech"}]
 
-    def piece(self, tokens: int) -> tuple[Floats, Floats, Floats, npt.NDArray[np.bool_]]:
+    def clip_piece(self, tokens: int) -> tuple[Floats, Floats, Floats, npt.NDArray[np.bool_]]:
         random = self.random
         clip = self.clips[random.choice(len(self.clips), p=self.share)]
         speed = float(np.clip(random.normal(1, 0.1), 0.85, 1.2)) if random.random() < 0.7 else 1.0
@@ -235,10 +236,10 @@ class Segments:
         tokens = HOPS * BLOCK
         if random.random() < 0.3:
             first = BLOCK * int(random.integers(8, HOPS - 8))
-            pieces = [self.piece(first), self.piece(tokens - first)]
+            pieces = [self.clip_piece(first), self.clip_piece(tokens - first)]
             samples, h, q, known = (np.concatenate([p[i] for p in pieces]) for i in range(4))
         else:
-            samples, h, q, known = self.piece(tokens)
+            samples, h, q, known = self.clip_piece(tokens)
         silent = slice(0, 0)
         kind = random.random()
         if kind < 0.03:
@@ -265,15 +266,15 @@ class Segments:
 
 
 def student(encoder: SpeechEncoder, samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Hidden states and phone logits (B, TOKENS, ...) of segments heard as streams that begin with no context."""
+    """Hidden states and phone logits (B, TOKENS, ...) of segments, each a stream that begins without context."""
     with torch.no_grad():
         level = torch.full((len(samples), 1), START_LEVEL_DB)
         hops = torch.full((len(samples), 1), START_HOPS)
-        heard = [samples.new_zeros(len(samples), CONTEXT)]
+        levelled = [samples.new_zeros(len(samples), CONTEXT)]
         for hop in samples.split(HOP_SAMPLES, 1):
             hop, level, hops = follow_level(hop, level, hops)
-            heard.append(hop)
-    tokens = encoder.stem(torch.cat(heard, 1))[:, 1:]
+            levelled.append(hop)
+    tokens = encoder.stem(torch.cat(levelled, 1))[:, 1:]
     none = tokens.new_zeros(len(samples), encoder.config.layers, 0, encoder.config.width)
     hidden, _, _ = encoder.attend(tokens, none, none)
     return hidden, encoder.phones(hidden)
@@ -283,7 +284,7 @@ def train(
     encoder: SpeechEncoder, segments: Segments, test: Sequence[Clip], context: Floats, work: Path, steps: int,
     batch: int,
 ) -> SpeechEncoder:  # fmt: skip
-    """Fine-tune; gives the running average of the weights, saved to `work` as it goes."""
+    """Fine-tune; returns the running average of the weights, which is also saved to `work` at every measurement."""
     sample = np.concatenate([t.hidden[::7] for t in segments.targets.values()]).astype(np.float32)
     variance = torch.from_numpy(sample.var(0) + 1e-4)
     average = copy.deepcopy(encoder)

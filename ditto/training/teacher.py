@@ -1,4 +1,4 @@
-"""The teacher: the Moonshine tiny-en speech encoder with its full context, read out of its wheel.
+"""The teacher: the Moonshine tiny-en speech encoder with full context, its weights read from the wheel of moonshine-voice.
 
 `pip download moonshine-voice==0.1.0` and unpack it; the file is `moonshine_voice/assets/tiny-en/encoder_model.ort`
 (MIT licence). Its matrices are 8 bit with one scale a matrix and are dequantised here.
@@ -21,7 +21,7 @@ ROTARY = 32  # of the 36 numbers of a head
 LONGEST_PIECE = 1000  # tokens, 20 s: attention needs memory by the square of the length
 NEIGHBOUR = 3  # tokens, 60 ms
 PROBE_STEPS = 3000
-LEVEL = 0.06  # RMS that clips are brought to before the teacher hears them
+LEVEL = 0.06  # RMS of a clip at the teacher's input
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -91,7 +91,7 @@ def rotary_table(positions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of x (..., T, 36): neighbouring pairs of the first 32 numbers turn, 4 stay."""
+    """Rotary embedding of x (..., T, 36): the first 32 numbers are rotated in neighbouring pairs, the last 4 are unchanged."""
     turned, kept = x[..., :ROTARY], x[..., ROTARY:]
     swapped = torch.stack((-turned[..., 1::2], turned[..., ::2]), -1).flatten(-2)
     return torch.cat((turned * cos + swapped * sin, kept), -1)
@@ -103,7 +103,7 @@ class Teacher(nn.Module):
     Args:
         weights: From `read_weights`.
         fifty: 50 tokens a second instead of the published 41.67 (384 samples a token): the same filters every 320
-            samples, and rotary positions scaled by 5/6 so that attention sees true time differences. Its phone probe
+            samples, and rotary positions scaled by 5/6, so that time differences are as in training. Its phone probe
             is as good (visemes .772 against .771).
     """
 
@@ -145,11 +145,11 @@ class Teacher(nn.Module):
 
 
 @torch.no_grad()
-def hear(teacher: Teacher, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Hidden states (N // 320, 288) of a clip on the student's token grid; `teacher` must be a 50 Hz one.
+def teacher_states(teacher: Teacher, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Hidden states (N // 320, 288) of a clip at the student's tokens; `teacher` must have 50 tokens a second.
 
-    Token j covers samples [320 j - 255, 320 j + 640), the student's (its centre lies 2 ms after that of the frame).
-    Long clips are heard in overlapping pieces of at most `LONGEST_PIECE` tokens.
+    Token j covers samples [320 j - 255, 320 j + 640), as the student's does; its centre is 2 ms after that of the frame.
+    Long clips are computed in overlapping pieces of at most `LONGEST_PIECE` tokens.
     """
     samples = samples / (np.sqrt((samples**2).mean()) + 1e-6) * LEVEL
     tokens = len(samples) // 320
@@ -168,7 +168,7 @@ def hear(teacher: Teacher, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.f
 
 
 def phone_probe(hidden: list[npt.NDArray[np.float32]], labels: list[npt.NDArray[np.int64]]) -> nn.Module:
-    """A small network from teacher hidden states, with those 60 ms before and after, to phone logits.
+    """Train a small network from the teacher's hidden states, with those 60 ms before and after, to phone logits.
 
     Args:
         hidden: (T, 288) each.
@@ -194,7 +194,7 @@ def phone_probe(hidden: list[npt.NDArray[np.float32]], labels: list[npt.NDArray[
 
 
 def with_neighbours(hidden: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Each token's hidden state beside those 60 ms before and after: (T, 288) -> (T, 864)."""
+    """Each token's hidden state with those 60 ms before and after: (T, 288) -> (T, 864)."""
     places = np.arange(len(hidden))
     around = [hidden[np.clip(places + k, 0, len(hidden) - 1)] for k in (-NEIGHBOUR, 0, NEIGHBOUR)]
     return np.concatenate(around, 1).astype(np.float32)

@@ -83,7 +83,7 @@ def test_shipped_template_comes_from_the_canonical_face():
 def test_carried_shapes_agree_with_an_independent_registration():
     neutral, shapes = arkit.read_shapes(MODELS / "ict_facekit.npz")
     landmarks = np.asarray(json.loads((MODELS / "ict_vertex_indices.json").read_text())["idx_to_landmark_verts"])
-    carried = arkit.carry(neutral, shapes, landmarks)
+    carried = arkit.transfer(neutral, shapes, landmarks)
     with np.load(SHARED / "renderer" / "arkit478_canonical.npz") as archive:
         names, deltas = [str(n) for n in archive["names"]], archive["deltas"].astype(np.float64)
     agreement = {}
