@@ -61,3 +61,28 @@ def _forked() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
+
+
+class OncePerProcess(Generic[V]):
+    """A value made at the first call in each process, by whichever thread calls first.
+
+    For what does not survive `fork`, such as a network: a forked process makes its own. `fork` waits until a thread that
+    makes the value is through, because the child would wait for ever to import what that thread was importing. The
+    parent's value is never closed in the child, since a lock inside it may be held by a thread that the child lacks.
+    """
+
+    def __init__(self, make: Callable[[], V]) -> None:
+        self._make = make
+        self._made: dict[int, V] = {}  # by process
+        self._lock = lock = threading.RLock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+
+    def __call__(self) -> V:
+        """The value of this process. Raises what `make` raises; the next call tries again."""
+        process = os.getpid()
+        if process not in self._made:
+            with self._lock:
+                if process not in self._made:
+                    self._made[process] = self._make()
+        return self._made[process]

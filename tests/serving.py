@@ -10,6 +10,7 @@ from types import MappingProxyType, SimpleNamespace
 import numpy as np
 from actors import PATIENT as PATIENT
 from actors import until as until
+from voices import speech
 
 from ditto.errors import BusyError, SessionError
 from ditto.live import Frame, SegmentEnd
@@ -265,3 +266,8 @@ def ended(socket):
 
 def tone(seconds, rate):
     return (8000 * np.sin(np.arange(round(seconds * rate)) * 0.1)).astype("<i2").tobytes()
+
+
+def spoken(seconds, rate):
+    """Speech as 16-bit samples, for an open microphone."""
+    return (np.clip(0.1 * speech(seconds, rate), -1, 1) * 32767).astype("<i2").tobytes()

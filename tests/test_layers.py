@@ -24,6 +24,7 @@ ROOMS = (
 LEVEL = {room: len(ROOMS) - level for level, rooms in enumerate(ROOMS) for room in rooms}
 # What a room asks of a room above it, inside of a function, so that a program which never calls it never loads the other.
 LATE = {
+    ("media", "engines"): "the voice detector is a network",
     ("talking_head", "live"): "a head opens sessions",
     ("bundle", "app"): "`python -m ditto.bundle` prints",
     ("bundle", "full"): "`verify` runs the networks of a full bundle once",

@@ -3,7 +3,9 @@
 import gc
 import os
 import threading
+import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,7 +14,7 @@ import pytest
 
 from ditto.engines.batched import BatchedEngine
 from ditto.lite.latency import LATENCIES
-from ditto.once import Once
+from ditto.once import Once, OncePerProcess
 from ditto.row_performer import RowPerformer
 from ditto.talking_head import TalkingHead
 
@@ -156,3 +158,46 @@ def test_a_difference_that_another_thread_saw_is_not_forgotten():
     slow.release.set()
     first.join(60)
     assert np.array_equal(engine(x=np.full((2, 1), 2.0))["y"], np.full((2, 1), 2.0))
+
+
+def test_one_value_a_process_for_all_threads():
+    made = []
+
+    def make():
+        time.sleep(0.05)
+        made.append(object())
+        return made[-1]
+
+    once = OncePerProcess(make)
+    with ThreadPoolExecutor(8) as pool:
+        values = set(pool.map(lambda _: once(), range(16)))
+    assert values == set(made) and len(made) == 1
+
+
+def test_a_value_that_could_not_be_made_is_tried_again():
+    answers = iter([RuntimeError("no"), "yes"])
+
+    def make():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    once = OncePerProcess(make)
+    with pytest.raises(RuntimeError, match="no"):
+        once()
+    assert once() == "yes"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_makes_its_own_value():
+    once = OncePerProcess(os.getpid)
+    assert once() == os.getpid()
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if once() == os.getpid() else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert once() == os.getpid()

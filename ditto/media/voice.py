@@ -1,31 +1,71 @@
-"""Voice activity detection: which blocks of sound are voice, by their level over a running noise floor."""
+"""Voice activity detection: which parts of a stream of sound are voice.
+
+The network is Silero VAD 6.2.3 (MIT; `voice.onnx` beside this file, see NOTICE). `python -m benchmarks.voice` measures it.
+"""
 
 from __future__ import annotations
 
-from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-# Against the phone alignments of 25 utterances of LibriSpeech test-other, each with 4 s of silence and with no noise, pink
-# noise at 20 and 10 dB, hum at 10 dB, white noise at 15 dB: hits and correct rejections average 0.92, 0.77, 0.67, 0.65 and
-# 0.72 (blocks of 40 ms) and 0.92, 0.77, 0.70, 0.68 and 0.73 (20 ms). A floor that rises 1 dB a second under a threshold of
-# 10 dB, at least -46 dB, has 0.89, 0.72, 0.56, 0.56 and 0.67.
-FLOOR_SECONDS = 4  # speech has a dip within this time: the lowest level in it is the noise
-FIRST_FLOOR, LOWEST_FLOOR = -60.0, -75.0  # dB of full scale: before the first measurement, and of digital silence
-ABOVE_FLOOR = 9.0  # dB over the noise from which sound counts as voice
-QUIETEST_VOICE = -52.0  # dB of full scale; a quieter block is never voice
+import numpy as np
+import numpy.typing as npt
+
+from ditto.media.rates import SAMPLE_RATE
+from ditto.once import OncePerProcess
+
+if TYPE_CHECKING:
+    from ditto.engines import Engine
+
+Array = npt.NDArray[np.float32]
+
+NETWORK = Path(__file__).with_name("voice.onnx")
+STATE = (2, 1, 128)  # shape of the network's state
+# Source: silero-vad 6.2.3, silero_vad/utils_vad.py: windows and context of `OnnxWrapper`, thresholds of `VADIterator`.
+WINDOW_SAMPLES = 512  # at 16 kHz, 32 ms
+CONTEXT_SAMPLES = 64  # of the window before, which the network takes with each window
+BEGINS, ENDS = 0.5, 0.35  # probabilities: at least the first begins voice, less than the second ends it
+
+
+def open_network() -> Engine:
+    """Silero VAD: input (1, 576), state, sr () -> output (1, 1), stateN.
+
+    Raises:
+        EngineError: the file is missing, or ONNX Runtime is not installed or refuses it.
+    """
+    from ditto.engines import open_engine
+
+    return open_engine(NETWORK)
+
+
+network = OncePerProcess(open_network)
 
 
 class VoiceDetector:
-    """Says of one block after the other whether it is voice.
+    """Says of each window of one stream whether it is voice. Any chunking of the samples gives the same answers.
 
-    Args:
-        blocks_per_second: 25 to 50 have been measured.
+    Raises:
+        EngineError: the network cannot be opened.
     """
 
-    def __init__(self, blocks_per_second: int) -> None:
-        blocks = FLOOR_SECONDS * blocks_per_second
-        self._past = deque([FIRST_FLOOR] * blocks, maxlen=blocks)
+    def __init__(self) -> None:
+        self._network = network()
+        self._state = np.zeros(STATE, np.float32)
+        self._context = np.zeros(CONTEXT_SAMPLES, np.float32)
+        self._waiting = np.zeros(0, np.float32)
+        self._voice = False
 
-    def is_voice(self, level: float) -> bool:
-        """Whether the next block, of `level` dB of full scale (RMS), is voice."""
-        self._past.append(max(level, LOWEST_FLOOR))
-        return level > max(min(self._past) + ABOVE_FLOOR, QUIETEST_VOICE)
+    def push(self, samples: Array) -> list[bool]:
+        """Take samples (N,) in [-1, 1] at 16 kHz; the answers for the windows that they complete, in order."""
+        waiting = np.concatenate([self._waiting, samples])
+        whole = len(waiting) // WINDOW_SAMPLES * WINDOW_SAMPLES
+        self._waiting = waiting[whole:]
+        return [self._step(window) for window in waiting[:whole].reshape(-1, WINDOW_SAMPLES)]
+
+    def _step(self, window: Array) -> bool:
+        given = np.concatenate([self._context, window])
+        self._context = given[-CONTEXT_SAMPLES:]
+        found = self._network(input=given[None], state=self._state, sr=np.array(SAMPLE_RATE))
+        self._state = found["stateN"]
+        self._voice = float(found["output"].item()) >= (ENDS if self._voice else BEGINS)
+        return self._voice

@@ -1,6 +1,6 @@
 """Listening: reactions of a silent face to the speech of the other party: nods at pauses, the gaze held on the speaker.
 
-The level of every 40 ms is compared with a running noise floor. All random choices come from (seed, frame).
+Which frames are voice comes from `ditto.media.voice`. All random choices come from (seed, frame).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ditto.media.audio import check_samples
 from ditto.media.rates import FPS, SAMPLES_PER_FRAME
-from ditto.media.voice import LOWEST_FLOOR, VoiceDetector
+from ditto.media.voice import VoiceDetector
 
 Array = npt.NDArray[np.float32]
 
@@ -24,12 +24,13 @@ HELD = 8  # frames without sound that are bridged: sound comes over a network in
 ONSET, HANGOVER = 3, 7  # voiced frames that begin a phrase, unvoiced ones that end it
 PHRASE = 15  # voiced frames; shorter ones ("yes") get no nod
 NOD_AT_PAUSE = 0.7  # probability
-NOD_AT_DIP = 0.25  # probability, where the voice dips after LONG frames of speech without a nod
+NOD_AT_DIP = 0.25  # probability, at a short pause after LONG frames of speech without a nod
 LONG = 4 * FPS
 NOD_GAP = int(1.6 * FPS)  # frames from the end of a nod to the next
 NOD_DEGREES = (2.0, 3.8)
 SECOND_BEAT = 0.35  # probability of a second, smaller beat
 BEAT = (10, 14)  # frames of a beat, shortest and longest
+LOWEST_LEVEL = -75.0  # dB of full scale; lower ones, as of digital silence, count as this
 RISING = 2.5  # dB by which the end of a phrase is louder than its mean
 QUESTION = (2.4, 0.012)  # tilt in degrees and raise of the brows in face units, after a rising end
 LEAN, LEAN_DEGREES = 0.4, (0.6, 1.7)  # probability of a tilt while a phrase begins, and how far
@@ -75,6 +76,16 @@ class Beat(NamedTuple):
     frames: int
 
 
+class Heard(NamedTuple):
+    """A frame of sound: whether it is voice, and its level in dB of full scale."""
+
+    voice: bool
+    level: float
+
+
+NO_SOUND = Heard(False, LOWEST_LEVEL)
+
+
 class Listener:
     """Turns the speech of the other party into reactions, frame by frame. Used by one thread at a time.
 
@@ -88,8 +99,8 @@ class Listener:
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed & 0xFFFFFFFFFFFFFFFF
         self._rest = np.zeros(0, np.float32)  # samples of a frame that is not full yet
-        self._levels: deque[float] = deque(maxlen=MOST_WAITING)
-        self._detector = VoiceDetector(FPS)
+        self._frames: deque[Heard] = deque(maxlen=MOST_WAITING)
+        self._detector = VoiceDetector()
         self._waited = [0, MOST_WAITING]  # reactions since the last check, fewest frames that were waiting in them
         self._heard = 0  # frames of sound so far
         self._missing = 0  # frames in a row without sound
@@ -112,20 +123,24 @@ class Listener:
         """
         sound = np.concatenate([self._rest, check_samples(samples)])
         whole = len(sound) // SAMPLES_PER_FRAME
-        blocks = sound[: whole * SAMPLES_PER_FRAME].reshape(whole, SAMPLES_PER_FRAME).astype(np.float64)
         self._rest = sound[whole * SAMPLES_PER_FRAME :].copy()
-        self._levels.extend((10.0 * np.log10((blocks * blocks).mean(1) + 1e-12)).tolist())
+        for block in sound[: whole * SAMPLES_PER_FRAME].reshape(whole, SAMPLES_PER_FRAME):
+            level = 10.0 * float(np.log10(np.mean(np.square(block, dtype=np.float64)) + 1e-12))
+            # A frame of 40 ms completes one or two of the detector's windows of 32 ms.
+            self._frames.append(Heard(self._detector.push(block)[-1], max(level, LOWEST_LEVEL)))
 
     def react(self) -> Reaction:
         """The reaction of the next frame; neutral before the first sound."""
-        if self._levels:
+        if self._frames:
             for _ in range(1 + self._behind()):
-                self._process(self._levels.popleft())
+                self._heard += 1
+                self._missing = 0
+                self._follow(self._frames.popleft())
         elif self._heard:
             self._waited = [0, MOST_WAITING]
             self._missing += 1
             if self._missing > HELD:
-                self._follow(False, LOWEST_FLOOR)
+                self._follow(NO_SOUND)
         else:
             return NEUTRAL
         aim = (*(self._aim if self._frame < self._aim_until else (0.0, 0.0)), ATTENTION * self._speaking)
@@ -140,19 +155,13 @@ class Listener:
 
     def _behind(self) -> int:
         """Frames of sound to process now beyond the one that is due, most often 0."""
-        reactions, fewest = self._waited[0] + 1, min(self._waited[1], len(self._levels) - 1)
+        reactions, fewest = self._waited[0] + 1, min(self._waited[1], len(self._frames) - 1)
         self._waited = [reactions, fewest] if reactions < CATCH_UP else [0, MOST_WAITING]
         return fewest if reactions == CATCH_UP else 0
 
-    def _process(self, level: float) -> None:
-        """Process one more frame of sound, `level` in dB of full scale."""
-        self._heard += 1
-        self._missing = 0
-        level = max(level, LOWEST_FLOOR)
-        self._follow(self._detector.is_voice(level), level)
-
-    def _follow(self, voiced: bool, level: float) -> None:
+    def _follow(self, heard: Heard) -> None:
         """Follow the phrases of the other party by one frame, and begin the reactions that are due."""
+        voiced, level = heard
         self._voiced = self._voiced + 1 if voiced else 0
         self._unvoiced = 0 if voiced else self._unvoiced + 1
         if voiced:

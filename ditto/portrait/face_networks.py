@@ -1,7 +1,7 @@
 """MediaPipe's face detectors, face mesh and person segmentation, as ONNX in the lite bundle, run by ONNX Runtime.
 
-What stands between the networks in MediaPipe's graphs (letterbox, anchors, overlapping boxes) is here;
-`ditto.training.face_networks` made the files. One thread a call, no locks: any number of threads may call at once.
+The steps between the networks in MediaPipe's graphs (letterbox, anchors, merging of overlapping boxes) are in this file;
+`ditto.training.face_networks` made the ONNX files. A call uses one thread and no lock, so threads may call at the same time.
 
 Source: MediaPipe v0.10.21 (Apache-2.0), mediapipe/modules/face_detection, face_landmark and selfie_segmentation.
 """
@@ -9,14 +9,13 @@ Source: MediaPipe v0.10.21 (Apache-2.0), mediapipe/modules/face_detection, face_
 from __future__ import annotations
 
 import functools
-import os
-import threading
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ditto.media.images import Bytes
+from ditto.once import OncePerProcess
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.float32]
@@ -28,7 +27,13 @@ MAX_OVERLAP = 0.3  # intersection over union; boxes that share more are one face
 
 
 class Detector(NamedTuple):
-    """Input side in pixels, grids of anchors as (cells a side, anchors a cell), least score of a detection."""
+    """A face detector.
+
+    Attributes:
+        size: of its square input, pixels.
+        grids: of anchors: cells along a side, anchors in a cell.
+        min_score: of a detection.
+    """
 
     size: int
     grids: tuple[tuple[int, int], ...]
@@ -42,7 +47,7 @@ DETECTORS = {
 
 
 class Detection(NamedTuple):
-    """A face by one of the detectors. Picture pixels counted from the picture's edge: centres are at halves.
+    """A face that a detector found. Coordinates are picture pixels from the top left edge: the first pixel's centre is at 0.5.
 
     Attributes:
         score: 0 to 1.
@@ -58,15 +63,16 @@ class Detection(NamedTuple):
 def cut(
     picture: Bytes, centre: tuple[float, float], side: float, angle: float, size: int, beyond_is_black: bool
 ) -> Bytes:
-    """A turned square of a picture as MediaPipe takes it: (size, size, 3).
+    """A turned square of a picture as MediaPipe samples it: (size, size, 3).
 
-    Pixel i shows what lies i / size of the side from its edge, without blur before; beyond the picture is black, or its
-    last row and column.
+    Output pixel i samples the picture bilinearly at i / size of the side, without a low-pass filter before.
 
     Args:
         picture: (H, W, 3).
-        centre, side: pixels, counted from the picture's edge.
+        centre, side: pixels from the picture's top left edge.
         angle: radians, clockwise on the screen.
+        size: of the output, pixels.
+        beyond_is_black: what lies beyond the picture is black; else its last row and column go on.
     """
     import cv2
 
@@ -85,7 +91,7 @@ def cut(
 
 @functools.cache
 def anchors(detector: Detector) -> Floats:
-    """(N, 2) x and y of the anchors' centres, parts of the input's side."""
+    """(N, 2) x and y of the anchors' centres, as fractions of the input's side."""
     centres = []
     for cells, per_cell in detector.grids:
         row, column = np.divmod(np.arange(cells * cells), cells)
@@ -96,14 +102,15 @@ def anchors(detector: Detector) -> Floats:
 def decode(
     boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], detector: Detector, min_score: float
 ) -> Floats:
-    """Faces (F, 9), the surest first: score, left, top, right, bottom, right eye, left eye; parts of the input's side.
+    """Faces (F, 9), highest score first: score, left, top, right, bottom, right eye, left eye; fractions of the input's side.
 
-    Of boxes that overlap, the mean by their scores is given, with the best score.
+    Boxes that overlap are merged: their mean, weighted by score, with the highest score (MediaPipe's "weighted"
+    non-maximum suppression).
 
     Args:
-        boxes: (1, N, 16) centre, size and six points against the anchors, input pixels.
+        boxes: (1, N, 16) centre, size and six points relative to the anchors, input pixels.
         scores: (1, N, 1) logits.
-        min_score: boxes below it are left out.
+        min_score: boxes with a lower one are dropped.
     """
     score = 1 / (1 + np.exp(-np.clip(scores.reshape(-1).astype(np.float64), -100, 100)))
     raw = boxes.reshape(-1, 16)[:, :8].astype(np.float64) / detector.size
@@ -153,15 +160,18 @@ class FaceNetworks:
         self._person = open_engine(part.file("person"))
 
     def mesh(self, field: Bytes) -> tuple[Floats, float]:
-        """An upright face (192, 192, 3) RGB -> landmarks (478, 3) in its pixels counted from its edge, and presence.
+        """Landmarks (478, 3) of an upright face (192, 192, 3) RGB, and the probability that it is a face.
 
-        z is in the same scale; presence is 0 to 1.
+        x and y are pixels from the top left edge, z is in the same scale.
         """
         found = self._mesh(picture=field[None])
         return found["landmarks"][0].astype(np.float64), float(found["presence"].item())
 
     def detect(self, picture: Bytes, network: str, min_score: float | None = None) -> list[Detection]:
-        """The faces of a picture (H, W, 3) RGB by one of `DETECTORS`, the surest first; None: its own least score."""
+        """The faces that one of `DETECTORS` finds in a picture (H, W, 3) RGB, highest score first.
+
+        `min_score` None: the detector's own.
+        """
         detector = DETECTORS[network]
         height, width = picture.shape[:2]
         side = float(max(height, width))
@@ -176,7 +186,7 @@ class FaceNetworks:
         ]
 
     def segment(self, picture: Bytes) -> Mask:
-        """Probability of person (S, S) in a square picture (S, S, 3) RGB."""
+        """Probability (S, S) that a pixel of a square picture (S, S, 3) RGB shows a person."""
         import cv2
 
         size = picture.shape[0]
@@ -185,20 +195,4 @@ class FaceNetworks:
         return np.asarray(cv2.resize(probability, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-# `fork` waits until a thread that opens the networks is through: a child would wait for ever to import what that thread
-# was importing. The child opens its own, since a lock inside the parent's may be held by a thread that the child lacks;
-# the parent's are never closed there.
-_opening = threading.RLock()
-_opened: dict[int, FaceNetworks] = {}  # by process
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
-
-
-def networks() -> FaceNetworks:
-    """The networks of this process, opened at the first call; from any thread, and in children of `fork`."""
-    process = os.getpid()
-    if process not in _opened:
-        with _opening:
-            if process not in _opened:
-                _opened[process] = FaceNetworks()
-    return _opened[process]
+networks = OncePerProcess(FaceNetworks)

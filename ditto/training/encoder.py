@@ -191,7 +191,7 @@ def make_targets(clips: Sequence[Clip], moonshine: Path, work: Path, test: Seque
 
 
 class Batch(NamedTuple):
-    """samples (B, HOPS x 1280); hidden (B, TOKENS, 288), phones (B, TOKENS, 40); known (B, TOKENS): whether `hidden` counts."""
+    """samples (B, HOPS x 1280); hidden (B, TOKENS, 288), phones (B, TOKENS, 40); known (B, TOKENS): where `hidden` counts."""
 
     samples: Tensor
     hidden: Tensor

@@ -1,37 +1,101 @@
-"""Which blocks of sound are voice: the same answer for a face that listens and for an open microphone."""
+"""Which parts of a sound are voice: the same answer for a face that listens and for an open microphone."""
+
+import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from voices import EXAMPLE, speech
 
+from ditto.errors import EngineError
 from ditto.live.server.microphone import VoiceGate
-from ditto.media.voice import FLOOR_SECONDS, VoiceDetector
+from ditto.media import voice
+from ditto.media.audio import read_audio
+from ditto.media.voice import WINDOW_SAMPLES, VoiceDetector
 from ditto.motion.listening import Listener
 
-
-def levels(detector, *steps):
-    """What it says of each block; steps are (seconds, dB of full scale)."""
-    return [[detector.is_voice(level) for _ in range(round(seconds * 25))] for seconds, level in steps]
+RATE = 16000
 
 
-@pytest.mark.parametrize("noise", [-100.0, -60.0, -40.0, -20.0])
-def test_voice_is_what_rises_over_the_noise_of_the_last_seconds(noise):
-    learned, room, voice, after = levels(
-        VoiceDetector(25), (FLOOR_SECONDS, noise), (2, noise), (1, max(noise + 10.0, -51.0)), (1, noise)
-    )
-    assert not any(room) and all(voice) and not any(after)
-    assert all(learned[:-1]) if noise > -51.0 else not any(learned)
-
-
-def test_a_microphone_learns_a_new_noise_as_soon_as_a_listening_face_does():
-    rate, seconds = 16000, 12
+def noises():
+    """10 s of what is no voice, by name."""
     random = np.random.default_rng(0)
-    sound = np.concatenate(
-        [level * random.standard_normal(n * rate) for level, n in ((1e-4, 2), (0.02, seconds))]
-    ).astype(np.float32)
-    gate, listener = VoiceGate(rate), Listener()
-    pieces = gate.push(sound)
-    opened = sum(len(piece) for piece in pieces if piece is not None) / rate
-    assert pieces[-1] is None and opened < FLOOR_SECONDS + 2  # the closing pause and what led up to it included
-    listener.push(sound[-10 * rate :])
-    attention = [listener.react().attention for _ in range(10 * 25)]
-    assert max(attention) > 0.5 and attention[-1] < 0.05
+    t = np.arange(10 * RATE) / RATE
+    white = random.standard_normal(len(t))
+    swelling = white * np.maximum(np.sin(2 * np.pi * 2.2 * t), 0.02)
+    hum = sum(np.sin(2 * np.pi * 50 * k * t) / k for k in range(1, 8))
+    tone = np.sin(2000 * t)
+    return {"silence": 0 * t, "white": 0.1 * white, "swelling": 0.1 * swelling, "hum": 0.1 * hum, "tone": 0.3 * tone}
+
+
+def test_speech_is_voice_and_the_pauses_are_not():
+    sound = np.pad(read_audio(EXAMPLE), 2 * RATE)
+    found = np.array(VoiceDetector().push(sound))
+    seconds = np.arange(len(found)) * WINDOW_SAMPLES / RATE
+    inside = (seconds > 2.3) & (seconds < 11.4)
+    assert found[inside].mean() > 0.8
+    assert not found[(seconds < 2.0) | (seconds > 12.0)].any()
+
+
+def test_speech_in_noise_is_voice():
+    random = np.random.default_rng(1)
+    sound = 0.05 * speech(4) + 0.0158 * random.standard_normal(4 * RATE)  # 10 dB
+    assert np.mean(VoiceDetector().push(sound.astype(np.float32))) > 0.7
+
+
+@pytest.mark.parametrize("name", noises())
+def test_noise_is_no_voice(name):
+    assert not any(VoiceDetector().push(noises()[name].astype(np.float32)))
+
+
+@given(cuts=st.lists(st.integers(0, 3000), min_size=1, max_size=20).filter(any))
+@settings(max_examples=10, deadline=None)
+def test_any_chunking_gives_the_same_answers(cuts):
+    sound = np.concatenate([np.zeros(4000, np.float32), (0.05 * speech(1)).astype(np.float32)])
+    detector, found, start, turn = VoiceDetector(), [], 0, 0
+    while start < len(sound):
+        found += detector.push(sound[start : start + cuts[turn % len(cuts)]])
+        start, turn = start + cuts[turn % len(cuts)], turn + 1
+    assert found == VoiceDetector().push(sound)
+    assert len(found) == len(sound) // WINDOW_SAMPLES
+
+
+def test_two_streams_do_not_mix():
+    first, second = (0.05 * speech(1)).astype(np.float32), np.zeros(RATE, np.float32)
+    one, other = VoiceDetector(), VoiceDetector()
+    found, silent = [], []
+    for at in range(0, RATE, 800):
+        found += one.push(first[at : at + 800])
+        silent += other.push(second[at : at + 800])
+    assert found == VoiceDetector().push(first) and not any(silent)
+
+
+def test_a_microphone_opens_for_the_speech_that_a_listening_face_attends_to():
+    random = np.random.default_rng(0)
+    sound = 0.02 * random.standard_normal(8 * RATE)
+    sound[2 * RATE : 5 * RATE] += 0.2 * speech(3)
+    sound = sound.astype(np.float32)
+    pieces = VoiceGate(RATE).push(sound)
+    opened = sum(len(piece) for piece in pieces if piece is not None) / RATE
+    assert pieces[-1] is None and opened == pytest.approx(3.0 + 0.8, abs=0.3)
+    listener, attention = Listener(), []
+    for second in sound.reshape(8, RATE):
+        listener.push(second)
+        attention += [listener.react().attention for _ in range(25)]
+    assert max(attention[:50]) == 0.0 and attention[120] > 0.7 and attention[-1] < 0.05
+
+
+def test_the_network_is_the_file_that_notice_names():
+    file = Path(voice.__file__).with_name("voice.onnx")
+    notice = Path(__file__).resolve().parents[2] / "NOTICE"
+    if not notice.exists():
+        pytest.skip("an installed package has its NOTICE elsewhere")
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in notice.read_text()
+
+
+def test_a_missing_network_is_a_typed_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(voice, "NETWORK", tmp_path / "voice.onnx")
+    with pytest.raises(EngineError, match="does not exist"):
+        voice.open_network()

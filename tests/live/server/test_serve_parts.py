@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import HEIGHT, REST, WIDTH, StandInHead
+from voices import speech
 
 from ditto.errors import SessionError
 from ditto.live import Frame, SegmentEnd
@@ -226,28 +227,29 @@ def test_tracks_refuse_another_rate():
 
 def voice_and_pauses(rate=16000, seed=0):
     noise = np.random.default_rng(seed).normal(0, 0.001, 5 * rate).astype(np.float32)
-    noise[rate : 2 * rate] += 0.2 * np.sin(np.arange(rate) * 0.3).astype(np.float32)
-    noise[int(3.5 * rate) : 4 * rate] += 0.1 * np.sin(np.arange(4 * rate - int(3.5 * rate)) * 0.2).astype(np.float32)
+    noise[rate : 2 * rate] += 0.1 * speech(1, rate)
+    noise[int(3.5 * rate) : 4 * rate] += 0.05 * speech(0.5, rate)
     return noise
 
 
-def test_the_gate_finds_utterances_with_a_little_before_them():
-    gate = VoiceGate(16000)
-    pieces = gate.push(voice_and_pauses()) + gate.close()
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_the_gate_finds_utterances_with_a_little_before_them(rate):
+    gate = VoiceGate(rate)
+    pieces = gate.push(voice_and_pauses(rate)) + gate.close()
     lengths, current = [], 0
     for piece in pieces:
         if piece is None:
-            lengths.append(current / 16000)
+            lengths.append(current / rate)
             current = 0
         else:
             current += len(piece)
-    assert lengths == pytest.approx([1.0 + 0.1 + 0.7, 0.5 + 0.1 + 0.7], abs=0.05)
+    assert lengths == pytest.approx([1.0 + 0.1 + 0.7, 0.5 + 0.1 + 0.7], abs=0.15)
     assert current == 0
 
 
 @given(cuts=st.lists(st.integers(1, 5000), min_size=1, max_size=40))
 @settings(max_examples=20, deadline=None)
-def test_the_gate_does_not_depend_on_the_cutting(cuts):
+def test_any_chunking_gives_the_gate_the_same_utterances(cuts):
     sound = voice_and_pauses()
     whole, cut = VoiceGate(16000), VoiceGate(16000)
     pieces, start, turn = [], 0, 0
@@ -261,8 +263,6 @@ def test_the_gate_does_not_depend_on_the_cutting(cuts):
 
 
 def test_silence_and_steady_noise_open_nothing():
-    for level in (0.0, 0.002, 0.05):
-        noise = np.random.default_rng(1).normal(0, level + 1e-9, 16000 * 40).astype(np.float32)
-        gate = VoiceGate(16000)
-        gate.push(noise[: 16000 * 30])  # a loud noise is learned, and taken for voice until it is
-        assert [piece for piece in gate.push(noise[16000 * 30 :]) if piece is not None] == [], level
+    for level in (0.0, 0.002, 0.05, 0.3):
+        noise = np.random.default_rng(1).normal(0, level + 1e-9, 16000 * 10).astype(np.float32)
+        assert VoiceGate(16000).push(noise) == [], level

@@ -13,7 +13,7 @@ pytest.importorskip("aiortc", reason="ditto serve is an extra: pip install 'ditt
 
 import httpx
 from block_performer import BlockPerformer
-from serving import HEIGHT, PATIENT, WIDTH, StandInHead, ended, received, running, said, started, tone, until
+from serving import HEIGHT, PATIENT, WIDTH, StandInHead, ended, received, running, said, spoken, started, tone, until
 from wav import write_wav
 from websockets.sync.client import connect
 
@@ -193,7 +193,7 @@ def test_interrupt_ends_what_waits_and_nothing_of_it_comes_after(served):
     socket.close()
 
 
-def test_listening_and_a_microphone_go_where_they_should(served):
+def test_listen_reaches_the_listener_and_the_microphone_is_repeated(served):
     head, place = served
     socket, _ = started(place)
     socket.send(json.dumps({"type": "listen", "rate": 16000}))
@@ -202,7 +202,7 @@ def test_listening_and_a_microphone_go_where_they_should(served):
     socket.send(json.dumps({"type": "repeat", "rate": 48000}))
     for _ in range(50):
         socket.send(bytes(1920))
-    socket.send(tone(1.0, 48000))
+    socket.send(spoken(1.0, 48000))
     for _ in range(50):
         socket.send(bytes(1920))
     end = said(socket, "segment_end")
@@ -210,18 +210,18 @@ def test_listening_and_a_microphone_go_where_they_should(served):
     socket.close()
 
 
-def test_a_microphone_does_not_talk_into_what_is_being_said(served):
+def test_the_microphone_is_ignored_while_other_speech_plays(served):
     _, place = served
     socket, _ = started(place)
     socket.send(tone(2.0, 16000))
     socket.send(json.dumps({"type": "flush"}))
     socket.send(json.dumps({"type": "repeat", "rate": 16000}))
-    for sound in (bytes(16000), tone(0.4, 16000), bytes(48000)):
+    for sound in (bytes(16000), spoken(0.4, 16000), bytes(48000)):
         socket.send(sound)
     assert said(socket, "segment_end")["pts_seconds"] == pytest.approx(2.0)
     socket.send(json.dumps({"type": "interrupt"}))
     assert said(socket, "interrupted")["played_ms"] == 0
-    for sound in (bytes(16000), tone(0.4, 16000), bytes(48000)):
+    for sound in (bytes(16000), spoken(0.4, 16000), bytes(48000)):
         socket.send(sound)
     assert 0.4 < said(socket, "segment_end")["pts_seconds"] < 1.4
     socket.close()

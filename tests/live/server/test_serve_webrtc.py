@@ -15,7 +15,7 @@ import av
 import httpx
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack
-from serving import PATIENT, until
+from serving import PATIENT, spoken, until
 
 from ditto.live.server import webrtc
 
@@ -28,7 +28,9 @@ def patient(monkeypatch):
 
 
 class Voice(AudioStreamTrack):
-    """Half a second of tone, a second of silence, again and again, as a microphone gives it."""
+    """Half a second of speech, a second of silence, again and again, as a microphone gives it."""
+
+    sound = np.pad(np.frombuffer(spoken(0.5, 48000), np.int16), (0, 48000)).reshape(75, 960)
 
     count = 0
 
@@ -37,9 +39,7 @@ class Voice(AudioStreamTrack):
             await asyncio.sleep(0.02)
         else:
             self.began = asyncio.get_running_loop().time()
-        loud = (self.count % 75) < 25
-        samples = (8000 * np.sin(np.arange(960) * 0.05) * loud).astype(np.int16)
-        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame = av.AudioFrame.from_ndarray(self.sound[self.count % 75][None], format="s16", layout="mono")
         frame.sample_rate, frame.pts = 48000, 960 * self.count
         self.count += 1
         return frame
