@@ -188,7 +188,7 @@ class Line:
     def say(self, kind, **event):
         self.coming.put_nowait({"type": kind, **event})
 
-    def hang_up(self):
+    def close_socket(self):
         self.gone = True
         self.coming.put_nowait({"type": f"{self.kind}.disconnect", "code": 1006})
 

@@ -30,7 +30,7 @@ def test_before_the_first_frame_all_are_due_when_the_session_opened(clock):
     assert pace.due(0) == pace.due(10) == opened
 
 
-def test_the_first_frame_ever_is_due_when_it_is_there_and_the_others_at_25_a_second(clock):
+def test_the_first_frame_is_due_when_drawn_and_the_others_at_25_a_second(clock):
     pace = Pace(clock)
     clock.advance(3.0)  # what loading took is no delay
     pace.start(0)
@@ -65,7 +65,7 @@ def test_a_late_reader_makes_all_that_follow_due_later(clock, pace):
     assert pace.due(12) == pytest.approx(clock.now() + 2 * FRAME)
 
 
-def test_a_reader_that_comes_back_after_a_minute_is_not_chased(clock, pace):
+def test_a_reader_that_returns_after_a_minute_gets_frames_at_the_normal_rate(clock, pace):
     clock.advance(60.0)
     pace.frame_read(0)
     assert pace.due(1) == pytest.approx(clock.now() + FRAME)
@@ -95,7 +95,7 @@ def test_make_due_never_delays_what_is_due_already(clock, pace):
     assert pace.due(10) == before < clock.now()
 
 
-def test_a_clock_waits_until_the_time_that_is_named_or_for_news():
+def test_a_clock_waits_until_a_time_or_a_notification():
     clock, news = Clock(), threading.Condition()
     with news:
         clock.wait(news, clock.now() - 1.0)  # that is over

@@ -49,7 +49,7 @@ def speech_of(items):
 
 
 @pytest.mark.parametrize("idle", [True, False])
-def test_an_utterance_too_short_to_be_heard_ends_and_the_face_lives_on(idle):
+def test_a_very_short_utterance_ends_and_idle_frames_follow(idle):
     with Actor().blocking_session(idle=idle) as s:
         for epoch in range(2):
             s.push(np.zeros(1), sample_rate=48000)
@@ -87,7 +87,7 @@ def test_a_buffer_may_be_used_again_at_once(rate):
         lambda x: x.tolist(),
     ],
 )
-def test_samples_mean_the_same_in_whatever_they_come(view):
+def test_all_sample_types_give_the_same_sound(view):
     samples = (np.arange(2000) / 4096).astype(np.float32)
     with Actor().blocking_session(idle=False) as s:
         s.push(view(samples))
@@ -96,7 +96,7 @@ def test_samples_mean_the_same_in_whatever_they_come(view):
     np.testing.assert_array_equal(sound[:2000], samples)
 
 
-def test_one_sample_at_a_time_is_all_there():
+def test_pushes_of_single_samples_lose_none():
     samples = (np.arange(4000) / 4096).astype(np.float32)
     actor = Actor()
     with actor.blocking_session(idle=False) as s:
@@ -143,7 +143,7 @@ def test_however_long_a_push_is_nothing_is_resampled_under_the_lock_or_on_the_lo
     assert max(sizes) == 10.0  # the last ten seconds are heard
 
 
-def test_what_other_calls_do_meanwhile_a_push_does_as_one():
+def test_a_push_belongs_to_the_utterance_in_which_it_was_called():
     samples = (np.arange(MAX_QUEUED_SAMPLES) % 4096 / 4096).astype(np.float32)
 
     async def play():
@@ -162,7 +162,7 @@ def test_what_other_calls_do_meanwhile_a_push_does_as_one():
 
 
 @pytest.mark.parametrize("beginning", [b"RIFF\x24\x08\0\0WAVEfmt ", b"OggS\0\2" + bytes(10), b"ID3\4" + bytes(10)])
-def test_the_bytes_of_a_sound_file_are_no_samples(beginning):
+def test_the_bytes_of_a_sound_file_are_refused_as_samples(beginning):
     file = beginning + bytes(2000)
     with Actor().blocking_session(idle=False) as s:
         for pcm in (file, memoryview(file), np.frombuffer(file[:2000], "<i2"), np.frombuffer(file[:2000], "<i2") / 32768):
@@ -180,7 +180,7 @@ OPERATIONS = tuples(
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(operations=lists(OPERATIONS, max_size=16), audio_rate=sampled_from((16000, 48000)))
-def test_every_flushed_utterance_comes_whole_and_ends_once(operations, audio_rate):
+def test_every_flushed_utterance_is_complete_and_ends_once(operations, audio_rate):
     expected, items = {}, []
     actor = Actor()
     with actor.blocking_session(idle=False, audio_rate=audio_rate) as s:
@@ -219,7 +219,7 @@ def test_every_flushed_utterance_comes_whole_and_ends_once(operations, audio_rat
         assert all(frame.audio.shape == (audio_rate // FPS,) for frame in frames)
 
 
-def test_what_breaks_while_an_utterance_begins_reaches_its_caller_and_nobody_else():
+def test_an_error_at_the_beginning_of_an_utterance_reaches_its_session_only():
     class Weak(Actor):
         def begin(self, appearance, seed, latency, after=None):
             if seed == utterance_seed(7, 0):
@@ -249,7 +249,7 @@ def test_an_observer_that_raises_does_not_leave_the_sessions_hanging():
             read(s, is_end)
 
 
-def test_an_error_told_again_and_again_does_not_grow():
+def test_an_error_raised_repeatedly_keeps_its_traceback_short():
     def depth(error):
         count, trace = 0, error.__traceback__
         while trace is not None:
@@ -266,7 +266,7 @@ def test_an_error_told_again_and_again_does_not_grow():
     assert len(set(found)) == 1
 
 
-def test_flush_does_not_wait_and_a_push_that_is_given_up_took_nothing():
+def test_flush_does_not_wait_and_a_cancelled_push_adds_no_samples():
     async def play():
         async with Actor().session(idle=False) as s:
             await s.push(said(0, MAX_QUEUED_SAMPLES + 4 * SECOND))
@@ -308,7 +308,7 @@ def test_a_push_that_waits_while_the_utterance_ends_is_dropped():
         assert [frame.epoch for frame in speech_of(read(s, is_end))] == [1] * FPS
 
 
-def test_however_often_controls_change_frames_come():
+def test_frames_keep_coming_while_controls_change():
     class Slow(Actor):
         def draw(self, jobs):
             time.sleep(0.01)
@@ -335,7 +335,7 @@ def test_however_often_controls_change_frames_come():
     assert [frame.speech_index for frame in frames] == list(range(FPS))
 
 
-def test_waiting_in_vain_leaves_nothing_behind():
+def test_cancelled_reads_leave_no_futures():
     def futures():
         gc.collect()
         return sum(type(thing) is asyncio.Future for thing in gc.get_objects())
@@ -351,7 +351,7 @@ def test_waiting_in_vain_leaves_nothing_behind():
     asyncio.run(play())
 
 
-def test_a_session_of_another_loop_says_so():
+def test_a_session_used_from_another_loop_is_an_error():
     loop = asyncio.new_event_loop()
     s = Actor().session(idle=False)
     loop.run_until_complete(s.__aenter__())
@@ -368,7 +368,7 @@ def test_a_session_of_another_loop_says_so():
         loop.close()
 
 
-def test_a_session_given_up_as_its_loop_ends_is_closed():
+def test_a_session_whose_loop_ends_is_closed():
     begun, go_on = threading.Event(), threading.Event()
 
     class Slow(Actor):
@@ -394,7 +394,7 @@ def test_a_session_given_up_as_its_loop_ends_is_closed():
     actor.blocking_session().close()  # its place is free again
 
 
-def test_speech_whose_sound_is_not_through_yet_does_not_freeze_the_face():
+def test_idle_frames_come_while_the_sound_of_speech_is_resampled():
     with Actor().blocking_session(audio_rate=4000) as s:  # this way a resampler keeps 0.3 s to itself
         s.push(said(0, 24000), sample_rate=24000)
         items = read(s, lambda item: item.kind == "transition")
@@ -405,7 +405,7 @@ def test_speech_whose_sound_is_not_through_yet_does_not_freeze_the_face():
 
 
 @pytest.mark.parametrize("rate", ["16000", None, float("nan"), 5, True])
-def test_a_sample_rate_that_is_none_is_refused_in_words(rate):
+def test_an_invalid_sample_rate_is_refused(rate):
     with Actor().blocking_session(idle=False) as s:
         for call in (s.push, s.listen):
             with pytest.raises(AudioError, match="expected a sample rate from"):

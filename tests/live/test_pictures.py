@@ -107,7 +107,7 @@ def test_a_shot_waits_for_its_sound_and_stays_where_it_is(queue):
     assert queue.shots == 1
 
 
-def test_idle_shots_are_silent_and_wait_for_nothing(queue):
+def test_idle_shots_are_silent_and_ready_at_once(queue):
     shot = idle_shot()
     queue.put_shots([shot])
     assert queue.next_shot(SIZE) is shot and queue.shots == 1  # looking takes nothing
@@ -150,7 +150,7 @@ def test_the_first_unread_frame_is_kept_with_the_ends_before_it(queue):
     assert queue.pictures_to_keep() == 0
 
 
-def test_what_is_drawn_again_comes_in_its_old_order_with_its_old_sound():
+def test_redrawn_shots_keep_their_order_and_sound():
     queue, speech, after = PictureQueue(Face(), True), utterance(4), utterance(1, epoch=1)
     queue.put_shots([*group_of(speech, 0, 4), SegmentEnd(0, 0.16), *group_of(after, 0, 1)])
     draw(queue, 3)
@@ -167,7 +167,7 @@ def test_what_is_drawn_again_comes_in_its_old_order_with_its_old_sound():
     assert [float(frame.audio[0]) for frame in frames] == [0.0, 1.0, 2.0, 3.0, 0.0]
 
 
-def test_idle_pictures_are_not_drawn_again_but_made_anew_when_they_are_due():
+def test_idle_pictures_are_not_redrawn_but_made_when_due():
     queue = PictureQueue(Face(), True)
     queue.put_shots([idle_shot(), idle_shot(), *group_of(utterance(1), 0, 1)])
     draw(queue, 3)
@@ -185,7 +185,7 @@ STEPS = tuples(sampled_from(["group", "end", "draw", "read", "redraw", "drawing"
 
 
 @given(steps=lists(STEPS, max_size=30))
-def test_however_often_it_is_drawn_again_every_item_comes_once_and_in_order(steps):
+def test_repeated_redraws_give_every_item_once_and_in_order(steps):
     queue, expected, items = PictureQueue(Face(), True), [], []
     epoch, count, speech = 0, 0, utterance(200)
     for step, number in steps:
@@ -290,14 +290,14 @@ def test_idle_shots_that_cannot_be_cut_go_on_too():
     assert queue.shots == 2
 
 
-def test_what_came_first_may_be_put_before_what_waits(queue):
+def test_shots_may_be_put_before_the_queue(queue):
     one, two, three = (idle_shot() for _ in range(3))
     queue.put_shots([three])
     queue.put_shots([one, two], first=True)
     assert [queue.take_shot(SIZE).shot for _ in range(3)] == [one.shot, two.shot, three.shot]
 
 
-def test_to_forget_shots_keeps_pictures_and_to_clear_keeps_nothing(queue):
+def test_clear_shots_keeps_pictures_and_clear_keeps_nothing(queue):
     queue.put_shots(group_of(utterance(3), 0, 3))
     draw(queue)
     queue.clear_shots()

@@ -187,7 +187,7 @@ def test_two_sessions_at_once_give_the_frames_of_one(head, portrait, speech):
     assert len(other) == len(alone) and any((a != b).any() for a, b in zip(other, alone, strict=True))
 
 
-def test_hops_of_different_sessions_go_together():
+def test_hops_of_different_sessions_are_batched():
     actor = Actor(pause_seconds=0.01)
     sessions = [actor.blocking_session(idle=False) for _ in range(4)]
     with actor.scheduler.lock:  # nobody takes any of it before all of it is there
@@ -212,7 +212,7 @@ def test_an_error_of_one_session_stays_with_it():
                 bad.get()
 
 
-def test_sound_is_that_which_was_pushed_at_the_rate_asked_for():
+def test_frames_carry_the_pushed_sound_at_the_requested_rate():
     tone = np.sin(np.arange(48000) * (2.0 * np.pi * 9000.0 / 48000.0)).astype(np.float32)  # beyond 16 kHz's reach
     with Actor().blocking_session(audio_rate=48000, idle=False) as s:
         for start in range(0, 48000, 1111):
@@ -231,7 +231,7 @@ def test_sound_is_that_which_was_pushed_at_the_rate_asked_for():
 @pytest.mark.parametrize(
     ("output", "shape"), [("rgb24", (2, 2, 3)), ("bgr24", (2, 2, 3)), ("rgba", (2, 2, 4)), ("yuv420p", (3, 2))]
 )
-def test_pictures_come_in_the_form_asked_for(output, shape):
+def test_pictures_have_the_requested_format(output, shape):
     with Actor().blocking_session(output=output) as s:
         frame = s.get()
     assert (frame.image.shape, frame.image.dtype, frame.kind) == (shape, np.uint8, "idle")
@@ -272,7 +272,7 @@ def test_idle_frames_come_at_the_pace_of_the_clock_and_speech_as_soon_as_it_is_t
         assert items[-1] == SegmentEnd(0, 10.0)
 
 
-def test_after_speech_the_face_comes_to_rest_and_lives_on():
+def test_after_speech_the_face_comes_to_rest_and_idle_frames_follow():
     with Actor(clock=HastyClock()).blocking_session() as s:
         s.push(said(0, SECOND))
         s.flush()
@@ -284,7 +284,7 @@ def test_after_speech_the_face_comes_to_rest_and_lives_on():
         assert {item.epoch for item in after} == {1}
 
 
-def test_in_want_of_speech_the_face_lives_on_and_the_rest_of_the_utterance_follows():
+def test_while_speech_is_late_idle_frames_come_and_the_utterance_continues():
     with Actor(clock=HastyClock()).blocking_session() as s:
         s.push(said(0, SECOND))
         items = [s.get() for _ in range(2 * FPS)]
@@ -296,7 +296,7 @@ def test_in_want_of_speech_the_face_lives_on_and_the_rest_of_the_utterance_follo
         assert [frame.speech_index for frame in speech_of(items, 0)] == list(range(2 * FPS))
 
 
-def test_an_interrupt_shows_the_way_to_rest_at_once_however_far_the_reader_was_ahead():
+def test_an_interrupt_begins_the_transition_to_rest_at_once():
     with Actor(clock=HandClock()).blocking_session() as s:
         s.push(said(0, 9 * SECOND))
         while s.get().kind != "speech":
@@ -371,7 +371,7 @@ def test_an_interrupt_while_idle_or_twice_does_no_harm():
         assert s.interrupt() == 0  # that utterance was over
 
 
-def test_nothing_pushed_is_nothing_to_end():
+def test_flush_without_speech_ends_no_utterance():
     actor = Actor()
     with actor.blocking_session(idle=False) as s:
         s.push(np.zeros(0))
@@ -390,7 +390,7 @@ def test_bytes_are_16_bit_samples_and_their_number_is_even():
         assert s.get().audio[0] == 0.25
 
 
-def test_what_is_no_speech_is_refused_and_what_came_before_stays():
+def test_invalid_samples_are_refused_and_earlier_ones_kept():
     with Actor().blocking_session(idle=False) as s:
         s.push(said(0, 640))
         for pcm, words in (
@@ -430,7 +430,7 @@ def test_errors_of_the_computing_threads_reach_the_caller(error, kind):
         asyncio.run(play())
 
 
-def test_a_closed_session_says_so_and_ends_its_readers():
+def test_a_closed_session_raises_and_ends_its_readers():
     s = Actor().blocking_session()
     reader = threading.Thread(target=lambda: list(s))
     reader.start()
@@ -512,7 +512,7 @@ def test_200_sessions_leave_no_thread():
     assert worker_threads() == []
 
 
-def test_a_session_given_up_while_it_opens_is_closed():
+def test_a_session_cancelled_while_it_opens_is_closed():
     actor = Actor()
 
     async def play():

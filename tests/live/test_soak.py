@@ -109,7 +109,7 @@ def test_200_sessions_leave_threads_and_memory_as_they_were(head, portrait, spee
     assert resident_mib() - warm < LARGEST_GROWTH
 
 
-def test_a_reader_that_never_reads_ends_the_work_and_keeps_nobody_else_waiting(head, portrait, speech):
+def test_a_reader_that_never_reads_stops_its_own_work_only(head, portrait, speech):
     steps = []
     with refusals(head.scheduler) as full, head.blocking_session(portrait, idle=False) as stalled:
         end = head.scheduler.observe(lambda name, seconds, rows: steps.append(name))
@@ -137,7 +137,7 @@ def test_a_reader_that_never_reads_ends_the_work_and_keeps_nobody_else_waiting(h
     assert worker_threads() == []
 
 
-def test_a_client_that_vanishes_is_gone_and_another_sees_the_same_frames(head, portrait, speech):
+def test_a_vanished_client_is_closed_and_another_gets_the_same_frames(head, portrait, speech):
     samples = speech[8000:20000]
     with head.blocking_session(portrait, seed=4, idle=False) as s:
         s.push(samples)
@@ -172,7 +172,7 @@ def test_a_client_that_vanishes_is_gone_and_another_sees_the_same_frames(head, p
     assert worker_threads() == []
 
 
-def test_a_full_head_refuses_and_has_room_again_at_once(head, portrait, speech):
+def test_a_head_with_all_sessions_open_refuses_until_one_closes(head, portrait, speech):
     opened = [head.blocking_session(portrait) for _ in range(3)]
     for _ in range(50):
         with pytest.raises(BusyError, match="3 sessions"):

@@ -111,11 +111,11 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
                 "latencies": delays,
                 "voices": [voice._asdict() for voice in voices()],
                 "limits": {
-                    "picture_bytes": limits.LARGEST_PICTURE,
-                    "recording_bytes": limits.LARGEST_RECORDING,
-                    "message_bytes": limits.LARGEST_MESSAGE,
-                    "command_characters": limits.LARGEST_COMMAND,
-                    "text_characters": limits.LONGEST_TEXT,
+                    "picture_bytes": limits.MAX_PICTURE_BYTES,
+                    "recording_bytes": limits.MAX_RECORDING_BYTES,
+                    "message_bytes": limits.MAX_MESSAGE_BYTES,
+                    "command_characters": limits.MAX_COMMAND_CHARACTERS,
+                    "text_characters": limits.MAX_TEXT_CHARACTERS,
                 },
             }
         )
@@ -123,7 +123,7 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
     @app.post("/api/portraits")
     async def add_portrait(request: Request) -> Response:
         async def work() -> Response:
-            data = await body_of(request, limits.LARGEST_PICTURE)
+            data = await body_of(request, limits.MAX_PICTURE_BYTES)
             name, added = await portraits.add(data, any_face=request.query_params.get("face") == "largest")
             height, width = added.picture.shape[:2]
             return JSONResponse({"portrait": name, "width": width, "height": height}, 201)
@@ -140,7 +140,7 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
     @app.post("/api/webrtc")
     async def offer(request: Request) -> Response:
         async def work() -> Response:
-            start = parse_offer(await body_of(request, limits.LARGEST_OFFER))
+            start = parse_offer(await body_of(request, limits.MAX_OFFER_BYTES))
             peer = Peer(start, start.sdp, clients)
             peers.add(peer)
             return JSONResponse(await within(limits.START_SECONDS, asyncio.shield(peer.answer)))
@@ -151,7 +151,7 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
     async def recording(name: str, request: Request) -> Response:
         async def work() -> Response:
             client = clients[name]
-            path = await file_of(request, limits.LARGEST_RECORDING)
+            path = await file_of(request, limits.MAX_RECORDING_BYTES)
             try:
                 clients[name].conversation.say(Recording(path))
             except BaseException:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from ditto.live.server.conversation import Conversation, Send
 from ditto.live.server.limits import END_SECONDS
 from ditto.live.server.portraits import Portraits
-from ditto.live.server.protocol import VERSION, JsonObject, ProtocolError, Start, choose
+from ditto.live.server.protocol import VERSION, JsonObject, ProtocolError, Start, check_choice
 from ditto.live.waiting import within
 from ditto.motion.motion import FPS
 from ditto.talking_head import TalkingHead
@@ -74,7 +74,7 @@ class Clients:
 
     def check(self, start: Start) -> None:
         """Raise ProtocolError if the performer lacks the latency."""
-        choose("latency", start.latency, self._head.performer.latencies)
+        check_choice("latency", start.latency, self._head.performer.latencies)
 
     @asynccontextmanager
     async def connect(self, start: Start, output: str, audio_rate: int, send: Send) -> AsyncIterator[Client]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ditto.live import AsyncSession, Frame, SegmentEnd
 from ditto.live.playout import Played
-from ditto.live.server.limits import END_SECONDS, MOST_WAITING_ITEMS, MOST_WAITING_SECONDS
+from ditto.live.server.limits import END_SECONDS, MAX_WAITING_ITEMS, MAX_WAITING_SECONDS
 from ditto.live.server.microphone import VoiceGate
 from ditto.live.server.protocol import Control, Flush, Interrupt, JsonObject, ProtocolError, Say, error_of
 from ditto.live.server.voice import speech_of
@@ -67,7 +67,7 @@ class Conversation:
 
     Args:
         session: an open one.
-        tell: sends a JSON message to the client.
+        send: sends a JSON message to the client.
 
     Attributes:
         interrupted: called after an interrupt with the new epoch. It drops the frames of earlier epochs that were read
@@ -101,8 +101,8 @@ class Conversation:
         self.session.listen(samples, sample_rate=rate)
 
     async def speak(self, samples: Array, rate: int) -> None:
-        """Queue samples of speech; waits while more than `MOST_WAITING_SECONDS` are in the queue."""
-        while self._waiting_seconds > MOST_WAITING_SECONDS:
+        """Queue samples of speech; waits while more than `MAX_WAITING_SECONDS` are in the queue."""
+        while self._waiting_seconds > MAX_WAITING_SECONDS:
             self._changed.clear()
             await self._changed.wait()
         self._put(Sound(samples, rate))
@@ -138,11 +138,11 @@ class Conversation:
         """Queue a text or a recording.
 
         Raises:
-            ProtocolError: `MOST_WAITING_ITEMS` are queued.
+            ProtocolError: `MAX_WAITING_ITEMS` are queued.
         """
-        if sum(not isinstance(other, Sound) for other in self._waiting) >= MOST_WAITING_ITEMS:
+        if sum(not isinstance(other, Sound) for other in self._waiting) >= MAX_WAITING_ITEMS:
             raise ProtocolError(
-                "busy", f"expected at most {MOST_WAITING_ITEMS} texts and recordings in the queue; wait or interrupt", 429
+                "busy", f"expected at most {MAX_WAITING_ITEMS} texts and recordings in the queue; wait or interrupt", 429
             )
         self._put(item)
 

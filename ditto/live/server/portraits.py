@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 
-from ditto.live.server.limits import MOST_PORTRAITS, MOST_WAITING_PORTRAITS
+from ditto.live.server.limits import MAX_PORTRAITS, MAX_WAITING_PORTRAITS
 from ditto.live.server.protocol import ProtocolError
 from ditto.portrait.portrait import Portrait
 from ditto.talking_head import TalkingHead
@@ -49,8 +49,8 @@ class Portraits:
             ProtocolError: several faces, or too many uploads at once.
             ImageError, NoFaceError: as `TalkingHead.register` raises.
         """
-        if self._waiting >= MOST_WAITING_PORTRAITS:
-            raise ProtocolError("busy", f"{MOST_WAITING_PORTRAITS} uploads are under way, the most allowed; try again", 503)
+        if self._waiting >= MAX_WAITING_PORTRAITS:
+            raise ProtocolError("busy", f"{MAX_WAITING_PORTRAITS} uploads are under way, the most allowed; try again", 503)
         self._waiting += 1
         try:
             async with self._finding:
@@ -59,7 +59,7 @@ class Portraits:
             self._waiting -= 1
         name = secrets.token_urlsafe(12)
         self._kept[name] = portrait
-        while len(self._kept) > MOST_PORTRAITS:
+        while len(self._kept) > MAX_PORTRAITS:
             self._kept.popitem(last=False)
         return name, portrait
 

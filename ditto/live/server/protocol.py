@@ -24,7 +24,7 @@ from ditto.errors import (
     TooSlowError,
 )
 from ditto.live import Frame
-from ditto.live.server.limits import LONGEST_TEXT
+from ditto.live.server.limits import MAX_TEXT_CHARACTERS
 
 JsonObject = dict[str, object]
 
@@ -38,10 +38,10 @@ NO_PICTURE, JPEG, H264, H264_KEY = 0, 1, 2, 3
 
 
 class ProtocolError(DittoError):
-    """A message that is not understood, or not now.
+    """A message that is invalid, or not allowed now.
 
     Attributes:
-        code: what programs read: "bad_message", "unknown_type", "not_now", ...
+        code: for programs: "bad_message", "unknown_type", "not_now", ...
         status: the nearest HTTP status.
     """
 
@@ -80,7 +80,7 @@ MicrophoneMode = Literal["off", "repeat", "listen"]
 
 
 class Start(Message):
-    """Opens a session; the first message of a WebSocket.
+    """Opens a session: the first message of a WebSocket.
 
     Attributes:
         client: an id of the client's choice; one made by the server if empty. A second connection with the same id
@@ -111,7 +111,7 @@ class Start(Message):
 
 
 class Offer(Start):
-    """What a WebRTC client begins with: an SDP offer, and of `Start` what applies.
+    """Opens a session over WebRTC: an SDP offer and the fields of `Start`.
 
     Attributes:
         sdp: of the offer.
@@ -123,21 +123,21 @@ class Offer(Start):
 
 
 class Speak(Message):
-    """Binary messages from now on are speech of the portrait, at this rate; how a connection begins."""
+    """From now on, binary messages are speech of the portrait, at this rate. A connection begins so."""
 
     type: Literal["speak"] = "speak"
     rate: Rate = 16000
 
 
 class Listen(Message):
-    """Binary messages from now on are what the other party says."""
+    """From now on, binary messages are speech of the other party."""
 
     type: Literal["listen"] = "listen"
     rate: Rate = 16000
 
 
 class Repeat(Message):
-    """Binary messages from now on are an open microphone; the portrait repeats what is said into it."""
+    """From now on, binary messages are an open microphone, whose utterances the portrait repeats."""
 
     type: Literal["repeat"] = "repeat"
     rate: Rate = 16000
@@ -150,7 +150,7 @@ class Flush(Message):
 
 
 class Interrupt(Message):
-    """Everything that waits to be spoken is forgotten."""
+    """Drop the queue and the speech under way."""
 
     type: Literal["interrupt"] = "interrupt"
 
@@ -178,8 +178,8 @@ class Say(Message):
     type: Literal["say"] = "say"
     text: str = Field(
         pattern=r"\S",
-        max_length=LONGEST_TEXT,
-        description=f"a text of 1 to {LONGEST_TEXT} characters, not all of them spaces",
+        max_length=MAX_TEXT_CHARACTERS,
+        description=f"a text of 1 to {MAX_TEXT_CHARACTERS} characters, not all of them spaces",
     )
     voice: Text = "en"
 
@@ -192,13 +192,13 @@ class Microphone(Message):
 
 
 class Alive(Message):
-    """A sign of life; a WebRTC client gives one every few seconds."""
+    """Keeps a WebRTC connection open; sent every few seconds."""
 
     type: Literal["alive"] = "alive"
 
 
 class Close(Message):
-    """The client is done."""
+    """Ends the connection."""
 
     type: Literal["close"] = "close"
 
@@ -229,7 +229,7 @@ def parse_offer(text: bytes) -> Offer:
 
 
 def _refusal(error: ValidationError, kinds: Mapping[str, type[Message]]) -> ProtocolError:
-    """The first of what pydantic found, in the words of the protocol. `kinds`: the models by their type."""
+    """The first error that pydantic found, as an error of the protocol. `kinds`: the models by their type."""
     found = error.errors(include_url=False)[0]
     reason, place, came = found["type"], found["loc"], found["input"]
     if reason.startswith("union_tag"):
@@ -250,7 +250,7 @@ def _refusal(error: ValidationError, kinds: Mapping[str, type[Message]]) -> Prot
     if reason == "string_too_long":
         text = f"expected at most {found['ctx']['max_length']} characters in {name}, got {len(came)}; send less"
         return ProtocolError("too_long", text, 413)
-    return bad(name, str(fields[name].description), came)
+    return bad_value(name, str(fields[name].description), came)
 
 
 def _short(value: object) -> str:
@@ -258,15 +258,15 @@ def _short(value: object) -> str:
     return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
-def bad(name: str, expected: str, came: object) -> ProtocolError:
-    """The error for a value of another kind."""
+def bad_value(name: str, expected: str, came: object) -> ProtocolError:
+    """The error for a value that a field does not take."""
     return ProtocolError("bad_message", f"expected {name} to be {expected}, got {_short(came)}; send another value")
 
 
-def choose(name: str, value: object, choices: Iterable[object]) -> None:
+def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
     """Raises ProtocolError unless the value is one of the choices."""
     if value not in (given := tuple(choices)):
-        raise bad(name, _among(*given), value)
+        raise bad_value(name, _among(*given), value)
 
 
 def pack_frame(frame: Frame, picture: bytes, codec: int) -> bytes:
@@ -298,16 +298,16 @@ CODES: tuple[tuple[type[Exception], str, int], ...] = (  # the first that fits
 
 
 def error_of(error: Exception) -> tuple[JsonObject, int]:
-    """An error as the message clients get, and its HTTP status. What is not known is not described to strangers."""
+    """The message that clients get for an error, and its HTTP status. Unknown errors are not described to clients."""
     if isinstance(error, BusyError):
         return {
             "type": "error",
             "code": "busy",
-            "text": "all places at this server are taken; try again in a while",
+            "text": "all sessions of this server are in use; try again later",
         }, 503
     if isinstance(error, ProtocolError):
         return {"type": "error", "code": error.code, "text": str(error)}, error.status
     for kind, code, status in CODES:
         if isinstance(error, kind):
             return {"type": "error", "code": code, "text": str(error)}, status
-    return {"type": "error", "code": "internal", "text": "the server failed; its log says where"}, 500
+    return {"type": "error", "code": "internal", "text": "the server failed; see its log"}, 500

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ditto.errors import InputError
 from ditto.live.server.access import check_token, is_loopback
-from ditto.live.server.limits import END_SECONDS, LARGEST_MESSAGE, MOST_SOCKETS, SILENCE_SECONDS, STOP_SECONDS
+from ditto.live.server.limits import END_SECONDS, MAX_CONNECTIONS, MAX_MESSAGE_BYTES, SILENCE_SECONDS, STOP_SECONDS
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -116,9 +116,9 @@ def serve(app: FastAPI, address: Address, listening: socket.socket) -> None:
     server = server_of(app, address)
     for number in (signal.SIGINT, signal.SIGTERM):  # before and after the server handles them
         signal.signal(number, signal.SIG_DFL)
-    hang_up = getattr(signal, "SIGHUP", None)
-    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
-        signal.signal(hang_up, server.handle_exit)
+    close_socket = getattr(signal, "SIGHUP", None)
+    if close_socket is not None and signal.getsignal(close_socket) is not signal.SIG_IGN:
+        signal.signal(close_socket, server.handle_exit)
     server.run([listening])
 
 
@@ -140,12 +140,12 @@ def server_of(app: FastAPI, address: Address) -> Server:
         app,
         log_level="warning",
         access_log=False,
-        limit_concurrency=MOST_SOCKETS,
+        limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=round(END_SECONDS),
         # No pings: the server answers them only while it reads, and it stops reading while too much speech is queued.
         # TCP keep-alive finds clients that vanish (see `listen`); a send that takes too long finds readers that stop.
         ws_ping_interval=None,
-        ws_max_size=4 * LARGEST_MESSAGE,
+        ws_max_size=4 * MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         server_header=False,
         ssl_certfile=address.certificate,

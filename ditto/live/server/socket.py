@@ -17,7 +17,13 @@ from ditto.live import AsyncSession, Frame
 from ditto.live.playout import Played, Playout
 from ditto.live.server.clients import Client, Clients
 from ditto.live.server.conversation import pieces
-from ditto.live.server.limits import END_SECONDS, LARGEST_COMMAND, LARGEST_MESSAGE, SILENCE_SECONDS, START_SECONDS
+from ditto.live.server.limits import (
+    END_SECONDS,
+    MAX_COMMAND_CHARACTERS,
+    MAX_MESSAGE_BYTES,
+    SILENCE_SECONDS,
+    START_SECONDS,
+)
 from ditto.live.server.pictures import Encoder, encoder_of
 from ditto.live.server.protocol import (
     NO_PICTURE,
@@ -40,14 +46,14 @@ from ditto.media.audio import reject_encoded
 
 logger = logging.getLogger(__name__)
 
-MOST_PICTURES = 10  # that wait for a slow reader at the pace of playout; of more, the oldest lose their picture
-MOST_FRAMES = 250  # whose sound waits: ten seconds; then the reader is too slow
-FAST_FRAMES = 5  # that wait at the pace "fast", which loses nothing and lets the session wait
-GOODBYE_SECONDS = 2.0
+MAX_PICTURES = 10  # in the queue of a slow reader at the pace "playout"; of more, the oldest frame loses its picture
+MAX_FRAMES = 250  # in the queue, ten seconds; a reader behind by more is disconnected
+MAX_FRAMES_FAST = 5  # in the queue at the pace "fast", which drops nothing: the session waits
+LAST_MESSAGE_SECONDS = 2.0
 
 
-class Waiting:
-    """A frame on its way out; `picture` is False once it lost its picture to newer ones."""
+class QueuedFrame:
+    """A frame to send; `picture` is False once its picture was dropped for newer ones."""
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
@@ -55,38 +61,43 @@ class Waiting:
 
 
 class Outbox:
-    """What waits to be sent, in order. JSON is never lost, nor is sound; pictures are, oldest first."""
+    """The queue of what is sent, in order. JSON and sound are never dropped; pictures are, oldest first."""
 
     def __init__(self, fast: bool) -> None:
         self._fast = fast
-        self._items: deque[Waiting | JsonObject] = deque()
+        self._items: deque[QueuedFrame | JsonObject] = deque()
         self._changed = asyncio.Event()
 
-    def tell(self, message: JsonObject) -> None:
+    def put_message(self, message: JsonObject) -> None:
         """Append a JSON message."""
         self._items.append(message)
         self._changed.set()
 
-    async def put(self, frame: Frame) -> None:
+    async def put_frame(self, frame: Frame) -> None:
         """Append a frame.
 
         Raises:
-            ProtocolError: the reader has taken nothing for ten seconds of sound.
+            ProtocolError: `MAX_FRAMES` are in the queue.
         """
-        while self._fast and self._frames() >= FAST_FRAMES:
+        while self._fast and self._frame_count() >= MAX_FRAMES_FAST:
             self._changed.clear()
             await self._changed.wait()
-        frames = [item for item in self._items if isinstance(item, Waiting)]
-        if len(frames) >= MOST_FRAMES:
-            raise ProtocolError("too_slow", "the reader does not keep up with the sound; this connection is over", 408)
+        frames = [item for item in self._items if isinstance(item, QueuedFrame)]
+        if len(frames) >= MAX_FRAMES:
+            raise ProtocolError(
+                "too_slow",
+                f"expected a reader that keeps up with the sound, got {MAX_FRAMES} unread frames; "
+                "connect again and read faster",
+                408,
+            )
         with_picture = [item for item in frames if item.picture]
-        if len(with_picture) >= MOST_PICTURES and not self._fast:
+        if len(with_picture) >= MAX_PICTURES and not self._fast:
             with_picture[0].picture = False
-        self._items.append(Waiting(frame))
+        self._items.append(QueuedFrame(frame))
         self._changed.set()
 
-    async def get(self) -> Waiting | JsonObject:
-        """The next, when there is one."""
+    async def get(self) -> QueuedFrame | JsonObject:
+        """Remove the next item; waits for one."""
         while not self._items:
             self._changed.clear()
             await self._changed.wait()
@@ -95,51 +106,55 @@ class Outbox:
         return item
 
     def drop_speech(self, epoch: int) -> int:
-        """Forget speech of earlier epochs that was not sent yet; how many frames that were."""
+        """Drop unsent speech of earlier epochs; returns how many frames that were."""
         kept = [
             item
             for item in self._items
-            if not (isinstance(item, Waiting) and item.frame.kind == "speech" and item.frame.epoch < epoch)
+            if not (isinstance(item, QueuedFrame) and item.frame.kind == "speech" and item.frame.epoch < epoch)
         ]
         dropped = len(self._items) - len(kept)
         self._items = deque(kept)
         self._changed.set()
         return dropped
 
-    def _frames(self) -> int:
-        return sum(isinstance(item, Waiting) for item in self._items)
+    def _frame_count(self) -> int:
+        return sum(isinstance(item, QueuedFrame) for item in self._items)
 
 
 async def serve_socket(socket: WebSocket, clients: Clients) -> None:
-    """A connection from its beginning to its end; whatever goes wrong is told in words before it closes."""
+    """Serve one connection to its end. After an error, the client gets an `error` message before the connection closes."""
     try:
         await socket.accept()
-        start = await first_message(socket, clients)
+        start = await receive_start(socket, clients)
         encoder = encoder_of(start)
         outbox = Outbox(start.pace == "fast")
-        async with clients.connect(start, encoder.pixels, start.audio_rate, outbox.tell) as client:
-            await tell_last(socket, await converse(socket, start, client, outbox, encoder))
-        await hang_up(socket, 1000)
+        async with clients.connect(start, encoder.pixels, start.audio_rate, outbox.put_message) as client:
+            await send_last(socket, await serve_session(socket, start, client, outbox, encoder))
+        await close_socket(socket, 1000)
     except WebSocketDisconnect:
         pass
     except Exception as error:
         message, status = error_of(error)
         if status == 500:
             logger.exception("a connection failed")
-        await tell_last(socket, message)
-        await hang_up(socket, 1013 if status == 503 else 1011 if status >= 500 else 1008)
+        await send_last(socket, message)
+        await close_socket(socket, 1013 if status == 503 else 1011 if status >= 500 else 1008)
 
 
-async def first_message(socket: WebSocket, clients: Clients) -> Start:
-    """The message that opens. Raises ProtocolError where none comes in time."""
+async def receive_start(socket: WebSocket, clients: Clients) -> Start:
+    """The `start` message. Raises ProtocolError if none comes within `START_SECONDS`."""
     try:
-        return await within(START_SECONDS, opening_message(socket, clients))
+        return await within(START_SECONDS, next_start(socket, clients))
     except asyncio.TimeoutError:
-        raise ProtocolError("timeout", f'expected a "start" message within {START_SECONDS:g} s', 408) from None
+        raise ProtocolError(
+            "timeout",
+            f'expected a "start" message within {START_SECONDS:g} s, got none; connect again',
+            408,
+        ) from None
 
 
-async def opening_message(socket: WebSocket, clients: Clients) -> Start:
-    """The message that opens, whenever it comes; others are answered with an error."""
+async def next_start(socket: WebSocket, clients: Clients) -> Start:
+    """The `start` message; others are answered with an error."""
     while True:
         try:
             message = await receive(socket)
@@ -147,18 +162,22 @@ async def opening_message(socket: WebSocket, clients: Clients) -> Start:
             if isinstance(command, Start):
                 clients.check(command)
                 return command
-            raise ProtocolError("not_now", 'the first message is {"type": "start", ...}')
+            raise ProtocolError(
+                "not_now",
+                'expected {"type": "start", ...} as the first message, got another one; send it first',
+            )
         except ProtocolError as error:
             await socket.send_text(json.dumps(error_of(error)[0]))
 
 
-async def converse(
+async def serve_session(
     socket: WebSocket, start: Start, client: Client, outbox: Outbox, encoder: Encoder
 ) -> JsonObject:
-    """Carry the conversation until one side ends it; gives the last message.
+    """Serve the session until one side ends it; returns the last message to send.
 
     Raises:
-        WebSocketDisconnect: the client went. Whatever broke the session.
+        WebSocketDisconnect: the client disconnected.
+        DittoError: the session broke.
     """
     conversation = client.conversation
     playout = Playout(conversation.session) if start.pace == "playout" else None
@@ -167,7 +186,7 @@ async def converse(
         return outbox.drop_speech(epoch) + (0 if playout is None else playout.interrupted(epoch))
 
     conversation.interrupted = interrupted
-    outbox.tell(client.ready | {"video": start.video, "pace": start.pace})
+    outbox.put_message(client.ready | {"video": start.video, "pace": start.pace})
     tasks = [
         asyncio.create_task(work)
         for work in (
@@ -184,7 +203,7 @@ async def converse(
                 task.result()
         if client.closing.done():
             return client.closing.result()
-        return {"type": "closed", "code": "closed", "text": "goodbye"}
+        return {"type": "closed", "code": "closed", "text": "the client closed the session"}
     finally:
         await end_tasks(*tasks, seconds=END_SECONDS / 2)
         if playout is not None:
@@ -192,16 +211,16 @@ async def converse(
 
 
 async def take_frames(items: AsyncSession | Playout, client: Client, outbox: Outbox) -> None:
-    """From the session to the outbox."""
+    """Read the session, or its playout, into the outbox."""
     async for item in items:
         frame = item.frame if isinstance(item, Played) else item
         if isinstance(frame, Frame):
-            await outbox.put(frame)
+            await outbox.put_frame(frame)
         client.conversation.delivered(item)
 
 
 async def send_all(socket: WebSocket, outbox: Outbox, encoder: Encoder) -> None:
-    """From the outbox to the client."""
+    """Send what is in the outbox."""
     while True:
         item = await outbox.get()
         if isinstance(item, dict):
@@ -213,11 +232,15 @@ async def send_all(socket: WebSocket, outbox: Outbox, encoder: Encoder) -> None:
         try:
             await within(SILENCE_SECONDS, sending)
         except asyncio.TimeoutError:
-            raise ProtocolError("too_slow", f"nothing was taken for {SILENCE_SECONDS:g} s", 408) from None
+            raise ProtocolError(
+                "too_slow",
+                f"expected a client that reads, got none for {SILENCE_SECONDS:g} s; connect again",
+                408,
+            ) from None
 
 
 async def take_messages(socket: WebSocket, start: Start, client: Client, outbox: Outbox) -> None:
-    """From the client to the conversation, until it says close. What is wrong is told, and the rest goes on."""
+    """Execute the client's messages until it closes the session. A bad one is answered with an error."""
     conversation = client.conversation
     sound: Speak | Listen | Repeat = Speak(rate=start.rate)
     while True:
@@ -242,9 +265,17 @@ async def take_messages(socket: WebSocket, start: Start, client: Client, outbox:
             elif isinstance(command, Close):
                 return
             elif isinstance(command, Start):
-                raise ProtocolError("not_now", "this connection has started; open another one for another session")
+                raise ProtocolError(
+                    "not_now",
+                    "expected one start message a connection, got another one; "
+                    "open another connection for another session",
+                )
             elif isinstance(command, Microphone):
-                raise ProtocolError("not_now", 'microphone tracks are of WebRTC; send "repeat" or "listen" and samples')
+                raise ProtocolError(
+                    "not_now",
+                    'expected a WebRTC connection for "microphone", got a WebSocket; '
+                    'send "repeat" or "listen" and samples',
+                )
             elif not isinstance(command, Alive):
                 await conversation.command(command)
         except (WebSocketDisconnect, asyncio.CancelledError):
@@ -253,14 +284,17 @@ async def take_messages(socket: WebSocket, start: Start, client: Client, outbox:
             answer, status = error_of(error)
             if status >= 500:
                 raise
-            outbox.tell(answer)
+            outbox.put_message(answer)
 
 
 def samples_of(message: bytes) -> npt.NDArray[np.int16]:
     """(N,) int16 samples of a binary message. Raises AudioError for an odd number of bytes, or those of a sound file."""
     reject_encoded(message)
     if len(message) % 2:
-        raise AudioError(f"sound is s16le, an even number of bytes, got {len(message)}; the message was left out")
+        raise AudioError(
+            f"expected sound as s16le, an even number of bytes, got {len(message)}; "
+            "the message was dropped: send whole samples",
+        )
     return np.frombuffer(message, "<i2").astype(np.int16)
 
 
@@ -268,33 +302,38 @@ async def receive(socket: WebSocket) -> str | bytes:
     """The next message.
 
     Raises:
-        WebSocketDisconnect: there will be none. ProtocolError: it is too large.
+        WebSocketDisconnect: the client disconnected.
+        ProtocolError: the message is too large.
     """
     event = await socket.receive()
     if event["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(event.get("code", 1006))
     message: str | bytes = event["text"] if event.get("text") is not None else event["bytes"]
-    largest = LARGEST_MESSAGE if isinstance(message, bytes) else LARGEST_COMMAND
+    largest = MAX_MESSAGE_BYTES if isinstance(message, bytes) else MAX_COMMAND_CHARACTERS
     if len(message) > largest:
         kind = "bytes of sound" if isinstance(message, bytes) else "characters of JSON"
-        raise ProtocolError("too_long", f"a message has at most {largest} {kind}, got {len(message)}; send several", 413)
+        raise ProtocolError(
+            "too_long",
+            f"expected at most {largest} {kind} in a message, got {len(message)}; send several",
+            413,
+        )
     return message
 
 
-async def tell_last(socket: WebSocket, message: JsonObject) -> None:
-    """The last message, unless the client does not take it."""
+async def send_last(socket: WebSocket, message: JsonObject) -> None:
+    """Send the last message; nothing if the client does not read it in time."""
     if is_open(socket):
         with suppress(WebSocketDisconnect, RuntimeError, OSError, asyncio.TimeoutError):
-            await within(GOODBYE_SECONDS, socket.send_text(json.dumps(message)))
+            await within(LAST_MESSAGE_SECONDS, socket.send_text(json.dumps(message)))
 
 
-async def hang_up(socket: WebSocket, code: int) -> None:
-    """The close."""
+async def close_socket(socket: WebSocket, code: int) -> None:
+    """Close the connection, if it is open."""
     if is_open(socket):
         with suppress(WebSocketDisconnect, RuntimeError, OSError, asyncio.TimeoutError):
-            await within(GOODBYE_SECONDS, socket.close(code))
+            await within(LAST_MESSAGE_SECONDS, socket.close(code))
 
 
 def is_open(socket: WebSocket) -> bool:
-    """Whether neither side has closed."""
+    """Whether neither side has closed the connection."""
     return socket.client_state is socket.application_state is WebSocketState.CONNECTED

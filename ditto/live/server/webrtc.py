@@ -14,7 +14,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from ditto.live.adapters.aiortc import AUDIO_RATE, SessionTracks
 from ditto.live.server.clients import Client, Clients
-from ditto.live.server.limits import END_SECONDS, LARGEST_COMMAND, MOST_CANDIDATES, SILENCE_SECONDS, START_SECONDS
+from ditto.live.server.limits import END_SECONDS, MAX_CANDIDATES, MAX_COMMAND_CHARACTERS, SILENCE_SECONDS, START_SECONDS
 from ditto.live.server.protocol import (
     Alive,
     Close,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHANNEL = "control"
-CLOSED: JsonObject = {"type": "closed", "code": "closed", "text": "goodbye"}
+CLOSED: JsonObject = {"type": "closed", "code": "closed", "text": "the client closed the session"}
 REFUSED = (ValueError, KeyError, IndexError, AttributeError, InvalidAccessError, InvalidStateError, OperationError)
 MOST_UNSENT = 1 << 16  # bytes in the data channel; while a client leaves as many unread, messages to it are dropped
 
@@ -146,8 +146,8 @@ class Peer:
 
     async def _negotiate(self, tracks: SessionTracks) -> str:
         candidates = self._offer.count("a=candidate:")
-        if candidates > MOST_CANDIDATES:
-            raise ProtocolError("bad_offer", f"expected at most {MOST_CANDIDATES} candidates in an offer, got {candidates}")
+        if candidates > MAX_CANDIDATES:
+            raise ProtocolError("bad_offer", f"expected at most {MAX_CANDIDATES} candidates in an offer, got {candidates}")
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(self._offer, "offer"))
             kinds = [item.kind for item in self._connection.getTransceivers()]
@@ -168,7 +168,7 @@ class Peer:
     def _take_message(self, client: Client, message: str | bytes) -> None:
         self._last_message = self._clock()
         try:
-            if isinstance(message, bytes) or len(message) > LARGEST_COMMAND:
+            if isinstance(message, bytes) or len(message) > MAX_COMMAND_CHARACTERS:
                 raise ProtocolError("bad_message", "expected JSON in the data channel; send sound as a track")
             command = parse(message)
             if isinstance(command, (Start, Speak, Listen, Repeat)):

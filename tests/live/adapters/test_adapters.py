@@ -46,7 +46,7 @@ def test_speech_is_two_frames_ahead_of_its_playout_and_silence_never():
     assert handed_on([IDLE, IDLE, SPEECH, SPEECH, SPEECH, IDLE]) == ([0, 0.04, 0.04, 0.04, 0.08, 0.2], 0.24)
 
 
-def test_a_late_frame_moves_the_clock_and_what_is_gone_frees_it():
+def test_a_late_frame_delays_the_following_and_dropped_speech_frees_its_time():
     assert handed_on([SPEECH] * 4, late_seconds=0.5) == ([0, 0, 0.5, 0.5], 0.58)
     assert handed_on([SPEECH, SPEECH, "clear", IDLE]) == ([0, 0, 0], 0.04)
     assert handed_on([SPEECH, SPEECH, "drop", IDLE]) == ([0, 0, 0.04], 0.08)
@@ -68,7 +68,7 @@ def test_the_bytes_of_a_sound_file_are_refused(channels):
             mono(head + bytes(400), channels)
 
 
-def test_sound_goes_out_as_it_came_in():
+def test_sound_is_unchanged():
     samples = np.random.default_rng(0).integers(-32768, 32768, 5000).astype("<i2")
     assert pcm16(mono(samples.tobytes(), 1)) == samples.tobytes()
     assert np.frombuffer(pcm16(np.array([2, -2], np.float32)), "<i2").tolist() == [32767, -32768]

@@ -70,7 +70,7 @@ def heard(items):
     return np.concatenate([np.frombuffer(i.data, np.int16) for i in items if isinstance(i, rtc.AudioFrame)])
 
 
-def test_each_picture_comes_before_its_own_40_ms_and_the_face_lives_on(head, portrait, speech):
+def test_each_picture_comes_before_its_sound_and_idle_frames_follow(head, portrait, speech):
     async def play():
         async with DittoVideoGenerator(head, portrait, audio_rate=16000, seed=4) as generator:
             items = aiter(generator)
@@ -170,7 +170,7 @@ def test_each_segment_ends_once_even_an_empty_one(head, portrait, speech):
     assert kinds == ["ss", "E", "s", "E", "ssss", "E"]
 
 
-def test_what_is_not_usable_is_refused_and_the_segment_goes_on(head, portrait, speech):
+def test_unusable_frames_are_refused_and_the_segment_goes_on(head, portrait, speech):
     with pytest.raises(TypeError, match="mood"):
         DittoVideoGenerator(head, portrait, mood="happy")
     with pytest.raises(ValueError, match="expected an audio_rate that is a multiple of 25"):

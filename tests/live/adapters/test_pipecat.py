@@ -239,7 +239,7 @@ def test_an_interruption_does_not_lose_the_end_of_the_pipeline(head, portrait, s
     assert told(down).endswith("!E") and ">" not in told(down)
 
 
-def test_what_is_not_usable_is_an_error_frame_and_the_utterance_goes_on(head, portrait, speech):
+def test_unusable_sound_is_an_error_frame_and_the_utterance_goes_on(head, portrait, speech):
     with pytest.raises(TypeError, match="mood"):
         DittoAvatar(head, portrait, mood="happy")
     stereo = np.repeat(speech[:640], 2)
@@ -257,7 +257,7 @@ def test_what_is_not_usable_is_an_error_frame_and_the_utterance_goes_on(head, po
     assert "expected 16000 Hz to the end of the utterance, got 24000 Hz" in messages[0] and "bytes, got 641" in messages[1]
 
 
-def test_without_a_face_the_voice_is_heard_all_the_same(head, portrait, speech):
+def test_without_a_session_speech_passes_through(head, portrait, speech):
     avatar = DittoAvatar(head, portrait)
 
     async def act(worker, after):
@@ -271,7 +271,7 @@ def test_without_a_face_the_voice_is_heard_all_the_same(head, portrait, speech):
     assert not avatar.is_usable
 
 
-def test_a_face_that_breaks_says_so_once_and_leaves_the_voice(head, portrait, speech, monkeypatch):
+def test_a_broken_session_is_one_error_frame_and_speech_passes_through(head, portrait, speech, monkeypatch):
     def broken(appearance, pose):
         raise BundleError("the renderer is gone")
 
@@ -289,7 +289,7 @@ def test_a_face_that_breaks_says_so_once_and_leaves_the_voice(head, portrait, sp
     assert [frame.error for frame in up if isinstance(frame, ErrorFrame)] == ["the renderer is gone"]
 
 
-def test_the_user_is_listened_to(head, portrait, speech, monkeypatch):
+def test_the_users_sound_goes_to_listen(head, portrait, speech, monkeypatch):
     avatar, listened = DittoAvatar(head, portrait), []
 
     async def act(worker, after):

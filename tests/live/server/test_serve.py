@@ -58,13 +58,13 @@ def test_loopback_needs_no_token_and_auto_makes_a_good_one():
         assert made[0] not in chosen.url_of(listening)  # who chose it knows it; logs need not
 
 
-def test_a_port_that_is_taken_is_told():
+def test_a_port_in_use_is_an_error():
     with listen(Address(port=0)) as first:
         with pytest.raises(InputError, match="choose another --port"):
             listen(Address(port=first.getsockname()[1]))
 
 
-def test_every_route_and_the_socket_want_the_token():
+def test_every_route_and_the_socket_require_the_token():
     head = StandInHead()
     with running(create_app(head, head.portrait, token=TOKEN)) as place:
         asked = [
@@ -106,7 +106,7 @@ def test_pages_of_other_sites_are_refused_even_under_this_machine_s_address(serv
     assert refused.value.response.status_code == 403
 
 
-def test_the_page_takes_nothing_from_elsewhere(served):
+def test_the_page_loads_nothing_from_other_hosts(served):
     _, place = served
     with httpx.Client(base_url=f"http://{place}", timeout=PATIENT) as http:
         page = http.get("/")
@@ -127,7 +127,7 @@ def test_the_page_takes_nothing_from_elsewhere(served):
 # Uploads
 
 
-def test_uploads_are_limited_and_told_apart(served, monkeypatch):
+def test_bad_and_too_large_uploads_are_refused(served, monkeypatch):
     import ditto.portrait.registration
 
     head, place = served
@@ -159,11 +159,11 @@ def test_uploads_are_limited_and_told_apart(served, monkeypatch):
         assert http.post("/api/clients/nobody-here/speech", content=b"RIFF" * 8).status_code == 404
 
 
-def test_portraits_make_room_for_newer_ones(served, monkeypatch):
+def test_the_least_recently_used_portrait_is_dropped(served, monkeypatch):
     from ditto.live.server import portraits
 
     _head, place = served
-    monkeypatch.setattr(portraits, "MOST_PORTRAITS", 3)
+    monkeypatch.setattr(portraits, "MAX_PORTRAITS", 3)
     with httpx.Client(base_url=f"http://{place}", timeout=PATIENT) as http:
         names = [http.post("/api/portraits?face=largest", content=b"any").json()["portrait"] for _ in range(5)]
         assert [http.get(f"/api/portraits/{name}").status_code for name in names] == [404, 404, 200, 200, 200]
@@ -172,7 +172,7 @@ def test_portraits_make_room_for_newer_ones(served, monkeypatch):
 # Clients that come, go and misbehave
 
 
-def test_a_full_house_says_so_and_has_room_again(served):
+def test_a_server_with_all_sessions_in_use_refuses_until_one_ends(served):
     head, place = served
     head.max_sessions = 1
     first, _ = started(place)
@@ -188,7 +188,7 @@ def test_a_full_house_says_so_and_has_room_again(served):
     third.close()
 
 
-def test_the_same_client_again_takes_the_place_of_the_first(served):
+def test_a_second_connection_of_a_client_ends_the_first(served):
     head, place = served
     head.max_sessions = 1
     first, ready = started(place, client="the-same-client")
@@ -208,29 +208,29 @@ def test_a_client_that_vanishes_leaves_no_session(served):
     assert until(lambda: not head.sessions)
 
 
-def test_a_reader_that_reads_nothing_loses_pictures_first_and_then_its_place():
-    from ditto.live.server.socket import MOST_FRAMES, MOST_PICTURES, Outbox
+def test_a_reader_that_stops_loses_pictures_first_and_then_the_connection():
+    from ditto.live.server.socket import MAX_FRAMES, MAX_PICTURES, Outbox
 
     async def fill():
         head = StandInHead()
         box, frames = Outbox(fast=False), []
         session = head.session(head.portrait, latency="low", output="bgr24", audio_rate=16000, idle=True, seed=0,
                                emotion=None, still=False)  # fmt: skip
-        box.tell({"type": "first"})
-        for _ in range(MOST_FRAMES):
+        box.put_message({"type": "first"})
+        for _ in range(MAX_FRAMES):
             frames.append(session.frame("speech", 0, session.index))
-            await box.put(frames[-1])
-        with pytest.raises(ProtocolError, match="does not keep up"):
-            await box.put(session.frame("speech", 0, session.index))
+            await box.put_frame(frames[-1])
+        with pytest.raises(ProtocolError, match="keeps up with the sound"):
+            await box.put_frame(session.frame("speech", 0, session.index))
         assert await box.get() == {"type": "first"}
-        given = [await box.get() for _ in range(MOST_FRAMES)]
+        given = [await box.get() for _ in range(MAX_FRAMES)]
         assert [item.frame for item in given] == frames  # every sound, in order
-        assert [item.picture for item in given] == [False] * (MOST_FRAMES - MOST_PICTURES) + [True] * MOST_PICTURES
+        assert [item.picture for item in given] == [False] * (MAX_FRAMES - MAX_PICTURES) + [True] * MAX_PICTURES
 
     asyncio.run(fill())
 
 
-def test_a_reader_that_takes_nothing_at_all_loses_its_place(served, monkeypatch):
+def test_a_reader_that_takes_nothing_is_disconnected(served, monkeypatch):
     import ditto.live.server.socket as module
 
     monkeypatch.setattr(module, "SILENCE_SECONDS", 0.5)
@@ -247,7 +247,7 @@ def test_a_reader_that_takes_nothing_at_all_loses_its_place(served, monkeypatch)
         head.noise = None
 
 
-def test_what_breaks_a_session_is_told_to_its_client_alone(served):
+def test_an_error_of_a_session_reaches_its_client_only(served):
     head, place = served
     socket, _ = started(place)
     other, _ = started(place)
@@ -259,7 +259,7 @@ def test_what_breaks_a_session_is_told_to_its_client_alone(served):
     other.close()
 
 
-def test_a_thousand_connections_leave_nothing_behind(served):
+def test_a_thousand_connections_leave_no_sessions(served):
     head, place = served
     head.max_sessions = 1000  # those that are gone may not be closed yet
     ready = []
@@ -301,7 +301,7 @@ def resident():
         return 0
 
 
-def test_the_server_says_goodbye_when_it_stops():
+def test_clients_get_a_closed_message_when_the_server_stops():
     head = StandInHead()
     with running(create_app(head, head.portrait)) as place:
         socket, _ = started(place)
@@ -310,7 +310,7 @@ def test_the_server_says_goodbye_when_it_stops():
     assert head.sessions == []
 
 
-def test_the_command_serves_until_it_is_told_to_stop():
+def test_the_command_serves_until_a_signal():
     import re
     import signal
     import subprocess

@@ -52,7 +52,7 @@ async def turn(times):
 def test_a_sender_that_is_cancelled_as_a_message_leaves_ends(turns):
     async def run():
         box = Outbox(False)
-        box.tell({"type": "any"})
+        box.put_message({"type": "any"})
         sending = asyncio.ensure_future(send_all(Taking(), box, NoEncoder()))
         await turn(turns)
         sending.cancel()
@@ -76,7 +76,7 @@ def test_a_cancellation_is_not_lost_as_the_work_ends(turns):
     assert asyncio.run(run())
 
 
-def test_what_takes_too_long_is_cancelled():
+def test_work_past_its_time_limit_is_cancelled():
     async def run():
         work = asyncio.ensure_future(asyncio.sleep(PATIENT))
         with pytest.raises(asyncio.TimeoutError):
@@ -94,7 +94,7 @@ async def raising(error):
     raise error
 
 
-def test_a_task_that_loses_cancellations_is_cancelled_again_and_at_last_left(caplog):
+def test_a_task_that_ignores_cancellation_is_cancelled_again_and_then_abandoned(caplog):
     async def deaf(times):
         for _ in range(times):
             with contextlib.suppress(asyncio.CancelledError):
@@ -113,7 +113,7 @@ def test_a_task_that_loses_cancellations_is_cancelled_again_and_at_last_left(cap
     assert caplog.text.count("keeps running") == 1
 
 
-def test_a_client_that_does_not_end_holds_up_nobody(monkeypatch, caplog):
+def test_a_client_that_does_not_end_delays_no_other(monkeypatch, caplog):
     import ditto.live.server.clients as module
 
     monkeypatch.setattr(module, "END_SECONDS", 0.01)
@@ -149,7 +149,7 @@ async def break_socket(app, name, chance):
         line.say("websocket.receive", **message)
         await turn(chance.randrange(30))
     await turn(chance.randrange(200))
-    line.hang_up()
+    line.close_socket()
     return line.served
 
 
@@ -159,7 +159,7 @@ async def break_upload(app, name, chance):
     line = Line(app, path, "POST")
     line.say("http.request", body=b"RIFF" + bytes(chance.randrange(60)), more_body=True)
     await turn(chance.randrange(30))
-    line.hang_up()
+    line.close_socket()
     return line.served
 
 
@@ -175,7 +175,7 @@ async def break_offer(app, name, chance):
     line = Line(app, "/api/webrtc", "POST")
     line.say("http.request", body=json.dumps({"client": name, "sdp": browser.localDescription.sdp}).encode())
     await turn(chance.randrange(300))
-    line.hang_up()
+    line.close_socket()
     await browser.close()
     return line.served
 
@@ -284,7 +284,7 @@ def answers(place):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", None)])
-def test_a_signal_ends_the_process_whoever_is_connected(number):
+def test_a_signal_ends_the_process_with_clients_connected(number):
     with server() as (process, place):
         gone, _ = started(place, client="the-same-client", pace="fast")
         gone.send(tone(5.0, 16000))
@@ -302,7 +302,7 @@ STUCK = "clients.Clients.end = lambda self: asyncio.Event().wait()"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_a_server_that_is_ending_listens_no_more_and_a_second_signal_ends_it_at_once():
+def test_an_ending_server_refuses_connections_and_a_second_signal_ends_it_at_once():
     with server(STUCK) as (process, place):
         process.send_signal(signal.SIGTERM)
         assert until(lambda: not listens(place), PATIENT)
@@ -313,7 +313,7 @@ def test_a_server_that_is_ending_listens_no_more_and_a_second_signal_ends_it_at_
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_a_server_that_cannot_end_ends_its_process_all_the_same():
+def test_a_server_that_cannot_end_still_ends_its_process():
     with server(f"{STUCK}\nrun.STOP_SECONDS = 0.2") as (process, _):
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=PATIENT)

@@ -163,7 +163,7 @@ def speaks(browser):
 
 @SPOKEN
 @pytest.mark.parametrize("transport", ["webrtc", "websocket"])
-def test_the_face_says_what_is_typed(browser, place, portrait, transport):
+def test_typed_text_is_spoken(browser, place, portrait, transport):
     opened(browser, place, f"?transport={transport}")
     watch(browser, portrait)
     browser.find_element(By.ID, "say-button").click()
@@ -174,7 +174,7 @@ def test_the_face_says_what_is_typed(browser, place, portrait, transport):
     assert until(lambda: text(browser, "message").startswith("Said"))
 
 
-def test_it_repeats_what_the_microphone_hears(browser, place, portrait):
+def test_the_page_repeats_the_microphone(browser, place, portrait):
     opened(browser, place)
     watch(browser, portrait)
     choose(browser, "repeat")
@@ -188,7 +188,7 @@ def test_it_repeats_what_the_microphone_hears(browser, place, portrait):
 
 
 @SPOKEN
-def test_interrupt_stops_it_in_the_middle(browser, place):
+def test_interrupt_stops_speech(browser, place):
     opened(browser, place)
     field = browser.find_element(By.ID, "text")
     field.clear()
@@ -200,7 +200,7 @@ def test_interrupt_stops_it_in_the_middle(browser, place):
     assert text(browser, "status") == "Live"
 
 
-def test_a_recording_is_said(browser, place):
+def test_a_recording_is_spoken(browser, place):
     opened(browser, place)
     browser.find_element(By.ID, "recording").send_keys(str(EXAMPLES / "speech.flac"))
     assert until(lambda: text(browser, "status") == "Speaking")
@@ -211,7 +211,7 @@ def test_a_recording_is_said(browser, place):
     assert until(lambda: "Expected a sound file" in text(browser, "recording-note"))
 
 
-def test_portraits_are_taken_or_refused_in_words(browser, place, tmp_path):
+def test_portraits_are_accepted_or_refused_with_a_message(browser, place, tmp_path):
     opened(browser, place)
     upload = browser.find_element(By.ID, "portrait")
     Image.new("RGB", (300, 300), "grey").save(tmp_path / "nobody.png")
@@ -279,7 +279,7 @@ def test_the_page_is_of_this_server_alone_named_and_without_errors(browser, plac
     assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
-def test_a_refused_or_missing_microphone_is_told(place):
+def test_a_refused_or_missing_microphone_shows_a_message(place):
     with chromium("--use-fake-device-for-media-stream") as browser:
         browser.execute_cdp_cmd("Browser.setPermission", {"permission": {"name": "microphone"}, "setting": "denied"})
         opened(browser, place)

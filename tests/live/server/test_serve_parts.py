@@ -76,7 +76,7 @@ def played(script, interrupt=None):
         loop.close()
 
 
-def test_frames_that_come_in_pairs_leave_one_by_one():
+def test_frames_that_come_in_pairs_are_played_one_a_tick():
     given, _ = played([(0.08 * (index // 2), frame(index, "speech")) for index in range(12)])
     assert [at for at, _ in given] == pytest.approx([0.08 + FRAME * index for index in range(12)])
     assert [item.tick for _, item in given] == list(range(12))
@@ -96,7 +96,7 @@ def test_a_late_frame_moves_all_that_follow_and_idle_frames_win_the_time_back():
     assert len(given) == 28  # for two idle frames less
 
 
-def test_no_more_is_read_than_is_kept_back():
+def test_playout_reads_no_more_than_its_buffer():
     async def run():
         source = Scripted([(0.0, frame(index, "speech")) for index in range(50)])
         playout = Playout(source, buffer_frames=2)
@@ -110,12 +110,12 @@ def test_no_more_is_read_than_is_kept_back():
     loop.close()
 
 
-def test_what_breaks_the_session_comes_after_what_it_gave():
+def test_an_error_of_the_session_comes_after_its_frames():
     with pytest.raises(SessionError, match="broken"):
         played([(0.0, frame(0)), (0.01, SessionError("broken"))])
 
 
-def test_what_is_kept_back_of_an_interrupted_utterance_is_not_shown():
+def test_buffered_frames_of_an_interrupted_utterance_are_dropped():
     script = [(0.0, frame(index, "speech", epoch=0)) for index in range(4)]
     script += [(0.13, frame(4, "transition", epoch=1)), (0.14, frame(5, epoch=1)), (0.16, frame(6, epoch=1))]
     given, dropped = played(script, interrupt=(0.125, 1))
@@ -173,7 +173,7 @@ def test_tracks_share_one_clock_and_carry_the_session_s_sound():
 
 
 @pytest.mark.parametrize("latency", StandInHead.delays)
-def test_a_client_is_told_the_delays_of_the_head_that_serves_it(latency):
+def test_a_client_gets_the_delays_of_the_head_that_serves_it(latency):
     from ditto.live.server.conversation import Conversation
 
     async def run():

@@ -43,10 +43,10 @@ def test_speech_in_gives_its_frames_its_sound_and_its_end(served):
     assert all(frame["sound"].size == 960 and (np.abs(frame["sound"]) == 8192).all() for frame in speech)
     assert [delay["algorithmic_ms"] for delay in delays if delay["type"] == "latency"] == [200]
     socket.send(json.dumps({"type": "close"}))
-    assert ended(socket) == ({"type": "closed", "code": "closed", "text": "goodbye"}, 1000)
+    assert ended(socket) == ({"type": "closed", "code": "closed", "text": "the client closed the session"}, 1000)
 
 
-def test_the_delays_told_are_those_of_the_head_that_is_served(served):
+def test_info_and_ready_give_the_delays_of_the_head(served):
     _, place = served
     told = httpx.get(f"http://{place}/api/info", timeout=PATIENT).json()["latencies"]
     assert told == {"quality": 3320, "balanced": 880, "low": 200}
@@ -56,7 +56,7 @@ def test_the_delays_told_are_those_of_the_head_that_is_served(served):
         socket.close()
 
 
-def test_h264_is_decoded_by_anyone():
+def test_h264_is_decoded_by_ffmpeg():
     import av
 
     head = StandInHead()
@@ -81,7 +81,7 @@ def test_h264_is_decoded_by_anyone():
         ('{"type": "dance"}', "unknown_type", "start, speak"),
         ('{"type": 7}', "unknown_type", "got 7"),
         ('{"type": "flush", "now": 1}', "unknown_name", "'now'"),
-        ('{"type": "start"}', "not_now", "has started"),
+        ('{"type": "start"}', "not_now", "expected one start message"),
         ('{"type": "say"}', "bad_message", "expected a value for text"),
         ('{"type": "say", "text": " "}', "bad_message", "expected text to be"),
         ('{"type": "control", "gaze": [1]}', "bad_message", "list of 2 finite numbers, got [1]"),
@@ -108,7 +108,7 @@ def test_h264_is_decoded_by_anyone():
         (b"ID3\4" + bytes(400), "bad_sound", "bytes of a file (ID3)"),
     ],
 )
-def test_a_bad_message_is_answered_in_words_and_the_connection_goes_on(served, message, code, expected):
+def test_a_bad_message_is_answered_with_an_error_and_the_connection_goes_on(served, message, code, expected):
     _, place = served
     socket, _ = started(place)
     socket.send(message)
@@ -128,7 +128,7 @@ def test_a_bad_message_is_answered_in_words_and_the_connection_goes_on(served, m
         ({"audio_rate": 22050}, "16000, 24000, 48000"), ({"pace": "slow"}, "playout, fast"), ({"idle": 1}, "true or false"),
     ],
 )  # fmt: skip
-def test_a_start_that_is_wrong_may_be_sent_again(served, start, expected):
+def test_after_an_invalid_start_another_is_accepted(served, start, expected):
     head, place = served
     with connect(f"ws://{place}/api/live") as socket:
         socket.send(tone(0.1, 16000))
@@ -161,7 +161,7 @@ def test_a_bundle_of_few_capabilities_is_served_and_what_it_lacks_is_refused_by_
         assert (told["code"], code) == ("bad_message", 1008) and "does not support emotion" in told["text"]
 
 
-def test_who_never_starts_is_sent_away(served, monkeypatch):
+def test_a_client_that_never_starts_is_disconnected(served, monkeypatch):
     import ditto.live.server.socket as module
 
     monkeypatch.setattr(module, "START_SECONDS", 0.2)
@@ -171,7 +171,7 @@ def test_who_never_starts_is_sent_away(served, monkeypatch):
     assert (last["code"], code) == ("timeout", 1008)
 
 
-def test_interrupt_ends_what_waits_and_nothing_of_it_comes_after(served):
+def test_interrupt_drops_the_queue_and_unsent_speech(served):
     _, place = served
     socket, _ = started(place)
     socket.send(tone(20, 16000))
@@ -252,7 +252,7 @@ def test_text_is_spoken_and_never_a_command(served, tmp_path):
     socket.close()
 
 
-def test_without_espeak_text_is_refused_in_words(served, monkeypatch):
+def test_without_espeak_text_is_refused_with_a_message(served, monkeypatch):
     from ditto.live.server import voice
 
     monkeypatch.setattr(voice, "PROGRAM", "no-such-program-anywhere")
@@ -264,7 +264,7 @@ def test_without_espeak_text_is_refused_in_words(served, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a script as on Unix")
-def test_espeak_that_fails_once_is_asked_again(monkeypatch, tmp_path):
+def test_after_a_failure_espeak_is_called_again(monkeypatch, tmp_path):
     from ditto.live.server import voice
 
     program = tmp_path / "espeak"
@@ -299,7 +299,7 @@ def test_a_recording_is_spoken_and_a_playlist_is_not_opened(served, tmp_path):
     socket.close_socket()
 
 
-def test_pictures_left_out_are_marked(served):
+def test_frames_without_a_picture_are_marked(served):
     from ditto.live.server.protocol import pack_frame
 
     head, _ = served

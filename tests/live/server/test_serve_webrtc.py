@@ -163,7 +163,7 @@ def test_the_microphone_is_repeated_or_listened_to(served):
     play(scene, place)
 
 
-def test_a_client_that_gives_no_sign_of_life_is_gone(served, monkeypatch):
+def test_a_client_without_alive_messages_is_disconnected(served, monkeypatch):
     head, place = served
 
     async def scene(browser):
@@ -176,7 +176,7 @@ def test_a_client_that_gives_no_sign_of_life_is_gone(served, monkeypatch):
     play(scene, place)
 
 
-def test_a_client_whose_connection_breaks_is_gone(served):
+def test_a_broken_connection_closes_its_session(served):
     head, place = served
 
     async def scene(browser):
@@ -187,7 +187,7 @@ def test_a_client_whose_connection_breaks_is_gone(served):
     assert until(lambda: not head.sessions)
 
 
-def test_the_same_client_again_takes_the_place_of_the_first(served):
+def test_a_second_connection_of_a_client_ends_the_first(served):
     head, place = served
 
     async def scene(browser):
@@ -219,7 +219,7 @@ def test_the_same_client_again_takes_the_place_of_the_first(served):
         (b'{"sdp": "' + b"x" * (1 << 18) + b'"}', "too_large"),
     ],
 )
-def test_an_offer_that_is_none_is_refused_in_words(served, body, code):
+def test_an_invalid_offer_is_refused_with_a_message(served, body, code):
     head, place = served
     refused = httpx.post(f"http://{place}/api/webrtc", content=body, timeout=PATIENT)
     assert refused.json()["error"]["code"] == code
@@ -227,7 +227,7 @@ def test_an_offer_that_is_none_is_refused_in_words(served, body, code):
     assert until(lambda: not head.sessions)
 
 
-def test_coming_and_going_leaves_nothing_behind(served):
+def test_many_connections_leave_no_threads_or_sessions(served):
     head, place = served
 
     async def scene(browser):
