@@ -28,6 +28,7 @@ from ditto.live.server.socket import serve_socket
 from ditto.live.server.voice import voices
 from ditto.live.server.webrtc import Peer
 from ditto.live.waiting import end_tasks, within
+from ditto.media.voice import network
 from ditto.motion.emotion import EMOTIONS
 from ditto.portrait.portrait import Portrait
 from ditto.talking_head import TalkingHead
@@ -76,6 +77,7 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(voices)  # lists them once, which takes a moment
+        await asyncio.to_thread(network)  # of the open microphone; opening takes tens of milliseconds
         yield
         if peers.tasks:
             await asyncio.wait(peers.tasks, timeout=limits.END_SECONDS)

