@@ -255,7 +255,7 @@ def write_index(
     return Dataset(folder, bundle, encoder_sha256, dict(options), found)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write a file that appears whole. Raises OutputError: the disk is full, or the folder is not writable."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -213,7 +213,7 @@ def _write_full(trained: Trained, options: Options) -> Path:
     from safetensors.torch import save
 
     path = options.out / "lmdm.safetensors"
-    write_bytes(path, save({name: t.contiguous().cpu() for name, t in trained.network.state_dict().items()}))
+    write_bytes(path, save({name: t.detach().cpu().clone() for name, t in trained.network.state_dict().items()}))
     return path
 
 

@@ -34,7 +34,11 @@ Score = Callable[[nn.Module], float]
 
 
 class Workers(Protocol):
-    """The processes that train together. Each takes its own windows of an update; gradients are averaged."""
+    """The processes that train together. Each takes its own windows of an update; gradients are averaged.
+
+    `mean` is over the processes; `from_first` gives the first one's values to all. Those that go on from a checkpoint read
+    it themselves, so the folder of the run lies where all of them find it.
+    """
 
     rank: int
     count: int
@@ -45,6 +49,8 @@ class Workers(Protocol):
     def unsynchronised(self, module: nn.Module) -> AbstractContextManager[Any]: ...
 
     def mean(self, values: Tensor) -> Tensor: ...
+
+    def from_first(self, values: Tensor) -> Tensor: ...
 
 
 class OneProcess:
@@ -62,6 +68,9 @@ class OneProcess:
         return nullcontext()
 
     def mean(self, values: Tensor) -> Tensor:
+        return values
+
+    def from_first(self, values: Tensor) -> Tensor:
         return values
 
 
@@ -94,6 +103,12 @@ class ManyProcesses:
     def mean(self, values: Tensor) -> Tensor:
         reduced: Tensor = self._accelerator.reduce(values, "mean")
         return reduced
+
+    def from_first(self, values: Tensor) -> Tensor:
+        from accelerate.utils import broadcast
+
+        sent: Tensor = broadcast(values.clone(), from_process=0)
+        return sent
 
 
 def open_workers(device: str = "cpu") -> Workers:
@@ -252,11 +267,16 @@ def train(
                     write_checkpoint(last, kept)
     finally:
         log.close()
-    if best_score is None:
+    if score is None:
         return Trained(average, recipe.steps, None)
-    chosen = read_checkpoint(best)
-    average.load_state_dict(chosen["model"])
-    return Trained(average, chosen["step"], best_score)
+    chosen_step = recipe.steps
+    if workers.rank == 0:
+        chosen = read_checkpoint(best)
+        average.load_state_dict(chosen["model"])
+        chosen_step = int(chosen["step"])
+    for tensor in average.state_dict().values():
+        tensor.copy_(workers.from_first(tensor))
+    return Trained(average, chosen_step, best_score)
 
 
 def _follow(average: nn.Module, network: nn.Module, keep: float) -> None:
@@ -311,7 +331,7 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(dict(checkpoint), buffer)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getbuffer())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

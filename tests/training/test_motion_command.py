@@ -1,6 +1,7 @@
 """`ditto train motion`: from a prepared dataset to a bundle that speaks, and what it says when it cannot."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch (pip install ditto[train])")
 pytest.importorskip("onnx", reason="export needs onnx (pip install ditto[train])")
 
+from safetensors.torch import load_file  # noqa: E402
 from small_corpus import small_corpus, write_dataset  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
@@ -17,12 +19,13 @@ from ditto.bundle import SHIPPED, Bundle, examine  # noqa: E402
 from ditto.errors import InputError  # noqa: E402
 from ditto.full.networks.lmdm import LMDM, LMDMConfig  # noqa: E402
 from ditto.lite.networks.motion_diffusion import MotionDiffusionConfig  # noqa: E402
-from ditto.training.motion import make_score, parse_shares, units_of_bundle  # noqa: E402
+from ditto.training.motion import Options, make_score, parse_shares, train_motion, units_of_bundle  # noqa: E402
 from ditto.training.motion_batches import Units, load_corpus  # noqa: E402
 from ditto.training.motion_eval import FullLipScore, head_frame, lip_agreement  # noqa: E402
 from ditto.training.motion_export import read_weights  # noqa: E402
+from ditto.training.motion_loop import read_checkpoint  # noqa: E402
 from ditto.training.motion_objectives import FACE_CONDITIONS  # noqa: E402
-from ditto.training.recipe import Recipe  # noqa: E402
+from ditto.training.recipe import Recipe, preset  # noqa: E402
 
 LITE = Bundle.open("lite")
 
@@ -149,3 +152,25 @@ def test_the_full_size_has_a_score_too():
     network = LMDM(LMDMConfig(motion=70, condition=size, width=32, inner=32, heads=2, condition_layers=1, layers=1))
     score = FullLipScore(corpus, Units.of(corpus), steps=2)
     assert -1.0 <= score(network) <= 1.0 and score(network) == score(network)
+
+
+def test_the_full_size_writes_weights_of_the_published_names(tmp_path, dataset, monkeypatch):
+    def tiny(corpus):
+        size = FACE_CONDITIONS + corpus.features.shape[1]
+        return LMDMConfig(corpus.motion.shape[1], size, width=32, inner=32, heads=2, condition_layers=1, layers=1)
+
+    monkeypatch.setattr("ditto.training.motion.full_config", tiny)
+    recipe = replace(preset("paper"), steps=2, batch=2, optimizer="adamw", score_every=2)
+    path = train_motion(Options(dataset, tmp_path, recipe, report=lambda line: None))
+    network = LMDM(LMDMConfig(265, FACE_CONDITIONS + 368, width=32, inner=32, heads=2, condition_layers=1, layers=1))
+    network.load_state_dict(load_file(path))
+    kept = read_checkpoint(tmp_path / "best.pt")["model"]
+    assert all(torch.equal(kept[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_curves_for_tensorboard(tmp_path, dataset):
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    recipe = replace(preset("short"), steps=1, batch=2, short_steps=0)
+    train_motion(Options(dataset, tmp_path, recipe, tensorboard=True, report=lambda line: None))
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"x0/lips" in events.read_bytes()

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch", reason="training needs torch (pip install ditto[train])")
+torch = pytest.importorskip("torch", reason="training needs torch (pip install ditto[train])")
 pytest.importorskip("accelerate", reason="several processes need accelerate (pip install ditto[train])")
+
+from ditto.training.motion_loop import read_checkpoint  # noqa: E402
 
 HERE = Path(__file__).parent
 PROGRAM = HERE / "motion_two_processes.py"
 
 
 def curve(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line]
 
 
 def test_two_processes_learn_as_one_with_twice_the_batch(tmp_path):
@@ -34,3 +37,8 @@ def test_two_processes_learn_as_one_with_twice_the_batch(tmp_path):
     assert one[-1]["loss"] == pytest.approx(two[-1]["loss"], rel=1e-3)  # AdamW takes whole steps along mere rounding
     assert one[-1]["step"] == two[-1]["step"] == 6
     assert one[-1]["loss"] != one[0]["loss"]
+    # All processes end with the network of the best score, which only the first one knows.
+    assert (tmp_path / "two" / "weights0").read_bytes() == (tmp_path / "two" / "weights1").read_bytes()
+    best = read_checkpoint(tmp_path / "two" / "best.pt")
+    state = torch.cat([tensor.flatten() for tensor in best["model"].values()])
+    assert best["step"] == 2 and (tmp_path / "two" / "weights1").read_bytes() == state.numpy().tobytes()
