@@ -67,7 +67,7 @@ class Cut(NamedTuple):
     samples: Samples
 
 
-def in_time(landmarks: Floats, samples: Samples, fps: float, sound_late_frames: int) -> tuple[Floats, Samples]:
+def in_time(landmarks: Floats, samples: Samples, fps: float, sound_late_frames: float) -> tuple[Floats, Samples]:
     """Landmarks at 25 frames a second, and samples moved earlier by frames of the video; both as long as the shorter."""
     at_25 = landmarks if fps == FPS else measures.resampled(fill_gaps(landmarks), fps)
     sound = samples[round(sound_late_frames / fps * SAMPLE_RATE) :]
