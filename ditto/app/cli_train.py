@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ditto.app.console import EXIT_INTERRUPTED, Debug, Json, errors_reported, interruption, print_error, print_result
+from ditto.app.console import (
+    EXIT_INTERRUPTED,
+    Debug,
+    Json,
+    errors_reported,
+    interruption,
+    open_console,
+    print_error,
+    print_result,
+    progress_of,
+    show_warnings,
+)
 from ditto.errors import InputError
+
+if TYPE_CHECKING:
+    from ditto.training.prepare import Result
 
 app = typer.Typer(no_args_is_help=True, help="Prepare footage and train on it.")
 
@@ -16,6 +31,97 @@ app = typer.Typer(no_args_is_help=True, help="Prepare footage and train on it.")
 @app.callback()
 def train() -> None:
     """Prepare footage and train on it."""
+
+
+@app.command()
+def prepare(
+    videos: Annotated[
+        Path,
+        typer.Argument(metavar="VIDEOS", readable=False, help="A folder of videos, or a .jsonl or .json list of them."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The dataset's folder; one that was begun is gone on with.")
+    ],
+    bundle: Annotated[str, typer.Option(help="Name or folder of the weights whose encoder hears the sound.")] = "lite",
+    workers: Annotated[int, typer.Option(min=1, help="Processes; any number gives the same files.")] = 1,
+    until: Annotated[
+        str,
+        typer.Option(help="Last step to run: media, scenes, faces, filters, sync, motion, emotion, features, export."),
+    ] = "export",
+    no_cuts: Annotated[bool, typer.Option("--no-cuts", help="The videos have no scene cuts: look for none.")] = False,
+    several_faces: Annotated[
+        str, typer.Option(help="Where several large faces are seen at once: drop them, or keep each as a clip.")
+    ] = "drop",
+    min_seconds: Annotated[float, typer.Option(help="Shortest clip.")] = 1.5,
+    max_seconds: Annotated[float, typer.Option(help="Longest clip; longer scenes are divided evenly.")] = 10.0,
+    min_face: Annotated[float, typer.Option(help="Least height of the face, in pixels.")] = 80.0,
+    min_sync_confidence: Annotated[
+        float, typer.Option(help="Least agreement of sound and lips, up to 1; 0 keeps every clip.")
+    ] = 0.4,
+    emotion: Annotated[
+        str, typer.Option(help="auto (HSEmotion if its weights are installed, else neutral), hsemotion, neutral.")
+    ] = "auto",
+    shards: Annotated[
+        int | None, typer.Option(min=1, metavar="MEGABYTES", help="Also write the clips as tar files of this size.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make a dataset of footage: clips with motion, speech features and sound, and a report of what was dropped."""
+    with errors_reported(as_json, debug):
+        from ditto.training.prepare import Options
+        from ditto.training.prepare import prepare as run
+
+        console = open_console(quiet or as_json)
+        show_warnings(console)
+        interruption.outcome = "finished work is kept; run the same command again to go on"
+        options = Options(
+            bundle=bundle,
+            cuts=not no_cuts,
+            several_faces=several_faces,
+            min_seconds=min_seconds,
+            max_seconds=max_seconds,
+            min_face=min_face,
+            min_sync_confidence=min_sync_confidence,
+            emotion=emotion,
+        )
+        with progress_of(console, "preparing") as status:
+
+            def report(step: str, done: int, total: int) -> None:
+                interruption.check()
+                status.update(f"{step}: {done} of {total}")
+
+            result = run(
+                videos, output, options, workers=workers, until=until, shard_megabytes=shards, report=report
+            )
+        if as_json:
+            print_result(json.dumps(summary(result, output)))
+        elif not quiet:
+            print_result("\n".join(lines(result, output)))
+
+
+def summary(result: Result, output: Path) -> dict[str, Any]:
+    """The result as one JSON object."""
+    steps = {
+        r.step: {"in": r.given, "out": r.kept, "seconds_out": r.seconds, "dropped": len(r.dropped)} for r in result.reports
+    }
+    clips = None if result.dataset is None else len(result.dataset.clips)
+    return {"output": str(output), "clips": clips, "notes": list(result.notes), "steps": steps}
+
+
+def lines(result: Result, output: Path) -> list[str]:
+    """The result in lines: what each step dropped, and what there is."""
+    from ditto.training.prepare.report import reasons
+
+    said = [f"{r.step}: {r.given} in, {r.kept} out; dropped {reasons([r])}" for r in result.reports if r.dropped]
+    said += list(result.notes)
+    last = result.reports[-1]
+    rest = f"{last.seconds / 60:.1f} minutes; see {output / 'steps' / 'report.md'}"
+    if result.dataset is None:
+        return [*said, f"{output}: {last.kept} clips after the step {last.step}, {rest}"]
+    held = len(result.dataset.of("held"))
+    return [*said, f"{output}: {last.kept} clips ({held} held out), {rest}"]
 
 
 @app.command()
@@ -46,8 +152,6 @@ def motion(
 ) -> None:
     """Train the motion network on DATASET: motion from speech."""
     with errors_reported(as_json, debug):
-        import json
-
         from ditto.training.recipe import preset as preset_of
 
         recipe = preset_of(preset).changed(steps, short_steps, adaptive_weights)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 EXIT_INPUT_ERROR, EXIT_FAILURE = 2, 1
 EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 130, 141  # 128 + signal: what a shell reports for SIGINT and SIGPIPE
 
+NOTHING_WRITTEN = "nothing was written"
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -111,14 +113,15 @@ class Interruption:
     """SIGINT (Ctrl-C), SIGTERM and SIGHUP raise KeyboardInterrupt, so that unfinished files are removed.
 
     `number` records the signal, because native code that calls Python (an import, a destructor) may swallow the exception.
-    `check` raises it again.
+    `check` raises it again. `outcome` is what the report says of the work.
     """
 
     number: int | None = None
+    outcome = NOTHING_WRITTEN
 
     def watch(self) -> None:
         """Handle these signals from now on, except those that the process ignores."""
-        self.number = None
+        self.number, self.outcome = None, NOTHING_WRITTEN
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
@@ -135,7 +138,7 @@ class Interruption:
 
     def report(self) -> typer.Exit:
         """Print that the command was interrupted; the exit, with the code that a shell gives the signal."""
-        print_error("ditto: interrupted; nothing was written")
+        print_error(f"ditto: interrupted; {self.outcome}")
         return typer.Exit(EXIT_INTERRUPTED if self.number is None else 128 + self.number)
 
 

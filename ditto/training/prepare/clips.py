@@ -1,0 +1,148 @@
+"""The steps `motion`, `emotion`, `features` and `export`: the arrays of a clip."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.bundle import Bundle
+from ditto.errors import InputError
+from ditto.lite.speech_encoder import FRAMES_PER_HOP, HOP_SAMPLES, SpeechEncoder
+from ditto.media.rates import FPS, SAMPLES_PER_FRAME
+from ditto.motion.emotion import EMOTIONS
+from ditto.training.dataset import SPLITS, Clip, ClipInfo, write_arrays, write_clip
+from ditto.training.motion_data import fill_gaps, real_clip
+from ditto.training.prepare.faces import landmarks_of
+from ditto.training.prepare.video import pictures, sound_of
+from ditto.training.prepare.work import Dropped, Outcome, Piece, Work
+
+Array = npt.NDArray[np.float32]
+Samples = npt.NDArray[np.int16]
+
+EMOTION_EVERY = FPS  # frames between two pictures that are judged
+HSEMOTION_MODEL = "enet_b0_8_best_vgaf"
+HSEMOTION_ORDER = ("angry", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise")  # of its scores
+
+
+@functools.cache
+def encoder_of(bundle: str) -> SpeechEncoder:
+    """The speech encoder of a bundle, the one that streams use.
+
+    Raises:
+        InputError: a bundle of another kind.
+    """
+    opened = Bundle.open(bundle)
+    if "encoder" not in opened.parts or opened.part("encoder").model != "speech_encoder":
+        raise InputError(
+            f"expected a bundle with a speech_encoder, got {opened.name!r} with {', '.join(opened.parts)}; use lite, or a "
+            "bundle made from it"
+        )
+    return SpeechEncoder(opened.path)
+
+
+def features_of(encoder: SpeechEncoder, sound: Samples) -> Array:
+    """(640 T,) int16 -> (T, 368) features, as a stream that begins with this sound gives them, bit for bit."""
+    frames = len(sound) // SAMPLES_PER_FRAME
+    hops = -(-frames // FRAMES_PER_HOP)
+    samples = np.zeros((hops + 1, HOP_SAMPLES), np.float32)  # one hop of zeros more gives the last features
+    samples.reshape(-1)[: len(sound)] = sound.astype(np.float32) / 32768
+    state = encoder.initial_state()
+    rows = []
+    for hop in samples:
+        found, state = encoder(hop[None], state)
+        rows.append(found[0])
+    return np.concatenate(rows[1:])[:frames]
+
+
+def sound_of_clip(work: Work, clip: Piece) -> Samples:
+    """(640 T,) the sound of a clip, moved by its offset."""
+    return sound_of(work, clip.media, clip.start + clip.sync_offset, clip.end + clip.sync_offset)
+
+
+def measure_motion(work: Work, clip: Piece) -> Outcome:
+    """The step `motion`: `ID.npz` with motion, eyes and canonical keypoints."""
+    try:
+        real = real_clip(fill_gaps(landmarks_of(work, clip)))
+    except ValueError as error:
+        return Outcome((), (Dropped(clip.id, "no motion", str(error), clip.frames / FPS),))
+    write_arrays(work.file("motion", f"{clip.id}.npz"), real._asdict())
+    return Outcome((clip,))
+
+
+@functools.cache
+def emotion_network() -> Any:
+    """HSEmotion's network, on the CPU. Nothing is downloaded.
+
+    Raises:
+        InputError: the package or its weights are missing, or it cannot read them.
+    """
+    weights = Path.home() / ".hsemotion" / f"{HSEMOTION_MODEL}.pt"
+    if not weights.is_file():
+        raise InputError(f"expected HSEmotion's weights at {weights}, got no such file; let hsemotion load it once")
+    try:
+        from hsemotion.facial_emotions import HSEmotionRecognizer
+
+        return HSEmotionRecognizer(model_name=HSEMOTION_MODEL, device="cpu")
+    except Exception as error:  # its file is a pickle of another package's classes: anything may be raised
+        raise InputError(
+            f"expected HSEmotion to read {weights}, got: {error}; pip install 'ditto-talking-head[emotion]'"
+        ) from error
+
+
+def judge_emotion(work: Work, clip: Piece) -> Outcome:
+    """The step `emotion`: `ID.npz` with weights (8,), the mean over a picture a second, or neutral."""
+    weights = np.zeros(len(EMOTIONS), np.float32)
+    weights[EMOTIONS.index("neutral")] = 1.0
+    if work.options.emotion == "hsemotion":
+        landmarks = landmarks_of(work, clip)
+        found = []
+        for i, picture in enumerate(pictures(clip.path, clip.start, clip.end)):
+            if i % EMOTION_EVERY == 0 and i < len(landmarks) and np.isfinite(landmarks[i]).all():
+                flat = landmarks[i, :, :2]
+                (left, top), (right, bottom) = np.maximum(flat.min(0), 0).astype(int), flat.max(0).astype(int) + 1
+                scores = emotion_network().predict_emotions(picture[top:bottom, left:right], logits=False)[1]
+                found.append(np.asarray(scores, np.float64)[: len(EMOTIONS)])
+        if found:
+            mean = np.mean(found, 0)[[HSEMOTION_ORDER.index(name) for name in EMOTIONS]]
+            weights = (mean / mean.sum()).astype(np.float32)
+    write_arrays(work.file("emotion", f"{clip.id}.npz"), {"emotion": weights})
+    return Outcome((clip,))
+
+
+def hear_features(work: Work, clip: Piece) -> Outcome:
+    """The step `features`: `ID.npz` with features (T, 368) float16."""
+    features = features_of(encoder_of(work.options.bundle), sound_of_clip(work, clip))
+    write_arrays(work.file("features", f"{clip.id}.npz"), {"features": features.astype(np.float16)})
+    return Outcome((clip,))
+
+
+def info_of(clip: Piece, emotion_source: str, split: str) -> ClipInfo:
+    """The line of `clips.jsonl`."""
+    return ClipInfo(
+        id=clip.id,
+        video=clip.video,
+        start_seconds=clip.start / FPS,
+        end_seconds=clip.end / FPS,
+        track=clip.track,
+        person=clip.person,
+        language=clip.language,
+        frames=clip.frames,
+        sync_offset_frames=clip.sync_offset,
+        sync_confidence=clip.sync_confidence,
+        emotion_source=emotion_source,
+        split=split,
+    )
+
+
+def export_clip(work: Work, clip: Piece) -> Outcome:
+    """The step `export`: the clip's file of the dataset; its split is decided when all clips are known."""
+    arrays: dict[str, Any] = {"sound": sound_of_clip(work, clip)}
+    for step in ("motion", "emotion", "features"):
+        with np.load(work.file(step, f"{clip.id}.npz"), allow_pickle=False) as found:
+            arrays |= {name: found[name] for name in found.files}
+    write_clip(work.steps.parent, info_of(clip, work.options.emotion, SPLITS[0]), Clip(**arrays))
+    return Outcome((clip,))
