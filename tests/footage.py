@@ -12,7 +12,7 @@ import numpy as np
 SAMPLE_RATE = 16000
 
 
-def write_video(path: Path, frames, sound=None, times=None, fps=25, sound_from=0.0, aspect=None, lossless=False):
+def write_video(path: Path, frames, sound=None, times=None, fps=25, sound_from=0.0, lossless=False):
     """Write frames (H, W, 3) at `times` in seconds (or `fps` a second), and samples (N,) that begin at `sound_from`."""
     with av.open(str(path), "w") as container:
         height, width = frames[0].shape[:2]
@@ -21,8 +21,6 @@ def write_video(path: Path, frames, sound=None, times=None, fps=25, sound_from=0
         if not lossless:
             video.options = {"crf": "16", "preset": "veryfast", "g": "12"}
         video.time_base = video.codec_context.time_base = Fraction(1, 1000)
-        if aspect is not None:
-            video.sample_aspect_ratio = aspect
         if sound is not None:
             audio = container.add_stream("pcm_s16le" if path.suffix == ".mkv" else "aac", rate=SAMPLE_RATE, layout="mono")
         for i, image in enumerate(frames):

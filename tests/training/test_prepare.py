@@ -9,9 +9,12 @@ import tarfile
 import time
 import tracemalloc
 from dataclasses import asdict, replace
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 from drawn import drawn_portrait
@@ -38,7 +41,7 @@ from ditto.training.prepare import (
     sources,
     work,
 )
-from ditto.training.prepare.video import examine, pictures, sound_of, take_media
+from ditto.training.prepare.video import examine, picture_of, pictures, pixel_aspect, sound_of, take_media
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -142,9 +145,12 @@ def test_a_rotated_video_is_turned_upright(talk, tmp_path, turns):
     assert "rotated" in examine(str(path))[1]
 
 
-def test_pixels_that_are_not_square_are_made_so(tmp_path):
-    path = write_video(tmp_path / "a.mkv", grey(range(3)), aspect=2, lossless=True)
-    assert next(pictures(str(path))).shape == (32, 64, 3)
+def test_pixels_that_are_not_square_are_made_so():
+    frame = av.VideoFrame.from_ndarray(grey([7])[0], format="rgb24")
+    assert picture_of(frame, 2.0).shape == (32, 64, 3) and picture_of(frame, 1.0).shape == (32, 32, 3)
+    for said, taken in ((Fraction(16, 15), 16 / 15), (None, 1.0), (Fraction(1000, 1), 1.0)):
+        stream = SimpleNamespace(sample_aspect_ratio=said)
+        assert pixel_aspect(SimpleNamespace(streams=SimpleNamespace(video=[stream]))) == taken
 
 
 @pytest.mark.parametrize("sound_from", [0.0, 0.4])

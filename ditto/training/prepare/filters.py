@@ -55,7 +55,7 @@ def turned(landmarks: Floats, degrees: float) -> float:
 def voiced(work: Work, clip: Piece) -> float:
     """Part of a clip's time with voice."""
     before = min(clip.start, VOICE_WARM_UP)
-    sound = sound_of(work, clip.media, clip.start - before, clip.end).astype(np.float32) / 32768
+    sound = sound_of(work, clip.media, clip.start - before, clip.end).astype(np.float32) / np.float32(32768)
     found = VoiceDetector().push(sound)
     return float(np.mean(found[before * SAMPLES_PER_FRAME // WINDOW_SAMPLES :]))
 
