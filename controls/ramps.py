@@ -1,4 +1,4 @@
-"""Ramps: emotion, gaze, head and controls of a face, changed smoothly while a session runs.
+"""Ramps: emotion, gaze, head, controls and style of a face, changed smoothly while a session runs.
 
 Every number has a ramp of its own; numbers that a call does not name keep theirs. A ramp that is set again before its end
 starts with its present speed, so that a user may drag a slider.
@@ -17,6 +17,7 @@ from ditto.controls import MOST_DEGREES, MOST_DELTA, REGIONS, Controls, check_ra
 from ditto.motion.emotion import EMOTIONS, emotion_vector
 from ditto.motion.eyes import CAMERA_HOLD
 from ditto.motion.motion import FPS, KEYPOINTS
+from ditto.motion.style import MAX_STRENGTH, style_strength
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -24,8 +25,8 @@ Floats = npt.NDArray[np.float64]
 MOST_GAZE_DEGREES = 35.0  # chosen by eye: about as far as eyes turn in a head
 LONGEST_RAMP = 60.0  # seconds; chosen by hand
 
-# One vector of all numbers: emotion | gaze degrees | head degrees | those of Controls, in the order of `_numbers`.
-EMOTION, GAZE, HEAD, EDITS = slice(0, 8), slice(8, 10), slice(10, 13), slice(13, 89)
+# One vector of all numbers: emotion | gaze degrees | head degrees | those of Controls, in the order of `_numbers` | style.
+EMOTION, GAZE, HEAD, EDITS, STYLE = slice(0, 8), slice(8, 10), slice(10, 13), slice(13, 89), slice(89, 90)
 EXPRESSION, REGION, HEAD_FACTOR, POSE, ZOOM, IRISES, POINTS = (
     13,
     slice(14, 19),
@@ -33,15 +34,15 @@ EXPRESSION, REGION, HEAD_FACTOR, POSE, ZOOM, IRISES, POINTS = (
     slice(20, 23),
     23,
     slice(24, 26),
-    26,
+    slice(26, 89),
 )
 LOWEST = np.concatenate(
     [np.zeros(8), [-MOST_GAZE_DEGREES] * 2, [-MOST_DEGREES] * 3, np.zeros(7), [-MOST_DEGREES] * 3, [0.5],
-     np.full(2 + 3 * KEYPOINTS, -MOST_DELTA)]
+     np.full(2 + 3 * KEYPOINTS, -MOST_DELTA), [0.0]]
 )  # fmt: skip
 HIGHEST = np.concatenate(
     [np.ones(8), [MOST_GAZE_DEGREES] * 2, [MOST_DEGREES] * 3, np.full(7, 3.0), [MOST_DEGREES] * 3, [2.0],
-     np.full(2 + 3 * KEYPOINTS, MOST_DELTA)]
+     np.full(2 + 3 * KEYPOINTS, MOST_DELTA), [MAX_STRENGTH]]
 )  # fmt: skip
 
 
@@ -49,10 +50,11 @@ class Ramps(NamedTuple):
     """The targets of a face and its ramps towards them. Made by `start`, changed by `set`; immutable.
 
     Attributes:
-        target: (89,) of every number.
-        offset, speed: (89,) difference from the target, and change per frame, when the ramp began.
-        first, frames: (89,) the frame before the first change, and the length of the ramp.
+        target: (90,) of every number.
+        offset, speed: (90,) difference from the target, and change per frame, when the ramp began.
+        first, frames: (90,) the frame before the first change, and the length of the ramp.
         emotion, gaze, head, controls: as last set.
+        style: as last set, as a strength.
     """
 
     target: Floats
@@ -64,19 +66,25 @@ class Ramps(NamedTuple):
     gaze: tuple[float, ...]
     head: tuple[float, ...]
     controls: Controls
+    style: float
 
     @classmethod
-    def start(cls, emotion: Mapping[str, float] | None = None, controls: Controls | None = None) -> Ramps:
-        """Ramps at their end: an emotion and controls, without change.
+    def start(
+        cls,
+        emotion: Mapping[str, float] | None = None,
+        controls: Controls | None = None,
+        style: str | float = "natural",
+    ) -> Ramps:
+        """Ramps at their end: an emotion, controls and a style, without change.
 
         Raises:
             ValueError, TypeError: as of `set`.
         """
-        weights, edits = emotion_vector(emotion), _checked(controls)
+        weights, edits, strength = emotion_vector(emotion), _checked(controls), style_strength(style)
         gaze, head = (0.0, 0.0), (0.0, 0.0, 0.0)
-        target = np.concatenate([weights.astype(np.float64), gaze, head, _numbers(edits)])
+        target = np.concatenate([weights.astype(np.float64), gaze, head, _numbers(edits), [strength]])
         none = np.zeros(len(target))
-        return cls(target, none, none, none - np.inf, none + 1.0, weights, gaze, head, edits)
+        return cls(target, none, none, none - np.inf, none + 1.0, weights, gaze, head, edits, strength)
 
     def set(
         self,
@@ -87,6 +95,7 @@ class Ramps(NamedTuple):
         gaze: tuple[float, float] | None = None,
         head: tuple[float, float, float] | None = None,
         controls: Controls | None = None,
+        style: str | float | None = None,
     ) -> Ramps:
         """Set new targets; arguments that are None change nothing.
 
@@ -97,6 +106,7 @@ class Ramps(NamedTuple):
             gaze: (right, down) in degrees against the camera, as the picture shows it.
             head: (pitch, yaw, roll) in degrees, on top of the controls' own.
             controls: replace the earlier ones; `blink` changes at once.
+            style: a name in `ditto.motion.style.STYLES`, or a strength.
 
         Raises:
             ValueError: an unknown name, or a number that is not finite or outside its range. Nothing has changed then.
@@ -108,12 +118,15 @@ class Ramps(NamedTuple):
             gaze=self.gaze if gaze is None else _degrees("gaze", gaze, 2, MOST_GAZE_DEGREES),
             head=self.head if head is None else _degrees("head", head, 3, MOST_DEGREES),
             controls=self.controls if controls is None else _checked(controls),
+            style=self.style if style is None else style_strength(style),
         )
         asked._settled()  # raises where head and gaze plus the controls' own are out of range
-        target = np.concatenate([asked.emotion.astype(np.float64), asked.gaze, asked.head, _numbers(asked.controls)])
+        target = np.concatenate(
+            [asked.emotion.astype(np.float64), asked.gaze, asked.head, _numbers(asked.controls), [asked.style]]
+        )
         named = np.repeat(
-            [x is not None for x in (emotion, gaze, head, controls)],
-            [part.stop - part.start for part in (EMOTION, GAZE, HEAD, EDITS)],
+            [x is not None for x in (emotion, gaze, head, controls, style)],
+            [part.stop - part.start for part in (EMOTION, GAZE, HEAD, EDITS, STYLE)],
         )
         now, before = self._values(frame - 1), self._values(frame - 2)
         return asked._replace(
@@ -124,16 +137,16 @@ class Ramps(NamedTuple):
             frames=np.where(named, max(1.0, round(ramp_seconds * FPS)), self.frames),
         )
 
-    def at(self, frame: int) -> tuple[Array, Controls]:
-        """Emotion weights (8,) and the controls of a frame: gaze and head are in the controls."""
+    def at(self, frame: int) -> tuple[Array, Controls, float]:
+        """Emotion weights (8,), the controls and the strength of the style of a frame: gaze and head are in the controls."""
         if np.all(frame >= self.first + self.frames):
-            return self.emotion, self._settled()
+            return self.emotion, self._settled(), self.style
         values = self._values(frame)
         weights = values[EMOTION] / values[EMOTION].sum()
         lift = CAMERA_HOLD * np.sin(np.radians(values[GAZE]))
         pose = np.clip(values[POSE] + values[HEAD], -MOST_DEGREES, MOST_DEGREES).tolist()
         irises = np.clip(values[IRISES] + lift, -MOST_DELTA, MOST_DELTA).tolist()
-        points = values[POINTS:].reshape(KEYPOINTS, 3)
+        points = values[POINTS].reshape(KEYPOINTS, 3)
         controls = Controls(
             expression=float(values[EXPRESSION]),
             regions={name: float(x) for name, x in zip(REGIONS, values[REGION], strict=True) if x != 1.0},
@@ -146,10 +159,10 @@ class Ramps(NamedTuple):
             blink=self.controls.blink,
             keypoints={int(k): (*points[k].tolist(),) for k in np.flatnonzero(points.any(1))},
         )
-        return weights.astype(np.float32), controls
+        return weights.astype(np.float32), controls, float(values[STYLE.start])
 
     def _values(self, frame: int) -> Floats:
-        """(89,) every number in a frame: a quintic that starts with the present place and speed and ends at rest."""
+        """(90,) every number in a frame: a quintic that starts with the present place and speed and ends at rest."""
         t = np.clip((frame - self.first) / self.frames, 0.0, 1.0)
         place = 1.0 - t**3 * (10.0 - 15.0 * t + 6.0 * t * t)
         speed = self.frames * (t - t**3 * (6.0 - 8.0 * t + 3.0 * t * t))
@@ -210,4 +223,4 @@ def _numbers(controls: Controls) -> Floats:
     )
 
 
-assert EDITS.stop == POINTS + 3 * KEYPOINTS == len(LOWEST) and len(EMOTIONS) == EMOTION.stop
+assert EDITS.stop == POINTS.stop and STYLE.stop == len(LOWEST) == len(HIGHEST) and len(EMOTIONS) == EMOTION.stop

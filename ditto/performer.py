@@ -43,6 +43,7 @@ class Capability(Enum):
     LISTENING = "listening"  # idle frames react to the other party
     REDRAW = "redraw"  # each shot can be drawn again with other edits, or left out
     MOTION = "motion"  # every picture comes with its motion
+    STYLE = "style"  # head and brows move more or less: `ditto.motion.style`
 
 
 class Appearance:
@@ -133,11 +134,13 @@ class Edits:
         emotion: (8,) weights to show.
         controls: applied one after another.
         reaction: to the other party, for idle frames.
+        style: strength of the motion of head and brows, as `ditto.motion.style.style_strength` gives it.
     """
 
     emotion: Array
     controls: tuple[Controls, ...] = ()
     reaction: Reaction = NEUTRAL
+    style: float = 1.0
 
     @classmethod
     def none(cls) -> Edits:

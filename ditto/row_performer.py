@@ -1,6 +1,6 @@
 """RowPerformer: the performer of bundles with explicit motion, rows of 70 numbers: speech encoder, motion sampler, renderer.
 
-It also does what joins the frames of a stream: idle motion, transitions, changes of emotion, controls.
+It also does what joins the frames of a stream: idle motion, transitions, changes of emotion and style, controls.
 """
 
 from __future__ import annotations
@@ -304,6 +304,8 @@ class RowPerformer(Generic[E, S, A, P, C]):
         row = shot.row
         if self.change_emotion is not None:
             row = self.change_emotion(row, shot.emotion, edits.emotion)
+        shown = shot.emotion if self.change_emotion is None else edits.emotion
+        row = self.motion_space.change_style(row, edits.style, shown, face.appearance.portrait)
         previous = face.last_speech[1] if face.last_speech is not None and face.last_speech[0] == shot.utterance else None
         return replace(self._join(face, row, shot.utterance, previous), last_speech=(shot.utterance, row))
 
@@ -312,8 +314,8 @@ class RowPerformer(Generic[E, S, A, P, C]):
         portrait, space = face.appearance.portrait, self.motion_space
         state = face.idle
         if face.speaking is not None and face.row is not None:
-            state = resume(state, face.row)
-        values, state = idle_frame(state, face.seed, edits.emotion, edits.reaction)
+            state = resume(state, face.row, edits.style)
+        values, state = idle_frame(state, face.seed, edits.emotion, edits.reaction, edits.style)
         return self._join(replace(face, idle=state), space.idle_motion(values, portrait), None)
 
     def _join(

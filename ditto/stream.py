@@ -14,6 +14,7 @@ from ditto.frame import Frame as Frame
 from ditto.media.audio import check_samples
 from ditto.media.rates import FPS, SAMPLES_PER_FRAME
 from ditto.motion.emotion import emotion_vector
+from ditto.motion.style import style_strength
 from ditto.performer import Advance, Capability, Draw, Edits, Shot, check_capabilities, check_latency
 
 if TYPE_CHECKING:
@@ -55,10 +56,16 @@ class Stream:
         still: bool = False,
         controls: Controls | Callable[[int], Controls] | None = None,
         latency: str = "quality",
+        style: str | float = "natural",
     ) -> None:
         self._performer = head.performer
         check_latency(latency, self._performer.latencies)
-        needs = {Capability.EMOTION: bool(emotion), Capability.CONTROLS: still or controls is not None}
+        self._style = style_strength(style)
+        needs = {
+            Capability.EMOTION: bool(emotion),
+            Capability.CONTROLS: still or controls is not None,
+            Capability.STYLE: self._style != 1.0,
+        }
         check_capabilities(self._performer, [capability for capability, needed in needs.items() if needed])
         self._appearance = head.appearance(portrait)
         self._latency = latency
@@ -126,7 +133,7 @@ class Stream:
         controls = [HEAD_STILL] if self._still else []
         if self.controls is not None:
             controls.append(self.controls(self._frames) if callable(self.controls) else self.controls)
-        edits = Edits(self._emotion, tuple(controls))
+        edits = Edits(self._emotion, tuple(controls), style=self._style)
         drawn = self._performer.draw([Draw(self._face, shot, edits)])[0]
         self._face = drawn.face
         sound = np.zeros(SAMPLES_PER_FRAME, np.float32)

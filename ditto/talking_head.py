@@ -91,6 +91,7 @@ class TalkingHead:
         still: bool = False,
         controls: Controls | Callable[[int], Controls] | None = None,
         latency: str = "quality",
+        style: str | float = "natural",
     ) -> Stream:
         """A new stream: push samples (mono, 16 kHz), get frames.
 
@@ -101,8 +102,14 @@ class TalkingHead:
             controls: edits of every frame; a function of the frame's index makes a timeline.
             latency: one of `performer.latencies`, "quality", "balanced" or "low": how much of the speech after a frame it
                 waits for.
+            style: how much head and brows move: "calm", "natural", "lively", or a factor from 0 to 2 on "natural".
+
+        Raises:
+            ValueError, TypeError: a value that an option cannot have, or an option that the bundle does not support.
         """
-        return Stream(self, portrait, seed=seed, emotion=emotion, still=still, controls=controls, latency=latency)
+        return Stream(
+            self, portrait, seed=seed, emotion=emotion, still=still, controls=controls, latency=latency, style=style
+        )
 
     def session(self, portrait: Portrait, **options: Unpack[SessionOptions]) -> AsyncSession:
         """A live session for asyncio, with idle motion between utterances: `async with head.session(portrait) as s`.
@@ -142,19 +149,21 @@ class TalkingHead:
         emotion: Mapping[str, float] | None = None,
         still: bool = False,
         controls: Controls | Callable[[int], Controls] | None = None,
+        style: str | float = "natural",
     ) -> Iterator[Frame]:
         """The frames of a recording, one by one, in constant memory.
 
         Args:
             audio: a file with a sound track, given as a path, as bytes or as an open file; an `AudioReader`; samples (N,),
                 mono at 16 kHz; or an iterable of such blocks.
+            seed, emotion, still, controls, style: as of `stream`.
 
         Raises:
             AudioError: the audio cannot be read (raised at once), or is empty or damaged (raised by the iteration).
             TypeError: audio of another kind.
         """
         blocks = _blocks(audio)
-        stream = self.stream(portrait, seed=seed, emotion=emotion, still=still, controls=controls)
+        stream = self.stream(portrait, seed=seed, emotion=emotion, still=still, controls=controls, style=style)
         return _frames(stream, blocks)
 
 

@@ -163,7 +163,7 @@ class StandInHead:
     def appearance(self, portrait):
         return None
 
-    def session(self, portrait, *, latency, output, audio_rate, idle, seed, emotion, still):
+    def session(self, portrait, *, latency, output, audio_rate, idle, seed, emotion, still, style="natural"):
         return StandInSession(self, latency, output, audio_rate, idle)
 
 

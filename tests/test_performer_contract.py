@@ -11,7 +11,7 @@ from ditto.controls import Controls
 from ditto.errors import SessionError
 from ditto.frame import SegmentEnd
 from ditto.motion.emotion import emotion_vector
-from ditto.motion.motion import Motion
+from ditto.motion.motion import CHEEKS, EXPRESSION, KEYPOINTS, LIPS, UPPER_LIDS, Motion
 from ditto.performer import Advance, Capability, Draw, Edits, Idle, Performer
 from ditto.stream import Stream
 from ditto.talking_head import TalkingHead, load
@@ -252,10 +252,11 @@ def test_idle_pictures_follow_from_the_seed(performer):
     same(idle(1), idle(1))
 
 
-def test_controls_and_emotions_act_or_are_refused(head, performer):
+def test_controls_emotions_and_styles_act_or_are_refused(head, performer):
     asked = {
         Capability.CONTROLS: ({"controls": Controls(yaw_degrees=9.0)}, {"still": True}),
         Capability.EMOTION: ({"emotion": {"happy": 1.0}},),
+        Capability.STYLE: ({"style": "calm"}, {"style": 1.5}),
     }
     for capability, options in asked.items():
         for option in options:
@@ -272,6 +273,34 @@ def test_neutral_controls_change_nothing(head, performer):
     if Capability.CONTROLS not in performer.supports:
         pytest.skip("no controls")
     same(frames_of(head, speech(3), controls=Controls()), frames_of(head, speech(3)))
+
+
+def test_the_natural_style_is_none_at_all(head):
+    same(frames_of(head, speech(3), style="natural"), frames_of(head, speech(3)))
+    same(frames_of(head, speech(3), style=1), frames_of(head, speech(3)))
+
+
+def test_a_style_changes_the_head_and_no_lip(head, performer):
+    if not {Capability.STYLE, Capability.MOTION} <= performer.supports:
+        pytest.skip("no style, or no motion to see it in")
+    samples, space = speech(few(performer, 30)), performer.motion_space
+    natural, calm = (
+        space.to_head(np.array([frame.motion.values for frame in frames_of(head, samples, style=style)]), PORTRAIT)
+        for style in ("natural", 0.45)
+    )
+    np.testing.assert_allclose(calm[:, : EXPRESSION.start], 0.45 * natural[:, : EXPRESSION.start], atol=1e-4)
+    natural, calm = (v[:, EXPRESSION].reshape(-1, KEYPOINTS, 3)[:, [*LIPS, *UPPER_LIDS, *CHEEKS]] for v in (natural, calm))
+    np.testing.assert_allclose(calm, natural, atol=1e-5)
+
+
+def test_a_session_takes_on_a_style_or_refuses_it(head, performer):
+    with head.blocking_session(PORTRAIT, idle=False, any_speed=True) as session:
+        session.control(style="natural")
+        if Capability.STYLE in performer.supports:
+            session.control(style="lively", ramp_seconds=0.0)
+        else:
+            with pytest.raises(ValueError, match="does not support style"):
+                session.control(style="lively")
 
 
 def test_a_session_gives_the_pictures_of_a_stream(head, performer):

@@ -9,13 +9,13 @@ from ditto.controls import Controls, apply
 from ditto.lite.postprocess import change_emotion
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.inertialization import SLOW_FRAMES
-from ditto.motion.listening import Reaction
+from ditto.motion.listening import NEUTRAL, Reaction
 from ditto.motion.motion import MOTION_SIZE, Motion
 from ditto.motion.space import LITE_SPACE
 from ditto.performer import Draw, Edits, Face, Shot
 from ditto.row_performer import IdleShot, RowPerformer, RowShot
 
-CALM, HAPPY = emotion_vector(None), emotion_vector({"happy": 1.0})
+CALM, HAPPY, SURPRISED = (emotion_vector(weights) for weights in (None, {"happy": 1.0}, {"surprise": 1.0}))
 YAW = 2
 
 
@@ -44,8 +44,8 @@ def at_rest(seed=0, joined=True):
     return PERFORMER.face(ANYONE, seed, joined)
 
 
-def draw(face, shot, emotion=CALM, controls=(), reaction=None):
-    edits = Edits(emotion, controls) if reaction is None else Edits(emotion, controls, reaction)
+def draw(face, shot, emotion=CALM, controls=(), reaction=NEUTRAL, style=1.0):
+    edits = Edits(emotion, controls, reaction, style)
     return PERFORMER.draw([Draw(face, shot, edits)])[0]
 
 
@@ -123,6 +123,31 @@ def test_an_emotion_asked_for_shows_in_rows_sampled_without_it():
     plain = RowPerformer(None, None, Shown(), LITE_SPACE)
     drawn = plain.draw([Draw(plain.face(ANYONE, 0), RowShot(row, CALM, 0), Edits(HAPPY))])[0]
     assert np.array_equal(drawn.motion.values, row)  # without a way to change it, it shows from the next row sampled
+
+
+def test_a_style_acts_on_speech_after_the_emotion_and_before_controls():
+    row, turn = swing(26)[25], Controls(yaw_degrees=10.0)
+    calm = draw(at_rest(), RowShot(row, CALM, 0), style=0.5)
+    assert np.array_equal(calm.motion.values, LITE_SPACE.change_style(row, 0.5, CALM, None))
+    assert calm.motion.yaw_degrees == pytest.approx(4.0)
+    assert draw(at_rest(), RowShot(row, CALM, 0), controls=(turn,), style=0.5).motion.yaw_degrees == pytest.approx(14.0)
+    rest = np.zeros(MOTION_SIZE, np.float32)
+    calm = draw(at_rest(), RowShot(rest, CALM, 0), emotion=SURPRISED, style=0.0)
+    np.testing.assert_allclose(calm.motion.values, change_emotion(rest, CALM, SURPRISED), atol=1e-6)
+    natural = draw(at_rest(), RowShot(row, CALM, 0), style=1.0)
+    assert np.array_equal(natural.motion.values, row)
+
+
+def test_a_style_holds_from_speech_to_idle_without_a_jump():
+    rows = swing(60)
+    for style in (0.45, 1.35):
+        face, spoken = speak(at_rest(), rows[:26], style=style)
+        assert spoken[-1, YAW] == pytest.approx(8.0 * style, rel=1e-3)
+        _, idle = wait(face, 60, style=style)
+        yaw = np.concatenate([spoken[:, YAW], idle[:, YAW]])
+        assert np.abs(np.diff(yaw, 2)).max() < 1.5 * style * np.abs(np.diff(rows[:, YAW], 2)).max() + 0.02
+    quiet, usual = (wait(at_rest(), 200, style=style)[1] for style in (0.45, 1.0))
+    np.testing.assert_allclose(quiet[:, YAW], 0.45 * usual[:, YAW], atol=1e-5)
 
 
 def test_controls_are_applied_one_after_another_and_leave_nothing_to_the_next_frame():

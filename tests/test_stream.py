@@ -144,6 +144,10 @@ def test_wrong_arguments_are_named(head, portrait):
         head.stream(portrait, emotion="happy")
     with pytest.raises(ValueError, match="unknown emotion"):
         head.stream(portrait, emotion={"hapy": 1.0})
+    with pytest.raises(ValueError, match=r"expected a style of calm, natural, lively, or a number in .*got 'wild'"):
+        head.stream(portrait, style="wild")
+    with pytest.raises(TypeError, match=r"expected a style of .*got NoneType"):
+        head.animate(portrait, np.zeros(640, np.float32), style=None)
 
 
 def test_a_timeline_of_controls_turns_the_frames_it_names(head, portrait, speech, whole):

@@ -82,6 +82,9 @@ def animate(
             "happy:0.6, or happy:0.3,surprise:0.2."
         ),
     ] = "",
+    style: Annotated[
+        str, typer.Option(help="How much head and brows move: calm, natural, lively, or a factor from 0 to 2 on natural.")
+    ] = "natural",
     bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "lite",
     device: Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")] = "cpu",
     face: Annotated[int, typer.Option(min=0, help="Which face of the picture; 0 is the largest.")] = 0,
@@ -96,7 +99,7 @@ def animate(
     """Make PORTRAIT say AUDIO."""
     with errors_reported(as_json, debug):
         result = run_animate(
-            portrait, audio, output, seed, emotion, bundle, device, face, still, max_size, quiet or as_json
+            portrait, audio, output, seed, emotion, style, bundle, device, face, still, max_size, quiet or as_json
         )
         if as_json:
             print_result(json.dumps(result))
@@ -114,6 +117,7 @@ def run_animate(
     output: Path,
     seed: int,
     emotion: str,
+    style: str,
     bundle: str,
     device: str,
     face: int,
@@ -133,7 +137,7 @@ def run_animate(
     from ditto.motion.motion import FPS
 
     # Check everything that is cheap to check before the expensive part.
-    weights = parse_emotion(emotion)
+    weights, strength = parse_emotion(emotion), parse_style(style)
     check_output(output)
     check_picture(portrait_path, face, max_size)
     if str(portrait_path) == str(audio_path) == "-":
@@ -158,7 +162,7 @@ def run_animate(
         registered = time.perf_counter()
     height, width = portrait.picture.shape[:2]
     total = None if reader.duration_seconds is None else math.ceil(reader.duration_seconds * FPS)
-    frames = head.animate(portrait, reader, seed=seed, emotion=weights, still=still)
+    frames = head.animate(portrait, reader, seed=seed, emotion=weights, still=still, style=strength)
     with VideoWriter(output, width, height, audio=reader) as writer:
         for frame in progress(frames, total, console):
             writer.write(frame.image)
@@ -239,6 +243,23 @@ def parse_emotion(text: str) -> dict[str, float]:
     except ValueError as error:
         raise InputError(f"expected name:weight of {', '.join(EMOTIONS)} in --emotion: {error}") from None
     return weights
+
+
+def parse_style(text: str) -> float:
+    """`lively` or `1.2` -> strength.
+
+    Raises:
+        InputError: neither a style's name nor a number in range.
+    """
+    from ditto.motion.style import style_strength
+
+    style: str | float = text
+    with suppress(ValueError):  # a name
+        style = float(text)
+    try:
+        return style_strength(style)
+    except ValueError as error:
+        raise InputError(f"--style: {error}") from None
 
 
 def progress(frames: Iterator[Any], total: int | None, console: Any) -> Iterator[Any]:

@@ -26,6 +26,7 @@ from ditto.motion.motion import (
     euler_degrees,
 )
 from ditto.motion.space import rotation_of, turn_expression
+from ditto.motion.style import scale_motion
 from ditto.portrait.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
@@ -79,6 +80,15 @@ class FullSpace:
         out[TRANSLATION] *= unit
         out[EXPRESSION] = turn_eyes(blink * source.eye_closure, right, down)
         return out.astype(np.float32)
+
+    def change_style(
+        self, values: npt.ArrayLike, strength: float, emotion: npt.ArrayLike, portrait: Portrait | None
+    ) -> Array:
+        """The brows' change by an emotion is scaled too: we do not know which part of it comes from the emotion."""
+        before = np.asarray(values, np.float32)
+        if strength == 1.0:
+            return before
+        return self.from_head(scale_motion(self.to_head(before, portrait), strength), portrait).astype(np.float32)
 
     def _seen(self, portrait: Portrait | None) -> tuple[Source, float]:
         """The source of a portrait, and model units of the released crop per face unit."""

@@ -90,6 +90,7 @@ class _Calls:
         gaze: tuple[float, float] | None = None,
         head: tuple[float, float, float] | None = None,
         controls: Controls | None = None,
+        style: str | float | None = None,
         ramp_seconds: float = RAMP_SECONDS,
     ) -> None:
         """Change what is given, smoothly. What is None stays as it is.
@@ -101,6 +102,7 @@ class _Calls:
             gaze: degrees to the right and down, in the picture, added to the eyes' own.
             head: degrees of pitch, yaw and roll, added to the head's own.
             controls: edits of every frame, in place of the earlier ones.
+            style: how much head and brows move, as of `TalkingHead.stream`.
             ramp_seconds: how long the change takes.
 
         Raises:
@@ -109,7 +111,7 @@ class _Calls:
         """
         state = self._opened()
         with self._scheduler.lock:
-            state.control(ramp_seconds, emotion=emotion, gaze=gaze, head=head, controls=controls)
+            state.control(ramp_seconds, emotion=emotion, gaze=gaze, head=head, controls=controls, style=style)
 
     def listen(self, pcm: bytes | npt.ArrayLike, sample_rate: int = SAMPLE_RATE) -> None:
         """Take speech of the other party, in the forms that `push` takes: the idle face nods and looks at the camera.

@@ -10,6 +10,7 @@ from ditto.live.outputs import OUTPUTS
 from ditto.media.audio import HIGHEST_RATE, LOWEST_RATE
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.motion import FPS
+from ditto.motion.style import style_strength
 from ditto.performer import Capability, Performer, check_capabilities, check_latency
 from ditto.stream import MAX_SEED, check_seed
 
@@ -30,6 +31,8 @@ class FaceOptions(TypedDict, total=False):
         emotion: weights by name, e.g. {"happy": 0.6}; `control` changes them.
         still: keep the head where it is in the portrait.
         controls: edits of every frame; a function of the frame's index makes a timeline. `control` replaces it.
+        style: how much head and brows move: "calm", "natural" (default), "lively", or a factor from 0 to 2 on "natural";
+            `control` changes it.
         any_speed: open the session even if this machine draws fewer than `ditto.live.scheduler.MIN_FPS` frames a
             second, for readers that wait for every frame. False by default.
     """
@@ -40,6 +43,7 @@ class FaceOptions(TypedDict, total=False):
     emotion: Mapping[str, float] | None
     still: bool
     controls: Controls | Callable[[int], Controls] | None
+    style: str | float
     any_speed: bool
 
 
@@ -60,8 +64,8 @@ class Settings:
     """`SessionOptions`, checked.
 
     Raises:
-        ValueError: an unknown output or emotion; a rate, seed or weight out of range.
-        TypeError: a seed or a rate that is not a whole number; an unknown option.
+        ValueError: an unknown output, emotion or style; a rate, seed, weight or strength out of range.
+        TypeError: a seed or a rate that is not a whole number; a style of another type; an unknown option.
     """
 
     latency: str = "low"
@@ -72,6 +76,7 @@ class Settings:
     emotion: Mapping[str, float] | None = None
     still: bool = False
     controls: Controls | Callable[[int], Controls] | None = None
+    style: str | float = "natural"
     any_speed: bool = False
 
     def __post_init__(self) -> None:
@@ -86,6 +91,7 @@ class Settings:
             )
         object.__setattr__(self, "seed", check_seed(self.seed))
         emotion_vector(self.emotion)
+        style_strength(self.style)
 
     def check(self, performer: Performer) -> None:
         """Raise ValueError if a performer lacks the latency or a capability that these settings need."""
@@ -94,6 +100,7 @@ class Settings:
             Capability.EMOTION: bool(self.emotion),
             Capability.CONTROLS: self.still or self.controls is not None,
             Capability.IDLE: self.idle is True,
+            Capability.STYLE: style_strength(self.style) != 1.0,
         }
         check_capabilities(performer, [capability for capability, needed in needs.items() if needed])
 

@@ -27,6 +27,7 @@ from ditto.live.settings import Settings, utterance_seed
 from ditto.live.utterance import Utterance
 from ditto.motion.listening import NEUTRAL, Listener
 from ditto.motion.motion import FPS
+from ditto.motion.style import style_strength
 from ditto.performer import Capability, Draw, Edits, Idle, Performer, State, check_capabilities
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ class SessionState:
         self._task: Task | None = None  # being drawn
         self._frames_read = (0, 0)  # epoch being read, how many of its frames were read
         self._timeline = settings.controls if callable(settings.controls) else None
-        self._ramps = Ramps.start(settings.emotion, None if callable(settings.controls) else settings.controls)
+        controls = None if callable(settings.controls) else settings.controls
+        self._ramps = Ramps.start(settings.emotion, controls, settings.style)
         self._ready_since: float | None = None  # since when there has been speech to advance
         self._sound_size = settings.audio_rate // FPS
 
@@ -197,6 +199,7 @@ class SessionState:
         gaze: tuple[float, float] | None = None,
         head: tuple[float, float, float] | None = None,
         controls: Controls | None = None,
+        style: str | float | None = None,
     ) -> None:
         """Change what is given, from the frame after the next unread one on.
 
@@ -207,6 +210,8 @@ class SessionState:
         needed = [Capability.EMOTION] if emotion else []
         if not (gaze is None and head is None and controls is None):
             needed.append(Capability.CONTROLS)
+        if style is not None and style_strength(style) != 1.0:
+            needed.append(Capability.STYLE)
         check_capabilities(self._performer, needed)
         drawing = self._current_shot()
         keep = self._pictures.pictures_to_keep()
@@ -214,7 +219,9 @@ class SessionState:
             first = self._pictures.position_after(keep).frames
         else:
             first = self._pictures.last_read.frames + (self._current() is not None)
-        self._ramps = self._ramps.set(first, ramp_seconds, emotion=emotion, gaze=gaze, head=head, controls=controls)
+        self._ramps = self._ramps.set(
+            first, ramp_seconds, emotion=emotion, gaze=gaze, head=head, controls=controls, style=style
+        )
         if controls is not None:
             self._timeline = None
         if keep and self._redrawable:
@@ -429,13 +436,13 @@ class SessionState:
             for piece in task.listened:
                 self._listener.push(piece.resampler.push(piece.samples))
             reaction = self._listener.react()
-        emotion, ramped = task.ramps.at(task.position.frames)
+        emotion, ramped, style = task.ramps.at(task.position.frames)
         controls = [HEAD_STILL] if self.settings.still else []
         if task.timeline is not None:
             controls.append(task.timeline(task.position.frames))
         if not ramped.is_neutral:
             controls.append(ramped)
-        return Edits(emotion, tuple(controls), reaction)
+        return Edits(emotion, tuple(controls), reaction, style)
 
     def _current(self) -> Task | None:
         """The task that a worker is drawing, unless it is out of date."""

@@ -127,14 +127,20 @@ def initial_idle() -> IdleState:
     return IdleState(0, initial_eyes(), drift, none, 2 * FPS, none, none, breath, Gesture())
 
 
-def resume(state: IdleState, shown: npt.ArrayLike) -> IdleState:
+def resume(state: IdleState, shown: npt.ArrayLike, style: float = 1.0) -> IdleState:
     """The state of an idle face that follows a row (70,) of another source: the head stays near its last pose.
 
     The head comes back gradually, with the next postures. Breath and drift continue; the eyes are open, on the camera.
+
+    Args:
+        state: of the idle face so far.
+        shown: (70,) the last row, head and brows at the strength of `style`.
+        style: as of `idle_frame`.
     """
     row = np.asarray(shown, np.float64)
     place = np.zeros(len(CHANNELS))
-    place[:3] = row[1:4]
+    if style > 0.0:  # at 0 the head shows nothing of its pose
+        place[:3] = row[1:4] / style
     place = BOUNDS * np.tanh(place / BOUNDS)
     eyes = state.eyes._replace(phase=-1, since=0, gaze=(0.0, 0.0), aim=(0.0, 0.0), dwell=FPS // 2)
     return state._replace(
@@ -142,7 +148,9 @@ def resume(state: IdleState, shown: npt.ArrayLike) -> IdleState:
     )
 
 
-def idle_frame(state: IdleState, seed: int, emotion: npt.ArrayLike, reaction: Reaction = NEUTRAL) -> tuple[Floats, IdleState]:
+def idle_frame(
+    state: IdleState, seed: int, emotion: npt.ArrayLike, reaction: Reaction = NEUTRAL, style: float = 1.0
+) -> tuple[Floats, IdleState]:
     """The next frame of an idle face.
 
     Args:
@@ -150,12 +158,13 @@ def idle_frame(state: IdleState, seed: int, emotion: npt.ArrayLike, reaction: Re
         seed: of all noise.
         emotion: (8,) weights, shown as strongly as in speech.
         reaction: to what the other party says.
+        style: strength of the motion of head and brows, reactions included (`ditto.motion.style`). The breath keeps its size.
 
     Returns:
         (70,) head values (`ditto.motion.space`) of the lite face, the gaze held on the camera, and the next state.
     """
     state = _advance(state, seed, reaction)
-    return _row(state, np.asarray(emotion, np.float32), reaction), state
+    return _row(state, np.asarray(emotion, np.float32), reaction, style), state
 
 
 def _advance(state: IdleState, seed: int, reaction: Reaction) -> IdleState:
@@ -184,18 +193,19 @@ def _advance(state: IdleState, seed: int, reaction: Reaction) -> IdleState:
     return IdleState(state.frame + 1, eyes, drift, rest, rest_frames, state.place + speed, speed, breath, gesture)
 
 
-def _row(state: IdleState, emotion: Array, reaction: Reaction) -> Floats:
+def _row(state: IdleState, emotion: Array, reaction: Reaction, style: float) -> Floats:
     """(70,) head values of a state."""
     row = np.zeros(MOTION_SIZE, np.float32)
-    pitch, yaw, roll, x, y, scale, brow, smile, lid = state.place.tolist()
+    pitch, yaw, roll, x, y, scale, brow = (style * state.place[:7]).tolist()
+    smile, lid = state.place[7:].tolist()
     air = state.breath[2] * _inhaled(state.breath[0])
     raised, lifted, pressed = state.gesture.shares
-    roll += reaction.tilt
+    roll += style * reaction.tilt
     x += PIVOT * float(np.sin(np.radians(roll)))
-    row[:6] = scale, pitch - BREATH_PITCH * air + reaction.nod, yaw, roll, x, y - BREATH_RISE * air
+    row[:6] = scale, pitch - BREATH_PITCH * air + style * reaction.nod, yaw, roll, x, y - BREATH_RISE * air
     points = row[7:].reshape(KEYPOINTS, 3)
     points += _shown(emotion.tobytes())
-    raised += brow + reaction.brow
+    raised = style * raised + (brow + style * reaction.brow)
     points[BROWS, 1] -= raised
     points[Keypoint.GLABELLA, 1] -= 0.3 * raised
     for corner, side in zip(MOUTH_CORNERS, (-1.0, 1.0), strict=True):

@@ -69,11 +69,11 @@ def test_animate_writes_the_video_and_says_where(run, tmp_path):
     head = StandIn()
     done = run(
         "animate", PORTRAIT, SPEECH, "-o", tmp_path / "out.mp4", "--seed", 7, "--emotion", "happy:0.6, sad:0.1",
-        "--face", 1, "--still", "--max-size", 640, head=head,
+        "--face", 1, "--still", "--max-size", 640, "--style", "calm", head=head,
     )  # fmt: skip
     assert done.code == 0, done.err
     assert head.asked == {
-        "face": 1, "max_size": 640, "seed": 7, "emotion": {"happy": 0.6, "sad": 0.1}, "still": True
+        "face": 1, "max_size": 640, "seed": 7, "emotion": {"happy": 0.6, "sad": 0.1}, "still": True, "style": 0.45
     }  # fmt: skip
     assert "out.mp4: 245 frames, 9.80 s, 96 x 64" in done.out.replace("\n", "")
     assert "real-time factor" in done.out
@@ -219,6 +219,13 @@ def test_wrong_emotions_are_refused(run, tmp_path, emotion):
     done = run("animate", PORTRAIT, SPEECH, "-o", tmp_path / "out.mp4", "--emotion", emotion)
     assert done.code == 2
     assert "in --emotion" in done.err
+
+
+@pytest.mark.parametrize("style", ["wild", "3", "-1", "nan", ""])
+def test_wrong_styles_are_refused(run, tmp_path, style):
+    done = run("animate", PORTRAIT, SPEECH, "-o", tmp_path / "out.mp4", f"--style={style}")
+    assert done.code == 2 and not done.left
+    assert "--style: expected a style of calm, natural, lively" in done.err.replace("\n", " ")
 
 
 def test_unknown_options_and_missing_arguments_are_usage_errors(run):

@@ -18,6 +18,7 @@ from ditto.motion.motion import (
     Keypoint,
     rotation_matrix,
 )
+from ditto.motion.style import STYLES
 
 HAPPY = EMOTIONS.index("happy")
 
@@ -28,8 +29,8 @@ def yaws(ramps, frames):
 
 def test_it_begins_as_it_was_asked_to():
     controls = Controls(zoom=1.2)
-    emotion, same = Ramps.start({"happy": 0.6}, controls).at(0)
-    assert same is controls
+    emotion, same, style = Ramps.start({"happy": 0.6}, controls, "calm").at(0)
+    assert same is controls and style == STYLES["calm"]
     assert np.array_equal(emotion, emotion_vector({"happy": 0.6}))
 
 
@@ -67,18 +68,30 @@ def test_weights_sum_to_one_all_the_way():
 
 
 def test_gaze_in_degrees_turns_the_irises():
-    _, controls = Ramps.start().set(0, 0.0, gaze=(10, -5)).at(0)
+    _, controls, _ = Ramps.start().set(0, 0.0, gaze=(10, -5)).at(0)
     assert np.allclose(controls.gaze, CAMERA_HOLD * np.sin(np.radians([10, -5])))
 
 
 def test_controls_go_over_field_by_field_and_blink_switches():
     end = Controls(regions={"mouth": 2.0}, keypoints={"left_brow": (0, -0.02, 0)}, zoom=1.2, blink=False)
     ramps = Ramps.start().set(0, 0.4, controls=end)
-    _, half = ramps.at(4)
+    _, half, _ = ramps.at(4)
     assert 1.4 < half.regions["mouth"] < 1.6 and set(half.regions) == {"mouth"}
     assert np.allclose(half.keypoints[2], (0, -0.01, 0)) and set(half.keypoints) == {2}
     assert 1.09 < half.zoom < 1.11 and half.blink is False
     assert ramps.at(9)[1] is end
+
+
+def test_a_style_is_ramped_and_leaves_the_rest_alone():
+    ramps = Ramps.start({"happy": 0.5}, Controls(zoom=1.1)).set(5, 0.4, style="calm")
+    path = np.array([ramps.at(k)[2] for k in range(20)])
+    assert np.all(path[:5] == 1.0) and np.all(path[14:] == STYLES["calm"])
+    assert np.all(np.diff(path[4:15]) < 0.0) and np.diff(path).min() > -0.15
+    for k in (0, 8, 19):
+        np.testing.assert_array_equal(ramps.at(k)[0], emotion_vector({"happy": 0.5}))
+        assert ramps.at(k)[1].zoom == 1.1
+    gazing = ramps.set(8, 0.2, gaze=(5, 0))
+    assert [gazing.at(k)[2] for k in range(20)] == path.tolist()
 
 
 def test_a_quick_return_at_the_limit_stays_within_it():
@@ -99,6 +112,9 @@ def test_a_quick_return_at_the_limit_stays_within_it():
         ({"head": (30, 0, 0), "controls": Controls(pitch_degrees=30)}, ValueError, "expected pitch_degrees in"),
         ({"controls": {"zoom": 1}}, TypeError, "Controls"),
         ({"ramp_seconds": -1.0}, ValueError, "expected ramp_seconds in"),
+        ({"style": "wild"}, ValueError, "expected a style of calm, natural, lively"),
+        ({"style": 3.0}, ValueError, "or a number in"),
+        ({"style": (1,)}, TypeError, "got tuple"),
         ({"volume": 3}, TypeError, "volume"),
     ],
 )

@@ -246,6 +246,8 @@ def test_options_are_checked_before_anything_opens():
         ({"audio_rate": 1e4}, TypeError, "whole number"),
         ({"seed": -1}, ValueError, "seed"),
         ({"emotion": {"hapy": 1.0}}, ValueError, "hapy"),
+        ({"style": "wild"}, ValueError, "expected a style of calm, natural, lively"),
+        ({"style": None}, TypeError, "expected a style of .*got NoneType"),
         ({"colour": 1}, TypeError, "colour"),
     ):
         for opened in (actor.blocking_session, actor.session):

@@ -1,23 +1,26 @@
 """Idle faces: alive, lips closed, never the same twice."""
 
 import numpy as np
+import pytest
 
 from ditto.media.rates import FPS
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.eyes import hold_gaze
 from ditto.motion.idle import idle_frame, initial_idle, resume
+from ditto.motion.listening import NEUTRAL as CALM
 from ditto.motion.listening import Reaction
-from ditto.motion.motion import DEGREES, EXPRESSION, KEYPOINTS, MOTION_SIZE, MOUTH_CORNERS, Keypoint
+from ditto.motion.motion import DEGREES, EXPRESSION, IRISES, KEYPOINTS, MOTION_SIZE, MOUTH_CORNERS, Keypoint
+from ditto.motion.style import STYLED
 
 MINUTE = 60 * FPS
 NEUTRAL = emotion_vector(None)
 
 
-def rows(frames, seed=0, emotion=NEUTRAL, reaction=None):
+def rows(frames, seed=0, emotion=NEUTRAL, reaction=CALM, style=1.0):
     """(frames, 70) head values."""
     state, out = initial_idle(), []
     for _ in range(frames):
-        row, state = idle_frame(state, seed, emotion, *([reaction] if reaction else []))
+        row, state = idle_frame(state, seed, emotion, reaction, style)
         out.append(row)
     return np.array(out)
 
@@ -104,3 +107,33 @@ def test_after_speech_the_head_lingers_and_then_comes_back():
     yaw = np.array(out)[:, 2]
     assert yaw[0] < -3.0 and yaw[20] < -1.5 and np.abs(yaw[-250:]).mean() < 1.5
     assert np.abs(np.diff(yaw)).max() < 0.25
+
+
+def test_a_style_scales_head_and_brows_and_the_breath_goes_on():
+    natural, calm, none = (rows(3 * MINUTE // 2, emotion=emotion_vector({"sad": 0.5}), style=s) for s in (1.0, 0.5, 0.0))
+    np.testing.assert_allclose(calm[:, DEGREES], (natural[:, DEGREES] + none[:, DEGREES]) / 2, atol=1e-6)
+    assert not none[:, 2:4].any() and np.abs(none[:, 1]).max() > 0.2  # no yaw, no roll; the breath pitches the head
+    brows, stiller, still = (points_of(v)[:, list(STYLED)] for v in (natural, calm, none))
+    assert np.ptp(brows[..., 1]) > 0.005 and np.ptp(still, axis=0).max() == 0.0 and np.abs(still).max() > 1e-3
+    np.testing.assert_allclose(stiller, (brows + still) / 2, atol=1e-7)
+    rest = [k for k in Keypoint if k not in (*STYLED, *IRISES)]
+    assert np.array_equal(points_of(natural)[:, rest], points_of(calm)[:, rest])
+    held = [points_of(v)[:, list(IRISES), :2] - hold_gaze(v[:, DEGREES])[:, None] for v in (natural, calm)]
+    np.testing.assert_allclose(held[0], held[1], atol=1e-6)
+
+
+def test_reactions_are_of_the_style_too():
+    nod = Reaction(nod=2.0, tilt=1.0)
+    change = rows(3, reaction=nod, style=0.5) - rows(3, style=0.5)
+    np.testing.assert_allclose(change[:, DEGREES], [[1.0, 0.0, 0.5]] * 3, atol=1e-6)
+
+
+def test_after_speech_the_head_lingers_in_every_style():
+    _, state = idle_frame(initial_idle(), 0, NEUTRAL)
+    shown = np.zeros(MOTION_SIZE, np.float32)
+    shown[DEGREES] = 0.4, -0.8, 0.2
+    for style in (0.45, 1.35):
+        first, _ = idle_frame(resume(state, shown, style), 0, NEUTRAL, CALM, style)
+        assert first[2] == pytest.approx(-0.8, abs=0.2)
+    still, _ = idle_frame(resume(state, shown, 0.0), 0, NEUTRAL, CALM, 0.0)
+    assert still[2] == 0.0

@@ -7,9 +7,22 @@ import pytest
 from drawn import drawn_portrait
 
 from ditto.controls import Controls, apply
-from ditto.motion.motion import DEGREES, EXPRESSION, KEYPOINTS, Keypoint, Motion, retarget, rotation_matrix
+from ditto.lite.postprocess import to_camera_frame
+from ditto.motion.emotion import emotion_vector
+from ditto.motion.motion import (
+    DEGREES,
+    EXPRESSION,
+    IRISES,
+    KEYPOINTS,
+    Keypoint,
+    Motion,
+    retarget,
+    rotation_matrix,
+)
 from ditto.motion.space import LITE_SPACE, rotation_of
+from ditto.motion.style import STYLES, scale_motion
 
+CALM = emotion_vector(None)
 NOSE = Controls(keypoints={"nose_tip": (0.1, 0.0, 0.0)})
 
 
@@ -98,3 +111,29 @@ def test_a_motion_of_the_lite_space_needs_no_portrait():
     plain = apply(motions(), NOSE)
     np.testing.assert_array_equal(plain.values, apply(motions(), NOSE, turned(20.0)).values)
     assert plain.values.shape == (5, 7 + 3 * KEYPOINTS)
+
+
+@pytest.mark.parametrize("strength", [0.0, *STYLES.values(), 2.0])
+def test_a_style_keeps_everything_but_head_and_brows_in_the_head_frame(strength):
+    portrait, values = turned(20.0), motions().values
+    for space in (LITE_SPACE, full_space(portrait, (5.0, 20.0, -4.0))[0]):
+        styled = space.change_style(values, strength, CALM, portrait)
+        assert styled.dtype == np.float32
+        before, after = space.to_head(values, portrait), space.to_head(styled, portrait)
+        expected = scale_motion(before, strength)
+        irises = np.s_[..., list(IRISES), :]  # of the lite face, they stay on the camera: see below
+        found, wanted = (v[:, EXPRESSION].reshape(-1, KEYPOINTS, 3).copy() for v in (after, expected))
+        if space is LITE_SPACE:
+            found[irises] = wanted[irises] = 0.0
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+        np.testing.assert_allclose(after[:, : EXPRESSION.start], expected[:, : EXPRESSION.start], rtol=1e-5, atol=1e-7)
+        if strength == 1.0:
+            assert np.array_equal(styled, values)
+
+
+def test_the_gaze_stays_on_the_camera_in_every_style():
+    """A motion that was made with less head motion is the same as one that is given less."""
+    rows = motions().values  # head frame, gaze not held yet
+    for strength in (0.0, 0.45, 1.35):
+        styled = LITE_SPACE.change_style(to_camera_frame(rows), strength, CALM, None)
+        np.testing.assert_allclose(styled, to_camera_frame(scale_motion(rows, strength, CALM)), atol=1e-5)

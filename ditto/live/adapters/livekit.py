@@ -48,7 +48,7 @@ class DittoVideoGenerator(VideoGenerator):
 
     Args:
         audio_rate: of the sound that it gives, in Hz.
-        options: of `TalkingHead.session`: latency, seed, emotion, still, controls.
+        options: of `TalkingHead.session`: latency, seed, emotion, still, controls, style.
 
     Attributes:
         options: for an `AvatarRunner`: size, frame rate, sample rate, one channel.

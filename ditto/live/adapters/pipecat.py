@@ -69,7 +69,7 @@ class DittoAvatar(FrameProcessor):
     * An error becomes an `ErrorFrame`. Without a session, speech passes through unchanged.
 
     Args:
-        options: of `TalkingHead.session`: latency, seed, emotion, still, controls.
+        options: of `TalkingHead.session`: latency, seed, emotion, still, controls, style.
 
     Attributes:
         session: the session, from the pipeline's setup on; None before, afterwards, and when it broke.

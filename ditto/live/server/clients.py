@@ -98,6 +98,7 @@ class Clients:
             seed=start.seed,
             emotion=start.emotion or None,
             still=start.still,
+            style=start.style,
         )
         await self._end_older(name)  # it may hold the last free session
         async with session:

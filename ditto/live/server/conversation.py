@@ -160,7 +160,7 @@ class Conversation:
             case Say():
                 self.say(command)
             case Control():
-                changes = command.model_dump(include={"emotion", "gaze", "head"}, exclude_unset=True)
+                changes = command.model_dump(include={"emotion", "gaze", "head", "style"}, exclude_unset=True)
                 self.session.control(**changes, ramp_seconds=command.ramp_seconds)
 
     async def interrupt(self) -> None:

@@ -25,6 +25,7 @@ from ditto.errors import (
 )
 from ditto.live import Frame
 from ditto.live.server.limits import MAX_TEXT_CHARACTERS
+from ditto.motion.style import MAX_STRENGTH, STYLES
 
 JsonObject = dict[str, object]
 
@@ -73,6 +74,9 @@ Rate = Annotated[
 Weights = Annotated[Mapping[str, float], Field(description="an object of finite weights by name")]
 Truth = Annotated[bool, Field(description="true or false")]
 Text = Annotated[str, Field(description="a text")]
+Style = Annotated[
+    str | float, Field(description=f"one of {', '.join(STYLES)}, or a number from 0 to {MAX_STRENGTH:g}")
+]
 Video = Literal["jpeg", "h264", "none"]
 Pace = Literal["playout", "fast"]
 AudioRate = Literal[16000, 24000, 48000]
@@ -92,7 +96,7 @@ class Start(Message):
         quality: of JPEG, 1 to 95.
         pace: "playout" gives frames when they are due and leaves out pictures for a slow reader; "fast" as they are
             computed, and waits for the reader.
-        latency, seed, emotion, still, idle: as of `TalkingHead.session`.
+        latency, seed, emotion, still, style, idle: as of `TalkingHead.session`.
     """
 
     type: Literal["start"] = "start"
@@ -107,6 +111,7 @@ class Start(Message):
     seed: int = Field(0, description="a whole number")
     emotion: Weights = Field(default_factory=dict)
     still: Truth = False
+    style: Style = "natural"
     idle: Truth = True
 
 
@@ -162,6 +167,7 @@ class Control(Message):
         emotion: weights by name.
         gaze: (right, down) degrees.
         head: (pitch, yaw, roll) degrees.
+        style: how much head and brows move: a name or a strength.
         ramp_seconds: how long the change takes.
     """
 
@@ -169,6 +175,7 @@ class Control(Message):
     emotion: Weights = Field(default_factory=dict)
     gaze: tuple[float, float] = Field((0.0, 0.0), description="a list of 2 finite numbers")
     head: tuple[float, float, float] = Field((0.0, 0.0, 0.0), description="a list of 3 finite numbers")
+    style: Style = "natural"
     ramp_seconds: float = Field(0.4, description="a finite number")
 
 

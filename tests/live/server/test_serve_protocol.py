@@ -88,6 +88,7 @@ def test_h264_is_decoded_by_ffmpeg():
         ('{"type": "control", "gaze": [1, NaN]}', "bad_message", "list of 2 finite numbers, got nan"),
         ('{"type": "control", "gaze": [1, %s]}' % ("9" * 400), "bad_message", "list of 2 finite numbers"),
         ('{"type": "control", "emotion": {"joy": 1}}', "bad_message", "unknown emotion"),
+        ('{"type": "control", "style": true}', "bad_message", "calm, natural, lively, or a number from 0 to 2, got True"),
         ('{"type": "control", "emotion": "joy"}', "bad_message", "weights by name, got 'joy'"),
         ('{"type": "control", "gaze": [1, 2, 3]}', "bad_message", "list of 2 finite numbers, got [1, 2, 3]"),
         ('{"type": "control", "gaze": null}', "bad_message", "list of 2 finite numbers, got None"),
@@ -155,6 +156,10 @@ def test_a_bundle_of_few_capabilities_is_served_and_what_it_lacks_is_refused_by_
             socket.send(tone(0.2, 16000))
             socket.send(json.dumps({"type": "flush"}))
             assert [said(socket, "frame")["speech_index"] for _ in range(5)] == list(range(5))
+        for style, refusal in (("lively", "does not support style"), ("wild", "expected a style of calm, natural")):
+            with connect(f"ws://{place}/api/live") as socket:
+                socket.send(json.dumps({"type": "start", "style": style}))
+                assert refusal in ended(socket)[0]["text"]
         with connect(f"ws://{place}/api/live") as socket:
             socket.send(json.dumps({"type": "start", "emotion": {"happy": 1.0}}))
             told, code = ended(socket)
@@ -230,10 +235,10 @@ def test_the_microphone_is_ignored_while_other_speech_plays(served):
 def test_control_reaches_the_session(served):
     head, place = served
     socket, _ = started(place)
-    control = {"emotion": {"happy": 0.5}, "gaze": [5, 0], "ramp_seconds": 0.2}
+    control = {"emotion": {"happy": 0.5}, "gaze": [5, 0], "style": "lively", "ramp_seconds": 0.2}
     socket.send(json.dumps({"type": "control", **control}))
     assert until(lambda: head.sessions and head.sessions[0].controls)
-    assert head.sessions[0].controls[0] == {"emotion": {"happy": 0.5}, "gaze": (5.0, 0.0), "ramp_seconds": 0.2}
+    assert head.sessions[0].controls[0] == {**control, "gaze": (5.0, 0.0)}
     socket.close()
 
 

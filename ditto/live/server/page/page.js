@@ -62,7 +62,7 @@ async function connect() {
   notice("");
   const start = {
     client: clientId(), portrait, latency: $("latency").value, emotion: feeling(),
-    still: matchMedia("(prefers-reduced-motion: reduce)").matches,
+    style: $("style").value, still: matchMedia("(prefers-reduced-motion: reduce)").matches,
   };
   let failure = null;
   for (const Way of ways()) {
@@ -365,6 +365,7 @@ $("interrupt").addEventListener("click", interrupt);
 $("sound").addEventListener("click", () => setSound(!loud));
 $("reconnect").addEventListener("click", () => { retries = 0; connect(); });
 $("latency").addEventListener("change", connect);
+$("style").addEventListener("change", () => connection?.send({ type: "control", style: $("style").value }));
 $("emotions").addEventListener("input", () => look());
 for (const id of ["yaw", "pitch", "roll"]) $(id).addEventListener("input", () => look());
 $("ahead").addEventListener("click", () => {
