@@ -44,7 +44,9 @@ def rows_of(performer: Performer) -> RowPerformer[Any, Any, Any, Any, Any]:
         InputError: it is not.
     """
     if not isinstance(performer, RowPerformer):
-        raise InputError(f"expected a bundle with explicit motion, got a {type(performer).__name__}; use another bundle")
+        raise InputError(
+            f"expected a bundle with explicit motion, got a {type(performer).__name__}; use another bundle"
+        )
     return performer
 
 

@@ -37,13 +37,17 @@ def see(frames: Sequence[Image], model: Path, python: str, fps: float = 25.0) ->
         InputError: no such model file, or the Python given cannot run the landmarker.
     """
     if not model.is_file():
-        raise InputError(f"expected the file of MediaPipe's FaceLandmarker, got {model}, which is no file; give its path")
+        raise InputError(
+            f"expected the file of MediaPipe's FaceLandmarker, got {model}, which is no file; give its path"
+        )
     height, width = frames[0].shape[:2]
     command = [python, str(READER), str(model), str(height), str(width), str(fps)]
     try:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError as error:
-        raise InputError(f"expected a Python with the package mediapipe, got {python}: {error}; give another") from error
+        raise InputError(
+            f"expected a Python with the package mediapipe, got {python}: {error}; give another"
+        ) from error
     writer = threading.Thread(target=_feed, args=(process, frames), daemon=True)
     errors: list[bytes] = []
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
@@ -66,7 +70,9 @@ def see(frames: Sequence[Image], model: Path, python: str, fps: float = 25.0) ->
 def _seen(line: dict[str, dict[str, float] | list[list[float]]]) -> Seen:
     # Columns of the matrix are the axes of the head, so that its transpose takes row vectors, as ours.
     pitch, yaw, roll = euler_degrees(np.array(line["rotation"]).T)
-    return Seen({name: float(score) for name, score in dict(line["shapes"]).items()}, (float(pitch), float(yaw), float(roll)))
+    return Seen(
+        {name: float(score) for name, score in dict(line["shapes"]).items()}, (float(pitch), float(yaw), float(roll))
+    )
 
 
 def _feed(process: subprocess.Popen[bytes], frames: Sequence[Image]) -> None:

@@ -83,7 +83,12 @@ HEAD_FIELDS = {
     "speed_p95": "p95 speed, a second",
     "range": "range in 12 s",
 }
-SPREADS = {"brows": "height of the brows", "opening": "lip opening", "width": "mouth width", "smile": "height of the corners"}
+SPREADS = {
+    "brows": "height of the brows",
+    "opening": "lip opening",
+    "width": "mouth width",
+    "smile": "height of the corners",
+}
 BLENDSHAPE_BARS = {"browInnerUp": 0.06, "browOuterUpLeft": 0.06, "mouthPucker": 0.11, "mouthPressLeft": 0.025}
 # Real talk in the same units, from `python -m benchmarks.life --real`: medians over clips, and the 99th percentile over
 # frames. Two of the natural cuts have the closed lips that a neutral takes; GRID: 85 clips of speaker 1 that no training
@@ -314,7 +319,9 @@ def posed(head: Floats) -> Floats:
     return (1.0 + head[:, :1, None]) * (points @ rotation_matrix(*head[:, DEGREES].T)) + head[:, None, TRANSLATION]
 
 
-def talking(head: TalkingHead, portrait: Portrait, said: Sequence[Take], seeds: Sequence[int], **stream: Any) -> list[Life]:
+def talking(
+    head: TalkingHead, portrait: Portrait, said: Sequence[Take], seeds: Sequence[int], **stream: Any
+) -> list[Life]:
     """Every take with every seed, before rendering."""
     space, plain = rows_of(head.performer).motion_space, without_pictures(head)
     motions = (said_motion(plain, portrait, take.samples, seed=seed, **stream) for seed in seeds for take in said)
@@ -372,7 +379,9 @@ def life_figures(lives: Sequence[Life], seconds: float) -> list[Figure]:
     largest, limit = float(acceleration.max()), 1.5 * REAL_ACCELERATION["GRID"]
     return [
         *head_figures(
-            median_of(lives, "std"), {field: median_of(lives, field) for field in HEAD_FIELDS}, median_of(lives, "bands")
+            median_of(lives, "std"),
+            {field: median_of(lives, field) for field in HEAD_FIELDS},
+            median_of(lives, "bands"),
         ),
         Figure("blinks a minute in speech", of_blinks, 20.0, 32.0),
         *(
@@ -434,7 +443,9 @@ def idle_figures(
     ]
     for number, angle in enumerate(ANGLES, 1):
         beside = {name: float(rows[:, number].std()) for name, rows in speech.items()}
-        figures.append(Figure(f"idle: {angle}, standard deviation in degrees", float(still[:, number].std()), beside=beside))
+        figures.append(
+            Figure(f"idle: {angle}, standard deviation in degrees", float(still[:, number].std()), beside=beside)
+        )
     smooth = {name: acceleration(rows, HEAD_POINTS) for name, rows in speech.items()}
     figures.append(Figure("idle: largest acceleration of the head", acceleration(still, HEAD_POINTS), beside=smooth))
     table: list[list[Any]] = []
@@ -464,7 +475,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--style", help="of the speech: a name or a number")
     parser.add_argument("--portrait", type=Path, help="a photograph; the example by default")
     parser.add_argument("--data", type=Path, default=SHARED, help="folder with speech (with --real: the clips)")
-    parser.add_argument("--face-landmarker", type=Path, help="MediaPipe's face_landmarker.task: measure blendshapes too")
+    parser.add_argument(
+        "--face-landmarker", type=Path, help="MediaPipe's face_landmarker.task: measure blendshapes too"
+    )
     parser.add_argument("--landmarker-python", default=sys.executable, help="a Python with the package mediapipe")
     parser.add_argument("--rendered", type=int, default=8, help="how many takes to render for the blendshapes")
     parser.add_argument("--real", action="store_true", help="the same figures of tracked real talk, and nothing else")
@@ -497,7 +510,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures += idle
         columns = ["switch", "preset", "how often", "largest inside speech", "at the switch", "ratio"]
         tables += [figures_table("Idle, transitions", idle), rows_table("Acceleration at switches", columns, table)]
-    more = {"utterances": options.utterances, "seeds": options.seeds, "latency": options.latency, "style": options.style}
+    more = {
+        "utterances": options.utterances,
+        "seeds": options.seeds,
+        "latency": options.latency,
+        "style": options.style,
+    }
     publish("life", figures, tables, minutes=options.minutes, seed=options.seed, **more)
 
 

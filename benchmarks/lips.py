@@ -219,7 +219,9 @@ def compare_grid(ours: Speaker, clips: Sequence[Path], loudness: dict[Path, Spok
         for name, curve in [*((name, mouth.opening) for name, mouth in mouths.items()), ("real", real)]:
             onsets.setdefault(name, []).extend(onsets_closed(curve, words))
         own = matches[next(iter(mouths))][-1]
-        rows.append([path.stem, own.best, own.zero_lag, own.lag, *(matches[name][-1].best for name in list(mouths)[1:])])
+        rows.append(
+            [path.stem, own.best, own.zero_lag, own.lag, *(matches[name][-1].best for name in list(mouths)[1:])]
+        )
     return GridResult({name: Agreement.of(found) for name, found in matches.items()}, onsets, rows)
 
 
@@ -357,7 +359,10 @@ def utterance_figures(spoken: dict[Path, dict[str, Mouth]], material: Material) 
     last_words = [max(end for _, end, phone in phones if phone != "SIL") for phones in segments]
     after = {
         name: measures.share(
-            [closed_after(spoken[path][name].opening, end, n) for path, end, n in zip(paths, last_words, lengths, strict=True)]
+            [
+                closed_after(spoken[path][name].opening, end, n)
+                for path, end, n in zip(paths, last_words, lengths, strict=True)
+            ]
         )
         for name in names
     }
@@ -452,7 +457,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--style", help="of the streams: a name or a number")
     parser.add_argument("--motion-only", action="store_true", help="the lips before rendering: seconds for minutes")
     parser.add_argument("--portrait", type=Path, help="a photograph; the example by default")
-    parser.add_argument("--data", type=Path, default=SHARED, help="folder with grid_other, grid_s1, natural_talk, speech")
+    parser.add_argument(
+        "--data", type=Path, default=SHARED, help="folder with grid_other, grid_s1, natural_talk, speech"
+    )
     parser.add_argument("--clips", type=int, default=12, help="how many of the GRID s1 hold-out clips to say")
     parser.add_argument("--utterances", type=int, default=8, help="how many test utterances to say")
     parser.add_argument("--all", action="store_true", help="every hold-out clip and every test utterance")

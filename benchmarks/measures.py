@@ -33,7 +33,9 @@ LID_PAIRS = ((159, 145), (386, 374))  # upper and lower lid, right and left
 MOUTH_CORNERS = (61, 291)  # right and left
 IDENTITY = [33, 133, 362, 263, 168, 6, 197, 195, 4, 98, 327, 10, 151, 9, 127, 356, 234, 454]  # moved by no expression
 CLOSED = 0.15  # of the clip's opening range
-CLOSED_GAP = 0.01  # fw; real lips in fluent talk are under it in 7 to 12 % of the frames (../shared/voice/natural_talk.md)
+# Face widths: a smaller gap is closed. Real lips in fluent talk are closed in 7 to 12 % of the frames
+# (../shared/voice/natural_talk.md).
+CLOSED_GAP = 0.01
 PAUSE_SECONDS = 0.4
 HEARD = 0.5  # probability above which a phone counts as heard (../shared/voice/natural_talk.json, "about")
 

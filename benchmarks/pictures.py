@@ -21,7 +21,9 @@ Image = npt.NDArray[np.uint8]
 
 # Where eyes, nose and corners of the mouth lie in the 112 x 112 picture that face recognition networks take (ArcFace,
 # arXiv:1801.07698, after its released alignment).
-FIVE_POINTS = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
+FIVE_POINTS = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
 FIVE_LANDMARKS = ([33, 133], [362, 263], [4], [61], [291])
 
 
@@ -43,13 +45,17 @@ class Network:
         try:
             self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises classes of its own that share no base but this
-            raise InputError(f"expected a network that ONNX Runtime can run, got {path}: {error}; give another") from error
+            raise InputError(
+                f"expected a network that ONNX Runtime can run, got {path}: {error}; give another"
+            ) from error
         inputs: list[Any] = self._session.get_inputs()
         shape = inputs[0].shape
         sizes = [size if isinstance(size, int) else 0 for size in shape]
         if len(inputs) != 1 or len(shape) != dimensions or sizes[1] != 3 or min(sizes[2:]) < 1:
             form = "(1, 3, H, W)" if dimensions == 4 else "(1, 3, T, H, W)"
-            raise InputError(f"expected a network with one input {form} of fixed size, got {shape} in {path}; export it so")
+            raise InputError(
+                f"expected a network with one input {form} of fixed size, got {shape} in {path}; export it so"
+            )
         self._input = inputs[0].name
         self.shape: tuple[int, ...] = tuple(sizes[2:])
 
@@ -159,7 +165,9 @@ class ImageQuality:
         except ImportError as error:
             raise InputError(f"expected the package pyiqa, got none ({error}); pip install pyiqa") from error
         try:
-            self._metrics = [pyiqa.create_metric(name, device="cpu") for name in ("topiq_iaa", "topiq_nr-face", "musiq")]
+            self._metrics = [
+                pyiqa.create_metric(name, device="cpu") for name in ("topiq_iaa", "topiq_nr-face", "musiq")
+            ]
         except Exception as error:  # pyiqa fetches weights on first use: any error of the network
             raise InputError(f"expected the weights of pyiqa, got {error}; run it once with a network") from error
         self._torch = torch
@@ -168,7 +176,9 @@ class ImageQuality:
         """Means over whole frames (H, W, 3) with landmarks (T, 478, 3) px."""
         found = [[], [], []]  # type: list[list[float]]
         for frame, points in zip(frames, np.asarray(landmarks, np.float64), strict=True):
-            for scores, metric, picture in zip(found, self._metrics, (frame, frame, mouth_of(frame, points)), strict=True):
+            for scores, metric, picture in zip(
+                found, self._metrics, (frame, frame, mouth_of(frame, points)), strict=True
+            ):
                 x = self._torch.from_numpy(picture.astype(np.float32).transpose(2, 0, 1)[None] / 255.0)
                 with self._torch.inference_mode():
                     scores.append(float(metric(x).item()))

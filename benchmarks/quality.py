@@ -112,7 +112,9 @@ def videos_in(places: Sequence[Path]) -> list[Path]:
         elif place.is_file():
             found.append(place)
         else:
-            raise InputError(f"expected a video or a folder of videos, got {place}, which does not exist; give another path")
+            raise InputError(
+                f"expected a video or a folder of videos, got {place}, which does not exist; give another path"
+            )
     if not found:
         raise InputError(f"expected at least one video, got none in {', '.join(map(str, places))}; give another folder")
     return found
@@ -168,7 +170,9 @@ def portrait_of(head: TalkingHead, frames: Sequence[Image]) -> Portrait:
             return head.register(frame, max_size=max(frame.shape))
         except NoFaceError as error:
             reason = error
-    raise NoFaceError(f"expected a usable face in the first {SEARCHED_FRAMES} frames, got none ({reason}); give another video")
+    raise NoFaceError(
+        f"expected a usable face in the first {SEARCHED_FRAMES} frames, got none ({reason}); give another video"
+    )
 
 
 def read_reference(
@@ -185,7 +189,9 @@ def read_reference(
     try:
         tracked = fill_gaps(track(frames))
     except ValueError as error:
-        raise VideoError(f"expected a face in nearly every frame, got {path.name}: {error}; give another video") from error
+        raise VideoError(
+            f"expected a face in nearly every frame, got {path.name}: {error}; give another video"
+        ) from error
     landmarks, samples = in_time(tracked, sound, fps, late_frames)
     if len(landmarks) < FPS:
         got = f"{len(landmarks) / FPS:.2f} s in {path.name}"
@@ -541,7 +547,9 @@ def report(
     clips = len(values["real"])
     tables = [rows_table(f"{title}, {clips} clips, {seconds:.0f} s", columns, rows) for title, rows in groups.items()]
     if distance_rows:
-        tables.append(rows_table("Distance of distributions to the references", ["", "real, halves", *names], distance_rows))
+        tables.append(
+            rows_table("Distance of distributions to the references", ["", "real, halves", *names], distance_rows)
+        )
     if left_out:
         tables.append(rows_table("Left out", ["video", "why"], left_out))
     found = {

@@ -1,4 +1,4 @@
-"""Contact sheets of every portrait saying the example: frames, mouth close-ups at chosen phones, eyes through a blink.
+"""Contact sheets of every portrait saying the example: frames, mouths at chosen phones and through a pause, a blink.
 
     python -m benchmarks.sheet [--portraits DIR ...] [--audio FILE] [--out DIR]
 
@@ -21,6 +21,7 @@ from PIL import ImageDraw, ImageFont
 from benchmarks._motions import motion_only, rows_of
 from benchmarks._report import Figure, publish, rows_table
 from benchmarks.faces import SCRATCH, SHARED
+from benchmarks.measures import pauses_inside
 from benchmarks.speech import example_speech, phone_posteriors, read_speech
 from ditto.errors import InputError
 from ditto.lite.phones import PHONE_INDEX
@@ -46,6 +47,7 @@ WANTED: dict[str, tuple[str, ...]] = {
     "sh ch": ("SH", "CH", "JH", "ZH"),
 }
 LIPS = UPPER_OUTER_LIP + LOWER_OUTER_LIP
+PAUSE_FRAMES = 8  # consecutive, from the one before a pause on
 TILE = 232  # pixels, height of a tile
 GREY = (24, 24, 24)
 
@@ -61,17 +63,24 @@ class Shot(NamedTuple):
 
 
 class Speech(NamedTuple):
-    """What is said: samples, phone probabilities of each frame (T, 40), and what was chosen to look at."""
+    """What is said: samples, and the frames chosen to look at: of each kind of sound, and the first of a pause."""
 
     samples: npt.NDArray[np.float32]
-    phones: Floats
     moments: dict[str, int]
+    pause: int
 
 
 def choose(posteriors: Floats) -> dict[str, int]:
     """For each kind of sound the frame (25 fps) in which it is heard most clearly; 50 Hz posteriors (2 T, 40) in."""
     frames = posteriors[: len(posteriors) // 2 * 2].reshape(-1, 2, posteriors.shape[-1]).mean(1)
     return {name: int(frames[:, [PHONE_INDEX[p] for p in phones]].sum(1).argmax()) for name, phones in WANTED.items()}
+
+
+def choose_pause(posteriors: Floats) -> int:
+    """The frame before the longest pause inside the speech, or 0 without one; 50 Hz posteriors (2 T, 40) in."""
+    frames = posteriors[: len(posteriors) // 2 * 2].reshape(-1, 2, posteriors.shape[-1]).mean(1)
+    longest = max(pauses_inside(frames), key=lambda pause: pause.stop - pause.start, default=slice(1, 1))
+    return int(longest.start) - 1
 
 
 def lid_closure(portrait: Portrait, motion: Motion) -> Floats:
@@ -171,6 +180,7 @@ def sheet(head: TalkingHead, portrait: Portrait, speech: Speech, title: str) -> 
     mouths = [tile(mouth(still), "source")]
     for name, index in sorted(speech.moments.items(), key=lambda item: item[1]):
         mouths.append(tile(mouth(shot(index)), f"{name}  {at(index)}"))
+    pause = [tile(mouth(shot(i)), f"pause  {at(i)}") for i in range(speech.pause, speech.pause + PAUSE_FRAMES)]
     blinks = [tile(eyes(still), "source", TILE // 3)]
     for step in (-3, -2, -1, 0, 1, 2, 4):
         index = int(np.clip(blink + step, 0, len(closure) - 1))
@@ -183,7 +193,7 @@ def sheet(head: TalkingHead, portrait: Portrait, speech: Speech, title: str) -> 
             tile(eyes(shot(blink)), "blink", TILE // 2),
         ]
     )
-    return column([row(clip), row(mouths), row(blinks)]), line
+    return column([row(clip), row(mouths), row(pause), row(blinks)]), line
 
 
 def _at_rest(portrait: Portrait) -> tuple[Floats, Floats, float]:
@@ -207,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     head = load(options.bundle)
     samples = read_speech(options.audio or example_speech())[: int(options.seconds * SAMPLE_RATE)]
     posteriors = phone_posteriors(rows_of(head.performer).encoder, samples)
-    speech = Speech(samples, posteriors, choose(posteriors))
+    speech = Speech(samples, choose(posteriors), choose_pause(posteriors))
 
     pictures = []
     for place in options.portraits:

@@ -70,7 +70,10 @@ def scores(landmarks: npt.ArrayLike, size: tuple[int, int], samples: npt.ArrayLi
     points = np.asarray(landmarks, np.float64)[..., :2] / np.asarray(size, np.float64)
     speech = np.asarray(speaking, bool)
     return Scores(
-        lip_dynamics(SIZE * points), eyebrows(SIZE * points), silent_lips(points, speech), lip_sync(points, samples, speech)
+        lip_dynamics(SIZE * points),
+        eyebrows(SIZE * points),
+        silent_lips(points, speech),
+        lip_sync(points, samples, speech),
     )
 
 

@@ -300,6 +300,12 @@ def test_moments_are_where_the_sound_is_heard_most_clearly():
     assert moments["open"] == 15
 
 
+def test_the_pause_looked_at_is_the_longest_inside():
+    heard = heard_as(*["SIL"] * 9, "AA", *["SIL"] * 2, "B", *["SIL"] * 5, "AA", *["SIL"] * 8)
+    assert sheet.choose_pause(np.repeat(heard, 2, 0)) == 12  # the frame of the B before five of silence
+    assert sheet.choose_pause(np.repeat(heard_as("AA", "B"), 2, 0)) == 0
+
+
 def test_lid_closure_is_a_share_of_the_portraits_own_aperture():
     portrait = template_portrait()
     compact = np.zeros((3, 70), np.float32)

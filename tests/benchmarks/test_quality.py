@@ -23,7 +23,9 @@ def faces(frames=50, degrees=None, opening=None, shut=()):
         face[:, [14, 87, 317], 1] += np.asarray(opening)[:, None]
     for upper, lower in ((159, 145), (386, 374)):
         face[list(shut), upper] = face[list(shut), lower]
-    turned = face if degrees is None else np.stack([f @ rotation_matrix(*d) for f, d in zip(face, degrees, strict=True)])
+    turned = (
+        face if degrees is None else np.stack([f @ rotation_matrix(*d) for f, d in zip(face, degrees, strict=True)])
+    )
     return WIDTH_PX * turned + [256.0, 256.0, 0.0]
 
 
