@@ -18,7 +18,11 @@ U8 = npt.NDArray[np.uint8]
 FRINGE = (0.03, 0.15)  # fu outside the person: carried along up to the first, left behind from the second
 FILL_SIZE = 128  # the hole is filled at this resolution
 WISPS = 0.035  # fu: loose hair reaches this far out of the person mask
+# Collars and loose hair that the mask leaves out: as far from the person, and unlike the fill by so many levels on average.
+REMNANT_REACH = 0.09  # fu
+REMNANT_LEVELS = (10.0, 30.0)
 GRAIN_PX = 8.0 / 512  # of the crop's side: texture finer than this is mirrored into the hole
+GRAIN_LIMIT = 4.0  # of the median deviation: what deviates more is a structure, which would repeat in the hole
 PERSON = 0.35  # mask level that counts as person when the fringe is measured
 TOUCHED = 0.06  # mask level that counts as touched by the person when the hole is filled
 GATE_PX = (0.3 / 512, 2.5 / 512)  # movement, of the crop's side, between which the plate comes in
@@ -64,6 +68,8 @@ def _mirrored_texture(crop: F32, hole: npt.NDArray[np.bool_]) -> F32:
     weight = np.maximum(cv2.GaussianBlur(known, (0, 0), sigma), 1e-3)
     smooth = cv2.GaussianBlur(crop * known[..., None], (0, 0), sigma) / weight[..., None]
     texture = (crop - smooth) * known[..., None]
+    limit = GRAIN_LIMIT * np.median(np.abs(texture[~hole]))  # an edge beside the hole is no grain
+    texture = np.clip(texture, -limit, limit)
     _, labels = cv2.distanceTransformWithLabels(
         hole.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
@@ -84,6 +90,13 @@ def _hull(geometry: Geometry) -> npt.NDArray[np.int32]:
     return np.asarray(cv2.convexHull(np.rint(geometry.landmarks[:, :2]).astype(np.int32)), np.int32)
 
 
+def _grown(mask: F32, reach_px: float) -> npt.NDArray[np.float64]:
+    """(S, S) the mask, grown, with a soft edge."""
+    side = 2 * round(reach_px) + 1
+    grown = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+    return smoothstep(0.02, 0.12, cv2.GaussianBlur(grown, (0, 0), len(mask) / 205))
+
+
 def make_background(crop: U8, mask: F32, geometry: Geometry) -> Background:
     """Plate and alpha of a source crop (S, S, 3) with person mask (S, S) in [0, 1]."""
     size = geometry.size
@@ -94,14 +107,16 @@ def make_background(crop: U8, mask: F32, geometry: Geometry) -> Background:
 
     small = cv2.resize(crop, (FILL_SIZE, FILL_SIZE), interpolation=cv2.INTER_AREA)
     touched = (cv2.resize(mask, (FILL_SIZE, FILL_SIZE), interpolation=cv2.INTER_AREA) > TOUCHED).astype(np.uint8)
-    reach = 2 * round(WISPS * geometry.scale_px * FILL_SIZE / size) + 5
+    reach = 2 * round(REMNANT_REACH * geometry.scale_px * FILL_SIZE / size) + 5
     touched = cv2.dilate(touched, np.ones((reach, reach), np.uint8)).astype(np.uint8)
     soft = _push_pull(small.astype(np.float32), (1 - touched).astype(np.float32))
     lined = cv2.inpaint(small, touched, 6, cv2.INPAINT_TELEA).astype(np.float32)  # carries straight lines on
     fill = np.asarray(cv2.resize(0.5 * (soft + lined), (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
-    reach = 2 * round(WISPS * geometry.scale_px) + 1
-    grown = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
-    hole = smoothstep(0.02, 0.12, cv2.GaussianBlur(grown, (0, 0), size / 205))
+    hole = np.maximum(
+        _grown(mask, WISPS * geometry.scale_px),
+        _grown(mask, REMNANT_REACH * geometry.scale_px)
+        * smoothstep(*REMNANT_LEVELS, np.abs(cv2.GaussianBlur(crop - fill, (0, 0), size / 256)).max(-1)),
+    )
     if 0 < (hole > 0.0).sum() < hole.size:
         fill = fill + _mirrored_texture(crop.astype(np.float32), hole > 0.0)
     plate = np.clip(np.rint(crop * (1.0 - hole[..., None]) + fill * hole[..., None]), 0, 255)

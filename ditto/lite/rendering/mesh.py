@@ -17,7 +17,7 @@ from ditto.lite.rendering.background import Background, make_background, plate_g
 from ditto.lite.rendering.deform import Rim, clamp_keypoints, displace, find_rim, follow_rim, load_basis, relax_folds
 from ditto.lite.rendering.eyes import EyeLayers, draw_eyes, move_lids, prepare_eyes
 from ditto.lite.rendering.mouth import MouthLayers, draw_mouth, limit_lips, part_lips, prepare_mouth
-from ditto.lite.rendering.paste_back import PasteBack
+from ditto.lite.rendering.paste_back import PasteBack, picture_ends
 from ditto.lite.rendering.surround import Surround, make_surround, move_surround
 from ditto.motion.motion import KEYPOINTS, Motion, RenderPose, retarget
 from ditto.portrait import face_mesh as g
@@ -118,7 +118,7 @@ class MeshRenderer:
         tracked = g.source_geometry(portrait.landmarks, crop.shape[0])
         geometry = g.limit_slope(tracked)
         background = make_background(crop, portrait.mask, geometry)
-        surround = make_surround(geometry, portrait.mask)
+        surround = make_surround(geometry, portrait.mask, picture_ends(portrait))
         return Appearance(
             geometry,
             find_rim(tracked.landmarks, tracked.scale_px),

@@ -10,7 +10,29 @@ from ditto.ops.reference.paste_back import sample
 from ditto.portrait.face_mesh import smoothstep
 from ditto.portrait.portrait import Portrait
 
+Floats = npt.NDArray[np.float64]
+
 FADE = 0.025  # of the crop's side: the change fades out towards a side inside the picture; chosen by eye
+
+
+def _outline(portrait: Portrait) -> Floats:
+    """(2, 4) the corners of the crop's outer edge in the picture."""
+    edge = np.array([-0.5, portrait.crop.shape[0] - 0.5])
+    corners = np.stack(np.broadcast_arrays(edge[:, None], edge[None, :], 1.0)).reshape(3, 4)
+    outline: Floats = portrait.crop_to_picture[:2] @ corners
+    return outline
+
+
+def picture_ends(portrait: Portrait) -> npt.NDArray[np.bool_]:
+    """(2, 2): whether the picture ends at or inside of a side of the crop, left and right, upper and lower.
+
+    Nothing of the picture lies beyond such a side, so nothing there would be cut off from what moves in the crop.
+    """
+    matrix, outline = portrait.crop_to_picture, _outline(portrait)
+    if matrix[0, 1] != 0.0 or matrix[1, 0] != 0.0:
+        return np.zeros((2, 2), bool)
+    extent = np.array(portrait.picture.shape[1::-1])
+    return np.stack([outline.min(1) <= 0.5, outline.max(1) >= extent - 1.5], -1)
 
 
 class PasteBack:
@@ -30,9 +52,7 @@ class PasteBack:
         step = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
         self._reduce = int(np.clip(round(1.0 / step), 1, size // 4))
 
-        edge = np.array([-0.5, size - 0.5])
-        corners = np.stack(np.broadcast_arrays(edge[:, None], edge[None, :], 1.0)).reshape(3, 4)
-        outline = matrix[:2] @ corners
+        outline = _outline(portrait)
         low = np.maximum(np.ceil(outline.min(1)), 0).astype(int)
         high = np.minimum(np.floor(outline.max(1)), (width - 1, height - 1)).astype(int)
         high = np.maximum(high, low)
@@ -42,11 +62,11 @@ class PasteBack:
         parallel = matrix[0, 1] == 0.0 and matrix[1, 0] == 0.0
         fade = smoothstep(0.0, 1.0, np.arange(size) / max(1.0, FADE * size))
         self._ramp = np.ones((2, size), np.float32)
-        for axis, extent in enumerate((width, height)):
-            if not parallel or outline[axis].min() > 0.5:
-                self._ramp[axis] *= fade
-            if not parallel or outline[axis].max() < extent - 1.5:
-                self._ramp[axis] *= fade[::-1]
+        for ramp, (low_end, high_end) in zip(self._ramp, picture_ends(portrait), strict=True):
+            if not low_end:
+                ramp *= fade
+            if not high_end:
+                ramp *= fade[::-1]
         copy = parallel and step == 1.0 and bool((matrix[:2, 2] == np.round(matrix[:2, 2])).all())
         self._detail = None if copy else self._fine_detail()
 
