@@ -248,9 +248,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figures = [
         Figure("portraits", float(len(found))),
         Figure("movement of the crop's border, largest (px)", float(every[:, 0].max()), high=0.0),
-        Figure("stretch outside the face, worst pose and portrait", float(every[:, 1].max()), high=0.60),
+        Figure("stretch outside the face, worst pose and portrait", float(every[:, 1].max()), high=0.80),
         Figure("stretch outside the face, mean over portraits of the worst pose",
-               float(np.mean([max(m.stretch for m in rows) for rows in found.values()])), high=0.35),
+               float(np.mean([max(m.stretch for m in rows) for rows in found.values()])), high=0.55),
         Figure("folded share of the person outside the face, largest", float(every[:, 3].max()), high=0.0),
         Figure("hair left behind, mean (fu)", float(every[:, 4].mean()), high=0.04),
         Figure("background that should stand still, largest change (levels)", float(every[:, 5].max()), high=4.0),
