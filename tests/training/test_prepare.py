@@ -610,7 +610,7 @@ def test_other_options_another_format_and_other_files_are_refused(footage, prepa
 def test_options_that_make_no_sense_are_refused(footage, tmp_path, options, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     clips.emotion_network.cache_clear()
-    with pytest.raises(ditto.errors.DittoError, match="expected|no bundle named 'nothing'"):
+    with pytest.raises(ditto.errors.DittoError, match=r"expected|no bundle named 'nothing'"):
         prepare(footage, tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
 
