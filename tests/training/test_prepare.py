@@ -42,6 +42,7 @@ from ditto.training.prepare import (
     work,
 )
 from ditto.training.prepare.video import examine, picture_of, pictures, pixel_aspect, sound_of, take_media
+from ditto.training.sync import NetworkScorer
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -335,6 +336,20 @@ def test_the_sound_of_somebody_else_is_refused(talk, tracked):
     _, confidence = lip_sync.KernelScorer().offset_and_confidence(heard(tracked, other))
     _, own = lip_sync.KernelScorer().offset_and_confidence(heard(tracked, np.int16(talk[1] * 32767)))
     assert confidence < Options().min_sync_confidence + 0.1 < own
+
+
+def test_the_network_decides_unless_another_scorer_is_given(job):
+    job()
+    (clip,) = lip_sync.align(job.work, job.clip).items
+    offset, confidence = NetworkScorer().offset_and_confidence(lip_sync.hear(job.work, job.clip))
+    assert (clip.sync_offset, clip.sync_confidence) == (offset, round(confidence, 4))
+    assert abs(offset) <= 1 and confidence > Options().min_sync_confidence
+
+
+def test_the_network_refuses_the_sound_of_somebody_else(tracked):
+    other = np.int16(32767 * read_audio(ROOT / "examples" / "speech.flac")[6 * 16000 : 6 * 16000 + 75 * 640])
+    _, confidence = NetworkScorer().offset_and_confidence(heard(tracked, other))
+    assert confidence < Options().min_sync_confidence
 
 
 def test_a_scorer_of_ones_own_decides(job):

@@ -1,8 +1,9 @@
 """The step `sync`: by how many frames the sound is late, and whether it belongs to these lips at all.
 
-A scorer is anything with the method of `SyncScorer`. `KernelScorer`, the one used here, needs no training of its own: it
-compares the lips that were tracked with those that the phones ask for, by the linear kernels of natural talk
-(`ditto/training/articulation_kernels.json`).
+A scorer is anything with the method of `SyncScorer`. The one used here is the network of `ditto.training.sync`. `KernelScorer`
+needs no training of its own: it compares the lips that were tracked with those that the phones ask for, by the linear kernels
+of natural talk (`ditto/training/articulation_kernels.json`). `python -m benchmarks.sync` measures both: they find the same
+offsets in whole clips, but the network alone tells another clip's sound in all of them, and reads single seconds.
 """
 
 from __future__ import annotations
@@ -162,9 +163,17 @@ def hear(work: Work, clip: Piece) -> Heard:
     return Heard(landmarks, features, sound[WARM_UP * SAMPLES_PER_FRAME :], MOST_OFFSET)
 
 
+@functools.cache
+def network() -> SyncScorer:
+    """The scorer that is used."""
+    from ditto.training.sync import NetworkScorer  # which imports this module
+
+    return NetworkScorer()
+
+
 def align(work: Work, clip: Piece, scorer: SyncScorer | None = None) -> Outcome:
     """The step `sync`: the offset found; a clip whose sound does not belong to its lips is dropped."""
-    offset, confidence = (scorer or KernelScorer()).offset_and_confidence(hear(work, clip))
+    offset, confidence = (scorer or network()).offset_and_confidence(hear(work, clip))
     confidence = round(confidence, 4)
     if confidence < work.options.min_sync_confidence:
         detail = f"confidence {confidence:.2f}, less than {work.options.min_sync_confidence} (at {offset:+d} frames)"
