@@ -129,7 +129,7 @@ class RowState(State, Generic[E, S]):
         sampler: of its latency.
         encoder_state, sampler_state: of those two.
         lead: how many of the next features lie before the speech.
-        samples, features: how many there have been.
+        samples, features, rows: how many there have been.
     """
 
     utterance: int
@@ -139,6 +139,7 @@ class RowState(State, Generic[E, S]):
     lead: int
     samples: int = 0
     features: int = 0
+    rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -257,8 +258,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
             waiting: dict[int, list[tuple[_Run[E, S], Array]]] = {}  # by sampler: one batch each
             for (run, _), (features, state) in zip(active, encoded, strict=True):
                 fresh = run.accept_features(features, state)
-                if fresh is not None:
-                    waiting.setdefault(id(run.state.sampler), []).append((run, fresh))
+                waiting.setdefault(id(run.state.sampler), []).append((run, fresh))
             for group in waiting.values():
                 sampler = group[0][0].state.sampler
                 arguments = (
@@ -372,8 +372,11 @@ class _Run(Generic[E, S]):
             return None if self._expected is None else np.zeros(self._hop, np.float32)
         return np.pad(waiting, (0, self._hop - waiting.size))
 
-    def accept_features(self, features: Array, encoder_state: E) -> Array | None:
-        """Take the features (n, D) of a hop; those within the speech, for the sampler, or None if the sampler has no work."""
+    def accept_features(self, features: Array, encoder_state: E) -> Array:
+        """Take the features (n, D) of a hop; those within the speech, for the sampler.
+
+        There may be none, before and after the speech. A sampler that predicts has work all the same.
+        """
         state = self.state
         before = min(state.lead, len(features))
         features = features[before:]
@@ -382,9 +385,11 @@ class _Run(Generic[E, S]):
         count = state.features + len(features)
         self.done = count == self._expected
         self.state = replace(state, encoder_state=encoder_state, lead=state.lead - before, features=count)
-        return features if len(features) or self.done else None
+        return features
 
     def accept_rows(self, rows: Array, sampler_state: S) -> None:
-        """Take the rows (n, 70) that became final."""
+        """Take the rows (n, 70) that became final; those that a sampler predicted beyond the speech are dropped."""
+        if self._expected is not None:
+            rows = rows[: max(self._expected - self.state.rows, 0)]
         self.shots += [RowShot(row, self.emotion, self.state.utterance) for row in rows]
-        self.state = replace(self.state, sampler_state=sampler_state)
+        self.state = replace(self.state, sampler_state=sampler_state, rows=self.state.rows + len(rows))

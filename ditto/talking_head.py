@@ -100,7 +100,7 @@ class TalkingHead:
             emotion: weights by name (see `ditto.motion.emotion.EMOTIONS`), e.g. {"happy": 0.6}.
             still: keep the head where it is in the portrait; only the face moves.
             controls: edits of every frame; a function of the frame's index makes a timeline.
-            latency: one of `performer.latencies`, "quality", "balanced" or "low": how much of the speech after a frame it
+            latency: one of `performer.latencies`, "quality" by default: how much of the speech after a frame it
                 waits for.
             style: how much head and brows move: "calm", "natural", "lively", or a factor from 0 to 2 on "natural".
 

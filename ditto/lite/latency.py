@@ -9,7 +9,8 @@ from ditto.motion.motion import FPS
 
 WINDOW = 80  # frames, at most; the motion network was trained with windows of this length
 # Frames that lip closure reads before, and at most after, those that it changes. Before: the frame of a closure and the
-# two on the way back from it. After: a pause of 0.4 s (`postprocess.PAUSE_FRAMES`) is known at its first frame.
+# two on the way back from it. After: lips begin to close in a pause only where it is known to last a second
+# (`postprocess.REST_AFTER`).
 LOOKBACK, LOOKAHEAD = 3, 10
 
 
@@ -20,8 +21,8 @@ class WindowPlan(NamedTuple):
         past: frames known from before.
         hop: frames to emit.
         future: frames sampled for context only. The next window samples them again and takes over from them gradually.
-        lookahead: frames of speech beyond the emitted ones that the window waits for. Where the window is longer, the
-            last of these frames is repeated.
+        lookahead: frames of speech beyond the emitted ones that the window waits for; negative: the last emitted frames
+            are sampled before their speech is encoded. Where the window is longer, the last known frame is repeated.
     """
 
     past: int = 20
@@ -31,11 +32,11 @@ class WindowPlan(NamedTuple):
 
     def check(self) -> None:
         """Raise ValueError unless the plan makes a window."""
-        least = min(self.past - LOOKBACK, self.hop - 1, self.future, self.lookahead)
+        least = min(self.past - LOOKBACK - self.predicted, self.hop - 1, self.future, self.lookahead + self.hop)
         if self.length > WINDOW or least < 0:
             raise ValueError(
                 f"expected past + hop + future of at most {WINDOW}, past of at least {LOOKBACK}, hop of at least 1 and "
-                f"lookahead not negative, got {tuple(self)}"
+                f"lookahead of at least -hop, got {tuple(self)}"
             )
 
     @property
@@ -47,6 +48,11 @@ class WindowPlan(NamedTuple):
     def resamples_future(self) -> bool:
         """Whether later windows sample most frames of a window again, and should then agree with it."""
         return self.future > self.hop
+
+    @property
+    def predicted(self) -> int:
+        """Emitted frames whose speech is not encoded yet."""
+        return max(0, -self.lookahead)
 
     @property
     def reduced_lookahead(self) -> bool:
@@ -72,12 +78,13 @@ class Latency(NamedTuple):
 
 
 OFFLINE_PLAN = WindowPlan()
-# Figures of the three: docs/streaming.md. 10 steps: 25 give the same correlation with the target (.872 against .874,
+# Figures of the four: docs/streaming.md. 10 steps: 25 give the same correlation with the target (.872 against .874,
 # ../shared/voice/spec.md, section 6). For `balanced`, more steps or a longer past improve no figure of `benchmarks.lips`.
 LATENCIES: dict[str, Latency] = {
     "quality": Latency(OFFLINE_PLAN),
     "balanced": Latency(WindowPlan(22, 6, 16, lookahead=4), steps=4),
     "low": Latency(WindowPlan(22, 2, 16, lookahead=0), steps=3),
+    "lowest": Latency(WindowPlan(22, 2, 16, lookahead=-2), steps=3),
 }
 
 

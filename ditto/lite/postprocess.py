@@ -11,6 +11,7 @@ measured on one motion network are in its bundle: `PostprocessConfig`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,25 +41,29 @@ Floats = npt.NDArray[np.float64]
 # Ramps on phone probabilities, of a frame's two the larger. One threshold at .6 is on the edge: the weakest /m/ that a
 # prototype recognised had .61 at its peak (../shared/renderer/end_to_end.md). The ends were chosen by eye.
 PRESS_RAMP = (0.15, 0.40)
-PRESS_BESIDE_RAMP = (0.04, 0.12)  # the same beside a frame that is pressed: closures seldom last one frame
+# The same beside a frame that is pressed: closures seldom last one frame. Wider ramps close .01 more of the p, b, m frames and
+# cost .02 of the correlation with real lips in natural talk (the nine cuts, before rendering).
+PRESS_BESIDE_RAMP = (0.07, 0.17)
 TUCK_RAMP = (0.30, 0.65)  # of f and v
 TUCK_GAP = 0.024  # fu between the lips, filled by the upper teeth that touch the lower one; by eye
-CLOSING_SPEED, OPENING_SPEED = 0.050, 0.055  # fu a frame on the way to a closure and back; by eye
+# fu a frame on the way to a closure and back: the fastest of the nine natural cuts close at .065 and open at .060.
+CLOSING_SPEED, OPENING_SPEED = 0.070, 0.075
 # fu a frame: how fast lips close on a sound without look-ahead. By eye: two frames from an open vowel. It makes the
 # fastest closing at `low` .06 fu a frame, against .05 at `quality` (docs/streaming.md).
 UNFORESEEN_CLOSING_SPEED = 0.065
 TUCK_LIFT = 0.016  # fu the upper lip rises off the teeth; by eye
 TUCK_DEPTH = 0.018  # fu the lower lip goes back under the teeth; by eye
-GAP_RISE, GAP_FALL = 0.08, 0.0008  # a frame: how fast the running 95th percentile follows up, and down (fu); by eye
+GAP_RISE, GAP_FALL = 0.02, 0.0004  # a frame: how fast the running 95th percentile follows up, and down (fu); by eye
 GAP_GAIN = (0.9, 1.4)  # least and largest gain of the opening; by eye
 SLOW_CHANNELS = [*range(EXPRESSION.start), *(EXPRESSION.start + 3 * k + axis for k in SLOW_KEYPOINTS for axis in range(3))]
 UPPER, LOWER = INNER_LIPS
 WIDEST_EYES = 0.02  # fu the upper lids rise beyond rest at most; by eye
-# 0.4 s. In real talk lips rest slightly open in shorter pauses (../shared/voice/spec.md, section 5); in longer ones, too,
-# until the speaker is done (../shared/voice/natural_talk.md, finding 1), which this rule does not follow.
-PAUSE_FRAMES = 10
-PAUSE_WITHOUT_LOOKAHEAD = 4  # silent frames that make a pause where the next frames are not known; by eye
-PAUSE_ENTRY, PAUSE_EXIT = 3, 3  # frames to close, and to open before speech; by eye
+# Silent frames. In real talk lips stay parted in pauses, and anticipate the next sound; in pauses over a second they sink
+# slowly, and they close when the speaker is done (../shared/voice/natural_talk.md, finding 1). A live session takes a second
+# of silence for the end of an utterance. So lips begin to close after REST_AFTER frames, and are closed in frame REST_FRAMES.
+REST_AFTER, REST_FRAMES = 14, 24
+END_AFTER, END_FRAMES = 0, 5  # the same where the recording is known to have no more speech; GRID speakers take three to six
+REST_RISE, REST_FALL = 1 / 4, 1 / 3  # a frame: how fast lips come to rest, and leave it, at most; by eye
 # How much of a change of the opening the chin follows: about half in real talk (.43, ../shared/renderer/spec.md, section
 # 5); by eye less where lips are pressed, more where the mouth comes to rest.
 PRESS_CHIN, OPEN_CHIN, REST_CHIN = 0.3, 0.5, 0.6
@@ -123,20 +128,31 @@ def normalise_opening(
     return out, float(widest)
 
 
+class Rest(NamedTuple):
+    """Of the last frame: `silent` frames in a row up to it, and how far the lips had come to rest, `share` in [0, 1]."""
+
+    silent: int
+    share: float
+
+
+AT_REST = Rest(REST_FRAMES, 1.0)  # before the first frame
+
+
 def close_lips(
-    motion: npt.ArrayLike, phones: npt.ArrayLike, silent_run: int, lookahead: int = LOOKAHEAD
-) -> tuple[Array, int]:
-    """Close the lips on p, b, m, touch the teeth on f, v, and rest in pauses.
+    motion: npt.ArrayLike, phones: npt.ArrayLike, rest: Rest, lookahead: int = LOOKAHEAD, complete: bool = False
+) -> tuple[Array, Rest]:
+    """Close the lips on p, b, m, touch the teeth on f, v, and rest when the speaker is done.
 
     Args:
         motion: (n, 70).
         phones: (m, 2, 40) phone probabilities of the `LOOKBACK` frames before, of these frames and of the `lookahead`
             after them; missing rows count as silence.
-        silent_run: silent frames in a row before the first.
-        lookahead: frames known beyond each one, at most `LOOKAHEAD`; with few, a pause is detected later.
+        rest: of the frame before the first.
+        lookahead: frames known beyond each one, at most `LOOKAHEAD`.
+        complete: `phones` end where the recording ends.
 
     Returns:
-        (n, 70) float32 and the silent frames in a row after the last.
+        (n, 70) float32 and the rest of the last frame.
     """
     out = np.array(motion, np.float32)
     n = len(out)
@@ -150,26 +166,39 @@ def close_lips(
     beside = np.maximum(sure[:-2], sure[2:]) * _ramp(bilabial, PRESS_BESIDE_RAMP)
     press = np.maximum(sure[1:-1], beside)
     tuck = _ramp(p[:, :, LABIODENTALS].sum(2).max(1), TUCK_RAMP)[LOOKBACK : LOOKBACK + n]
-    rest = np.zeros(n)
-    pause = min(PAUSE_FRAMES, PAUSE_WITHOUT_LOOKAHEAD + lookahead)
-    late = max(0, pause - lookahead - 1)  # silent frames that pass before the pause is detected
+    shares = np.zeros(n)
     for i in range(n):
-        silent_run = silent_run + 1 if quiet[i] else 0
-        if silent_run:
-            following = quiet[i + 1 : i + 1 + lookahead]
-            left = len(following) if following.all() else int(np.argmin(following))
-            if silent_run + left >= pause:
-                leaving = 1.0 if following.all() else (left + 1) / (PAUSE_EXIT + 1)
-                rest[i] = min(1.0, (silent_run - late) / PAUSE_ENTRY, leaving)
+        rest = _next_rest(rest, quiet[i:], lookahead, complete)
+        shares[i] = rest.share
     points = out[:, EXPRESSION].reshape(n, KEYPOINTS, 3)
-    _close(points, rest, 0.0, REST_CHIN)
+    _close(points, shares, 0.0, REST_CHIN)
     pressed = press[LOOKBACK : LOOKBACK + n]
-    _tuck(points, tuck * (1.0 - pressed) * (1.0 - rest))
+    _tuck(points, tuck * (1.0 - pressed) * (1.0 - shares))
     for distance in (2, 1):  # on the way to a closure, and back from it
         _close(points, press[LOOKBACK + distance :][:n], PRESS_GAP + distance * CLOSING_SPEED, PRESS_CHIN)
         _close(points, press[LOOKBACK - distance :][:n], PRESS_GAP + distance * OPENING_SPEED, PRESS_CHIN)
     _close(points, pressed, PRESS_GAP, PRESS_CHIN)
-    return out, silent_run
+    return out, rest
+
+
+def _next_rest(rest: Rest, quiet: npt.NDArray[np.bool_], lookahead: int, complete: bool) -> Rest:
+    """The rest of the next frame; `quiet` (1 + m,) says which frames from it on are silent, as far as they are known."""
+    silent = rest.silent + 1 if quiet[0] else 0
+    ahead = quiet[1 : 1 + lookahead]
+    left = len(ahead) if ahead.all() else int(np.argmin(ahead))
+    share = 0.0
+    if silent and complete and quiet.all():
+        share = _ease((silent - END_AFTER) / (END_FRAMES - END_AFTER))
+    elif silent + left >= min(REST_FRAMES, REST_AFTER + lookahead):
+        share = _ease((silent - REST_AFTER) / (REST_FRAMES - REST_AFTER))
+        if left < len(ahead):
+            share = min(share, REST_FALL * (left + 1))
+    return Rest(silent, min(max(share, rest.share - REST_FALL), rest.share + REST_RISE))
+
+
+def _ease(share: float) -> float:
+    x = min(max(share, 0.0), 1.0)
+    return x * x * (3.0 - 2.0 * x)
 
 
 def limit_closing_speed(motion: npt.ArrayLike, gap: float) -> tuple[Array, float]:

@@ -21,9 +21,10 @@ from ditto.errors import BundleError
 from ditto.lite.latency import LATENCIES, LOOKAHEAD, LOOKBACK, OFFLINE_PLAN, WindowPlan, latency_of
 from ditto.lite.phones import PHONES, SILENCE
 from ditto.lite.postprocess import (
-    PAUSE_FRAMES,
+    AT_REST,
     SLOW_CHANNELS,
     PostprocessConfig,
+    Rest,
     apply_emotion_gain,
     close_lips,
     limit_closing_speed,
@@ -51,8 +52,8 @@ class MotionNetwork(NamedTuple):
     """The two halves of the diffusion network and the numbers that go with them.
 
     Attributes:
-        condition: engine: features, emotion, eyes, canonical, heard -> condition; once per window. `heard` masks the
-            speech: 1 gives it, 0 hides it.
+        condition: engine: features, emotion, eyes, canonical, speech_mask -> condition; once per window. The mask is 1
+            to give the speech, 0 to hide it.
         short_condition: the same for plans with `reduced_lookahead`: trained to do without the speech after them.
         denoiser: engine: motion, known, condition, level -> clean; once per step.
         scale: (70,) physical units per unit of the network.
@@ -105,13 +106,13 @@ class SamplerState(NamedTuple):
         seed: of all noise.
         window: windows sampled so far.
         features: (past + n, 368) of the known frames and of those waiting.
-        eyes: (past + n, 8) likewise.
+        eyes: (past + predicted + n, 8) likewise; they do not wait for the speech of the plan's `predicted` frames.
         known: (past, 70) the last emitted motion in the network's units.
         noise: (future, 70) the noise that frames after the known ones start from, where the plan `resamples_future`;
             else (0, 70).
         tail: (future, 22) the slow channels of the last window after its emitted frames.
         eye_process: state of the process of blinks and glances.
-        silent_run: silent frames in a row up to the last emitted one.
+        rest: how far the lips of the last emitted frame had come to rest in silence.
         gap: between the lips in the last emitted frame, fu.
         widest: running 95th percentile of the lips' opening, fu, before it is normalised.
     """
@@ -125,7 +126,7 @@ class SamplerState(NamedTuple):
     noise: Floats
     tail: Array
     eye_process: EyeState
-    silent_run: int
+    rest: Rest
     gap: float
     widest: float
 
@@ -205,6 +206,7 @@ class MotionSampler:
         past = self.plan.past
         eyes = np.zeros((past, EYE_SIZE), np.float32)
         eyes[:, :2] = 1.0
+        first, eye_process = step_eyes(initial_eyes(), np.ones(self.plan.predicted), int(seed))
         features = np.tile(self.network.silence, (past, 1))
         known = np.zeros((past, MOTION_SIZE), np.float32)
         kept = self.plan.future if self.plan.resamples_future else 0
@@ -213,12 +215,12 @@ class MotionSampler:
             int(seed),
             window=0,
             features=features,
-            eyes=eyes,
+            eyes=np.concatenate([eyes, first]),
             known=known,
             noise=window_noise(int(seed), BEFORE_FIRST).standard_normal((kept, MOTION_SIZE)),
             tail=np.zeros((self.plan.future, len(SLOW_CHANNELS)), np.float32),
-            eye_process=initial_eyes(),
-            silent_run=PAUSE_FRAMES,
+            eye_process=eye_process,
+            rest=AT_REST,
             gap=0.0,
             widest=self.network.postprocess.usual_gap,
         )
@@ -286,7 +288,7 @@ class MotionSampler:
                 states[i] = self._start(states[i], window_noise(states[i].seed, states[i].window))
             windows = self._sample([weights[i] for i in due], [self._filled(states[i]) for i in due])
             for i, window in zip(due, windows, strict=True):
-                motion, states[i] = self._emit(window, weights[i], states[i], takes[i])
+                motion, states[i] = self._emit(window, weights[i], states[i], takes[i], final[i])
                 out[i].append(motion)
         none = np.zeros((0, MOTION_SIZE), np.float32)
         return [(np.concatenate([none, *motions]), state) for motions, state in zip(out, states, strict=True)]
@@ -295,7 +297,9 @@ class MotionSampler:
         """Frames the next window emits; 0 while it has to wait for more speech."""
         past, hop, _, lookahead = self.plan
         waiting = len(state.features) - past
-        return hop if waiting >= hop + lookahead else min(hop, waiting) if final else 0
+        if final:
+            return min(hop, max(waiting, 0))
+        return hop if waiting >= hop + lookahead else 0
 
     def _filled(self, state: SamplerState) -> SamplerState:
         """The state with as many features as a window takes: after the end of the stream, silence."""
@@ -318,7 +322,9 @@ class MotionSampler:
         fresh = rng.standard_normal((self.plan.hop, MOTION_SIZE))
         return state._replace(noise=np.concatenate([state.noise, fresh]))
 
-    def _emit(self, window: Array, emotion: Array, state: SamplerState, take: int) -> tuple[Array, SamplerState]:
+    def _emit(
+        self, window: Array, emotion: Array, state: SamplerState, take: int, final: bool
+    ) -> tuple[Array, SamplerState]:
         """The first `take` frames of a sampled window after the known ones, postprocessed, and the state after them."""
         past, config = self.plan.past, self.network.postprocess
         slow = smooth(window[:, SLOW_CHANNELS], config.slow_smoothing_frames)
@@ -328,14 +334,16 @@ class MotionSampler:
         slow[past : past + overlap] = ramp * slow[past : past + overlap] + (1.0 - ramp) * state.tail
         window[:, SLOW_CHANNELS] = slow
         fresh = shape_blinks(window[past : past + take] * self.network.scale, state.eyes[past : past + take])
-        lookahead = min(self.plan.lookahead, LOOKAHEAD)
-        features = self._filled(state).features
-        phones = features[past - LOOKBACK : past + take + lookahead, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
-        closed, _ = close_lips(fresh, phones, state.silent_run, lookahead)
+        lookahead = min(max(self.plan.lookahead, 0), LOOKAHEAD)
+        rows = fill(self._filled(state).features, past + self.plan.hop + self.plan.lookahead, past + take + lookahead)
+        phones = rows[past - LOOKBACK :, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
+        waits = past + self.plan.hop + self.plan.lookahead  # a window with fewer frames is sampled only at the end
+        complete = final and len(state.features) < waits
+        closed, _ = close_lips(fresh, phones, state.rest, lookahead, complete)
         known = np.concatenate([state.known, closed / self.network.scale])[-past:]
-        silent = silence_of(state.features[past : past + take])
+        silent = silence_of(rows[past : past + take])
         shown, widest = normalise_opening(fresh, silent, state.widest, config.target_gap)
-        shown, silent_run = close_lips(shown, phones, state.silent_run, lookahead)
+        shown, rest = close_lips(shown, phones, state.rest, lookahead, complete)
         gap = state.gap
         if self.plan.reduced_lookahead:
             shown, gap = limit_closing_speed(shown, gap)
@@ -346,7 +354,7 @@ class MotionSampler:
             known=known,
             noise=state.noise[take:] if self.plan.resamples_future else state.noise[:0],
             tail=window[past + take : past + take + overlap, SLOW_CHANNELS],
-            silent_run=silent_run,
+            rest=rest,
             gap=gap,
             widest=widest,
         )
@@ -369,9 +377,9 @@ class MotionSampler:
         condition = self._condition(
             features=twice([fill(state.features, past + hop + lookahead, length) for state in states]),
             emotion=twice(emotions),
-            eyes=twice([fill(state.eyes, past + hop + lookahead, length) for state in states]),
+            eyes=twice([fill(state.eyes, past + hop + max(lookahead, 0), length) for state in states]),
             canonical=twice([state.canonical for state in states]),
-            heard=speech_mask,
+            speech_mask=speech_mask,
         )["condition"]
         mask = np.zeros((count, length, 1))
         mask[:, :past] = 1.0

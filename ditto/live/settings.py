@@ -24,7 +24,7 @@ class FaceOptions(TypedDict, total=False):
     """Keywords of `TalkingHead.session` and `blocking_session`, and of the adapters.
 
     Attributes:
-        latency: "low" (default), "balanced" or "quality": how much of the speech after a frame it waits for.
+        latency: one of `performer.latencies`, "low" by default: how much of the speech after a frame it waits for.
         idle: whether there are frames between utterances. If False, only speech gives frames (and an interrupted block,
             of a bundle that makes blocks). None (default): if the bundle can.
         seed: of all randomness of the session; 0 by default.

@@ -18,14 +18,16 @@ Floats = npt.NDArray[np.float64]
 
 EYE_SIZE = 8
 
-# Timing of blinks and saccades: ../shared/voice/spec.md, section 5 (about 20 blinks a minute, 0.5 s refractory, 2.7 times
-# likelier in pauses, about 90 ms to close and 170 ms to open; dwell exponential with 1.3 s, 55 % of glances return to the
-# camera). Numbers without a note below are from there. `tests/motion/test_eyes.py` holds the rates.
+# Timing of blinks and saccades: ../shared/voice/spec.md, section 5 (0.5 s refractory, likelier in pauses, about 90 ms to close
+# and 170 ms to open; dwell exponential with 1.3 s, 55 % of glances return to the camera). Numbers without a note below are
+# from there. `tests/motion/test_eye_motion.py` holds the rates.
 # A blink: opening in each frame; three frames to close, one shut, five to open. A shorter closing
 # ramp reads as a squint (../shared/renderer/end_to_end.md, fault 1). The values were chosen by eye.
 BLINK: tuple[float, ...] = (0.72, 0.30, 0.04, 0.0, 0.18, 0.46, 0.72, 0.89, 0.97)
 REFRACTORY = 12  # frames from the end of a blink to the earliest next one
-BLINKS_PER_SECOND_SPEAKING, BLINKS_PER_SECOND_PAUSING = 0.24, 0.65  # hazard rates after the refractory time
+# Hazard rates after the refractory time: about 25 blinks a minute. Talkers have 30 to 40 by a detector that counts some
+# squints (../shared/voice/natural_talk.md, finding 5).
+BLINKS_PER_SECOND_SPEAKING, BLINKS_PER_SECOND_PAUSING = 0.50, 1.3
 LONGEST_OPEN = 7 * FPS  # a blink begins after it at the latest; chosen by eye
 DWELL_SECONDS = 1.3
 SHORTEST_DWELL = 5  # frames; as in the prototype, chosen by eye

@@ -45,12 +45,12 @@ Floats = npt.NDArray[np.float64]
 # measures the result beside speech (docs/live.md); tests/motion/test_idle.py holds it.
 CHANNELS = ("pitch", "yaw", "roll", "x", "y", "scale", "brow", "smile", "lid")
 # Standard deviations of the slow drift: degrees, face units, factor, and shares of a smile.
-DRIFT = np.array([0.28, 0.45, 0.20, 0.0010, 0.0008, 0.0010, 0.0016, 0.05, 0.0015])
+DRIFT = np.array([0.42, 0.65, 0.32, 0.0015, 0.0012, 0.0012, 0.0022, 0.06, 0.0015])
 DRIFT_SECONDS = (0.8, 4.0, 20.0)  # equal shares of three speeds are near to a spectrum of 1/f
-SETTLE = np.array([0.42, 0.90, 0.38, 0.0015, 0.0010, 0.0015, 0.0010, 0.04, 0.0])  # the same, of a new posture
+SETTLE = np.array([0.75, 1.40, 0.70, 0.0022, 0.0015, 0.0018, 0.0014, 0.05, 0.0])  # the same, of a new posture
 SETTLE_SECONDS = (2.5, 4.5)  # between two postures: at least, and the mean of the exponential part on top
 # Soft limits of the channels.
-BOUNDS = np.array([2.2, 3.6, 2.2, 0.006, 0.005, 0.006, 0.007, 0.25, 0.005])
+BOUNDS = np.array([3.2, 5.2, 3.2, 0.009, 0.007, 0.007, 0.010, 0.28, 0.005])
 LINGERS, RESUME_FRAMES = 0.7, int(1.4 * FPS)  # share of the pose in which speech left the head, and for how long
 SPRING = 3.2 / FPS  # natural frequency of the critically damped spring that moves the head, radians a frame
 HEAD_FOLLOWS_GAZE = (45.0, 35.0)  # degrees of yaw and pitch per face unit of a glance

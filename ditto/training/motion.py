@@ -28,7 +28,7 @@ from ditto.lite.performer import postprocess_config
 from ditto.lite.sampler import MotionNetwork
 from ditto.training.dataset import Dataset, read_dataset, write_bytes
 from ditto.training.motion_batches import (
-    EQUAL_SHARES,
+    SHARES,
     Corpus,
     Drawn,
     Units,
@@ -69,7 +69,7 @@ class Options:
     seed: int = 0
     resume: bool = False
     device: str = "cpu"
-    shares: Mapping[str, float] = field(default_factory=lambda: EQUAL_SHARES)
+    shares: Mapping[str, float] = field(default_factory=lambda: SHARES)
     tensorboard: bool = False
     report: Callable[[str], None] = print
 
@@ -81,7 +81,7 @@ class Data(NamedTuple):
     held: Corpus | None
 
 
-def read_data(path: Path, bundle: Bundle, recipe: Recipe, shares: Mapping[str, float] = EQUAL_SHARES) -> Data:
+def read_data(path: Path, bundle: Bundle, recipe: Recipe, shares: Mapping[str, float] = SHARES) -> Data:
     """Clips to train on and held clips.
 
     Raises:
@@ -245,7 +245,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--short-steps", type=int)
     parser.add_argument(
-        "--shares", default="real:1,made:1", help="of a corpus file: how often windows come from each kind"
+        "--shares", help=f"of a corpus file: how often windows come from each kind, as real:2,made:1 (default {dict(SHARES)})"
     )
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--device", default="cpu")
@@ -254,9 +254,10 @@ def main() -> int:
     given = parser.parse_args()
     try:
         recipe = preset(given.preset).changed(given.steps, given.short_steps, given.adaptive_weights)
+        shares = SHARES if given.shares is None else parse_shares(given.shares)
         options = Options(
-            given.data, given.out, recipe, given.bundle, given.seed, given.resume, given.device,
-            parse_shares(given.shares), given.tensorboard, lambda line: print(line, flush=True),
+            given.data, given.out, recipe, given.bundle, given.seed, given.resume, given.device, shares,
+            given.tensorboard, lambda line: print(line, flush=True),
         )  # fmt: skip
         print(train_motion(options))
     except DittoError as error:

@@ -48,7 +48,8 @@ PAST = 20  # known frames of most windows of the lite size
 SHORTEST = 40  # frames of a clip that a window shows at least, if the clip has them
 LEARNT = 10  # frames of a clip that are not known in a window of the lite size, at least
 REST_FADE = 15  # frames over which a clip that starts at rest reaches its own pose
-EQUAL_SHARES: Mapping[str, float] = MappingProxyType({"real": 1.0, "made": 1.0})
+# How often windows of the shipped weights' corpus come from each kind of clip: GRID is one speaker, the cuts are 32 s.
+SHARES: Mapping[str, float] = MappingProxyType({"real": 0.36, "natural": 0.12, "made": 0.52})
 STILL = [k for k in Keypoint if k not in (*LIPS, *EYES)]
 
 
@@ -87,7 +88,7 @@ class Corpus(NamedTuple):
         return digest.hexdigest()
 
 
-def load_corpus(path: Path, shares: Mapping[str, float] | Iterable[str] = EQUAL_SHARES) -> Corpus:
+def load_corpus(path: Path, shares: Mapping[str, float] | Iterable[str] = SHARES) -> Corpus:
     """Clips of some kinds (`real`, `made`, `held`, ...) from a corpus file; see `ditto.training.corpus`.
 
     Args:

@@ -7,6 +7,7 @@ expression part stays in the head frame; `ditto.lite.sampler` turns it into the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,7 +76,7 @@ def low_pass(values: npt.ArrayLike, hertz: float) -> Floats:
     return gaussian(values, FPS * np.sqrt(np.log(2.0)) / (2.0 * np.pi * hertz))
 
 
-def real_clip(landmarks: npt.ArrayLike) -> RealClip:
+def real_clip(landmarks: npt.ArrayLike, others: Sequence[npt.ArrayLike] = ()) -> RealClip:
     """A tracked clip as motion.
 
     The neutral is the median of the frames with closed lips. A clip with fewer than 5 of them has the neutral that
@@ -84,17 +85,15 @@ def real_clip(landmarks: npt.ArrayLike) -> RealClip:
 
     Args:
         landmarks: (T, 478, 3) pixels, no NaN.
+        others: landmarks of other clips of the same speaker. The neutral is then that of all of them: in a few seconds of
+            fluent talk lips may not close at all.
     """
-    points = np.asarray(landmarks, np.float64)
-    heads = [fit_head(frame) for frame in points]
-    scale = np.array([h[0] for h in heads])
-    rotation = np.stack([h[1] for h in heads])
-    translation = np.stack([h[2] for h in heads])
-    face = np.stack([h[3] for h in heads])
-    gap = face[:, 14, 1] - face[:, 13, 1]
-    closed = gap < CLOSED_GAP
-    posed = SELECTOR @ face
-    neutral = np.median(posed[closed], 0) if closed.sum() >= CLOSED_FRAMES else lips_closed(posed, gap)
+    scale, rotation, translation, face = fit_heads(landmarks)
+    gap = _gap(face)
+    known = [face, *(fit_heads(other)[3] for other in others)]
+    shut = np.concatenate([SELECTOR @ f[_gap(f) < CLOSED_GAP] for f in known])
+    points, posed = np.asarray(landmarks), SELECTOR @ face
+    neutral = np.median(shut, 0) if len(shut) >= CLOSED_FRAMES else lips_closed(posed, gap)
     delta = posed - neutral
     delta[:, Keypoint.NECK] = 0.0
     lips = [*LIP_MIDDLES, *MOUTH_CORNERS, Keypoint.CHIN]
@@ -132,6 +131,17 @@ def lips_closed(posed: Floats, gap: Floats) -> Floats:
     least = np.argsort(gap, kind="stable")[: max(CLOSED_FRAMES, len(gap) // 20)]
     left = max(float(np.median(gap[least])) - CLOSED_GAP / 2, 0.0)
     return np.asarray(np.median(posed[least], 0) - left * opening)
+
+
+def fit_heads(landmarks: npt.ArrayLike) -> tuple[Floats, Floats, Floats, Floats]:
+    """`ditto.portrait.face_mesh.fit_head` of every frame (T, 478, 3): scale, rotation, translation, face."""
+    heads = [fit_head(frame) for frame in np.asarray(landmarks, np.float64)]
+    scale, rotation, translation, face = (np.stack([np.asarray(h[i]) for h in heads]) for i in range(4))
+    return scale, rotation, translation, face
+
+
+def _gap(face: Floats) -> Floats:
+    return np.asarray(face[:, 14, 1] - face[:, 13, 1])
 
 
 def _denoise(x: Floats) -> Floats:

@@ -30,7 +30,6 @@ from ditto.motion.eyes import eye_keypoints, initial_eyes, step_eyes
 from ditto.motion.motion import EXPRESSION, KEYPOINTS, LAYOUT_265, MOTION_SIZE, Keypoint, rotation_matrix
 from ditto.portrait.face_mesh import TEMPLATE, keypoints
 from ditto.training.motion_batches import WINDOW, Corpus, Units
-from ditto.training.motion_export import ONNX_NAMES
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -82,10 +81,9 @@ class ModuleEngine:
         self._module, self._output = module, output
 
     def __call__(self, **arrays: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-        argument = {name: name_in_torch for name_in_torch, name in ONNX_NAMES.items()}
         device = next(self._module.parameters()).device
         with torch.no_grad():
-            given = {argument.get(name, name): torch.from_numpy(array).to(device) for name, array in arrays.items()}
+            given = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
             return {self._output: self._module(**given).cpu().numpy()}
 
 

@@ -44,7 +44,6 @@ from ditto.training.dataset import unwritable
 from ditto.training.motion_loop import read_checkpoint
 
 OPSET = 17
-ONNX_NAMES = {"speech_mask": "heard"}  # inputs whose name in the ONNX file, and in the sampler, is still another
 SAMPLER_PREFIX = "sampler."
 PER_FRAME = ("features", "eyes", "motion", "known", "condition", "clean")  # arguments and answers that are (B, T, ...)
 # Pitch, yaw, roll; chosen by eye: the heads of the real half of the corpus hold stiller than a portrait should.
@@ -69,7 +68,7 @@ def half(model: nn.Module) -> None:
 def export_onnx(module: nn.Module, arguments: dict[str, Tensor], output: str, path: Path) -> None:
     """Write one module as ONNX with named inputs, free batch size and length, and 16-bit weights."""
     module.eval()
-    names = [ONNX_NAMES.get(name, name) for name in arguments]
+    names = list(arguments)
     torch.onnx.export(
         module,
         tuple(arguments.values()),

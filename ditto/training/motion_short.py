@@ -40,7 +40,8 @@ LEARNING_RATE = 8e-4
 WARMUP = 100
 PAST, LENGTH, BEYOND = 22, 40, 16  # frames: known, of a pupil's window, and more that the teacher hears
 LONGEST_AHEAD = 6  # frames heard beyond the two that are shown
-NO_AHEAD = 0.6  # share of windows that hear none
+PREDICTED = 0.3  # share of windows that hear neither the frames that are shown nor any beyond (`lowest`)
+NO_AHEAD = 0.7  # share of windows up to which no frame beyond those shown is heard
 SHOWN, SHOWN_WEIGHT = 2, 4.0  # frames that are shown count more than those that only give context
 
 
@@ -72,9 +73,10 @@ def unheard(rows: Tensor, heard: Tensor) -> Tensor:
 
 
 def frames_ahead(chance: Tensor) -> Tensor:
-    """(B,) uniform in [0, 1) -> frames heard beyond those shown: none for a share of `NO_AHEAD`, else 1 to 6."""
+    """(B,) uniform in [0, 1) -> frames heard beyond those shown: -2 (`PREDICTED`), 0 (up to `NO_AHEAD`), or 1 to 6."""
     above = (chance - NO_AHEAD) / (1 - NO_AHEAD)
-    return torch.where(above < 0, 0, 1 + (above * LONGEST_AHEAD).long().clamp(max=LONGEST_AHEAD - 1))
+    some = 1 + (above * LONGEST_AHEAD).long().clamp(max=LONGEST_AHEAD - 1)
+    return torch.where(chance < PREDICTED, -SHOWN, torch.where(above < 0, 0, some))
 
 
 class ShortDistillation(Objective):
@@ -129,7 +131,8 @@ def distillation_terms(
     with torch.no_grad():
         full = teacher.condition(cut.features, cut.emotion, cut.eyes, cut.canonical, ones)[:, :LENGTH]
         expected = teacher.denoiser(noisy, known, full, level)
-    features, eyes = (unheard(x[:, :LENGTH], heard) for x in (cut.features, cut.eyes))
+    features = unheard(cut.features[:, :LENGTH], heard)
+    eyes = unheard(cut.eyes[:, :LENGTH], heard.clamp(min=PAST + SHOWN))  # made for every frame that is shown
     guess = teacher.denoiser(noisy, known, pupil(features, cut.emotion, eyes, cut.canonical, ones), level)
     frame = torch.ones(LENGTH, 1, device=cut.motion.device)
     frame[:PAST] = 0.0

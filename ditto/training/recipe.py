@@ -41,7 +41,7 @@ class Recipe:
 
     size: str = "lite"
     motion_size: int = MOTION_SIZE
-    steps: int = 4000
+    steps: int = 1200
     batch: int = 24
     accumulate: int = 1
     optimizer: str = "adamw"
@@ -63,8 +63,8 @@ class Recipe:
     pose_smoothness: float = 5.0
     adaptive: bool = True
     from_bundle: bool = False
-    short_steps: int = 2600
-    score_every: int = 500
+    short_steps: int = 1600
+    score_every: int = 300
     checkpoint_every: int = 250
 
     def __post_init__(self) -> None:

@@ -269,7 +269,7 @@ def test_a_sheet_is_markdown_and_records():
         (["--random-weights"], "random weights are for --bundle full"),
         (["--sessions", "none"], "sessions are 1 to 64, or auto"),
         (["--minutes", "0"], "minutes lie above 0"),
-        (["--latency", "instant"], "expected a latency of quality, balanced, low, got 'instant'"),
+        (["--latency", "instant"], "expected a latency of quality, balanced, low, lowest, got 'instant'"),
         (["--speech", "/nowhere.wav"], "nowhere.wav"),
         (["--speech", str(Path(__file__).parent)], "holds no recordings"),
     ],

@@ -21,7 +21,7 @@ from ditto.lite.networks.motion_diffusion import (  # noqa: E402
 from ditto.lite.postprocess import PostprocessConfig  # noqa: E402
 from ditto.lite.sampler import MotionNetwork, MotionSampler, fill, schedule  # noqa: E402
 from ditto.training.motion_batches import Batch  # noqa: E402
-from ditto.training.motion_export import ONNX_NAMES, example_arguments, read_weights, temperature, write  # noqa: E402
+from ditto.training.motion_export import example_arguments, read_weights, temperature, write  # noqa: E402
 from ditto.training.motion_losses import loss_weights  # noqa: E402
 from ditto.training.motion_short import BEYOND, LENGTH, PAST, cuts, distillation_terms, unheard  # noqa: E402
 
@@ -46,7 +46,7 @@ def bundle(tmp_path_factory):
 
 def arrays_of(arguments):
     """Arguments of a half as its ONNX file names them."""
-    return {ONNX_NAMES.get(name, name): tensor.numpy() for name, tensor in arguments.items()}
+    return {name: tensor.numpy() for name, tensor in arguments.items()}
 
 
 def compare(folder, model):

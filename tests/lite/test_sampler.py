@@ -29,7 +29,7 @@ class TinyCondition:
 
     def __call__(self, **arrays):
         self.calls += 1
-        f = arrays["features"] * arrays["heard"][:, None]
+        f = arrays["features"] * arrays["speech_mask"][:, None]
         mixed = f + 0.5 * np.roll(f, 1, 1) + 0.5 * np.roll(f, -1, 1)
         eyes = np.repeat(arrays["eyes"].mean(-1, keepdims=True), MOTION_SIZE, -1)
         face = arrays["emotion"].sum(-1)[:, None, None] + arrays["canonical"].sum(-1)[:, None, None]

@@ -35,10 +35,10 @@ def test_seeds_differ():
     assert not np.array_equal(step_eyes(initial_eyes(), pausing, 1)[0], step_eyes(initial_eyes(), pausing, 2)[0])
 
 
-def test_people_blink_10_to_25_times_a_minute():
+def test_talkers_blink_20_to_32_times_a_minute():
     for seed in range(4):
         eyes, _ = step_eyes(initial_eyes(), np.full(8 * MINUTE, 0.2), seed)
-        assert 10 <= len(blink_starts(eyes)) / 8 <= 25
+        assert 20 <= len(blink_starts(eyes)) / 8 <= 32
 
 
 def test_blinks_are_likelier_in_pauses():

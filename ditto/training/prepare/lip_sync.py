@@ -2,7 +2,7 @@
 
 A scorer is anything with the method of `SyncScorer`. The one used here is the network of `ditto.training.sync`. `KernelScorer`
 needs no training of its own: it compares the lips that were tracked with those that the phones ask for, by the linear kernels
-of natural talk (`ditto/training/articulation_kernels.json`). `python -m benchmarks.sync` measures both. In whole clips they
+of natural talk (`ditto/training/natural_talk.py`). `python -m benchmarks.sync` measures both. In whole clips they
 find the same offsets, but the network tells another clip's sound better: .99 (area under the curve) against .92 in GRID, and
 .99 against .80 from a single second.
 """
@@ -10,9 +10,7 @@ find the same offsets, but the network tells another clip's sound better: .99 (a
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -24,6 +22,7 @@ from ditto.lite.speech_encoder import HIDDEN_SIZE
 from ditto.media.rates import FPS, SAMPLES_PER_FRAME
 from ditto.portrait.face_mesh import fit_head
 from ditto.training.motion_data import fill_gaps, gaussian
+from ditto.training.natural_talk import lip_scores
 from ditto.training.prepare.clips import encoder_of, features_of
 from ditto.training.prepare.faces import landmarks_of
 from ditto.training.prepare.video import sound_of
@@ -32,7 +31,6 @@ from ditto.training.prepare.work import Dropped, Outcome, Piece, Work
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[np.float32]
 
-KERNELS = Path(__file__).parents[1] / "articulation_kernels.json"
 MOST_OFFSET = 15  # frames either way, as SyncNet's
 WARM_UP = FPS  # frames of sound before those, so that the encoder knows level and context
 # What each comparison weighs: opening and width without their slow part, and the opening's speed. On 40 clips of GRID's
@@ -119,33 +117,10 @@ def lips(landmarks: Floats) -> Floats:
     return np.stack([gap, np.linalg.norm(faces[:, left, :2] - faces[:, right, :2], axis=1)], 1)
 
 
-class Kernels(NamedTuple):
-    """The file of kernels: lags in frames, mean phone probabilities (40,), opening and width (lags, 40) each."""
-
-    lags: tuple[int, ...]
-    mean: Floats
-    opening: Floats
-    width: Floats
-
-
-@functools.cache
-def kernels() -> Kernels:
-    """The kernels of natural talk."""
-    found = json.loads(KERNELS.read_text())
-    assert found["phones"] == list(PHONES)
-    arrays = (np.array(found[name]) for name in ("mean_posterior", "opening", "width"))
-    return Kernels(tuple(found["lags_frames"]), *arrays)
-
-
 def lips_of_phones(features: npt.ArrayLike) -> Floats:
     """(T, 368) features -> (T, 2) opening and width that the phones ask for, z scores."""
-    k = kernels()
     rows = np.asarray(features, np.float64)[:, HIDDEN_SIZE:]
-    phones = rows.reshape(len(rows), 2, len(PHONES)).mean(1) - k.mean
-    frames = np.arange(len(rows))
-    places = [np.clip(frames + lag, 0, len(rows) - 1) for lag in k.lags]
-    weights = np.stack([k.opening, k.width], -1)  # (lags, 40, 2)
-    return np.asarray(sum(phones[place] @ w for place, w in zip(places, weights, strict=True)))
+    return np.stack(lip_scores(rows.reshape(len(rows), 2, len(PHONES)).mean(1)), -1)
 
 
 def hear(work: Work, clip: Piece) -> Heard:

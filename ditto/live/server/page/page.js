@@ -346,6 +346,7 @@ async function setUp() {
     Object.assign(label, { textContent: name, htmlFor: slider.id });
     $("emotions").append(label, slider);
   }
+  for (const option of [...$("latency").options]) if (!(option.value in info.latencies)) option.remove();
   for (const option of $("latency").options) option.text += ` (after ${info.latencies[option.value] / 1000} s of speech)`;
   const own = navigator.language.toLowerCase();
   for (const voice of info.voices) {
