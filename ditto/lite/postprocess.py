@@ -46,8 +46,9 @@ PRESS_RAMP = (0.15, 0.40)
 PRESS_BESIDE_RAMP = (0.07, 0.17)
 TUCK_RAMP = (0.30, 0.65)  # of f and v
 TUCK_GAP = 0.024  # fu between the lips, filled by the upper teeth that touch the lower one; by eye
-# fu a frame on the way to a closure and back: the fastest of the nine natural cuts close at .065 and open at .060.
-CLOSING_SPEED, OPENING_SPEED = 0.070, 0.075
+# fu a frame on the way to a closure and back. The fastest 0.5 % of the nine natural cuts close at .046 and open at .052; faster
+# lips jerk (`benchmarks.life`: largest acceleration).
+CLOSING_SPEED, OPENING_SPEED = 0.048, 0.052
 # fu a frame: how fast lips close on a sound without look-ahead. By eye: two frames from an open vowel. It makes the
 # fastest closing at `low` .06 fu a frame, against .05 at `quality` (docs/streaming.md).
 UNFORESEEN_CLOSING_SPEED = 0.065
@@ -165,7 +166,7 @@ def close_lips(
     sure = np.pad(_ramp(bilabial, PRESS_RAMP), 1)
     beside = np.maximum(sure[:-2], sure[2:]) * _ramp(bilabial, PRESS_BESIDE_RAMP)
     press = np.maximum(sure[1:-1], beside)
-    tuck = _ramp(p[:, :, LABIODENTALS].sum(2).max(1), TUCK_RAMP)[LOOKBACK : LOOKBACK + n]
+    tuck = _ramp(p[:, :, LABIODENTALS].sum(2).max(1), TUCK_RAMP)
     shares = np.zeros(n)
     for i in range(n):
         rest = _next_rest(rest, quiet[i:], lookahead, complete)
@@ -173,10 +174,11 @@ def close_lips(
     points = out[:, EXPRESSION].reshape(n, KEYPOINTS, 3)
     _close(points, shares, 0.0, REST_CHIN)
     pressed = press[LOOKBACK : LOOKBACK + n]
-    _tuck(points, tuck * (1.0 - pressed) * (1.0 - shares))
     for distance in (2, 1):  # on the way to a closure, and back from it
-        _close(points, press[LOOKBACK + distance :][:n], PRESS_GAP + distance * CLOSING_SPEED, PRESS_CHIN)
-        _close(points, press[LOOKBACK - distance :][:n], PRESS_GAP + distance * OPENING_SPEED, PRESS_CHIN)
+        for closed, gap in ((tuck, TUCK_GAP), (press, PRESS_GAP)):
+            _close(points, closed[LOOKBACK + distance :][:n], gap + distance * CLOSING_SPEED, PRESS_CHIN)
+            _close(points, closed[LOOKBACK - distance :][:n], gap + distance * OPENING_SPEED, PRESS_CHIN)
+    _tuck(points, tuck[LOOKBACK : LOOKBACK + n] * (1.0 - pressed) * (1.0 - shares))
     _close(points, pressed, PRESS_GAP, PRESS_CHIN)
     return out, rest
 

@@ -38,7 +38,7 @@ from ditto.lite.networks.motion_diffusion import (
     MotionDiffusion,
     MotionDiffusionConfig,
 )
-from ditto.motion.motion import DEGREES, EXPRESSION, EYES, KEYPOINTS
+from ditto.motion.motion import BROWS, DEGREES, EXPRESSION, EYES, KEYPOINTS
 from ditto.training.articulation import MOUTH_KEYPOINTS
 from ditto.training.dataset import unwritable
 from ditto.training.motion_loop import read_checkpoint
@@ -46,14 +46,16 @@ from ditto.training.motion_loop import read_checkpoint
 OPSET = 17
 SAMPLER_PREFIX = "sampler."
 PER_FRAME = ("features", "eyes", "motion", "known", "condition", "clean")  # arguments and answers that are (B, T, ...)
-# Pitch, yaw, roll; chosen by eye: the heads of the real half of the corpus hold stiller than a portrait should.
-HEAD_TEMPERATURE = (1.2, 1.2, 1.1)
+# Pitch, yaw, roll, and brows: set so that heads and brows of rendered talk move as MediaPipe sees them move in natural talk
+# (`python -m benchmarks.life --face-landmarker FILE`). The renderer shows less yaw than it is asked for.
+HEAD_TEMPERATURE, BROW_TEMPERATURE = (1.2, 1.5, 1.25), 1.1
 
 
 def temperature(lips: float) -> npt.NDArray[np.float32]:
     """(70,) spread of the starting noise: `lips` for mouth and eyes, which follow the conditions, about one for the rest."""
     t = np.ones(MOTION_SIZE, np.float32)
     t[DEGREES] = HEAD_TEMPERATURE
+    t[EXPRESSION].reshape(KEYPOINTS, 3)[list(BROWS)] = BROW_TEMPERATURE
     t[EXPRESSION].reshape(KEYPOINTS, 3)[[*MOUTH_KEYPOINTS, *EYES]] = lips
     return t
 
