@@ -32,7 +32,7 @@ START, END = 96, 240  # frames of the example; both lie in a pause (silence from
 SIDE = 320  # pixels of a portrait; three of them fill the width of a page on GitHub
 SHOWN = 2.5  # side of the square that is shown of a picture, face widths
 RAISED = 0.15  # how far that square lies above the middle of the face, for the hair; face widths
-QUALITY = 80  # of WebP, 0 to 100: 2.3 MB
+QUALITY = 70  # of WebP, 0 to 100: 2.1 MB
 
 
 def looping(rows: Floats, start: int, end: int) -> Floats:

@@ -46,8 +46,8 @@ PRESS_RAMP = (0.15, 0.40)
 PRESS_BESIDE_RAMP = (0.07, 0.17)
 TUCK_RAMP = (0.30, 0.65)  # of f and v
 TUCK_GAP = 0.024  # fu between the lips, filled by the upper teeth that touch the lower one; by eye
-# fu a frame on the way to a closure and back. The fastest 0.5 % of the nine natural cuts close at .046 and open at .052; faster
-# lips jerk (`benchmarks.life`: largest acceleration).
+# fu a frame on the way to a closure and back. The fastest 0.5 % of the nine natural cuts close at .046 and open at .052;
+# faster lips jerk (`benchmarks.life`: largest acceleration).
 CLOSING_SPEED, OPENING_SPEED = 0.048, 0.052
 # fu a frame: how fast lips close on a sound without look-ahead. By eye: two frames from an open vowel. It makes the
 # fastest closing at `low` .06 fu a frame, against .05 at `quality` (docs/streaming.md).
