@@ -80,6 +80,29 @@ class Corpus(NamedTuple):
     look_start: Ints
     look_count: Ints
 
+    def rows(self, clip: int) -> slice:
+        """The rows of a clip."""
+        return slice(int(self.start[clip]), int(self.start[clip] + self.length[clip]))
+
+    def only(self, clips: npt.ArrayLike) -> Corpus:
+        """Some of the clips: (clips,) of bool, at least one true. The rows stay where they are."""
+        chosen = np.flatnonzero(clips)
+        pools, pool = np.unique(self.pool[chosen], return_inverse=True)
+        return self._replace(
+            names=tuple(self.names[i] for i in chosen),
+            start=self.start[chosen],
+            length=self.length[chosen],
+            pool=pool,
+            shares=self.shares[pools],
+            emotion=self.emotion[chosen],
+            look_start=self.look_start[chosen],
+            look_count=self.look_count[chosen],
+        )
+
+    def without(self, conditions: Iterable[str]) -> Corpus:
+        """The corpus with some conditions zero, of `ditto.training.recipe.HIDEABLE`."""
+        return self._replace(**{name: np.zeros_like(getattr(self, name)) for name in conditions})
+
     def fingerprint(self) -> str:
         """SHA-256 over everything that a run draws from, to tell whether a checkpoint belongs to this corpus."""
         digest = hashlib.sha256("\n".join(self.names).encode())
@@ -321,6 +344,7 @@ def draw(
     columns = [stacked(column) for column in zip(*windows, strict=True)]
     level, noises, masks, ahead = (stacked(column) for column in zip(*random_numbers, strict=True))
     batch = Batch(columns[0] / torch.from_numpy(units.scale), *columns[1:])
+    batch = batch._replace(**{name: torch.zeros_like(getattr(batch, name)) for name in recipe.hide})
     return Drawn(batch, Noise(level, noises, masks[:, None], ahead), tuple(names))
 
 

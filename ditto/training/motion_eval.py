@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ from ditto.bundle import Bundle
 from ditto.engines import Tensor as EngineTensor
 from ditto.full.networks.lmdm import LMDM, ddim_sample, ddim_schedule
 from ditto.lite.performer import postprocess_config
-from ditto.lite.sampler import MotionNetwork, MotionSampler, silence_of
+from ditto.lite.sampler import MotionNetwork, MotionSampler, SamplerState, silence_of
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.eyes import eye_keypoints, initial_eyes, step_eyes
 from ditto.motion.motion import EXPRESSION, KEYPOINTS, LAYOUT_265, MOTION_SIZE, Keypoint, rotation_matrix
@@ -87,6 +88,63 @@ class ModuleEngine:
             return {self._output: self._module(**given).cpu().numpy()}
 
 
+class LipFigures(NamedTuple):
+    """How lips follow a real speaker's.
+
+    Attributes:
+        opening, width: correlation of the lips' opening and width at zero lag; 0 where they do not move.
+        spread: standard deviation of the opening against the speaker's.
+    """
+
+    opening: float
+    width: float
+    spread: float
+
+    @property
+    def score(self) -> float:
+        """Mean correlation of opening and width."""
+        return 0.5 * (self.opening + self.width)
+
+
+def sampled_state(
+    sampler: MotionSampler, corpus: Corpus, clip: int, seed: int = 0, widest: float | None = None
+) -> tuple[Array, SamplerState]:
+    """Motion (T, 70) as emitted for the speech of a clip, with its own identity and emotion, and the state after it.
+
+    `widest` is the running opening of the lips that the clip begins with; that of the network by default.
+    """
+    rows = corpus.rows(clip)
+    face = corpus.canonical[corpus.look_start[clip]].reshape(KEYPOINTS, 3)
+    state = sampler.initial_state(face, np.ones(2), seed)
+    if widest is not None:
+        state = state._replace(widest=widest)
+    return sampler(corpus.features[rows].astype(np.float32), corpus.emotion[clip], state, final=True)
+
+
+def sampled(sampler: MotionSampler, corpus: Corpus, clip: int, seed: int = 0) -> Array:
+    """(T, 70) motion of `sampled_state`."""
+    return sampled_state(sampler, corpus, clip, seed)[0]
+
+
+def torch_sampler(engines: MotionNetwork, network: nn.Module, steps: int = 10) -> MotionSampler:
+    """A sampler around a `MotionDiffusion`, at the offline plan; the other numbers are those of `engines`."""
+    condition, denoiser = (
+        ModuleEngine(getattr(network, name), output)
+        for name, output in (("condition", "condition"), ("denoiser", "clean"))
+    )
+    engines = engines._replace(condition=condition, short_condition=condition, denoiser=denoiser)
+    return MotionSampler(engines, steps=steps)
+
+
+def measure_lips(sampler: MotionSampler, corpus: Corpus, clips: Sequence[int] | None = None) -> LipFigures:
+    """Means over clips (numbers; all by default) of motion from a sampler, beside the real motion of 70 numbers."""
+    found = [
+        lip_figures(head_frame(sampled(sampler, corpus, clip)), _faces(corpus.motion[corpus.rows(clip)]))
+        for clip in (range(len(corpus.length)) if clips is None else clips)
+    ]
+    return LipFigures(*np.mean(found, 0).tolist())
+
+
 class LipScore:
     """How well the lips of sampled motion follow the real speaker's on held clips: larger is better.
 
@@ -109,25 +167,11 @@ class LipScore:
 
     def __call__(self, network: nn.Module) -> float:
         """The score of a `MotionDiffusion`."""
-        sampler = self.sampler(network)
-        return float(np.mean([lip_agreement(*self._pair(sampler, clip)) for clip in self._clips]))
+        return measure_lips(self.sampler(network), self._corpus, self._clips).score
 
     def sampler(self, network: nn.Module) -> MotionSampler:
         """The sampler that is scored, around a `MotionDiffusion`."""
-        condition, denoiser = (
-            ModuleEngine(getattr(network, name), output)
-            for name, output in (("condition", "condition"), ("denoiser", "clean"))
-        )
-        engines = self._network._replace(condition=condition, short_condition=condition, denoiser=denoiser)
-        return MotionSampler(engines, steps=self._steps)
-
-    def _pair(self, sampler: MotionSampler, clip: int) -> tuple[Array, Array]:
-        c = self._corpus
-        rows = slice(int(c.start[clip]), int(c.start[clip] + c.length[clip]))
-        face = c.canonical[c.look_start[clip]].reshape(KEYPOINTS, 3)
-        state = sampler.initial_state(face, np.ones(2), seed=0)
-        made, _ = sampler(c.features[rows].astype(np.float32), c.emotion[clip], state, final=True)
-        return head_frame(made).astype(np.float32), c.motion[rows, EXPRESSION].reshape(-1, KEYPOINTS, 3)
+        return torch_sampler(self._network, network, self._steps)
 
 
 class FullLipScore:
@@ -147,7 +191,7 @@ class FullLipScore:
     def __call__(self, network: nn.Module) -> float:
         """The score of an `LMDM`."""
         assert isinstance(network, LMDM)
-        return float(np.mean([lip_agreement(*self._pair(network, clip)) for clip in self._clips]))
+        return float(np.mean([lip_figures(*self._pair(network, clip)).score for clip in self._clips]))
 
     def _pair(self, network: LMDM, clip: int) -> tuple[Array, Array]:
         c, scale = self._corpus, torch.from_numpy(self._units.scale)
@@ -181,14 +225,17 @@ def _faces(motion: Array) -> Array:
     return motion[:, where].reshape(-1, KEYPOINTS, 3)
 
 
-def lip_agreement(made: Array, real: Array) -> float:
-    """Mean correlation of the lips' opening and width of two runs of faces (T, 21, 3); 0 for one that does not move."""
-    found = []
-    for measure in (opening, width):
-        a, b = measure(made.astype(np.float64)), measure(real.astype(np.float64))
-        moves = min(a.std(), b.std()) > 1e-9
-        found.append(float(np.corrcoef(a, b)[0, 1]) if moves else 0.0)
-    return float(np.mean(found))
+def lip_figures(made: npt.ArrayLike, real: npt.ArrayLike) -> LipFigures:
+    """Of two runs of faces (T, 21, 3)."""
+    ours, theirs = np.asarray(made, np.float64), np.asarray(real, np.float64)
+
+    def correlation(a: Floats, b: Floats) -> float:
+        return float(np.corrcoef(a, b)[0, 1]) if min(a.std(), b.std()) > 1e-9 else 0.0
+
+    spread = opening(ours).std() / max(opening(theirs).std(), 1e-9)
+    return LipFigures(
+        correlation(opening(ours), opening(theirs)), correlation(width(ours), width(theirs)), float(spread)
+    )
 
 
 def main() -> None:

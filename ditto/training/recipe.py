@@ -9,6 +9,8 @@ from types import MappingProxyType
 from ditto.errors import InputError
 from ditto.motion.motion import MOTION_SIZE, PACKED_SIZE
 
+HIDEABLE = ("emotion", "canonical")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -27,6 +29,7 @@ class Recipe:
         average: the running average of the weights keeps this share of itself at an update.
         bfloat16: run the networks in bfloat16 under autocast.
         drop_condition: share of windows whose speech (lite) or whole condition (full) is hidden, for guidance.
+        hide: conditions of `HIDEABLE` that are zero in every window, to measure what they are good for.
         flip: share of windows that are mirrored.
         shape_scale, shape_shift: spread of random changes of the canonical keypoints: factor per axis, face units.
         feature_noise: noise on the speech features, in their own spreads.
@@ -53,6 +56,7 @@ class Recipe:
     average: float = 0.998
     bfloat16: bool = True
     drop_condition: float = 0.1
+    hide: tuple[str, ...] = ()
     flip: float = 0.5
     shape_scale: float = 0.06
     shape_shift: float = 0.012
@@ -74,6 +78,8 @@ class Recipe:
         for name, known in (("size", ("lite", "full")), ("optimizer", ("adamw", "adan"))):
             if getattr(self, name) not in known:
                 raise InputError(f"expected {name} of {' or '.join(known)}, got {getattr(self, name)!r}; give another")
+        if unknown := sorted(set(self.hide) - set(HIDEABLE)):
+            raise InputError(f"expected hide of {', '.join(HIDEABLE)}, got {', '.join(unknown)}; give others")
         if self.motion_size not in ((MOTION_SIZE,) if self.size == "lite" else (MOTION_SIZE, PACKED_SIZE)):
             raise InputError(
                 f"expected motion_size of {MOTION_SIZE}, or {PACKED_SIZE} at the full size, got {self.motion_size} at the "
@@ -90,8 +96,8 @@ class Recipe:
         )
 
     def differences(self, other: Mapping[str, object]) -> list[str]:
-        """Names of the numbers that differ from a recipe read back from a checkpoint."""
-        return [f.name for f in fields(self) if other.get(f.name) != getattr(self, f.name)]
+        """Names of the numbers that differ from a recipe read back from a checkpoint; one that it lacks had its default."""
+        return [f.name for f in fields(self) if other.get(f.name, f.default) != getattr(self, f.name)]
 
 
 # `lite` made the shipped weights; `short` fine-tunes them on an hour of somebody's footage or less; `paper` is Ditto

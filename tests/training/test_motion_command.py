@@ -21,7 +21,7 @@ from ditto.full.networks.lmdm import LMDM, LMDMConfig  # noqa: E402
 from ditto.lite.networks.motion_diffusion import MotionDiffusionConfig  # noqa: E402
 from ditto.training.motion import Options, make_score, parse_shares, train_motion, units_of_bundle  # noqa: E402
 from ditto.training.motion_batches import Units, load_corpus  # noqa: E402
-from ditto.training.motion_eval import FullLipScore, head_frame, lip_agreement  # noqa: E402
+from ditto.training.motion_eval import FullLipScore, head_frame, lip_figures  # noqa: E402
 from ditto.training.motion_export import read_weights  # noqa: E402
 from ditto.training.motion_loop import read_checkpoint  # noqa: E402
 from ditto.training.motion_objectives import FACE_CONDITIONS  # noqa: E402
@@ -141,8 +141,9 @@ def test_motion_of_the_network_itself_scores_one():
 
 def test_lips_that_do_not_move_score_nothing():
     faces = np.random.default_rng(0).normal(size=(20, 21, 3)).astype(np.float32)
-    assert lip_agreement(faces, faces) == pytest.approx(1.0)
-    assert lip_agreement(np.zeros_like(faces), faces) == 0.0
+    assert lip_figures(faces, faces) == pytest.approx((1.0, 1.0, 1.0))
+    assert lip_figures(0.5 * faces, faces) == pytest.approx((1.0, 1.0, 0.5))
+    assert lip_figures(np.zeros_like(faces), faces) == (0.0, 0.0, 0.0)
 
 
 def test_the_full_size_has_a_score_too():
