@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -155,28 +157,80 @@ def motion(
         from ditto.training.recipe import preset as preset_of
 
         recipe = preset_of(preset).changed(steps, short_steps, adaptive_weights)
-        try:
+        with packages_of_training():
             from ditto.training.motion import Options, train_motion
-        except ImportError as error:
-            raise InputError(
-                f"training needs torch and onnx ({error}); pip install 'ditto-talking-head[train]'"
-            ) from error
-
-        def report(line: str) -> None:
-            interruption.check()
-            if not (quiet or as_json):
-                print_error(line)
-
+        report = report_of(quiet or as_json)
         options = Options(dataset, output, recipe, bundle, seed, resume, device, tensorboard=tensorboard, report=report)
-        try:
+        with interruptible(output):
             made = train_motion(options)
-        except KeyboardInterrupt:
-            print_error(
-                f"ditto: interrupted; {output} keeps the last checkpoint, if there was one: go on with --resume"
-            )
-            number = interruption.number
-            raise typer.Exit(EXIT_INTERRUPTED if number is None else 128 + number) from None
         if as_json:
             print_result(json.dumps({"output": str(made), "steps": recipe.steps, "seed": seed}))
         elif not quiet:
             print_result(str(made))
+
+
+@app.command()
+def avatar(
+    dataset: Annotated[
+        Path, typer.Argument(help="Videos of one person (a folder or a list), or a folder of `ditto train prepare`.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the adapter, the new bundle, checkpoints and curve.")
+    ],
+    bundle: Annotated[str, typer.Option(help="Name or folder of the bundle to adapt.")] = "lite",
+    person: Annotated[str | None, typer.Option(help="Whose clips to take, if the dataset has several people.")] = None,
+    rank: Annotated[int, typer.Option(min=1, help="Of the adapter: its size, and how much it can change.")] = 8,
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates, if other than usual.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1.")] = "cpu",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Fit the motion network to one person: a small adapter, and a bundle that moves as this person does."""
+    with errors_reported(as_json, debug):
+        with packages_of_training():
+            from ditto.training.avatar import RECIPE, Options, train_avatar
+        recipe, report = RECIPE.changed(steps, None, None), report_of(quiet or as_json)
+        options = Options(dataset, output, bundle, person, rank, recipe, seed, resume, device, report)
+        with interruptible(output):
+            made = train_avatar(options)
+        if as_json:
+            lips = {"before": made.before, "after": made.after}
+            held = {name: None if figures is None else figures._asdict() for name, figures in lips.items()}
+            words = {"output": str(made.bundle), "adapter": str(made.adapter), "minutes": made.minutes, "held": held}
+            print_result(json.dumps(words))
+        elif not quiet:
+            print_result(str(made.bundle))
+
+
+@contextmanager
+def packages_of_training() -> Iterator[None]:
+    """Raises InputError where a package of training is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(f"training needs torch and onnx ({error}); pip install 'ditto-talking-head[train]'") from error
+
+
+def report_of(silent: bool) -> Callable[[str], None]:
+    """Prints lines of progress, and ends the run at an interruption."""
+
+    def report(line: str) -> None:
+        interruption.check()
+        if not silent:
+            print_error(line)
+
+    return report
+
+
+@contextmanager
+def interruptible(output: Path) -> Iterator[None]:
+    """Ends with the exit code of an interruption, and says what of the run is left."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print_error(f"ditto: interrupted; {output} keeps the last checkpoint, if there was one: go on with --resume")
+        number = interruption.number
+        raise typer.Exit(EXIT_INTERRUPTED if number is None else 128 + number) from None

@@ -26,6 +26,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from ditto.bundle import Bundle, read_tensors, reseal, seal
+from ditto.errors import BundleError
 from ditto.full.networks.weights import load_state
 from ditto.lite.networks.motion_diffusion import (
     CANONICAL_SIZE,
@@ -38,6 +39,7 @@ from ditto.lite.networks.motion_diffusion import (
     MotionDiffusion,
     MotionDiffusionConfig,
 )
+from ditto.lite.postprocess import PostprocessConfig
 from ditto.motion.motion import BROWS, DEGREES, EXPRESSION, EYES, KEYPOINTS
 from ditto.training.articulation import MOUTH_KEYPOINTS
 from ditto.training.dataset import unwritable
@@ -174,6 +176,7 @@ def make_bundle(
     silence: npt.NDArray[np.float32],
     short: MotionCondition | None,
     origin: str,
+    postprocess: PostprocessConfig | None = None,
 ) -> Bundle:
     """A copy of a lite bundle with another motion network; it appears whole. A folder of that name is replaced.
 
@@ -182,6 +185,7 @@ def make_bundle(
         folder: of the new bundle.
         model, scale, silence, short: as in `write`.
         origin: what `bundle.json` says about where the motion network comes from.
+        postprocess: numbers that were measured on the new network; those of the base by default.
 
     Raises:
         OutputError: it cannot be written.
@@ -199,6 +203,8 @@ def make_bundle(
         bundle = json.loads((base.path / "bundle.json").read_text(encoding="utf-8"))
         bundle["origin"] = f"{origin}; other parts: {bundle['origin']}"
         bundle["parts"]["motion"]["config"] = asdict(model.config)
+        if postprocess is not None:
+            bundle["parts"]["postprocess"]["config"] = asdict(postprocess)
         write(model, scale, silence, temperature, part, short)
         (part / "bundle.json").write_text(json.dumps(bundle), encoding="utf-8")
         seal(part)
@@ -227,6 +233,43 @@ def read_weights(path: Path, config: MotionDiffusionConfig) -> MotionDiffusion:
     load_state(model, {k: torch.from_numpy(v.astype(np.float32)) for k, v in tensors.items()}, path)
     model.eval()
     return model
+
+
+def read_condition(path: Path, config: MotionDiffusionConfig) -> MotionCondition:
+    """A condition half from its ONNX file: that for short look-ahead has no other.
+
+    Raises:
+        BundleError: the file cannot be read, or is not a condition half of this size.
+    """
+    module = MotionCondition(config)
+    try:
+        graph = onnx.load(str(path)).graph
+        constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        made_by = {output: node for node in graph.node for output in node.output}
+
+        def constant(name: str) -> npt.NDArray[Any]:
+            while name not in constants:  # behind the cast from 16 bits
+                name = made_by[name].input[0]
+            return np.array(constants[name], np.float32)
+
+        def matrix(layer: str) -> npt.NDArray[Any]:
+            """Matrices have lost their names: the one whose product a layer's bias is added to, transposed back."""
+            (add,) = (node for node in graph.node if node.op_type == "Add" and f"{layer}.bias" in node.input)
+            (product,) = (name for name in add.input if name != f"{layer}.bias")
+            return constant(made_by[product].input[1]).T
+
+        linear = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Linear)}
+        state = {
+            name: torch.from_numpy(matrix(name.removesuffix(".weight")) if name in linear else constant(name))
+            for name in module.state_dict()
+        }
+        module.load_state_dict(state)
+    except Exception as error:  # onnx.load raises errors of protobuf
+        raise BundleError(
+            f"expected a condition half of the motion network in {path}, got: {' '.join(str(error).split())[:200]}; "
+            "get the bundle again"
+        ) from error
+    return module.eval()
 
 
 def main() -> None:
