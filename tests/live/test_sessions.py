@@ -240,7 +240,7 @@ def test_pictures_have_the_requested_format(output, shape):
 def test_options_are_checked_before_anything_opens():
     actor = Actor()
     for options, error, words in (
-        ({"latency": "none"}, ValueError, "expected a latency of quality, balanced, low, lowest, got 'none'"),
+        ({"latency": "none"}, ValueError, "expected a latency of quality, balanced, low, got 'none'"),
         ({"output": "jpeg"}, ValueError, "expected an output of rgb24"),
         ({"audio_rate": 44101}, ValueError, "multiple of 25"),
         ({"audio_rate": 1e4}, TypeError, "whole number"),
