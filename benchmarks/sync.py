@@ -115,7 +115,9 @@ def read(folder: Path, encoder: SpeechEncoder, most: int | None = None) -> list[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.sync", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("tracks", type=Path)
     parser.add_argument("--bundle", type=Path, default=Path("ditto/bundles/lite"))
     parser.add_argument("--clips", type=int, help="at most so many of each set")

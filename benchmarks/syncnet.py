@@ -228,7 +228,9 @@ def measure(network: SyncNet, video: Path) -> Sync:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.syncnet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("videos", type=Path, nargs="+", help="the real video first")
     options = parser.parse_args()

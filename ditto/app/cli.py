@@ -90,7 +90,7 @@ def animate(
     face: Annotated[int, typer.Option(min=0, help="Which face of the picture; 0 is the largest.")] = 0,
     still: Annotated[bool, typer.Option("--still", help="Keep the head where it is; only the face moves.")] = False,
     max_size: Annotated[
-        int | None, typer.Option(min=64, help="Longest side of the video in pixels, of a picture; 1280 by default.")
+        int | None, typer.Option(min=64, help="Longest side of the video in pixels, of a picture only; 1280 by default.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     as_json: Json = False,

@@ -42,7 +42,7 @@ def prepare(
         typer.Argument(metavar="VIDEOS", readable=False, help="A folder of videos, or a .jsonl or .json list of them."),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The dataset's folder; one that was begun is gone on with.")
+        Path, typer.Option("--output", "-o", help="The dataset's folder; a preparation that was begun in it goes on.")
     ],
     bundle: Annotated[str, typer.Option(help="Name or folder of the weights whose encoder hears the sound.")] = "lite",
     workers: Annotated[int, typer.Option(min=1, help="Processes; any number gives the same files.")] = 1,
@@ -58,7 +58,7 @@ def prepare(
     max_seconds: Annotated[float, typer.Option(help="Longest clip; longer scenes are divided evenly.")] = 10.0,
     min_face: Annotated[float, typer.Option(help="Least height of the face, in pixels.")] = 80.0,
     min_sync_confidence: Annotated[
-        float, typer.Option(help="Least agreement of sound and lips, up to 1; 0 keeps every clip.")
+        float, typer.Option(min=0, max=1, help="Least agreement of sound and lips; 0 keeps every clip.")
     ] = 0.4,
     emotion: Annotated[
         str, typer.Option(help="auto (HSEmotion if its weights are installed, else neutral), hsemotion, neutral.")
@@ -128,7 +128,9 @@ def lines(result: Result, output: Path) -> list[str]:
 
 @app.command()
 def motion(
-    dataset: Annotated[Path, typer.Argument(help="A folder of `ditto train prepare`, or a corpus file (.npz).")],
+    dataset: Annotated[
+        Path, typer.Argument(metavar="DATASET", help="A folder of `ditto train prepare`, or a corpus file (.npz).")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoints, curve and the new bundle.")],
     preset: Annotated[
         str, typer.Option(help="short: fine-tune the bundle; lite: as the shipped weights; paper: the full-size LMDM.")
@@ -137,7 +139,8 @@ def motion(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Updates, if other than the preset's.")] = None,
     short_steps: Annotated[
-        int | None, typer.Option(min=0, help="Updates of the half for short look-ahead; 0 leaves it as the long one.")
+        int | None,
+        typer.Option(min=0, help="Updates of the half that balanced, low and lowest use; 0 takes that of quality for them.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1.")] = "cpu",
@@ -172,7 +175,10 @@ def motion(
 @app.command()
 def avatar(
     dataset: Annotated[
-        Path, typer.Argument(help="Videos of one person (a folder or a list), or a folder of `ditto train prepare`.")
+        Path,
+        typer.Argument(
+            metavar="VIDEOS", help="Videos of one person (a folder or a list), or a folder of `ditto train prepare`."
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the adapter, the new bundle, checkpoints and curve.")

@@ -172,8 +172,11 @@ def of_person(dataset: Dataset, person: str | None) -> Dataset:
             names = ", ".join(name or "(no name)" for name in people)
             raise InputError(f"expected clips of one person in {dataset.folder}, got {names}; name one with --person")
         return dataset
-    if person not in people:
-        raise InputError(f"expected a person of {', '.join(people)} in {dataset.folder}, got {person!r}; name another")
+    named = [name for name in people if name]
+    if not named:
+        raise InputError(f"expected clips of {person!r} in {dataset.folder}, got clips without names; leave the person out")
+    if person not in named:
+        raise InputError(f"expected a person of {', '.join(named)} in {dataset.folder}, got {person!r}; name another")
     return replace(dataset, clips=tuple(clip for clip in dataset.clips if clip.person == person))
 
 

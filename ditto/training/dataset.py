@@ -296,7 +296,7 @@ def read_lines(path: Path) -> list[str]:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DatasetError(f"expected {path}, got: {reason}; check the name, or prepare the dataset again") from error
+        raise DatasetError(f"expected {path}, got: {reason}; check the name, or run `ditto train prepare`") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -305,7 +305,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DatasetError(f"expected {path}, got: {reason}; check the name, or prepare the dataset again") from error
+        raise DatasetError(f"expected {path}, got: {reason}; check the name, or run `ditto train prepare`") from error
     if not isinstance(value, dict):
         raise DatasetError(f"expected a JSON object in {path}, got {type(value).__name__}; prepare the dataset again")
     return value

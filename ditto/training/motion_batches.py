@@ -10,6 +10,7 @@ B: batch; T: frames of a window; D: numbers of a frame of motion, 70 or 265; F: 
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -121,6 +122,10 @@ def load_corpus(path: Path, shares: Mapping[str, float] | Iterable[str] = SHARES
         InputError: the file is no corpus, or has no clip of these kinds.
     """
     shares = dict(shares) if isinstance(shares, Mapping) else dict.fromkeys(shares, 1.0)
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise InputError(
+            f"expected a corpus with features (.npz), or a folder of `ditto train prepare`, got the file {path}; give one"
+        )
     try:
         with np.load(path, allow_pickle=False) as d:
             columns = {name: d[name] for name in ("names", "kind", "lengths", "features", "motion", "eyes", "emotion")}

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from ditto.engines.torch_engine import torch_device
 from ditto.errors import InputError, TrainingError
 from ditto.training.dataset import unwritable, write_bytes
 from ditto.training.motion_batches import Drawn, Units
@@ -58,7 +59,7 @@ class OneProcess:
 
     rank, count = 0, 1
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
 
     def wrap(self, objective: Objective) -> nn.Module:
@@ -112,10 +113,18 @@ class ManyProcesses:
 
 
 def open_workers(device: str = "cpu") -> Workers:
-    """This process, or its part of those that `accelerate launch` or `torchrun` started."""
+    """This process, or its part of those that `accelerate launch` or `torchrun` started.
+
+    Raises:
+        InputError: the name is none of cpu, cuda and cuda:N, or the package accelerate is not installed.
+        EngineError: the GPU does not exist, or torch is built without CUDA.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return ManyProcesses(cpu=device == "cpu")
-    return OneProcess(device)
+    try:
+        return OneProcess(torch_device(device))
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 class Trained(NamedTuple):
@@ -367,7 +376,7 @@ def _restore(
         others.append("size of the network")
     if others:
         raise InputError(
-            f"expected the run of {path}, got another {', '.join(others)}; resume with the same, or start anew"
+            f"expected the options of {path}, got others: {', '.join(others)}; resume with the same, or give another folder"
         )
     objective.network.load_state_dict(found["trained"])
     average.load_state_dict(found["model"])

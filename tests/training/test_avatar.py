@@ -207,6 +207,8 @@ def test_one_person_is_chosen(dataset, tmp_path):
     assert {clip.person for clip in of_person(named, "b").clips} == {"b"}
     with pytest.raises(InputError, match="expected a person of a, b"):
         of_person(named, "c")
+    with pytest.raises(InputError, match="got clips without names; leave the person out"):
+        of_person(replace(found, clips=tuple(replace(c, person=None) for c in found.clips)), "c")
     assert of_person(found, None) == found
 
 
@@ -217,7 +219,7 @@ def test_one_person_is_chosen(dataset, tmp_path):
         (["DATA", "-o", "out", "--rank", "100"], "expected a rank from 1 to 70, got 100"),
         (["DATA", "-o", "out", "--bundle", "nobody"], "nobody"),
         (["DATA", "-o", "out", "--resume"], "start without --resume"),
-        (["DATA", "-o", "out", "--person", "x"], "got 'x'; name another"),
+        (["DATA", "-o", "out", "--person", "x"], "got clips without names; leave the person out"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(words, said, dataset, tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ def test_a_finished_run_can_be_resumed_and_not_overwritten(trained, dataset):
     assert run(dataset, "-o", trained, "--steps", 2, "--short-steps", 1, "--resume").exit_code == 0
     assert (trained / "bundle" / "motion.safetensors").read_bytes() == before
     other = run(dataset, "-o", trained, "--steps", 3, "--short-steps", 1, "--resume")
-    assert other.exit_code == 2 and "got another steps" in other.stderr
+    assert other.exit_code == 2 and "got others: steps" in other.stderr
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,8 @@ def test_a_finished_run_can_be_resumed_and_not_overwritten(trained, dataset):
         (["DATA", "-o", "out", "--preset", "large"], "expected a preset of lite, short, paper, got 'large'"),
         (["DATA", "-o", "out", "--bundle", "nobody"], "nobody"),
         (["DATA", "-o", "out", "--resume"], "leave --resume out"),
+        (["DATA", "-o", "out", "--device", "tpu"], "expected device to be cpu, cuda or cuda:N, got 'tpu'"),
+        ([__file__, "-o", "out"], "expected a corpus with features (.npz), or a folder of `ditto train prepare`"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(words, said, dataset, tmp_path, monkeypatch):

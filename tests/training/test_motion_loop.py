@@ -167,9 +167,9 @@ def test_another_run_cannot_be_resumed(tmp_path):
     start(tmp_path)
     with pytest.raises(InputError, match="expected a folder without a checkpoint"):
         start(tmp_path)
-    with pytest.raises(InputError, match="got another learning_rate"):
+    with pytest.raises(InputError, match="got others: learning_rate"):
         start(tmp_path, replace(RECIPE, learning_rate=1.0), resume=True)
-    with pytest.raises(InputError, match="got another data"):
+    with pytest.raises(InputError, match="got others: data"):
         start(tmp_path, corpus=small_corpus(seed=1), resume=True)
     (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
     with pytest.raises(InputError, match="expected a checkpoint at"):

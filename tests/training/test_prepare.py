@@ -494,6 +494,9 @@ def test_no_folder_no_list_and_no_video_are_told(tmp_path):
     (tmp_path / "bad.jsonl").write_text("{")
     with pytest.raises(InputError, match="expected JSON"):
         sources.read_videos(tmp_path / "bad.jsonl")
+    (tmp_path / "one.mp4").write_bytes(b"")
+    with pytest.raises(InputError, match=r"got the video .*; give the folder that it is in"):
+        sources.read_videos(tmp_path / "one.mp4")
 
 
 def test_a_tenth_is_held_out_by_person_video_or_clip():

@@ -82,7 +82,7 @@ def emotion_network() -> Any:
     """
     weights = Path.home() / ".hsemotion" / f"{HSEMOTION_MODEL}.pt"
     if not weights.is_file():
-        raise InputError(f"expected HSEmotion's weights at {weights}, got no such file; let hsemotion load it once")
+        raise InputError(f"expected HSEmotion's weights at {weights}, got no such file; see docs/training.md, Emotion")
     try:
         from hsemotion.facial_emotions import HSEmotionRecognizer
 

@@ -139,14 +139,15 @@ def check(options: Options, workers: int, until: str, shard_megabytes: int | Non
     """Raises InputError for options that make no sense, or a step that there is not."""
     names = [step.name for step in STEPS]
     if until not in names:
-        raise InputError(f"expected a step of {', '.join(names)}, got {until!r}")
+        raise InputError(f"expected a step of {', '.join(names)}, got {until!r}; give one of them")
     if options.several_faces not in ("drop", "keep"):
-        raise InputError(f"expected drop or keep for several faces, got {options.several_faces!r}")
+        raise InputError(f"expected drop or keep for several faces, got {options.several_faces!r}; give one of them")
     if options.emotion not in EMOTION_CHOICES:
-        raise InputError(f"expected an emotion of {', '.join(EMOTION_CHOICES)}, got {options.emotion!r}")
+        raise InputError(f"expected an emotion of {', '.join(EMOTION_CHOICES)}, got {options.emotion!r}; give one of them")
     if not SHORTEST_SECONDS <= options.min_seconds <= options.max_seconds <= LONGEST_SECONDS:
         raise InputError(
-            f"expected clips of {SHORTEST_SECONDS} to {LONGEST_SECONDS} s, got {options.min_seconds} to {options.max_seconds}"
+            f"expected {SHORTEST_SECONDS} <= min_seconds <= max_seconds <= {LONGEST_SECONDS}, got min_seconds "
+            f"{options.min_seconds} and max_seconds {options.max_seconds}; change one of them"
         )
     if workers < 1 or (shard_megabytes is not None and shard_megabytes < 1):
         raise InputError(f"expected 1 worker and 1 megabyte a shard or more, got {workers} and {shard_megabytes}")

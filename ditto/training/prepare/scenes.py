@@ -24,8 +24,8 @@ def check_installed() -> None:
         import scenedetect  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"expected PySceneDetect, to find scene cuts, got: {error}; pip install 'ditto-talking-head[train]', or give "
-            "--no-cuts for footage that has none"
+            f"expected PySceneDetect, to find scene cuts, got: {error}; pip install 'ditto-talking-head[train]', or "
+            "prepare footage that has none with --no-cuts"
         ) from None
 
 

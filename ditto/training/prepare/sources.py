@@ -58,6 +58,8 @@ def ids_of(wished: Sequence[str], names: Sequence[str]) -> list[str]:
 
 def objects_of(path: Path) -> list[Any]:
     """The objects of a .json list or a .jsonl file. Raises InputError."""
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        raise InputError(f"expected a folder of videos or a .jsonl list, got the video {path}; give the folder that it is in")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
