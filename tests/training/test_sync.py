@@ -13,7 +13,7 @@ from ditto.portrait.face_mesh import TEMPLATE, keypoints
 
 torch = pytest.importorskip("torch")
 
-from training.small_corpus import smooth  # noqa: E402
+from small_corpus import smooth  # noqa: E402
 
 from ditto.training import sync, sync_training  # noqa: E402
 from ditto.training.prepare.lip_sync import Heard  # noqa: E402
