@@ -492,6 +492,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         portrait = head.register(options.portrait or example_portrait())
         stream = {"latency": options.latency, **style}
         said = takes([options.data / "speech" / name for name in SPEECH], options.utterances)
+        if options.utterances > 0 and not said:
+            raise InputError(f"expected recordings in {options.data}/speech, got none; give another folder with --data")
         seeds = range(options.seed, options.seed + options.seeds)
         lives = talking(head, portrait, said, seeds, **stream)
         figures = life_figures(lives, TAKE_SECONDS * len(lives)) if lives else []

@@ -476,6 +476,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         style = style_option(options.style)
     except (ValueError, InputError) as error:
         parser.error(str(error))
+    for name in ("grid_other", "grid_s1", "natural_talk", "speech"):
+        if not (options.data / name).is_dir():
+            parser.error(f"expected the folder {name} in {options.data}, got none; give another with --data")
     portrait = head.register(options.portrait or example_portrait())
     pictures = not options.motion_only
 

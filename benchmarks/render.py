@@ -222,6 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = SHIPPED / options.bundle if (SHIPPED / options.bundle).is_dir() else Path(options.bundle)
     renderer = MeshRenderer(folder)
     paths = sorted(options.clips.glob("*.mp4")) if options.clips.is_dir() else [options.clips]
+    if not paths or not paths[0].is_file():
+        parser.error(f"expected a clip or a folder of .mp4 clips, got {options.clips}; give another with --clips")
     scores = {path.stem: score(renderer, path, options.frames, options.pictures) for path in paths}
     figures = [figure for name, s in scores.items() for figure in clip_figures(name, s)]
 

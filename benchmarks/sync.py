@@ -132,6 +132,8 @@ def main() -> None:
     everything: dict[str, list[Trial]] = {length: [] for length in LENGTHS}
     for name in SETS:
         clips = read(options.tracks / name, encoder, options.clips)
+        if not clips:
+            parser.error(f"expected tracks in {options.tracks / name}, got none; make them with ditto.training.tracks")
         for length, frames in LENGTHS.items():
             found = {who: list(trials(scorer, clips, frames)) for who, scorer in scorers.items()}
             shares = {who: row(values) for who, values in found.items()}

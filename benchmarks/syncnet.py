@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from benchmarks._report import Figure, publish, rows_table
 from benchmarks.faces import track
-from ditto.errors import BundleError, InputError
+from ditto.errors import BundleError, DittoError, InputError
 from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from ditto.training.motion_data import fill_gaps
 from ditto.training.tracks import read_clip
@@ -116,7 +116,9 @@ def load(file: Path) -> SyncNet:
     network = SyncNet()
     try:
         network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except (OSError, EOFError, RuntimeError, ValueError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+    except (
+        OSError, EOFError, RuntimeError, ValueError, TypeError, AttributeError, LookupError, pickle.UnpicklingError
+    ) as error:  # fmt: skip
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BundleError(
             f"expected syncnet_v2.model of syncnet_python, a state dict, at {file}, got: {first}; download it again"
@@ -234,8 +236,11 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("videos", type=Path, nargs="+", help="the real video first")
     options = parser.parse_args()
-    network = load(options.model)
-    found = [measure(network, video) for video in options.videos]
+    try:
+        network = load(options.model)
+        found = [measure(network, video) for video in options.videos]
+    except DittoError as error:
+        parser.error(str(error))
     rows = [(v.name, s.distance, s.confidence, s.late_frames) for v, s in zip(options.videos, found, strict=True)]
     figures = [Figure(f"{name} LSE-C", confidence, beside={"LSE-D": distance}) for name, distance, confidence, _ in rows]
     publish("syncnet", figures, [rows_table("SyncNet", ("video", "LSE-D", "LSE-C", "sound late, frames"), rows)])

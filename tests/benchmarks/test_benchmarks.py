@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from wav import write_wav
 
-from benchmarks import blendshapes, kernels, life, lips, measures, natural, sheet
+from benchmarks import blendshapes, kernels, life, lips, measures, natural, render, sheet
 from benchmarks._motions import NoPictures, style_option
 from benchmarks._report import Figure, figures_table, json_line, number
 from benchmarks.faces import grid_holdout, spread
@@ -577,3 +577,17 @@ def test_head_figures_meet_their_bars_at_the_mean_of_real_talk():
     assert [f.name for f in figures if f.met is False] == []
     assert all(f.beside["of real mean"] == pytest.approx(1.0) for f in figures)
     assert all(f.met is False for f in life.head_figures(0.2 * mean("std"), fields, 0.2 * bands) if f.met is not None)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "words", "said"),
+    [
+        (life, ("--minutes", "0", "--data"), "expected recordings in"),
+        (lips, ("--data",), "expected the folder grid_other in"),
+        (render, ("--clips",), "expected a clip or a folder of .mp4 clips"),
+    ],
+)
+def test_data_that_are_not_there_are_told_in_one_line(benchmark, words, said, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main([*words, str(tmp_path)])
+    assert ended.value.code == 2 and said in capsys.readouterr().err.splitlines()[-1]

@@ -33,6 +33,9 @@ def test_the_file_is_read_and_others_are_refused(network, tmp_path):
     file = tmp_path / "syncnet_v2.model"
     with pytest.raises(BundleError, match=r"expected syncnet_v2\.model"):
         syncnet.load(file)
+    file.write_text("hello\n")
+    with pytest.raises(BundleError, match="state dict"):
+        syncnet.load(file)
     torch.save({"netfcaud.0.weight": torch.zeros(2)}, file)
     with pytest.raises(BundleError, match="state dict"):
         syncnet.load(file)
