@@ -141,7 +141,7 @@ def mean_face(made: npt.ArrayLike, real: npt.ArrayLike) -> float:
 
 def recipe_of(variant: str, steps: int) -> Recipe:
     """The preset `lite` without what the variant leaves out, cut to a budget."""
-    return replace(preset("lite"), steps=steps, short_steps=0, **VARIANTS[variant])
+    return replace(preset("lite"), steps=steps, short_steps=0, score_every=steps, **VARIANTS[variant])
 
 
 def run_variant(variant: str, seed: int, steps: int, material: Material, out: Path, bundle: Bundle) -> None:
