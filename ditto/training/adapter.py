@@ -14,7 +14,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,12 @@ from ditto.training.motion_export import make_bundle, read_condition, read_weigh
 
 FORMAT = 1
 KEY = "ditto_adapter"  # of the metadata: one JSON text, because safetensors writes several keys in no fixed order
+SHORT = "short."  # before the names of layers of the half for short look-ahead
+LEAVING = ("denoiser.leave", "denoiser.short")
 TEXTS, GAPS = ("base_sha256", "licence", "origin"), ("usual_gap", "target_gap")
+
+Layers = dict[str, tuple[npt.NDArray[np.float16], npt.NDArray[np.float16]]]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class LowRank(nn.Module):
@@ -54,23 +59,25 @@ class LowRank(nn.Module):
         return weight + self.up @ self.down
 
 
-def adapted_layers(network: MotionDiffusion) -> dict[str, nn.Linear]:
-    """The layers that an adapter changes, by name: all of the condition half, and those that the motion comes out of."""
+def adapted_layers(module: nn.Module) -> dict[str, nn.Linear]:
+    """The layers that an adapter changes in a `MotionDiffusion` or a `MotionCondition`, by name.
+
+    All of the condition half, and those of the denoiser that the motion comes out of.
+    """
     return {
         name: layer
-        for name, layer in network.named_modules()
-        if isinstance(layer, nn.Linear)
-        and (name.startswith("condition.") or name in ("denoiser.leave", "denoiser.short"))
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear) and (not name.startswith("denoiser.") or name in LEAVING)
     }
 
 
-def with_adapter(network: MotionDiffusion, rank: int) -> MotionDiffusion:
-    """A copy of the network in which only a new adapter can be trained, all zero; its numbers come from torch's generator.
+def with_adapter(module: Network, rank: int) -> Network:
+    """A copy of a network in which only a new adapter can be trained, all zero; its numbers come from torch's generator.
 
     Raises:
         InputError: a rank below 1, or above that of a layer.
     """
-    copied = copy.deepcopy(network).requires_grad_(False)
+    copied = copy.deepcopy(module).requires_grad_(False)
     layers = adapted_layers(copied)
     most = min(min(layer.weight.shape) for layer in layers.values())
     if not 1 <= rank <= most:
@@ -80,28 +87,39 @@ def with_adapter(network: MotionDiffusion, rank: int) -> MotionDiffusion:
     return copied
 
 
+def low_ranks(module: nn.Module) -> dict[str, LowRank]:
+    """The changes of a network of `with_adapter`, by the names of their layers."""
+    found = {name: part for name, part in module.named_modules() if isinstance(part, LowRank)}
+    return {name.removesuffix(".parametrizations.weight.0"): part for name, part in found.items()}
+
+
+def layers_of(module: nn.Module) -> Layers:
+    """What a network of `with_adapter` has learnt."""
+
+    def half(tensor: Tensor) -> npt.NDArray[np.float16]:
+        return np.array(tensor.detach().cpu().float().numpy(), np.float16)
+
+    return {name: (half(part.up), half(part.down)) for name, part in low_ranks(module).items()}
+
+
 @dataclass(frozen=True)
 class Adapter:
     """What a person adds to a motion network.
 
     Attributes:
-        layers: (up (out, rank), down (rank, in)) float32 by the name of the layer.
+        layers: (up (out, rank), down (rank, in)) float16 by the name of the layer in the motion network; `short.` and the
+            name of a layer in the condition half for short look-ahead.
         base_sha256: of the base bundle's motion weights.
         licence, origin: of the footage and of the base; text for people.
         usual_gap, target_gap: of the person, as `ditto.lite.postprocess.PostprocessConfig` has them.
     """
 
-    layers: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+    layers: Layers
     base_sha256: str
     licence: str
     origin: str
     usual_gap: float
     target_gap: float
-
-    def change(self, layer: str) -> Tensor:
-        """(out, in) what is added to the weights of a layer."""
-        up, down = self.layers[layer]
-        return torch.from_numpy(up) @ torch.from_numpy(down)
 
     def write(self, path: Path) -> None:
         """As one safetensors file, which appears whole. Raises OutputError."""
@@ -136,21 +154,10 @@ class Adapter:
                 f"expected an adapter at {path}, got a file without one ({error}); train it again"
             ) from error
         for name, (up, down) in layers.items():
-            fits = up.ndim == down.ndim == 2 and up.shape[1] == down.shape[0] and up.dtype == down.dtype == np.float32
+            fits = up.ndim == down.ndim == 2 and up.shape[1] == down.shape[0] and up.dtype == down.dtype == np.float16
             if not fits or not (np.isfinite(up).all() and np.isfinite(down).all()):
-                raise InputError(f"expected finite float32 pairs in {path}, got others for {name}; train it again")
+                raise InputError(f"expected finite float16 pairs in {path}, got others for {name}; train it again")
         return cls(layers, sha256, licence, origin, gaps.usual_gap, gaps.target_gap)
-
-
-def adapter_of(network: nn.Module) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-    """The trained layers of a network of `with_adapter`."""
-    found = {}
-    for name, part in network.named_modules():
-        if isinstance(part, LowRank):
-            layer = name.removesuffix(".parametrizations.weight.0")
-            up, down = (tensor.detach().cpu().float().numpy().copy() for tensor in (part.up, part.down))
-            found[layer] = up, down
-    return found
 
 
 def check_base(adapter: Adapter, base: Bundle) -> None:
@@ -178,27 +185,28 @@ def base_halves(base: Bundle) -> Halves:
 
 
 def merged(adapter: Adapter, halves: Halves) -> Halves:
-    """Copies with the adapter added. The half for short look-ahead changes by as much as the other, whose pupil it is.
+    """Copies with the adapter added.
 
     Raises:
         InputError: an adapter of a network of another size.
     """
-    network, short = copy.deepcopy(halves.network), copy.deepcopy(halves.short)
-    layers, of_short = adapted_layers(network), dict(short.named_modules())
-    sizes = {name: tuple(layer.weight.shape) for name, layer in layers.items()}
+    copied = Halves(copy.deepcopy(halves.network), copy.deepcopy(halves.short))
+    own = adapted_layers(copied.network) | {SHORT + name: part for name, part in adapted_layers(copied.short).items()}
+    sizes = {name: tuple(layer.weight.shape) for name, layer in own.items()}
     given = {name: (len(up), down.shape[1]) for name, (up, down) in adapter.layers.items()}
     if sizes != given:
         raise InputError("expected an adapter of a network of this size, got one of another; train it again")
+    for prefix, module in (("", copied.network), (SHORT, copied.short)):
+        add_layers(module, adapter.layers, prefix)
+    return copied
+
+
+def add_layers(module: nn.Module, layers: Layers, prefix: str = "") -> None:
+    """Add the changes to the weights of a network, in place."""
     with torch.no_grad():
-        for name, layer in layers.items():
-            change = adapter.change(name)
-            layer.weight += change
-            half, _, rest = name.partition(".")
-            if half == "condition":
-                pupil = of_short[rest]
-                assert isinstance(pupil, nn.Linear)
-                pupil.weight += change
-    return Halves(network, short)
+        for name, layer in adapted_layers(module).items():
+            up, down = (torch.from_numpy(part).float() for part in layers[prefix + name])
+            layer.weight += up @ down
 
 
 def adapted_bundle(adapter: Adapter, base: Bundle, folder: Path) -> Bundle:

@@ -8,6 +8,7 @@ like it does not change.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,18 +19,29 @@ import torch
 
 from ditto.bundle import Bundle
 from ditto.errors import InputError
-from ditto.lite.networks.motion_diffusion import MotionDiffusion
+from ditto.lite.networks.motion_diffusion import MotionCondition, MotionDiffusion
 from ditto.lite.performer import postprocess_config
 from ditto.lite.postprocess import normalise_opening
 from ditto.lite.sampler import MotionNetwork, MotionSampler, silence_of
 from ditto.media.rates import FPS
-from ditto.training.adapter import Adapter, adapted_bundle, adapter_of, base_halves, merged, with_adapter
+from ditto.training.adapter import (
+    SHORT,
+    Adapter,
+    Layers,
+    adapted_bundle,
+    add_layers,
+    base_halves,
+    layers_of,
+    low_ranks,
+    with_adapter,
+)
 from ditto.training.dataset import ClipInfo, Dataset, read_dataset, write_json
 from ditto.training.motion import check_encoder, units_of_bundle
 from ditto.training.motion_batches import Corpus, Drawn, corpus_of_dataset, draw
 from ditto.training.motion_eval import LipFigures, measure_lips, sampled_state, torch_sampler
 from ditto.training.motion_loop import SHOWN_EVERY, Run, open_workers, train
 from ditto.training.motion_objectives import LiteDenoising
+from ditto.training.motion_short import ShortDistillation
 from ditto.training.recipe import Recipe
 
 RECIPE = Recipe(
@@ -201,12 +213,43 @@ def fit(base: Bundle, corpus: Corpus, options: Options, origin: str) -> Adapter:
     def windows(step: int, numbers: range) -> Drawn:
         return draw(corpus, units, recipe, options.seed, step, numbers)
 
-    trained = train(objective, windows, run, open_workers(options.device), None, options.resume)
+    workers = open_workers(options.device)
+    trained = train(objective, windows, run, workers, None, options.resume)
+    layers = layers_of(trained.network.cpu())
+    teacher = copy.deepcopy(halves.network)
+    add_layers(teacher, layers)
+    options.report("the condition half for short look-ahead")
+    short_run = replace(run, recipe=short_recipe(recipe), out=options.out / "short")
+    resume = options.resume and (short_run.out / "checkpoint.pt").is_file()
+    pupil = ShortAdapter(teacher, halves.short, layers, short_run.recipe, options.rank)
+    short = train(pupil, windows, short_run, workers, None, resume)
+    layers |= {SHORT + name: pair for name, pair in layers_of(short.network.cpu()).items()}
     config = postprocess_config(base)
-    adapter = Adapter(adapter_of(trained.network), sha256, base.licence, origin, config.usual_gap, config.target_gap)
-    network = merged(adapter, halves).network
-    usual, target = gaps(torch_sampler(MotionNetwork.open(base.path, config), network), corpus)
-    return replace(adapter, usual_gap=usual, target_gap=target)
+    usual, target = gaps(torch_sampler(MotionNetwork.open(base.path, config), teacher), corpus)
+    return Adapter(layers, sha256, base.licence, origin, usual, target)
+
+
+def short_recipe(recipe: Recipe) -> Recipe:
+    """Half as many updates, from the changes of the other half on."""
+    return replace(recipe, steps=max(recipe.steps // 2, 1), batch=max(recipe.batch // 2, 1), adaptive=False)
+
+
+class ShortAdapter(ShortDistillation):
+    """`ShortDistillation` whose pupil is the base's half for short look-ahead with an adapter of its own.
+
+    It starts with the changes of the other half, whose pupil the base's half has been.
+    """
+
+    def __init__(
+        self, teacher: MotionDiffusion, short: MotionCondition, layers: Layers, recipe: Recipe, rank: int
+    ) -> None:
+        super().__init__(teacher, recipe)
+        self.network = with_adapter(short, rank)
+        for name, part in low_ranks(self.network).items():
+            up, down = layers[f"condition.{name}"]
+            with torch.no_grad():
+                part.up.copy_(torch.from_numpy(up))
+                part.down.copy_(torch.from_numpy(down))
 
 
 def gaps(sampler: MotionSampler, corpus: Corpus) -> tuple[float, float]:

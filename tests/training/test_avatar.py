@@ -26,8 +26,8 @@ from ditto.training.adapter import (  # noqa: E402
     Adapter,
     adapted_bundle,
     adapted_layers,
-    adapter_of,
     base_halves,
+    layers_of,
     merged,
     with_adapter,
 )
@@ -141,24 +141,27 @@ def test_merging_gives_what_the_adapter_gave(halves):
     for name, tensor in new.named_parameters():
         if name.endswith(".up"):
             torch.nn.init.normal_(tensor.data, 0.0, 0.02)
-    adapter = Adapter(adapter_of(new), LITE.part("motion").sha256["weights"], "", "", 0.1, 0.1)
-    both = merged(adapter, halves)
+    layers = layers_of(new)
+    short = {f"short.{name}": layers[f"condition.{name}"] for name in adapted_layers(halves.short)}
+    both = merged(Adapter(layers | short, LITE.part("motion").sha256["weights"], "", "", 0.1, 0.1), halves)
     first, second = example_arguments(halves.network.config)
     with torch.no_grad():
-        assert torch.allclose(both.network.condition(**first), new.condition(**first), atol=1e-4)
-        assert torch.allclose(both.network.denoiser(**second), new.denoiser(**second), atol=1e-4)
-        assert not torch.allclose(both.network.condition(**first), halves.network.condition(**first), atol=1e-2)
+        assert torch.allclose(both.network.condition(**first), new.condition(**first), atol=5e-3)
+        assert torch.allclose(both.network.denoiser(**second), new.denoiser(**second), atol=5e-3)
+        assert not torch.allclose(both.network.condition(**first), halves.network.condition(**first), atol=1e-1)
         change = both.short.audio.weight - halves.short.audio.weight
-    assert torch.allclose(change, adapter.change("condition.audio"), atol=1e-6)
+        added = both.network.condition.audio.weight - halves.network.condition.audio.weight
+    assert added.abs().max() > 1e-3 and torch.allclose(change, added, atol=1e-6)
 
 
 def test_only_the_adapter_is_trained(halves, tmp_path):
     corpus = small_corpus(2)
     options = Options(tmp_path, tmp_path, recipe=replace(QUICK, steps=3), report=quiet)
     adapter = fit(LITE, corpus, options, "a test")
-    own, base = merged(adapter, halves).network.state_dict(), halves.network.state_dict()
-    changed = {name for name, tensor in own.items() if not torch.equal(tensor, base[name])}
-    assert changed == {f"{name}.weight" for name in adapted_layers(halves.network)}
+    for own, base in zip(merged(adapter, halves), halves, strict=True):
+        before = base.state_dict()
+        changed = {name for name, tensor in own.state_dict().items() if not torch.equal(tensor, before[name])}
+        assert changed == {f"{name}.weight" for name in adapted_layers(base)}
 
 
 def test_the_adapter_learns_the_person(halves, tmp_path):
