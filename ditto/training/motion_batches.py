@@ -50,7 +50,7 @@ SHORTEST = 40  # frames of a clip that a window shows at least, if the clip has 
 LEARNT = 10  # frames of a clip that are not known in a window of the lite size, at least
 REST_FADE = 15  # frames over which a clip that starts at rest reaches its own pose
 # How often windows of the shipped weights' corpus come from each kind of clip: GRID is one speaker, the cuts are 32 s.
-SHARES: Mapping[str, float] = MappingProxyType({"real": 0.36, "natural": 0.12, "made": 0.52})
+SHARES: Mapping[str, float] = MappingProxyType({"real": 0.44, "natural": 0.14, "made": 0.42})
 STILL = [k for k in Keypoint if k not in (*LIPS, *EYES)]
 
 

@@ -38,6 +38,7 @@ from ditto.training.recipe import PRESETS, Recipe, preset
 BATCH = 16  # windows of 80 frames, each cut into two
 LEARNING_RATE = 8e-4
 WARMUP = 100
+FINAL_RATE = 0.02
 PAST, LENGTH, BEYOND = 22, 40, 16  # frames: known, of a pupil's window, and more that the teacher hears
 LONGEST_AHEAD = 6  # frames heard beyond the two that are shown
 PREDICTED = 0.3  # share of windows that hear neither the frames that are shown nor any beyond (`lowest`)
@@ -157,6 +158,7 @@ def short_recipe(recipe: Recipe) -> Recipe:
         optimizer="adamw",
         learning_rate=rate,
         warmup=WARMUP,
+        final_rate=FINAL_RATE,
         adaptive=False,
     )
 

@@ -44,7 +44,7 @@ class Recipe:
 
     size: str = "lite"
     motion_size: int = MOTION_SIZE
-    steps: int = 1200
+    steps: int = 1000
     batch: int = 24
     accumulate: int = 1
     optimizer: str = "adamw"
@@ -68,7 +68,7 @@ class Recipe:
     adaptive: bool = True
     from_bundle: bool = False
     short_steps: int = 1600
-    score_every: int = 300
+    score_every: int = 250
     checkpoint_every: int = 250
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class Recipe:
 # the weights of the terms) is ours. Border velocities do the work of the initial term in `lite`, see `denoising_terms`.
 PRESETS: Mapping[str, Recipe] = MappingProxyType(
     {
-        "lite": Recipe(),
+        "lite": Recipe(final_rate=0.5),
         "short": Recipe(
             steps=600, learning_rate=4e-4, warmup=50, from_bundle=True, short_steps=300, score_every=100, checkpoint_every=100
         ),
