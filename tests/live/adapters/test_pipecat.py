@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -147,6 +148,9 @@ def perform(avatar, act, last=None):
 
     threads = worker_threads()
     frames = asyncio.run(play())
+    deadline = time.monotonic() + PATIENT
+    while worker_threads() != threads and time.monotonic() < deadline:
+        time.sleep(0.01)  # the last of them may be just ending
     assert worker_threads() == threads
     assert avatar.session is None
     return frames
