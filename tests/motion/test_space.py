@@ -122,10 +122,10 @@ def test_a_style_keeps_everything_but_head_and_brows_in_the_head_frame(strength)
         before, after = space.to_head(values, portrait), space.to_head(styled, portrait)
         expected = scale_motion(before, strength)
         irises = np.s_[..., list(IRISES), :]  # of the lite face, they stay on the camera: see below
-        found, wanted = (v[:, EXPRESSION].reshape(-1, KEYPOINTS, 3).copy() for v in (after, expected))
+        found, asked = (v[:, EXPRESSION].reshape(-1, KEYPOINTS, 3).copy() for v in (after, expected))
         if space is LITE_SPACE:
-            found[irises] = wanted[irises] = 0.0
-        np.testing.assert_allclose(found, wanted, atol=1e-6)
+            found[irises] = asked[irises] = 0.0
+        np.testing.assert_allclose(found, asked, atol=1e-6)
         np.testing.assert_allclose(after[:, : EXPRESSION.start], expected[:, : EXPRESSION.start], rtol=1e-5, atol=1e-7)
         if strength == 1.0:
             assert np.array_equal(styled, values)
