@@ -33,6 +33,9 @@ class Seen(NamedTuple):
 def see(frames: Sequence[Image], model: Path, python: str, fps: float = 25.0) -> list[Seen | None]:
     """What the landmarker sees in consecutive frames (H, W, 3) RGB, None where that is no face.
 
+    Args:
+        fps: of the frames; 0: they do not follow each other, and a face is looked for in each on its own.
+
     Raises:
         InputError: no such model file, or the Python given cannot run the landmarker.
     """

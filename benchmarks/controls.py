@@ -1,0 +1,61 @@
+"""Does a control do what it says: asked for, drawn, and read again from the picture.
+
+    python -m benchmarks.controls [SECTION ...] [--bundle lite] [--portraits FOLDER]
+        --face-landmarker face_landmarker.task --landmarker-python PYTHON
+
+Sections: emotion. Without a name, all of them. Exit code 1 if a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import _controls_emotion
+from benchmarks._controls import Section, Study, register_folder
+from benchmarks._report import figures_table, publish
+from benchmarks.faces import SHARED
+from ditto.errors import InputError
+from ditto.talking_head import load
+
+SECTIONS: dict[str, Section] = {"emotion": _controls_emotion.measure}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.controls", description=__doc__.split("\n")[0])
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all by default")
+    parser.add_argument("--bundle", default="lite")
+    parser.add_argument("--portraits", type=Path, default=SHARED / "portraits", help="a folder of pictures of faces")
+    parser.add_argument("--data", type=Path, default=SHARED, help="folder with speech and clips")
+    parser.add_argument("--face-landmarker", type=Path, help="MediaPipe's face_landmarker.task")
+    parser.add_argument("--landmarker-python", default=sys.executable, help="a Python with the package mediapipe")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    for name in options.sections:
+        if name not in SECTIONS:
+            parser.error(f"expected sections out of {', '.join(SECTIONS)}, got {name!r}")
+    chosen = options.sections or list(SECTIONS)
+    head = load(options.bundle)
+    missed = False
+    try:
+        portraits = register_folder(head, options.portraits)
+        study = Study(
+            head, portraits, options.data, options.face_landmarker, options.landmarker_python, options.seed
+        )
+        for name in chosen:
+            started = time.perf_counter()
+            report = SECTIONS[name](study)
+            tables = [figures_table(f"Controls: {name}", report.figures), *report.tables]
+            seconds = time.perf_counter() - started
+            publish(f"controls.{name}", report.figures, tables, portraits=len(portraits), seconds=seconds)
+            missed |= any(figure.met is False for figure in report.figures)
+    except InputError as error:
+        parser.error(str(error))
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
