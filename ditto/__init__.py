@@ -20,6 +20,7 @@ from ditto.privacy import turn_off_telemetry
 
 if TYPE_CHECKING:
     from ditto.controls import Controls as Controls
+    from ditto.controls.driving import Performance as Performance
     from ditto.errors import AudioError as AudioError
     from ditto.errors import BundleError as BundleError
     from ditto.errors import BusyError as BusyError
@@ -59,6 +60,7 @@ _MODULES = {
     "Motion": "ditto.motion.motion",
     "NoFaceError": "ditto.errors",
     "OutputError": "ditto.errors",
+    "Performance": "ditto.controls.driving",
     "Portrait": "ditto.portrait.portrait",
     "SegmentEnd": "ditto.frame",
     "SessionError": "ditto.errors",
@@ -82,6 +84,7 @@ __all__ = [
     "Motion",
     "NoFaceError",
     "OutputError",
+    "Performance",
     "Portrait",
     "SegmentEnd",
     "SessionError",

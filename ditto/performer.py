@@ -24,6 +24,7 @@ from ditto.motion.listening import NEUTRAL, Reaction
 
 if TYPE_CHECKING:
     from ditto.controls import Controls
+    from ditto.controls.driving import Driving
     from ditto.motion.motion import Motion
     from ditto.motion.space import MotionSpace
     from ditto.portrait.portrait import Portrait
@@ -135,12 +136,14 @@ class Edits:
         controls: applied one after another.
         reaction: to the other party, for idle frames.
         style: strength of the motion of head and brows, as `ditto.motion.style.style_strength` gives it.
+        driving: of a performance, before the controls; None: only speech moves the face.
     """
 
     emotion: Array
     controls: tuple[Controls, ...] = ()
     reaction: Reaction = NEUTRAL
     style: float = 1.0
+    driving: Driving | None = None
 
     @classmethod
     def none(cls) -> Edits:

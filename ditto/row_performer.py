@@ -1,6 +1,7 @@
 """RowPerformer: the performer of bundles with explicit motion, rows of 70 numbers: speech encoder, motion sampler, renderer.
 
-It also does what joins the frames of a stream: idle motion, transitions, changes of emotion and style, controls.
+It also does what joins the frames of a stream: idle motion, transitions, changes of emotion and style, driving by a
+performance, controls.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.controls import apply
+from ditto.controls.driving import drive
 from ditto.media.rates import SAMPLES_PER_FRAME
 from ditto.motion.idle import IdleState, idle_frame, initial_idle, resume
 from ditto.motion.inertialization import Inertialization
@@ -292,6 +294,8 @@ class RowPerformer(Generic[E, S, A, P, C]):
         face = self._idle(face, edits) if isinstance(shot, IdleShot) else self._speak(face, expect_own(shot, RowShot), edits)
         assert face.row is not None
         motion = Motion(face.row)
+        if edits.driving is not None:
+            motion = drive(motion, edits.driving, appearance.portrait, self.motion_space)
         for controls in edits.controls:
             motion = apply(motion, controls, appearance.portrait, self.motion_space)
         pose = self.renderer.retarget(appearance.portrait, motion)

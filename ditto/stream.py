@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.controls import HEAD_STILL, Controls
+from ditto.controls.driving import Performance
 from ditto.frame import Frame as Frame
 from ditto.media.audio import check_samples
 from ditto.media.rates import FPS, SAMPLES_PER_FRAME
@@ -39,6 +40,13 @@ def check_seed(seed: int) -> int:
     return number
 
 
+def check_performance(performance: Performance | None) -> Performance | None:
+    """The performance; raises TypeError if it is something else."""
+    if performance is not None and not isinstance(performance, Performance):
+        raise TypeError(f"expected performance as Performance(...), got {type(performance).__name__}")
+    return performance
+
+
 class Stream:
     """Turns speech into frames. Made by `TalkingHead.stream`; one thread at a time may use it.
 
@@ -57,13 +65,14 @@ class Stream:
         controls: Controls | Callable[[int], Controls] | None = None,
         latency: str = "quality",
         style: str | float = "natural",
+        performance: Performance | None = None,
     ) -> None:
         self._performer = head.performer
         check_latency(latency, self._performer.latencies)
         self._style = style_strength(style)
         needs = {
             Capability.EMOTION: bool(emotion),
-            Capability.CONTROLS: still or controls is not None,
+            Capability.CONTROLS: still or controls is not None or performance is not None,
             Capability.STYLE: self._style != 1.0,
         }
         check_capabilities(self._performer, [capability for capability, needed in needs.items() if needed])
@@ -73,6 +82,7 @@ class Stream:
         self._emotion = emotion_vector(emotion)
         self._still = still
         self.controls = controls
+        self._performance = check_performance(performance)
         self.reset()
 
     def reset(self) -> None:
@@ -133,7 +143,8 @@ class Stream:
         controls = [HEAD_STILL] if self._still else []
         if self.controls is not None:
             controls.append(self.controls(self._frames) if callable(self.controls) else self.controls)
-        edits = Edits(self._emotion, tuple(controls), style=self._style)
+        driving = None if self._performance is None else self._performance.at(self._frames)
+        edits = Edits(self._emotion, tuple(controls), style=self._style, driving=driving)
         drawn = self._performer.draw([Draw(self._face, shot, edits)])[0]
         self._face = drawn.face
         sound = np.zeros(SAMPLES_PER_FRAME, np.float32)

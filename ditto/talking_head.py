@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ditto.bundle import Bundle
     from ditto.controls import Controls
+    from ditto.controls.driving import Performance
     from ditto.live import AsyncSession, Session, SessionOptions
     from ditto.media.files import Readable
     from ditto.media.images import Picture
@@ -92,6 +93,7 @@ class TalkingHead:
         controls: Controls | Callable[[int], Controls] | None = None,
         latency: str = "quality",
         style: str | float = "natural",
+        performance: Performance | None = None,
     ) -> Stream:
         """A new stream: push samples (mono, 16 kHz), get frames.
 
@@ -103,12 +105,21 @@ class TalkingHead:
             latency: one of `performer.latencies`, "quality" by default: how much of the speech after a frame it
                 waits for.
             style: how much head and brows move: "calm", "natural", "lively", or a factor from 0 to 2 on "natural".
+            performance: a recorded motion that drives regions of the face; speech moves the rest.
 
         Raises:
             ValueError, TypeError: a value that an option cannot have, or an option that the bundle does not support.
         """
         return Stream(
-            self, portrait, seed=seed, emotion=emotion, still=still, controls=controls, latency=latency, style=style
+            self,
+            portrait,
+            seed=seed,
+            emotion=emotion,
+            still=still,
+            controls=controls,
+            latency=latency,
+            style=style,
+            performance=performance,
         )
 
     def session(self, portrait: Portrait, **options: Unpack[SessionOptions]) -> AsyncSession:
@@ -150,20 +161,23 @@ class TalkingHead:
         still: bool = False,
         controls: Controls | Callable[[int], Controls] | None = None,
         style: str | float = "natural",
+        performance: Performance | None = None,
     ) -> Iterator[Frame]:
         """The frames of a recording, one by one, in constant memory.
 
         Args:
             audio: a file with a sound track, given as a path, as bytes or as an open file; an `AudioReader`; samples (N,),
                 mono at 16 kHz; or an iterable of such blocks.
-            seed, emotion, still, controls, style: as of `stream`.
+            seed, emotion, still, controls, style, performance: as of `stream`.
 
         Raises:
             AudioError: the audio cannot be read (raised at once), or is empty or damaged (raised by the iteration).
             TypeError: audio of another kind.
         """
         blocks = _blocks(audio)
-        stream = self.stream(portrait, seed=seed, emotion=emotion, still=still, controls=controls, style=style)
+        stream = self.stream(
+            portrait, seed=seed, emotion=emotion, still=still, controls=controls, style=style, performance=performance
+        )
         return _frames(stream, blocks)
 
 

@@ -12,7 +12,7 @@ from ditto.media.video import VideoWriter
 
 def look_aside(frame: int) -> ditto.Controls:
     turn = math.sin(frame / 40)
-    return ditto.Controls(yaw_degrees=12 * turn, gaze=(-0.01 * turn, 0.0), regions={"brows": 1.5})
+    return ditto.Controls(yaw_degrees=12 * turn, eye_contact=1.0, gains={"brows": 1.5})
 
 
 speech = Path(__file__).with_name("speech.flac")

@@ -110,10 +110,10 @@ def session_at(head: ditto.TalkingHead, portrait: ditto.Portrait, samples: np.nd
 
 
 CONTROLS = {
-    "gaze": Controls(gaze=(0.02, 0.01)),
+    "gaze": Controls(gaze=(15.0, 8.0)),
     "pose": Controls(pitch_degrees=3.0, yaw_degrees=-8.0, roll_degrees=2.0, zoom=1.05),
     "keypoint": Controls(keypoints={"nose_tip": (0.03, 0.0, 0.0), "right_brow": (0.0, -0.05, 0.0)}),
-    "factors": Controls(expression=1.3, regions={"mouth": 0.7}, head=0.5, blink=False),
+    "factors": Controls(gains={"face": 1.3, "lips": 0.7, "head": 0.5, "blinks": 0.0}),
 }
 
 

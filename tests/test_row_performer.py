@@ -151,7 +151,7 @@ def test_a_style_holds_from_speech_to_idle_without_a_jump():
 
 
 def test_controls_are_applied_one_after_another_and_leave_nothing_to_the_next_frame():
-    first, second = Controls(head=0.5), Controls(yaw_degrees=10.0)
+    first, second = Controls(gains={"head": 0.5}), Controls(yaw_degrees=10.0)
     row = swing(26)[25]
     edited = draw(at_rest(), RowShot(row, CALM, 0), controls=(first, second))
     expected = apply(apply(Motion(row), first, None, LITE_SPACE), second, None, LITE_SPACE)

@@ -91,6 +91,7 @@ class _Calls:
         head: tuple[float, float, float] | None = None,
         controls: Controls | None = None,
         style: str | float | None = None,
+        names: Mapping[str, float] | None = None,
         ramp_seconds: float = RAMP_SECONDS,
     ) -> None:
         """Change what is given, smoothly. What is None stays as it is.
@@ -99,10 +100,11 @@ class _Calls:
 
         Args:
             emotion: weights by name, as of `TalkingHead.stream`; {} is neutral.
-            gaze: degrees to the right and down, in the picture, added to the eyes' own.
-            head: degrees of pitch, yaw and roll, added to the head's own.
-            controls: edits of every frame, in place of the earlier ones.
+            gaze: degrees to the right and down, in the picture, added to the eyes' own: `Controls.gaze`.
+            head: degrees of pitch, yaw and roll, added to the head's own: those of `Controls`.
+            controls: edits of every frame, in place of the earlier ones, gaze and head too.
             style: how much head and brows move, as of `TalkingHead.stream`.
+            names: numbers by their names in the catalog (`ditto controls list`), as {"left_brow.y": -0.02}.
             ramp_seconds: how long the change takes.
 
         Raises:
@@ -111,7 +113,9 @@ class _Calls:
         """
         state = self._opened()
         with self._scheduler.lock:
-            state.control(ramp_seconds, emotion=emotion, gaze=gaze, head=head, controls=controls, style=style)
+            state.control(
+                ramp_seconds, emotion=emotion, gaze=gaze, head=head, controls=controls, style=style, names=names
+            )
 
     def listen(self, pcm: bytes | npt.ArrayLike, sample_rate: int = SAMPLE_RATE) -> None:
         """Take speech of the other party, in the forms that `push` takes: the idle face nods and looks at the camera.

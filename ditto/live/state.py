@@ -200,6 +200,7 @@ class SessionState:
         head: tuple[float, float, float] | None = None,
         controls: Controls | None = None,
         style: str | float | None = None,
+        names: Mapping[str, float] | None = None,
     ) -> None:
         """Change what is given, from the frame after the next unread one on.
 
@@ -207,10 +208,11 @@ class SessionState:
         called. A performer without the capability REDRAW shows the change from its next shots on.
         """
         self.check()
-        needed = [Capability.EMOTION] if emotion else []
-        if not (gaze is None and head is None and controls is None):
+        kinds = {name.partition(".")[0] for name in names or {}}
+        needed = [Capability.EMOTION] if emotion or "emotion" in kinds else []
+        if not (gaze is None and head is None and controls is None) or kinds - {"emotion", "style"}:
             needed.append(Capability.CONTROLS)
-        if style is not None and style_strength(style) != 1.0:
+        if (style is not None and style_strength(style) != 1.0) or "style" in kinds:
             needed.append(Capability.STYLE)
         check_capabilities(self._performer, needed)
         drawing = self._current_shot()
@@ -220,7 +222,7 @@ class SessionState:
         else:
             first = self._pictures.last_read.frames + (self._current() is not None)
         self._ramps = self._ramps.set(
-            first, ramp_seconds, emotion=emotion, gaze=gaze, head=head, controls=controls, style=style
+            first, ramp_seconds, emotion=emotion, gaze=gaze, head=head, controls=controls, style=style, names=names
         )
         if controls is not None:
             self._timeline = None

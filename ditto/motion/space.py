@@ -12,8 +12,19 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion.eyes import hold_gaze
-from ditto.motion.motion import DEGREES, EXPRESSION, IRISES, KEYPOINTS, Keypoint, euler_degrees, rotation_matrix
+from ditto.motion.eyes import CAMERA_HOLD, LID_FOLLOWS_GAZE, hold_gaze
+from ditto.motion.motion import (
+    DEGREES,
+    EXPRESSION,
+    IRISES,
+    KEYPOINTS,
+    TEMPLATE_APERTURE,
+    UPPER_LIDS,
+    Keypoint,
+    euler_degrees,
+    rotation_matrix,
+)
+from ditto.motion.regions import Masks, region_masks
 from ditto.motion.style import scale_motion
 from ditto.portrait.portrait import Portrait
 
@@ -32,6 +43,7 @@ class MotionSpace(Protocol):
     Attributes:
         name: of the space.
         keypoints: what each keypoint moves.
+        regions: (70,) share of each head value in each region, by name.
 
     Raises:
         ValueError: every method of a space whose numbers depend on the portrait, for a portrait of None.
@@ -39,6 +51,7 @@ class MotionSpace(Protocol):
 
     name: str
     keypoints: type[Keypoint]
+    regions: Masks
 
     def to_head(self, values: npt.ArrayLike, portrait: Portrait | None) -> Floats:
         """Head values (..., 70) of a motion (..., 70)."""
@@ -48,6 +61,25 @@ class MotionSpace(Protocol):
 
     def turn_head(self, values: npt.ArrayLike, degrees: npt.ArrayLike, portrait: Portrait | None) -> Floats:
         """Head values (..., 70) with the head turned by (..., 3) degrees of pitch, yaw and roll about its own axes."""
+
+    def degrees_against_camera(self, degrees: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        """The motion's (..., 3) degrees of a head that has (..., 3) degrees of pitch, yaw and roll against the camera."""
+
+    def camera_hold(self, values: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        """(..., 21, 3) the part of a generated motion (..., 70), head values, that keeps the eyes on the camera as the head
+        turns."""
+
+    def contact_offset(self, values: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        """(..., 21, 3) what keeps the eyes on the camera while an edit turns the head to the pose of `values` (..., 70)."""
+
+    def gaze_offset(self, right_degrees: npt.ArrayLike, down_degrees: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        """(..., 21, 3) change of keypoints, head values, that turns both eyes; lids follow as far as the space knows it."""
+
+    def lids_offset(self, right: npt.ArrayLike, left: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        """(..., 21, 3) change of keypoints, head values, that closes each eye by a share; 1 closes an open eye."""
+
+    def scale_blinks(self, points: Floats, factor: float, portrait: Portrait | None) -> Floats:
+        """Head values (..., 21, 3) with `factor` times as much closing of the lids; opening stays."""
 
     def idle_motion(self, values: npt.ArrayLike, portrait: Portrait | None) -> Array:
         """The motion (70,) of an idle frame: head values as `ditto.motion.idle` makes them for the lite face."""
@@ -86,6 +118,7 @@ class LiteSpace:
 
     name = "lite"
     keypoints = Keypoint
+    regions = region_masks()
 
     def to_head(self, values: npt.ArrayLike, portrait: Portrait | None) -> Floats:
         rotation = rotation_of(np.asarray(values, np.float64)[..., DEGREES])
@@ -99,6 +132,37 @@ class LiteSpace:
         own = np.eye(3) if portrait is None else portrait.rotation
         turned = own.T @ rotation_of(np.asarray(degrees, np.float64)) @ own @ rotation_of(out[..., DEGREES])
         out[..., DEGREES] = euler_degrees(turned)
+        return out
+
+    def degrees_against_camera(self, degrees: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        own = np.eye(3) if portrait is None else portrait.rotation
+        return euler_degrees(own.T @ rotation_of(np.asarray(degrees, np.float64)))
+
+    def camera_hold(self, values: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        degrees = np.asarray(values, np.float64)[..., DEGREES]
+        out = np.zeros((*degrees.shape[:-1], KEYPOINTS, 3))
+        out[..., list(IRISES), :2] = hold_gaze(degrees)[..., None, :]
+        return out
+
+    contact_offset = camera_hold
+
+    def gaze_offset(self, right_degrees: npt.ArrayLike, down_degrees: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        right, down = (CAMERA_HOLD * np.sin(np.radians(np.asarray(a, np.float64))) for a in (right_degrees, down_degrees))
+        out = np.zeros((*right.shape, KEYPOINTS, 3))
+        out[..., list(IRISES), 0], out[..., list(IRISES), 1] = right[..., None], down[..., None]
+        out[..., list(UPPER_LIDS), 1] = (np.where(down < 0.0, *LID_FOLLOWS_GAZE) * down)[..., None]
+        return out
+
+    def lids_offset(self, right: npt.ArrayLike, left: npt.ArrayLike, portrait: Portrait | None) -> Floats:
+        closing = TEMPLATE_APERTURE * np.stack([np.asarray(right, np.float64), np.asarray(left, np.float64)], -1)
+        out = np.zeros((*closing.shape[:-1], KEYPOINTS, 3))
+        out[..., list(UPPER_LIDS), 1] = closing
+        return out
+
+    def scale_blinks(self, points: Floats, factor: float, portrait: Portrait | None) -> Floats:
+        out = points.copy()
+        lids = out[..., list(UPPER_LIDS), 1]
+        out[..., list(UPPER_LIDS), 1] = np.minimum(lids, 0.0) + factor * np.maximum(lids, 0.0)  # y down: positive closes
         return out
 
     def idle_motion(self, values: npt.ArrayLike, portrait: Portrait | None) -> Array:

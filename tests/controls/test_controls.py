@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from drawn import drawn_portrait
 
-from ditto.controls import KEYPOINT_NAMES, REGIONS, Controls, apply
-from ditto.motion.motion import DEGREES, IRISES, KEYPOINTS, Motion, rotation_matrix
-from ditto.motion.space import rotation_of
+from ditto.controls import ARKIT_NAMES, CATALOG, KEYPOINT_NAMES, REGIONS, Controls, apply, find
+from ditto.controls.blendshapes import to_offsets
+from ditto.motion.eyes import CAMERA_HOLD, hold_gaze
+from ditto.motion.motion import DEGREES, IRISES, KEYPOINTS, UPPER_LIDS, Motion, rotation_matrix
+from ditto.motion.space import LITE_SPACE, rotation_of
 
 PORTRAIT = drawn_portrait()
 
@@ -39,30 +41,62 @@ def pose(motion: Motion) -> np.ndarray:
 
 def test_default_controls_give_the_motion_itself(motion):
     assert apply(motion, Controls()) is motion
-    assert apply(motion, Controls(regions={}, keypoints={})) is motion
+    assert apply(motion, Controls(gains={"lips": 1.0}, keypoints={"chin": (0, 0, 0)}, blendshapes={"jawOpen": 0})) is motion
+    assert apply(motion, Controls(pose=(0, 20, 0), pose_hold=0.0)) is motion
 
 
-def test_every_keypoint_has_one_name_and_at_most_one_region():
+def test_every_keypoint_is_in_a_region_that_has_it_alone_or_whole():
     assert len(set(KEYPOINT_NAMES)) == KEYPOINTS
-    members = [index for region in REGIONS.values() for index in region]
-    assert len(members) == len(set(members))
-    # The nose and the neck are rigid: no region moves them.
-    assert {KEYPOINT_NAMES[i] for i in set(range(KEYPOINTS)) - set(members)} == {"nose_tip", "neck"}
+    parts = ("brows", "eyes", "cheeks", "nose", "lips", "jaw", "neck")
+    whole = np.sum([LITE_SPACE.regions[name][7:].reshape(KEYPOINTS, 3) == 1.0 for name in parts], axis=0)
+    assert np.all(whole == 1)
+    for name in REGIONS:
+        assert LITE_SPACE.regions[name].min() >= 0.0 and LITE_SPACE.regions[name].max() == 1.0
 
 
-@pytest.mark.parametrize("region", list(REGIONS))
-def test_a_region_scales_its_keypoints_and_nothing_else(motion, region):
-    after = apply(motion, Controls(regions={region: 1.5}))
-    assert changed_keypoints(motion, after) == set(REGIONS[region])
+FACE_REGIONS = [name for name in REGIONS if name not in ("head", "all")]
+
+
+@pytest.mark.parametrize("region", FACE_REGIONS)
+def test_a_gain_scales_its_region_and_nothing_else(motion, region):
+    """The gaze is scaled against the camera: what holds it there as the head turns stays."""
+    after = apply(motion, Controls(gains={region: 1.5}))
+    share = LITE_SPACE.regions[region][7:].reshape(KEYPOINTS, 3)
     np.testing.assert_array_equal(pose(after), pose(motion))
-    members = list(REGIONS[region])
-    np.testing.assert_allclose(head_frame(after)[:, members], 1.5 * head_frame(motion)[:, members], atol=1e-5)
+    expected = (1.0 + 0.5 * share) * against_camera(motion)
+    np.testing.assert_allclose(against_camera(after), expected, atol=1e-5)
 
 
-def test_expression_scales_the_whole_face_and_no_pose(motion):
-    after = apply(motion, Controls(expression=0.0))
-    assert not after.expression.any()
-    np.testing.assert_array_equal(pose(after), pose(motion))
+@pytest.mark.parametrize("region", FACE_REGIONS)
+def test_a_frozen_region_rests_and_only_it(motion, region):
+    share = LITE_SPACE.regions[region][7:].reshape(KEYPOINTS, 3)
+    frozen = apply(motion, Controls(freeze=(region,)))
+    np.testing.assert_allclose(against_camera(frozen), (1.0 - share) * against_camera(motion), atol=1e-5)
+    np.testing.assert_array_equal(pose(frozen), pose(motion))
+    alone = apply(motion, Controls(only=(region,)))
+    np.testing.assert_allclose(against_camera(alone), share * against_camera(motion), atol=1e-5)
+    assert not pose(alone).any()
+
+
+def against_camera(motion: Motion) -> np.ndarray:
+    """(T, 21, 3) expression in the head frame without what holds the eyes on the camera."""
+    points = head_frame(motion)
+    points[:, list(IRISES), :2] -= hold_gaze(motion.values[:, DEGREES])[:, None]
+    return points
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.5, 2.0])
+def test_a_gain_of_the_head_scales_it_and_leaves_the_gaze_on_the_camera(motion, gain):
+    after = apply(motion, Controls(gains={"head": gain}))
+    np.testing.assert_allclose(pose(after), gain * pose(motion), atol=1e-5)
+    np.testing.assert_allclose(against_camera(after), against_camera(motion), atol=1e-5)
+
+
+def test_a_still_head_does_not_freeze_the_eyes(motion):
+    after = apply(motion, Controls(freeze=("head",)))
+    eyes = [*IRISES, *UPPER_LIDS]
+    assert not pose(after).any()
+    np.testing.assert_allclose(head_frame(after)[:, eyes], against_camera(motion)[:, eyes], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", KEYPOINT_NAMES)
@@ -76,23 +110,60 @@ def test_a_keypoint_moves_alone_by_what_was_asked(motion, name):
     np.testing.assert_array_equal(apply(motion, Controls(keypoints={index: (0.02, -0.03, 0.01)})).values, after.values)
 
 
-def test_gaze_moves_both_irises_alone(motion):
-    after = apply(motion, Controls(gaze=(0.02, -0.01)))
-    assert changed_keypoints(motion, after) == set(IRISES)
+def test_gaze_turns_both_irises_and_the_lids_follow(motion):
+    after = apply(motion, Controls(gaze=(20.0, 10.0)))
+    assert changed_keypoints(motion, after) == {*IRISES, *UPPER_LIDS}
     moved = head_frame(after) - head_frame(motion)
-    np.testing.assert_allclose(moved[:, list(IRISES)], np.broadcast_to([0.02, -0.01, 0.0], (6, 2, 3)), atol=1e-5)
+    turned = [*(CAMERA_HOLD * np.sin(np.radians([20.0, 10.0]))), 0.0]
+    np.testing.assert_allclose(moved[:, list(IRISES)], np.broadcast_to(turned, (6, 2, 3)), atol=1e-5)
+    assert (moved[:, list(UPPER_LIDS), 1] > 0.005).all()  # they come down as the eyes do
     np.testing.assert_array_equal(pose(after), pose(motion))
 
 
+def test_a_blendshape_adds_its_keypoints_to_the_motion(motion):
+    after = apply(motion, Controls(blendshapes={"jawOpen": 0.5}))
+    offsets = to_offsets(np.eye(len(ARKIT_NAMES))[ARKIT_NAMES.index("jawOpen")] / 2)
+    moved = head_frame(after) - head_frame(motion)
+    np.testing.assert_allclose(moved, np.broadcast_to(offsets, moved.shape), atol=1e-5)
+    np.testing.assert_array_equal(pose(after), pose(motion))
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_an_eye_closes_alone(motion, side):
+    after = apply(motion, Controls(lids=tuple(np.eye(2)[side])))
+    assert changed_keypoints(motion, after) == {UPPER_LIDS[side]}
+
+
 def test_without_blinks_no_upper_lid_comes_down(motion):
-    lids = [KEYPOINT_NAMES.index("right_upper_lid"), KEYPOINT_NAMES.index("left_upper_lid")]
+    lids = list(UPPER_LIDS)
     assert (head_frame(motion)[:, lids, 1] > 1e-3).any()
-    after = apply(motion, Controls(blink=False))
+    after = apply(motion, Controls(gains={"blinks": 0.0}))
     assert head_frame(after)[:, lids, 1].max() < 1e-6
     assert changed_keypoints(motion, after) == set(lids)
     np.testing.assert_allclose(
         head_frame(after)[:, lids][..., [0, 2]], head_frame(motion)[:, lids][..., [0, 2]], atol=1e-5
     )
+
+
+@pytest.mark.parametrize("yaw", [-25.0, 0.0, 25.0])
+def test_an_absolute_pose_replaces_the_head_s_own_on_any_portrait(motion, yaw):
+    portrait = replace(PORTRAIT, rotation=rotation_matrix(4.0, yaw, -3.0))
+    after = apply(motion, Controls(pose=(5.0, -10.0, 2.0)), portrait)
+    shown = portrait.rotation @ rotation_of(after.values[:, DEGREES])
+    np.testing.assert_allclose(shown, np.broadcast_to(rotation_matrix(5.0, -10.0, 2.0), shown.shape), atol=1e-6)
+    half = apply(motion, Controls(pose=(5.0, -10.0, 2.0), pose_hold=0.5), portrait)
+    middle = (motion.values[:, DEGREES] + after.values[:, DEGREES]) / 2
+    np.testing.assert_allclose(half.values[:, DEGREES], middle, atol=1e-5)
+    # The eyes do not go on turning against a motion that the head no longer has.
+    np.testing.assert_allclose(head_frame(after)[:, list(IRISES)], against_camera(motion)[:, list(IRISES)], atol=1e-5)
+
+
+@pytest.mark.parametrize("turn", [{"yaw_degrees": 15.0}, {"pitch_degrees": -8.0}, {"pose": (5.0, 20.0, 0.0)}])
+def test_eye_contact_holds_the_camera_while_the_head_is_turned(motion, turn):
+    after = apply(motion, Controls(eye_contact=1.0, **turn), PORTRAIT)
+    np.testing.assert_allclose(against_camera(after), against_camera(motion), atol=1e-5)
+    with_head = apply(motion, Controls(**turn), PORTRAIT)
+    assert np.abs(against_camera(with_head) - against_camera(motion)).max() > 5e-3
 
 
 @pytest.mark.parametrize("axis", range(3))
@@ -108,12 +179,6 @@ def test_an_angle_turns_the_head_about_its_own_axis_and_takes_the_face_along(mot
     assert changed_keypoints(motion, after) == set()
 
 
-def test_head_at_zero_keeps_the_portrait_s_pose_and_the_face(motion):
-    after = apply(motion, Controls(head=0.0))
-    np.testing.assert_allclose(pose(after), 0.0, atol=1e-6)
-    assert changed_keypoints(motion, after) == set()
-
-
 def test_zoom_changes_the_size_alone(motion):
     after = apply(motion, Controls(zoom=1.2))
     np.testing.assert_allclose(after.scale, 1.2 * motion.scale, rtol=1e-5)
@@ -122,7 +187,9 @@ def test_zoom_changes_the_size_alone(motion):
 
 
 def test_one_frame_and_many_agree(motion):
-    controls = Controls(yaw_degrees=5.0, gaze=(0.01, 0.0), regions={"mouth": 1.3}, keypoints={"chin": (0.0, 0.01, 0.0)})
+    controls = Controls(
+        yaw_degrees=5.0, gaze=(8.0, 0.0), gains={"mouth": 1.3, "head": 0.5}, keypoints={"chin": (0.0, 0.01, 0.0)}
+    )
     together = apply(motion, controls).values
     apart = np.stack([apply(motion[i], controls).values for i in range(len(motion))])
     np.testing.assert_array_equal(together, apart)
@@ -131,14 +198,18 @@ def test_one_frame_and_many_agree(motion):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"expression": -1.0},
-        {"expression": float("nan")},
-        {"head": 10.0},
+        {"gains": {"lips": -1.0}},
+        {"gains": {"lips": float("nan")}},
+        {"gains": {"elbow": 1.0}},
         {"yaw_degrees": 90.0},
         {"zoom": 0.0},
-        {"gaze": (0.0, 2.0)},
+        {"gaze": (0.0, 50.0)},
         {"gaze": (0.0,)},
-        {"regions": {"elbow": 1.0}},
+        {"pose": (0.0, 0.0)},
+        {"lids": (2.0, 0.0)},
+        {"blendshapes": {"jawopen": 0.5}},
+        {"only": ("elbow",)},
+        {"only": ("lips",), "freeze": ("lips",)},
         {"keypoints": {"elbow": (0.0, 0.0, 0.0)}},
         {"keypoints": {21: (0.0, 0.0, 0.0)}},
         {"keypoints": {"chin": (0.0, float("inf"), 0.0)}},
@@ -149,11 +220,48 @@ def test_wrong_controls_are_refused(wrong):
         Controls(**wrong)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"yaw_degrees": "8"},
+        {"zoom": None},
+        {"zoom": True},
+        {"gaze": 3.0},
+        {"gains": 1.2},
+        {"only": "lips"},
+        {"keypoints": [1]},
+    ],
+)
+def test_controls_of_another_type_are_refused(wrong):
+    with pytest.raises(TypeError, match=r"expected .* got"):
+        Controls(**wrong)
+
+
+def test_every_number_of_the_catalog_goes_into_controls_and_comes_back():
+    for name, control in CATALOG.items():
+        if name.startswith("emotion.") or name == "style":
+            with pytest.raises(ValueError, match="its own argument"):
+                Controls.from_names({name: control.high})
+            continue
+        values = {name: control.high} | ({"pose.hold": 1.0} if name.startswith("pose.") else {})
+        assert Controls.from_names(values).names() == values
+        assert Controls.from_names(Controls.from_names(values).names()) == Controls.from_names(values)
+
+
+def test_an_unknown_name_comes_with_the_nearest_ones():
+    with pytest.raises(ValueError, match=r"left_brow\.y"):
+        find("left_brow_y")
+    with pytest.raises(ValueError, match="jawOpen"):
+        Controls.from_names({"jawopen": 0.5})
+    with pytest.raises(ValueError, match="ditto controls list"):
+        find("zzz")
+
+
 def test_controls_are_frozen_all_the_way_down(motion):
-    regions = {"mouth": 0.5}
-    controls = Controls(regions=regions)
+    gains = {"mouth": 0.5}
+    controls = Controls(gains=gains)
     before = apply(motion, controls).values
-    regions["mouth"] = 2.0
+    gains["mouth"] = 2.0
     np.testing.assert_array_equal(apply(motion, controls).values, before)
     with pytest.raises(TypeError):
-        controls.regions["mouth"] = 2.0  # type: ignore[index]
+        controls.gains["mouth"] = 2.0  # type: ignore[index]

@@ -7,7 +7,6 @@ from ditto.controls import Controls
 from ditto.controls.ramps import Ramps
 from ditto.lite.postprocess import EMOTION_GAIN, apply_emotion_gain, change_emotion
 from ditto.motion.emotion import EMOTIONS, emotion_vector
-from ditto.motion.eyes import CAMERA_HOLD
 from ditto.motion.motion import (
     DEGREES,
     EXPRESSION,
@@ -30,7 +29,7 @@ def yaws(ramps, frames):
 def test_it_begins_as_it_was_asked_to():
     controls = Controls(zoom=1.2)
     emotion, same, style = Ramps.start({"happy": 0.6}, controls, "calm").at(0)
-    assert same is controls and style == STYLES["calm"]
+    assert same == controls and style == STYLES["calm"]
     assert np.array_equal(emotion, emotion_vector({"happy": 0.6}))
 
 
@@ -67,19 +66,37 @@ def test_weights_sum_to_one_all_the_way():
     assert np.array_equal(weights[-1], emotion_vector({"angry": 0.5}))
 
 
-def test_gaze_in_degrees_turns_the_irises():
-    _, controls, _ = Ramps.start().set(0, 0.0, gaze=(10, -5)).at(0)
-    assert np.allclose(controls.gaze, CAMERA_HOLD * np.sin(np.radians([10, -5])))
+def test_gaze_and_head_are_numbers_of_the_controls():
+    _, controls, _ = Ramps.start(controls=Controls(zoom=1.1)).set(0, 0.0, gaze=(10, -5), head=(1, 2, 3)).at(0)
+    assert controls == Controls(zoom=1.1, gaze=(10, -5), pitch_degrees=1, yaw_degrees=2, roll_degrees=3)
 
 
-def test_controls_go_over_field_by_field_and_blink_switches():
-    end = Controls(regions={"mouth": 2.0}, keypoints={"left_brow": (0, -0.02, 0)}, zoom=1.2, blink=False)
+def test_numbers_go_over_by_name_and_leave_the_others():
+    ramps = Ramps.start({"happy": 0.5}, Controls(zoom=1.1)).set(3, 0.4, names={"left_brow.y": -0.02, "emotion.sad": 0.25})
+    assert ramps.at(2)[1] == Controls(zoom=1.1)
+    assert -0.02 < ramps.at(6)[1].keypoints["left_brow"][1] < 0.0
+    emotion, controls, _ = ramps.at(20)
+    assert controls == Controls(zoom=1.1, keypoints={"left_brow": (0, -0.02, 0)})
+    assert np.array_equal(emotion, emotion_vector({"happy": 0.5, "sad": 0.25}))
+
+
+def test_a_pose_to_hold_is_reached_by_its_share_alone_and_left_again():
+    ramps = Ramps.start().set(0, 0.4, names={"pose.yaw": 20.0})
+    path = [ramps.at(k)[1] for k in range(12)]
+    assert all(c.pose == (0.0, 20.0, 0.0) for c in path)
+    assert np.all(np.diff([c.pose_hold for c in path[:10]]) > 0.0) and path[-1].pose_hold == 1.0
+    left = ramps.set(20, 0.4, names={"pose.hold": 0.0})
+    assert 0.0 < left.at(24)[1].pose_hold < 1.0 and left.at(40)[1].is_neutral
+
+
+def test_controls_go_over_field_by_field_and_frozen_regions_switch():
+    end = Controls(gains={"mouth": 2.0}, keypoints={"left_brow": (0, -0.02, 0)}, zoom=1.2, freeze=("lids",))
     ramps = Ramps.start().set(0, 0.4, controls=end)
     _, half, _ = ramps.at(4)
-    assert 1.4 < half.regions["mouth"] < 1.6 and set(half.regions) == {"mouth"}
-    assert np.allclose(half.keypoints[2], (0, -0.01, 0)) and set(half.keypoints) == {2}
-    assert 1.09 < half.zoom < 1.11 and half.blink is False
-    assert ramps.at(9)[1] is end
+    assert 1.4 < half.gains["mouth"] < 1.6 and set(half.gains) == {"mouth"}
+    assert np.allclose(half.keypoints["left_brow"], (0, -0.01, 0)) and set(half.keypoints) == {"left_brow"}
+    assert 1.09 < half.zoom < 1.11 and half.freeze == ("lids",)
+    assert ramps.at(9)[1] == end
 
 
 def test_a_style_is_ramped_and_leaves_the_rest_alone():
@@ -109,7 +126,10 @@ def test_a_quick_return_at_the_limit_stays_within_it():
         ({"gaze": (1, 2, 3)}, ValueError, "expected gaze as 2 numbers"),
         ({"gaze": 3}, TypeError, "expected gaze as 2 numbers"),
         ({"head": (0, float("nan"), 0)}, ValueError, "expected head in degrees in"),
-        ({"head": (30, 0, 0), "controls": Controls(pitch_degrees=30)}, ValueError, "expected pitch_degrees in"),
+        ({"head": (0, 0)}, ValueError, "expected head as 3 numbers"),
+        ({"names": {"emotion.happy": 0.6}, "emotion": {"sad": 0.6}}, ValueError, "sum to at most 1"),
+        ({"names": {"left_brow": 0.1}}, ValueError, "left_brow"),
+        ({"names": {"head.yaw": 60.0}}, ValueError, "expected head.yaw in"),
         ({"controls": {"zoom": 1}}, TypeError, "Controls"),
         ({"ramp_seconds": -1.0}, ValueError, "expected ramp_seconds in"),
         ({"style": "wild"}, ValueError, "expected a style of calm, natural, lively"),

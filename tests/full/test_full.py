@@ -269,7 +269,7 @@ def test_devices_and_precisions(bundle):
 
 def test_controls_and_still_work_on_the_portrait(head, portrait):
     samples = speech_of(1)
-    still = next(iter(head.animate(portrait, samples, still=True, controls=Controls(expression=0.0))))
+    still = next(iter(head.animate(portrait, samples, still=True, controls=Controls(gains={"face": 0.0}))))
     np.testing.assert_allclose(still.motion.values, np.zeros(70), atol=1e-3)
     turned = next(iter(head.animate(portrait, samples, still=True, controls=Controls(yaw_degrees=9.0))))
     assert turned.motion.yaw_degrees == pytest.approx(9.0, abs=1e-2)
