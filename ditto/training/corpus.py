@@ -44,7 +44,16 @@ from ditto.training.articulation import (
 )
 from ditto.training.head_motion import EMOTION_PRIOR, HeadMotion, head_and_brows
 from ditto.training.motion_data import RealClip, fill_gaps, gaussian, grid_stems, real_clip
-from ditto.training.natural_talk import MouthShape, fit_shape, follow, lip_curves
+from ditto.training.natural_talk import (
+    Kernels,
+    MouthShape,
+    Talk,
+    fit_shape,
+    follow,
+    kernels,
+    kernels_without,
+    lip_curves,
+)
 from ditto.training.speech_data import augment, read_train
 
 Array = npt.NDArray[np.float32]
@@ -102,7 +111,9 @@ class Speech(NamedTuple):
         return np.asarray(loudness(self.samples)[1].reshape(-1, 2).mean(1))
 
 
-def generate(speech: Speech, mouth: Articulation, shape: MouthShape, random: np.random.Generator) -> Generated:
+def generate(
+    speech: Speech, mouth: Articulation, shape: MouthShape, random: np.random.Generator, known: Kernels | None = None
+) -> Generated:
     """Motion for speech without a face.
 
     Args:
@@ -110,11 +121,12 @@ def generate(speech: Speech, mouth: Articulation, shape: MouthShape, random: np.
         mouth: targets of each phone.
         shape: how the mouth follows its opening and width.
         random: of head, eyes, emotion and style.
+        known: what opening and width follow; the measured kernels by default.
     """
     n, silent = len(speech.phones), speech.silent
     factor, _ = loudness(speech.samples)
     face = articulate(speech.phones.reshape(2 * n, -1), factor, mouth)
-    face = follow(face, lip_curves(speech.phones.mean(1), random.uniform(0.92, 1.08)), shape)
+    face = follow(face, lip_curves(speech.phones.mean(1), random.uniform(0.92, 1.08), known), shape)
 
     emotion = np.zeros(len(EMOTIONS))
     chosen = int(random.choice(len(EMOTIONS), p=EMOTION_PRIOR))
@@ -295,8 +307,14 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--features", type=Path)
-    parser.add_argument("--without", nargs="*", default=[], help="natural cuts to keep out of training, for measuring")
+    parser.add_argument(
+        "--without", nargs="*", default=[], help="natural cuts to keep out, of the kernels too, to measure on them"
+    )
     options = parser.parse_args()
+    all_cuts = natural_cuts(options.tracks / "natural_talk")
+    names = {cut.name for cut in all_cuts}
+    if not set(options.without) < names:
+        parser.error(f"expected some of {', '.join(sorted(names))} after --without, got {' '.join(options.without)}")
     random = np.random.default_rng(options.seed)
     features, rows = Features(options.bundle, options.features, options.seed), Rows()
     clips = read_train(options.data, options.tracks / "grid_s1")
@@ -318,13 +336,21 @@ def main() -> None:
             rows.add(stem, "held" if stem in held else "real", found, enliven(clip, speech, random), *rest)
         if stem not in held:
             real[stem], said[stem] = clip, speech
-    cuts = [cut for cut in natural_cuts(options.tracks / "natural_talk") if cut.name not in options.without]
-    natural = [real_clip(c.landmarks, [o.landmarks for o in cuts if o.name != c.name]) for c in cuts]
-    for cut, clip in zip(cuts, natural, strict=True):
-        for found in features.of(f"natural_{cut.name}", cut.samples, NATURAL_ROOMS):
-            rows.add(cut.name, "natural", found, clip.motion, clip.eyes, NEUTRAL, clip.canonical)
-    mouth = fit_mouth(list(real.values()), list(said.values()))
-    shape = fit_shape(np.concatenate([c.motion[:, EXPRESSION].reshape(-1, KEYPOINTS, 3) for c in natural]))
+    talk: dict[bool, list[Talk]] = {True: [], False: []}  # by whether it is kept out
+    faces = []
+    for cut in all_cuts:
+        out = cut.name in options.without
+        others = [o.landmarks for o in all_cuts if o.name != cut.name and (out or o.name not in options.without)]
+        clip = real_clip(cut.landmarks, others)
+        heard = features.of(f"natural_{cut.name}", cut.samples, NATURAL_ROOMS)
+        points = clip.motion[:, EXPRESSION].reshape(-1, KEYPOINTS, 3)
+        talk[out].append(Talk.of(Speech.of(heard[0], cut.samples).phones.mean(1), points))
+        if not out:
+            faces.append(points)
+            for found in heard:
+                rows.add(cut.name, "natural", found, clip.motion, clip.eyes, NEUTRAL, clip.canonical)
+    mouth, shape = fit_mouth(list(real.values()), list(said.values())), fit_shape(np.concatenate(faces))
+    known = kernels_without(talk[True], talk[False]) if options.without else kernels()
 
     nobody = np.zeros(3 * KEYPOINTS, np.float32)
     for spoken in clips:
@@ -332,7 +358,7 @@ def main() -> None:
             heard = features.of(spoken.name, spoken.waveform, MADE_COPIES - 1)
             speech = Speech.of(heard[0], spoken.waveform)
             for found in heard:
-                made = generate(speech, mouth, shape, random)
+                made = generate(speech, mouth, shape, random, known)
                 rows.add(spoken.name, "made", found, made.motion, made.eyes, made.emotion, nobody)
     rows.save(options.out)
 

@@ -7,6 +7,7 @@ nine people. Its result is in standard deviations of a speaker (z); `GAP` and `W
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +41,7 @@ WIDTH = Spread(-0.015, 0.040)
 # A ridge regression explains part of the lips' variance (r .65 on people it was not fitted to), and its spread is smaller by
 # as much: .55 z on the cuts. This brings the spread back to that of talk.
 KERNEL_GAIN = 1.6
+RIDGE, FITTED_FRAMES = 10.0, 2675  # of that regression: lambda, and how much talk it was fitted on
 
 
 class Kernels(NamedTuple):
@@ -66,6 +68,54 @@ def kernels() -> Kernels:
     )
 
 
+class Talk(NamedTuple):
+    """Tracked talk: phones (T, 40) at 25 Hz; opening and width (T,) in standard deviations of the clip."""
+
+    phones: Floats
+    opening: Floats
+    width: Floats
+
+    @classmethod
+    def of(cls, phones: npt.ArrayLike, faces: npt.ArrayLike) -> Talk:
+        """Of phones (T, 40) and keypoint changes (T, 21, 3) of tracked frames; the shorter says how long it is."""
+        p, lips = np.asarray(phones, np.float64), measure_lips(faces)
+        n = min(len(p), len(lips.gap))
+        return cls(p[:n], *((curve[:n] - curve[:n].mean()) / curve[:n].std() for curve in lips))
+
+
+def kernels_without(held: Sequence[Talk], others: Sequence[Talk], known: Kernels | None = None) -> Kernels:
+    """The kernels as the ridge regression gives them without clips that it was fitted on, to score these clips fairly.
+
+    With design X and lips y of the clips that go, and second moment M of those that stay, the weights W become
+    W - (M + lambda I)^-1 X'(y - X W). This is exact. Of `known`, most of the talk is not at hand: M is that of `others`,
+    scaled to all that stay.
+
+    Args:
+        held: clips that go.
+        others: clips that stay.
+        known: kernels fitted with lambda `RIDGE` on `FITTED_FRAMES` of talk, `held` among them; the measured ones by default.
+    """
+    k = kernels() if known is None else known
+    x, rest = (np.concatenate([_design(k, clip.phones) for clip in clips]) for clips in (held, others))
+    moment = rest.T @ rest * ((FITTED_FRAMES - len(x)) / len(rest)) + RIDGE * np.eye(x.shape[1])
+
+    def less(weights: Floats, lips: Sequence[Floats]) -> Floats:
+        missed = np.concatenate(lips) - x @ weights.ravel()
+        return np.asarray(weights - np.linalg.solve(moment, x.T @ missed).reshape(weights.shape))
+
+    return k._replace(
+        opening=less(k.opening, [clip.opening for clip in held]), width=less(k.width, [clip.width for clip in held])
+    )
+
+
+def _design(k: Kernels, phones: npt.ArrayLike) -> Floats:
+    """(T, lags x 40): the phones that each frame of phones (T, 40) is a linear function of."""
+    p = np.asarray(phones, np.float64) - k.mean
+    n, reach = len(p), -k.lags[0]
+    padded = np.pad(p, ((reach, k.lags[-1]), (0, 0)), mode="edge")
+    return np.concatenate([padded[reach + lag : reach + lag + n] for lag in k.lags], 1)
+
+
 class Curves(NamedTuple):
     """(T,) gap between the inner lips and change of the mouth's width, fu."""
 
@@ -73,31 +123,26 @@ class Curves(NamedTuple):
     width: Floats
 
 
-def lip_curves(phones: npt.ArrayLike, spread: float = 1.0) -> Curves:
+def lip_curves(phones: npt.ArrayLike, spread: float = 1.0, known: Kernels | None = None) -> Curves:
     """Opening and width that natural talk has with these phones.
 
     Args:
         phones: (T, 40) phone probabilities at 25 Hz (mean of a frame's two tokens).
         spread: of this speaker's lips against the usual.
+        known: kernels; the measured ones by default.
     """
-    opening, width = lip_scores(phones)
+    opening, width = lip_scores(phones, known)
     gain = KERNEL_GAIN * spread
     return Curves(
         np.maximum(GAP.mean + gain * GAP.deviation * opening, 0.0), WIDTH.mean + gain * WIDTH.deviation * width
     )
 
 
-def lip_scores(phones: npt.ArrayLike) -> tuple[Floats, Floats]:
+def lip_scores(phones: npt.ArrayLike, known: Kernels | None = None) -> tuple[Floats, Floats]:
     """Opening and width (T,) each that the kernels give for phones (T, 40), in standard deviations of a speaker."""
-    k = kernels()
-    p = np.asarray(phones, np.float64) - k.mean
-    n, reach = len(p), -k.lags[0]
-    padded = np.pad(p, ((reach, k.lags[-1]), (0, 0)), mode="edge")
-    opening, width = (
-        np.asarray(sum(padded[reach + lag : reach + lag + n] @ rows for lag, rows in zip(k.lags, kernel, strict=True)))
-        for kernel in (k.opening, k.width)
-    )
-    return opening, width
+    k = kernels() if known is None else known
+    x = _design(k, phones)
+    return np.asarray(x @ k.opening.ravel()), np.asarray(x @ k.width.ravel())
 
 
 def measure_lips(faces: npt.ArrayLike) -> Curves:

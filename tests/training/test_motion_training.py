@@ -7,11 +7,24 @@ from ditto.lite.phones import PHONE_INDEX
 from ditto.motion.emotion import emotion_offset
 from ditto.motion.motion import KEYPOINTS, MOTION_SIZE, rotation_matrix
 from ditto.portrait.face_mesh import TEMPLATE
+from ditto.training import natural_talk
 from ditto.training.articulation import PRIOR, Articulation, articulate, blend_weights, keypoints_of_channels, refit
 from ditto.training.corpus import Speech, enliven, fit_mouth, generate
 from ditto.training.head_motion import BANDS, NATURAL_RMS, band_noise, band_rms, head_and_brows, phrases, stresses
 from ditto.training.motion_data import fill_gaps, grid_stems, low_pass, real_clip
-from ditto.training.natural_talk import GAP, WIDTH, Curves, fit_shape, follow, kernels, lip_curves, measure_lips
+from ditto.training.natural_talk import (
+    GAP,
+    WIDTH,
+    Curves,
+    Talk,
+    fit_shape,
+    follow,
+    kernels,
+    kernels_without,
+    lip_curves,
+    lip_scores,
+    measure_lips,
+)
 
 LOWER_LIP = [14, 87, 317]
 EMOTIONS = np.eye(8)
@@ -252,3 +265,26 @@ def test_real_clips_are_fitted_and_strengthened():
     assert np.corrcoef(before, after)[0, 1] > 0.99 and after.std() > before.std()
     shared = real_clip(tracked(np.zeros(30), np.full(30, 0.05)), [tracked(np.zeros(9), np.zeros(9))])
     assert gap_of(shared.motion[:, 7:].reshape(-1, KEYPOINTS, 3)) == pytest.approx(0.05, abs=0.006)
+
+
+def test_kernels_without_a_clip_are_those_of_a_fit_that_never_saw_it(monkeypatch):
+    random = np.random.default_rng(0)
+    blank = kernels()._replace(mean=np.full(40, 0.02))
+    clips = [
+        Talk(random.random((200, 40)), random.normal(size=200), random.normal(size=200) + random.normal()) for _ in range(3)
+    ]
+
+    def fitted(clips):
+        x = np.concatenate([natural_talk._design(blank, clip.phones) for clip in clips])
+        weights = [
+            np.linalg.solve(x.T @ x + 10.0 * np.eye(200), x.T @ np.concatenate(lips)).reshape(5, 40)
+            for lips in zip(*((clip.opening, clip.width) for clip in clips), strict=True)
+        ]
+        return blank._replace(opening=weights[0], width=weights[1])
+
+    monkeypatch.setattr(natural_talk, "FITTED_FRAMES", 600)
+    left = kernels_without(clips[:1], clips[1:], fitted(clips))
+    fair = fitted(clips[1:])
+    assert np.allclose(left.opening, fair.opening, atol=1e-10) and np.allclose(left.width, fair.width, atol=1e-10)
+    assert not np.allclose(fitted(clips).opening, fair.opening, atol=1e-3)
+    assert np.allclose(lip_scores(clips[0].phones, left)[0], lip_scores(clips[0].phones, fair)[0])
