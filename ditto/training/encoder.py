@@ -1,9 +1,10 @@
 """Train the lite speech encoder: Moonshine's weights in a streaming network, fine-tuned by distillation from Moonshine.
 
-    python -m ditto.training.encoder DATA TRACKS MOONSHINE WORK --align align.json [--steps 2600] [--seed 0]
+    ditto train encoder DATA TRACKS MOONSHINE -o WORK --align align.json [--steps 3100] [--seed 0] [--resume]
 
 DATA is the data tree (`speech`, `grid_s1`), TRACKS the tracked GRID clips, MOONSHINE the unpacked moonshine-voice
-0.1.0 wheel. WORK/teacher.npz keeps the teacher's hidden states, WORK/encoder.pt the weights.
+0.1.0 wheel. WORK/teacher.npz keeps the teacher's hidden states, WORK/encoder.pt the weights, WORK/checkpoint.pt all that
+the next step depends on.
 
 Targets: the teacher's hidden states of the clean clip, computed with full context, and phone posteriors of a probe on them,
 averaged with the forced alignment where there is one. The student's input is the clip at another speed, in another room, with
@@ -12,13 +13,15 @@ noise, at any level, and in a stream.
 
 from __future__ import annotations
 
-import argparse
 import copy
+import hashlib
+import io
+import json
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ditto.full.networks.weights import load_state
+from ditto.errors import InputError, TrainingError
 from ditto.lite.networks.speech_encoder import (
     BLOCK,
     CONTEXT,
@@ -37,7 +40,10 @@ from ditto.lite.networks.speech_encoder import (
 )
 from ditto.lite.phones import PHONE_TO_VISEME, PHONES, VISEME_NAMES
 from ditto.media.audio import HOP_SAMPLES
+from ditto.media.files import complete_file, partial_file
 from ditto.media.rates import SAMPLE_RATE
+from ditto.training.dataset import check_folder, unwritable, write_bytes
+from ditto.training.motion_loop import FORMAT, read_checkpoint, write_checkpoint
 from ditto.training.speech_data import TOKEN, Clip, Floats, add_alignments, augment, crop, read_test, read_train
 from ditto.training.teacher import Teacher, phone_probe, read_weights, teacher_states, with_neighbours
 
@@ -46,7 +52,9 @@ HOPS = 40  # of a training segment, 3.2 s; its last hop is look-ahead, so that 1
 TOKENS = (HOPS - 1) * BLOCK
 WEIGHTS = {"librispeech": 0.5, "ljspeech": 0.2, "grid": 0.26, "librivox": 0.03, "tts": 0.01}
 RATE, WARM_STEPS = 3e-4, 50  # highest learning rate, and the steps in which it is reached
-REPORT_STEPS = 250  # between two measurements
+REPORT_STEPS = 250  # between two measurements and checkpoints
+SHOWN_STEPS = 10  # between two lines of progress
+STEPS, BATCH = 3100, 8  # of the shipped weights
 START_LEVEL_DB = -26.0  # of ordinary speech: the level before a stream's own is measured
 START_HOPS = 2.0
 
@@ -157,15 +165,22 @@ class Targets(NamedTuple):
     phones: Floats
 
 
-def make_targets(clips: Sequence[Clip], moonshine: Path, work: Path, test: Sequence[Clip]) -> dict[str, Targets]:
+def make_targets(
+    clips: Sequence[Clip], moonshine: Path, work: Path, test: Sequence[Clip], report: Callable[[str], None] = print
+) -> dict[str, Targets]:
     """Teacher hidden states (kept in `work`) and posteriors of a probe on them."""
     path = work / "teacher.npz"
-    if not path.exists():
+    hidden: dict[str, npt.NDArray[np.float16]] = {}
+    if path.is_file():
+        with np.load(path) as kept:
+            hidden = {name: kept[name] for name in kept.files}
+    if missing := [clip for clip in [*clips, *test] if clip.name not in hidden]:
         teacher = Teacher(read_weights(moonshine / MODEL), fifty=True).eval()
-        states = {c.name: teacher_states(teacher, c.waveform).astype(np.float16) for c in [*clips, *test]}
-        np.savez(path, allow_pickle=False, **states)
-    with np.load(path) as kept:
-        hidden: dict[str, npt.NDArray[np.float16]] = {name: kept[name] for name in kept.files}
+        for done, clip in enumerate(missing):
+            if done % REPORT_STEPS == 0:
+                report(f"teacher: {done} of {len(missing)} clips")
+            hidden[clip.name] = teacher_states(teacher, clip.waveform).astype(np.float16)
+        _keep(path, hidden)
     labelled = [c for c in clips if c.phones is not None]
     few = [c for i, c in enumerate(labelled) if c.source != "grid" or i % 4 == 0]  # so that GRID's 51 words do not dominate
     labels = [c.phones for c in few if c.phones is not None]
@@ -178,7 +193,7 @@ def make_targets(clips: Sequence[Clip], moonshine: Path, work: Path, test: Seque
         return found
 
     scores = score([posteriors(c.name) for c in test], [c.phones for c in test if c.phones is not None])
-    print(f"teacher, full context, probe on {len(few)} labelled clips: {scores}", flush=True)
+    report(f"teacher, full context, probe on {len(few)} labelled clips: {scores}")
     targets = {}
     for clip in clips:
         q = posteriors(clip.name) ** 1.5
@@ -188,6 +203,20 @@ def make_targets(clips: Sequence[Clip], moonshine: Path, work: Path, test: Seque
             q[:n] = 0.5 * q[:n] + 0.5 * np.eye(len(PHONES), dtype=np.float32)[clip.phones[:n]]
         targets[clip.name] = Targets(hidden[clip.name], q.astype(np.float32))
     return targets
+
+
+def _keep(path: Path, arrays: dict[str, npt.NDArray[np.float16]]) -> None:
+    """Write arrays whole. Raises OutputError."""
+    try:
+        part = partial_file(path)
+        try:
+            with part.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+            complete_file(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 class Batch(NamedTuple):
@@ -280,11 +309,43 @@ def student(encoder: SpeechEncoder, samples: Tensor) -> tuple[Tensor, Tensor]:
     return hidden, encoder.phones(hidden)
 
 
+@dataclass(frozen=True)
+class Run:
+    """What a run consists of besides network and speech.
+
+    Attributes:
+        out: folder of `encoder.pt` and `checkpoint.pt`.
+        steps, batch: updates, and segments of each.
+        seed: of all randomness.
+        data: fingerprint of the speech.
+        resume: go on from the checkpoint in `out`, with the bits of a run that was never interrupted.
+        report: takes lines of progress.
+    """
+
+    out: Path
+    steps: int = STEPS
+    batch: int = BATCH
+    seed: int = 0
+    data: str = ""
+    resume: bool = False
+    report: Callable[[str], None] = print
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint has to agree with."""
+        return {"steps": self.steps, "batch": self.batch, "seed": self.seed, "data": self.data}
+
+
 def train(
-    encoder: SpeechEncoder, segments: Segments, test: Sequence[Clip], context: Floats, work: Path, steps: int,
-    batch: int,
-) -> SpeechEncoder:  # fmt: skip
-    """Fine-tune; returns the running average of the weights, which is also saved to `work` at every measurement."""
+    encoder: SpeechEncoder, segments: Segments, test: Sequence[Clip], context: Floats, run: Run
+) -> SpeechEncoder:
+    """Fine-tune; returns the running average of the weights, which is also saved at every measurement.
+
+    Raises:
+        InputError: no checkpoint of this run to resume, or one where none is to be resumed.
+        TrainingError: a loss or gradient that is not finite; the last checkpoint stays.
+        OutputError: a checkpoint cannot be written; the last one stays.
+    """
     sample = np.concatenate([t.hidden[::7] for t in segments.targets.values()]).astype(np.float32)
     variance = torch.from_numpy(sample.var(0) + 1e-4)
     average = copy.deepcopy(encoder)
@@ -295,12 +356,24 @@ def train(
     optimiser = torch.optim.AdamW(
         [{"params": p, "factor": f} for f, p in groups.items()], RATE, betas=(0.9, 0.98), weight_decay=0.01
     )
-    began, losses = time.process_time(), [0.0, 0.0]
-    for step in range(1, steps + 1):
-        fraction = min(1.0, step / WARM_STEPS) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+    path, start, losses = run.out / "checkpoint.pt", 0, [0.0, 0.0]
+    if run.resume:
+        found = read_checkpoint(path)
+        if others := [name for name, value in run.identity.items() if found.get(name) != value]:
+            raise InputError(
+                f"expected the options of {path}, got others: {', '.join(others)}; resume with the same, or give another "
+                "folder"
+            )
+        encoder.load_state_dict(found["trained"])
+        average.load_state_dict(found["model"])
+        optimiser.load_state_dict(found["optimizer"])
+        segments.random.bit_generator.state = json.loads(found["random"])
+        start, losses = int(found["step"]), list(found["losses"])
+    for step in range(start + 1, run.steps + 1):
+        fraction = min(1.0, step / WARM_STEPS) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / run.steps)))
         for group in optimiser.param_groups:
             group["lr"] = RATE * fraction * group["factor"]
-        samples, h, q, known = segments.batch(batch)
+        samples, h, q, known = segments.batch(run.batch)
         with torch.autocast("cpu", torch.bfloat16):
             hidden, logits = student(encoder, samples)
         error = ((hidden.float() - h) ** 2 / variance).mean(-1)
@@ -308,7 +381,12 @@ def train(
         speech = -(q * logits.float().log_softmax(-1)).sum(-1).mean()
         optimiser.zero_grad()
         (distance + speech).backward()
-        torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
+        if not torch.isfinite(distance + speech + norm):
+            raise TrainingError(
+                f"expected a finite loss and gradient at step {step}, got NaN or infinity; look at the speech, or train with "
+                "another seed (the last checkpoint is good)"
+            )
         optimiser.step()
         keep = min(0.998, step / (step + 10))
         with torch.no_grad():
@@ -316,46 +394,98 @@ def train(
                 slow.lerp_(fast, 1 - keep)
         for i, value in enumerate((distance, speech)):
             losses[i] += (value.item() - losses[i]) * max(0.02, 1 / step)
-        if step % REPORT_STEPS == 0 or step == steps or step == 20:
-            scores = measure(average, test if step == steps else test[::2], pseudo_context(average, context))
-            spent = time.process_time() - began
-            print(f"step {step} {spent:.0f} s, hidden {losses[0]:.3f} phones {losses[1]:.3f} | {scores}", flush=True)
-            save(average, work / "encoder.pt")
+        if step % REPORT_STEPS == 0 or step == run.steps or step == 20:
+            scores = measure(average, test if step == run.steps else test[::2], pseudo_context(average, context))
+            run.report(f"step {step} of {run.steps}, hidden {losses[0]:.3f} phones {losses[1]:.3f} | {scores}")
+            save(average, run.out / "encoder.pt")
+            kept: dict[str, Any] = {"trained": encoder.state_dict(), "model": average.state_dict(), "optimizer": optimiser.state_dict()}
+            random = json.dumps(segments.random.bit_generator.state)
+            kept |= {"format": FORMAT, "step": step, "losses": losses, "random": random, **run.identity}
+            write_checkpoint(path, kept)
+        elif step % SHOWN_STEPS == 0:
+            run.report(f"step {step} of {run.steps}")
     return average
 
 
 def save(encoder: SpeechEncoder, path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    torch.save(encoder.state_dict(), partial)
-    partial.replace(path)
+    """Write the weights whole. Raises OutputError."""
+    data = io.BytesIO()
+    torch.save(encoder.state_dict(), data)
+    write_bytes(path, data.getbuffer())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("data", "tracks", "moonshine", "work"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("--align", type=Path, help="from ditto.training.align")
-    parser.add_argument("--steps", type=int, default=2600)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", type=Path, help="weights to go on from instead of Moonshine's")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+@dataclass(frozen=True)
+class Options:
+    """`ditto train encoder`.
+
+    Attributes:
+        data: the data tree, with `speech` and `grid_s1` (`ditto.training.speech_data`).
+        tracks: tracked clips of `grid_s1` (`ditto.training.tracks`).
+        moonshine: the unpacked wheel of moonshine-voice 0.1.0.
+        out: folder of the run.
+        align: phone alignments, from `ditto.training.align`.
+        steps, batch, seed, resume, report: as in `Run`.
+    """
+
+    data: Path
+    tracks: Path
+    moonshine: Path
+    out: Path
+    align: Path | None = None
+    steps: int = STEPS
+    batch: int = BATCH
+    seed: int = 0
+    resume: bool = False
+    report: Callable[[str], None] = print
+
+
+def train_encoder(options: Options) -> Path:
+    """Train the speech encoder; returns the file of its weights, for `ditto.training.export_encoder`.
+
+    Raises:
+        InputError: data, teacher, alignments or folder cannot be used.
+        TrainingError: the loss became NaN; the last good checkpoint is in the folder.
+        OutputError: a file cannot be written; the last good checkpoint is in the folder.
+    """
+    check_folder(options.out)
+    checkpoint = options.out / "checkpoint.pt"
+    if options.resume and not checkpoint.is_file():
+        raise InputError(f"expected a checkpoint to resume at {checkpoint}, got no such file; start without --resume")
+    if not options.resume and checkpoint.exists():
+        raise InputError(f"expected a folder without a checkpoint, got {checkpoint}; add --resume, or give another folder")
+    for path in (options.data / "speech", options.tracks, options.moonshine / MODEL, options.align):
+        if path is not None and not path.exists():
+            raise InputError(f"expected {path}, got no such file or folder; ditto/bundles/lite/README.md says what it is")
+    torch.set_num_threads(1)  # several threads may add in another order in the next run
     torch.manual_seed(options.seed)
-    options.work.mkdir(parents=True, exist_ok=True)
-    clips, test = read_train(options.data, options.tracks), read_test(options.data)
-    if options.align:
-        clips = add_alignments(clips, options.align)
-    targets = make_targets(clips, options.moonshine, options.work, test)
+    try:
+        clips, test = read_train(options.data, options.tracks), read_test(options.data)
+        if options.align:
+            clips = add_alignments(clips, options.align)
+        weights = read_weights(options.moonshine / MODEL)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"expected speech, alignments and teacher as ditto/bundles/lite/README.md says, got: {error}; get them again"
+        ) from error
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(options.out, error) from error
+    targets = make_targets(clips, options.moonshine, options.out, test, options.report)
     torch.manual_seed(options.seed)
     encoder = SpeechEncoder()
-    weights = read_weights(options.moonshine / MODEL)
     from_moonshine(encoder, weights, [c for c in clips if c.source in {"librispeech", "ljspeech"}][::6])
-    if options.resume:
-        load_state(encoder, torch.load(options.resume, weights_only=True), options.resume)
-    segments = Segments(clips, targets, options.seed)
-    train(encoder, segments, test, context_speech(clips), options.work, options.steps, options.batch)
+    run = Run(
+        options.out, options.steps, options.batch, options.seed, fingerprint(clips), options.resume, options.report
+    )
+    train(encoder, Segments(clips, targets, options.seed), test, context_speech(clips), run)
+    return options.out / "encoder.pt"
 
 
-if __name__ == "__main__":
-    main()
+def fingerprint(clips: Sequence[Clip]) -> str:
+    """SHA-256 of names, sound and phones."""
+    found = hashlib.sha256()
+    for clip in clips:
+        found.update(clip.name.encode() + clip.samples.tobytes())
+        found.update(b"" if clip.phones is None else clip.phones.tobytes())
+    return found.hexdigest()
