@@ -22,6 +22,7 @@ from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.faces import SHARED, detect, frames_of, tracked_clip
 from benchmarks.kernels import compare_kernels, time_frames
 from ditto.bundle import SHIPPED
+from ditto.errors import VideoError
 from ditto.lite.rendering.mesh import MeshRenderer
 from ditto.motion.motion import KEYPOINTS, RenderPose
 from ditto.portrait.cropping import sample_crop
@@ -97,6 +98,8 @@ def read_posed_clip(path: Path, start: int, step: int, count: int) -> PosedClip:
     clip = tracked_clip(path)
     found = np.isfinite(clip.landmarks).all(axis=(1, 2))
     expected = [i for i in range(start, len(clip.landmarks), step) if found[i]][:count]
+    if len(expected) < 2:
+        raise VideoError(f"expected a video with a face in it, got {path} with {len(expected)} such frames; give another")
     frames = frames_of(path, expected)
     portrait = register_face(frames[expected[0]], clip.landmarks[expected[0]])
     size = portrait.crop.shape[0]
@@ -224,7 +227,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     paths = sorted(options.clips.glob("*.mp4")) if options.clips.is_dir() else [options.clips]
     if not paths or not paths[0].is_file():
         parser.error(f"expected a clip or a folder of .mp4 clips, got {options.clips}; give another with --clips")
-    scores = {path.stem: score(renderer, path, options.frames, options.pictures) for path in paths}
+    try:
+        scores = {path.stem: score(renderer, path, options.frames, options.pictures) for path in paths}
+    except VideoError as error:
+        parser.error(str(error))
     figures = [figure for name, s in scores.items() for figure in clip_figures(name, s)]
 
     start, step = START_AND_STEP.get(paths[0].stem, DEFAULT_START_AND_STEP)

@@ -18,6 +18,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from ditto.errors import VideoError
 from ditto.media.files import ffmpeg_name
 from ditto.media.rates import SAMPLE_RATE
 from ditto.portrait.face_mesh import LANDMARKS
@@ -33,10 +34,26 @@ EYE_CORNERS = (33, 263)  # the outer ones; the field is upright by the line betw
 
 
 def read_clip(path: Path) -> tuple[list[Bytes], Array, float]:
-    """Frames (H, W, 3) RGB, mono samples at 16 kHz, and frames per second of one clip."""
+    """Frames (H, W, 3) RGB, mono samples at 16 kHz, and frames per second of one clip.
+
+    Raises:
+        VideoError: the file cannot be read, or has no pictures.
+    """
+    try:
+        frames, samples, fps = _decoded(path)
+    except (OSError, av.FFmpegError) as error:
+        raise VideoError(f"expected a video, got {path}, which cannot be read ({error}); give another") from error
+    if not frames:
+        raise VideoError(f"expected a video, got {path}, which has no pictures; give another")
+    return frames, samples, fps
+
+
+def _decoded(path: Path) -> tuple[list[Bytes], Array, float]:
     frames: list[Bytes] = []
     blocks: list[Array] = []
     with av.open(ffmpeg_name(path)) as container:
+        if not container.streams.video:
+            return [], np.zeros(0, np.float32), 0.0
         video = container.streams.video[0]
         fps = float(video.average_rate or 25)
         resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
@@ -90,7 +107,7 @@ def track(path: Path, out: Path) -> str:
     for i, found in enumerate(follow(frames)):
         if found is not None:
             landmarks[i] = found
-    size = np.asarray(frames[0].shape[1::-1] if frames else (0, 0))
+    size = np.asarray(frames[0].shape[1::-1])
     partial = out.with_suffix(".partial.npz")
     np.savez_compressed(partial, landmarks=landmarks, samples=samples, fps=fps, size=size)
     os.replace(partial, out)

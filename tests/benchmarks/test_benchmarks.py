@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from footage import write_video
 from wav import write_wav
 
 from benchmarks import blendshapes, kernels, life, lips, measures, natural, render, sheet
@@ -591,3 +592,21 @@ def test_data_that_are_not_there_are_told_in_one_line(benchmark, words, said, tm
     with pytest.raises(SystemExit) as ended:
         benchmark.main([*words, str(tmp_path)])
     assert ended.value.code == 2 and said in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("kind", ["text", "sound", "no face"])
+def test_a_clip_that_is_none_is_told_in_one_line(kind, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("benchmarks.faces.SCRATCH", tmp_path / "scratch")
+    path = tmp_path / "clip.mp4"
+    if kind == "text":
+        path.write_text("not a video")
+    elif kind == "sound":
+        path = tmp_path / "sound.wav"
+        write_wav(path, np.zeros(16000, np.float32))
+    else:
+        write_video(path, [np.full((64, 64, 3), i, np.uint8) for i in range(6)])
+    with pytest.raises(SystemExit) as ended:
+        render.main(["--clips", str(path)])
+    assert ended.value.code == 2 and f"expected a video{' with a face' * (kind == 'no face')}" in (
+        capsys.readouterr().err.splitlines()[-1]
+    )
