@@ -109,7 +109,8 @@ def summary(result: Result, output: Path) -> dict[str, Any]:
         r.step: {"in": r.given, "out": r.kept, "seconds_out": r.seconds, "dropped": len(r.dropped)} for r in result.reports
     }
     clips = None if result.dataset is None else len(result.dataset.clips)
-    return {"output": str(output), "clips": clips, "notes": list(result.notes), "steps": steps}
+    notes = [note for r in result.reports for note in r.notes]
+    return {"output": str(output), "clips": clips, "notes": notes, "steps": steps}
 
 
 def lines(result: Result, output: Path) -> list[str]:
@@ -117,7 +118,6 @@ def lines(result: Result, output: Path) -> list[str]:
     from ditto.training.prepare.report import reasons
 
     said = [f"{r.step}: {r.given} in, {r.kept} out; dropped {reasons([r])}" for r in result.reports if r.dropped]
-    said += list(result.notes)
     last = result.reports[-1]
     rest = f"{last.seconds / 60:.1f} minutes; see {output / 'steps' / 'report.md'}"
     if result.dataset is None:
@@ -185,6 +185,7 @@ def avatar(
     ],
     bundle: Annotated[str, typer.Option(help="Name or folder of the bundle to adapt.")] = "lite",
     person: Annotated[str | None, typer.Option(help="Whose clips to take, if the dataset has several people.")] = None,
+    no_cuts: Annotated[bool, typer.Option("--no-cuts", help="The videos have no scene cuts: look for none.")] = False,
     rank: Annotated[int, typer.Option(min=1, help="Of the adapter: its size, and how much it can change.")] = 8,
     steps: Annotated[int | None, typer.Option(min=1, help="Updates, if other than usual.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 0,
@@ -199,7 +200,7 @@ def avatar(
         with packages_of_training():
             from ditto.training.avatar import RECIPE, Options, train_avatar
         recipe, report = RECIPE.changed(steps, None, None), report_of(quiet or as_json)
-        options = Options(dataset, output, bundle, person, rank, recipe, seed, resume, device, report)
+        options = Options(dataset, output, bundle, person, rank, recipe, seed, resume, device, report, not no_cuts)
         with interruptible(output):
             made = train_avatar(options)
         if as_json:
@@ -209,6 +210,36 @@ def avatar(
             print_result(json.dumps(words))
         elif not quiet:
             print_result(str(made.bundle))
+
+
+@app.command()
+def encoder(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder with speech and grid_s1.")],
+    tracks: Annotated[Path, typer.Argument(metavar="TRACKS", help="Tracks of grid_s1, of ditto.training.tracks.")],
+    moonshine: Annotated[Path, typer.Argument(metavar="MOONSHINE", help="The unpacked wheel of moonshine-voice 0.1.0.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for teacher, checkpoint and weights.")],
+    align: Annotated[Path | None, typer.Option(help="Phone alignments, of ditto.training.align.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Updates.")] = 3100,
+    batch: Annotated[int, typer.Option(min=1, help="Segments of an update.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train the speech encoder as the shipped one was: distilled from Moonshine."""
+    with errors_reported(as_json, debug):
+        with packages_of_training():
+            from ditto.training.encoder import Options, train_encoder
+        report = report_of(quiet or as_json)
+        with interruptible(output):
+            made = train_encoder(
+                Options(data, tracks, moonshine, output, align, steps, batch, seed, resume, report)
+            )
+        if as_json:
+            print_result(json.dumps({"output": str(made), "steps": steps, "seed": seed}))
+        elif not quiet:
+            print_result(str(made))
 
 
 @contextmanager

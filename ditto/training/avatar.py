@@ -35,13 +35,13 @@ from ditto.training.adapter import (
     low_ranks,
     with_adapter,
 )
-from ditto.training.dataset import ClipInfo, Dataset, read_dataset, write_json
+from ditto.training.dataset import ClipInfo, Dataset, check_folder, read_dataset, write_json
 from ditto.training.motion import check_encoder, units_of_bundle
 from ditto.training.motion_batches import Corpus, Drawn, corpus_of_dataset, draw
 from ditto.training.motion_eval import LipFigures, measure_lips, sampled_state, torch_sampler
 from ditto.training.motion_loop import SHOWN_EVERY, Run, open_workers, train
 from ditto.training.motion_objectives import LiteDenoising
-from ditto.training.motion_short import ShortDistillation
+from ditto.training.motion_short import ShortDistillation, begun
 from ditto.training.recipe import Recipe
 
 RECIPE = Recipe(
@@ -68,6 +68,7 @@ class Options:
         resume: go on with the run in `out`.
         device: "cpu", "cuda" or "cuda:1".
         report: takes lines of progress.
+        cuts: look for scene cuts in the videos (`ditto.training.prepare.Options`).
     """
 
     data: Path
@@ -80,6 +81,7 @@ class Options:
     resume: bool = False
     device: str = "cpu"
     report: Callable[[str], None] = print
+    cuts: bool = True
 
 
 class Avatar(NamedTuple):
@@ -112,6 +114,7 @@ def train_avatar(options: Options) -> Avatar:
         TrainingError: the loss became NaN; the last good checkpoint is in the folder.
         OutputError: a file cannot be written; the last good checkpoint is in the folder.
     """
+    check_folder(options.out)
     torch.set_num_threads(1)  # several threads may add in another order in the next run
     base = Bundle.open(options.bundle)
     model = base.part("motion").model
@@ -168,7 +171,7 @@ def dataset_of(options: Options) -> Dataset:
         if done == total or not done % SHOWN_EVERY:
             options.report(f"preparing: {step}, {done} of {total}")
 
-    prepare(data, options.out / "dataset", Preparation(bundle=options.bundle), report=report)
+    prepare(data, options.out / "dataset", Preparation(bundle=options.bundle, cuts=options.cuts), report=report)
     return read_dataset(options.out / "dataset")
 
 
@@ -220,9 +223,8 @@ def fit(base: Bundle, corpus: Corpus, options: Options, origin: str) -> Adapter:
     add_layers(teacher, layers)
     options.report("the condition half for short look-ahead")
     short_run = replace(run, recipe=short_recipe(recipe), out=options.out / "short")
-    resume = options.resume and (short_run.out / "checkpoint.pt").is_file()
     pupil = ShortAdapter(teacher, halves.short, layers, short_run.recipe, options.rank)
-    short = train(pupil, windows, short_run, workers, None, resume)
+    short = train(pupil, windows, short_run, workers, None, options.resume and begun(short_run.out, pupil))
     layers |= {SHORT + name: pair for name, pair in layers_of(short.network.cpu()).items()}
     config = postprocess_config(base)
     usual, target = gaps(torch_sampler(MotionNetwork.open(base.path, config), teacher), corpus)

@@ -270,6 +270,12 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         raise unwritable(path, error) from error
 
 
+def check_folder(path: Path) -> None:
+    """Raises OutputError where a folder is to be made or used, and something else has its name."""
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"expected a folder as output, got the file {path}; choose another name")
+
+
 def unwritable(path: Path, error: OSError) -> OutputError:
     """The error of a file that the system refuses to write."""
     return OutputError(

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ditto.bundle import reseal
@@ -192,7 +192,7 @@ def main() -> None:
     tensors = {k: v.half().contiguous() for k, v in encoder.state_dict().items()}
     tensors |= {f"initial.{k}": v.half().contiguous() for k, v in start._asdict().items()}
     config = {"config": json.dumps(asdict(SpeechEncoderConfig())), "licence": "MIT (Moonshine weights, fine-tuned)"}
-    save_file(tensors, options.out / "encoder.safetensors", config)
+    (options.out / "encoder.safetensors").write_bytes(save(tensors, config))
     encoder, start = load_encoder(options.out / "encoder.safetensors")
     export_onnx(encoder, start, rounded, options.out / "encoder.onnx")
     reseal(options.out)

@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
 
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     from ditto.bundle import reseal
 
@@ -169,7 +169,7 @@ def main() -> None:
     arrays = {"basis": fit(data), **clamps(data, clips, shapes)}
     arrays = {name: np.ascontiguousarray(array.astype(np.float16)) for name, array in arrays.items()}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(arrays, options.out)
+    options.out.write_bytes(save(arrays))
     reseal(options.out.parent)
     if options.test:
         paths = sorted(options.test.glob("*.npz"))

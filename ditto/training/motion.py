@@ -26,7 +26,7 @@ from ditto.full.networks.lmdm import LMDM
 from ditto.lite.networks.motion_diffusion import MotionCondition, MotionDiffusion, MotionDiffusionConfig
 from ditto.lite.performer import postprocess_config
 from ditto.lite.sampler import MotionNetwork
-from ditto.training.dataset import Dataset, read_dataset, write_bytes
+from ditto.training.dataset import Dataset, check_folder, read_dataset, write_bytes
 from ditto.training.motion_batches import (
     SHARES,
     Corpus,
@@ -131,6 +131,7 @@ def train_motion(options: Options) -> Path:
         TrainingError: the loss became NaN; the last good checkpoint is in the folder.
         OutputError: a file cannot be written; the last good checkpoint is in the folder.
     """
+    check_folder(options.out)
     torch.set_num_threads(1)  # several threads may add in another order in the next run
     torch.manual_seed(options.seed)
     recipe, bundle = options.recipe, Bundle.open(options.bundle)
@@ -165,8 +166,7 @@ def train_motion(options: Options) -> Path:
         short_run = replace(
             run, recipe=short_recipe(recipe), out=folder, board=None if board is None else board / "short"
         )
-        resume = options.resume and (folder / "checkpoint.pt").is_file()
-        pupil = train_short(data.trained, network, short_run, workers, resume).network
+        pupil = train_short(data.trained, network, short_run, workers, options.resume).network
         assert isinstance(pupil, MotionCondition)
         short = pupil.cpu()
     made = options.out / "bundle"

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from torch import Tensor, nn
 
 from ditto.bundle import Bundle, read_tensors, reseal, seal
@@ -153,7 +153,7 @@ def write(
     }
     for name, values in (("scale", scale), ("silence", silence), ("temperature", spread)):
         tensors[SAMPLER_PREFIX + name] = np.asarray(values, np.float32)
-    save_file(tensors, str(folder / "motion.safetensors"))
+    (folder / "motion.safetensors").write_bytes(save(tensors))  # `save_file` lets only the owner read it
     first, second = example_arguments(model.config)
     export_onnx(model.condition, first, "condition", folder / "motion_condition.onnx")
     export_onnx(model.denoiser, second, "clean", folder / "motion.onnx")

@@ -208,7 +208,8 @@ def train(
         run: recipe, seed, folder.
         workers: processes that train together; this one alone by default.
         score: of the averaged network; larger is better. The best is kept in `best.pt`.
-        resume: go on from `checkpoint.pt` in the folder, with the bits of a run that was never interrupted.
+        resume: go on from `checkpoint.pt` in the folder, with the bits of a run that was never interrupted. The recipe may
+            have more steps than before: the learning rate goes on as in a run of so many.
 
     Raises:
         InputError: a checkpoint of another run (to resume), or a folder that already has one (not to resume).
@@ -370,14 +371,21 @@ def _restore(
     adaptive: AdaptiveWeights,
 ) -> tuple[int, float | None]:
     found = read_checkpoint(path)
-    others = run.recipe.differences(found["recipe"])
+    before = int(found["recipe"]["steps"])
+    longer = run.recipe.steps > before
+    free = {"short_steps", "steps"} if longer else {"short_steps"}  # `short_steps` is for another run
+    others = [name for name in run.recipe.differences(found["recipe"]) if name not in free]
     others += [name for name in ("seed", "data") if found[name] != getattr(run, name)]
     if found["config"] != objective.config:
         others.append("size of the network")
     if others:
+        fewer = f" (steps {run.recipe.steps}, fewer than {before})" if "steps" in others else ""
         raise InputError(
-            f"expected the options of {path}, got others: {', '.join(others)}; resume with the same, or give another folder"
+            f"expected the options of {path}, got others: {', '.join(others)}{fewer}; resume with the same, or give another "
+            "folder"
         )
+    if longer:
+        run.report(f"steps {run.recipe.steps} instead of {before}")
     objective.network.load_state_dict(found["trained"])
     average.load_state_dict(found["model"])
     optimizer.load_state_dict(found["optimizer"])

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors.numpy import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ditto.lite.networks.motion_diffusion import (
     WINDOW,
@@ -30,7 +31,7 @@ from ditto.lite.networks.motion_diffusion import (
 from ditto.motion.motion import MOTION_SIZE
 from ditto.training.motion_batches import Batch, Corpus, Noise, Units, draw, load_corpus
 from ditto.training.motion_export import SAMPLER_PREFIX, read_weights, write_short
-from ditto.training.motion_loop import Draw, Run, Trained, Workers, train
+from ditto.training.motion_loop import Draw, Run, Trained, Workers, read_checkpoint, train
 from ditto.training.motion_losses import GROUPS, Terms, motion_groups
 from ditto.training.motion_objectives import Objective
 from ditto.training.recipe import PRESETS, Recipe, preset
@@ -91,7 +92,7 @@ class ShortDistillation(Objective):
 
     @property
     def config(self) -> dict[str, Any]:
-        return asdict(self.teacher.config)
+        return asdict(self.teacher.config) | {"teacher": digest(self.teacher)}
 
     def forward(self, batch: Batch, noise: Noise, weights: Tensor, factors: Tensor) -> Terms:
         cut = cuts(batch)
@@ -101,6 +102,25 @@ class ShortDistillation(Objective):
         return distillation_terms(
             self.teacher, self.network, cut, heard, level, noises, weights * factors[_group(weights)]
         )
+
+
+def digest(network: nn.Module) -> str:
+    """SHA-256 of a network's weights."""
+    found = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        found.update(tensor.detach().cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+def begun(folder: Path, objective: Objective) -> bool:
+    """Whether a folder has a checkpoint of this teacher. One of another, before that run was lengthened, is deleted."""
+    path = folder / "checkpoint.pt"
+    if not path.is_file():
+        return False
+    if read_checkpoint(path)["config"].get("teacher") == objective.config["teacher"]:
+        return True
+    path.unlink()
+    return False
 
 
 def _group(weights: Tensor) -> Tensor:
@@ -166,13 +186,17 @@ def short_recipe(recipe: Recipe) -> Recipe:
 def train_short(
     corpus: Corpus, teacher: MotionDiffusion, run: Run, workers: Workers | None = None, resume: bool = False
 ) -> Trained:
-    """Distil a pupil from a teacher; `run.recipe` is of `short_recipe`. Raises what `motion_loop.train` raises."""
+    """Distil a pupil from a teacher; `run.recipe` is of `short_recipe`. Raises what `motion_loop.train` raises.
+
+    With `resume`, a run of this teacher goes on, and one of another teacher is done again.
+    """
 
     def drawn(step: int, numbers: range) -> Any:
         return draw(corpus, run.units, run.recipe, run.seed, step, numbers)
 
     windows: Draw = drawn
-    return train(ShortDistillation(teacher, run.recipe), windows, run, workers, None, resume)
+    pupil = ShortDistillation(teacher, run.recipe)
+    return train(pupil, windows, run, workers, None, resume and begun(run.out, pupil))
 
 
 def main() -> None:

@@ -248,14 +248,16 @@ def test_videos_are_prepared_first(tmp_path, dataset, monkeypatch):
     given = []
 
     def prepared(videos, output, options, report):
-        given.append((videos, output, options.bundle))
+        given.append((videos, output, options.bundle, options.cuts))
         report("media", 1, 1)
         write_dataset(output, LITE.part("encoder").sha256["network"])
 
     monkeypatch.setattr(prepare, "prepare", prepared)
     (tmp_path / "videos").mkdir()
     train_avatar(Options(tmp_path / "videos", tmp_path / "out", recipe=QUICK, report=quiet))
-    assert given == [(tmp_path / "videos", tmp_path / "out" / "dataset", "lite")]
+    assert given == [(tmp_path / "videos", tmp_path / "out" / "dataset", "lite", True)]
+    assert run(tmp_path / "videos", "-o", tmp_path / "two", "--steps", 1, "--no-cuts").exit_code == 0
+    assert given[1] == (tmp_path / "videos", tmp_path / "two" / "dataset", "lite", False)
     assert (tmp_path / "out" / "bundle" / "bundle.json").is_file()
 
 

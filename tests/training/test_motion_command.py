@@ -1,6 +1,9 @@
 """`ditto train motion`: from a prepared dataset to a bundle that speaks, and what it says when it cannot."""
 
 import json
+import os
+import shutil
+import stat
 from dataclasses import replace
 
 import numpy as np
@@ -54,6 +57,9 @@ def test_it_makes_a_bundle_that_speaks(trained, portrait):
     assert "ditto train motion" in bundle.origin
     changed = {name for name, part in bundle.parts.items() if part.sha256 != LITE.parts[name].sha256}
     assert changed == {"motion"}
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (trained / "bundle").iterdir()} == {0o666 & ~umask}
     head = ditto.load(trained / "bundle")
     frames = list(head.animate(portrait, np.zeros(16000, np.float32)))
     assert len(frames) == 25
@@ -71,8 +77,24 @@ def test_a_finished_run_can_be_resumed_and_not_overwritten(trained, dataset):
     before = (trained / "bundle" / "motion.safetensors").read_bytes()
     assert run(dataset, "-o", trained, "--steps", 2, "--short-steps", 1, "--resume").exit_code == 0
     assert (trained / "bundle" / "motion.safetensors").read_bytes() == before
-    other = run(dataset, "-o", trained, "--steps", 3, "--short-steps", 1, "--resume")
-    assert other.exit_code == 2 and "got others: steps" in other.stderr
+    fewer = run(dataset, "-o", trained, "--steps", 1, "--short-steps", 1, "--resume")
+    assert fewer.exit_code == 2 and "got others: steps (steps 1, fewer than 2)" in fewer.stderr
+    assert (trained / "bundle" / "motion.safetensors").read_bytes() == before
+
+
+def test_a_finished_run_can_be_lengthened(trained, dataset, tmp_path):
+    longer = tmp_path / "longer"
+    shutil.copytree(trained, longer)
+    made = run(dataset, "-o", longer, "--steps", 4, "--short-steps", 1, "--resume")
+    assert made.exit_code == 0 and "steps 4 instead of 2" in made.stderr
+    curve = [json.loads(line) for line in (longer / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in curve if "score" in line] == [2, 4]
+    heads = [read_checkpoint(folder / "short" / "checkpoint.pt")["config"]["teacher"] for folder in (trained, longer)]
+    best = read_checkpoint(longer / "best.pt")["step"]  # a new network has a new half for short look-ahead
+    assert (heads[0] == heads[1]) == (best == 2)
+    assert run(dataset, "-o", longer, "--steps", 4, "--short-steps", 2, "--resume").exit_code == 0
+    assert read_checkpoint(longer / "short" / "checkpoint.pt")["step"] == 2
+    assert run(dataset, "-o", longer, "--steps", 4, "--short-steps", 2, "--resume", "--seed", 1).exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -82,6 +104,7 @@ def test_a_finished_run_can_be_resumed_and_not_overwritten(trained, dataset):
         (["DATA", "-o", "out", "--preset", "large"], "expected a preset of lite, short, paper, got 'large'"),
         (["DATA", "-o", "out", "--bundle", "nobody"], "nobody"),
         (["DATA", "-o", "out", "--resume"], "leave --resume out"),
+        (["DATA", "-o", __file__], f"expected a folder as output, got the file {__file__}; choose another name"),
         (["DATA", "-o", "out", "--device", "tpu"], "expected device to be cpu, cuda or cuda:N, got 'tpu'"),
         ([__file__, "-o", "out"], "expected a corpus with features (.npz), or a folder of `ditto train prepare`"),
     ],

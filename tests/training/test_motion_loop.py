@@ -18,7 +18,7 @@ from ditto.motion.motion import PACKED_SIZE  # noqa: E402
 from ditto.training.motion_batches import Units, draw, with_motion_size  # noqa: E402
 from ditto.training.motion_loop import Run, learning_rate, read_checkpoint, train, write_checkpoint  # noqa: E402
 from ditto.training.motion_objectives import FACE_CONDITIONS, FullDenoising, LiteDenoising, lite_network  # noqa: E402
-from ditto.training.motion_short import ShortDistillation, short_recipe  # noqa: E402
+from ditto.training.motion_short import ShortDistillation, short_recipe, train_short  # noqa: E402
 from ditto.training.recipe import Recipe  # noqa: E402
 
 TINY = MotionDiffusionConfig(width=32, heads=2, condition_layers=1, layers=2, time_size=16)
@@ -81,6 +81,30 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, kind):
     files = [read_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "parts")]
     assert all(torch.equal(files[0]["trained"][name], files[1]["trained"][name]) for name in files[0]["trained"])
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+
+
+def test_a_lengthened_run_goes_on_with_the_learning_rate_of_the_longer_one(tmp_path):
+    start(tmp_path, replace(RECIPE, steps=100, batch=1))
+    longer = replace(RECIPE, steps=150, batch=1)
+    start(tmp_path, longer, resume=True)
+    rates = {line["step"]: line["rate"] for line in curve(tmp_path)}
+    assert sorted(rates) == [1, 50, 100, 150]
+    assert rates[150] == learning_rate(longer, 149)
+    with pytest.raises(InputError, match="steps 149, fewer than 150"):
+        start(tmp_path, replace(longer, steps=149), resume=True)
+
+
+def test_a_pupil_of_another_teacher_starts_again(tmp_path):
+    recipe = replace(short_recipe(RECIPE), steps=2, batch=1)
+    run = Run(recipe, 0, CORPUS.fingerprint(), tmp_path, UNITS, lambda line: None)
+    torch.manual_seed(0)
+    teachers = [MotionDiffusion(TINY) for _ in range(2)]
+    first = train_short(CORPUS, teachers[0], run)
+    assert torch.equal(weights_of(train_short(CORPUS, teachers[0], run, resume=True).network), weights_of(first.network))
+    again = train_short(CORPUS, teachers[1], run, resume=True)
+    fresh = train_short(CORPUS, teachers[1], replace(run, out=tmp_path / "fresh"))
+    assert torch.equal(weights_of(again.network), weights_of(fresh.network))
+    assert not torch.equal(weights_of(again.network), weights_of(first.network))
 
 
 def test_the_loss_falls(tmp_path):

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ditto.bundle import Bundle
-from ditto.errors import DatasetError, InputError, OutputError
+from ditto.errors import DatasetError, InputError
 from ditto.training.dataset import (
     FORMAT,
     SPLITS,
     ClipInfo,
     Dataset,
+    check_folder,
     clip_file,
     read_dataset,
     read_json,
@@ -76,7 +77,6 @@ class Result(NamedTuple):
 
     dataset: Dataset | None
     reports: tuple[StepReport, ...]
-    notes: tuple[str, ...]
 
 
 def prepare(
@@ -117,22 +117,22 @@ def prepare(
             for done in pool.run(work, step, items):
                 report(step.name, done, len(items))
             kept, dropped = gather(work, step, items)
-            reports.append(report_of(step.name, items, kept, dropped))
+            reports.append(report_of(step.name, items, kept, dropped, notes if step.name == "emotion" else ()))
             items = kept
             if step.name == until or not items:
                 break
-    write_reports(work.steps, reports, notes)
+    write_reports(work.steps, reports)
     if not items:
         raise DatasetError(
             f"expected a usable clip in {videos}, got none ({len(found)} videos; {reasons(reports)}); see "
             f"{work.steps / 'report.md'}"
         )
     if until != STEPS[-1].name:
-        return Result(None, tuple(reports), notes)
+        return Result(None, tuple(reports))
     dataset = finish(work, found, [item for item in items if isinstance(item, Piece)])
     if shard_megabytes is not None:
         write_shards(dataset, shard_megabytes)
-    return Result(dataset, tuple(reports), notes)
+    return Result(dataset, tuple(reports))
 
 
 def check(options: Options, workers: int, until: str, shard_megabytes: int | None) -> None:
@@ -186,8 +186,7 @@ def begin(work: Work, videos: Sequence[Video]) -> None:
     now = {"format": FORMAT, "encoder_sha256": encoder, **dataclasses.asdict(work.options)}
     path = work.steps / "options.json"
     try:
-        if output.exists() and not output.is_dir():
-            raise OutputError(f"expected a folder as output, got the file {output}; choose another name")
+        check_folder(output)
         if (output / "dataset.json").exists() and read_json(output / "dataset.json").get("format") != FORMAT:
             raise DatasetError(f"expected a dataset of format {FORMAT} in {output}, got another; choose another folder")
         if path.exists():

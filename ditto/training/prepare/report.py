@@ -24,9 +24,12 @@ class StepReport(NamedTuple):
     notes: tuple[str, ...]
 
 
-def report_of(step: str, given: Sequence[Item], kept: Sequence[Item], dropped: Sequence[Dropped]) -> StepReport:
-    notes = tuple(f"{item.id}: {item.note}" for item in kept if isinstance(item, Media) and item.note)
-    return StepReport(step, len(given), len(kept), round(sum(map(seconds_of, kept)), 2), tuple(dropped), notes)
+def report_of(
+    step: str, given: Sequence[Item], kept: Sequence[Item], dropped: Sequence[Dropped], notes: Sequence[str] = ()
+) -> StepReport:
+    """The report of a step, with its own notes and those of its items."""
+    of_items = tuple(f"{item.id}: {item.note}" for item in kept if isinstance(item, Media) and item.note)
+    return StepReport(step, len(given), len(kept), round(sum(map(seconds_of, kept)), 2), tuple(dropped), (*notes, *of_items))
 
 
 def reasons(reports: Sequence[StepReport]) -> str:
@@ -35,16 +38,15 @@ def reasons(reports: Sequence[StepReport]) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
 
 
-def write_reports(folder: Path, reports: Sequence[StepReport], notes: Sequence[str]) -> None:
+def write_reports(folder: Path, reports: Sequence[StepReport]) -> None:
     """Write both reports; the same preparation gives the same bytes. Raises OutputError."""
     steps = [r._asdict() | {"dropped": [d._asdict() for d in r.dropped]} for r in reports]
-    write_json(folder / "report.json", {"notes": list(notes), "steps": steps})
-    write_bytes(folder / "report.md", markdown(reports, notes).encode())
+    write_json(folder / "report.json", {"steps": steps})
+    write_bytes(folder / "report.md", markdown(reports).encode())
 
 
-def markdown(reports: Sequence[StepReport], notes: Sequence[str]) -> str:
+def markdown(reports: Sequence[StepReport]) -> str:
     lines = ["# Preparation", ""]
-    lines += [f"* {note}" for note in notes] + [""] * bool(notes)
     lines += ["| step | in | out | seconds out | dropped |", "|---|---|---|---|---|"]
     for r in reports:
         lines.append(f"| {r.step} | {r.given} | {r.kept} | {r.seconds:.1f} | {reasons([r]) or '-'} |")
