@@ -74,17 +74,38 @@ def to_weights(head_values: npt.ArrayLike, space: MotionSpace | None = None) -> 
     given = checked("head_values", head_values, MOTION_SIZE)
     if given.ndim != 2:
         raise ValueError(f"expected head values (N, {MOTION_SIZE}), got shape {given.shape}; give one row a frame")
-    shapes = table((space or LITE_SPACE).name)
-    gram, aim = shapes @ shapes.T + DAMPING * np.eye(SHAPES), given[:, EXPRESSION] @ shapes.T - COST
-    out = np.zeros((len(given), SHAPES))
-    state = Bounded(np.zeros(SHAPES), np.zeros(SHAPES, bool))
-    change = np.where(EXACT, 0.0, CHANGE)
-    held = gram + np.diag(change)
-    for n, goal in enumerate(aim):
-        # The first frame has none before it.
-        state = solve_bounded(gram, goal, state) if n == 0 else solve_bounded(held, goal + change * state.x, state)
-        out[n] = state.x
-    return out
+    fit = WeightFit(space)
+    return np.stack([fit.next(row) for row in given]) if len(given) else np.zeros((0, SHAPES))
+
+
+class WeightFit:
+    """`to_weights`, frame after frame, as a live session has them. One thread at a time may use it.
+
+    Args:
+        space: whose keypoints; None: the lite bundle's.
+    """
+
+    def __init__(self, space: MotionSpace | None = None) -> None:
+        self._shapes = table((space or LITE_SPACE).name)
+        self._gram = self._shapes @ self._shapes.T + DAMPING * np.eye(SHAPES)
+        self._change = np.where(EXACT, 0.0, CHANGE)
+        self._before: Bounded | None = None
+
+    def next(self, head_values: npt.ArrayLike) -> Floats:
+        """(52,) the weights of the next head values (70,).
+
+        Raises:
+            ValueError: another shape, or a number that is not finite.
+        """
+        row = checked("head_values", head_values, MOTION_SIZE)
+        if row.ndim != 1:
+            raise ValueError(f"expected head values ({MOTION_SIZE},) of one frame, got shape {row.shape}")
+        aim, before = self._shapes @ row[EXPRESSION] - COST, self._before
+        if before is None:
+            self._before = solve_bounded(self._gram, aim, Bounded(np.zeros(SHAPES), np.zeros(SHAPES, bool)))
+        else:
+            self._before = solve_bounded(self._gram + np.diag(self._change), aim + self._change * before.x, before)
+        return self._before.x
 
 
 def without_effect(space: MotionSpace | None = None) -> tuple[str, ...]:

@@ -27,6 +27,10 @@ class VideoError(InputError):
     """A video cannot be read or used."""
 
 
+class ExchangeError(InputError):
+    """A file or packet of face animation, of this or another program, cannot be used; the message names line and field."""
+
+
 class DatasetError(InputError):
     """A folder of prepared clips is missing, damaged, or of another format."""
 

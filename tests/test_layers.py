@@ -13,6 +13,7 @@ ROOMS = (
     ("talking_head", "stream"),
     ("lite", "full"),
     ("performer", "row_performer", "frame"),
+    ("exchange",),
     ("controls",),
     ("motion", "portrait"),
     ("bundle",),
