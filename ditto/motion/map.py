@@ -5,6 +5,7 @@ Numbers are head values (`ditto.motion.space`): x to the right of the picture, y
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,14 +14,24 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion.motion import BROWS, CHEEKS, INNER_LIPS, IRISES, JAW, KEYPOINTS, MOUTH_CORNERS, TEMPLATE_APERTURE, Keypoint
+from ditto.motion.motion import (
+    BROWS,
+    CHEEKS,
+    INNER_LIPS,
+    IRISES,
+    JAW,
+    KEYPOINTS,
+    MOUTH_CORNERS,
+    TEMPLATE_APERTURE,
+    Keypoint,
+)
 
 Floats = npt.NDArray[np.float64]
 
 AXES = "xyz"
 UNIT = "face units"
 UNKNOWN = "no visible effect known"
-NOTHING = "no visible effect"
+NOTHING, HARDLY = "no visible effect", "hardly visible"
 # A soft limit ends at this many times the safe range: the clamp of the lite renderer too is the identity up to 3/4 of its
 # limits (`CLAMP_KNEE`; ../shared/renderer/spec.md, 2.3).
 REACH = 4.0 / 3.0
@@ -69,7 +80,7 @@ class Dimension(NamedTuple):
     unit: str = UNIT
 
     @property
-    def index(self) -> int:
+    def number(self) -> int:
         """Place among the 63."""
         return 3 * self.keypoint + self.axis
 
@@ -191,7 +202,7 @@ class MotionMap:
             Dimension(
                 f"{k.name.lower()}.{AXES[axis]}", k, axis,
                 "lids" if self.lids_in_irises and k in IRISES and axis else self.roles[k].region, *self.roles[k].words[axis],
-                round(float(low[3 * k + axis]), 4), round(float(high[3 * k + axis]), 4),
+                -_rounded(-low[3 * k + axis]), _rounded(high[3 * k + axis]),
             )
             for k in Keypoint for axis in range(3)
         )  # fmt: skip
@@ -213,6 +224,11 @@ def relation(name: str, form: Form, move: Form, low: float, high: float, ends: R
     least, most = ends or (REACH * low, REACH * high)
     forms = {3 * k + axis: weight for (k, axis), weight in form.items()}
     return Relation(name, forms, {3 * k + axis: w / gain for (k, axis), w in move.items()}, low, high, least, most)
+
+
+def _rounded(end: float) -> float:
+    """A range's end to four digits, never further out."""
+    return math.floor(1e4 * end + 1e-6) / 1e4
 
 
 def _mirrored(role: Role) -> Role:
@@ -244,7 +260,7 @@ _RIGHT = {
     Keypoint.RIGHT_BROW: Role(
         "brows", "right brow",
         (("right brow outwards", "right brow inwards"), ("right brow up", "right brow down"), _moves("right brow")[2]),
-        ((-0.012, 0.024), (-0.042, 0.042), (-0.006, 0.006)),
+        ((-0.012, 0.031), (-0.042, 0.042), (-0.006, 0.006)),
     ),
     Keypoint.RIGHT_CHEEK: Role(
         "cheeks", "right cheek and wing of the nose",
@@ -274,9 +290,9 @@ _RIGHT = {
         (
             ("crease of the right lid outwards", "crease of the right lid inwards"),
             ("right eye wider", f"right eye closes; shut at {TEMPLATE_APERTURE:g}"),
-            (NOTHING, NOTHING),
+            (HARDLY, HARDLY),
         ),
-        ((-0.012, 0.012), (-0.025, TEMPLATE_APERTURE), (-0.004, 0.004)),
+        ((-0.012, 0.012), (-0.022, TEMPLATE_APERTURE), (-0.004, 0.004)),
     ),
 }  # fmt: skip
 
@@ -320,7 +336,7 @@ _LITE_ROLES: dict[Keypoint, Role] = {
     ),
     Keypoint.LOWER_LIDS: Role(
         "lids", "both lower lids",
-        ((NOTHING, NOTHING), ("lower lids up: squint", "lower lids down"), (NOTHING, NOTHING)),
+        ((HARDLY, HARDLY), ("lower lids up: squint", "lower lids down"), (HARDLY, HARDLY)),
         ((-0.005, 0.005), (-0.016, 0.010), (-0.004, 0.004)),
     ),
     Keypoint.CHIN: Role(
@@ -369,7 +385,7 @@ def _lite_relations() -> Iterator[Relation]:
     yield differ("lower lip behind the upper", lower, upper, 2, -0.028, 0.050)
     yield differ("chin behind the lower lip", chin, lower, 2, -0.030, 0.070)
     yield differ("edge behind the inside of the upper lip", outer, upper, 2, -0.010, 0.010)
-    yield apart("corners of the mouth apart", left, right, 0, -0.150, 0.100)
+    yield apart("corners of the mouth apart", left, right, 0, -0.165, 0.090)
     corners = {(right, 0): 0.5, (left, 0): 0.5}
     yield relation(
         "corners beside the lips", {**corners, (upper, 0): -0.5, (lower, 0): -0.5}, corners, -0.030, 0.030
@@ -377,7 +393,7 @@ def _lite_relations() -> Iterator[Relation]:
     for corner, cheek, side in sides:
         where = "left" if side > 0 else "right"
         middle = {(upper, 1): -0.5, (lower, 1): -0.5}
-        yield relation(f"{where} corner below the lips", {(corner, 1): 1.0, **middle}, {(corner, 1): 1.0}, -0.060, 0.035)
+        yield relation(f"{where} corner below the lips", {(corner, 1): 1.0, **middle}, {(corner, 1): 1.0}, -0.060, 0.042)
         middle = {(upper, 2): -0.5, (lower, 2): -0.5}
         yield relation(f"{where} corner behind the lips", {(corner, 2): 1.0, **middle}, {(corner, 2): 1.0}, -0.030, 0.050)
         yield differ(f"{where} cheek below the corner", cheek, corner, 1, -0.080, 0.055)
@@ -390,10 +406,10 @@ def _lite_relations() -> Iterator[Relation]:
     yield apart("one iris below the other", Keypoint.LEFT_IRIS, Keypoint.RIGHT_IRIS, 1, -0.020, 0.020)
     for brow, lid in ((Keypoint.RIGHT_BROW, Keypoint.RIGHT_UPPER_LID), (Keypoint.LEFT_BROW, Keypoint.LEFT_UPPER_LID)):
         where = brow.name.split("_")[0].lower()
-        shut = (-0.025, TEMPLATE_APERTURE + 1e-9)
-        yield differ(f"{where} lids closed", lid, Keypoint.LOWER_LIDS, 1, *shut, (-0.033, TEMPLATE_APERTURE + 0.004))
+        shut = (-0.022, TEMPLATE_APERTURE)
+        yield differ(f"{where} lids closed", lid, Keypoint.LOWER_LIDS, 1, *shut, (-0.0255, TEMPLATE_APERTURE + 0.004))
         yield differ(f"{where} brow on the lid", brow, lid, 1, -0.125, 0.045)
-    yield apart("brows apart", BROWS[1], BROWS[0], 0, -0.046, 0.024)
+    yield apart("brows apart", BROWS[1], BROWS[0], 0, -0.062, 0.024)
     middle = {(Keypoint.GLABELLA, 1): 1.0, **{(brow, 1): -0.5 for brow in BROWS}}
     yield relation("skin between the brows below them", middle, {(Keypoint.GLABELLA, 1): 1.0}, -0.050, 0.050)
     yield differ("forehead below the skin between the brows", Keypoint.FOREHEAD, Keypoint.GLABELLA, 1, -0.035, 0.042)
