@@ -21,6 +21,7 @@ from ditto.privacy import turn_off_telemetry
 if TYPE_CHECKING:
     from ditto.controls import Controls as Controls
     from ditto.controls.driving import Performance as Performance
+    from ditto.controls.timeline import Timeline as Timeline
     from ditto.errors import AudioError as AudioError
     from ditto.errors import BundleError as BundleError
     from ditto.errors import BusyError as BusyError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from ditto.motion.motion import Motion as Motion
     from ditto.portrait.portrait import Portrait as Portrait
     from ditto.stream import Stream as Stream
+    from ditto.take import Take as Take
     from ditto.talking_head import TalkingHead as TalkingHead
     from ditto.talking_head import load as load
 
@@ -65,7 +67,9 @@ _MODULES = {
     "SegmentEnd": "ditto.frame",
     "SessionError": "ditto.errors",
     "Stream": "ditto.stream",
+    "Take": "ditto.take",
     "TalkingHead": "ditto.talking_head",
+    "Timeline": "ditto.controls.timeline",
     "TooSlowError": "ditto.errors",
     "VideoWriter": "ditto.media.video",
     "load": "ditto.talking_head",
@@ -89,7 +93,9 @@ __all__ = [
     "SegmentEnd",
     "SessionError",
     "Stream",
+    "Take",
     "TalkingHead",
+    "Timeline",
     "TooSlowError",
     "VideoWriter",
     "__version__",

@@ -139,6 +139,12 @@ class Bundle:
         fields = {key: described[key] for key in KEYS if key not in ("format", "parts")}
         return cls(path=folder, parts=parts, **fields)
 
+    @property
+    def id(self) -> str:
+        """Its name and a digest of the SHA-256 of all its files: other weights have another id."""
+        files = sorted((name, role, sha256) for name, part in self.parts.items() for role, sha256 in part.sha256.items())
+        return f"{self.name} {hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]}"
+
     def part(self, name: str) -> Part:
         """One part by name.
 

@@ -146,11 +146,19 @@ class RowState(State, Generic[E, S]):
 
 @dataclass(frozen=True)
 class RowShot(Shot):
-    """A row (70,) as sampled, the emotion (8,) it was sampled with, and its utterance."""
+    """A row as sampled.
+
+    Attributes:
+        row: (70,).
+        emotion: (8,) that it was sampled with.
+        utterance: its number.
+        before: (70,) the row before it, where the utterance is shown from this row on; None: none, or it was shown.
+    """
 
     row: Array
     emotion: Array
     utterance: int
+    before: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -305,13 +313,20 @@ class RowPerformer(Generic[E, S, A, P, C]):
 
     def _speak(self, face: RowFace[A, C], shot: RowShot, edits: Edits) -> RowFace[A, C]:
         """The face after a row of speech; its `row` is the one to show."""
-        row = shot.row
+        row = self._styled(face, shot, shot.row, edits)
+        previous = None
+        if face.last_speech is not None and face.last_speech[0] == shot.utterance:
+            previous = face.last_speech[1]
+        elif shot.before is not None:
+            previous = self._styled(face, shot, shot.before, edits)
+        return replace(self._join(face, row, shot.utterance, previous), last_speech=(shot.utterance, row))
+
+    def _styled(self, face: RowFace[A, C], shot: RowShot, row: Array, edits: Edits) -> Array:
+        """A row (70,) of the utterance of a shot, with the emotion and the style to show."""
         if self.change_emotion is not None:
             row = self.change_emotion(row, shot.emotion, edits.emotion)
         shown = shot.emotion if self.change_emotion is None else edits.emotion
-        row = self.motion_space.change_style(row, edits.style, shown, face.appearance.portrait)
-        previous = face.last_speech[1] if face.last_speech is not None and face.last_speech[0] == shot.utterance else None
-        return replace(self._join(face, row, shot.utterance, previous), last_speech=(shot.utterance, row))
+        return self.motion_space.change_style(row, edits.style, shown, face.appearance.portrait)
 
     def _idle(self, face: RowFace[A, C], edits: Edits) -> RowFace[A, C]:
         """The face after an idle frame; its `row` is the one to show."""

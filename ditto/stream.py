@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +12,23 @@ import numpy.typing as npt
 
 from ditto.controls import HEAD_STILL, Controls
 from ditto.controls.driving import Performance
+from ditto.controls.timeline import MIDDLE, Edit, Timeline, View, moment_of
 from ditto.frame import Frame as Frame
 from ditto.media.audio import check_samples
 from ditto.media.rates import FPS, SAMPLES_PER_FRAME
-from ditto.motion.emotion import emotion_vector
+from ditto.motion.emotion import EMOTIONS, emotion_vector
 from ditto.motion.style import style_strength
-from ditto.performer import Advance, Capability, Draw, Edits, Shot, check_capabilities, check_latency
+from ditto.performer import (
+    Advance,
+    Appearance,
+    Capability,
+    Draw,
+    Edits,
+    Performer,
+    Shot,
+    check_capabilities,
+    check_latency,
+)
 
 if TYPE_CHECKING:
     from ditto.portrait.portrait import Portrait
@@ -47,6 +59,105 @@ def check_performance(performance: Performance | None) -> Performance | None:
     return performance
 
 
+def check_edit(controls: Edit | None) -> Edit | None:
+    """The controls, the timeline or the function; raises TypeError if it is something else."""
+    if controls is None or isinstance(controls, (Controls, Timeline)) or callable(controls):
+        return controls
+    raise TypeError(
+        f"expected controls as Controls(...), a Timeline or a function of the frame's number, got {type(controls).__name__}"
+    )
+
+
+@dataclass(frozen=True)
+class FrameEdits:
+    """What a program asked for about every frame of an utterance, as the edits of one.
+
+    Attributes:
+        emotion: (8,) weights.
+        style: strength of the motion of head and brows.
+        still: whether the head stays where it is in the portrait.
+        controls: edits of every frame.
+        performance: that drives regions of the face.
+        view: of the portrait.
+    """
+
+    emotion: Array
+    style: float = 1.0
+    still: bool = False
+    controls: Edit | None = None
+    performance: Performance | None = None
+    view: View = MIDDLE
+
+    def at(self, frame: int) -> Edits:
+        """The edits of a frame, by its number."""
+        moment = moment_of(self.controls, frame, self.view)
+        emotion, style = moment.mixed(self.emotion, self.style)
+        controls = [HEAD_STILL] if self.still else []
+        if self.controls is not None:
+            controls.append(moment.controls)
+        driving = None if self.performance is None else self.performance.at(frame)
+        return Edits(emotion, tuple(controls), style=style, driving=driving)
+
+    def emotion_at(self, frame: int) -> Array:
+        """(8,) the emotion of a frame."""
+        if isinstance(self.controls, Timeline):
+            return self.controls.at(frame / FPS).mixed(self.emotion, self.style)[0]
+        return self.emotion
+
+    @property
+    def needs(self) -> list[Capability]:
+        """The capabilities that a performer needs for them."""
+        changed = self.controls.names if isinstance(self.controls, Timeline) else frozenset()
+        neutral = bool(self.emotion[EMOTIONS.index("neutral")] == 1.0)
+        needs = {
+            Capability.EMOTION: not neutral or any(name.startswith("emotion.") for name in changed),
+            Capability.CONTROLS: self.still or self.controls is not None or self.performance is not None,
+            Capability.STYLE: self.style != 1.0 or "style" in changed,
+        }
+        return [capability for capability, needed in needs.items() if needed]
+
+
+class Speech:
+    """One utterance, from samples to shots: gives the performer whole hops.
+
+    Args:
+        emotion_at: number of a frame -> emotion (8,) to sample it with.
+
+    Attributes:
+        shots: how many have come.
+    """
+
+    def __init__(
+        self, performer: Performer, appearance: Appearance, seed: int, latency: str, emotion_at: Callable[[int], Array]
+    ) -> None:
+        self.shots = 0
+        self._performer = performer
+        self._state = performer.begin(appearance, seed, latency)
+        self._emotion_at = emotion_at
+        self._waiting = np.zeros(0, np.float32)  # samples that do not fill a hop yet
+
+    def push(self, samples: Array) -> list[Shot]:
+        """Take samples (N,); the shots that became final."""
+        waiting, hop = np.concatenate([self._waiting, samples]), self._performer.hop_samples
+        shots: list[Shot] = []
+        while waiting.size >= hop:
+            shots += self._advance(waiting[:hop], False)
+            waiting = waiting[hop:]
+        self._waiting = waiting
+        return shots
+
+    def flush(self) -> list[Shot]:
+        """End the utterance: the remaining shots."""
+        return list(self._advance(self._waiting, True))
+
+    def _advance(self, samples: Array, final: bool) -> Sequence[Shot]:
+        emotion = self._emotion_at(self.shots)
+        advanced = self._performer.advance([Advance(self._state, samples, emotion, final)])[0]
+        self._state = advanced.state
+        self.shots += len(advanced.shots)
+        return advanced.shots
+
+
 class Stream:
     """Turns speech into frames. Made by `TalkingHead.stream`; one thread at a time may use it.
 
@@ -62,38 +173,44 @@ class Stream:
         seed: int = 0,
         emotion: Mapping[str, float] | None = None,
         still: bool = False,
-        controls: Controls | Callable[[int], Controls] | None = None,
+        controls: Edit | None = None,
         latency: str = "quality",
         style: str | float = "natural",
         performance: Performance | None = None,
     ) -> None:
         self._performer = head.performer
         check_latency(latency, self._performer.latencies)
-        self._style = style_strength(style)
-        needs = {
-            Capability.EMOTION: bool(emotion),
-            Capability.CONTROLS: still or controls is not None or performance is not None,
-            Capability.STYLE: self._style != 1.0,
-        }
-        check_capabilities(self._performer, [capability for capability, needed in needs.items() if needed])
+        self._edits = FrameEdits(
+            emotion_vector(emotion), style_strength(style), still, check_edit(controls), check_performance(performance)
+        )
+        check_capabilities(self._performer, self._edits.needs)
         self._appearance = head.appearance(portrait)
+        self._portrait = portrait
+        self.controls = controls
         self._latency = latency
         self._seed = check_seed(seed)
-        self._emotion = emotion_vector(emotion)
-        self._still = still
-        self.controls = controls
-        self._performance = check_performance(performance)
         self.reset()
 
     def reset(self) -> None:
         """Begin again: the next push starts a new utterance at frame 0 with the same seed."""
-        self._state = self._performer.begin(self._appearance, self._seed, self._latency)
+        self._speech = Speech(
+            self._performer, self._appearance, self._seed, self._latency, lambda frame: self._edits.emotion_at(frame)
+        )
         self._face = self._performer.face(self._appearance, self._seed, joined=False)
-        self._waiting = np.zeros(0, np.float32)  # samples that do not fill a hop yet
         self._sound = np.zeros(0, np.float32)  # samples whose frames have not come yet
         self._samples = 0
         self._ended = False
         self._frames = 0
+
+    @property
+    def controls(self) -> Edit | None:
+        """Edits of every frame; new ones show from the next frame on."""
+        return self._edits.controls
+
+    @controls.setter
+    def controls(self, controls: Edit | None) -> None:
+        view = View.of(self._portrait) if isinstance(controls, Timeline) else MIDDLE
+        self._edits = replace(self._edits, controls=check_edit(controls), view=view)
 
     @property
     def delay_seconds(self) -> float:
@@ -116,36 +233,23 @@ class Stream:
             ValueError: after `flush`; call `reset` or make another stream.
         """
         if self._ended:
-            raise ValueError("expected a stream that was not flushed, got one that was; call reset() or make another stream")
+            raise ValueError(
+                "expected a stream that was not flushed, got one that was; call reset() or make another stream"
+            )
         block = check_samples(samples, self._samples)
         self._samples += block.size
         self._sound = np.concatenate([self._sound, block])
-        waiting, hop, frames = np.concatenate([self._waiting, block]), self._performer.hop_samples, []
-        while waiting.size >= hop:
-            frames += self._advance(waiting[:hop])
-            waiting = waiting[hop:]
-        self._waiting = waiting
-        return frames
+        return [self._draw(shot) for shot in self._speech.push(block)]
 
     def flush(self) -> list[Frame]:
         """End the utterance: the remaining frames. Silence fills up the last one."""
         if self._ended:
             return []
         self._ended = True
-        return self._advance(self._waiting, final=True)
-
-    def _advance(self, samples: Array, final: bool = False) -> list[Frame]:
-        advanced = self._performer.advance([Advance(self._state, samples, self._emotion, final)])[0]
-        self._state = advanced.state
-        return [self._draw(shot) for shot in advanced.shots]
+        return [self._draw(shot) for shot in self._speech.flush()]
 
     def _draw(self, shot: Shot) -> Frame:
-        controls = [HEAD_STILL] if self._still else []
-        if self.controls is not None:
-            controls.append(self.controls(self._frames) if callable(self.controls) else self.controls)
-        driving = None if self._performance is None else self._performance.at(self._frames)
-        edits = Edits(self._emotion, tuple(controls), style=self._style, driving=driving)
-        drawn = self._performer.draw([Draw(self._face, shot, edits)])[0]
+        drawn = self._performer.draw([Draw(self._face, shot, self._edits.at(self._frames))])[0]
         self._face = drawn.face
         sound = np.zeros(SAMPLES_PER_FRAME, np.float32)
         own = self._sound[:SAMPLES_PER_FRAME]

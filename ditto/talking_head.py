@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +16,13 @@ from ditto.errors import AudioError, BundleError
 from ditto.lite.speech_encoder import HOP_SAMPLES
 from ditto.media.audio import SAMPLE_RATE
 from ditto.media.files import is_readable
+from ditto.motion.emotion import emotion_vector
 from ditto.motion.motion import FPS
+from ditto.motion.style import style_strength
 from ditto.once import Once
 from ditto.portrait.portrait import Portrait
 from ditto.portrait.registration import register
-from ditto.stream import Frame, Stream
+from ditto.stream import Frame, FrameEdits, Stream, check_performance, check_seed
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -27,10 +30,12 @@ if TYPE_CHECKING:
     from ditto.bundle import Bundle
     from ditto.controls import Controls
     from ditto.controls.driving import Performance
+    from ditto.controls.timeline import Edit, Timeline
     from ditto.live import AsyncSession, Session, SessionOptions
     from ditto.media.files import Readable
     from ditto.media.images import Picture
     from ditto.performer import Appearance, Performer
+    from ditto.take import Take
 
 Samples = npt.NDArray[np.float32 | np.float64 | np.int16]  # in [-1, 1], or of 16 bits
 # Motion space of a bundle -> module with its `open_performer(bundle, device, precision)`.
@@ -90,7 +95,7 @@ class TalkingHead:
         seed: int = 0,
         emotion: Mapping[str, float] | None = None,
         still: bool = False,
-        controls: Controls | Callable[[int], Controls] | None = None,
+        controls: Edit | None = None,
         latency: str = "quality",
         style: str | float = "natural",
         performance: Performance | None = None,
@@ -101,7 +106,7 @@ class TalkingHead:
             seed: all randomness of the stream; the same seed and samples give the same frames bit for bit.
             emotion: weights by name (see `ditto.motion.emotion.EMOTIONS`), e.g. {"happy": 0.6}.
             still: keep the head where it is in the portrait; only the face moves.
-            controls: edits of every frame; a function of the frame's index makes a timeline.
+            controls: edits of every frame: `Controls`, a `Timeline`, or a function of the frame's index that gives `Controls`.
             latency: one of `performer.latencies`, "quality" by default: how much of the speech after a frame it
                 waits for.
             style: how much head and brows move: "calm", "natural", "lively", or a factor from 0 to 2 on "natural".
@@ -159,7 +164,7 @@ class TalkingHead:
         seed: int = 0,
         emotion: Mapping[str, float] | None = None,
         still: bool = False,
-        controls: Controls | Callable[[int], Controls] | None = None,
+        controls: Edit | None = None,
         style: str | float = "natural",
         performance: Performance | None = None,
     ) -> Iterator[Frame]:
@@ -172,13 +177,82 @@ class TalkingHead:
 
         Raises:
             AudioError: the audio cannot be read (raised at once), or is empty or damaged (raised by the iteration).
+            ValueError: as of `stream`; or the timeline goes on after the end of the audio, if that is known.
             TypeError: audio of another kind.
         """
         blocks = _blocks(audio)
+        check_timeline_end(controls, seconds_of(audio, blocks))
         stream = self.stream(
             portrait, seed=seed, emotion=emotion, still=still, controls=controls, style=style, performance=performance
         )
         return _frames(stream, blocks)
+
+
+    def take(
+        self,
+        portrait: Portrait,
+        audio: Readable | Samples | Iterable[Samples],
+        *,
+        seed: int = 0,
+        emotion: Mapping[str, float] | None = None,
+        still: bool = False,
+        controls: Controls | Timeline | None = None,
+        style: str | float = "natural",
+    ) -> Take:
+        """The motion of a recording as a take, which can be edited, saved and rendered again. No picture is drawn.
+
+        `render` gives the frames that `animate` gives with the same arguments, bit for bit.
+
+        Args:
+            audio: as of `animate`.
+            seed, emotion, still, controls, style: as of `stream`; a function cannot be kept.
+
+        Raises:
+            AudioError, ValueError, TypeError: as of `animate`.
+        """
+        from ditto.take import record, timeline_from
+
+        timeline = timeline_from(controls)
+        edits = FrameEdits(emotion_vector(emotion), style_strength(style), still, timeline)
+        blocks = _blocks(audio)
+        check_timeline_end(timeline, seconds_of(audio, blocks))
+        path = getattr(blocks, "path", None)
+        return record(
+            self.performer,
+            self.appearance(portrait),
+            self.bundle.id,
+            blocks,
+            edits,
+            check_seed(seed),
+            None if path is None else os.path.abspath(path),
+        )
+
+    def render(
+        self,
+        portrait: Portrait,
+        take: Take,
+        *,
+        audio: Readable | Samples | Sequence[Readable | Samples] | None = None,
+        performance: Performance | None = None,
+    ) -> Iterator[Frame]:
+        """The frames of a take, one by one. Nothing is generated; rendering twice gives the same bits.
+
+        Args:
+            audio: the recording, where the file that the take names is not there any more, or where samples were given;
+                several for a take of several recordings.
+            performance: as of `stream`, from the beginning of the take.
+
+        Raises:
+            TakeError: the take comes from another bundle.
+            AudioError: a recording is not there any more, has changed, or is not among those given.
+        """
+        from ditto.take import TakeSound, frames_of
+
+        take.check_bundle(self.bundle.id)
+        sound = TakeSound(take, audio)
+        return frames_of(
+            self.performer, portrait, self.appearance(portrait), take, sound.blocks(), check_performance(performance)
+        )
 
 
 def check_portrait(portrait: Portrait) -> Portrait:
@@ -207,6 +281,22 @@ def _blocks(audio: Readable | Samples | Iterable[Samples]) -> Iterable[Samples]:
             f"got {type(audio).__name__}"
         )
     return audio
+
+
+def seconds_of(audio: object, blocks: Iterable[Samples]) -> float | None:
+    """The length of a recording in seconds; None if that is not known before it is read."""
+    if isinstance(audio, np.ndarray):
+        return len(audio) / SAMPLE_RATE
+    declared = getattr(blocks, "duration_seconds", None)
+    return declared if isinstance(declared, float) else None
+
+
+def check_timeline_end(controls: Edit | None, seconds: float | None) -> None:
+    """Raise ValueError if a timeline goes on after the end of a recording of that many seconds."""
+    from ditto.controls.timeline import Timeline
+
+    if isinstance(controls, Timeline) and seconds is not None:
+        controls.check_end(seconds)
 
 
 def _frames(stream: Stream, blocks: Iterable[Samples]) -> Iterator[Frame]:

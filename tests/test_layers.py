@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
     ("app", "training"),
     ("live",),
-    ("talking_head", "stream"),
+    ("talking_head", "stream", "take"),
     ("lite", "full"),
     ("performer", "row_performer", "frame"),
     ("exchange",),
