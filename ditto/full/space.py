@@ -14,6 +14,7 @@ from ditto.full.cropping import FACE
 from ditto.full.retargeting import GAZE_PITCH, GAZE_YAW, turn_eyes
 from ditto.full.source import Source
 from ditto.motion.eyes import CAMERA_HOLD
+from ditto.motion.map import FULL_MAP
 from ditto.motion.motion import (
     DEGREES,
     EXPRESSION,
@@ -48,6 +49,7 @@ class FullSpace:
     name = "full"
     keypoints = Keypoint
     regions = region_masks(lids_in_irises=True)
+    map = FULL_MAP
 
     def __init__(self, source_of: Callable[[Portrait], Source]) -> None:
         self._source_of = source_of

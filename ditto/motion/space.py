@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.motion.eyes import CAMERA_HOLD, LID_FOLLOWS_GAZE, hold_gaze
+from ditto.motion.map import LITE_MAP, MotionMap
 from ditto.motion.motion import (
     DEGREES,
     EXPRESSION,
@@ -44,6 +45,7 @@ class MotionSpace(Protocol):
         name: of the space.
         keypoints: what each keypoint moves.
         regions: (70,) share of each head value in each region, by name.
+        map: what each number does and how far it may go.
 
     Raises:
         ValueError: every method of a space whose numbers depend on the portrait, for a portrait of None.
@@ -52,6 +54,7 @@ class MotionSpace(Protocol):
     name: str
     keypoints: type[Keypoint]
     regions: Masks
+    map: MotionMap
 
     def to_head(self, values: npt.ArrayLike, portrait: Portrait | None) -> Floats:
         """Head values (..., 70) of a motion (..., 70)."""
@@ -119,6 +122,7 @@ class LiteSpace:
     name = "lite"
     keypoints = Keypoint
     regions = region_masks()
+    map = LITE_MAP
 
     def to_head(self, values: npt.ArrayLike, portrait: Portrait | None) -> Floats:
         rotation = rotation_of(np.asarray(values, np.float64)[..., DEGREES])
