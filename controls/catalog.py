@@ -14,9 +14,11 @@ from numbers import Real
 from types import MappingProxyType
 
 from ditto.controls.blendshapes import ARKIT_NAMES
+from ditto.controls.limits import POSE_HIGH, POSE_LOW
 from ditto.motion.emotion import EMOTIONS
+from ditto.motion.map import LITE_MAP
 from ditto.motion.motion import Keypoint
-from ditto.motion.regions import POINTS, REGIONS
+from ditto.motion.regions import REGIONS
 from ditto.motion.style import MAX_STRENGTH
 
 MOST_DEGREES = 45.0  # of the head; chosen by eye: one picture does not show enough of a face to turn it further
@@ -41,6 +43,7 @@ class Control:
         neutral: the value that changes nothing.
         low, high: values beyond are refused.
         minus, plus: what a value below and above neutral does.
+        safe: soft limits change nothing there, if nothing else moves (`ditto.controls.limits`); None: everywhere.
     """
 
     name: str
@@ -51,6 +54,15 @@ class Control:
     high: float
     minus: str
     plus: str
+    safe: tuple[float, float] | None = None
+
+    @property
+    def safe_low(self) -> float:
+        return self.low if self.safe is None else self.safe[0]
+
+    @property
+    def safe_high(self) -> float:
+        return self.high if self.safe is None else self.safe[1]
 
     def check(self, value: float, of: str | None = None) -> float:
         """The value as a float.
@@ -104,13 +116,6 @@ def find(name: str) -> Control:
     return CATALOG[name]
 
 
-def _region_of(keypoint: Keypoint) -> str:
-    for region in ("brows", "gaze", "lids", "cheeks", "lips", "jaw", "nose", "neck"):
-        if POINTS[region].get(keypoint) == 1.0:
-            return region
-    raise AssertionError(keypoint)
-
-
 def _shape_region(name: str) -> str:
     for prefix, region in (
         ("eyeLook", "gaze"), ("eye", "lids"), ("brow", "brows"), ("jaw", "jaw"), ("mouth", "mouth"), ("cheek", "cheeks"),
@@ -127,22 +132,28 @@ def _all() -> Iterator[Control]:
         "yaw": ("to the right of the picture", "to the left of the picture"),
         "roll": ("anticlockwise", "clockwise"),
     }
+    size, *degrees, right, down, _ = [(float(low), float(high)) for low, high in zip(POSE_LOW, POSE_HIGH, strict=True)]
+    safe = dict(zip(turns, degrees, strict=True)) | {"right": right, "down": down}
     for axis, (minus, plus) in turns.items():
         yield Control(
             f"head.{axis}", "head", "degrees", 0.0, -MOST_DEGREES, MOST_DEGREES,
             f"turns the head {minus}, on top of its own motion", f"turns the head {plus}, on top of its own motion",
+            safe[axis],
         )  # fmt: skip
     for axis, (minus, plus) in {"right": ("left", "right"), "down": ("up", "down")}.items():
         yield Control(
             f"head.{axis}", "head", "face units", 0.0, -MOST_DELTA, MOST_DELTA,
-            f"moves the head {minus} in the picture", f"moves the head {plus} in the picture",
+            f"moves the head {minus} in the picture", f"moves the head {plus} in the picture", safe[axis],
         )  # fmt: skip
-    yield Control("head.zoom", "head", "factor", 1.0, 0.5, 2.0, "makes the face smaller", "makes the face larger")
+    yield Control(
+        "head.zoom", "head", "factor", 1.0, 0.5, 2.0, "makes the face smaller", "makes the face larger",
+        (1.0 + size[0], 1.0 + size[1]),
+    )  # fmt: skip
     for axis, (minus, plus) in turns.items():
         yield Control(
             f"pose.{axis}", "head", "degrees", 0.0, -MOST_DEGREES, MOST_DEGREES,
             f"head turned {minus} against the camera, as far as pose.hold says",
-            f"head turned {plus} against the camera, as far as pose.hold says",
+            f"head turned {plus} against the camera, as far as pose.hold says", safe[axis],
         )  # fmt: skip
     yield Control("pose.hold", "head", "share", 0.0, 0.0, 1.0, "", "the head has the pose of pose.* and not its own")
     for axis, (minus, plus) in {"right": ("left", "right"), "down": ("up", "down")}.items():
@@ -167,12 +178,11 @@ def _all() -> Iterator[Control]:
     yield Control("style", "head", "factor", 1.0, 0.0, MAX_STRENGTH, "calmer head and brows", "livelier head and brows")
     for name in ARKIT_NAMES:
         yield Control(name, _shape_region(name), "weight", 0.0, 0.0, 1.0, "", f"ARKit's {name}")
-    for name, keypoint in zip(KEYPOINT_NAMES, Keypoint, strict=True):
-        for axis, minus, plus in (("x", "left", "right"), ("y", "up", "down"), ("z", "towards the camera", "away from it")):
-            yield Control(
-                f"{name}.{axis}", _region_of(keypoint), "face units", 0.0, -MOST_DELTA, MOST_DELTA,
-                f"moves it {minus}", f"moves it {plus}",
-            )  # fmt: skip
+    for number in LITE_MAP:
+        yield Control(
+            number.name, number.region, number.unit, 0.0, -MOST_DELTA, MOST_DELTA, number.minus, number.plus,
+            (number.safe_low, number.safe_high),
+        )  # fmt: skip
 
 
 CATALOG: Mapping[str, Control] = MappingProxyType({control.name: control for control in _all()})

@@ -1,4 +1,4 @@
-"""The command line: `ditto animate`, `ditto serve`, `ditto doctor`, `ditto bundle convert | pull | verify`, `ditto train`."""
+"""The command line: `ditto animate`, `ditto serve`, `ditto doctor`, and the groups `bundle`, `controls`, `train`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from ditto.app import cli_bundle, cli_train
+from ditto.app import cli_bundle, cli_controls, cli_train
 from ditto.app.console import (
     EXIT_FAILURE,
     EXIT_INPUT_ERROR,
@@ -34,12 +34,11 @@ from ditto.app.console import (
     progress_of,
     show_warnings,
 )
+from ditto.app.pictures import check_picture, load_portrait, standard_input
 from ditto.errors import InputError
 
 if TYPE_CHECKING:
     from ditto.app.doctor import Check
-    from ditto.portrait.portrait import Portrait
-    from ditto.talking_head import TalkingHead
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,6 +47,7 @@ app = typer.Typer(
     help="One portrait and a voice become a talking head.",
 )
 app.add_typer(cli_bundle.app, name="bundle")
+app.add_typer(cli_controls.app, name="controls")
 app.add_typer(cli_train.app, name="train")
 
 
@@ -182,42 +182,6 @@ def run_animate(
         "real_time_factor": round((finished - registered) / duration, 4),
         "audio_damage": reader.damage,
     }
-
-
-def standard_input(noun: str) -> BinaryIO:
-    """Standard input, for bytes. Raises InputError for a process without one."""
-    if sys.stdin is None:
-        raise InputError(f"expected {noun} on standard input, got a process without standard input; give the name of a file")
-    return sys.stdin.buffer
-
-
-def check_picture(path: Path, face: int, max_size: int | None) -> None:
-    """Raises InputError for a path without a file, or an option that a saved portrait does not take."""
-    if str(path) == "-":
-        return
-    try:
-        folder = path.stat() and path.is_dir()
-    except OSError as error:
-        raise InputError(f"expected a picture at {path}, got: {error.strerror or error}; check the name") from None
-    if folder:
-        raise InputError(f"expected a picture, got the folder {path}; give a file in it")
-    if face != 0 and path.suffix.lower() == ".npz":
-        raise InputError(f"expected a picture with --face {face}, got the saved portrait {path}; leave the option out")
-    if max_size is not None and path.suffix.lower() == ".npz":
-        raise InputError(
-            f"expected a picture with --max-size {max_size}, got the saved portrait {path}; leave the option out, or give "
-            "the picture"
-        )
-
-
-def load_portrait(head: TalkingHead, path: Path, face: int, max_size: int) -> Portrait:
-    """Load a portrait saved as .npz, or register a face of a picture (- for standard input)."""
-    if path.suffix.lower() == ".npz":
-        from ditto.portrait.portrait import Portrait
-
-        return Portrait.load(path)
-    picture = path if str(path) != "-" else standard_input("a picture")
-    return head.register(picture, face=face, max_size=max_size)
 
 
 def parse_emotion(text: str) -> dict[str, float]:

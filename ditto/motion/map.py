@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -210,12 +211,10 @@ class MotionMap:
     def __iter__(self) -> Iterator[Dimension]:
         return iter(self.dimensions)
 
-    def __getitem__(self, name: str) -> Dimension:
-        """The dimension of a name. Raises KeyError for another name."""
-        for dimension in self.dimensions:
-            if dimension.name == name:
-                return dimension
-        raise KeyError(name)
+    @cached_property
+    def by_name(self) -> Mapping[str, Dimension]:
+        """The dimensions by name."""
+        return {dimension.name: dimension for dimension in self.dimensions}
 
 
 def relation(name: str, form: Form, move: Form, low: float, high: float, ends: Range | None = None) -> Relation:
@@ -343,7 +342,7 @@ _LITE_ROLES: dict[Keypoint, Role] = {
         "jaw", "chin",
         (
             ("jaw to the left of the picture", "jaw to the right of the picture"),
-            ("chin up", "chin down: the jaw opens"),
+            ("chin up", "chin down; the lips stay"),
             ("chin forward", "chin back"),
         ),
         ((-0.060, 0.060), (-0.072, 0.225), (-0.029, 0.089)),
@@ -539,3 +538,5 @@ def _full_relations() -> Iterator[Relation]:
 
 
 FULL_MAP = MotionMap(dict(_full_roles()), tuple(_full_relations()), lids_in_irises=True)
+
+MAPS: Mapping[str, MotionMap] = MappingProxyType({"lite": LITE_MAP, "full": FULL_MAP})  # by the name of the motion space

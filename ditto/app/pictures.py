@@ -1,0 +1,81 @@
+"""Pictures of the command line: portraits that come in, sheets that go out."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from ditto.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from ditto.portrait.portrait import Portrait
+    from ditto.talking_head import TalkingHead
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def standard_input(noun: str) -> BinaryIO:
+    """Standard input, for bytes. Raises InputError for a process without one."""
+    if sys.stdin is None:
+        raise InputError(f"expected {noun} on standard input, got a process without standard input; give the name of a file")
+    return sys.stdin.buffer
+
+
+def check_picture(path: Path, face: int, max_size: int | None) -> None:
+    """Raises InputError for a path without a file, or an option that a saved portrait does not take."""
+    if str(path) == "-":
+        return
+    try:
+        folder = path.stat() and path.is_dir()
+    except OSError as error:
+        raise InputError(f"expected a picture at {path}, got: {error.strerror or error}; check the name") from None
+    if folder:
+        raise InputError(f"expected a picture, got the folder {path}; give a file in it")
+    if face != 0 and path.suffix.lower() == ".npz":
+        raise InputError(f"expected a picture with --face {face}, got the saved portrait {path}; leave the option out")
+    if max_size is not None and path.suffix.lower() == ".npz":
+        raise InputError(
+            f"expected a picture with --max-size {max_size}, got the saved portrait {path}; leave the option out, or give "
+            "the picture"
+        )
+
+
+def load_portrait(head: TalkingHead, path: Path, face: int, max_size: int) -> Portrait:
+    """Load a portrait saved as .npz, or register a face of a picture (- for standard input)."""
+    if path.suffix.lower() == ".npz":
+        from ditto.portrait.portrait import Portrait
+
+        return Portrait.load(path)
+    picture = path if str(path) != "-" else standard_input("a picture")
+    return head.register(picture, face=face, max_size=max_size)
+
+
+def check_sheet(path: Path) -> None:
+    """Check that a picture of this name can be written, before any work is done.
+
+    Raises:
+        OutputError: another suffix than those in `SUFFIXES`, a folder, or a folder that is missing.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise OutputError(f"expected an output that ends in {' or '.join(SUFFIXES)}, got {path.name!r}; choose one of them")
+    if path.is_dir():
+        raise OutputError(f"expected a file name as output, {path} is a folder; add a name to it")
+    if not path.parent.is_dir():
+        raise OutputError(f"expected the folder {path.parent} for {path.name}, got no such folder; make it first")
+
+
+def write_sheet(path: Path, image: npt.NDArray[np.uint8]) -> None:
+    """Write a picture (H, W, 3); it gets its name when it is complete. Raises OutputError."""
+    from PIL import Image
+
+    from ditto.exchange.files import write_whole
+
+    packed = io.BytesIO()
+    Image.registered_extensions()  # knows the formats by suffix from then on
+    Image.fromarray(image).save(packed, Image.EXTENSION[path.suffix.lower()], quality=92)
+    write_whole(path, packed.getvalue())
