@@ -65,3 +65,7 @@ class TooSlowError(SessionError, InputError):
 
 class EngineError(DittoError):
     """The chosen engine cannot run a network."""
+
+
+class ClusterError(DittoError):
+    """A worker of a batch, or the cluster that it runs on, was lost."""

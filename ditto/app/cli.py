@@ -1,4 +1,4 @@
-"""The command line: `ditto animate`, `ditto serve`, `ditto doctor`, and the groups `bundle`, `controls`, `train`."""
+"""The command line: `ditto animate`, `batch`, `serve`, `doctor`, and the groups `bundle`, `controls`, `train`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from ditto.app import cli_bundle, cli_controls, cli_train
+from ditto.app import cli_batch, cli_bundle, cli_controls, cli_train
 from ditto.app.console import (
     EXIT_FAILURE,
     EXIT_INPUT_ERROR,
@@ -46,6 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One portrait and a voice become a talking head.",
 )
+app.command()(cli_batch.batch)
 app.add_typer(cli_bundle.app, name="bundle")
 app.add_typer(cli_controls.app, name="controls")
 app.add_typer(cli_train.app, name="train")

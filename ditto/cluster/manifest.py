@@ -1,0 +1,170 @@
+"""The manifest of a batch: one JSON object a line, each a video to make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ditto.errors import InputError
+from ditto.media.images import MAX_SIZE
+from ditto.media.video import FORMATS
+from ditto.motion.emotion import emotion_vector
+from ditto.motion.style import style_strength
+from ditto.stream import check_seed
+
+SMALLEST_SIZE = 64  # of max_size, as of `ditto animate`
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A video to make: the files, and the options of `ditto animate`.
+
+    Attributes:
+        line: of the manifest, from 1.
+        name: of the output, relative to the folder of the batch.
+        portrait, audio: the files.
+        max_size: longest side in pixels; None for a saved portrait.
+    """
+
+    line: int
+    name: str
+    portrait: Path
+    audio: Path
+    seed: int = 0
+    emotion: Mapping[str, float] | None = None
+    style: str | float = "natural"
+    face: int = 0
+    still: bool = False
+    max_size: int | None = None
+    bundle: str = "lite"
+    device: str = "cpu"
+
+    @property
+    def options(self) -> Object:
+        """What the video depends on, as JSON."""
+        return {
+            "portrait": str(self.portrait), "audio": str(self.audio), "seed": self.seed, "emotion": dict(self.emotion or {}),
+            "style": self.style, "face": self.face, "still": self.still, "max_size": self.max_size,
+            "bundle": self.bundle, "device": self.device,
+        }  # fmt: skip
+
+
+class BadLine(NamedTuple):
+    """A line that names no video; why."""
+
+    line: int
+    message: str
+
+
+def read_manifest(manifest: Path, folder: Path) -> list[Job | BadLine]:
+    """The jobs of a manifest, in its order. Empty lines are left out.
+
+    Relative names of portraits and recordings count from the manifest's folder, names of outputs from `folder`.
+
+    Raises:
+        InputError: the manifest cannot be read, or has no line.
+    """
+    try:
+        lines = manifest.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except OSError as error:
+        raise InputError(f"expected a manifest at {manifest}, got: {error.strerror or error}; check the name") from None
+    found: list[Job | BadLine] = []
+    names: dict[Path, int] = {}
+    for number, text in enumerate(lines, 1):
+        if not text.strip():
+            continue
+        try:
+            job = job_of(number, text, manifest.parent, folder)
+            target = (folder / job.name).resolve()
+            if target in names:
+                raise InputError(f"expected each output once, got {job.name!r} in line {names[target]} too; rename one")
+            names[target] = number
+            found.append(job)
+        except InputError as error:
+            found.append(BadLine(number, str(error)))
+    if not found:
+        raise InputError(f"expected a JSON object a line in {manifest}, got an empty file; add lines (docs/cluster.md)")
+    return found
+
+
+def job_of(line: int, text: bytes, base: Path, folder: Path) -> Job:
+    """The job of one line. Raises InputError with what is wrong in it."""
+    try:
+        given = json.loads(text.decode("utf-8"), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"expected a JSON object in UTF-8, got other text ({error}); correct the line") from None
+    if not isinstance(given, dict):
+        raise InputError(f"expected a JSON object, got {_short(given)}; write it as {{...}}")
+    for name in given:
+        if name not in FIELDS:
+            raise InputError(f"expected {', '.join(FIELDS)}; got {_short(name)}; leave it out")
+    for name in ("portrait", "audio", "output"):
+        if name not in given:
+            raise InputError(f"expected {name}, got a line without it; add it")
+    for name, value in given.items():
+        check, expected = FIELDS[name]
+        try:
+            right = check(value)
+        except (ValueError, TypeError, OverflowError):
+            right = False
+        if not right:
+            raise InputError(f"expected {name} to be {expected}, got {_short(value)}; correct it")
+    if Path(given["portrait"]).suffix.lower() == ".npz" and (given.get("face", 0) or given.get("max_size") is not None):
+        raise InputError("expected a picture with face or max_size, got a saved portrait; leave these out")
+    name = given.pop("output")
+    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"expected an output inside of the folder of the batch, got {_short(name)}; name one in it")
+    portrait, audio = base / given.pop("portrait"), base / given.pop("audio")
+    return Job(line, name, portrait, audio, **given)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Object:
+    names = [name for name, _ in pairs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{_short(sorted(twice)[0])} twice")
+    return dict(pairs)
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _path(value: object) -> bool:
+    return isinstance(value, str) and value not in ("", "-") and "\0" not in value and value.isprintable()
+
+
+def _emotion(value: object) -> bool:
+    """Whether these are weights by name; `emotion_vector` alone takes numbers in text too."""
+    numbers = isinstance(value, dict) and all(type(weight) in (int, float) for weight in value.values())
+    return numbers and emotion_vector(value) is not None  # type: ignore[arg-type]
+
+
+# Name -> whether a value is right, and what it should be.
+FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "portrait": (_path, "the name of a picture or a saved portrait"),
+    "audio": (_path, "the name of a recording"),
+    "output": (
+        lambda value: _path(value) and Path(value).suffix.lower() in FORMATS,
+        f"the name of a video, {' or '.join(FORMATS)}",
+    ),
+    "seed": (lambda value: _whole(value, 0) and check_seed(value) is not None, "a whole number from 0 to 2 ** 64 - 1"),
+    "emotion": (_emotion, 'weights by name, at most 1 in all, as {"happy": 0.6}'),
+    "style": (lambda value: style_strength(value) is not None, "calm, natural, lively, or a number from 0 to 2"),
+    "face": (lambda value: _whole(value, 0), "a whole number, 0 for the largest face"),
+    "still": (lambda value: isinstance(value, bool), "true or false"),
+    "max_size": (
+        lambda value: _whole(value, SMALLEST_SIZE),
+        f"a whole number of pixels from {SMALLEST_SIZE} on (by default {MAX_SIZE})",
+    ),
+    "bundle": (_path, "the name or folder of a bundle"),
+    "device": (_path, "cpu, cuda, cuda:1"),
+}

@@ -1,0 +1,68 @@
+"""What a worker of a batch does: make one video, with heads and portraits kept from job to job."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ditto.cluster.manifest import Job
+    from ditto.portrait.portrait import Portrait
+    from ditto.talking_head import TalkingHead
+
+
+@lru_cache(maxsize=1)
+def _head(bundle: str, device: str) -> TalkingHead:
+    import ditto
+
+    return ditto.load(bundle, device=device)
+
+
+@lru_cache(maxsize=4)
+def _portrait(data: bytes, saved: bool, face: int, max_size: int) -> Portrait:
+    """A portrait by the bytes of its file: batches often say many recordings with few faces."""
+    from ditto.portrait.portrait import Portrait
+    from ditto.portrait.registration import register
+
+    if not saved:
+        return register(data, face=face, max_size=max_size)
+    with tempfile.NamedTemporaryFile(prefix="ditto.", suffix=".npz") as file:
+        file.write(data)
+        file.flush()
+        return Portrait.load(file.name)
+
+
+def animate(job: Job, output: Path) -> dict[str, Any]:
+    """Make the video of a job as the file `output`; what the report says of it.
+
+    Raises:
+        DittoError: as `ditto animate`.
+    """
+    from ditto.errors import ImageError
+    from ditto.media.audio import AudioReader
+    from ditto.media.files import Source
+    from ditto.media.images import MAX_SIZE
+    from ditto.media.video import VideoWriter
+    from ditto.motion.motion import FPS
+
+    start = time.perf_counter()
+    picture = Source(job.portrait, "a picture", ImageError).read()
+    reader = AudioReader(job.audio)
+    head = _head(job.bundle, job.device)
+    saved = job.portrait.suffix.lower() == ".npz"
+    portrait = _portrait(picture, saved, job.face, MAX_SIZE if job.max_size is None else job.max_size)
+    height, width = portrait.picture.shape[:2]
+    frames = head.animate(portrait, reader, seed=job.seed, emotion=job.emotion, still=job.still, style=job.style)
+    with VideoWriter(output, width, height, audio=reader) as writer:
+        for frame in frames:
+            writer.write(frame.image)
+    return {
+        "frames": writer.frames,
+        "duration_seconds": writer.frames / FPS,
+        "width": width,
+        "height": height,
+        "seconds": round(time.perf_counter() - start, 3),
+    }
