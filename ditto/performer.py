@@ -183,6 +183,19 @@ class Drawn:
     transition: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The result of a `Draw` job without its picture.
+
+    Attributes:
+        motion, face, transition: as of `Drawn`.
+    """
+
+    motion: Motion
+    face: Face
+    transition: bool = False
+
+
 class Performer(Protocol):
     """A generator of talking pictures, 25 a second.
 
@@ -254,6 +267,13 @@ class Performer(Protocol):
 
     def draw(self, jobs: Sequence[Draw]) -> list[Drawn]:
         """A picture for each job."""
+
+    def move(self, jobs: Sequence[Draw]) -> list[Moved]:
+        """What `draw` gives, but for the picture, which takes most of the time.
+
+        Raises:
+            ValueError: the performer lacks the capability MOTION.
+        """
 
     def observe(self, observer: Observer) -> Callable[[], None]:
         """Call `observer(step, seconds, rows)` after every step (of a batch of `rows`), until the result is called."""

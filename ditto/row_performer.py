@@ -32,6 +32,7 @@ from ditto.performer import (
     Edits,
     Face,
     Idle,
+    Moved,
     Observer,
     Shot,
     State,
@@ -291,25 +292,33 @@ class RowPerformer(Generic[E, S, A, P, C]):
     def draw(self, jobs: Sequence[Draw]) -> list[Drawn]:
         return [self._draw(job.face, job.shot, job.edits) for job in jobs]
 
+    def move(self, jobs: Sequence[Draw]) -> list[Moved]:
+        return [self._move(job.face, job.shot, job.edits) for job in jobs]
+
     def observe(self, observer: Observer) -> Callable[[], None]:
         """Steps are "encode" and "sample" (a batch; rows: streams in it), "render" and "paste" (one frame)."""
         self._observers.append(observer)
         return lambda: self._observers.remove(observer)
 
     def _draw(self, before: Face, shot: Shot, edits: Edits) -> Drawn:
+        moved = self._move(before, shot, edits)
+        appearance = expect_own(moved.face, RowFace).appearance
+        pose = self.renderer.retarget(appearance.portrait, moved.motion)
+        crop = self._timed("render", lambda: self.renderer.render(appearance.prepared, pose))
+        image = self._timed("paste", lambda: appearance.paste_back(crop))
+        return Drawn(image, moved.face, moved.motion, moved.transition)
+
+    def _move(self, before: Face, shot: Shot, edits: Edits) -> Moved:
         face: RowFace[A, C] = expect_own(before, RowFace)
-        appearance = face.appearance
+        portrait = face.appearance.portrait
         face = self._idle(face, edits) if isinstance(shot, IdleShot) else self._speak(face, expect_own(shot, RowShot), edits)
         assert face.row is not None
         motion = Motion(face.row)
         if edits.driving is not None:
-            motion = drive(motion, edits.driving, appearance.portrait, self.motion_space)
+            motion = drive(motion, edits.driving, portrait, self.motion_space)
         for controls in edits.controls:
-            motion = apply(motion, controls, appearance.portrait, self.motion_space)
-        pose = self.renderer.retarget(appearance.portrait, motion)
-        crop = self._timed("render", lambda: self.renderer.render(appearance.prepared, pose))
-        image = self._timed("paste", lambda: appearance.paste_back(crop))
-        return Drawn(image, face, motion, face.transition is not None)
+            motion = apply(motion, controls, portrait, self.motion_space)
+        return Moved(motion, face, face.transition is not None)
 
     def _speak(self, face: RowFace[A, C], shot: RowShot, edits: Edits) -> RowFace[A, C]:
         """The face after a row of speech; its `row` is the one to show."""

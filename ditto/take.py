@@ -29,7 +29,7 @@ from ditto.media.files import Readable, complete_file, is_readable, partial_file
 from ditto.media.joining import Piece, blocks_of, crossfaded, write_joined
 from ditto.media.rates import FPS
 from ditto.motion.emotion import EMOTIONS
-from ditto.motion.motion import MOTION_SIZE
+from ditto.motion.motion import MOTION_SIZE, Motion
 from ditto.motion.style import MAX_STRENGTH
 from ditto.performer import Capability, Draw, Performer, check_capabilities, expect_own
 from ditto.row_performer import RowShot
@@ -386,6 +386,16 @@ def frames_of(
         drawn = performer.draw([Draw(face, shot, edits)])[0]
         face = drawn.face
         yield Frame(drawn.image, index, index / FPS, block, drawn.motion, speech_index=index)
+
+
+def motion_of(performer: Performer, portrait: Portrait, appearance: Appearance, take: Take) -> Motion:
+    """The motion (N, 70) of the frames of a take, edits and transitions included. No picture is drawn."""
+    face, rows = performer.face(appearance, take.clips[0].seed), []
+    for shot, edits in take.shots(View.of(portrait)):
+        moved = performer.move([Draw(face, shot, edits)])[0]
+        face = moved.face
+        rows.append(moved.motion.values)
+    return Motion(np.stack(rows))
 
 
 class TakeSound:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ditto.live import AsyncSession, Session, SessionOptions
     from ditto.media.files import Readable
     from ditto.media.images import Picture
+    from ditto.motion.motion import Motion
     from ditto.performer import Appearance, Performer
     from ditto.take import Take
 
@@ -253,6 +254,17 @@ class TalkingHead:
         return frames_of(
             self.performer, portrait, self.appearance(portrait), take, sound.blocks(), check_performance(performance)
         )
+
+    def motion(self, portrait: Portrait, take: Take) -> Motion:
+        """The motion (N, 70) of the frames that `render` gives, edits included; without drawing them.
+
+        Raises:
+            TakeError: the take comes from another bundle.
+        """
+        from ditto.take import motion_of
+
+        take.check_bundle(self.bundle.id)
+        return motion_of(self.performer, portrait, self.appearance(portrait), take)
 
 
 def check_portrait(portrait: Portrait) -> Portrait:

@@ -24,6 +24,7 @@ from ditto.performer import (
     Drawn,
     Face,
     Idle,
+    Moved,
     Observer,
     Shot,
     State,
@@ -211,6 +212,9 @@ class Actor:
         rested = 0 if shot.speech else None if face.rested is None else face.rested + 1
         transition = not shot.speech and rested is not None and rested <= TRANSITION_FRAMES
         return Drawn(PICTURE, ActorFace(rested), REST, transition)
+
+    def move(self, jobs: Sequence[Draw]) -> list[Moved]:
+        raise ValueError("an actor has no motion")
 
     def observe(self, observer: Observer):
         self.observers.append(observer)

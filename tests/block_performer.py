@@ -57,6 +57,9 @@ class BlockPerformer:
     def draw(self, jobs):
         return [Drawn(job.shot.image, job.face) for job in jobs]
 
+    def move(self, jobs):
+        raise ValueError("this performer has no motion")
+
     def observe(self, observer):
         return lambda: None
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 # From the top: what a line names may import what its own line and the lines below name.
 ROOMS = (
     ("app", "training"),
-    ("cluster",),
+    ("cluster", "editor"),
     ("live",),
     ("talking_head", "stream", "take"),
     ("lite", "full"),

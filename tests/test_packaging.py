@@ -125,7 +125,8 @@ def test_the_wheel_holds_every_module_and_weight(built):
     assert "ditto/py.typed" in names
     weights = {f"ditto/bundles/lite/{p.name}" for p in (ROOT / "ditto" / "bundles" / "lite").iterdir()}
     assert weights <= names
-    assert {f"ditto/live/server/page/{p.name}" for p in (ROOT / "ditto/live/server/page").iterdir()} <= names
+    for page in ("ditto/live/server/page", "ditto/editor/page"):
+        assert {f"{page}/{file.name}" for file in (ROOT / page).iterdir()} <= names
     assert any(re.match(r"ditto/_native.*\.(so|pyd)$", name) for name in names)
     assert not [name for name in names if name.startswith(("tests/", "engines/", "controls/", "csrc/", "examples/"))]
     assert {Path(name).name for name in names if "licenses/" in name} >= {"LICENSE", "NOTICE"}

@@ -80,6 +80,13 @@ def test_an_edit_changes_its_range_alone(head, portrait, take, frames):
     np.testing.assert_array_equal(motions(head, portrait, again), motions(head, portrait, take))
 
 
+def test_its_motion_is_that_of_the_frames_without_drawing_them(head, portrait, take, monkeypatch):
+    edited = take.edit(EDIT).cut(0.1, 0.5) + take.edit(EDIT)
+    shown = motions(head, portrait, edited)
+    monkeypatch.setattr(head.performer.renderer, "render", None)
+    np.testing.assert_array_equal(head.motion(portrait, edited).values, shown)
+
+
 def test_a_cut_shows_the_same_frames_with_their_edits_and_sound(head, portrait, take):
     edited = take.edit(EDIT)
     whole, part = list(head.render(portrait, edited)), list(head.render(portrait, edited.cut(0.2, 0.6)))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from ditto.app import cli_batch, cli_bundle, cli_controls, cli_train
+from ditto.app import cli_batch, cli_bundle, cli_controls, cli_edit, cli_train
 from ditto.app.console import (
     EXIT_FAILURE,
     EXIT_INPUT_ERROR,
@@ -47,6 +47,7 @@ app = typer.Typer(
     help="One portrait and a voice become a talking head.",
 )
 app.command()(cli_batch.batch)
+app.command(name="edit")(cli_edit.edit)
 app.add_typer(cli_bundle.app, name="bundle")
 app.add_typer(cli_controls.app, name="controls")
 app.add_typer(cli_train.app, name="train")

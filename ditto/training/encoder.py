@@ -398,7 +398,9 @@ def train(
             scores = measure(average, test if step == run.steps else test[::2], pseudo_context(average, context))
             run.report(f"step {step} of {run.steps}, hidden {losses[0]:.3f} phones {losses[1]:.3f} | {scores}")
             save(average, run.out / "encoder.pt")
-            kept: dict[str, Any] = {"trained": encoder.state_dict(), "model": average.state_dict(), "optimizer": optimiser.state_dict()}
+            kept: dict[str, Any] = {
+                "trained": encoder.state_dict(), "model": average.state_dict(), "optimizer": optimiser.state_dict()
+            }
             random = json.dumps(segments.random.bit_generator.state)
             kept |= {"format": FORMAT, "step": step, "losses": losses, "random": random, **run.identity}
             write_checkpoint(path, kept)
