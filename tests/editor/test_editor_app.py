@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("fastapi", reason="ditto edit needs an extra: pip install 'ditto-talking-head[serve]'")
-httpx = pytest.importorskip("httpx", reason="requests of the tests: pip install httpx")
+pytest.importorskip("httpx", reason="requests of the tests: pip install httpx")
 
+import httpx
 from serving import running
 from wav import write_wav
 
