@@ -50,7 +50,7 @@ def edit(
         if missing := [name for name in PACKAGES if find_spec(name) is None]:
             raise InputError(f"`ditto edit` needs {', '.join(missing)}; pip install 'ditto-talking-head[serve]'")
         import ditto
-        from ditto.app.cli import check_picture, load_portrait
+        from ditto.app.pictures import check_picture, load_portrait
         from ditto.editor.app import create_app
         from ditto.editor.opening import check_recording, open_project, timeline_file
         from ditto.live.server.run import Address, listen, serve

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import socket
@@ -30,10 +31,9 @@ def import_ray() -> ModuleType:
     """
     os.environ.setdefault(USAGE_REPORTS, "0")
     try:
-        import ray
+        return importlib.import_module("ray")
     except ImportError as error:
         raise InputError(f"expected the package ray, got {error}; pip install 'ditto-talking-head[cluster]'") from None
-    return ray
 
 
 def make(work: Work, job: Job, portrait: bytes, audio: bytes) -> tuple[Report, bytes] | tuple[str, str]:
