@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,24 +17,6 @@ from ditto.portrait.portrait import Portrait
 from ditto.row_performer import RowPerformer
 from ditto.stream import Frame, Stream
 from ditto.talking_head import TalkingHead
-
-EMPTY = np.zeros((1, 1, 3), np.uint8)
-
-
-class NoPictures:
-    """A renderer of empty pictures."""
-
-    def prepare(self, portrait: Portrait) -> None:
-        return None
-
-    def paste_back(self, portrait: Portrait) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]:
-        return lambda crop: crop
-
-    def retarget(self, portrait: Portrait, motion: Motion) -> None:
-        return None
-
-    def render(self, appearance: None, pose: None) -> npt.NDArray[np.uint8]:
-        return EMPTY
 
 
 def rows_of(performer: Performer) -> RowPerformer[Any, Any, Any, Any, Any]:
@@ -56,8 +38,7 @@ def motion_only(performer: Performer) -> RowPerformer[Any, Any, Any, Any, Any]:
     Raises:
         InputError: the performer has no explicit motion.
     """
-    own = rows_of(performer)
-    return RowPerformer(own.encoder, own.sampler, NoPictures(), own.motion_space, own.change_emotion)
+    return rows_of(performer).motion_only()
 
 
 def without_pictures(head: TalkingHead) -> TalkingHead:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from benchmarks._report import ROOT
 from ditto.portrait.face_mesh import LANDMARKS
+from ditto.portrait.follow import follow
 from ditto.training import held_out
-from ditto.training.tracks import follow
 from ditto.training.tracks import track as track_file
 
 if TYPE_CHECKING:

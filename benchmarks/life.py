@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import measures
-from benchmarks._motions import NoPictures, rows_of, said_motion, style_option, without_pictures
+from benchmarks._motions import rows_of, said_motion, style_option, without_pictures
 from benchmarks._motions import said as said_frames
 from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.blendshapes import Seen, fill_head, published, see, spreads
@@ -57,7 +57,7 @@ from ditto.motion.space import LITE_SPACE
 from ditto.performer import Draw, Edits, Shot, check_latency
 from ditto.portrait.face_mesh import TEMPLATE, keypoints
 from ditto.portrait.portrait import Portrait
-from ditto.row_performer import IdleShot, RowFace, RowPerformer, RowShot
+from ditto.row_performer import IdleShot, NoPictures, RowFace, RowPerformer, RowShot
 from ditto.talking_head import TalkingHead, load
 from ditto.training.motion_data import fill_gaps, real_clip
 

@@ -300,6 +300,10 @@ class RowPerformer(Generic[E, S, A, P, C]):
         self._observers.append(observer)
         return lambda: self._observers.remove(observer)
 
+    def motion_only(self) -> RowPerformer[E, S, None, None, Pixels]:
+        """The same motions with empty pictures."""
+        return RowPerformer(self.encoder, self.sampler, NoPictures(), self.motion_space, self.change_emotion)
+
     def _draw(self, before: Face, shot: Shot, edits: Edits) -> Drawn:
         moved = self._move(before, shot, edits)
         appearance = expect_own(moved.face, RowFace).appearance
@@ -371,6 +375,22 @@ class RowPerformer(Generic[E, S, A, P, C]):
         for observer in list(self._observers):
             observer(step, seconds, rows)
         return result
+
+
+class NoPictures:
+    """A renderer of empty pictures, for whoever needs motions alone."""
+
+    def prepare(self, portrait: Portrait) -> None:
+        return None
+
+    def paste_back(self, portrait: Portrait) -> Callable[[Pixels], Pixels]:
+        return lambda crop: crop
+
+    def retarget(self, portrait: Portrait, motion: Motion) -> None:
+        return None
+
+    def render(self, appearance: None, pose: None) -> Pixels:
+        return np.zeros((1, 1, 3), np.uint8)
 
 
 class _Run(Generic[E, S]):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from benchmarks import life
-from benchmarks._motions import NoPictures
 from ditto.controls import Controls, apply
 from ditto.lite.postprocess import change_emotion
 from ditto.motion.emotion import emotion_vector
@@ -13,7 +12,7 @@ from ditto.motion.listening import NEUTRAL, Reaction
 from ditto.motion.motion import MOTION_SIZE, Motion
 from ditto.motion.space import LITE_SPACE
 from ditto.performer import Draw, Edits, Face, Shot
-from ditto.row_performer import IdleShot, RowPerformer, RowShot
+from ditto.row_performer import IdleShot, NoPictures, RowPerformer, RowShot
 
 CALM, HAPPY, SURPRISED = (emotion_vector(weights) for weights in (None, {"happy": 1.0}, {"surprise": 1.0}))
 YAW = 2

@@ -12,15 +12,15 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ditto.controls.blendshapes import SHAPES, WeightFit
-from ditto.errors import ExchangeError
+from ditto.controls.blendshapes import ARKIT_NAMES, SHAPES, WeightFit
+from ditto.errors import ExchangeError, SessionError
 from ditto.exchange.live_link_csv import SHAPE_COUNT, degrees_of, rotations_of
 from ditto.exchange.track import Floats, look_degrees
 from ditto.motion.motion import DEGREES, FPS, Motion
@@ -37,6 +37,14 @@ LONGEST_NAME = 256  # bytes of a device's or a subject's name
 LONGEST_PACKET = 1 + 2 * (4 + LONGEST_NAME) + 16 + 1 + 4 * SHAPE_COUNT
 MOST_WEIGHT = 10.0  # weights are 0 to about 1, rotations up to pi; more is another format
 TIMECODE_FPS = 60
+FOLLOW_SECONDS = 0.08  # two frames to a packet's face: a phone's rate is not ours; by eye
+MOST_TURN = 25.0  # degrees of a phone's head; one picture shows no more
+
+
+class Controlled(Protocol):
+    """A session, as far as it is driven."""
+
+    def control(self, *, names: Mapping[str, float] | None = None, ramp_seconds: float = ...) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,6 +306,72 @@ class LiveLinkReceiver:
                     self._latest = packet
                     self.received += 1
                     self._news.notify_all()
+
+
+class Follower:
+    """Drives a live session with a phone: every new packet goes to `session.control`, from a thread of its own.
+
+    The face of the phone comes on top of what the session does: its shapes are added to the face's own
+    motion, its head turns from the pose of the first packet. `close` it, or use it as a context manager; then the shapes go
+    back to neutral.
+
+    Args:
+        session: of `TalkingHead.session` or `blocking_session`, open.
+        receiver: that listens; it is not closed.
+        shapes: names of the shapes that are taken over.
+        head: whether the head is.
+
+    Raises:
+        ValueError: an unknown shape.
+    """
+
+    def __init__(
+        self, session: Controlled, receiver: LiveLinkReceiver, shapes: Sequence[str] = ARKIT_NAMES, head: bool = True
+    ) -> None:
+        unknown = [name for name in shapes if name not in ARKIT_NAMES]
+        if unknown:
+            raise ValueError(f"expected shapes of ARKit, got {', '.join(unknown)}; names are in ARKIT_NAMES")
+        self._session, self._receiver, self._head = session, receiver, head
+        self._places = [ARKIT_NAMES.index(name) for name in shapes]
+        self._rest: Floats | None = None
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ditto-live-link-follower", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop following, the shapes go back to neutral; returns when the thread has ended. Again does nothing."""
+        self._closed.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        used: dict[str, float] = {}
+        try:
+            while not self._closed.is_set():
+                packet = self._receiver.wait(0.2)
+                if packet is None or packet.weights is None:
+                    continue
+                used = self._names(packet)
+                self._session.control(names=used, ramp_seconds=FOLLOW_SECONDS)
+            self._session.control(names=dict.fromkeys(used, 0.0))
+        except SessionError:  # the session was closed first
+            pass
+
+    def _names(self, packet: Packet) -> dict[str, float]:
+        assert packet.weights is not None
+        names = {ARKIT_NAMES[i]: min(max(float(packet.weights[i]), 0.0), 1.0) for i in self._places}
+        if self._head and packet.head_degrees is not None:
+            if self._rest is None:
+                self._rest = packet.head_degrees
+            turn = np.clip(packet.head_degrees - self._rest, -MOST_TURN, MOST_TURN)
+            names |= dict(zip(("head.pitch", "head.yaw", "head.roll"), turn.tolist(), strict=True))
+        return names
 
 
 def _udp(host: str, port: int) -> tuple[socket.socket, tuple[object, ...]]:

@@ -10,7 +10,7 @@ from footage import write_video
 from wav import write_wav
 
 from benchmarks import blendshapes, kernels, life, lips, measures, natural, render, sheet
-from benchmarks._motions import NoPictures, style_option
+from benchmarks._motions import style_option
 from benchmarks._report import Figure, figures_table, json_line, number
 from benchmarks.faces import grid_holdout, spread
 from ditto.errors import InputError
@@ -19,7 +19,7 @@ from ditto.motion.motion import Motion, rotation_matrix
 from ditto.motion.space import LITE_SPACE
 from ditto.portrait.face_mesh import RIGHT_EYE, TEMPLATE, keypoints
 from ditto.portrait.portrait import Portrait
-from ditto.row_performer import RowPerformer
+from ditto.row_performer import NoPictures, RowPerformer
 from ditto.talking_head import TalkingHead
 
 WIDTH_PX = 200.0

@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 
 from ditto.controls.blendshapes import (
     ARKIT_NAMES,
+    EXACT,
+    RIDGE,
     SHAPES,
+    SURE,
     Bounded,
     solve_bounded,
     table,
@@ -91,10 +94,24 @@ def test_a_shape_moves_its_keypoint_the_right_way(name, keypoint, axis, sign):
     assert sign * to_offsets(weights_of(**{name: 1.0}))[keypoint, axis] > 0.01
 
 
-def test_weights_come_back_from_their_motion_exactly():
+def columns(*prefixes):
+    return [place for place, name in enumerate(ARKIT_NAMES) if name.startswith(prefixes)]
+
+
+def test_weights_come_back_from_their_motion():
     weights = faces(100)
-    back = np.concatenate([to_weights(row[None]) for row in rows_of(weights)])
-    np.testing.assert_allclose(back, weights, atol=1e-3)  # the cost of a weight moves the least visible by 2e-4
+    error = np.abs(np.concatenate([to_weights(row[None]) for row in rows_of(weights)]) - weights)
+    np.testing.assert_allclose(error[:, columns(*EXACT)], 0.0, atol=1e-4)
+    assert error[:, columns(*EXACT, *SURE)].mean() < 0.03  # the ridge holds back what is seen little
+    assert error[:, columns(*SURE)].mean(0).max() < 0.08 and error.mean() < 0.05
+
+
+def test_a_face_of_one_shape_alone_is_told():
+    for name in ARKIT_NAMES[:-1]:
+        found = to_weights(rows_of(weights_of(**{name: 0.8})[None]))[0]
+        assert ARKIT_NAMES[int(found.argmax())] == name
+        if name.startswith((*EXACT, *SURE)):
+            assert found.max() == pytest.approx(0.8, abs=0.1) and np.sort(found)[-2] < 0.12
 
 
 def test_weights_come_back_from_a_moving_face():
@@ -106,7 +123,7 @@ def test_weights_come_back_from_a_moving_face():
         way = np.interp(at, np.arange(12), signed[one])
         weights[:, ARKIT_NAMES.index(one)], weights[:, ARKIT_NAMES.index(other)] = np.maximum(way, 0), np.maximum(-way, 0)
     error = np.abs(to_weights(rows_of(weights)) - weights)
-    assert error.mean() < 0.02 and error.mean(0).max() < 0.08
+    assert error.mean() < 0.05 and error[:, columns(*SURE)].mean() < 0.05
     assert error[:, [ARKIT_NAMES.index(name) for pair in OPPOSITE for name in pair]].max() < 1e-3
 
 
@@ -125,7 +142,7 @@ def test_any_motion_gives_weights_within_bounds_that_no_change_improves(seed, si
     for row in rows:
         weights = to_weights(row[None])[0]
         assert ((weights >= 0.0) & (weights <= 1.0)).all()
-        slope = table("lite") @ (weights @ table("lite") - row[EXPRESSION])
+        slope = table("lite") @ (weights @ table("lite") - row[EXPRESSION]) + RIDGE * weights
         slack = 1e-6
         assert (slope[weights <= 0.0] >= -slack).all() and (slope[weights >= 1.0] <= slack).all()
         assert (np.abs(slope[(weights > 0.0) & (weights < 1.0)]) <= slack).all()
@@ -161,7 +178,7 @@ def test_the_space_of_full_has_its_own_table():
     weights = np.stack([weights_of(**{name: 0.6}) for name in ("jawOpen", "eyeBlinkLeft", "eyeLookInRight", "browInnerUp")])
     rows = rows_of(weights, FullSpace())
     back = np.concatenate([to_weights(row[None], FullSpace()) for row in rows])
-    np.testing.assert_allclose(back, weights, atol=1e-3)
+    np.testing.assert_allclose(back, weights, atol=0.02)
 
 
 @pytest.mark.parametrize("weights", [np.zeros(51), np.full(52, np.nan), np.float64(1.0)])

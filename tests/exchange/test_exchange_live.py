@@ -121,7 +121,7 @@ def test_a_sender_reaches_a_receiver_and_no_thread_stays():
             assert until(lambda: receiver.received == 1)
         packet = receiver.latest
         assert packet.subject == "Ada" and packet.fps == 60.0 and len(packet.device) == 36
-        np.testing.assert_allclose(packet.weights, weights_of(jawOpen=0.7, browInnerUp=0.4), atol=1e-3)
+        np.testing.assert_allclose(packet.weights, weights_of(jawOpen=0.7, browInnerUp=0.4), atol=0.01)
     assert not threads()
     receiver.close()  # again does nothing
 

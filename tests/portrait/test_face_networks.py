@@ -19,8 +19,8 @@ from PIL import Image
 from ditto.bundle import SHIPPED, Bundle
 from ditto.errors import BundleError
 from ditto.portrait.face_networks import DETECTORS, MESH_SIZE, FaceNetworks, anchors, decode, networks
+from ditto.portrait.follow import follow
 from ditto.training.face_networks import dense
-from ditto.training.tracks import follow
 
 ROOT = Path(__file__).parents[2]
 PORTRAIT = ROOT / "examples" / "portrait.jpg"

@@ -26,6 +26,7 @@ from ditto.app import cli_train
 from ditto.app.cli import app
 from ditto.errors import DatasetError, InputError, OutputError, VideoError
 from ditto.media.audio import read_audio
+from ditto.media.footage import picture_of, pictures, pixel_aspect
 from ditto.motion.motion import Keypoint
 from ditto.training import dataset as dataset_files
 from ditto.training.dataset import read_dataset
@@ -42,7 +43,7 @@ from ditto.training.prepare import (
     sources,
     work,
 )
-from ditto.training.prepare.video import examine, picture_of, pictures, pixel_aspect, sound_of, take_media
+from ditto.training.prepare.video import examine, sound_of, take_media
 from ditto.training.sync import NetworkScorer
 
 ROOT = Path(__file__).parents[2]
@@ -219,7 +220,7 @@ def test_a_scene_of_any_length_is_divided_evenly(frames, longest):
 
 
 def test_one_face_is_one_track_beside_that_of_the_corpus(talk, tracked):
-    from ditto.training.tracks import follow
+    from ditto.portrait.follow import follow
 
     assert len(tracked) == 75
     other = np.stack(list(follow(talk[0])))

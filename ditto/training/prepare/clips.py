@@ -12,12 +12,13 @@ import numpy.typing as npt
 from ditto.bundle import Bundle
 from ditto.errors import InputError
 from ditto.lite.speech_encoder import FRAMES_PER_HOP, HOP_SAMPLES, SpeechEncoder
+from ditto.media.footage import pictures
 from ditto.media.rates import FPS, SAMPLES_PER_FRAME
 from ditto.motion.emotion import EMOTIONS
 from ditto.training.dataset import SPLITS, Clip, ClipInfo, write_arrays, write_clip
 from ditto.training.motion_data import fill_gaps, real_clip
 from ditto.training.prepare.faces import landmarks_of
-from ditto.training.prepare.video import pictures, sound_of
+from ditto.training.prepare.video import sound_of
 from ditto.training.prepare.work import Dropped, Outcome, Piece, Work
 
 Array = npt.NDArray[np.float32]

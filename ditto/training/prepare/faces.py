@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ditto.media.footage import pictures
 from ditto.media.rates import FPS
 from ditto.portrait.face_mesh import LANDMARKS
 from ditto.portrait.face_networks import MAX_OVERLAP, MESH_SIZE, Floats, cut, networks, overlap
+from ditto.portrait.follow import EYE_CORNERS, MIN_PRESENCE, field_of
 from ditto.training.dataset import write_arrays
-from ditto.training.prepare.video import pictures
 from ditto.training.prepare.work import Dropped, Outcome, Piece, Work
-from ditto.training.tracks import EYE_CORNERS, MIN_PRESENCE, field_of
 
 Bytes = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float32]

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.errors import InputError, VideoError
+from ditto.media.footage import pictures
 from ditto.media.rates import FPS
-from ditto.training.prepare.video import pictures
 from ditto.training.prepare.work import Dropped, Media, Outcome, Piece, Stretch, Work
 
 Bytes = npt.NDArray[np.uint8]
