@@ -455,6 +455,10 @@ class Timeline:
         """The controls that its layers change."""
         return frozenset(track.name for layer in self.layers for track in layer.tracks)
 
+    def view(self, portrait: Portrait) -> View:
+        """Where the eyes of a portrait are, if this has looks; else `MIDDLE`."""
+        return View.of(portrait) if self._looks else MIDDLE
+
     def shifted(self, seconds: float) -> Timeline:
         """The same, that much later."""
 

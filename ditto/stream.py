@@ -107,14 +107,23 @@ class FrameEdits:
     @property
     def needs(self) -> list[Capability]:
         """The capabilities that a performer needs for them."""
-        changed = self.controls.names if isinstance(self.controls, Timeline) else frozenset()
-        neutral = bool(self.emotion[EMOTIONS.index("neutral")] == 1.0)
-        needs = {
-            Capability.EMOTION: not neutral or any(name.startswith("emotion.") for name in changed),
-            Capability.CONTROLS: self.still or self.controls is not None or self.performance is not None,
-            Capability.STYLE: self.style != 1.0 or "style" in changed,
-        }
-        return [capability for capability, needed in needs.items() if needed]
+        needs = edit_needs(self.controls)
+        if self.emotion[EMOTIONS.index("neutral")] != 1.0:
+            needs.add(Capability.EMOTION)
+        if self.still or self.performance is not None:
+            needs.add(Capability.CONTROLS)
+        if self.style != 1.0:
+            needs.add(Capability.STYLE)
+        return sorted(needs, key=lambda capability: capability.value)
+
+
+def edit_needs(controls: Edit | None) -> set[Capability]:
+    """The capabilities that a performer needs for edits of every frame."""
+    names = controls.names if isinstance(controls, Timeline) else ()
+    needs = set() if controls is None else {Capability.CONTROLS}
+    if any(name.startswith("emotion.") for name in names):
+        needs.add(Capability.EMOTION)
+    return needs | {Capability.STYLE} if "style" in names else needs
 
 
 class Speech:
@@ -209,7 +218,7 @@ class Stream:
 
     @controls.setter
     def controls(self, controls: Edit | None) -> None:
-        view = View.of(self._portrait) if isinstance(controls, Timeline) else MIDDLE
+        view = controls.view(self._portrait) if isinstance(controls, Timeline) else MIDDLE
         self._edits = replace(self._edits, controls=check_edit(controls), view=view)
 
     @property

@@ -24,6 +24,7 @@ from ditto.media.audio import SAMPLE_RATE, check_samples
 
 if TYPE_CHECKING:
     from ditto.controls import Controls
+    from ditto.controls.timeline import Timeline
     from ditto.live.scheduler import Scheduler
     from ditto.performer import Appearance
     from ditto.portrait.portrait import Portrait
@@ -92,6 +93,7 @@ class _Calls:
         controls: Controls | None = None,
         style: str | float | None = None,
         names: Mapping[str, float] | None = None,
+        timeline: Timeline | None = None,
         ramp_seconds: float = RAMP_SECONDS,
     ) -> None:
         """Change what is given, smoothly. What is None stays as it is.
@@ -105,6 +107,8 @@ class _Calls:
             controls: edits of every frame, in place of the earlier ones, gaze and head too.
             style: how much head and brows move, as of `TalkingHead.stream`.
             names: numbers by their names in the catalog (`ditto controls list`), as {"left_brow.y": -0.02}.
+            timeline: edits over time, on top of all the others; its second 0 is the first frame that changes. It takes the
+                place of an earlier timeline; an empty one ends that.
             ramp_seconds: how long the change takes.
 
         Raises:
@@ -114,7 +118,14 @@ class _Calls:
         state = self._opened()
         with self._scheduler.lock:
             state.control(
-                ramp_seconds, emotion=emotion, gaze=gaze, head=head, controls=controls, style=style, names=names
+                ramp_seconds,
+                emotion=emotion,
+                gaze=gaze,
+                head=head,
+                controls=controls,
+                style=style,
+                names=names,
+                timeline=timeline,
             )
 
     def listen(self, pcm: bytes | npt.ArrayLike, sample_rate: int = SAMPLE_RATE) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
@@ -12,10 +12,10 @@ from ditto.motion.emotion import emotion_vector
 from ditto.motion.motion import FPS
 from ditto.motion.style import style_strength
 from ditto.performer import Capability, Performer, check_capabilities, check_latency
-from ditto.stream import MAX_SEED, check_seed
+from ditto.stream import MAX_SEED, check_edit, check_seed, edit_needs
 
 if TYPE_CHECKING:
-    from ditto.controls import Controls
+    from ditto.controls.timeline import Edit
 
 SEED_STEP = 0x9E3779B97F4A7C15  # odd, so that 2 ** 64 utterances in a row have different seeds
 
@@ -30,7 +30,8 @@ class FaceOptions(TypedDict, total=False):
         seed: of all randomness of the session; 0 by default.
         emotion: weights by name, e.g. {"happy": 0.6}; `control` changes them.
         still: keep the head where it is in the portrait.
-        controls: edits of every frame; a function of the frame's index makes a timeline. `control` replaces it.
+        controls: edits of every frame, as of `TalkingHead.stream`; times of a timeline count from the session's first frame.
+            `control(controls=...)` replaces `Controls` and functions, `control(timeline=...)` functions and timelines.
         style: how much head and brows move: "calm", "natural" (default), "lively", or a factor from 0 to 2 on "natural";
             `control` changes it.
         any_speed: open the session even if this machine draws fewer than `ditto.live.scheduler.MIN_FPS` frames a
@@ -42,7 +43,7 @@ class FaceOptions(TypedDict, total=False):
     seed: int
     emotion: Mapping[str, float] | None
     still: bool
-    controls: Controls | Callable[[int], Controls] | None
+    controls: Edit | None
     style: str | float
     any_speed: bool
 
@@ -75,7 +76,7 @@ class Settings:
     seed: int = 0
     emotion: Mapping[str, float] | None = None
     still: bool = False
-    controls: Controls | Callable[[int], Controls] | None = None
+    controls: Edit | None = None
     style: str | float = "natural"
     any_speed: bool = False
 
@@ -90,6 +91,7 @@ class Settings:
                 f"{self.audio_rate}; choose 16000, 24000 or 48000"
             )
         object.__setattr__(self, "seed", check_seed(self.seed))
+        check_edit(self.controls)
         emotion_vector(self.emotion)
         style_strength(self.style)
 
@@ -98,11 +100,12 @@ class Settings:
         check_latency(self.latency, performer.latencies)
         needs = {
             Capability.EMOTION: bool(self.emotion),
-            Capability.CONTROLS: self.still or self.controls is not None,
+            Capability.CONTROLS: self.still,
             Capability.IDLE: self.idle is True,
             Capability.STYLE: style_strength(self.style) != 1.0,
         }
-        check_capabilities(performer, [capability for capability, needed in needs.items() if needed])
+        needed = {capability for capability, needed in needs.items() if needed} | edit_needs(self.controls)
+        check_capabilities(performer, sorted(needed, key=lambda capability: capability.value))
 
 
 def utterance_seed(seed: int, epoch: int) -> int:

@@ -17,9 +17,11 @@ import numpy.typing as npt
 
 from ditto.controls import HEAD_STILL, Controls
 from ditto.controls.ramps import Ramps
+from ditto.controls.timeline import UNCHANGED, Timeline
 from ditto.errors import DittoError, SessionError
 from ditto.frame import Frame, Item, SegmentEnd
 from ditto.live.clock import Clock, Pace
+from ditto.live.cue import Cue, first_cue, next_cue
 from ditto.live.intake import Intake, ListenPiece, ListenQueue, Piece
 from ditto.live.outputs import OUTPUTS
 from ditto.live.pictures import MAX_QUEUED_PICTURES, NO_UTTERANCE, PictureQueue, Position, QueuedShot, ShotGroup
@@ -29,6 +31,7 @@ from ditto.motion.listening import NEUTRAL, Listener
 from ditto.motion.motion import FPS
 from ditto.motion.style import style_strength
 from ditto.performer import Capability, Draw, Edits, Idle, Performer, State, check_capabilities
+from ditto.stream import edit_needs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +55,7 @@ class Task(NamedTuple):
         shot: what to draw; None: an idle shot, which the performer has to make first.
         performer_state: from which the performer makes an idle shot; None before the first shot.
         listened: new samples of the other party.
-        ramps, timeline: edits of the frame.
+        ramps, cue: edits of the frame.
         epoch: of the next utterance.
     """
 
@@ -62,7 +65,7 @@ class Task(NamedTuple):
     performer_state: State | None
     listened: list[ListenPiece]
     ramps: Ramps
-    timeline: Callable[[int], Controls] | None
+    cue: Cue | None
     epoch: int
 
 
@@ -126,8 +129,8 @@ class SessionState:
         self._pace = Pace(clock)
         self._task: Task | None = None  # being drawn
         self._frames_read = (0, 0)  # epoch being read, how many of its frames were read
-        self._timeline = settings.controls if callable(settings.controls) else None
-        controls = None if callable(settings.controls) else settings.controls
+        self._cue = first_cue(settings.controls, portrait)
+        controls = settings.controls if isinstance(settings.controls, Controls) else None
         self._ramps = Ramps.start(settings.emotion, controls, settings.style)
         self._ready_since: float | None = None  # since when there has been speech to advance
         self._sound_size = settings.audio_rate // FPS
@@ -201,6 +204,7 @@ class SessionState:
         controls: Controls | None = None,
         style: str | float | None = None,
         names: Mapping[str, float] | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
         """Change what is given, from the frame after the next unread one on.
 
@@ -214,7 +218,9 @@ class SessionState:
             needed.append(Capability.CONTROLS)
         if (style is not None and style_strength(style) != 1.0) or "style" in kinds:
             needed.append(Capability.STYLE)
-        check_capabilities(self._performer, needed)
+        if timeline is not None and not isinstance(timeline, Timeline):
+            raise TypeError(f"expected timeline as a Timeline, got {type(timeline).__name__}")
+        check_capabilities(self._performer, [*needed, *edit_needs(timeline)])
         drawing = self._current_shot()
         keep = self._pictures.pictures_to_keep()
         if keep:
@@ -224,8 +230,10 @@ class SessionState:
         self._ramps = self._ramps.set(
             first, ramp_seconds, emotion=emotion, gaze=gaze, head=head, controls=controls, style=style, names=names
         )
-        if controls is not None:
-            self._timeline = None
+        if controls is not None and self._cue is not None and callable(self._cue.edit):
+            self._cue = None
+        if timeline is not None:
+            self._cue = next_cue(self._cue, timeline, first, ramp_seconds, self._portrait)
         if keep and self._redrawable:
             self._pictures.redraw(keep, drawing)
         self._work()
@@ -312,8 +320,11 @@ class SessionState:
 
     @property
     def emotion(self) -> Array:
-        """(8,) weights for the next shots: the target of the ramp."""
-        return self._ramps.emotion
+        """(8,) weights for the next shots: the target of the ramp, with those of the timeline in their first frame."""
+        if self._cue is None:
+            return self._ramps.emotion
+        frame = self._pictures.last_drawn.frames + self._pictures.shots
+        return self._cue.at(frame).mixed(self._ramps.emotion, 1.0)[0]
 
     def accept_shots(self, utterance: Utterance, advanced: Advanced | None, seconds: float) -> None:
         """Queue the shots of a hop, unless the utterance was interrupted; `advanced` is None if no hop was whole."""
@@ -383,7 +394,7 @@ class SessionState:
         listened = self._listen_queue.take()  # during speech too, so that the listener stays up to date
         pictures, state = self._pictures, self._performer_state
         self._task = Task(
-            pictures.generation, pictures.last_drawn, shot, state, listened, self._ramps, self._timeline, self.epoch
+            pictures.generation, pictures.last_drawn, shot, state, listened, self._ramps, self._cue, self.epoch
         )
         self.drawing = True
         return self._task
@@ -438,12 +449,14 @@ class SessionState:
             for piece in task.listened:
                 self._listener.push(piece.resampler.push(piece.samples))
             reaction = self._listener.react()
-        emotion, ramped, style = task.ramps.at(task.position.frames)
+        frame = task.position.frames
+        emotion, ramped, style = task.ramps.at(frame)
+        moment = UNCHANGED if task.cue is None else task.cue.at(frame)
+        emotion, style = moment.mixed(emotion, style)
+        by_function = task.cue is not None and callable(task.cue.edit)
+        own = [moment.controls, ramped] if by_function else [ramped, moment.controls]
         controls = [HEAD_STILL] if self.settings.still else []
-        if task.timeline is not None:
-            controls.append(task.timeline(task.position.frames))
-        if not ramped.is_neutral:
-            controls.append(ramped)
+        controls += [one for one in own if not one.is_neutral]
         return Edits(emotion, tuple(controls), reaction, style)
 
     def _current(self) -> Task | None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ditto.controls.timeline_file import timeline_of
 from ditto.live import AsyncSession, Frame, SegmentEnd
 from ditto.live.playout import Played
 from ditto.live.server.limits import END_SECONDS, MAX_WAITING_ITEMS, MAX_WAITING_SECONDS
@@ -160,7 +161,10 @@ class Conversation:
             case Say():
                 self.say(command)
             case Control():
-                changes = command.model_dump(include={"emotion", "gaze", "head", "style"}, exclude_unset=True)
+                named = {"emotion", "gaze", "head", "style", "names", "timeline"}
+                changes = command.model_dump(include=named, exclude_unset=True)
+                if "timeline" in changes:
+                    changes["timeline"] = timeline_of(changes["timeline"])
                 self.session.control(**changes, ramp_seconds=command.ramp_seconds)
 
     async def interrupt(self) -> None:

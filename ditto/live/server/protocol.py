@@ -168,6 +168,8 @@ class Control(Message):
         gaze: (right, down) degrees.
         head: (pitch, yaw, roll) degrees.
         style: how much head and brows move: a name or a strength.
+        names: numbers by their names in the catalog.
+        timeline: as a timeline file has it; its second 0 is the first frame that changes.
         ramp_seconds: how long the change takes.
     """
 
@@ -176,6 +178,8 @@ class Control(Message):
     gaze: tuple[float, float] = Field((0.0, 0.0), description="a list of 2 finite numbers")
     head: tuple[float, float, float] = Field((0.0, 0.0, 0.0), description="a list of 3 finite numbers")
     style: Style = "natural"
+    names: Mapping[str, float] = Field(default_factory=dict, description="an object of finite numbers by name")
+    timeline: dict[str, Any] = Field(default_factory=dict, description="an object, as a timeline file has it")
     ramp_seconds: float = Field(0.4, description="a finite number")
 
 

@@ -17,6 +17,8 @@ from serving import HEIGHT, PATIENT, WIDTH, StandInHead, ended, received, runnin
 from wav import write_wav
 from websockets.sync.client import connect
 
+import ditto
+from ditto.controls.timeline_file import data_of
 from ditto.live.server.app import create_app
 from ditto.live.server.protocol import HEADER, JPEG, NO_PICTURE, Start, parse
 from ditto.talking_head import TalkingHead
@@ -90,6 +92,11 @@ def test_h264_is_decoded_by_ffmpeg():
         ('{"type": "control", "emotion": {"joy": 1}}', "bad_message", "unknown emotion"),
         ('{"type": "control", "style": true}', "bad_message", "calm, natural, lively, or a number from 0 to 2, got True"),
         ('{"type": "control", "emotion": "joy"}', "bad_message", "weights by name, got 'joy'"),
+        ('{"type": "control", "names": {"head.yaw": "left"}}', "bad_message", "finite numbers by name, got 'left'"),
+        ('{"type": "control", "names": [1]}', "bad_message", "an object of finite numbers by name, got [1]"),
+        ('{"type": "control", "timeline": 3}', "bad_message", "an object, as a timeline file has it, got 3"),
+        ('{"type": "control", "timeline": {}}', "bad_input", "the timeline: expected the field timeline, got none"),
+        ('{"type": "control", "timeline": {"timeline": 1, "events": [{"kind": "nod", "at": 1}]}}', "bad_input", "events[0]: "),
         ('{"type": "control", "gaze": [1, 2, 3]}', "bad_message", "list of 2 finite numbers, got [1, 2, 3]"),
         ('{"type": "control", "gaze": null}', "bad_message", "list of 2 finite numbers, got None"),
         ('{"type": "control", "head": [1, true, 0]}', "bad_message", "list of 3 finite numbers, got True"),
@@ -236,9 +243,11 @@ def test_control_reaches_the_session(served):
     head, place = served
     socket, _ = started(place)
     control = {"emotion": {"happy": 0.5}, "gaze": [5, 0], "style": "lively", "ramp_seconds": 0.2}
-    socket.send(json.dumps({"type": "control", **control}))
+    control["names"] = {"left_brow.y": -0.02}
+    timeline = ditto.Timeline().key("head.yaw", (0, 0), (1, 8, "spring")).blink(at=2)
+    socket.send(json.dumps({"type": "control", **control, "timeline": data_of(timeline)}))
     assert until(lambda: head.sessions and head.sessions[0].controls)
-    assert head.sessions[0].controls[0] == {**control, "gaze": (5.0, 0.0)}
+    assert head.sessions[0].controls[0] == {**control, "gaze": (5.0, 0.0), "timeline": timeline}
     socket.close()
 
 
