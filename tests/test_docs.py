@@ -22,11 +22,12 @@ from wav import write_wav
 
 import ditto
 from ditto.app.cli import app
+from ditto.controls.timeline_file import parse_timeline
 from ditto.media.audio import read_audio
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-LANGUAGES = {"python", "sh", "json", "text"}
+LANGUAGES = {"python", "sh", "json", "yaml", "text"}
 REASONS = {"needs a GPU", "needs the published checkpoints", "needs livekit-agents", "needs pipecat-ai"}
 
 
@@ -79,7 +80,7 @@ def test_every_block_says_its_language_and_has_a_known_mark():
         meaning(block.mark)
     python = [meaning(block.mark)[0] for block in BLOCKS if block.language == "python"]
     assert {kind: python.count(kind) for kind in ("run", "needs", "run by", "not run")} == {
-        "run": 10, "needs": 2, "run by": 1, "not run": 5
+        "run": 13, "needs": 2, "run by": 1, "not run": 5
     }  # fmt: skip
 
 
@@ -217,6 +218,13 @@ def test_python_blocks_run(page, folder, head, portrait):
 def test_json_blocks_load():
     found = [json.loads(block.text) for block in BLOCKS if block.language == "json"]
     assert found
+
+
+def test_yaml_blocks_are_timelines_and_the_page_s_python_says_the_same():
+    read = {block.page.name: parse_timeline(block.text, block.page.name) for block in BLOCKS if block.language == "yaml"}
+    names: dict[str, object] = {"ditto": ditto}
+    execute(compiled(next(block for block in blocks_of(ROOT / "docs/timeline.md") if block.language == "python")), names)
+    assert read["timeline.md"] == names["edit"]
 
 
 def commands_of(text: str) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""The command line: `ditto animate`, `batch`, `serve`, `doctor`, and the groups `bundle`, `controls`, `train`."""
+"""The command line: `ditto animate`, `batch`, `serve`, `doctor`, and the groups `bundle`, `controls`, `motion`, `train`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from ditto.app import cli_batch, cli_bundle, cli_controls, cli_edit, cli_train
+from ditto.app import cli_batch, cli_bundle, cli_controls, cli_edit, cli_motion, cli_train
 from ditto.app.console import (
     EXIT_FAILURE,
     EXIT_INPUT_ERROR,
@@ -31,8 +30,24 @@ from ditto.app.console import (
     print_output,
     print_result,
     print_table,
+    progress,
     progress_of,
     show_warnings,
+)
+from ditto.app.options import (
+    BundleName,
+    ControlsFile,
+    Device,
+    Emotion,
+    Face,
+    MaxSize,
+    Quiet,
+    Seed,
+    Still,
+    Style,
+    parse_emotion,
+    parse_style,
+    parse_timeline,
 )
 from ditto.app.pictures import check_picture, load_portrait, standard_input
 from ditto.errors import InputError
@@ -50,6 +65,7 @@ app.command()(cli_batch.batch)
 app.command(name="edit")(cli_edit.edit)
 app.add_typer(cli_bundle.app, name="bundle")
 app.add_typer(cli_controls.app, name="controls")
+app.add_typer(cli_motion.app, name="motion")
 app.add_typer(cli_train.app, name="train")
 
 
@@ -74,34 +90,23 @@ def animate(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The video to write, .mp4 or .webm; an existing file is replaced.")
     ],
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**64 - 1, help="Of all randomness; the same seed gives the same video.")
-    ] = 0,
-    emotion: Annotated[
-        str,
-        typer.Option(
-            help="Weights, at most 1 in all, of angry, disgust, fear, happy, neutral, sad, surprise, contempt: "
-            "happy:0.6, or happy:0.3,surprise:0.2."
-        ),
-    ] = "",
-    style: Annotated[
-        str, typer.Option(help="How much head and brows move: calm, natural, lively, or a factor from 0 to 2 on natural.")
-    ] = "natural",
-    bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "lite",
-    device: Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")] = "cpu",
-    face: Annotated[int, typer.Option(min=0, help="Which face of the picture; 0 is the largest.")] = 0,
-    still: Annotated[bool, typer.Option("--still", help="Keep the head where it is; only the face moves.")] = False,
-    max_size: Annotated[
-        int | None, typer.Option(min=64, help="Longest side of the video in pixels, of a picture only; 1280 by default.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    seed: Seed = 0,
+    emotion: Emotion = "",
+    style: Style = "natural",
+    controls: ControlsFile = None,
+    bundle: BundleName = "lite",
+    device: Device = "cpu",
+    face: Face = 0,
+    still: Still = False,
+    max_size: MaxSize = None,
+    quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Make PORTRAIT say AUDIO."""
     with errors_reported(as_json, debug):
         result = run_animate(
-            portrait, audio, output, seed, emotion, style, bundle, device, face, still, max_size, quiet or as_json
+            portrait, audio, output, seed, emotion, style, controls, bundle, device, face, still, max_size, quiet or as_json
         )
         if as_json:
             print_result(json.dumps(result))
@@ -120,6 +125,7 @@ def run_animate(
     seed: int,
     emotion: str,
     style: str,
+    controls: Path | None,
     bundle: str,
     device: str,
     face: int,
@@ -152,6 +158,7 @@ def run_animate(
     show_warnings(console)
     reader = AudioReader(audio_path if str(audio_path) != "-" else standard_input("a recording"))
     next(iter(reader))  # decodes at least the beginning
+    timeline = parse_timeline(controls, reader.duration_seconds)
 
     with progress_of(console, "loading the bundle"):
         start = time.perf_counter()
@@ -164,7 +171,7 @@ def run_animate(
         registered = time.perf_counter()
     height, width = portrait.picture.shape[:2]
     total = None if reader.duration_seconds is None else math.ceil(reader.duration_seconds * FPS)
-    frames = head.animate(portrait, reader, seed=seed, emotion=weights, still=still, style=strength)
+    frames = head.animate(portrait, reader, seed=seed, emotion=weights, still=still, style=strength, controls=timeline)
     with VideoWriter(output, width, height, audio=reader) as writer:
         for frame in progress(frames, total, console):
             writer.write(frame.image)
@@ -184,68 +191,6 @@ def run_animate(
         "real_time_factor": round((finished - registered) / duration, 4),
         "audio_damage": reader.damage,
     }
-
-
-def parse_emotion(text: str) -> dict[str, float]:
-    """`happy:0.6,surprise:0.2` -> weights by name.
-
-    Raises:
-        InputError: another form, an unknown name, or weights outside [0, 1] or over 1 in all.
-    """
-    from ditto.motion.emotion import EMOTIONS, emotion_vector
-
-    weights: dict[str, float] = {}
-    for item in filter(None, text.split(",")):
-        name, colon, weight = item.strip().partition(":")
-        name = name.strip().lower()
-        if name in weights:
-            raise InputError(f"expected each emotion once in --emotion, got {name} twice; leave one out")
-        try:
-            weights[name] = float(weight) if colon else 1.0
-        except ValueError:
-            raise InputError(f"expected name:weight in --emotion, got {item!r}; write it as happy:0.6") from None
-    try:
-        emotion_vector(weights)
-    except ValueError as error:
-        raise InputError(f"expected name:weight of {', '.join(EMOTIONS)} in --emotion: {error}") from None
-    return weights
-
-
-def parse_style(text: str) -> float:
-    """`lively` or `1.2` -> strength.
-
-    Raises:
-        InputError: neither a style's name nor a number in range.
-    """
-    from ditto.motion.style import style_strength
-
-    style: str | float = text
-    with suppress(ValueError):  # a name
-        style = float(text)
-    try:
-        return style_strength(style)
-    except ValueError as error:
-        raise InputError(f"--style: {error}") from None
-
-
-def progress(frames: Iterator[Any], total: int | None, console: Any) -> Iterator[Any]:
-    """The frames; meanwhile a progress bar with frames, speed and time left."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("animating"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=console.quiet) as bar:
-        task = bar.add_task("animating", total=total, speed="")
-        for done, frame in enumerate(frames, 1):
-            interruption.check()
-            yield frame
-            speed = bar.tasks[0].speed
-            bar.update(task, completed=done, speed=f"{speed:.0f} frames/s" if speed else "")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`ditto controls list | map`."""
+"""`ditto controls list | map | schema`."""
 
 from __future__ import annotations
 
@@ -134,3 +134,12 @@ def draw(
             print_result(json.dumps({"output": str(output), "width": width, "height": height, "bundle": head.bundle.name}))
         else:
             print_result(f"{output}: {width} x {height}")
+
+
+@app.command()
+def schema(debug: Debug = False) -> None:
+    """Print the JSON schema of timeline files."""
+    with errors_reported(False, debug):
+        from ditto.controls.timeline_file import timeline_schema
+
+        print_output(json.dumps(timeline_schema(), indent=1))

@@ -101,6 +101,26 @@ def progress_of(console: Console, step: str) -> AbstractContextManager[Any]:
     return console.status(step, spinner="dots" if console.encoding.startswith("utf") else "line")
 
 
+def progress(frames: Iterator[Any], total: int | None, console: Console) -> Iterator[Any]:
+    """The frames; meanwhile a progress bar with frames, speed and time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("animating"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=console.quiet) as bar:
+        task = bar.add_task("animating", total=total, speed="")
+        for done, frame in enumerate(frames, 1):
+            interruption.check()
+            yield frame
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=done, speed=f"{speed:.0f} frames/s" if speed else "")
+
+
 def show_warnings(console: Console) -> None:
     """Print warnings of the library on this console from now on, each once."""
     logger = logging.getLogger("ditto")

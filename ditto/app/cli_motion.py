@@ -1,0 +1,275 @@
+"""`ditto motion extract | edit | join | render`: takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ditto.app.console import (
+    Debug,
+    Json,
+    errors_reported,
+    interruption,
+    open_console,
+    print_result,
+    progress,
+    progress_of,
+    show_warnings,
+)
+from ditto.app.options import (
+    BundleName,
+    ControlsFile,
+    Device,
+    Emotion,
+    Face,
+    MaxSize,
+    Quiet,
+    Seed,
+    Still,
+    Style,
+    parse_emotion,
+    parse_style,
+    parse_timeline,
+)
+from ditto.app.pictures import check_picture, load_portrait, standard_input
+from ditto.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from ditto.take import Take
+
+app = typer.Typer(no_args_is_help=True, help="Motion without pictures: takes, to edit and to render again.")
+
+Picture = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PORTRAIT", readable=False, help="A picture with a face (- for standard input), or a saved portrait (.npz)."
+    ),
+]
+TakeFile = Annotated[Path, typer.Argument(metavar="TAKE", readable=False, help="A take that `ditto motion` wrote.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The take to write; an existing file is replaced.")]
+
+
+@app.command()
+def extract(
+    portrait: Picture,
+    audio: Annotated[
+        Path,
+        typer.Argument(
+            metavar="AUDIO", readable=False, help="A recording: wav, flac, mp3, a video, ... (- for standard input)."
+        ),
+    ],
+    output: Output,
+    seed: Seed = 0,
+    emotion: Emotion = "",
+    style: Style = "natural",
+    controls: ControlsFile = None,
+    bundle: BundleName = "lite",
+    device: Device = "cpu",
+    face: Face = 0,
+    still: Still = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Generate the motion with which PORTRAIT says AUDIO, as a take."""
+    with errors_reported(as_json, debug):
+        import ditto
+        from ditto.media.audio import AudioReader
+
+        weights, strength = parse_emotion(emotion), parse_style(style)
+        check_place(output, portrait, audio)
+        check_picture(portrait, face, None)
+        if str(portrait) == str(audio) == "-":
+            raise InputError("expected - for the picture or for the recording, got it for both; give one of them as a file")
+        console = open_console(as_json)
+        show_warnings(console)
+        reader = AudioReader(audio if str(audio) != "-" else standard_input("a recording"))
+        timeline = parse_timeline(controls, reader.duration_seconds)
+        with progress_of(console, "loading the bundle"):
+            head = ditto.load(bundle, device=device)
+        with progress_of(console, "finding the face"):
+            registered = load_portrait(head, portrait, face, 640)
+        interruption.check()
+        with progress_of(console, "generating the motion"):
+            take = head.take(
+                registered, reader, seed=seed, emotion=weights, still=still, controls=timeline, style=strength
+            )
+        interruption.check()
+        save(take, output, as_json)
+
+
+@app.command()
+def edit(
+    take: TakeFile,
+    output: Output,
+    controls: ControlsFile = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Drop the earlier edits of the take.")] = False,
+    start: Annotated[float, typer.Option(help="Cut: keep what comes after so many seconds of TAKE.")] = 0.0,
+    end: Annotated[float | None, typer.Option(help="Cut: keep what comes before so many seconds of TAKE.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Edit a take over time, then cut it. The motion stays as it was generated; edits show when it is rendered."""
+    with errors_reported(as_json, debug):
+        from ditto.controls.timeline import Timeline
+        from ditto.take import Take
+
+        check_place(output)
+        opened = Take.load(take)
+        timeline = parse_timeline(controls, opened.seconds)
+        if timeline is None and not replace and start == 0.0 and end is None:
+            raise InputError("expected --controls, --replace, --start or --end, got none of them; say what to change")
+        try:
+            edited = opened.edit(timeline or Timeline(), replace_others=replace).cut(start, end)
+        except ValueError as error:
+            raise InputError(f"{take}: {error}") from None
+        save(edited, output, as_json)
+
+
+@app.command()
+def join(
+    takes: Annotated[list[Path], typer.Argument(metavar="TAKE...", readable=False, help="Takes, in order.")],
+    output: Output,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Join takes one after another; motion and sound go over without a jump."""
+    with errors_reported(as_json, debug):
+        from ditto.take import Take
+
+        check_place(output)
+        first, *others = [Take.load(take) for take in takes]
+        try:
+            joined = first.join(*others)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        save(joined, output, as_json)
+
+
+@app.command()
+def render(
+    portrait: Picture,
+    take: TakeFile,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The video to write, .mp4 or .webm; an existing file is replaced.")
+    ],
+    audio: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            readable=False,
+            help="The recording, if it has moved or changed; once for each recording of a joined take.",
+        ),
+    ] = None,
+    bundle: BundleName = "lite",
+    device: Device = "cpu",
+    face: Face = 0,
+    max_size: MaxSize = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Draw PORTRAIT with the motion of a take; nothing is generated again."""
+    with errors_reported(as_json, debug):
+        result = run_render(portrait, take, output, audio or [], bundle, device, face, max_size, quiet or as_json)
+        if as_json:
+            print_result(json.dumps(result))
+        elif not quiet:
+            print_result(
+                f"{output}: {result['frames']} frames, {result['duration_seconds']:.2f} s, {result['width']} x "
+                f"{result['height']}; rendered in {result['render_seconds']:.2f} s"
+            )
+
+
+def run_render(
+    portrait_path: Path,
+    take_path: Path,
+    output: Path,
+    audio: list[Path],
+    bundle: str,
+    device: str,
+    face: int,
+    max_size: int | None,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Runs `ditto motion render`; returns its report."""
+    import ditto
+    from ditto.media.images import MAX_SIZE
+    from ditto.media.rates import FPS
+    from ditto.media.video import VideoWriter, check_output
+    from ditto.take import Take, TakeSound
+
+    check_output(output)
+    check_place(output, portrait_path, take_path, *audio)
+    check_picture(portrait_path, face, max_size)
+    take = Take.load(take_path)
+    sound = TakeSound(take, audio or None)
+    console = open_console(quiet)
+    show_warnings(console)
+    with progress_of(console, "loading the bundle"):
+        head = ditto.load(bundle, device=device)
+        take.check_bundle(head.bundle.id)
+    with progress_of(console, "finding the face"):
+        portrait = load_portrait(head, portrait_path, face, MAX_SIZE if max_size is None else max_size)
+        head.appearance(portrait)
+    started = time.perf_counter()
+    height, width = portrait.picture.shape[:2]
+    with tempfile.TemporaryDirectory(prefix="ditto.") as folder:
+        track = sound.whole
+        if track is None:
+            track = Path(folder) / "sound.wav"
+            sound.write(track)
+        frames = head.render(portrait, take, audio=audio or None)
+        with VideoWriter(output, width, height, audio=track) as writer:
+            for frame in progress(frames, take.frames, console):
+                writer.write(frame.image)
+    return {
+        "output": str(output),
+        "frames": writer.frames,
+        "duration_seconds": writer.frames / FPS,
+        "width": width,
+        "height": height,
+        "bundle": head.bundle.name,
+        "render_seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def check_place(output: Path, *inputs: Path) -> None:
+    """Check that a file can be written there and is none of the inputs, before any work is done.
+
+    Raises:
+        OutputError: it cannot be written.
+        InputError: it is an input.
+    """
+    from ditto.media.files import partial_file
+
+    for source in inputs:
+        if output.exists() and source.exists() and os.path.samefile(output, source):
+            raise InputError(f"expected an output that is not an input, got the input {output}; choose another name")
+    try:
+        os.unlink(partial_file(output))
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{output} cannot be written: {reason}; choose another place") from None
+
+
+def save(take: Take, output: Path, as_json: bool) -> None:
+    """Write a take and report it."""
+    take.save(output)
+    if as_json:
+        report = {
+            "output": str(output),
+            "frames": take.frames,
+            "duration_seconds": take.seconds,
+            "clips": len(take.clips),
+            "bundle": take.bundle,
+        }
+        print_result(json.dumps(report))
+    else:
+        clips = "1 clip" if len(take.clips) == 1 else f"{len(take.clips)} clips"
+        print_result(f"{output}: {take.frames} frames, {take.seconds:.2f} s, {clips}")

@@ -1,0 +1,93 @@
+"""Options of several commands, read: emotions, styles, timelines."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ditto.errors import InputError
+
+if TYPE_CHECKING:
+    from ditto.controls.timeline import Timeline
+
+Seed = Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of all randomness; the same seed gives the same video.")]
+Emotion = Annotated[
+    str,
+    typer.Option(
+        help="Weights, at most 1 in all, of angry, disgust, fear, happy, neutral, sad, surprise, contempt: "
+        "happy:0.6, or happy:0.3,surprise:0.2."
+    ),
+]
+Style = Annotated[
+    str, typer.Option(help="How much head and brows move: calm, natural, lively, or a factor from 0 to 2 on natural.")
+]
+ControlsFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", readable=False, help="Edits over time: a timeline, .yaml or .json.")
+]
+BundleName = Annotated[str, typer.Option(help="Name or folder of the weights.")]
+Device = Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")]
+Face = Annotated[int, typer.Option(min=0, help="Which face of the picture; 0 is the largest.")]
+Still = Annotated[bool, typer.Option("--still", help="Keep the head where it is; only the face moves.")]
+MaxSize = Annotated[
+    int | None,
+    typer.Option(min=64, help="Longest side of the video in pixels, of a picture only; 1280 by default."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+
+
+def parse_emotion(text: str) -> dict[str, float]:
+    """`happy:0.6,surprise:0.2` -> weights by name.
+
+    Raises:
+        InputError: another form, an unknown name, or weights outside [0, 1] or over 1 in all.
+    """
+    from ditto.motion.emotion import EMOTIONS, emotion_vector
+
+    weights: dict[str, float] = {}
+    for item in filter(None, text.split(",")):
+        name, colon, weight = item.strip().partition(":")
+        name = name.strip().lower()
+        if name in weights:
+            raise InputError(f"expected each emotion once in --emotion, got {name} twice; leave one out")
+        try:
+            weights[name] = float(weight) if colon else 1.0
+        except ValueError:
+            raise InputError(f"expected name:weight in --emotion, got {item!r}; write it as happy:0.6") from None
+    try:
+        emotion_vector(weights)
+    except ValueError as error:
+        raise InputError(f"expected name:weight of {', '.join(EMOTIONS)} in --emotion: {error}") from None
+    return weights
+
+
+def parse_style(text: str) -> float:
+    """`lively` or `1.2` -> strength.
+
+    Raises:
+        InputError: neither a style's name nor a number in range.
+    """
+    from ditto.motion.style import style_strength
+
+    style: str | float = text
+    with suppress(ValueError):  # a name
+        style = float(text)
+    try:
+        return style_strength(style)
+    except ValueError as error:
+        raise InputError(f"--style: {error}") from None
+
+
+def parse_timeline(path: Path | None, seconds: float | None) -> Timeline | None:
+    """The timeline of `--controls`, for a recording of that many seconds.
+
+    Raises:
+        TimelineError: the file cannot be read or used.
+    """
+    if path is None:
+        return None
+    from ditto.controls.timeline_file import read_timeline
+
+    return read_timeline(path, seconds)
