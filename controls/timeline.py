@@ -213,6 +213,8 @@ class Layer:
     name: str = ""
 
     def __post_init__(self) -> None:
+        if not self.name.isprintable():
+            raise ValueError(f"expected a printable name of a layer, got {self.name!r}; leave out line breaks and the like")
         if self.mode not in MODES:
             raise ValueError(
                 f"expected the mode of a layer out of {', '.join(MODES)}, got {self.mode!r}; use one of these"

@@ -52,6 +52,10 @@ CORE = (
 )
 
 
+# A character beyond 16 bits, as JSON escapes it: two halves after an even number of backslashes.
+SURROGATES = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB]\w\w)\\u([dD][c-fC-F]\w\w)")
+
+
 class TimelineError(InputError):
     """A timeline file cannot be read or used; the message names file, line and field."""
 
@@ -123,8 +127,13 @@ def parse_timeline(
             raise TimelineError(f"{name}, line {error.lineno}: expected JSON, got: {error.msg}; correct it") from None
         except (ValueError, RecursionError) as error:
             raise TimelineError(f"{name}: expected JSON of a timeline, got: {error}; correct it") from None
-        text = text.replace("\t", " ")  # JSON is YAML but for tabs between values
+        text = SURROGATES.sub(_as_yaml, text.replace("\t", " "))  # but for these two JSON is YAML
     return _Reader(name).timeline(nodes_of(text, name), seconds)
+
+
+def _as_yaml(found: re.Match[str]) -> str:
+    high, low = int(found[2], 16), int(found[3], 16)
+    return f"{found[1]}\\U{0x10000 + ((high - 0xD800) << 10) + low - 0xDC00:08x}"
 
 
 def timeline_of(data: Any, name: str = "the timeline", seconds: float | None = None) -> Timeline:
@@ -384,7 +393,7 @@ def _flow(value: Any) -> str:
         return f"[{', '.join(map(_flow, value))}]"
     if isinstance(value, str) and re.fullmatch(r"[a-z]+(\.[a-z]+)?", value) and scalar_of(value, plain=True) == value:
         return value
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def write_timeline(timeline: Timeline, path: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""`ditto motion` and `ditto animate --controls`, with the shipped networks; what takes and timelines do is tested with them."""
+"""`ditto motion` and `ditto animate --controls`, with the shipped networks."""
 
 import json
 import re
