@@ -24,7 +24,7 @@ from ditto.controls import Controls
 from ditto.controls.catalog import CATALOG, Control, check_range, find
 from ditto.motion.emotion import EMOTIONS
 from ditto.motion.eyes import BLINK
-from ditto.motion.motion import FPS
+from ditto.motion.motion import FPS, euler_degrees
 from ditto.motion.style import MAX_STRENGTH
 
 if TYPE_CHECKING:
@@ -318,10 +318,12 @@ class View(NamedTuple):
     Attributes:
         size: (width, height) of the picture in face units.
         eyes: (x, y) of the point between the eyes, as shares of that size.
+        nose: (right, down) degrees by which the portrait's head is turned against the camera.
     """
 
     size: tuple[float, float]
     eyes: tuple[float, float]
+    nose: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def of(cls, portrait: Portrait) -> View:
@@ -333,7 +335,8 @@ class View(NamedTuple):
         unit = portrait.scale * len(portrait.crop) / 2 * math.sqrt(abs(float(np.linalg.det(matrix[:2, :2]))))
         between = np.mean([portrait.landmarks[eye.iris, :2] for eye in EYES], 0)
         x, y = (matrix[:2, :2] @ between + matrix[:2, 2]).tolist()
-        return cls((width / unit, height / unit), (x / width, y / height))
+        pitch, yaw, _ = euler_degrees(portrait.rotation).tolist()
+        return cls((width / unit, height / unit), (x / width, y / height), (-yaw, pitch))
 
     def degrees(self, point: tuple[float, float]) -> tuple[float, float]:
         """(right, down): the direction from the eyes to a point of the picture, against the camera."""
@@ -571,7 +574,7 @@ class Timeline:
             if seconds <= time:
                 break
             aim = (0.0, 0.0) if point is None else view.degrees(point)
-            turn = (head_share(aim[0]), head_share(aim[1]))
+            turn = (head_share(aim[0], view.nose[0]), head_share(aim[1], view.nose[1]))
             led, followed = (
                 smooth((seconds - time) / EYES_SECONDS),
                 smooth((seconds - time - HEAD_LAG_SECONDS) / HEAD_SECONDS),
@@ -614,9 +617,10 @@ def moment_of(edit: Edit | None, frame: int, view: View = MIDDLE) -> Moment:
     return Moment(edit(frame) if callable(edit) else edit)
 
 
-def head_share(degrees: float) -> float:
-    """How far the head turns towards a direction."""
-    return min(max(HEAD_SHARE * degrees, -HEAD_DEGREES), HEAD_DEGREES)
+def head_share(degrees: float, nose: float) -> float:
+    """How far the head turns towards a direction; one that is turned there already turns less."""
+    room = max(HEAD_DEGREES - max(math.copysign(nose, nose * degrees), 0.0), 0.0)
+    return math.copysign(min(HEAD_SHARE * abs(degrees), room), degrees)
 
 
 def opening_at(openings: Sequence[float], frame: float) -> float:

@@ -103,6 +103,20 @@ def test_the_head_stays_about_where_speech_left_it():
     assert shown[:, YAW].min() > 1.0 and np.abs(np.diff(shown[:, YAW])).max() < 0.5
 
 
+def test_a_cut_goes_on_with_the_speed_of_both_sides():
+    rows = swing(60)
+
+    def jolt(before):
+        face, shown = speak(at_rest(), rows[:12])
+        shots = [RowShot(row, CALM, 1, before if n == 0 else None) for n, row in enumerate(rows[40:])]  # the head turns back
+        after = rows_shown(play(face, shots)[1])
+        path = np.concatenate([shown, after])[:, YAW]
+        assert np.array_equal(after[SLOW_FRAMES:], rows[40 + SLOW_FRAMES :])
+        return np.abs(np.diff(path, 2)[8:14]).max()
+
+    assert jolt(rows[39]) < 0.5 * jolt(None)
+
+
 def test_speech_that_stopped_goes_on_at_its_own_speed():
     rows = swing(60)
 

@@ -19,7 +19,7 @@ from ditto.controls.timeline import (
 )
 from ditto.motion.emotion import EMOTIONS, emotion_vector
 from ditto.motion.eyes import BLINK
-from ditto.motion.motion import FPS
+from ditto.motion.motion import FPS, euler_degrees
 
 
 def path(timeline, name, seconds):
@@ -121,6 +121,14 @@ def test_a_look_leads_with_the_eyes_and_the_head_follows():
     assert timeline.values(0.9, view) == {}
 
 
+def test_a_head_that_is_turned_already_turns_less_and_the_eyes_do_the_rest():
+    turned = View((4.0, 4.0), (0.5, 0.5), (10.0, 0.0))
+    towards, away = (Timeline().look((x, 0.5), at=0).values(3, turned) for x in (1.5, -0.5))
+    assert towards["head.yaw"] == -5.0 and away["head.yaw"] == HEAD_DEGREES
+    far = Timeline().look((1.5, 0.5), at=0).values(3, turned._replace(nose=(20.0, 0.0)))
+    assert far.get("head.yaw", 0) == 0 and far["gaze.right"] == 30.0
+
+
 def test_a_look_moves_without_a_jump_even_from_one_point_to_another():
     timeline = Timeline().look((1.2, 0.2), at=1, until=1.3).look((-0.4, 0.8), at=1.3, until=2)
     for name, most in (("head.yaw", 4), ("head.pitch", 4), ("gaze.right", 40), ("gaze.down", 40)):
@@ -145,6 +153,8 @@ def test_the_view_of_a_portrait_is_where_its_eyes_are(portrait):
     assert 0.3 < view.eyes[0] < 0.7 and 0.1 < view.eyes[1] < 0.7
     assert view.degrees(view.eyes) == pytest.approx((0, 0))
     assert 1 < view.size[0] < 6
+    pitch, yaw, _ = euler_degrees(portrait.rotation)
+    assert view.nose == pytest.approx((-yaw, pitch))
 
 
 def test_emotions_take_the_place_of_a_share_of_the_emotion_so_far():
