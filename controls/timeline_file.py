@@ -30,7 +30,7 @@ from ditto.controls.timeline import (
     Track,
     fades,
 )
-from ditto.errors import InputError, OutputError
+from ditto.errors import OutputError, TimelineError
 from ditto.media.files import complete_file, partial_file
 
 VERSION = 1
@@ -54,10 +54,6 @@ CORE = (
 
 # A character beyond 16 bits, as JSON escapes it: two halves after an even number of backslashes.
 SURROGATES = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB]\w\w)\\u([dD][c-fC-F]\w\w)")
-
-
-class TimelineError(InputError):
-    """A timeline file cannot be read or used; the message names file, line and field."""
 
 
 class Node(NamedTuple):

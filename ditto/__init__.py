@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ditto.errors import NoFaceError as NoFaceError
     from ditto.errors import OutputError as OutputError
     from ditto.errors import SessionError as SessionError
+    from ditto.errors import TakeError as TakeError
+    from ditto.errors import TimelineError as TimelineError
     from ditto.errors import TooSlowError as TooSlowError
     from ditto.frame import Frame as Frame
     from ditto.frame import SegmentEnd as SegmentEnd
@@ -68,8 +70,10 @@ _MODULES = {
     "SessionError": "ditto.errors",
     "Stream": "ditto.stream",
     "Take": "ditto.take",
+    "TakeError": "ditto.errors",
     "TalkingHead": "ditto.talking_head",
     "Timeline": "ditto.controls.timeline",
+    "TimelineError": "ditto.errors",
     "TooSlowError": "ditto.errors",
     "VideoWriter": "ditto.media.video",
     "load": "ditto.talking_head",
@@ -94,8 +98,10 @@ __all__ = [
     "SessionError",
     "Stream",
     "Take",
+    "TakeError",
     "TalkingHead",
     "Timeline",
+    "TimelineError",
     "TooSlowError",
     "VideoWriter",
     "__version__",

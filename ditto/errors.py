@@ -31,6 +31,14 @@ class ExchangeError(InputError):
     """A file or packet of face animation, of this or another program, cannot be used; the message names line and field."""
 
 
+class TimelineError(InputError):
+    """A timeline file cannot be read or used; the message names file, line and field."""
+
+
+class TakeError(InputError):
+    """A take is missing or damaged, or it does not fit what it is used with."""
+
+
 class DatasetError(InputError):
     """A folder of prepared clips is missing, damaged, or of another format."""
 

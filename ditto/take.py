@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from ditto.controls import Controls
 from ditto.controls.timeline import Timeline, View
-from ditto.controls.timeline_file import TimelineError, data_of, timeline_of
-from ditto.errors import AudioError, InputError, OutputError
+from ditto.controls.timeline_file import data_of, timeline_of
+from ditto.errors import AudioError, OutputError, TakeError, TimelineError
 from ditto.frame import Frame
 from ditto.media.audio import AudioReader, check_samples
 from ditto.media.files import Readable, complete_file, is_readable, partial_file
@@ -48,10 +48,6 @@ MOST = 1000.0  # of any number of a row: no head turns by more degrees
 Array = npt.NDArray[np.float32]
 Samples = npt.NDArray[np.float32 | np.float64 | np.int16]
 Audio = Readable | Samples
-
-
-class TakeError(InputError):
-    """A take is missing or damaged, or it does not fit what it is used with."""
 
 
 @dataclass(frozen=True)
@@ -292,7 +288,7 @@ class Take:
                     tensors[key] = file.get_tensor(key)
         except FileNotFoundError:
             raise TakeError(f"{name}: no such file; expected a take that `Take.save` wrote") from None
-        except (OSError, SafetensorError, ValueError) as error:
+        except (OSError, SafetensorError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or error
             raise TakeError(f"{name} is damaged or no take ({reason}); extract it again") from None
         try:
@@ -501,7 +497,7 @@ def _described(clip: Clip) -> dict[str, Any]:
         "frames": len(clip),
         "seed": clip.seed,
         "emotion": clip.emotion.tolist(),
-        "style": clip.style,
+        "style": float(clip.style),
         "still": clip.still,
         "timeline": data_of(clip.timeline),
         "sound": None if clip.sound is None else {"path": clip.sound.path, "sha256": clip.sound.sha256},
@@ -532,7 +528,7 @@ def _clip(n: int, described: Mapping[str, Any], tensors: dict[str, Array]) -> Cl
     """A clip of a file, checked; takes its tensors out. Raises ValueError or TimelineError for what no clip has."""
     frames = _expect(described, "frames", int)
     first, seed = _expect(described, "first", int), _expect(described, "seed", int)
-    style = float(_expect(described, "style", (float, int)))  # type: ignore[arg-type]
+    style = float(_expect(described, "style", float))
     if not (0 <= first <= MAX_FRAMES and 0 <= seed <= MAX_SEED and 0.0 <= style <= MAX_STRENGTH):
         raise ValueError(f"expected first, seed and style of clip {n} in range, got {first}, {seed}, {style}")
     emotion = np.asarray(_weights(np.asarray(_expect(described, "emotion", list)), f"emotion of clip {n}"), np.float32)

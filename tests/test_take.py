@@ -11,9 +11,9 @@ from wav import write_wav
 import ditto
 from ditto.controls import Controls
 from ditto.controls.timeline import Timeline
-from ditto.errors import AudioError, OutputError
+from ditto.errors import AudioError, OutputError, TakeError
 from ditto.media.audio import read_audio
-from ditto.take import Take, TakeError
+from ditto.take import Take
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FRAMES = 20
@@ -208,6 +208,8 @@ def nan(described, tensors):
         (lambda d, t: d.update(clips={}), "expected clips as list"),
         (lambda d, t: d.update(clips=[]), "at least one frame|beside those of the clips"),
         (lambda d, t: d["clips"][0].update(seed=-1), "in range"),
+        (lambda d, t: d["clips"][0].update(style=10**400), "expected style as float, got int"),
+        (lambda d, t: d["clips"][0].update(style="calm"), "expected style as float, got str"),
         (lambda d, t: d["clips"][0].update(frames=1), "rows of clip 0 as finite numbers"),
         (lambda d, t: d["clips"][0].update(emotion=[1.0]), "emotion of clip 0"),
         (lambda d, t: d["clips"][0]["timeline"].update(layers=[{"controls": {"head.jaw": 1}}]), "did you mean"),

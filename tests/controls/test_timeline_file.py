@@ -13,7 +13,6 @@ from ditto.controls.catalog import CATALOG
 from ditto.controls.timeline import EASES, EVENTS, MODES, MOST_FACTOR, Event, Keyframe, Layer, Timeline, Track
 from ditto.controls.timeline_file import (
     MAX_BYTES,
-    TimelineError,
     data_of,
     parse_timeline,
     read_timeline,
@@ -22,7 +21,7 @@ from ditto.controls.timeline_file import (
     write_timeline,
     yaml_of,
 )
-from ditto.errors import InputError, OutputError
+from ditto.errors import InputError, OutputError, TimelineError
 
 EXAMPLE = """\
 timeline: 1
