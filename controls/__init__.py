@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ditto.controls.blendshapes import ARKIT_NAMES, to_offsets
 from ditto.controls.catalog import AXES, CATALOG, GAINS, KEYPOINT_NAMES, find, unknown
+from ditto.controls.limits import limit
 from ditto.motion.motion import DEGREES, EXPRESSION, KEYPOINTS, TRANSLATION, Motion
 from ditto.motion.regions import REGIONS
 from ditto.motion.space import LITE_SPACE, MotionSpace
@@ -189,7 +190,7 @@ def apply(
 ) -> Motion:
     """The motion with the controls applied; (..., 70) in, (..., 70) out. Neutral controls give the motion itself.
 
-    The order: `gains`, `only`, `freeze`; `pose`; what is added.
+    The order: `gains`, `only`, `freeze`; `pose`; what is added; soft limits (`ditto.controls.limits`) of what all that does.
 
     Args:
         portrait: whose head it moves; None: one that looks straight into the camera.
@@ -201,12 +202,12 @@ def apply(
     if controls.is_neutral:
         return motion
     space = LITE_SPACE if space is None else space
-    values = space.to_head(motion.values, portrait)
-    values = scale_regions(values, controls, space, portrait)
-    values, generated = add_pose(values, controls, space, portrait)
+    generated = space.to_head(motion.values, portrait)
+    scaled = scale_regions(generated, controls, space, portrait)
+    values, before = add_pose(scaled, controls, space, portrait)
     points = points_of(values).copy()
     if controls.eye_contact and moves_head(controls):
-        points += controls.eye_contact * (space.contact_offset(values, portrait) - space.contact_offset(generated, portrait))
+        points += controls.eye_contact * (space.contact_offset(values, portrait) - space.contact_offset(before, portrait))
     if any(controls.gaze):
         points += space.gaze_offset(*controls.gaze, portrait)
     if any(controls.lids):
@@ -215,7 +216,11 @@ def apply(
         points += to_offsets([controls.blendshapes.get(name, 0.0) for name in ARKIT_NAMES], space)
     for name, offset in controls.keypoints.items():
         points[..., keypoint_index(name), :] += offset
-    changed = space.from_head(with_points(values, points), portrait).astype(np.float32)
+    # What the generated motion has beyond the limits stays, as far as it is not scaled down: without it, the smallest edit
+    # of a strong expression would change it at once.
+    kept = np.where(np.abs(scaled) < np.abs(generated), scaled, generated)
+    limited = limit(with_points(values, points), space) + (kept - limit(kept, space))
+    changed = space.from_head(limited, portrait).astype(np.float32)
     if not moves_head(controls) and not scales_head(controls):
         changed[..., : EXPRESSION.start] = motion.values[..., : EXPRESSION.start]
     return Motion(changed)
