@@ -39,6 +39,7 @@ class Study:
         data: folder of speech and clips.
         landmarker, python: of MediaPipe's FaceLandmarker, as `benchmarks.blendshapes.see` takes them; None: not given.
         seed: of all noise.
+        sheets: folder for pictures to look at; None: a section makes none.
     """
 
     head: TalkingHead
@@ -47,6 +48,7 @@ class Study:
     landmarker: Path | None
     python: str
     seed: int = 0
+    sheets: Path | None = None
     _appearances: dict[str, RowAppearance[Any, Any]] = field(default_factory=dict)
 
     @cached_property

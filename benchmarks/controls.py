@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--face-landmarker", type=Path, help="MediaPipe's face_landmarker.task")
     parser.add_argument("--landmarker-python", default=sys.executable, help="a Python with the package mediapipe")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sheets", type=Path, help="folder for contact sheets of what was drawn")
     options = parser.parse_args(arguments)
     for name in options.sections:
         if name not in SECTIONS:
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         portraits = register_folder(head, options.portraits)
         study = Study(
-            head, portraits, options.data, options.face_landmarker, options.landmarker_python, options.seed
+            head, portraits, options.data, options.face_landmarker, options.landmarker_python, options.seed, options.sheets
         )
         for name in chosen:
             started = time.perf_counter()

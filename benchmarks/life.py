@@ -110,7 +110,7 @@ def silent(frames: int, seed: int) -> Array:
     """(frames, 70) idle motion."""
     state, rows = initial_idle(), []
     for _ in range(frames):
-        values, state = idle_frame(state, seed, CALM)
+        values, state = idle_frame(state, seed)
         rows.append(LITE_SPACE.idle_motion(values, None))
     return np.array(rows)
 
@@ -201,7 +201,7 @@ def cost(call: Callable[[], Any], times: int = 400, repeats: int = 5) -> float:
 
 def costs(rows: Array, seed: int) -> dict[str, float]:
     """Milliseconds a frame of each part."""
-    _, state = idle_frame(initial_idle(), seed, CALM)
+    _, state = idle_frame(initial_idle(), seed)
     player = Player(seed)
     player.idle(3)
     face = next_face(player.face, RowShot(rows[40], CALM, 0))
@@ -214,7 +214,7 @@ def costs(rows: Array, seed: int) -> dict[str, float]:
         listener.react()
 
     return {
-        "idle ms a frame": cost(lambda: idle_frame(state, seed, CALM)),
+        "idle ms a frame": cost(lambda: idle_frame(state, seed)),
         "transition ms a frame": cost(lambda: next_face(face, RowShot(rows[41], CALM, 0))),
         "listening ms a frame": cost(hear),
         "ramp ms a frame": cost(lambda: ramps.at(20)),

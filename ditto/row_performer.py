@@ -1,7 +1,7 @@
 """RowPerformer: the performer of bundles with explicit motion, rows of 70 numbers: speech encoder, motion sampler, renderer.
 
-It also does what joins the frames of a stream: idle motion, transitions, changes of emotion and style, driving by a
-performance, controls.
+It also does what joins the frames of a stream: idle motion, style, transitions, emotion, driving by a performance,
+controls.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ditto.controls import apply
 from ditto.controls.driving import drive
 from ditto.media.rates import SAMPLES_PER_FRAME
+from ditto.motion.emotion import emotion_vector
 from ditto.motion.idle import IdleState, idle_frame, initial_idle, resume
 from ditto.motion.inertialization import Inertialization
 from ditto.motion.motion import Motion
@@ -43,6 +44,8 @@ from ditto.portrait.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
+NEUTRAL = emotion_vector(None)
+
 E = TypeVar("E")  # state of the encoder
 S = TypeVar("S")  # state of the sampler
 A = TypeVar("A")  # a portrait as the renderer prepares it
@@ -151,7 +154,7 @@ class RowShot(Shot):
 
     Attributes:
         row: (70,).
-        emotion: (8,) that it was sampled with.
+        emotion: (8,) asked for when it was sampled.
         utterance: its number.
         before: (70,) the row before it, where the utterance is shown from this row on; None: none, or it was shown.
     """
@@ -177,7 +180,7 @@ class RowFace(Face, Generic[A, C]):
         joined: whether an utterance continues smoothly from the frames before it.
         speaking: utterance of the last row; None if that was idle.
         idle: state of the idle motion.
-        row, before: (70,) the last row and the one before it, without controls; None at the beginning.
+        row, before: (70,) the last row and the one before it, without emotion and controls; None at the beginning.
         transition: that began when the source of motion changed last; None if it is over.
         age: frames since then.
         last_speech: utterance and row of the last speech frame, before transitions; None before any.
@@ -199,11 +202,11 @@ class RowPerformer(Generic[E, S, A, P, C]):
     """Encoder, sampler and renderer of one motion space as a `ditto.performer.Performer`.
 
     Args:
-        change_emotion: (row (70,), emotion (8,) that it was sampled with, emotion to show) -> row. None: a new emotion
-            shows from the next sampled row on.
+        show_emotion: (row (70,) without an emotion, emotion (8,)) -> row. Speech is then sampled neutral. None: the sampler
+            shows the emotion, a new one from the next sampled row on.
 
     Attributes:
-        encoder, sampler, renderer, motion_space, change_emotion: as given.
+        encoder, sampler, renderer, motion_space, show_emotion: as given.
     """
 
     supports = frozenset(Capability)
@@ -214,13 +217,13 @@ class RowPerformer(Generic[E, S, A, P, C]):
         sampler: Sampler[S],
         renderer: Renderer[A, P, C],
         motion_space: MotionSpace,
-        change_emotion: Callable[[Array, Array, Array], Array] | None = None,
+        show_emotion: Callable[[Array, Array], Array] | None = None,
     ) -> None:
         self.encoder = encoder
         self.sampler = sampler
         self.renderer = renderer
         self.motion_space = motion_space
-        self.change_emotion = change_emotion
+        self.show_emotion = show_emotion
         self._samplers: dict[str, Sampler[S]] = {}
         self._lock = threading.Lock()
         self._observers: list[Observer] = []
@@ -274,7 +277,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
                 sampler = group[0][0].state.sampler
                 arguments = (
                     [features for _, features in group],
-                    [run.emotion for run, _ in group],
+                    [run.emotion if self.show_emotion is None else NEUTRAL for run, _ in group],
                     [run.state.sampler_state for run, _ in group],
                     [run.done for run, _ in group],
                 )
@@ -302,7 +305,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
 
     def motion_only(self) -> RowPerformer[E, S, None, None, Pixels]:
         """The same motions with empty pictures."""
-        return RowPerformer(self.encoder, self.sampler, NoPictures(), self.motion_space, self.change_emotion)
+        return RowPerformer(self.encoder, self.sampler, NoPictures(), self.motion_space, self.show_emotion)
 
     def _draw(self, before: Face, shot: Shot, edits: Edits) -> Drawn:
         moved = self._move(before, shot, edits)
@@ -317,7 +320,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
         portrait = face.appearance.portrait
         face = self._idle(face, edits) if isinstance(shot, IdleShot) else self._speak(face, expect_own(shot, RowShot), edits)
         assert face.row is not None
-        motion = Motion(face.row)
+        motion = Motion(face.row if self.show_emotion is None else self.show_emotion(face.row, edits.emotion))
         if edits.driving is not None:
             motion = drive(motion, edits.driving, portrait, self.motion_space)
         for controls in edits.controls:
@@ -326,20 +329,17 @@ class RowPerformer(Generic[E, S, A, P, C]):
 
     def _speak(self, face: RowFace[A, C], shot: RowShot, edits: Edits) -> RowFace[A, C]:
         """The face after a row of speech; its `row` is the one to show."""
-        row = self._styled(face, shot, shot.row, edits)
+        row = self._styled(face, shot.row, edits)
         previous = None
         if face.last_speech is not None and face.last_speech[0] == shot.utterance:
             previous = face.last_speech[1]
         elif shot.before is not None:
-            previous = self._styled(face, shot, shot.before, edits)
+            previous = self._styled(face, shot.before, edits)
         return replace(self._join(face, row, shot.utterance, previous), last_speech=(shot.utterance, row))
 
-    def _styled(self, face: RowFace[A, C], shot: RowShot, row: Array, edits: Edits) -> Array:
-        """A row (70,) of the utterance of a shot, with the emotion and the style to show."""
-        if self.change_emotion is not None:
-            row = self.change_emotion(row, shot.emotion, edits.emotion)
-        shown = shot.emotion if self.change_emotion is None else edits.emotion
-        return self.motion_space.change_style(row, edits.style, shown, face.appearance.portrait)
+    def _styled(self, face: RowFace[A, C], row: Array, edits: Edits) -> Array:
+        """A row (70,) of speech with the style to show."""
+        return self.motion_space.change_style(row, edits.style, face.appearance.portrait)
 
     def _idle(self, face: RowFace[A, C], edits: Edits) -> RowFace[A, C]:
         """The face after an idle frame; its `row` is the one to show."""
@@ -347,7 +347,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
         state = face.idle
         if face.speaking is not None and face.row is not None:
             state = resume(state, face.row, edits.style)
-        values, state = idle_frame(state, face.seed, edits.emotion, edits.reaction, edits.style)
+        values, state = idle_frame(state, face.seed, edits.reaction, edits.style)
         return self._join(replace(face, idle=state), space.idle_motion(values, portrait), None)
 
     def _join(

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import life
 from ditto.controls import Controls, apply
-from ditto.lite.postprocess import change_emotion
+from ditto.lite.performer import show_emotion
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.inertialization import SLOW_FRAMES
 from ditto.motion.listening import NEUTRAL, Reaction
@@ -28,7 +28,7 @@ class Shown(NoPictures):
         return np.full((1, 1, 3), 100 + round(pose), np.uint8)
 
 
-PERFORMER = RowPerformer(None, None, Shown(), LITE_SPACE, change_emotion)
+PERFORMER = RowPerformer(None, None, Shown(), LITE_SPACE, show_emotion)
 ANYONE = PERFORMER.prepare(None)
 
 
@@ -132,21 +132,21 @@ def test_speech_that_stopped_goes_on_at_its_own_speed():
 def test_an_emotion_asked_for_shows_in_rows_sampled_without_it():
     row = np.zeros(MOTION_SIZE, np.float32)
     _, shown = speak(at_rest(), [row] * 2, emotion=HAPPY)
-    assert np.array_equal(shown[0], change_emotion(row, CALM, HAPPY)) and not np.array_equal(shown[0], row)
+    assert np.array_equal(shown[0], show_emotion(row, HAPPY)) and not np.array_equal(shown[0], row)
     plain = RowPerformer(None, None, Shown(), LITE_SPACE)
     drawn = plain.draw([Draw(plain.face(ANYONE, 0), RowShot(row, CALM, 0), Edits(HAPPY))])[0]
-    assert np.array_equal(drawn.motion.values, row)  # without a way to change it, it shows from the next row sampled
+    assert np.array_equal(drawn.motion.values, row)  # without a way to show it, it shows from the next row sampled
 
 
-def test_a_style_acts_on_speech_after_the_emotion_and_before_controls():
+def test_a_style_acts_on_speech_before_the_emotion_and_controls():
     row, turn = swing(26)[25], Controls(yaw_degrees=10.0)
     calm = draw(at_rest(), RowShot(row, CALM, 0), style=0.5)
-    assert np.array_equal(calm.motion.values, LITE_SPACE.change_style(row, 0.5, CALM, None))
+    assert np.array_equal(calm.motion.values, LITE_SPACE.change_style(row, 0.5, None))
     assert calm.motion.yaw_degrees == pytest.approx(4.0)
     assert draw(at_rest(), RowShot(row, CALM, 0), controls=(turn,), style=0.5).motion.yaw_degrees == pytest.approx(14.0)
     rest = np.zeros(MOTION_SIZE, np.float32)
     calm = draw(at_rest(), RowShot(rest, CALM, 0), emotion=SURPRISED, style=0.0)
-    np.testing.assert_allclose(calm.motion.values, change_emotion(rest, CALM, SURPRISED), atol=1e-6)
+    np.testing.assert_allclose(calm.motion.values, show_emotion(rest, SURPRISED), atol=1e-6)
     natural = draw(at_rest(), RowShot(row, CALM, 0), style=1.0)
     assert np.array_equal(natural.motion.values, row)
 

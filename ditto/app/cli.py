@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -38,7 +39,6 @@ from ditto.app.options import (
     BundleName,
     ControlsFile,
     Device,
-    Emotion,
     Face,
     MaxSize,
     Quiet,
@@ -91,7 +91,16 @@ def animate(
         Path, typer.Option("--output", "-o", help="The video to write, .mp4 or .webm; an existing file is replaced.")
     ],
     seed: Seed = 0,
-    emotion: Emotion = "",
+    emotion: Annotated[
+        str,
+        typer.Option(
+            help="Weights, at most 1 in all, of angry, disgust, fear, happy, neutral, sad, surprise, contempt: "
+            "happy:0.6, or happy:0.3,surprise:0.2. Or portrait: the emotion that the picture shows."
+        ),
+    ] = "",
+    download_hsemotion: Annotated[
+        bool, typer.Option("--download-hsemotion", help="With --emotion portrait: get HSEmotion's weights if missing.")
+    ] = False,
     style: Style = "natural",
     controls: ControlsFile = None,
     bundle: BundleName = "lite",
@@ -106,8 +115,9 @@ def animate(
     """Make PORTRAIT say AUDIO."""
     with errors_reported(as_json, debug):
         result = run_animate(
-            portrait, audio, output, seed, emotion, style, controls, bundle, device, face, still, max_size, quiet or as_json
-        )
+            portrait, audio, output, seed, emotion, download_hsemotion, style, controls, bundle, device, face, still, max_size,
+            quiet or as_json,
+        )  # fmt: skip
         if as_json:
             print_result(json.dumps(result))
         elif not quiet:
@@ -124,6 +134,7 @@ def run_animate(
     output: Path,
     seed: int,
     emotion: str,
+    download_hsemotion: bool,
     style: str,
     controls: Path | None,
     bundle: str,
@@ -143,9 +154,13 @@ def run_animate(
     from ditto.media.images import MAX_SIZE
     from ditto.media.video import VideoWriter, check_output
     from ditto.motion.motion import FPS
+    from ditto.portrait.emotion_reader import READERS, read_emotion
 
     # Check everything that is cheap to check before the expensive part.
-    weights, strength = parse_emotion(emotion), parse_style(style)
+    weights = {} if emotion == "portrait" else parse_emotion(emotion)
+    strength = parse_style(style)
+    if download_hsemotion and emotion != "portrait":
+        raise InputError(f"expected --emotion portrait with --download-hsemotion, got {emotion!r}; leave one of them out")
     check_output(output)
     check_picture(portrait_path, face, max_size)
     if str(portrait_path) == str(audio_path) == "-":
@@ -168,7 +183,12 @@ def run_animate(
     with progress_of(console, "finding the face"):
         portrait = load_portrait(head, portrait_path, face, MAX_SIZE if max_size is None else max_size)
         head.appearance(portrait)
+        read_by = None
+        if emotion == "portrait":
+            weights, read_by = read_emotion([portrait.crop], [portrait.landmarks], download=download_hsemotion)
         registered = time.perf_counter()
+    if read_by is not None:
+        console.print(f"the picture shows {shown_words(weights)}, by {READERS[read_by]}")
     height, width = portrait.picture.shape[:2]
     total = None if reader.duration_seconds is None else math.ceil(reader.duration_seconds * FPS)
     frames = head.animate(portrait, reader, seed=seed, emotion=weights, still=still, style=strength, controls=timeline)
@@ -184,6 +204,8 @@ def run_animate(
         "width": width,
         "height": height,
         "seed": seed,
+        "emotion": weights,
+        "emotion_read_by": read_by,
         "bundle": head.bundle.name,
         "load_seconds": round(loaded - start, 3),
         "register_seconds": round(registered - loaded, 3),
@@ -191,6 +213,12 @@ def run_animate(
         "real_time_factor": round((finished - registered) / duration, 4),
         "audio_damage": reader.damage,
     }
+
+
+def shown_words(weights: Mapping[str, float]) -> str:
+    """Weights as a person reads them, the largest first: `happy 0.55, neutral 0.45`."""
+    largest = sorted(weights.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {weight:.2f}" for name, weight in largest if weight >= 0.005)
 
 
 @app.command()

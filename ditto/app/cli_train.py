@@ -61,7 +61,7 @@ def prepare(
         float, typer.Option(min=0, max=1, help="Least agreement of sound and lips; 0 keeps every clip.")
     ] = 0.4,
     emotion: Annotated[
-        str, typer.Option(help="auto (HSEmotion if its weights are installed, else neutral), hsemotion, neutral.")
+        str, typer.Option(help="auto (HSEmotion if its weights are installed, else landmarks), hsemotion, landmarks, neutral.")
     ] = "auto",
     shards: Annotated[
         int | None, typer.Option(min=1, metavar="MEGABYTES", help="Also write the clips as tar files of this size.")

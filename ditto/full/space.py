@@ -126,9 +126,7 @@ class FullSpace:
         out[EXPRESSION] = turn_eyes(blink * source.eye_closure, right, down)
         return out.astype(np.float32)
 
-    def change_style(
-        self, values: npt.ArrayLike, strength: float, emotion: npt.ArrayLike, portrait: Portrait | None
-    ) -> Array:
+    def change_style(self, values: npt.ArrayLike, strength: float, portrait: Portrait | None) -> Array:
         """The brows' change by an emotion is scaled too: we do not know which part of it comes from the emotion."""
         before = np.asarray(values, np.float32)
         if strength == 1.0:

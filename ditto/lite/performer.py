@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 from ditto.bundle import Bundle, read_config
 from ditto.errors import InputError
-from ditto.lite.postprocess import PostprocessConfig, change_emotion
+from ditto.lite.postprocess import PostprocessConfig
 from ditto.lite.rendering.mesh import MeshRenderer
 from ditto.lite.sampler import MotionNetwork, MotionSampler
 from ditto.lite.speech_encoder import SpeechEncoder
+from ditto.motion.emotion import EMOTIONS, add_emotion
+from ditto.motion.motion import EXPRESSION, KEYPOINTS
 from ditto.motion.space import LITE_SPACE
 from ditto.performer import Performer
 from ditto.row_performer import RowPerformer
 
+Array = npt.NDArray[np.float32]
 PARTS = ("encoder", "motion", "postprocess", "renderer")
 
 
@@ -32,7 +38,19 @@ def open_performer(bundle: Bundle, device: str, precision: str) -> Performer:
         bundle.part(part)
     bundle.verify()
     sampler = MotionSampler(MotionNetwork.open(bundle.path, postprocess_config(bundle)))
-    return RowPerformer(SpeechEncoder(bundle.path), sampler, MeshRenderer(bundle.path), LITE_SPACE, change_emotion)
+    return RowPerformer(SpeechEncoder(bundle.path), sampler, MeshRenderer(bundle.path), LITE_SPACE, show_emotion)
+
+
+def show_emotion(row: npt.ArrayLike, emotion: npt.ArrayLike) -> Array:
+    """The row (70,), in the camera frame, that shows an emotion (8,) on top; neutral gives the row itself."""
+    values, weights = np.asarray(row, np.float32), np.asarray(emotion, np.float32)
+    if not np.delete(weights, EMOTIONS.index("neutral")).any():
+        return values
+    head = LITE_SPACE.to_head(values, None)
+    head[EXPRESSION] = add_emotion(head[EXPRESSION].reshape(KEYPOINTS, 3), weights).ravel()
+    shown = LITE_SPACE.from_head(head, None).astype(np.float32)
+    shown[: EXPRESSION.start] = values[: EXPRESSION.start]
+    return shown
 
 
 def postprocess_config(bundle: Bundle) -> PostprocessConfig:

@@ -1,4 +1,4 @@
-"""Postprocessing of sampled motion: lip closure, blink shaping, opening normalisation, emotion gain.
+"""Postprocessing of sampled motion: lip closure, blink shaping, opening normalisation.
 
 Arrays are motion (n, 70), expression in the head frame, physical units, unless said otherwise. No function depends on
 where a stream is cut: what it must remember is an argument and a result.
@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from ditto.lite.latency import LOOKAHEAD, LOOKBACK
 from ditto.lite.phones import BILABIALS, LABIODENTALS, SILENCE
-from ditto.motion.emotion import EMOTION_GAIN, GAINED, emotion_offset
 from ditto.motion.eyes import hold_gaze
 from ditto.motion.motion import (
     DEGREES,
@@ -26,7 +25,6 @@ from ditto.motion.motion import (
     INNER_LIPS,
     IRISES,
     KEYPOINTS,
-    MOTION_SIZE,
     MOUTH_CORNERS,
     PRESS_GAP,
     SLOW_KEYPOINTS,
@@ -224,34 +222,6 @@ def limit_closing_speed(motion: npt.ArrayLike, gap: float) -> tuple[Array, float
 
 def _ramp(x: Floats, ends: tuple[float, float]) -> Floats:
     return np.asarray(np.clip((x - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0))
-
-
-def apply_emotion_gain(motion: npt.ArrayLike, emotion: npt.ArrayLike) -> Array:
-    """(n, 70) motion that shows an emotion (8,) `EMOTION_GAIN` times as strongly as the network does.
-
-    Lips and lids keep the strength of the network.
-    """
-    out = np.array(motion, np.float32)
-    offset = np.zeros((KEYPOINTS, 3))
-    offset[GAINED] = (EMOTION_GAIN - 1.0) * emotion_offset(emotion)[GAINED]
-    out[:, EXPRESSION] += offset.reshape(-1).astype(np.float32)
-    return out
-
-
-def change_emotion(row: npt.ArrayLike, sampled: npt.ArrayLike, shown: npt.ArrayLike) -> Array:
-    """The row (70,), in the camera frame, that was sampled with the emotion `sampled` (8,), with `shown` (8,) instead.
-
-    Only keypoints to which the emotion gain applies change: lips and lids stay as the motion network gave them.
-    """
-    before, after = np.asarray(sampled, np.float32), np.asarray(shown, np.float32)
-    out = np.array(row, np.float32)
-    if np.array_equal(before, after):
-        return out
-    neutral = np.zeros((1, MOTION_SIZE), np.float32)
-    lift = (apply_emotion_gain(neutral, after) - apply_emotion_gain(neutral, before))[0, EXPRESSION].reshape(KEYPOINTS, 3)
-    whole = EMOTION_GAIN / (EMOTION_GAIN - 1.0)  # the strength of the network, and the gain on top of it
-    out[EXPRESSION] += (whole * lift @ rotation_matrix(*out[DEGREES])).reshape(-1).astype(np.float32)
-    return out
 
 
 def shape_blinks(motion: npt.ArrayLike, eyes: npt.ArrayLike) -> Array:

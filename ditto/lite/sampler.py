@@ -25,7 +25,6 @@ from ditto.lite.postprocess import (
     SLOW_CHANNELS,
     PostprocessConfig,
     Rest,
-    apply_emotion_gain,
     close_lips,
     limit_closing_speed,
     normalise_opening,
@@ -288,7 +287,7 @@ class MotionSampler:
                 states[i] = self._start(states[i], window_noise(states[i].seed, states[i].window))
             windows = self._sample([weights[i] for i in due], [self._filled(states[i]) for i in due])
             for i, window in zip(due, windows, strict=True):
-                motion, states[i] = self._emit(window, weights[i], states[i], takes[i], final[i])
+                motion, states[i] = self._emit(window, states[i], takes[i], final[i])
                 out[i].append(motion)
         none = np.zeros((0, MOTION_SIZE), np.float32)
         return [(np.concatenate([none, *motions]), state) for motions, state in zip(out, states, strict=True)]
@@ -323,7 +322,7 @@ class MotionSampler:
         return state._replace(noise=np.concatenate([state.noise, fresh]))
 
     def _emit(
-        self, window: Array, emotion: Array, state: SamplerState, take: int, final: bool
+        self, window: Array, state: SamplerState, take: int, final: bool
     ) -> tuple[Array, SamplerState]:
         """The first `take` frames of a sampled window after the known ones, postprocessed, and the state after them."""
         past, config = self.plan.past, self.network.postprocess
@@ -358,7 +357,7 @@ class MotionSampler:
             gap=gap,
             widest=widest,
         )
-        return to_camera_frame(apply_emotion_gain(shown, emotion)), state
+        return to_camera_frame(shown), state
 
     def _sample(self, emotions: Sequence[Array], states: Sequence[SamplerState]) -> Array:
         """(B, T, 70) the next window of B streams in the network's units; the first `past` frames are the known ones.

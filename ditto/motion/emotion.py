@@ -2,68 +2,56 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion.motion import (
-    BROWS,
-    CHEEKS,
-    INNER_LIPS,
-    KEYPOINTS,
-    MOUTH_CORNERS,
-    TEMPLATE_APERTURE,
-    UPPER_LIDS,
-    Keypoint,
-)
+from ditto.motion.motion import KEYPOINTS, TEMPLATE_APERTURE, UPPER_LIDS, Keypoint
 
 Floats = npt.NDArray[np.float64]
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise", "contempt")
-# An emotion is shown at this many times the strength that the motion network was trained with. Chosen by eye. It
-# applies to every keypoint but lips, chin and lids (`GAINED`).
-EMOTION_GAIN = 1.8
-GAINED = [k for k in Keypoint if k not in (*UPPER_LIDS, *INNER_LIPS, Keypoint.CHIN)]
-# fu of travel at one: tuned by eye on three faces (../shared/renderer/end_to_end.md). The shapes below: by eye too.
-SMILE, BROW, FROWN = 0.035, 0.028, 0.012
-# smile (negative: corners down), brow raise (negative: lower), inner-brow frown, lid opening, gap, upper-lip raise
-_SHAPES = {
-    "angry": (-0.15, -0.45, 0.90, 0.08, 0.00, 0.10),
-    "disgust": (-0.25, -0.25, 0.55, -0.10, 0.00, 0.55),
-    "fear": (-0.10, 0.60, 0.35, 0.16, 0.03, 0.00),
-    "happy": (0.85, 0.15, 0.00, -0.14, 0.00, 0.10),
-    "neutral": (0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
-    "sad": (-0.50, 0.10, 0.30, -0.14, 0.00, 0.00),
-    "surprise": (0.00, 0.95, 0.00, 0.18, 0.05, 0.00),
-    "contempt": (0.30, -0.05, 0.10, -0.08, 0.00, 0.10),
-}
-_INNER_BROWS_UP = {"sad": 0.25, "fear": 0.2}  # glabella lift, the oblique brow of grief
+SMILE = 0.035  # fu a mouth corner travels in a usual smile: tuned by eye on three faces (../shared/renderer/end_to_end.md)
 
 
-def emotion_offset(weights: npt.ArrayLike) -> Floats:
-    """(..., 8) emotion weights -> (..., 21, 3) keypoint changes, head frame, face units; neutral is nothing."""
-    w = np.asarray(weights, np.float64)
-    smile, brow, frown, lids, gap, upper = np.moveaxis(w @ np.array([_SHAPES[e] for e in EMOTIONS]), -1, 0)
-    inner = w @ np.array([_INNER_BROWS_UP.get(e, 0.0) for e in EMOTIONS])
-    d = np.zeros((*w.shape[:-1], KEYPOINTS, 3))
-    for corner, side in zip(MOUTH_CORNERS, (-1.0, 1.0), strict=True):
-        d[..., corner, 0] = side * 0.35 * SMILE * np.maximum(smile, 0.3 * smile)
-        d[..., corner, 1] = -0.60 * SMILE * smile
-    d[..., Keypoint.RIGHT_MOUTH_CORNER, 1] -= 0.45 * SMILE * w[..., EMOTIONS.index("contempt")]  # one-sided
-    for cheek in CHEEKS:
-        d[..., cheek, 1] = -0.25 * SMILE * np.maximum(smile, 0.0)
-    for brow_point, side in zip(BROWS, (1.0, -1.0), strict=True):
-        d[..., brow_point, 0] = side * FROWN * frown
-        d[..., brow_point, 1] = -BROW * brow + 0.3 * FROWN * frown
-    d[..., Keypoint.GLABELLA, 1] = -0.3 * BROW * brow - BROW * inner
-    for lid in UPPER_LIDS:
-        d[..., lid, 1] = -TEMPLATE_APERTURE * lids
-    d[..., Keypoint.LOWER_INNER_LIP, 1] = 0.1 * gap
-    d[..., Keypoint.CHIN, 1] = 0.05 * gap
-    for lip in (Keypoint.UPPER_INNER_LIP, Keypoint.UPPER_OUTER_LIP):
-        d[..., lip, 1] = -0.012 * upper
-    return d
+def shown_offset(weights: npt.ArrayLike) -> Floats:
+    """(..., 8) emotion weights -> (..., 21, 3) keypoint changes, head frame, face units; neutral is nothing.
+
+    Linear in the weights, so what several emotions show together lies between what each shows. The table is
+    `ditto/motion/emotions.json`; `ditto.training.emotion_table` made it.
+    """
+    shown: Floats = np.asarray(weights, np.float64) @ _table()
+    return shown.reshape(*shown.shape[:-1], KEYPOINTS, 3)
+
+
+def add_emotion(points: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
+    """Keypoint changes (..., 21, 3), head frame, face units, that show emotions (..., 8) on top.
+
+    Lids that are closing close as far as without: what an emotion changes of them fades as they shut.
+    """
+    shown = shown_offset(weights)
+    points = np.asarray(points, np.float64)
+    lids = [*UPPER_LIDS, Keypoint.LOWER_LIDS]
+    closed = np.clip(points[..., list(UPPER_LIDS), 1] / TEMPLATE_APERTURE, 0.0, 1.0)
+    opening = 1.0 - np.concatenate([closed, closed.max(-1, keepdims=True)], -1)
+    shown = np.broadcast_to(shown, np.broadcast_shapes(shown.shape, points.shape)).copy()
+    shown[..., lids, :] *= opening[..., None]
+    return points + shown
+
+
+@cache
+def _table() -> Floats:
+    """(8, 63) of the emotions at weight 1."""
+    table = np.zeros((len(EMOTIONS), KEYPOINTS, 3))
+    for name, keypoints in json.loads(Path(__file__).with_name("emotions.json").read_text("utf-8")).items():
+        for keypoint, change in keypoints.items():
+            table[EMOTIONS.index(name), Keypoint[keypoint.upper()]] = change
+    table.flags.writeable = False
+    return table.reshape(len(EMOTIONS), -1)
 
 
 def emotion_vector(emotion: Mapping[str, float] | None) -> npt.NDArray[np.float32]:

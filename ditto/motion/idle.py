@@ -6,13 +6,12 @@ corners; lips closed.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion.emotion import EMOTION_GAIN, GAINED, SMILE, emotion_offset
+from ditto.motion.emotion import SMILE
 from ditto.motion.eyes import (
     LID_FOLLOWS_GAZE,
     EyeState,
@@ -27,7 +26,6 @@ from ditto.motion.motion import (
     DEGREES,
     EXPRESSION,
     FPS,
-    INNER_LIPS,
     IRISES,
     KEYPOINTS,
     MOTION_SIZE,
@@ -149,14 +147,13 @@ def resume(state: IdleState, shown: npt.ArrayLike, style: float = 1.0) -> IdleSt
 
 
 def idle_frame(
-    state: IdleState, seed: int, emotion: npt.ArrayLike, reaction: Reaction = NEUTRAL, style: float = 1.0
+    state: IdleState, seed: int, reaction: Reaction = NEUTRAL, style: float = 1.0
 ) -> tuple[Floats, IdleState]:
     """The next frame of an idle face.
 
     Args:
         state: from `initial_idle` or the last call.
         seed: of all noise.
-        emotion: (8,) weights, shown as strongly as in speech.
         reaction: to what the other party says.
         style: strength of the motion of head and brows, reactions included (`ditto.motion.style`). The breath keeps its size.
 
@@ -164,7 +161,7 @@ def idle_frame(
         (70,) head values (`ditto.motion.space`) of the lite face, the gaze held on the camera, and the next state.
     """
     state = _advance(state, seed, reaction)
-    return _row(state, np.asarray(emotion, np.float32), reaction, style), state
+    return _row(state, reaction, style), state
 
 
 def _advance(state: IdleState, seed: int, reaction: Reaction) -> IdleState:
@@ -193,7 +190,7 @@ def _advance(state: IdleState, seed: int, reaction: Reaction) -> IdleState:
     return IdleState(state.frame + 1, eyes, drift, rest, rest_frames, state.place + speed, speed, breath, gesture)
 
 
-def _row(state: IdleState, emotion: Array, reaction: Reaction, style: float) -> Floats:
+def _row(state: IdleState, reaction: Reaction, style: float) -> Floats:
     """(70,) head values of a state."""
     row = np.zeros(MOTION_SIZE, np.float32)
     pitch, yaw, roll, x, y, scale, brow = (style * state.place[:7]).tolist()
@@ -204,7 +201,6 @@ def _row(state: IdleState, emotion: Array, reaction: Reaction, style: float) -> 
     x += PIVOT * float(np.sin(np.radians(roll)))
     row[:6] = scale, pitch - BREATH_PITCH * air + style * reaction.nod, yaw, roll, x, y - BREATH_RISE * air
     points = row[7:].reshape(KEYPOINTS, 3)
-    points += _shown(emotion.tobytes())
     raised = style * raised + (brow + style * reaction.brow)
     points[BROWS, 1] -= raised
     points[Keypoint.GLABELLA, 1] -= 0.3 * raised
@@ -251,16 +247,3 @@ def _inhaled(at: float) -> float:
     if at < EXHALED:
         return 0.5 + 0.5 * float(np.cos(np.pi * (at - INHALED) / (EXHALED - INHALED)))
     return 0.0
-
-
-@lru_cache(maxsize=64)
-def _shown(emotion: bytes) -> Floats:
-    """(21, 3) keypoint changes, head frame, of (8,) float32 weights on a silent face: as in speech, with the lips closed."""
-    offset = emotion_offset(np.frombuffer(emotion, np.float32))
-    offset[GAINED] *= EMOTION_GAIN
-    upper, lower = INNER_LIPS
-    gap = offset[lower, 1] - offset[upper, 1]
-    offset[lower, 1] -= 0.85 * gap
-    offset[upper, 1] += 0.15 * gap
-    offset.flags.writeable = False
-    return np.asarray(offset)

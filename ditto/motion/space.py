@@ -87,9 +87,7 @@ class MotionSpace(Protocol):
     def idle_motion(self, values: npt.ArrayLike, portrait: Portrait | None) -> Array:
         """The motion (70,) of an idle frame: head values as `ditto.motion.idle` makes them for the lite face."""
 
-    def change_style(
-        self, values: npt.ArrayLike, strength: float, emotion: npt.ArrayLike, portrait: Portrait | None
-    ) -> Array:
+    def change_style(self, values: npt.ArrayLike, strength: float, portrait: Portrait | None) -> Array:
         """The motion (..., 70) with `strength` times as much motion of head and brows; with 1 the same numbers.
 
         In the head frame nothing else changes, but irises that stay on the camera.
@@ -97,7 +95,6 @@ class MotionSpace(Protocol):
         Args:
             values: (..., 70).
             strength: as of `ditto.motion.style.style_strength`.
-            emotion: (8,) weights that the motion shows.
         """
 
 
@@ -172,14 +169,12 @@ class LiteSpace:
     def idle_motion(self, values: npt.ArrayLike, portrait: Portrait | None) -> Array:
         return self.from_head(values, portrait).astype(np.float32)
 
-    def change_style(
-        self, values: npt.ArrayLike, strength: float, emotion: npt.ArrayLike, portrait: Portrait | None
-    ) -> Array:
-        """What the emotion changes of the brows keeps its size. The gaze stays on the camera (`hold_gaze`)."""
+    def change_style(self, values: npt.ArrayLike, strength: float, portrait: Portrait | None) -> Array:
+        """The gaze stays on the camera (`hold_gaze`)."""
         before = np.asarray(values, np.float32)
         if strength == 1.0:
             return before
-        out = scale_motion(self.to_head(before, portrait), strength, emotion)
+        out = scale_motion(self.to_head(before, portrait), strength)
         points = out[..., EXPRESSION].reshape(*out.shape[:-1], KEYPOINTS, 3)
         hold = hold_gaze(out[..., DEGREES]) - hold_gaze(before[..., DEGREES])
         points[..., list(IRISES), :2] += hold[..., None, :]

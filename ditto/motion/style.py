@@ -9,7 +9,6 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion.emotion import EMOTION_GAIN, emotion_offset
 from ditto.motion.motion import BROWS, EXPRESSION, KEYPOINTS, Keypoint
 
 Floats = npt.NDArray[np.float64]
@@ -39,17 +38,10 @@ def style_strength(style: str | float) -> float:
     return float(style)
 
 
-def scale_motion(values: npt.ArrayLike, strength: float, emotion: npt.ArrayLike | None = None) -> Floats:
-    """Head values (..., 70) with `strength` times as much motion of the head and, right and down, of the brows.
-
-    Args:
-        values: head values as of `ditto.motion.space`.
-        emotion: (8,) weights that the values show; what they change of the brows keeps its size. None: not known.
-    """
+def scale_motion(values: npt.ArrayLike, strength: float) -> Floats:
+    """Head values (..., 70) with `strength` times as much motion of the head and, right and down, of the brows."""
     out = np.array(values, np.float64)
     out[..., : EXPRESSION.start] *= strength
     points = out[..., EXPRESSION].reshape(*out.shape[:-1], KEYPOINTS, 3)
-    brows = points[..., list(STYLED), :2]
-    shown = 0.0 if emotion is None else EMOTION_GAIN * emotion_offset(emotion)[list(STYLED), :2]
-    points[..., list(STYLED), :2] = shown + strength * (brows - shown)
+    points[..., list(STYLED), :2] *= strength
     return out

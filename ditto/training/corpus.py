@@ -29,7 +29,7 @@ from ditto.lite.postprocess import AT_REST, close_lips
 from ditto.lite.speech_encoder import FRAMES_PER_HOP, HIDDEN_SIZE
 from ditto.media.audio import HOP_SAMPLES
 from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from ditto.motion.emotion import BROW, EMOTIONS, emotion_offset, emotion_vector
+from ditto.motion.emotion import EMOTIONS, emotion_vector
 from ditto.motion.eyes import BLINK, eye_keypoints, initial_eyes, step_eyes
 from ditto.motion.motion import BROWS, EXPRESSION, KEYPOINTS, MOTION_SIZE, Keypoint
 from ditto.training.articulation import (
@@ -42,6 +42,7 @@ from ditto.training.articulation import (
     loudness,
     refit,
 )
+from ditto.training.emotion_shapes import BROW, emotion_offset
 from ditto.training.head_motion import EMOTION_PRIOR, HeadMotion, head_and_brows
 from ditto.training.motion_data import RealClip, fill_gaps, gaussian, grid_stems, real_clip
 from ditto.training.natural_talk import (

@@ -31,7 +31,7 @@ from ditto.motion.motion import KEYPOINTS, MOTION_SIZE
 
 FORMAT = 1
 SPLITS = ("train", "held")
-EMOTION_SOURCES = ("hsemotion", "blendshapes", "neutral")
+EMOTION_SOURCES = ("hsemotion", "landmarks", "neutral")
 
 Array = npt.NDArray[np.float32]
 

@@ -18,6 +18,7 @@ from wav import write_wav
 import ditto
 from ditto.app.cli import app, main
 from ditto.errors import BundleError, NoFaceError
+from ditto.portrait.emotion_reader import EmotionReading
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PORTRAIT, SPEECH = EXAMPLES / "portrait.jpg", EXAMPLES / "speech.flac"
@@ -35,7 +36,8 @@ class StandIn:
         if isinstance(self.error, NoFaceError):
             raise self.error
         self.asked |= {"face": face, "max_size": max_size}
-        return SimpleNamespace(picture=np.zeros((64, 96, 3), np.uint8))
+        image = np.zeros((64, 96, 3), np.uint8)
+        return SimpleNamespace(picture=image, crop=image, landmarks=np.zeros((478, 3)))
 
     def appearance(self, portrait):
         return None
@@ -83,6 +85,26 @@ def test_animate_writes_the_video_and_says_where(run, tmp_path):
         assert container.streams.audio[0].duration * container.streams.audio[0].time_base == pytest.approx(
             9.8, abs=0.04
         )
+
+
+def test_the_emotion_of_the_picture_is_read_shown_and_said(run, tmp_path, monkeypatch):
+    def read_emotion(pictures, landmarks, download):
+        assert (len(pictures), len(landmarks), download) == (1, 1, False)
+        return EmotionReading({"happy": 0.75, "neutral": 0.25, "sad": 0.0}, "landmarks")
+
+    monkeypatch.setattr("ditto.portrait.emotion_reader.read_emotion", read_emotion)
+    head = StandIn()
+    done = run("animate", PORTRAIT, SPEECH, "-o", tmp_path / "out.mp4", "--emotion", "portrait", head=head)
+    assert done.code == 0 and head.asked["emotion"] == {"happy": 0.75, "neutral": 0.25, "sad": 0.0}
+    assert "the picture shows happy 0.75, neutral 0.25, by the landmarks of the face" in done.err.replace("\n", " ")
+    said = json.loads(run("animate", PORTRAIT, SPEECH, "-o", tmp_path / "out.mp4", "--emotion", "portrait", "--json").out)
+    assert said["emotion_read_by"] == "landmarks" and said["emotion"]["happy"] == 0.75
+
+
+def test_weights_are_only_downloaded_to_read_the_picture(run, tmp_path):
+    done = run("animate", PORTRAIT, SPEECH, "-o", tmp_path / "out.mp4", "--emotion", "happy", "--download-hsemotion")
+    said = done.err.replace("\n", " ")
+    assert (done.code, done.left) == (2, []) and "expected --emotion portrait with --download-hsemotion, got 'happy'" in said
 
 
 def test_json_is_one_object_and_nothing_else(run, tmp_path):

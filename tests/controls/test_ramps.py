@@ -5,18 +5,7 @@ import pytest
 
 from ditto.controls import Controls
 from ditto.controls.ramps import Ramps
-from ditto.lite.postprocess import EMOTION_GAIN, apply_emotion_gain, change_emotion
 from ditto.motion.emotion import EMOTIONS, emotion_vector
-from ditto.motion.motion import (
-    DEGREES,
-    EXPRESSION,
-    INNER_LIPS,
-    KEYPOINTS,
-    MOTION_SIZE,
-    UPPER_LIDS,
-    Keypoint,
-    rotation_matrix,
-)
 from ditto.motion.style import STYLES
 
 HAPPY = EMOTIONS.index("happy")
@@ -141,16 +130,3 @@ def test_a_quick_return_at_the_limit_stays_within_it():
 def test_what_cannot_be_is_refused(what, error, words):
     with pytest.raises(error, match=words):
         Ramps.start().set(0, **what)
-
-
-def test_another_emotion_shows_at_once_but_lips_and_lids_stay():
-    neutral, happy = emotion_vector(None), emotion_vector({"happy": 1.0})
-    row = np.random.default_rng(0).normal(0, 0.01, MOTION_SIZE).astype(np.float32)
-    row[DEGREES] = 5.0, -10.0, 3.0
-    assert np.array_equal(change_emotion(row, happy, happy), row)
-    turn = rotation_matrix(*row[DEGREES])
-    change = (change_emotion(row, neutral, happy) - row)[EXPRESSION].reshape(KEYPOINTS, 3) @ turn.T
-    learnt = apply_emotion_gain(np.zeros((1, MOTION_SIZE)), happy)[0, EXPRESSION].reshape(KEYPOINTS, 3) / (EMOTION_GAIN - 1)
-    assert np.allclose(change, EMOTION_GAIN * learnt, atol=1e-6)
-    assert np.abs(change[[*UPPER_LIDS, *INNER_LIPS, Keypoint.CHIN]]).max() < 1e-6
-    assert change[Keypoint.RIGHT_MOUTH_CORNER, 1] < -0.02

@@ -1,4 +1,4 @@
-"""Postprocessing of motion: lip closure, blink shaping, opening normalisation, emotion gain."""
+"""Postprocessing of motion: lip closure, blink shaping, opening normalisation."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,6 @@ from ditto.lite.postprocess import (
     TUCK_GAP,
     UNFORESEEN_CLOSING_SPEED,
     Rest,
-    apply_emotion_gain,
     close_lips,
     limit_closing_speed,
     normalise_opening,
@@ -132,11 +131,3 @@ def test_blinks_close_the_lids_whatever_the_network_says():
     lids = shape_blinks(motion, eyes)[:, 7:].reshape(3, 21, 3)[:, (13, 16), 1]
     assert lids[1] == pytest.approx([TEMPLATE_APERTURE] * 2)
     assert np.array_equal(lids[(0, 2),], np.array([[0.01, 0.0]] * 2, np.float32))
-
-
-def test_an_emotion_shows_in_brows_and_corners_and_neutral_changes_nothing():
-    happy, angry, neutral = np.eye(8, dtype=np.float32)[[3, 0, 4]]
-    rest = np.zeros((2, 70), np.float32)
-    assert np.array_equal(apply_emotion_gain(rest, neutral), rest)
-    assert (apply_emotion_gain(rest, happy)[:, 7 + 3 * 6 + 1] < -0.01).all()  # the corner of the mouth rises
-    assert (apply_emotion_gain(rest, angry)[:, 7 + 3 * 1 + 1] > 0.008).all()  # the brow comes down

@@ -56,7 +56,7 @@ def idled(state, seed, frames):
     """(frames, 70) rows of idle, and the state after them."""
     rows = []
     for _ in range(frames):
-        values, state = idle_frame(state, seed, NEUTRAL)
+        values, state = idle_frame(state, seed)
         rows.append(LITE_SPACE.idle_motion(values, None))
     return np.array(rows), state
 

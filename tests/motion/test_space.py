@@ -118,7 +118,7 @@ def test_a_motion_of_the_lite_space_needs_no_portrait():
 def test_a_style_keeps_everything_but_head_and_brows_in_the_head_frame(strength):
     portrait, values = turned(20.0), motions().values
     for space in (LITE_SPACE, full_space(portrait, (5.0, 20.0, -4.0))[0]):
-        styled = space.change_style(values, strength, CALM, portrait)
+        styled = space.change_style(values, strength, portrait)
         assert styled.dtype == np.float32
         before, after = space.to_head(values, portrait), space.to_head(styled, portrait)
         expected = scale_motion(before, strength)
@@ -136,5 +136,5 @@ def test_the_gaze_stays_on_the_camera_in_every_style():
     """A motion that was made with less head motion is the same as one that is given less."""
     rows = motions().values  # head frame, gaze not held yet
     for strength in (0.0, 0.45, 1.35):
-        styled = LITE_SPACE.change_style(to_camera_frame(rows), strength, CALM, None)
-        np.testing.assert_allclose(styled, to_camera_frame(scale_motion(rows, strength, CALM)), atol=1e-5)
+        styled = LITE_SPACE.change_style(to_camera_frame(rows), strength, None)
+        np.testing.assert_allclose(styled, to_camera_frame(scale_motion(rows, strength)), atol=1e-5)

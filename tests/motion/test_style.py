@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from ditto.motion.emotion import EMOTION_GAIN, emotion_offset, emotion_vector
 from ditto.motion.motion import EXPRESSION, KEYPOINTS
 from ditto.motion.style import STYLED, STYLES, scale_motion, style_strength
 
@@ -40,15 +39,3 @@ def test_pose_and_brows_scale_and_nothing_else(strength):
     np.testing.assert_allclose(points[:, list(STYLED), :2], strength)
     points[:, list(STYLED), :2] = 1.0
     assert np.all(points == 1.0)
-
-
-def test_what_an_emotion_changes_of_the_brows_keeps_its_size():
-    surprised = emotion_vector({"surprise": 0.8})
-    values = np.zeros(70)
-    points = values[EXPRESSION].reshape(KEYPOINTS, 3)
-    points += EMOTION_GAIN * emotion_offset(surprised)
-    np.testing.assert_allclose(scale_motion(values, 0.0, surprised), values, atol=1e-12)
-    points[STYLED[1], 1] -= 0.01  # beyond the emotion
-    assert scale_motion(values, 0.5, surprised)[EXPRESSION].reshape(KEYPOINTS, 3)[STYLED[1], 1] == pytest.approx(
-        points[STYLED[1], 1] + 0.005
-    )

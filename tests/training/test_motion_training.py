@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from ditto.lite.phones import PHONE_INDEX
-from ditto.motion.emotion import emotion_offset
 from ditto.motion.motion import KEYPOINTS, MOTION_SIZE, rotation_matrix
 from ditto.portrait.face_mesh import TEMPLATE
 from ditto.training import natural_talk
 from ditto.training.articulation import PRIOR, Articulation, articulate, blend_weights, keypoints_of_channels, refit
 from ditto.training.corpus import Speech, enliven, fit_mouth, generate
+from ditto.training.emotion_shapes import emotion_offset
 from ditto.training.head_motion import BANDS, NATURAL_RMS, band_noise, band_rms, head_and_brows, phrases, stresses
 from ditto.training.motion_data import fill_gaps, grid_stems, low_pass, real_clip
 from ditto.training.natural_talk import (

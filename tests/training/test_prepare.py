@@ -28,6 +28,7 @@ from ditto.errors import DatasetError, InputError, OutputError, VideoError
 from ditto.media.audio import read_audio
 from ditto.media.footage import picture_of, pictures, pixel_aspect
 from ditto.motion.motion import Keypoint
+from ditto.portrait import emotion_reader
 from ditto.training import dataset as dataset_files
 from ditto.training.dataset import read_dataset
 from ditto.training.prepare import (
@@ -425,8 +426,8 @@ def test_hsemotion_is_used_if_it_is_there_and_its_names_are_put_in_order(job, ta
 
     job()
     path = write_video(tmp_path / "a.mkv", talk[0], talk[1])
-    monkeypatch.setattr(clips, "emotion_network", Network)
-    monkeypatch.setattr(pipeline, "emotion_network", Network)
+    monkeypatch.setattr(emotion_reader, "hsemotion_network", lambda download: Network())
+    monkeypatch.setattr(pipeline, "hsemotion_network", Network)
     options, notes = pipeline.decide_emotion(replace(QUICK, emotion="auto"))
     assert options.emotion == "hsemotion" and notes == ("emotion: by HSEmotion",)
     made = job.work._replace(options=options)
@@ -434,6 +435,19 @@ def test_hsemotion_is_used_if_it_is_there_and_its_names_are_put_in_order(job, ta
     weights = dict(zip(ditto.EMOTIONS, np.load(made.file("emotion", "a-0000-0.npz"))["emotion"], strict=True))
     assert weights["happy"] == pytest.approx(0.7) and weights["contempt"] == pytest.approx(0.1)
     assert weights["neutral"] == pytest.approx(0.2)
+
+
+def test_without_hsemotion_the_landmarks_are_read_and_the_report_says_so(job, talk, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    emotion_reader.hsemotion_network.cache_clear()
+    options, notes = pipeline.decide_emotion(replace(QUICK, emotion="auto"))
+    assert options.emotion == "landmarks"
+    assert notes[0].startswith("emotion: by the landmarks of the face; expected HSEmotion's")
+    job()
+    made = job.work._replace(options=options)
+    clips.judge_emotion(made, job.clip)
+    weights = np.load(made.file("emotion", "a-0000-0.npz"))["emotion"]
+    assert weights.dtype == np.float32 and weights.sum() == pytest.approx(1.0) and (weights >= 0.0).all()
 
 
 # lists
@@ -631,7 +645,7 @@ def test_other_options_another_format_and_other_files_are_refused(footage, prepa
 )  # fmt: skip
 def test_options_that_make_no_sense_are_refused(footage, tmp_path, options, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    clips.emotion_network.cache_clear()
+    emotion_reader.hsemotion_network.cache_clear()
     with pytest.raises(ditto.errors.DittoError, match=r"expected|no bundle named 'nothing'"):
         prepare(footage, tmp_path / "out", options)
     assert not (tmp_path / "out").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ from ditto.errors import InputError
 from ditto.lite.speech_encoder import FRAMES_PER_HOP, HOP_SAMPLES, SpeechEncoder
 from ditto.media.footage import pictures
 from ditto.media.rates import FPS, SAMPLES_PER_FRAME
-from ditto.motion.emotion import EMOTIONS
+from ditto.motion.emotion import EMOTIONS, emotion_vector
+from ditto.portrait.emotion_reader import read_emotion
 from ditto.training.dataset import SPLITS, Clip, ClipInfo, write_arrays, write_clip
 from ditto.training.motion_data import fill_gaps, real_clip
 from ditto.training.prepare.faces import landmarks_of
@@ -25,8 +25,6 @@ Array = npt.NDArray[np.float32]
 Samples = npt.NDArray[np.int16]
 
 EMOTION_EVERY = FPS  # frames between two pictures that are judged
-HSEMOTION_MODEL = "enet_b0_8_best_vgaf"
-HSEMOTION_ORDER = ("angry", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise")  # of its scores
 
 
 @functools.cache
@@ -74,42 +72,20 @@ def measure_motion(work: Work, clip: Piece) -> Outcome:
     return Outcome((clip,))
 
 
-@functools.cache
-def emotion_network() -> Any:
-    """HSEmotion's network, on the CPU. Nothing is downloaded.
-
-    Raises:
-        InputError: the package or its weights are missing, or it cannot read them.
-    """
-    weights = Path.home() / ".hsemotion" / f"{HSEMOTION_MODEL}.pt"
-    if not weights.is_file():
-        raise InputError(f"expected HSEmotion's weights at {weights}, got no such file; see docs/training.md, Emotion")
-    try:
-        from hsemotion.facial_emotions import HSEmotionRecognizer
-
-        return HSEmotionRecognizer(model_name=HSEMOTION_MODEL, device="cpu")
-    except Exception as error:  # its file is a pickle of another package's classes: anything may be raised
-        raise InputError(
-            f"expected HSEmotion to read {weights}, got: {error}; pip install 'ditto-talking-head[emotion]'"
-        ) from error
-
-
 def judge_emotion(work: Work, clip: Piece) -> Outcome:
-    """The step `emotion`: `ID.npz` with weights (8,), the mean over a picture a second, or neutral."""
-    weights = np.zeros(len(EMOTIONS), np.float32)
-    weights[EMOTIONS.index("neutral")] = 1.0
-    if work.options.emotion == "hsemotion":
+    """The step `emotion`: `ID.npz` with weights (8,), of a picture a second, or neutral."""
+    weights = emotion_vector(None)
+    by = work.options.emotion
+    if by != "neutral":
         landmarks = landmarks_of(work, clip)
-        found = []
-        for i, picture in enumerate(pictures(clip.path, clip.start, clip.end)):
-            if i % EMOTION_EVERY == 0 and i < len(landmarks) and np.isfinite(landmarks[i]).all():
-                flat = landmarks[i, :, :2]
-                (left, top), (right, bottom) = np.maximum(flat.min(0), 0).astype(int), flat.max(0).astype(int) + 1
-                scores = emotion_network().predict_emotions(picture[top:bottom, left:right], logits=False)[1]
-                found.append(np.asarray(scores, np.float64)[: len(EMOTIONS)])
-        if found:
-            mean = np.mean(found, 0)[[HSEMOTION_ORDER.index(name) for name in EMOTIONS]]
-            weights = (mean / mean.sum()).astype(np.float32)
+        seen = [i for i in range(0, len(landmarks), EMOTION_EVERY) if np.isfinite(landmarks[i]).all()]
+        frames = {}
+        if by == "hsemotion":
+            frames = {i: picture for i, picture in enumerate(pictures(clip.path, clip.start, clip.end)) if i in seen}
+            seen = [i for i in seen if i in frames]
+        if seen:
+            reading = read_emotion([frames[i] for i in seen if i in frames], landmarks[seen], by)
+            weights = np.array([reading.weights[name] for name in EMOTIONS], np.float32)
     write_arrays(work.file("emotion", f"{clip.id}.npz"), {"emotion": weights})
     return Outcome((clip,))
 

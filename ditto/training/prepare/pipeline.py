@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ditto.bundle import Bundle
 from ditto.errors import DatasetError, InputError
+from ditto.portrait.emotion_reader import READERS, hsemotion_network
 from ditto.training.dataset import (
     FORMAT,
     SPLITS,
@@ -23,7 +24,6 @@ from ditto.training.dataset import (
     write_json,
 )
 from ditto.training.prepare.clips import (
-    emotion_network,
     encoder_of,
     export_clip,
     hear_features,
@@ -65,7 +65,7 @@ STEPS = (
     Step("export", export_clip, Piece),
 )
 DEFAULTS = Options()
-EMOTION_CHOICES = ("auto", "hsemotion", "neutral")
+EMOTION_CHOICES = ("auto", "hsemotion", "landmarks", "neutral")
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 60.0  # of a clip: a piece's landmarks lie in memory, 6 kB a frame
 
@@ -94,7 +94,7 @@ def prepare(
     Args:
         videos: a folder of videos, or a .json or .jsonl list with TalkVid's keys.
         output: the dataset's folder: new, empty, or one that was begun with the same options.
-        options: `emotion` may also be "auto": HSEmotion if its weights are there, else neutral.
+        options: `emotion` may also be "auto": HSEmotion if it can be used, else the landmarks.
         workers: processes; any number gives the same files.
         until: the last step to run.
         shard_megabytes: also write tar files of about this size.
@@ -162,14 +162,15 @@ def decide_emotion(options: Options) -> tuple[Options, tuple[str, ...]]:
     Raises:
         InputError: HSEmotion was asked for and cannot be used.
     """
-    if options.emotion == "neutral":
-        return options, ("emotion: neutral in every clip, as asked",)
+    if options.emotion in ("landmarks", "neutral"):
+        by = "neutral in every clip" if options.emotion == "neutral" else f"by {READERS['landmarks']}"
+        return options, (f"emotion: {by}, as asked",)
     try:
-        emotion_network()
+        hsemotion_network()
     except InputError as error:
         if options.emotion == "hsemotion":
             raise
-        return dataclasses.replace(options, emotion="neutral"), (f"emotion: neutral in every clip; {error}",)
+        return dataclasses.replace(options, emotion="landmarks"), (f"emotion: by {READERS['landmarks']}; {error}",)
     return dataclasses.replace(options, emotion="hsemotion"), ("emotion: by HSEmotion",)
 
 

@@ -41,7 +41,7 @@ class Options:
         max_degrees: of pitch and yaw, off the camera.
         min_voice: part of the time that somebody speaks.
         min_sync_confidence: under it the sound does not belong to the lips.
-        emotion: "hsemotion" or "neutral".
+        emotion: "hsemotion", "landmarks" or "neutral".
     """
 
     bundle: str = "lite"

@@ -23,7 +23,6 @@ from wav import write_wav
 import ditto
 from ditto.live.server.app import create_app
 from ditto.media.audio import read_audio
-from ditto.motion.emotion import emotion_vector
 from ditto.motion.idle import idle_frame, initial_idle
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -68,7 +67,7 @@ setInterval(() => {
 @pytest.fixture(scope="module", autouse=True)
 def unmoved_when_silent():
     """What moves the mouth is speech alone: a silent face could lift its mouth corners just now."""
-    still, _ = idle_frame(initial_idle(), 0, emotion_vector(None))
+    still, _ = idle_frame(initial_idle(), 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ditto.row_performer.idle_frame", lambda state, *_: (still, state))
         yield
