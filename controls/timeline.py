@@ -464,6 +464,15 @@ class Timeline:
         """Where the eyes of a portrait are, if this has looks; else `MIDDLE`."""
         return View.of(portrait) if self._looks else MIDDLE
 
+    def is_over(self, seconds: float) -> bool:
+        """Whether it changes nothing from a time on, because every layer and event has ended."""
+        longest = max(len(BLINK), len(WINK)) / FPS
+        settled = EYES_SECONDS + HEAD_LAG_SECONDS + HEAD_SECONDS  # after the end of a look
+        ends = [math.inf if layer.end is None else layer.end for layer in self.layers]
+        ends += [event.at + longest for event in self._closings]
+        ends += [math.inf if look.until is None else look.until + settled for look in self._looks]
+        return seconds >= max(ends, default=-math.inf)
+
     def shifted(self, seconds: float) -> Timeline:
         """The same, that much later."""
 

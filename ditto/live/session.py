@@ -94,6 +94,7 @@ class _Calls:
         style: str | float | None = None,
         names: Mapping[str, float] | None = None,
         timeline: Timeline | None = None,
+        on_top: bool = False,
         ramp_seconds: float = RAMP_SECONDS,
     ) -> None:
         """Change what is given, smoothly. What is None stays as it is.
@@ -107,8 +108,9 @@ class _Calls:
             controls: edits of every frame, in place of the earlier ones, gaze and head too.
             style: how much head and brows move, as of `TalkingHead.stream`.
             names: numbers by their names in the catalog (`ditto controls list`), as {"left_brow.y": -0.02}.
-            timeline: edits over time, on top of all the others; its second 0 is the first frame that changes. It takes the
+            timeline: edits over time, after all the others; its second 0 is the first frame that changes. It takes the
                 place of an earlier timeline; an empty one ends that.
+            on_top: whether an earlier timeline goes on below this one: for a wink or a look now.
             ramp_seconds: how long the change takes.
 
         Raises:
@@ -126,6 +128,7 @@ class _Calls:
                 style=style,
                 names=names,
                 timeline=timeline,
+                on_top=on_top,
             )
 
     def listen(self, pcm: bytes | npt.ArrayLike, sample_rate: int = SAMPLE_RATE) -> None:

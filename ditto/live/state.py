@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 from ditto.controls import HEAD_STILL, Controls
 from ditto.controls.ramps import Ramps
-from ditto.controls.timeline import UNCHANGED, Timeline
+from ditto.controls.timeline import Timeline
 from ditto.errors import DittoError, SessionError
 from ditto.frame import Frame, Item, SegmentEnd
 from ditto.live.clock import Clock, Pace
-from ditto.live.cue import Cue, first_cue, next_cue
+from ditto.live.cue import Cues
 from ditto.live.intake import Intake, ListenPiece, ListenQueue, Piece
 from ditto.live.outputs import OUTPUTS
 from ditto.live.pictures import MAX_QUEUED_PICTURES, NO_UTTERANCE, PictureQueue, Position, QueuedShot, ShotGroup
@@ -55,7 +55,7 @@ class Task(NamedTuple):
         shot: what to draw; None: an idle shot, which the performer has to make first.
         performer_state: from which the performer makes an idle shot; None before the first shot.
         listened: new samples of the other party.
-        ramps, cue: edits of the frame.
+        ramps, cues: edits of the frame.
         epoch: of the next utterance.
     """
 
@@ -65,7 +65,7 @@ class Task(NamedTuple):
     performer_state: State | None
     listened: list[ListenPiece]
     ramps: Ramps
-    cue: Cue | None
+    cues: Cues
     epoch: int
 
 
@@ -129,7 +129,7 @@ class SessionState:
         self._pace = Pace(clock)
         self._task: Task | None = None  # being drawn
         self._frames_read = (0, 0)  # epoch being read, how many of its frames were read
-        self._cue = first_cue(settings.controls, portrait)
+        self._cues = Cues.start(settings.controls, portrait)
         controls = settings.controls if isinstance(settings.controls, Controls) else None
         self._ramps = Ramps.start(settings.emotion, controls, settings.style)
         self._ready_since: float | None = None  # since when there has been speech to advance
@@ -205,6 +205,7 @@ class SessionState:
         style: str | float | None = None,
         names: Mapping[str, float] | None = None,
         timeline: Timeline | None = None,
+        on_top: bool = False,
     ) -> None:
         """Change what is given, from the frame after the next unread one on.
 
@@ -227,13 +228,13 @@ class SessionState:
             first = self._pictures.position_after(keep).frames
         else:
             first = self._pictures.last_read.frames + (self._current() is not None)
-        self._ramps = self._ramps.set(
+        ramps = self._ramps.set(
             first, ramp_seconds, emotion=emotion, gaze=gaze, head=head, controls=controls, style=style, names=names
         )
-        if controls is not None and self._cue is not None and callable(self._cue.edit):
-            self._cue = None
+        cues = self._cues if controls is None else self._cues.without_function()
         if timeline is not None:
-            self._cue = next_cue(self._cue, timeline, first, ramp_seconds, self._portrait)
+            cues = cues.begin(timeline, first, ramp_seconds, self._portrait, on_top)
+        self._ramps, self._cues = ramps, cues
         if keep and self._redrawable:
             self._pictures.redraw(keep, drawing)
         self._work()
@@ -321,10 +322,10 @@ class SessionState:
     @property
     def emotion(self) -> Array:
         """(8,) weights for the next shots: the target of the ramp, with those of the timeline in their first frame."""
-        if self._cue is None:
-            return self._ramps.emotion
-        frame = self._pictures.last_drawn.frames + self._pictures.shots
-        return self._cue.at(frame).mixed(self._ramps.emotion, 1.0)[0]
+        emotion = self._ramps.emotion
+        for moment in self._cues.at(self._pictures.last_drawn.frames + self._pictures.shots):
+            emotion = moment.mixed(emotion, 1.0)[0]
+        return emotion
 
     def accept_shots(self, utterance: Utterance, advanced: Advanced | None, seconds: float) -> None:
         """Queue the shots of a hop, unless the utterance was interrupted; `advanced` is None if no hop was whole."""
@@ -394,7 +395,7 @@ class SessionState:
         listened = self._listen_queue.take()  # during speech too, so that the listener stays up to date
         pictures, state = self._pictures, self._performer_state
         self._task = Task(
-            pictures.generation, pictures.last_drawn, shot, state, listened, self._ramps, self._cue, self.epoch
+            pictures.generation, pictures.last_drawn, shot, state, listened, self._ramps, self._cues, self.epoch
         )
         self.drawing = True
         return self._task
@@ -439,7 +440,7 @@ class SessionState:
         """Compute an idle frame and drop it, to measure the speed; nothing if the performer has no capability IDLE."""
         if Capability.IDLE in self._performer.supports:
             face = self._performer.face(self._appearance, self.settings.seed)
-            task = Task(0, Position(face), None, None, [], self._ramps, None, 0)
+            task = Task(0, Position(face), None, None, [], self._ramps, Cues(), 0)
             self.draw(task, lambda name, call: call())
 
     def _edits(self, task: Task) -> Edits:
@@ -451,10 +452,10 @@ class SessionState:
             reaction = self._listener.react()
         frame = task.position.frames
         emotion, ramped, style = task.ramps.at(frame)
-        moment = UNCHANGED if task.cue is None else task.cue.at(frame)
-        emotion, style = moment.mixed(emotion, style)
-        by_function = task.cue is not None and callable(task.cue.edit)
-        own = [moment.controls, ramped] if by_function else [ramped, moment.controls]
+        own = [ramped]
+        for moment in task.cues.at(frame):
+            emotion, style = moment.mixed(emotion, style)
+            own.append(moment.controls)
         controls = [HEAD_STILL] if self.settings.still else []
         controls += [one for one in own if not one.is_neutral]
         return Edits(emotion, tuple(controls), reaction, style)

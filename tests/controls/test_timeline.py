@@ -182,6 +182,15 @@ def test_equal_timelines_are_equal_and_have_one_hash():
     assert made() != made().blink(5)
 
 
+def test_a_timeline_is_over_when_it_changes_nothing_any_more():
+    timeline = Timeline().layer({"jawOpen": 0.4}, end=1).blink(0.9).look((1, 1), at=1, until=2)
+    seconds = np.arange(0, 5, 0.04)
+    over = np.array([timeline.is_over(time) for time in seconds])
+    changing = np.array([any(abs(v) > 1e-9 for v in timeline.values(time).values()) for time in seconds])
+    assert not (over & changing).any() and 2 < seconds[over][0] < 3 and over[-1]
+    assert Timeline().is_over(0) and not Timeline().layer({"jawOpen": 0.4}).is_over(1e6)
+
+
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(shift=st.integers(-50, 50), time=st.integers(0, 100))
 def test_a_shifted_timeline_gives_the_same_later(shift, time):

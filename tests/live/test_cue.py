@@ -6,7 +6,7 @@ import pytest
 import ditto
 from ditto.controls import Controls
 from ditto.controls.timeline import Timeline
-from ditto.live.cue import Cue, first_cue, next_cue
+from ditto.live.cue import MOST_TOPS, Cue, Cues, next_cue
 from ditto.motion.motion import EXPRESSION, KEYPOINTS, Keypoint
 from ditto.performer import Capability
 
@@ -47,10 +47,25 @@ def test_an_empty_timeline_fades_an_earlier_one_out():
 
 
 def test_a_function_is_taken_over_too():
-    by_function = first_cue(lambda frame: Controls(yaw_degrees=8), None)
-    assert by_function.at(3).controls == Controls(yaw_degrees=8)
-    assert 4 < next_cue(by_function, Timeline(), 10, 0.4, None).values(10)["head.yaw"] < 8
-    assert first_cue(None, None) is None and first_cue(Controls(zoom=1.1), None) is None
+    cues = Cues.start(lambda frame: Controls(yaw_degrees=8), None)
+    assert cues.at(3)[0].controls == Controls(yaw_degrees=8)
+    assert 4 < cues.begin(Timeline(), 10, 0.4, None, on_top=False).main.values(10)["head.yaw"] < 8
+    assert cues.without_function() == Cues.start(None, None) == Cues.start(Controls(zoom=1.1), None) == Cues()
+
+
+def test_a_wink_on_top_leaves_the_timeline_below_and_goes_when_it_is_over():
+    cues = Cues.start(Timeline().layer({"head.yaw": 10}), None)
+    both = cues.begin(Timeline().wink("left", at=0), 100, 0.4, None, on_top=True)
+    turned, winking = (moment.controls for moment in both.at(104))
+    assert turned == Controls(yaw_degrees=10) and winking.lids[1] > 0.9 and winking.lids[0] == 0
+    again = both.begin(Timeline().blink(at=0), 120, 0.4, None, on_top=True)
+    assert len(again.tops) == 1 and again.main is cues.main
+    endless = Timeline().layer({"jawOpen": 0.1})
+    for _ in range(MOST_TOPS - 1):
+        again = again.begin(endless, 120, 0, None, on_top=True)
+    with pytest.raises(ValueError, match="at most 16 timelines on top"):
+        again.begin(endless, 120, 0, None, on_top=True)
+    assert len(again.begin(endless, 200, 0, None, on_top=True).tops) == MOST_TOPS
 
 
 def brow(frame):

@@ -161,7 +161,7 @@ class Conversation:
             case Say():
                 self.say(command)
             case Control():
-                named = {"emotion", "gaze", "head", "style", "names", "timeline"}
+                named = {"emotion", "gaze", "head", "style", "names", "timeline", "on_top"}
                 changes = command.model_dump(include=named, exclude_unset=True)
                 if "timeline" in changes:
                     changes["timeline"] = timeline_of(changes["timeline"])

@@ -170,6 +170,7 @@ class Control(Message):
         style: how much head and brows move: a name or a strength.
         names: numbers by their names in the catalog.
         timeline: as a timeline file has it; its second 0 is the first frame that changes.
+        on_top: whether an earlier timeline goes on below this one.
         ramp_seconds: how long the change takes.
     """
 
@@ -180,6 +181,7 @@ class Control(Message):
     style: Style = "natural"
     names: Mapping[str, float] = Field(default_factory=dict, description="an object of finite numbers by name")
     timeline: dict[str, Any] = Field(default_factory=dict, description="an object, as a timeline file has it")
+    on_top: Truth = False
     ramp_seconds: float = Field(0.4, description="a finite number")
 
 

@@ -245,9 +245,9 @@ def test_control_reaches_the_session(served):
     control = {"emotion": {"happy": 0.5}, "gaze": [5, 0], "style": "lively", "ramp_seconds": 0.2}
     control["names"] = {"left_brow.y": -0.02}
     timeline = ditto.Timeline().key("head.yaw", (0, 0), (1, 8, "spring")).blink(at=2)
-    socket.send(json.dumps({"type": "control", **control, "timeline": data_of(timeline)}))
+    socket.send(json.dumps({"type": "control", **control, "timeline": data_of(timeline), "on_top": True}))
     assert until(lambda: head.sessions and head.sessions[0].controls)
-    assert head.sessions[0].controls[0] == {**control, "gaze": (5.0, 0.0), "timeline": timeline}
+    assert head.sessions[0].controls[0] == {**control, "gaze": (5.0, 0.0), "timeline": timeline, "on_top": True}
     socket.close()
 
 
