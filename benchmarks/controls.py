@@ -3,7 +3,7 @@
     python -m benchmarks.controls [SECTION ...] [--bundle lite] [--portraits FOLDER]
         --face-landmarker face_landmarker.task --landmarker-python PYTHON
 
-Sections: emotion. Without a name, all of them. Exit code 1 if a bar is missed.
+Sections: pose, gaze, jaw, emotion. Without a name, all of them. Exit code 1 if a bar is missed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import _controls_emotion
+from benchmarks import _controls_emotion, _controls_head
 from benchmarks._controls import Section, Study, register_folder
 from benchmarks._report import figures_table, publish
 from benchmarks.faces import SHARED
 from ditto.errors import InputError
 from ditto.talking_head import load
 
-SECTIONS: dict[str, Section] = {"emotion": _controls_emotion.measure}
+SECTIONS: dict[str, Section] = {
+    "pose": _controls_head.pose,
+    "gaze": _controls_head.gaze,
+    "jaw": _controls_head.jaw,
+    "emotion": _controls_emotion.measure,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
