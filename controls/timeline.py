@@ -23,7 +23,7 @@ import numpy.typing as npt
 from ditto.controls import Controls
 from ditto.controls.catalog import CATALOG, Control, check_range, find
 from ditto.motion.emotion import EMOTIONS
-from ditto.motion.eyes import BLINK
+from ditto.motion.eyes import BLINK, REFRACTORY
 from ditto.motion.motion import FPS, euler_degrees
 from ditto.motion.style import MAX_STRENGTH
 
@@ -39,6 +39,7 @@ EVENTS = ("blink", "wink.right", "wink.left", "look")
 FADE_SECONDS = 0.2  # of a layer with a time range, unless it says another; chosen by eye
 MOST_SECONDS = 86400.0  # of any time: a day
 MOST_FACTOR = 4.0  # of a layer that multiplies
+MOST_BLINKS = 60.0  # a minute: one a second, where blinks and the time after them leave no more
 MOST_POINT = 10.0  # widths or heights of the picture that a look may lie outside of it
 END_TOLERANCE = 0.25  # seconds: containers declare durations that are a little short (`ditto.media.audio`)
 # Opening of an eye that winks, frame by frame: three frames to close, five shut, four to open. Chosen by eye.
@@ -439,6 +440,31 @@ class Timeline:
     def blink(self, at: float) -> Timeline:
         """This timeline with a blink that begins at a time."""
         return self + Timeline(events=(Event("blink", at),))
+
+    def blinks(self, per_minute: float, until: float, start: float = 0.0, seed: int = 0) -> Timeline:
+        """This timeline with blinks at another rate, in place of those that were generated; 0: none.
+
+        The times between blinks are those of a Poisson process with the refractory time of `ditto.motion.eyes`.
+
+        Args:
+            per_minute: mean rate, 0 to 60.
+            start, until: from when to when, in seconds.
+            seed: of the times.
+
+        Raises:
+            ValueError: a number out of range, or a range that is empty.
+        """
+        within("the rate of blinks a minute", per_minute, 0.0, MOST_BLINKS)
+        edited = self.layer({"gain.blinks": 0.0}, start=start, end=until, mode="replace", fade=0.0)
+        if per_minute == 0.0:
+            return edited
+        shortest = (len(BLINK) + REFRACTORY) / FPS
+        random, events = np.random.default_rng(seed), []
+        at = start + random.exponential(60.0 / per_minute - shortest)
+        while at < until - len(BLINK) / FPS:
+            events.append(Event("blink", round(at, 3)))
+            at += shortest + random.exponential(60.0 / per_minute - shortest)
+        return edited + Timeline(events=tuple(events))
 
     def wink(self, side: str, at: float) -> Timeline:
         """This timeline with a wink of the person's "right" or "left" eye."""

@@ -222,6 +222,7 @@ def test_a_shifted_timeline_gives_the_same_later(shift, time):
         (lambda: Timeline().layer({"head.yaw": 5}, start=1, fade="long"), TypeError, "a fade in seconds"),
         (lambda: Timeline().layer({"head.yaw": 5}, start=float("inf")), ValueError, "start of a layer"),
         (lambda: Timeline().wink("up", 1), ValueError, "wink.right, wink.left"),
+        (lambda: Timeline().blinks(90, until=3), ValueError, "blinks a minute"),
         (lambda: Timeline().blink(10**400), ValueError, "the time of a blink"),
         (lambda: Timeline().look((0.1, 20), at=1), ValueError, "y of the point"),
         (lambda: Timeline().look((0.1,), at=1), ValueError, r"a point \(x, y\)"),
@@ -233,6 +234,22 @@ def test_a_shifted_timeline_gives_the_same_later(shift, time):
 def test_what_cannot_be_is_refused(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+@pytest.mark.parametrize("rate", [6.0, 20.0, 45.0])
+def test_blinks_come_at_the_rate_that_is_asked_for_and_in_place_of_the_others(rate):
+    edit = Timeline().blinks(rate, until=600.0, start=2.0, seed=4)
+    times = np.array([event.at for event in edit.events])
+    assert abs(len(times) / (598.0 / 60.0) - rate) < 0.15 * rate
+    assert times.min() > 2.0 and np.diff(times).min() > 0.8
+    assert edit == Timeline().blinks(rate, until=600.0, start=2.0, seed=4)
+    assert edit.at(1.9).controls.is_neutral and edit.at(5.0).controls.gains == {"blinks": 0.0}
+    shut = edit.at(times[0] + 3 / 25).controls
+    assert shut.lids == pytest.approx((1.0, 1.0)) and shut.gains == {"blinks": 0.0}
+
+
+def test_no_blinks_at_all():
+    assert Timeline().blinks(0, until=10.0).events == ()
 
 
 def test_what_begins_after_the_end_is_refused():
