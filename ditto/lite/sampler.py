@@ -35,7 +35,7 @@ from ditto.lite.postprocess import (
 from ditto.lite.speech_encoder import FEATURE_SIZE, HIDDEN_SIZE
 from ditto.motion.emotion import EMOTIONS
 from ditto.motion.eyes import EYE_SIZE, EyeState, initial_eyes, step_eyes
-from ditto.motion.motion import KEYPOINTS, MOTION_SIZE
+from ditto.motion.motion import EXPRESSION, EYES, KEYPOINTS, MOTION_SIZE
 from ditto.motion.noise import window_noise
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
+# Head, brows and eyes follow speech loosely: guidance would only make them move more.
+_EYES = [EXPRESSION.start + 3 * k + axis for k in EYES for axis in range(3)]
+GUIDED = [channel for channel in range(MOTION_SIZE) if channel not in (*SLOW_CHANNELS, *_EYES)]
 BEFORE_FIRST = 2**64 - 1  # the number of the window before the first
 
 
@@ -137,7 +140,7 @@ class MotionSampler:
         network: its engines and the numbers that go with them.
         plan: how windows overlap.
         steps: DDIM steps per window, 1 or more.
-        guidance: strength of the speech condition (classifier-free); other than 1 doubles the work.
+        guidance: strength of the speech condition on the mouth (classifier-free); other than 1 doubles the work.
 
     Source: Song et al. 2021 (arXiv:2010.02502), eq. 12; x0 prediction and cosine schedule as Ditto (arXiv:2411.19509).
     """
@@ -160,12 +163,12 @@ class MotionSampler:
         self._condition = network.short_condition if plan.reduced_lookahead else network.condition
 
     def at(self, latency: str) -> MotionSampler:
-        """The same network and settings at a latency, one of `ditto.lite.latency.LATENCIES`.
+        """The same network at a latency, one of `ditto.lite.latency.LATENCIES`.
 
         Raises:
             ValueError: no latency has this name.
         """
-        return self.planned(*latency_of(latency))
+        return MotionSampler(self.network, *latency_of(latency))
 
     @property
     def latencies(self) -> tuple[str, ...]:
@@ -395,7 +398,9 @@ class MotionSampler:
                 level=np.full((len(speech_mask), 1), level, np.float32),
             )["clean"].astype(np.float64)
             if self.guidance != 1.0:
-                guess = guess[count:] + self.guidance * (guess[:count] - guess[count:])
+                heard, unheard = guess[:count], guess[count:]
+                guess = heard.copy()
+                guess[..., GUIDED] += (self.guidance - 1.0) * (heard - unheard)[..., GUIDED]
             noise = (motion - np.sqrt(signal) * guess) / np.sqrt(1.0 - signal)
             motion = np.sqrt(target) * guess + np.sqrt(1.0 - target) * noise
         return np.asarray(mask * clean + (1 - mask) * motion, np.float32)

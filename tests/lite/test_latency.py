@@ -46,8 +46,8 @@ def features(head, speech):
 def motions(head, portrait, features):
     """Compact motion (T, 70) of the example speech by latency."""
     found = {}
-    for name, (plan, steps) in LATENCIES.items():
-        sampler = head.performer.sampler.planned(plan, steps)
+    for name in LATENCIES:
+        sampler = head.performer.sampler.at(name)
         state = sampler.initial_state(portrait.canonical_keypoints, portrait.eye_open, 0)
         found[name], _ = sampler(features, NEUTRAL, state, final=True)
     return found
@@ -146,8 +146,8 @@ def test_lips_say_the_same_at_every_latency(motions, features):
 
 def test_the_head_moves_about_as_far_at_every_latency(head, portrait, features):
     turns = {}
-    for name, (plan, steps) in LATENCIES.items():
-        sampler = head.performer.sampler.planned(plan, steps)
+    for name in LATENCIES:
+        sampler = head.performer.sampler.at(name)
         states = [sampler.initial_state(portrait.canonical_keypoints, portrait.eye_open, seed) for seed in range(4)]
         found = sampler.step_batch([features] * 4, [NEUTRAL] * 4, states, [True] * 4)
         turns[name] = np.mean([motion[:, 1:4].std(0).sum() for motion, _ in found])

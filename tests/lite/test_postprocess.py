@@ -91,8 +91,8 @@ def test_a_weak_bilabial_beside_a_sure_one_closes_too():
 
 
 def test_quiet_speakers_open_their_lips_as_wide_as_others():
-    quiet, loud = open_mouth(400, 0.06), open_mouth(400, 0.09)
-    speaking = np.zeros(400)
+    quiet, loud = open_mouth(1000, 0.06), open_mouth(1000, 0.09)
+    speaking = np.zeros(1000)
     a, widest = normalise_opening(quiet, speaking, 0.078, TARGET)
     b, _ = normalise_opening(loud, speaking, 0.078, TARGET)
     assert gap_of(a)[-1] > 1.2 * 0.06
@@ -100,6 +100,12 @@ def test_quiet_speakers_open_their_lips_as_wide_as_others():
     first, middle = normalise_opening(quiet[:33], speaking[:33], 0.078, TARGET)
     second, end = normalise_opening(quiet[33:], speaking[33:], middle, TARGET)
     assert np.array_equal(np.concatenate([first, second]), a) and end == widest
+
+
+def test_one_wide_word_leaves_the_size_of_the_others():
+    words = np.concatenate([open_mouth(10, 0.05), open_mouth(10, 0.15), open_mouth(10, 0.05)])
+    gaps = gap_of(normalise_opening(words, np.zeros(30), 0.09, TARGET)[0])
+    assert gaps[-1] == pytest.approx(gaps[0], rel=0.03)
 
 
 def test_silence_does_not_count_for_the_opening():

@@ -11,7 +11,8 @@ from ditto.lite.latency import LOOKAHEAD, WINDOW, WindowPlan
 from ditto.lite.postprocess import PostprocessConfig
 from ditto.lite.sampler import MotionNetwork, MotionSampler, schedule
 from ditto.lite.speech_encoder import FEATURE_SIZE, HIDDEN_SIZE
-from ditto.motion.motion import MOTION_SIZE
+from ditto.motion.motion import EYES as EYE_KEYPOINTS
+from ditto.motion.motion import KEYPOINTS, MOTION_SIZE, SLOW_KEYPOINTS
 
 CONFIG = PostprocessConfig(usual_gap=0.078, target_gap=0.082, slow_smoothing_frames=1.5)
 NEUTRAL = np.eye(8, dtype=np.float32)[4]
@@ -95,6 +96,22 @@ def test_guidance_is_deterministic_too():
     assert np.array_equal(in_pieces(sampler, x, [3, 70, 71]), whole)
     plain, _ = (s := tiny(steps=4))(x, NEUTRAL, s.initial_state(FACE, EYES), final=True)
     assert not np.array_equal(plain, whole)
+
+
+def test_guidance_moves_the_mouth_alone():
+    windows = []
+    for guidance in (1.0, 1.3):
+        sampler = tiny(steps=1, guidance=guidance)
+        state = sampler.initial_state(FACE, EYES)._replace(features=speech(80))
+        state = state._replace(eyes=np.repeat(state.eyes[:1], 80, 0), noise=np.zeros((80, MOTION_SIZE)))
+        windows.append(sampler._sample([NEUTRAL], [state])[0, 20:])
+    changed = np.flatnonzero(np.any(windows[0] != windows[1], axis=0))
+    mouth = [k for k in range(KEYPOINTS) if k not in SLOW_KEYPOINTS and k not in EYE_KEYPOINTS]
+    assert changed.tolist() == [7 + 3 * k + axis for k in mouth for axis in range(3)]
+
+
+def test_recordings_are_guided_and_live_speech_is_not(shipped):
+    assert [shipped.at(name).guidance for name in shipped.latencies] == [1.3, 1.0, 1.0, 1.0]
 
 
 @pytest.fixture(scope="module")
