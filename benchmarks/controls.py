@@ -3,7 +3,7 @@
     python -m benchmarks.controls [SECTION ...] [--bundle lite] [--portraits FOLDER]
         --face-landmarker face_landmarker.task --landmarker-python PYTHON
 
-Sections: pose, gaze, jaw, emotion. Without a name, all of them. Exit code 1 if a bar is missed.
+Sections: pose, gaze, jaw, emotion, arkit. Without a name, all of them. Exit code 1 if a bar is missed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import _controls_emotion, _controls_head
+from benchmarks import _controls_arkit, _controls_emotion, _controls_head
 from benchmarks._controls import Section, Study, register_folder
 from benchmarks._report import figures_table, publish
 from benchmarks.faces import SHARED
@@ -26,6 +26,7 @@ SECTIONS: dict[str, Section] = {
     "gaze": _controls_head.gaze,
     "jaw": _controls_head.jaw,
     "emotion": _controls_emotion.measure,
+    "arkit": _controls_arkit.measure,
 }
 
 
