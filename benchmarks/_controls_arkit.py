@@ -1,5 +1,5 @@
-"""ARKit's blendshapes, asked for one at a time at four weights: weights that come back from the motion, from the drawn picture by
-ditto's own tracker, and what MediaPipe scores."""
+"""ARKit's blendshapes, asked for one at a time at four weights: what comes back from the motion, what ditto's tracker finds
+in the drawn picture, and what MediaPipe scores."""
 
 from __future__ import annotations
 
@@ -89,19 +89,15 @@ def measure(study: Study) -> Report:
             shares.append(np.where(of_shape[:, -1:] >= SCORED, of_shape / of_shape[:, -1:], np.nan))
     errors = np.abs(np.stack(tracked) - WEIGHTS).mean((0, 2))  # of each shape, over portraits and weights
     of_motion = np.array([own[i, :, place].mean() for i, place in enumerate(places)])
-    figures, rows = [], []
     in_group = [group_of(name) for name in names]
-    for group in GROUPS:
-        chosen = [i for i, g in enumerate(in_group) if g == group]
-        if chosen:
-            figures.append(Figure(f"{group}: error, weights to motion to weights", float(of_motion[chosen].mean()), high=MOST_ERROR))
-    for group in GROUPS:
-        chosen = [i for i, g in enumerate(in_group) if g == group]
-        if chosen:
-            figures.append(Figure(f"{group}: error, drawn and tracked again", float(errors[chosen].mean()), high=MOST_ERROR))
-    named = [i for i, g in enumerate(in_group) if g is not None]
-    figures.append(Figure("all of these: error, weights to motion to weights", float(of_motion[named].mean()), high=MOST_ERROR))
-    figures.append(Figure("all of these: error, drawn and tracked again", float(errors[named].mean()), high=MOST_ERROR))
+    named = [i for i, group in enumerate(in_group) if group is not None]
+    figures: list[Figure] = []
+    for way, found_errors in (("weights to motion to weights", of_motion), ("drawn and tracked again", errors)):
+        for group in GROUPS:
+            chosen = [i for i, g in enumerate(in_group) if g == group]
+            if chosen:
+                figures.append(Figure(f"{group}: error, {way}", float(found_errors[chosen].mean()), high=MOST_ERROR))
+        figures.append(Figure(f"all of these: error, {way}", float(found_errors[named].mean()), high=MOST_ERROR))
     linear = np.full(len(names), np.nan)
     scored = np.full(len(names), np.nan)
     if shares:
@@ -113,6 +109,7 @@ def measure(study: Study) -> Report:
             Figure("all of these: MediaPipe's score, share of its change at weight 1, error", float(np.nanmean(linear[named])))
         )
     means = np.stack(tracked).mean(0)
+    rows = []
     for i in sorted(range(len(names)), key=lambda i: (in_group[i] is None, names[i])):
         rows.append(
             (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from ditto.app import cli_batch, cli_bundle, cli_controls, cli_edit, cli_motion, cli_train
+from ditto.app import cli_batch, cli_bundle, cli_controls, cli_edit, cli_exchange, cli_train
 from ditto.app.console import (
     EXIT_FAILURE,
     EXIT_INPUT_ERROR,
@@ -65,7 +65,7 @@ app.command()(cli_batch.batch)
 app.command(name="edit")(cli_edit.edit)
 app.add_typer(cli_bundle.app, name="bundle")
 app.add_typer(cli_controls.app, name="controls")
-app.add_typer(cli_motion.app, name="motion")
+app.add_typer(cli_exchange.app, name="motion")  # with the commands of cli_motion
 app.add_typer(cli_train.app, name="train")
 
 
@@ -103,6 +103,19 @@ def animate(
     ] = False,
     style: Style = "natural",
     controls: ControlsFile = None,
+    drive: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            readable=False,
+            help="A performance that drives the face: of `ditto motion from-video`, or a recording of Live Link Face, "
+            "Audio2Face, glTF or TalkingHead.",
+        ),
+    ] = None,
+    drive_regions: Annotated[
+        str,
+        typer.Option(help="What --drive moves, speech the rest: head,brows, or head:0.5,brows; everything by default."),
+    ] = "",
     bundle: BundleName = "lite",
     device: Device = "cpu",
     face: Face = 0,
@@ -115,8 +128,8 @@ def animate(
     """Make PORTRAIT say AUDIO."""
     with errors_reported(as_json, debug):
         result = run_animate(
-            portrait, audio, output, seed, emotion, download_hsemotion, style, controls, bundle, device, face, still, max_size,
-            quiet or as_json,
+            portrait, audio, output, seed, emotion, download_hsemotion, style, controls, drive, drive_regions, bundle,
+            device, face, still, max_size, quiet or as_json,
         )  # fmt: skip
         if as_json:
             print_result(json.dumps(result))
@@ -137,6 +150,8 @@ def run_animate(
     download_hsemotion: bool,
     style: str,
     controls: Path | None,
+    drive: Path | None,
+    drive_regions: str,
     bundle: str,
     device: str,
     face: int,
@@ -163,6 +178,9 @@ def run_animate(
         raise InputError(f"expected --emotion portrait with --download-hsemotion, got {emotion!r}; leave one of them out")
     check_output(output)
     check_picture(portrait_path, face, max_size)
+    if drive is None and drive_regions:
+        raise InputError(f"expected --drive with --drive-regions {drive_regions}, got none; give a performance")
+    performance = None if drive is None else cli_exchange.load_performance(drive, drive_regions)
     if str(portrait_path) == str(audio_path) == "-":
         raise InputError("expected - for the picture or for the recording, got it for both; give one of them as a file")
     for source in (portrait_path, audio_path):
@@ -191,7 +209,9 @@ def run_animate(
         console.print(f"the picture shows {shown_words(weights)}, by {READERS[read_by]}")
     height, width = portrait.picture.shape[:2]
     total = None if reader.duration_seconds is None else math.ceil(reader.duration_seconds * FPS)
-    frames = head.animate(portrait, reader, seed=seed, emotion=weights, still=still, style=strength, controls=timeline)
+    frames = head.animate(
+        portrait, reader, seed=seed, emotion=weights, still=still, style=strength, controls=timeline, performance=performance
+    )
     with VideoWriter(output, width, height, audio=reader) as writer:
         for frame in progress(frames, total, console):
             writer.write(frame.image)

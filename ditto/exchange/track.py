@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 MOST_FRAMES = 330_000
 # Degrees of an eye at a look weight of 1. Live Link Face recordings have .61 to .64 rad (2,400 rows of two recordings).
 LOOK_DEGREES = 35.5
+MOST_NAMED = 6  # shapes in one message
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +184,8 @@ def columns_of(names: Sequence[str], where: str) -> dict[int, int]:
         raise ExchangeError(f"{where}: expected names of ARKit's shapes, such as jawOpen, got none; give another file")
     missing = [name for place, name in enumerate(ARKIT_NAMES) if place not in found and name != "tongueOut"]
     if missing:
-        logger.warning("%s lacks %d shapes, which stay at zero: %s", where, len(missing), ", ".join(missing))
+        named = ", ".join(missing[:MOST_NAMED]) + (", ..." if len(missing) > MOST_NAMED else "")
+        logger.warning("%s lacks %d shapes, which stay at zero: %s", where, len(missing), named)
     return found
 
 

@@ -187,7 +187,7 @@ def test_missing_shapes_stay_at_zero_and_are_named_in_the_log(caplog):
     with caplog.at_level(logging.WARNING):
         track = exchange.read(csv_of(row("00:00:00:00", header, JawOpen=0.25), header=header))
     assert weight(track, "jawOpen")[0] == 0.25 and np.count_nonzero(track.weights) == 1
-    assert "lacks 49 shapes" in caplog.text and "mouthPucker" in caplog.text
+    assert "lacks 49 shapes" in caplog.text and "eyeBlinkLeft" in caplog.text
 
 
 def test_rows_of_the_same_time_are_left_out_and_told(caplog):
