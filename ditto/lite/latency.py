@@ -80,8 +80,9 @@ class Latency(NamedTuple):
 
 OFFLINE_PLAN = WindowPlan()
 # Figures of the four: docs/streaming.md. 10 steps: 25 give the same correlation with the target (.872 against .874,
-# ../shared/voice/spec.md, section 6). Guidance of 1.3 brings the lips of recordings nearer to real ones (r of opening +.005 in
-# talk and on GRID's speaker 1) for .4 ms a frame; live, that is too much. For `balanced`, more steps or a longer past improve no figure of `benchmarks.lips`.
+# ../shared/voice/spec.md, section 6). Guidance of 1.3 brings lips nearer to real ones (r of opening +.005 in talk and on
+# GRID's speaker 1) for .4 ms a frame; live, that is too much. For `balanced`, more steps or a longer past improve no figure
+# of `benchmarks.lips`.
 LATENCIES: dict[str, Latency] = {
     "quality": Latency(OFFLINE_PLAN, guidance=1.3),
     "balanced": Latency(WindowPlan(22, 6, 16, lookahead=4), steps=4),
