@@ -6,7 +6,7 @@ from pathlib import Path
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import find_packages, setup
 
-sources = sorted(str(p) for folder in ("csrc", "csrc/cpu") for p in Path(folder).glob("*.cpp"))
+sources = sorted(str(p) for folder in ("csrc", "csrc/core", "csrc/cpu") for p in Path(folder).glob("*.cpp"))
 headers = sorted(str(p) for p in Path("csrc").rglob("*.h"))
 if sys.platform == "win32":
     flags = ["/O2", "/openmp:experimental"]

@@ -26,6 +26,7 @@ from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.faces import SCRATCH, SHARED, detect
 from benchmarks.sheet import SUFFIXES, column, row, tile
 from ditto.errors import InputError
+from ditto.lite.rendering.core import CoreRenderer
 from ditto.lite.rendering.mesh import Appearance, MeshRenderer
 from ditto.lite.rendering.paste_back import picture_ends
 from ditto.lite.rendering.surround import move_surround
@@ -166,11 +167,23 @@ def around(portrait: Portrait) -> tuple[slice, slice]:
     return slice(y0, y1), slice(x0, x1)
 
 
+def mesh_of(head: TalkingHead) -> MeshRenderer:
+    """The renderer that draws poses beyond what a motion says, such as a mouth opened in a turned head.
+
+    Raises:
+        InputError: the bundle is not lite.
+    """
+    renderer = rows_of(head.performer).renderer
+    if not isinstance(renderer, CoreRenderer):
+        raise InputError(f"expected a lite bundle, got one with a {type(renderer).__name__}; use another bundle")
+    return renderer.mesh
+
+
 def hold(head: TalkingHead, portrait: Portrait, title: str) -> tuple[list[Measures], Pictures.Image]:
     """Measures of one portrait in every pose, and its sheet."""
     prepared = expect_own(head.appearance(portrait), RowAppearance)
-    appearance, renderer = prepared.prepared, rows_of(head.performer).renderer
-    assert isinstance(appearance, Appearance) and isinstance(renderer, MeshRenderer)
+    renderer = mesh_of(head)
+    appearance = renderer.prepare(portrait)
     part = around(portrait)
     before = head_rotation(portrait.picture[part])
     away = cv2.distanceTransform((portrait.mask < 0.01).astype(np.uint8), cv2.DIST_L2, 5)
@@ -190,9 +203,8 @@ def hold(head: TalkingHead, portrait: Portrait, title: str) -> tuple[list[Measur
 
 def sweep(head: TalkingHead, portrait: Portrait, axis: int) -> tuple[float, Pictures.Image]:
     """A head that turns evenly about one axis: the largest mean change of a frame over the median, and eight frames."""
-    prepared = expect_own(head.appearance(portrait), RowAppearance)
-    appearance, renderer = prepared.prepared, rows_of(head.performer).renderer
-    assert isinstance(appearance, Appearance) and isinstance(renderer, MeshRenderer)
+    renderer = mesh_of(head)
+    appearance = renderer.prepare(portrait)
     frames = []
     for angle in np.linspace(-SWEEP_DEGREES, SWEEP_DEGREES, SWEEP_FRAMES):
         degrees = [0.0, 0.0, 0.0]

@@ -1,14 +1,12 @@
 // The warped person over the background plate. The definition is ditto/ops/reference/composite.py.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
+#include "cpu/kernels.h"
 #include "dispatch.h"
 
-namespace py = pybind11;
+namespace ditto {
 
 namespace {
 
@@ -32,17 +30,10 @@ void blend_row(uint8_t* image, const uint8_t* plate, const float* shares, int co
     }
 }
 
-using U8 = py::array_t<uint8_t, py::array::c_style>;
-using F32 = py::array_t<float, py::array::c_style>;
+}  // namespace
 
-// image (H, W, 3) in place, alpha (H, W), plate (H, W, 3), gate (h, w): bilinear over the image, cell centres.
-void composite(U8& image, const U8& alpha, const U8& plate, const F32& gate) {
-    const int height = static_cast<int>(image.shape(0)), width = static_cast<int>(image.shape(1));
-    const int rows = static_cast<int>(gate.shape(0)), columns = static_cast<int>(gate.shape(1));
-    uint8_t* pixels = image.mutable_data();
-    const uint8_t *opacity = alpha.data(), *behind = plate.data();
-    const float* cells = gate.data();
-    py::gil_scoped_release release;
+void composite(const Image& image, const uint8_t* alpha, const uint8_t* plate, const Plane& gate) {
+    const int height = image.height, width = image.width, rows = gate.height, columns = gate.width;
     std::vector<int> left(width);
     std::vector<float> part(width), line(columns), wide(width), shares(3 * static_cast<size_t>(width));
     for (int x = 0; x < width; ++x) {
@@ -54,7 +45,7 @@ void composite(U8& image, const U8& alpha, const U8& plate, const F32& gate) {
         const float v = std::min(std::max((y + 0.5f) * rows / height - 0.5f, 0.0f), static_cast<float>(rows - 1));
         const int top = std::max(std::min(static_cast<int>(v), rows - 2), 0);
         const float fy = v - static_cast<float>(top);
-        const float* above = cells + static_cast<size_t>(top) * columns;
+        const float* above = gate.data + static_cast<size_t>(top) * columns;
         const float* below = rows > 1 ? above + columns : above;
         float most = 0.0f;
         for (int i = 0; i < columns; ++i) {
@@ -65,14 +56,9 @@ void composite(U8& image, const U8& alpha, const U8& plate, const F32& gate) {
         const int next = columns > 1 ? 1 : 0;
         for (int x = 0; x < width; ++x) wide[x] = line[left[x]] + part[x] * (line[left[x] + next] - line[left[x]]);
         const size_t row = static_cast<size_t>(y) * width;
-        if (plate_shares(opacity + row, wide.data(), width, shares.data()))
-            blend_row(pixels + 3 * row, behind + 3 * row, shares.data(), 3 * width);
+        if (plate_shares(alpha + row, wide.data(), width, shares.data()))
+            blend_row(image.pixels + 3 * row, plate + 3 * row, shares.data(), 3 * width);
     }
 }
 
-}  // namespace
-
-void bind_composite(py::module_& m) {
-    m.def("composite", &composite, py::arg("image").noconvert(), py::kw_only(), py::arg("alpha"),
-          py::arg("plate"), py::arg("gate"));
-}
+}  // namespace ditto

@@ -1,33 +1,20 @@
 // One eye over a warped frame. The definition is ditto/ops/reference/eyes.py.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
 
+#include "cpu/kernels.h"
 #include "dispatch.h"
-#include "fields.h"
 
-namespace py = pybind11;
+namespace ditto {
 
 namespace {
 
-constexpr int kChannels = 16, kColumns = 13;
+constexpr int kChannels = kEyeChannels, kColumns = kLidColumns;
 constexpr int kSkin = 0, kLidMask = 3, kBall = 4, kKeep = 7, kSclera = 8, kGlint = 11, kIris = 12, kIrisAlpha = 15;
 enum Column { kLine, kLower, kEdge, kLift, kRise, kRest, kLowMask, kThickness, kCore, kWidth, kLash };
 constexpr float kGlintFollows = 0.35f, kShadowDepth = 0.012f, kHanging = 0.75f, kHairZone = 0.034f;
-
-// How one eye is seen in one frame; EyeView in the reference explains the fields.
-struct View {
-    float to_source[12], centre[2], reach, to_eye[6], down[2], xi_limit, sharpness, gain, lid, bared, crease, shut;
-    float turn, crisp, gaze[2], layered, hair, shadow, reach_up, reach_down;
-};
-
-struct Box {
-    int left, top, right, bottom;  // pixels
-};
 
 inline float clamp01(float x) { return std::min(std::max(x, 0.0f), 1.0f); }
 
@@ -62,12 +49,7 @@ inline Taps taps(float x, float y, int width, int height) {
     return t;
 }
 
-struct Texture {
-    const float* data;
-    int width, height;
-};
-
-inline void sample(const Texture& texture, float x, float y, float* out) {
+inline void sample(const Plane& texture, float x, float y, float* out) {
     const Taps t = taps(x, y, texture.width, texture.height);
     for (int c = 0; c < kChannels; ++c) out[c] = 0.0f;
     for (int j = 0; j < 4; ++j) {
@@ -81,7 +63,7 @@ inline void sample(const Texture& texture, float x, float y, float* out) {
     }
 }
 
-inline float sample_one(const Texture& texture, float x, float y, int channel) {
+inline float sample_one(const Plane& texture, float x, float y, int channel) {
     const Taps t = taps(x, y, texture.width, texture.height);
     float out = 0.0f;
     for (int j = 0; j < 4; ++j) {
@@ -124,8 +106,8 @@ struct Before {
 };
 
 DITTO_MULTIVERSION
-void draw_rows(uint8_t* image, int width, const Before& before, const Box& box, const Texture& texture,
-               const float* curves, int columns, const float* strip, int strip_rows, const View& v) {
+void draw_rows(uint8_t* image, int width, const Before& before, const Box& box, const Plane& texture,
+               const float* curves, int columns, const float* strip, int strip_rows, const EyeView& v) {
     const float to_column = static_cast<float>((columns - 1) / (2.0 * v.xi_limit));
     const float to_row = static_cast<float>(strip_rows - 1) / v.hair;
     for (int y = box.top; y < box.bottom; ++y) {
@@ -219,49 +201,15 @@ void draw_rows(uint8_t* image, int width, const Before& before, const Box& box, 
     }
 }
 
-using U8 = py::array_t<uint8_t, py::array::c_style>;
-using F32 = py::array_t<float, py::array::c_style>;
+}  // namespace
 
-View make_view(const py::kwargs& given) {
-    View v;
-    Fields fields("EyeView", given);
-    fields.take("to_source", v.to_source);
-    fields.take("centre", v.centre);
-    fields.take("reach", v.reach);
-    fields.take("to_eye", v.to_eye);
-    fields.take("down", v.down);
-    fields.take("xi_limit", v.xi_limit);
-    fields.take("sharpness", v.sharpness);
-    fields.take("gain", v.gain);
-    fields.take("lid", v.lid);
-    fields.take("bared", v.bared);
-    fields.take("crease", v.crease);
-    fields.take("shut", v.shut);
-    fields.take("turn", v.turn);
-    fields.take("crisp", v.crisp);
-    fields.take("gaze", v.gaze);
-    fields.take("layered", v.layered);
-    fields.take("hair", v.hair);
-    fields.take("shadow", v.shadow);
-    fields.take("reach_up", v.reach_up);
-    fields.take("reach_down", v.reach_down);
-    fields.finish();
-    return v;
-}
-
-// image (H, W, 3) in place, a box inside it, texture (h, w, 16), curves (n, 13), strip (m, n).
-void draw_eye(U8& image, int left, int top, int right, int bottom, const F32& texture, const F32& curves,
-              const F32& strip, const View& v) {
-    const int height = static_cast<int>(image.shape(0)), width = static_cast<int>(image.shape(1));
-    const int columns = static_cast<int>(curves.shape(0)), strip_rows = static_cast<int>(strip.shape(0));
-    const Texture tex{texture.data(), static_cast<int>(texture.shape(1)), static_cast<int>(texture.shape(0))};
-    uint8_t* pixels = image.mutable_data();
-    const float *curve = curves.data(), *hairs = strip.data();
-    py::gil_scoped_release release;
-
+void draw_eye(const Image& image, const Box& box, const Plane& texture, const float* curves, const Plane& strip,
+              const EyeView& v) {
+    const int height = image.height, width = image.width, columns = strip.width;
+    const int left = box.left, top = box.top, right = box.right, bottom = box.bottom;
     float most = 0.0f;
     for (int i = 0; i < columns; ++i)
-        most = std::max({most, std::fabs(curve[i * kColumns + kLift]), std::fabs(curve[i * kColumns + kRise])});
+        most = std::max({most, std::fabs(curves[i * kColumns + kLift]), std::fabs(curves[i * kColumns + kRise])});
     const float reach = most * std::max(std::fabs(v.down[0]), std::fabs(v.down[1]));
     const int margin = static_cast<int>(std::min(reach, static_cast<float>(width + height))) + 4;
     Before before;
@@ -273,17 +221,10 @@ void draw_eye(U8& image, int left, int top, int right, int bottom, const F32& te
     before.frame_height = height;
     before.pixels.resize(static_cast<size_t>(3) * before.width * before.height);
     for (int y = 0; y < before.height; ++y) {
-        const uint8_t* row = pixels + 3 * (static_cast<size_t>(before.y0 + y) * width + before.x0);
+        const uint8_t* row = image.pixels + 3 * (static_cast<size_t>(before.y0 + y) * width + before.x0);
         std::copy(row, row + 3 * before.width, before.pixels.data() + static_cast<size_t>(3) * before.width * y);
     }
-    draw_rows(pixels, width, before, {left, top, right, bottom}, tex, curve, columns, hairs, strip_rows, v);
+    draw_rows(image.pixels, width, before, box, texture, curves, columns, strip.data, strip.height, v);
 }
 
-}  // namespace
-
-void bind_eyes(py::module_& m) {
-    py::class_<View>(m, "EyeView").def(py::init(&make_view));
-    m.def("draw_eye", &draw_eye, py::arg("image").noconvert(), py::kw_only(), py::arg("left"), py::arg("top"),
-          py::arg("right"), py::arg("bottom"), py::arg("texture"), py::arg("curves"), py::arg("strip"),
-          py::arg("view"));
-}
+}  // namespace ditto

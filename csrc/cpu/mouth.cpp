@@ -1,45 +1,22 @@
 // The inside of the mouth, painted pixel by pixel. The definition is ditto/ops/reference/mouth.py.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
 
+#include "cpu/kernels.h"
 #include "dispatch.h"
-#include "fields.h"
 
-namespace py = pybind11;
+namespace ditto {
 
 namespace {
+
+constexpr int kChannels = kMouthChannels;
 
 // One column of the mouth; the order is that of Channel in the reference.
 enum Channel {
     kUpperLip, kLowerLip, kUpperSteepness, kLowerSteepness, kShown, kLight,
-    kUpperTeeth, kLowerTeeth = 9, kSeam = 12, kLowerRim = 15, kUpperRim = 18, kLowerRoll = 21, kUpperRoll, kChannels
-};
-
-// Scene in the reference explains the fields.
-struct Scene {
-    float x_from_px[3], y_from_px[3], left, columns_per_unit, edge_px, teeth_per_unit;
-    float cavity[3], tongue[3], tongue_middle, tongue_back, tongue_tip, tongue_half_width, tongue_light, widest;
-    float own_shade, own_column[3], own_row[3];
-    float upper_shadow, upper_reach, lower_shadow, lower_reach, lower_roll_shade, upper_roll_shade, grain, grain_per_unit, tint[3];
-};
-
-struct Box {
-    int left, top, right, bottom;  // pixels
-};
-
-// A mouth corner: where it lies and which way is outwards, in pixels; the last two in face units.
-struct Corner {
-    float x, y, outwards_x, outwards_y, scale, amount, reach, half;
-};
-
-struct Texture {
-    const float* pixels;  // (height, width, 4), premultiplied
-    int height, width;
+    kUpperTeeth, kLowerTeeth = 9, kSeam = 12, kLowerRim = 15, kUpperRim = 18, kLowerRoll = 21, kUpperRoll
 };
 
 inline float clamp01(float x) { return std::min(std::max(x, 0.0f), 1.0f); }
@@ -50,11 +27,11 @@ inline float step(float low, float high, float x) {
 }
 
 // One bilinear sample laid over `out`, its light scaled by the tinted shade. Transparent outside the texture.
-inline void lay_over(float* out, const Texture& texture, float column, float row, float shade, const float* tint) {
+inline void lay_over(float* out, const Plane& texture, float column, float row, float shade, const float* tint) {
     if (!(column >= 0.0f && row >= 0.0f && column < texture.width - 1 && row < texture.height - 1)) return;
     const int x = static_cast<int>(column), y = static_cast<int>(row);
     const float fx = column - static_cast<float>(x), fy = row - static_cast<float>(y);
-    const float* a = texture.pixels + 4 * (static_cast<size_t>(y) * texture.width + x);
+    const float* a = texture.data + 4 * (static_cast<size_t>(y) * texture.width + x);
     const float* b = a + 4 * static_cast<size_t>(texture.width);
     float sample[4];
     for (int i = 0; i < 4; ++i) {
@@ -80,6 +57,9 @@ struct Mirrored {
 
 // Linear between neighbours, at the strength that noise has on them: it neither jumps nor fades as it moves.
 inline float grain_at(const float* grain, int size, float x, float y) {
+    constexpr float kWhole = 1e9f;  // farther out than any face; held here so that whole numbers do not run out
+    x = x < kWhole ? x : 0.0f;
+    y = y < kWhole ? y : 0.0f;
     const int column = static_cast<int>(x), row = static_cast<int>(y);
     const float fx = x - static_cast<float>(column), fy = y - static_cast<float>(row), gx = 1.0f - fx, gy = 1.0f - fy;
     const Mirrored across(column, size), down(row, size);
@@ -91,8 +71,8 @@ inline float grain_at(const float* grain, int size, float x, float y) {
 }
 
 DITTO_MULTIVERSION
-void paint_rows(uint8_t* image, int stride, const Box& box, const float* columns, int count, const Scene& s,
-                Texture upper, Texture lower, Texture own, const float* grain, int grain_size) {
+void paint_rows(uint8_t* image, int stride, const Box& box, const float* columns, int count, const MouthScene& s,
+                const Teeth& teeth, const float* grain, int grain_size) {
     const float last = static_cast<float>(count - 1), length = s.tongue_tip - s.tongue_back;
     for (int row = box.top; row < box.bottom; ++row) {
         uint8_t* pixels = image + static_cast<size_t>(row) * stride;
@@ -125,10 +105,10 @@ void paint_rows(uint8_t* image, int stride, const Box& box, const float* columns
             for (int i = 0; i < 3; ++i) out[i] = s.cavity[i] * depth * (1.0f - weight) + s.tongue[i] * weight;
 
             const float line = y * s.teeth_per_unit;
-            lay_over(out, lower, c[kLowerTeeth], line + c[kLowerTeeth + 1], c[kLowerTeeth + 2], s.tint);
-            lay_over(out, upper, c[kUpperTeeth], line + c[kUpperTeeth + 1], c[kUpperTeeth + 2], s.tint);
+            lay_over(out, teeth.lower, c[kLowerTeeth], line + c[kLowerTeeth + 1], c[kLowerTeeth + 2], s.tint);
+            lay_over(out, teeth.upper, c[kUpperTeeth], line + c[kUpperTeeth + 1], c[kUpperTeeth + 2], s.tint);
             if (s.own_shade > 0.0f)
-                lay_over(out, own, s.own_column[0] * x + s.own_column[1] * y + s.own_column[2],
+                lay_over(out, teeth.own, s.own_column[0] * x + s.own_column[1] * y + s.own_column[2],
                          s.own_row[0] * x + s.own_row[1] * y + s.own_row[2], s.own_shade, s.tint);
 
             const float shadow =
@@ -157,58 +137,6 @@ void paint_rows(uint8_t* image, int stride, const Box& box, const float* columns
             }
         }
     }
-}
-
-using U8 = py::array_t<uint8_t, py::array::c_style>;
-using F32 = py::array_t<float, py::array::c_style>;
-
-Texture texture_of(const F32& a) {
-    return {a.data(), static_cast<int>(a.shape(0)), static_cast<int>(a.shape(1))};
-}
-
-Scene make_scene(const py::kwargs& given) {
-    Scene s;
-    Fields fields("MouthScene", given);
-    fields.take("x_from_px", s.x_from_px);
-    fields.take("y_from_px", s.y_from_px);
-    fields.take("left", s.left);
-    fields.take("columns_per_unit", s.columns_per_unit);
-    fields.take("edge_px", s.edge_px);
-    fields.take("teeth_per_unit", s.teeth_per_unit);
-    fields.take("cavity", s.cavity);
-    fields.take("tongue", s.tongue);
-    fields.take("tongue_middle", s.tongue_middle);
-    fields.take("tongue_back", s.tongue_back);
-    fields.take("tongue_tip", s.tongue_tip);
-    fields.take("tongue_half_width", s.tongue_half_width);
-    fields.take("tongue_light", s.tongue_light);
-    fields.take("widest", s.widest);
-    fields.take("own_shade", s.own_shade);
-    fields.take("own_column", s.own_column);
-    fields.take("own_row", s.own_row);
-    fields.take("upper_shadow", s.upper_shadow);
-    fields.take("upper_reach", s.upper_reach);
-    fields.take("lower_shadow", s.lower_shadow);
-    fields.take("lower_reach", s.lower_reach);
-    fields.take("lower_roll_shade", s.lower_roll_shade);
-    fields.take("upper_roll_shade", s.upper_roll_shade);
-    fields.take("grain", s.grain);
-    fields.take("grain_per_unit", s.grain_per_unit);
-    fields.take("tint", s.tint);
-    fields.finish();
-    return s;
-}
-
-void paint_mouth(U8& image, int left, int top, int right, int bottom, const F32& columns, const Scene& scene,
-                 const F32& upper, const F32& lower, const F32& own, const F32& grain) {
-    const int stride = static_cast<int>(image.shape(1)) * 3, count = static_cast<int>(columns.shape(0));
-    const Texture textures[3] = {texture_of(upper), texture_of(lower), texture_of(own)};
-    uint8_t* pixels = image.mutable_data();
-    const float *across = columns.data(), *noise = grain.data();
-    const int grain_size = static_cast<int>(grain.shape(0));
-    py::gil_scoped_release release;
-    paint_rows(pixels, stride, {left, top, right, bottom}, across, count, scene, textures[0], textures[1], textures[2],
-               noise, grain_size);
 }
 
 DITTO_MULTIVERSION
@@ -248,28 +176,21 @@ void smooth_rows(uint8_t* image, const uint8_t* before, int width, int height, i
     }
 }
 
-void smooth_corner(U8& image, int left, int top, int right, int bottom, float x, float y, float outwards_x,
-                   float outwards_y, float scale, float amount, float reach, float half) {
-    const int height = static_cast<int>(image.shape(0)), width = static_cast<int>(image.shape(1));
-    uint8_t* pixels = image.mutable_data();
-    py::gil_scoped_release release;
-    // Rows the fill may come from, copied before any is changed.
-    const int spare = static_cast<int>(std::ceil(2.5f * half * scale)) + 2;
-    const int first = std::max(top - spare, 0), end = std::min(bottom + spare, height);
-    const std::vector<uint8_t> before(pixels + 3 * static_cast<size_t>(first) * width,
-                                      pixels + 3 * static_cast<size_t>(end) * width);
-    const Corner corner{x, y, outwards_x, outwards_y, scale, amount, reach, half};
-    smooth_rows(pixels, before.data(), width, height, first, {left, top, right, bottom}, corner);
-}
-
 }  // namespace
 
-void bind_mouth(py::module_& m) {
-    py::class_<Scene>(m, "MouthScene").def(py::init(&make_scene));
-    m.def("paint_mouth", &paint_mouth, py::arg("image").noconvert(), py::kw_only(), py::arg("left"), py::arg("top"),
-          py::arg("right"), py::arg("bottom"), py::arg("columns"), py::arg("scene"), py::arg("upper"),
-          py::arg("lower"), py::arg("own"), py::arg("grain"));
-    m.def("smooth_corner", &smooth_corner, py::arg("image").noconvert(), py::kw_only(), py::arg("left"),
-          py::arg("top"), py::arg("right"), py::arg("bottom"), py::arg("x"), py::arg("y"), py::arg("outwards_x"),
-          py::arg("outwards_y"), py::arg("scale"), py::arg("amount"), py::arg("reach"), py::arg("half"));
+void paint_mouth(const Image& image, const Box& box, const float* columns, int count, const MouthScene& scene,
+                 const Teeth& teeth, const Plane& grain) {
+    paint_rows(image.pixels, 3 * image.width, box, columns, count, scene, teeth, grain.data, grain.height);
 }
+
+void smooth_corner(const Image& image, const Box& box, const Corner& corner) {
+    if (box.right <= box.left || box.bottom <= box.top) return;
+    // Rows the fill may come from, copied before any is changed.
+    const int spare = static_cast<int>(std::ceil(2.5f * corner.half * corner.scale)) + 2;
+    const int first = std::max(box.top - spare, 0), end = std::min(box.bottom + spare, image.height);
+    const std::vector<uint8_t> before(image.pixels + 3 * static_cast<size_t>(first) * image.width,
+                                      image.pixels + 3 * static_cast<size_t>(end) * image.width);
+    smooth_rows(image.pixels, before.data(), image.width, image.height, first, box, corner);
+}
+
+}  // namespace ditto

@@ -1,16 +1,14 @@
 // A rendered crop put back into its picture. The definition is ditto/ops/reference/paste_back.py.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
+#include "cpu/kernels.h"
 #include "dispatch.h"
 
-namespace py = pybind11;
+namespace ditto {
 
 namespace {
 
@@ -216,42 +214,33 @@ void sample_turned_row(const Turned& t, int x0, int y, int count, float* change,
     }
 }
 
-using U8 = py::array_t<uint8_t, py::array::c_style>;
-using I16 = py::array_t<int16_t, py::array::c_style>;
-using F32 = py::array_t<float, py::array::c_style>;
-using F64 = py::array_t<double, py::array::c_style>;
+}  // namespace
 
-// picture (H, W, 3), source and rendered (S, S, 3), ramp (2, S), to_crop (2, 3), the part of the picture the crop
-// touches, detail (height, width, 3) or empty, reduce -> frame (H, W, 3).
-U8 paste_back(const U8& picture, const U8& source, const U8& rendered, const F32& ramp, const F64& to_crop, int x0,
-              int y0, int width, int height, const I16& detail, int reduce) {
-    const int side = static_cast<int>(rendered.shape(0)), stride = static_cast<int>(picture.shape(1)) * 3;
-    U8 frame({picture.shape(0), picture.shape(1), static_cast<py::ssize_t>(3)});
-    uint8_t* out = frame.mutable_data();
-    const uint8_t *before = source.data(), *after = rendered.data(), *pixels = picture.data();
-    const float *across = ramp.data(), *down = ramp.data() + side;
-    const int16_t* fine = detail.size() ? detail.data() : nullptr;
+void paste_back(const Paste& paste, const uint8_t* rendered, PasteWorkspace& work, uint8_t* frame) {
+    const int side = paste.side, stride = 3 * paste.width, reduce = paste.reduce;
+    const int x0 = paste.x, y0 = paste.y, width = paste.columns, height = paste.rows;
+    const float *across = paste.ramp, *down = paste.ramp + side;
+    const int16_t* fine = paste.detail;
     float a[6];
-    for (int i = 0; i < 6; ++i) a[i] = static_cast<float>(to_crop.data()[i]);
-    const size_t picture_bytes = static_cast<size_t>(picture.size());
-    py::gil_scoped_release release;
-    std::memcpy(out, pixels, picture_bytes);
+    for (int i = 0; i < 6; ++i) a[i] = static_cast<float>(paste.to_crop[i]);
+    std::memcpy(frame, paste.picture, static_cast<size_t>(paste.height) * stride);
 
-    std::vector<int16_t> d(static_cast<size_t>(side) * side * 3);
+    std::vector<int16_t>& d = work.difference;
+    d.resize(static_cast<size_t>(side) * side * 3);
     std::vector<char> busy_row(side);
     Floats fade(static_cast<size_t>(side) * 3);
     for (int x = 0; x < side; ++x) std::fill_n(fade.begin() + 3 * static_cast<std::ptrdiff_t>(x), 3, across[x]);
     int first = side, last = -1;
     for (int y = 0; y < side; ++y) {
         const size_t at = static_cast<size_t>(y) * side * 3;
-        busy_row[y] = subtract_row(after + at, before + at, fade.data(), down[y], 3 * side, d.data() + at) != 0;
+        busy_row[y] = subtract_row(rendered + at, paste.source + at, fade.data(), down[y], 3 * side, d.data() + at) != 0;
         if (busy_row[y]) {
             first = std::min(first, y);
             last = y;
         }
     }
-    if (last < 0) return frame;
-    uint8_t* part = out + static_cast<size_t>(y0) * stride + static_cast<size_t>(x0) * 3;
+    if (last < 0) return;
+    uint8_t* part = frame + static_cast<size_t>(y0) * stride + static_cast<size_t>(x0) * 3;
 
     const bool parallel = a[1] == 0.0f && a[3] == 0.0f;
     const float shift_x = a[2] + a[0] * static_cast<float>(x0), shift_y = a[5] + a[4] * static_cast<float>(y0);
@@ -267,7 +256,7 @@ U8 paste_back(const U8& picture, const U8& source, const U8& rendered, const F32
             add_whole_row(part + static_cast<size_t>(y) * stride + 3 * static_cast<size_t>(left), from,
                           3 * (right - left));
         }
-        return frame;
+        return;
     }
 
     // Where in the crop anything changes: the taps reach two samples further, the fading of detail three cells.
@@ -286,7 +275,8 @@ U8 paste_back(const U8& picture, const U8& source, const U8& rendered, const F32
 
     // The difference, reduced, as float of four channels with a border of three zeros.
     const int n = side / reduce, line = (n + 6) * 4;
-    Floats small(static_cast<size_t>(n + 6) * line, 0.0f);
+    Floats& small = work.small;
+    small.assign(static_cast<size_t>(n + 6) * line, 0.0f);
     const float share = 1.0f / static_cast<float>(reduce * reduce);
     for (int y = 0; y < n * reduce; ++y) {
         if (!busy_row[y]) continue;
@@ -324,7 +314,7 @@ U8 paste_back(const U8& picture, const U8& source, const U8& rendered, const F32
             cell_part[x] = at.part;
         }
     }
-    if (end <= begin) return frame;
+    if (end <= begin) return;
     const Turned turned = {{a[0], a[1], a[2], a[3], a[4], a[5]}, least_u,      most_u, least_v, most_v, small.data(), n,
                            line,                                 reduce,       fine ? busy.data() : nullptr, cells};
     const int count = end - begin;
@@ -360,13 +350,6 @@ U8 paste_back(const U8& picture, const U8& source, const U8& rendered, const F32
         }
         add_row(part + static_cast<size_t>(y) * stride + from, change.data() + from, 3 * count);
     }
-    return frame;
 }
 
-}  // namespace
-
-void bind_paste_back(py::module_& m) {
-    m.def("paste_back", &paste_back, py::arg("picture"), py::kw_only(), py::arg("source"), py::arg("rendered"),
-          py::arg("ramp"), py::arg("to_crop"), py::arg("x"), py::arg("y"), py::arg("width"), py::arg("height"),
-          py::arg("detail"), py::arg("reduce"));
-}
+}  // namespace ditto

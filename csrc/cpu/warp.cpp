@@ -3,21 +3,20 @@
 // Where the map breaks off (the silhouette of the face over the hair) or shrinks the texture, a pixel is put together
 // of what the triangles at its 16 samples show, so edges are smooth and move smoothly; everywhere else it is one bicubic
 // sample. A pixel that does not move is copied exactly. The definition is ditto/ops/reference/warp.py.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
+#include "cpu/kernels.h"
+#include "cpu/lanes128.h"
 #include "dispatch.h"
 #if DITTO_HAS_AVX2
 #include <immintrin.h>
 #endif
 
-namespace py = pybind11;
+namespace ditto {
 
 namespace {
 
@@ -31,16 +30,6 @@ constexpr int kPattern[kSamples][2] = {{1, 1}, {-1, -3}, {-3, 2}, {4, -1}, {-5, 
                                        {-2, 6}, {0, -7}, {-4, -6}, {-6, 4}, {-8, 0}, {7, -4}, {6, 7}, {-7, -8}};
 constexpr int kSteps = 256;        // sampling positions are rounded to 1/256 pixel
 constexpr float kCubic = -0.75f;   // bicubic sharpness, as OpenCV's
-
-// An affine map from picture to texture, valid in one triangle.
-struct Affine {
-    float ux, uy, vx, vy;  // barycentric u, v per picture pixel, from corner a
-    float ax, ay;          // corner a
-    float s0, sx, sy, t0, tx, ty;  // texture position at corner a and per picture pixel
-    float xmin, xmax, ymin, ymax;
-    float shrinking;  // 0 .. 1
-    bool valid;
-};
 
 inline float ramp(float low, float high, float x) { return std::min(std::max((x - low) / (high - low), 0.0f), 1.0f); }
 
@@ -260,9 +249,17 @@ void sample_row_avx2(const Texture& texture, const float* xs, const float* ys, i
     alignas(32) int px[8], py[8];
     for (int start = 0; start < width; start += 8) {
         const int count = std::min(8, width - start);
-        for (int k = 0; k < count; ++k) {
-            px[k] = position(xs[start + k]);
-            py[k] = position(ys[start + k]);
+        if (count == 8) {
+            const __m256 steps = _mm256_set1_ps(static_cast<float>(kSteps));
+            const __m256i x = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(xs + start), steps));
+            const __m256i y = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(ys + start), steps));
+            _mm256_store_si256(reinterpret_cast<__m256i*>(px), x);
+            _mm256_store_si256(reinterpret_cast<__m256i*>(py), y);
+        } else {
+            for (int k = 0; k < count; ++k) {
+                px[k] = position(xs[start + k]);
+                py[k] = position(ys[start + k]);
+            }
         }
         for (int k = 0; k < count; ++k) {
             const int x = px[k], y = py[k], left = (x >> 8) - 1, top = (y >> 8) - 1;
@@ -306,9 +303,54 @@ void sample_row_avx2(const Texture& texture, const float* xs, const float* ys, i
 }
 #endif
 
-void sample_row(const Texture& texture, const float* xs, const float* ys, int width, uint8_t* rgba, bool portable) {
+#if DITTO_HAS_LANES128
+// As sample_row_avx2, in halves and without fused multiply-add.
+void sample_row_128(const Texture& texture, const float* xs, const float* ys, int width, uint8_t* rgba) {
+    using namespace lanes128;
+    const CubicTable& table = cubic_table();
+    const size_t stride = 4 * static_cast<size_t>(texture.width);
+    const F4 scale = splat(1.0f / 16384.0f);
+    int px[4], py[4];
+    for (int start = 0; start < width; start += 4) {
+        const int count = std::min(4, width - start);
+        if (count == 4) {
+            to_steps(xs + start, static_cast<float>(kSteps), px);
+            to_steps(ys + start, static_cast<float>(kSteps), py);
+        } else {
+            for (int k = 0; k < count; ++k) {
+                px[k] = position(xs[start + k]);
+                py[k] = position(ys[start + k]);
+            }
+        }
+        for (int k = 0; k < count; ++k) {
+            const int x = px[k], y = py[k], left = (x >> 8) - 1, top = (y >> 8) - 1;
+            uint8_t* out = rgba + 4 * static_cast<size_t>(start + k);
+            if (left < 0 || top < 0 || left + 3 >= texture.width || top + 3 >= texture.height) {
+                sample_cubic(texture, x, y, out);
+                continue;
+            }
+            const uint8_t* p = texture.data + top * stride + 4 * static_cast<size_t>(left);
+            if (((x | y) & (kSteps - 1)) == 0) {
+                std::memcpy(out, p + stride + 4, 4);
+                continue;
+            }
+            F4 column[4];
+            weigh_columns(p, stride, table.pairs[y & (kSteps - 1)], column);
+            const float* w = table.wide[x & (kSteps - 1)];
+            const F4 even = add(mul(column[0], load(w)), mul(column[2], load(w + 8)));
+            const F4 odd = add(mul(column[1], load(w + 4)), mul(column[3], load(w + 12)));
+            pack(add(mul(even, scale), mul(odd, scale)), out);
+        }
+    }
+}
+#endif
+
+void sample_row(const Texture& texture, const float* xs, const float* ys, int width, uint8_t* rgba, Lanes lanes) {
 #if DITTO_HAS_AVX2
-    if (!portable && has_avx2()) return sample_row_avx2(texture, xs, ys, width, rgba);
+    if (lanes == Lanes::kMost && has_avx2()) return sample_row_avx2(texture, xs, ys, width, rgba);
+#endif
+#if DITTO_HAS_LANES128
+    if (lanes != Lanes::kOne) return sample_row_128(texture, xs, ys, width, rgba);
 #endif
     sample_row_plain(texture, xs, ys, width, rgba);
 }
@@ -360,12 +402,15 @@ void add_owner(const Texture& texture, const Affine& m, float x, float y, const 
 }
 
 // Marked pixels put together of their samples: the triangle on top is looked up at each of them.
-void sample_marked(const Texture& texture, const std::vector<Affine>& affines, const uint8_t* marks, const float* map_x,
-                   const float* map_y, int width, int height, uint8_t* rgb, uint8_t* alpha) {
-    std::vector<int> columns, first(static_cast<size_t>(height) + 1);
+void sample_marked(const Texture& texture, WarpWorkspace& work, const float* map_x, const float* map_y, int width,
+                   int height, uint8_t* rgb, uint8_t* alpha) {
+    const std::vector<Affine>& affines = work.affines;
+    std::vector<int>&columns = work.columns, &first = work.first, &owners = work.owners;
+    columns.clear();
+    first.resize(static_cast<size_t>(height) + 1);
     for (int y = 0; y < height; ++y) {
         first[y] = static_cast<int>(columns.size());
-        const uint8_t* row = marks + static_cast<size_t>(y) * width;
+        const uint8_t* row = work.marks.data() + static_cast<size_t>(y) * width;
         for (int x = 0; x < width; ++x)
             if (row[x]) columns.push_back(x);
     }
@@ -375,7 +420,7 @@ void sample_marked(const Texture& texture, const std::vector<Affine>& affines, c
     for (int n = 0; n < kSamples; ++n)
         for (int i = 0; i < 2; ++i) offsets[n][i] = (static_cast<float>(kPattern[n][i]) + 0.5f) / 16.0f;
     constexpr float kReach = 0.5f + kInside;
-    std::vector<int> owners(columns.size() * kSamples, -1);
+    owners.assign(columns.size() * kSamples, -1);
     for (size_t number = 0; number < affines.size(); ++number) {
         const Affine& m = affines[number];
         if (!m.valid) continue;
@@ -425,44 +470,25 @@ void sample_marked(const Texture& texture, const std::vector<Affine>& affines, c
         }
 }
 
-using U8 = py::array_t<uint8_t, py::array::c_style>;
-using F32 = py::array_t<float, py::array::c_style>;
-using I32 = py::array_t<int, py::array::c_style>;
-
-// texture (H, W, 4), triangles (N, 3), destination and source (V, 2) -> colour (H, W, 3), alpha (H, W), map (2, H, W).
-// `portable` takes the plain path whatever the processor can do; for tests.
-py::tuple warp(const U8& texture_array, const I32& triangles, const F32& destination, const F32& source,
-               bool portable) {
-    const int height = static_cast<int>(texture_array.shape(0)), width = static_cast<int>(texture_array.shape(1));
-    const Texture texture{texture_array.data(), width, height};
-    U8 colour({height, width, 3}), alpha({height, width});
-    F32 map({2, height, width});
-    uint8_t *rgb = colour.mutable_data(), *opacity = alpha.mutable_data();
-    float *map_x = map.mutable_data(), *map_y = map_x + static_cast<size_t>(width) * height;
-    const int count = static_cast<int>(triangles.shape(0));
-    const int* ids = triangles.data();
-    const float *to = destination.data(), *from = source.data();
-    {
-        py::gil_scoped_release release;
-        std::vector<Affine> affines(count);
-        for (int i = 0; i < count; ++i) affines[i] = affine_of(ids + 3 * i, to, from);
-        raster(affines, map_x, map_y, width, height);
-        std::vector<uint8_t> marks(static_cast<size_t>(width) * height);
-        mark_breaks(map_x, map_y, width, height, marks.data());
-        std::vector<uint8_t> rgba(4 * static_cast<size_t>(width));
-        for (int y = 0; y < height; ++y) {
-            const size_t row = static_cast<size_t>(y) * width;
-            sample_row(texture, map_x + row, map_y + row, width, rgba.data(), portable);
-            split_row(rgba.data(), width, rgb + 3 * row, opacity + row);
-        }
-        sample_marked(texture, affines, marks.data(), map_x, map_y, width, height, rgb, opacity);
-    }
-    return py::make_tuple(colour, alpha, map);
-}
-
 }  // namespace
 
-void bind_warp(py::module_& m) {
-    m.def("warp", &warp, py::arg("texture"), py::kw_only(), py::arg("triangles"), py::arg("destination"),
-          py::arg("source"), py::arg("portable") = false);
+void warp(const uint8_t* pixels, int height, int width, const Mesh& mesh, Lanes lanes, WarpWorkspace& work, uint8_t* rgb,
+          uint8_t* alpha, float* map) {
+    const Texture texture{pixels, width, height};
+    float *map_x = map, *map_y = map + static_cast<size_t>(width) * height;
+    work.affines.resize(mesh.count);
+    for (int i = 0; i < mesh.count; ++i)
+        work.affines[i] = affine_of(mesh.triangles + 3 * static_cast<size_t>(i), mesh.destination, mesh.source);
+    raster(work.affines, map_x, map_y, width, height);
+    work.marks.resize(static_cast<size_t>(width) * height);
+    mark_breaks(map_x, map_y, width, height, work.marks.data());
+    work.row.resize(4 * static_cast<size_t>(width));
+    for (int y = 0; y < height; ++y) {
+        const size_t row = static_cast<size_t>(y) * width;
+        sample_row(texture, map_x + row, map_y + row, width, work.row.data(), lanes);
+        split_row(work.row.data(), width, rgb + 3 * row, alpha + row);
+    }
+    sample_marked(texture, work, map_x, map_y, width, height, rgb, alpha);
 }
+
+}  // namespace ditto

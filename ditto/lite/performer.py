@@ -8,7 +8,7 @@ import numpy.typing as npt
 from ditto.bundle import Bundle, read_config
 from ditto.errors import InputError
 from ditto.lite.postprocess import PostprocessConfig
-from ditto.lite.rendering.mesh import MeshRenderer
+from ditto.lite.rendering.core import CoreRenderer
 from ditto.lite.sampler import MotionNetwork, MotionSampler
 from ditto.lite.speech_encoder import SpeechEncoder
 from ditto.motion.emotion import EMOTIONS, add_emotion
@@ -38,7 +38,7 @@ def open_performer(bundle: Bundle, device: str, precision: str) -> Performer:
         bundle.part(part)
     bundle.verify()
     sampler = MotionSampler(MotionNetwork.open(bundle.path, postprocess_config(bundle)))
-    return RowPerformer(SpeechEncoder(bundle.path), sampler, MeshRenderer(bundle.path), LITE_SPACE, show_emotion)
+    return RowPerformer(SpeechEncoder(bundle.path), sampler, CoreRenderer(bundle.path), LITE_SPACE, show_emotion)
 
 
 def show_emotion(row: npt.ArrayLike, emotion: npt.ArrayLike) -> Array:

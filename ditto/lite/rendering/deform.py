@@ -134,12 +134,12 @@ def _triangles_of() -> g.Ints:
     return np.ascontiguousarray(table.T)
 
 
-_NEIGHBOURS, _NEIGHBOUR_WEIGHTS = _neighbours()
-_TRIANGLES_OF = _triangles_of()
+NEIGHBOURS, NEIGHBOUR_WEIGHTS = _neighbours()
+TRIANGLES_OF = _triangles_of()
 # Lids and inner lips have rules of their own; the mouth's corners may give way.
-_MAY_FOLD = np.ones(g.LANDMARKS, bool)
-_MAY_FOLD[g.UPPER_INNER_LIP[1:-1] + g.LOWER_INNER_LIP[1:-1]] = False
-_MAY_FOLD[[v for eye in g.EYES for v in eye.upper + eye.lower]] = False
+MAY_FOLD = np.ones(g.LANDMARKS, bool)
+MAY_FOLD[g.UPPER_INNER_LIP[1:-1] + g.LOWER_INNER_LIP[1:-1]] = False
+MAY_FOLD[[v for eye in g.EYES for v in eye.upper + eye.lower]] = False
 
 
 def signed_areas(points: Floats) -> Floats:
@@ -164,9 +164,9 @@ def relax_folds(canonical: Floats, displacement: Floats) -> Floats:
         if lost.max() <= 0.0:
             break
         folding[:-1] = g.smoothstep(0.0, 1.0, lost)
-        pull = folding[_TRIANGLES_OF].max(0) * _MAY_FOLD
+        pull = folding[TRIANGLES_OF].max(0) * MAY_FOLD
         vertices = np.flatnonzero(pull)
-        means = np.einsum("nd,ndi->ni", _NEIGHBOUR_WEIGHTS[vertices], relaxed[_NEIGHBOURS[vertices]])
+        means = np.einsum("nd,ndi->ni", NEIGHBOUR_WEIGHTS[vertices], relaxed[NEIGHBOURS[vertices]])
         relaxed[vertices] += ((1.0 - FOLD_KEEP) * pull[vertices])[:, None] * (means - relaxed[vertices])
     return relaxed
 

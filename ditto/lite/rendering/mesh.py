@@ -1,4 +1,7 @@
-"""The lite renderer: a textured 478-landmark mesh, moved by 21 keypoints through a learned linear basis.
+"""The lite renderer in NumPy: a textured 478-landmark mesh, moved by 21 keypoints through a learned linear basis.
+
+This is the definition. It prepares portraits, and tests hold the core to it; `ditto.lite.rendering.core` draws with the core
+(csrc/core), which does the same in C++. Change this first, then the file of the same name there.
 
 Order of a frame: clamp -> deform -> warp -> eyes -> background -> mouth. Constants are in face units, so any crop size
 works. A portrait at rest comes out as it went in.
@@ -19,7 +22,7 @@ from ditto.lite.rendering.eyes import EyeLayers, draw_eyes, move_lids, prepare_e
 from ditto.lite.rendering.mouth import MouthLayers, draw_mouth, limit_lips, part_lips, prepare_mouth
 from ditto.lite.rendering.paste_back import PasteBack, picture_ends
 from ditto.lite.rendering.surround import Surround, make_surround, move_surround
-from ditto.motion.motion import KEYPOINTS, Motion, RenderPose, retarget
+from ditto.motion.motion import KEYPOINTS, MOTION_SIZE, Motion, RenderPose, retarget
 from ditto.portrait import face_mesh as g
 from ditto.portrait.face_mesh import Geometry, Pose
 from ditto.portrait.portrait import Portrait
@@ -30,15 +33,21 @@ Floats = npt.NDArray[np.float64]
 # eye; ../shared/renderer/spec.md, 2.4).
 LIP_LIFT = 0.12
 
-_INNER_TRIANGLES = np.concatenate([g.FACE_TRIANGLES, g.MOUTH_TRIANGLES, g.EYE_TRIANGLES])
+# Least and most of each of the 70 numbers: far beyond any face, near enough that no arithmetic breaks.
+MOTION_LIMITS: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] = (
+    np.repeat(np.array([-0.9, -360.0, -10.0], np.float32), (1, 3, MOTION_SIZE - 4)),
+    np.repeat(np.array([9.0, 360.0, 10.0], np.float32), (1, 3, MOTION_SIZE - 4)),
+)
+
+INNER_TRIANGLES = np.concatenate([g.FACE_TRIANGLES, g.MOUTH_TRIANGLES, g.EYE_TRIANGLES])
 _LIP_LANDMARKS = [
     *g.UPPER_INNER_LIP, *g.LOWER_INNER_LIP, *g.UPPER_OUTER_LIP, *g.LOWER_OUTER_LIP,
     12, 38, 268, 72, 302, 11, 41, 271, 74, 304, 42, 272, 183, 407, 184, 408, 62, 292, 76, 306,
     96, 325, 77, 307, 89, 319, 90, 320, 179, 403, 180, 404, 86, 316, 85, 315, 15, 16,
 ]  # fmt: skip
-_LIFT = LIP_LIFT * np.isin(_INNER_TRIANGLES, _LIP_LANDMARKS).all(1)
+LIFT = LIP_LIFT * np.isin(INNER_TRIANGLES, _LIP_LANDMARKS).all(1)
 _FACE = len(g.FACE_TRIANGLES)
-_FRONT = np.sign(g.signed_areas(g.TEMPLATE, _INNER_TRIANGLES))
+FRONT = np.sign(g.signed_areas(g.TEMPLATE, INNER_TRIANGLES))
 
 
 class Appearance(NamedTuple):
@@ -95,10 +104,10 @@ def _painters_order(pose: Pose, appearance: Appearance) -> g.Ints:
     alone it would change places with the skin it is folded over, whose depth is nearly the same.
     """
     scale_px = appearance.geometry.scale_px
-    depth = pose.vertices[_INNER_TRIANGLES, 2].mean(1) - _LIFT * scale_px
-    depth += scale_px * (g.signed_areas(pose.vertices, _INNER_TRIANGLES) * _FRONT < 0.0)
+    depth = pose.vertices[INNER_TRIANGLES, 2].mean(1) - LIFT * scale_px
+    depth += scale_px * (g.signed_areas(pose.vertices, INNER_TRIANGLES) * FRONT < 0.0)
     depth[:_FACE] += scale_px * appearance.rim.hidden
-    return np.asarray(_INNER_TRIANGLES[np.argsort(-depth, kind="stable")])
+    return np.asarray(INNER_TRIANGLES[np.argsort(-depth, kind="stable")])
 
 
 class MeshRenderer:
@@ -135,8 +144,8 @@ class MeshRenderer:
         return PasteBack(portrait)
 
     def retarget(self, portrait: Portrait, motion: Motion) -> RenderPose:
-        """One frame of motion (70,) as `render` takes it."""
-        return retarget(portrait, motion)
+        """One frame of motion (70,) as `render` takes it, held to `MOTION_LIMITS`."""
+        return retarget(portrait, Motion(np.clip(motion.values, *MOTION_LIMITS)))
 
     def pose(self, appearance: Appearance, render_pose: RenderPose) -> Pose:
         """Where the face mesh is in a pose."""

@@ -43,59 +43,59 @@ class PasteBack:
     """
 
     def __init__(self, portrait: Portrait) -> None:
-        self._picture = portrait.picture
-        self._source = portrait.crop
+        self.picture = portrait.picture
+        self.source = portrait.crop
         height, width = portrait.picture.shape[:2]
         size = portrait.crop.shape[0]
         matrix = portrait.crop_to_picture
-        self._to_crop = np.linalg.inv(np.asarray(matrix, np.float64))[:2]
+        self.to_crop = np.linalg.inv(np.asarray(matrix, np.float64))[:2]
         step = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
-        self._reduce = int(np.clip(round(1.0 / step), 1, size // 4))
+        self.reduce = int(np.clip(round(1.0 / step), 1, size // 4))
 
         outline = _outline(portrait)
         low = np.maximum(np.ceil(outline.min(1)), 0).astype(int)
         high = np.minimum(np.floor(outline.max(1)), (width - 1, height - 1)).astype(int)
         high = np.maximum(high, low)
-        self._corner = (int(low[0]), int(low[1]))
-        self._size = (int(high[0] - low[0] + 1), int(high[1] - low[1] + 1))
+        self.corner = (int(low[0]), int(low[1]))
+        self.size = (int(high[0] - low[0] + 1), int(high[1] - low[1] + 1))
 
         parallel = matrix[0, 1] == 0.0 and matrix[1, 0] == 0.0
         fade = smoothstep(0.0, 1.0, np.arange(size) / max(1.0, FADE * size))
-        self._ramp = np.ones((2, size), np.float32)
-        for ramp, (low_end, high_end) in zip(self._ramp, picture_ends(portrait), strict=True):
+        self.ramp = np.ones((2, size), np.float32)
+        for ramp, (low_end, high_end) in zip(self.ramp, picture_ends(portrait), strict=True):
             if not low_end:
                 ramp *= fade
             if not high_end:
                 ramp *= fade[::-1]
         copy = parallel and step == 1.0 and bool((matrix[:2, 2] == np.round(matrix[:2, 2])).all())
-        self._detail = None if copy else self._fine_detail()
+        self.detail = None if copy else self._fine_detail()
 
     def _fine_detail(self) -> npt.NDArray[np.int16]:
         """(height, width, 3): the touched part of the picture less the source crop drawn into it."""
-        (x0, y0), (width, height), n = self._corner, self._size, self._reduce
+        (x0, y0), (width, height), n = self.corner, self.size, self.reduce
         x, y = np.arange(x0, x0 + width), np.arange(y0, y0 + height)[:, None]
-        a, size = self._to_crop, self._source.shape[0]
+        a, size = self.to_crop, self.source.shape[0]
         u = a[0, 0] * x + a[0, 1] * y + a[0, 2]
         v = a[1, 0] * x + a[1, 1] * y + a[1, 2]
         whole = size // n * n
-        small = self._source[:whole, :whole].reshape(whole // n, n, whole // n, n, 3).mean((1, 3), dtype=np.float32)
+        small = self.source[:whole, :whole].reshape(whole // n, n, whole // n, n, 3).mean((1, 3), dtype=np.float32)
         border = 3  # repeated, so that the edge of the crop is drawn at full strength
         small = np.pad(small, ((border, border), (border, border), (0, 0)), mode="edge")
         drawn = sample(small, (u + 0.5) / n - 0.5 + border, (v + 0.5) / n - 0.5 + border)
-        part = self._picture[y0 : y0 + height, x0 : x0 + width]
+        part = self.picture[y0 : y0 + height, x0 : x0 + width]
         covered = (u >= -0.5) & (u <= size - 0.5) & (v >= -0.5) & (v <= size - 0.5)
         return np.where(covered[..., None], np.rint(part - drawn), 0.0).astype(np.int16)
 
     def __call__(self, crop: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """The frame (H, W, 3) uint8 RGB for a rendered crop (S, S, 3) uint8 RGB."""
         return paste_back(
-            self._picture,
-            self._source,
+            self.picture,
+            self.source,
             crop,
-            self._ramp,
-            self._to_crop,
-            self._corner,
-            self._size,
-            self._detail,
-            self._reduce,
+            self.ramp,
+            self.to_crop,
+            self.corner,
+            self.size,
+            self.detail,
+            self.reduce,
         )
