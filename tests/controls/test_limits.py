@@ -5,8 +5,8 @@ import pytest
 
 from ditto.controls.limits import POSE, POSE_LEAST, POSE_MOST, limit, soften
 from ditto.full.space import FullSpace
+from ditto.lite.rendering.core import CoreRenderer
 from ditto.lite.rendering.deform import signed_areas
-from ditto.lite.rendering.mesh import MeshRenderer
 from ditto.motion.map import REACH
 from ditto.motion.motion import EXPRESSION, MOTION_SIZE, Motion
 from ditto.motion.space import LITE_SPACE
@@ -129,8 +129,8 @@ def test_10000_wild_motions_give_faces(portrait):
 
     performer = ditto.load("lite").performer
     assert isinstance(performer, RowPerformer)
-    renderer = performer.renderer
-    assert isinstance(renderer, MeshRenderer)
+    assert isinstance(performer.renderer, CoreRenderer)
+    renderer = performer.renderer.mesh
     appearance = renderer.prepare(portrait)
     rest = appearance.geometry.canonical
     sign, area = np.sign(signed_areas(rest)), np.abs(signed_areas(rest))
