@@ -42,7 +42,7 @@ $(VENV)/.ready: $(VENV)/.packages pyproject.toml $(NATIVE)
 	@touch $@
 
 $(VENV)/.serve: $(VENV)/.ready
-	$(PIP) fastapi uvicorn websockets aiortc
+	$(PIP) fastapi uvicorn websockets aiortc prometheus-client
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.serve

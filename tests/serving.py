@@ -138,6 +138,31 @@ class StandInSession:
         return frame
 
 
+class StandInScheduler:
+    """What a server asks of a scheduler, of the sessions of a `StandInHead`."""
+
+    waiting_seconds, unread = 0.25, 3
+
+    def __init__(self, head):
+        self.head, self.observers = head, []
+
+    @property
+    def sessions(self):
+        return len(self.head.sessions)
+
+    @property
+    def max_sessions(self):
+        return self.head.max_sessions
+
+    @property
+    def load(self):
+        return self.sessions / self.max_sessions
+
+    def observe(self, observer):
+        self.observers.append(observer)
+        return lambda: self.observers.remove(observer)
+
+
 class StandInHead:
     """Answers like a `TalkingHead`; `opened` counts its sessions, `sessions` are those open now.
 
@@ -151,6 +176,7 @@ class StandInHead:
         self.portrait = SimpleNamespace(picture=np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
         self.registered = []
         self.noise = None  # shown instead of grey
+        self.scheduler = StandInScheduler(self)
         self.performer = SimpleNamespace(latencies=tuple(self.delays), delay_seconds=self.delay_seconds)
 
     def delay_seconds(self, latency):

@@ -262,6 +262,19 @@ def serve(
     max_size: Annotated[int, typer.Option(min=64, help="Longest side of portraits, in pixels.")] = 640,
     certificate: Annotated[Path | None, typer.Option(readable=False, help="For https: the certificate, a PEM file.")] = None,
     key: Annotated[Path | None, typer.Option(readable=False, help="For https: the key of --certificate, a PEM file.")] = None,
+    ice_server: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="DITTO_ICE_SERVERS",
+            help="For WebRTC across networks: stun:HOST[:PORT] or turn:USER:PASSWORD@HOST[:PORT]; may be repeated.",
+        ),
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(readable=False, help="A folder: every conversation is recorded into a file of it.")
+    ] = None,
+    drain: Annotated[
+        float, typer.Option(min=0.0, max=86400.0, help="Seconds for which conversations may go on after SIGTERM.")
+    ] = 0.0,
     debug: Debug = False,
 ) -> None:
     """Serve a page on which a portrait speaks, and WebRTC and a WebSocket for programs."""
@@ -272,10 +285,14 @@ def serve(
         if missing := missing_packages():
             raise InputError(f"`ditto serve` needs {', '.join(missing)}; pip install 'ditto-talking-head[serve]'")
         from ditto.live.server.app import create_app
+        from ditto.live.server.ice import parse_ice_server
         from ditto.live.server.portraits import SHIPPED
         from ditto.live.server.run import serve as run_server
 
-        address = Address(host, port, token, certificate, key)
+        address = Address(host, port, token, certificate, key, drain)
+        ice_servers = tuple(map(parse_ice_server, ice_server or []))
+        if record is not None:
+            check_folder(record)
         picture = portrait or SHIPPED
         check_picture(picture, 0, None)
         console = open_console()
@@ -286,11 +303,26 @@ def serve(
                 first = load_portrait(head, picture, 0, max_size)
                 head.blocking_session(first).close()  # prepares the portrait; raises if the machine is too slow
                 interruption.check()
-            app = create_app(head, first, token=address.token, max_size=max_size)
+            app = create_app(
+                head, first, token=address.token, max_size=max_size, ice_servers=ice_servers, record=record
+            )
             print_result(f"ditto is at {address.url_of(listening)}")
+            if record is not None:
+                console.print(f"Every conversation is recorded into {record}, both voices too.", highlight=False)
             for note in address.notes:
                 console.print(note, style="dim", highlight=False)
             run_server(app, address, listening)
+
+
+def check_folder(folder: Path) -> None:
+    """Make a folder for recordings, and check that videos can be written there. Raises OutputError."""
+    from ditto.media.video import check_output, refused
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refused(folder, error) from error
+    check_output(folder / "recording.mp4")
 
 
 @app.command()

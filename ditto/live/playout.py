@@ -24,11 +24,13 @@ class Played(NamedTuple):
         tick: number of the 40 ms since the playout began; a tick without a frame is left out.
         frame: picture and sound of this tick.
         waited_seconds: how long the frame was buffered.
+        late: whether it came too late for its tick, and took a later one.
     """
 
     tick: int
     frame: Frame
     waited_seconds: float
+    late: bool = False
 
 
 class Playout:
@@ -52,6 +54,7 @@ class Playout:
         self._reader: asyncio.Task[None] | None = None
         self._start: float | None = None  # of tick 0
         self._shift = 0  # tick of a frame minus its index
+        self._late = False  # whether the next frame has missed a tick
 
     def interrupted(self, epoch: int) -> int:
         """Drop buffered speech of earlier epochs; how many frames that is. Later frames take their ticks."""
@@ -93,16 +96,18 @@ class Playout:
                 self._take()
                 continue
             if due < clock():
-                late = math.ceil((clock() - due) * FPS)
-                self._shift += late
-                due += late / FPS
+                missed = math.ceil((clock() - due) * FPS)
+                self._shift += missed
+                due += missed / FPS
+                self._late = True
             tick = item.index + self._shift
             self._dropped.clear()
             try:
                 await within(due - clock(), self._dropped.wait())
             except asyncio.TimeoutError:
                 self._take()
-                return Played(tick, item, due - arrived)
+                late, self._late = self._late, False
+                return Played(tick, item, due - arrived, late)
 
     def _take(self) -> None:
         self._buffered.popleft()

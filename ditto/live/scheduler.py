@@ -81,6 +81,24 @@ class Scheduler:
             return len(self._sessions)
 
     @property
+    def load(self) -> float:
+        """The share of `max_sessions` that is open or being opened: for whoever spreads sessions over machines."""
+        with self.lock:
+            return self._reserved / self.max_sessions
+
+    @property
+    def waiting_seconds(self) -> float:
+        """Seconds of speech in the queues of all sessions."""
+        with self.lock:
+            return sum(session.waiting_seconds for session in self._sessions)
+
+    @property
+    def unread(self) -> int:
+        """Items that the readers of all sessions have not taken yet."""
+        with self.lock:
+            return sum(session.unread for session in self._sessions)
+
+    @property
     def busy(self) -> bool:
         """Whether a worker is at work, or can be without waiting for the clock."""
         with self.lock:

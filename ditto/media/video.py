@@ -102,6 +102,7 @@ class VideoWriter:
         width, height: of every frame, even.
         audio: a recording whose sound track is written at full quality (at most stereo): an `AudioReader`, or what it
             takes. Without it, the sound is the `samples` given with each frame, or none.
+        sample_rate: of the `samples` given with each frame, a multiple of 25.
 
     Raises:
         OutputError: the output cannot be written (see `check_output`). Also raised later: the disk is full.
@@ -110,13 +111,19 @@ class VideoWriter:
     """
 
     def __init__(
-        self, path: str | PathLike[str], width: int, height: int, audio: Readable | AudioReader | None = None
+        self,
+        path: str | PathLike[str],
+        width: int,
+        height: int,
+        audio: Readable | AudioReader | None = None,
+        sample_rate: int = SAMPLE_RATE,
     ) -> None:
         if width < 2 or height < 2 or width % 2 or height % 2:
             raise ValueError(f"expected even sizes of 2 or more, got {width} x {height}; crop or pad by one pixel")
         self.path = Path(path)
         self.width, self.height = width, height
         self.frames = 0
+        self._sample_rate = sample_rate
         self._format = check_output(self.path)
         self._decoder: Decoder | None = None
         self._sound: SoundTrack | None = None
@@ -138,7 +145,9 @@ class VideoWriter:
             self.abort()
 
     def write(self, image: npt.NDArray[np.uint8], samples: npt.NDArray[np.float32] | None = None) -> None:
-        """Append one frame, (height, width, 3) uint8 RGB, and its samples (640,) at 16 kHz if there is no `audio`.
+        """Append one frame, (height, width, 3) uint8 RGB, and its samples if there is no `audio`.
+
+        Samples are those of 40 ms, (n,) mono or (2, n) stereo with n = sample_rate / 25: (640,) by default.
 
         Raises:
             ValueError: another shape or type; samples beside `audio`, or with some frames only; after the end.
@@ -156,7 +165,7 @@ class VideoWriter:
 
         try:
             if self._container is None:
-                self._open(with_samples=samples is not None)
+                self._open(0 if samples is None else 1 if samples.ndim == 1 else 2)
             if isinstance(self._sound, SampleTrack) != (samples is not None):
                 raise ValueError("expected samples with every frame or with none, and none beside `audio`; choose one")
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
@@ -220,7 +229,8 @@ class VideoWriter:
         if part is not None:
             part.unlink(missing_ok=True)
 
-    def _open(self, with_samples: bool) -> None:
+    def _open(self, channels: int) -> None:
+        """Open the file, for samples of 1 or 2 channels, or 0 for none."""
         import av
 
         format = self._format
@@ -245,9 +255,9 @@ class VideoWriter:
             rate = decoder.rate if decoder.rate in format.audio_rates else format.audio_rates[-1]
             layout = "mono" if decoder.most_channels == 1 else "stereo"
             self._sound = FileTrack(self._add_sound(rate, layout), rate, layout, decoder)
-        elif with_samples:
-            rate = format.audio_rates[-1]
-            self._sound = SampleTrack(self._add_sound(rate, "mono"), rate, "mono")
+        elif channels:
+            rate, layout = format.audio_rates[-1], "mono" if channels == 1 else "stereo"
+            self._sound = SampleTrack(self._add_sound(rate, layout), rate, layout, self._sample_rate)
 
     def _add_sound(self, rate: int, layout: str) -> Any:
         stream = self._container.add_stream(self._format.audio_codec, rate=rate, layout=layout)
@@ -389,20 +399,26 @@ class FileTrack(SoundTrack):
 
 
 class SampleTrack(SoundTrack):
-    """The sound given frame by frame, mono samples at 16 kHz.
+    """The sound given frame by frame, mono or stereo samples.
 
     The resampler delays a few samples, so the sound of a frame is written with the next frame, the last on `close`.
     """
 
+    def __init__(self, stream: Any, rate: int, layout: str, sample_rate: int) -> None:
+        super().__init__(stream, rate, layout)
+        self._sample_rate = sample_rate
+
     def add_samples(self, samples: npt.NDArray[np.float32]) -> None:
-        """Add the sound of one frame, (640,) at 16 kHz; raises ValueError for another shape."""
+        """Add the sound of one frame, (n,) or (2, n) with n = sample_rate / 25; raises ValueError for another shape."""
         import av
 
         block = np.ascontiguousarray(samples, np.float32)
-        if block.shape != (SAMPLE_RATE // FPS,):
-            raise ValueError(f"expected samples ({SAMPLE_RATE // FPS},) float32 of a frame, got {block.shape}; give 40 ms")
-        frame = av.AudioFrame.from_ndarray(block[None], format="flt", layout="mono")
-        frame.sample_rate = SAMPLE_RATE
+        size = self._sample_rate // FPS
+        if block.shape != ((size,) if self.layout == "mono" else (2, size)):
+            expected = f"({size},)" if self.layout == "mono" else f"(2, {size})"
+            raise ValueError(f"expected samples {expected} float32 of a frame, got {block.shape}; give 40 ms")
+        frame = av.AudioFrame.from_ndarray(np.atleast_2d(block), format="fltp", layout=self.layout)
+        frame.sample_rate = self._sample_rate
         self.add(frame)
 
 

@@ -6,10 +6,12 @@ import asyncio
 import logging
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response, WebSocket
 from starlette.exceptions import HTTPException
@@ -22,20 +24,25 @@ from ditto.live.server import limits
 from ditto.live.server.access import AccessControl
 from ditto.live.server.clients import Clients
 from ditto.live.server.conversation import Recording
+from ditto.live.server.ice import IceServer, configuration
 from ditto.live.server.portraits import Portraits, preview
 from ditto.live.server.protocol import VERSION, ProtocolError, error_of, parse_offer
 from ditto.live.server.socket import serve_socket
 from ditto.live.server.voice import voices
-from ditto.live.server.webrtc import Peer
+from ditto.live.server.webrtc import Peer, ReachabilityTest
 from ditto.live.waiting import end_tasks, within
 from ditto.media.voice import network
 from ditto.motion.emotion import EMOTIONS
 from ditto.portrait.portrait import Portrait
 from ditto.talking_head import TalkingHead
 
+if TYPE_CHECKING:
+    from ditto.live.server.metrics import Metrics
+
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).with_name("page")
+NO_METRICS = "expected the package prometheus-client for metrics, got none; pip install prometheus-client"
 MEDIA = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
          ".svg": "image/svg+xml", ".jpg": "image/jpeg"}  # fmt: skip
 RECORDINGS = (  # (offset, first bytes) of the sound files that are taken; not playlists, as those name other files
@@ -51,15 +58,24 @@ class Peers:
 
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def add(self, peer: Peer) -> asyncio.Task[None]:
+    def add(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a peer in a task of its own."""
-        task = asyncio.create_task(peer.run())
+        task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
 
 
-def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size: int = 640) -> FastAPI:
+def create_app(
+    head: TalkingHead,
+    portrait: Portrait,
+    token: str = "",
+    max_size: int = 640,
+    *,
+    ice_servers: tuple[IceServer, ...] = (),
+    record: Path | None = None,
+    drain_seconds: float = 0.0,
+) -> FastAPI:
     """The server as an ASGI application.
 
     Args:
@@ -67,10 +83,15 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
         portrait: for clients that name none.
         token: that every request must carry; "": the server answers to loopback host names only.
         max_size: longest side of uploaded portraits, in pixels.
+        ice_servers: STUN and TURN servers for WebRTC.
+        record: folder for recordings of all conversations; None: nothing is recorded.
+        drain_seconds: at its end, the application waits as long for the conversations to end by themselves.
     """
     portraits = Portraits(head, portrait, max_size)
-    clients = Clients(head, portraits)
+    clients = Clients(head, portraits, record)
     peers = Peers()
+    tests = asyncio.Semaphore(limits.MAX_TESTS)
+    metrics = metrics_of(head, clients)
     delays = {name: round(1000 * head.performer.delay_seconds(name)) for name in head.performer.latencies}
     page = {file.name: file.read_bytes() for file in PAGE.iterdir() if file.suffix in MEDIA}
 
@@ -79,6 +100,11 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
         await asyncio.to_thread(voices)  # lists them once, which takes a moment
         await asyncio.to_thread(network)  # of the open microphone; opening takes tens of milliseconds
         yield
+        clients.draining = True
+        await clients.wait_for_end(drain_seconds)
+        await clients.end()
+        if metrics is not None:
+            metrics.close()
         if peers.tasks:
             await asyncio.wait(peers.tasks, timeout=limits.END_SECONDS)
         await end_tasks(*peers.tasks, seconds=limits.END_SECONDS)
@@ -103,6 +129,22 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
             return refusal(ProtocolError("not_found", "no such page; docs/serve.md lists the routes", 404))
         return Response(page[name], media_type=MEDIA[Path(name).suffix])
 
+    @app.get("/healthz")
+    async def healthy() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/readyz")
+    async def ready() -> Response:
+        if not clients.open:
+            return refusal(ProtocolError("draining", "the server takes no new conversations", 503))
+        return JSONResponse({"status": "ok", "clients": len(clients)})
+
+    @app.get("/metrics")
+    async def numbers() -> Response:
+        if metrics is None:
+            return refusal(ProtocolError("not_found", NO_METRICS, 404))
+        return Response(metrics.text(), media_type=metrics_type())
+
     @app.get("/api/info")
     async def info() -> Response:
         return JSONResponse(
@@ -112,6 +154,8 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
                 "emotions": list(EMOTIONS),
                 "latencies": delays,
                 "voices": [voice._asdict() for voice in voices()],
+                "ice_servers": [server.for_page for server in ice_servers],
+                "recording": record is not None,
                 "limits": {
                     "picture_bytes": limits.MAX_PICTURE_BYTES,
                     "recording_bytes": limits.MAX_RECORDING_BYTES,
@@ -143,9 +187,26 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
     async def offer(request: Request) -> Response:
         async def work() -> Response:
             start = parse_offer(await body_of(request, limits.MAX_OFFER_BYTES))
-            peer = Peer(start, start.sdp, clients)
-            peers.add(peer)
+            peer = Peer(start, start.sdp, clients, configuration(ice_servers))
+            peers.add(peer.run())
             return JSONResponse(await within(limits.START_SECONDS, asyncio.shield(peer.answer)))
+
+        return await answered(work)
+
+    @app.post("/api/reachability")
+    async def reachability(request: Request) -> Response:
+        async def work() -> Response:
+            offer = parse_offer(await body_of(request, limits.MAX_OFFER_BYTES))
+            if tests.locked():
+                raise ProtocolError("busy", f"{limits.MAX_TESTS} tests are under way, the most allowed; try again", 503)
+            test = ReachabilityTest(offer.sdp, configuration(ice_servers))
+
+            async def run() -> None:
+                async with tests:
+                    await test.run()
+
+            peers.add(run())
+            return JSONResponse({"sdp": await within(limits.START_SECONDS, asyncio.shield(test.answer))})
 
         return await answered(work)
 
@@ -168,6 +229,25 @@ def create_app(head: TalkingHead, portrait: Portrait, token: str = "", max_size:
         await serve_socket(socket, clients)
 
     return app
+
+
+def metrics_of(head: TalkingHead, clients: Clients) -> Metrics | None:
+    """The metrics of a server, which watch its clients; None without prometheus-client."""
+    if find_spec("prometheus_client") is None:
+        return None
+    from ditto.live.server.metrics import Metrics
+
+    metrics = Metrics(head, clients)
+    clients.watchers.append(metrics)
+    clients.refused = metrics.refused
+    return metrics
+
+
+def metrics_type() -> str:
+    """The content type of metrics."""
+    from ditto.live.server.metrics import CONTENT_TYPE
+
+    return CONTENT_TYPE
 
 
 async def answered(work: Callable[[], Awaitable[Response]]) -> Response:

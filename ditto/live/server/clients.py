@@ -5,13 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from ditto.errors import BusyError, OutputError
+from ditto.frame import Item
+from ditto.live import AsyncSession
+from ditto.live.playout import Played
+from ditto.live.recording import Recorder
 from ditto.live.server.conversation import Conversation, Send
 from ditto.live.server.limits import END_SECONDS
 from ditto.live.server.portraits import Portraits
 from ditto.live.server.protocol import VERSION, JsonObject, ProtocolError, Start, check_choice
+from ditto.live.server.watching import Watcher
 from ditto.live.waiting import within
 from ditto.motion.motion import FPS
 from ditto.talking_head import TalkingHead
@@ -54,14 +65,50 @@ class Client:
         return True
 
 
-class Clients:
-    """The connected clients, by id."""
+class Recording(Watcher):
+    """Records a conversation into a new file of a folder. A failure is logged; the conversation goes on."""
 
-    def __init__(self, head: TalkingHead, portraits: Portraits) -> None:
+    def __init__(self, folder: Path, width: int, height: int, output: str, audio_rate: int) -> None:
+        name = f"{time.strftime('%Y-%m-%dT%H-%M-%SZ', time.gmtime())}-{secrets.token_hex(4)}.mp4"
+        self._recorder = Recorder(folder / name, width, height, output=output, audio_rate=audio_rate, live=True)
+
+    def delivered(self, item: Played | Item) -> None:
+        self._recorder.add(item)
+
+    def heard(self, samples: npt.NDArray[np.float32 | np.int16], rate: int) -> None:
+        self._recorder.hear(samples, rate)
+
+    async def close(self) -> None:
+        """Complete the file."""
+        try:
+            await asyncio.shield(asyncio.to_thread(self._recorder.close))
+        except OutputError as error:
+            logger.error("a recording is lost: %s", error)
+
+
+class Clients:
+    """The connected clients, by id.
+
+    Args:
+        head: of all sessions.
+        portraits: of the server.
+        record: folder for recordings of all conversations, or None.
+
+    Attributes:
+        watchers: are told what happens in every conversation.
+        refused: called when a session is refused because all are in use.
+        draining: whether new clients are refused while the connected ones go on.
+    """
+
+    def __init__(self, head: TalkingHead, portraits: Portraits, record: Path | None = None) -> None:
         self._head = head
         self._portraits = portraits
+        self._record = record
         self._clients: dict[str, Client] = {}
         self._ending = False
+        self.draining = False
+        self.watchers: list[Watcher] = []
+        self.refused: Callable[[], object] = lambda: None
 
     def __getitem__(self, name: str) -> Client:
         """A client by id. Raises ProtocolError if it is not connected."""
@@ -101,16 +148,20 @@ class Clients:
             style=start.style,
         )
         await self._end_older(name)  # it may hold the last free session
-        async with session:
+        async with self._entered(session):
             height, width = portrait.picture.shape[:2]
-            conversation = Conversation(session, send)
+            watchers, recording = list(self.watchers), None
+            if self._record is not None:
+                recording = Recording(self._record, width, height, output, audio_rate)
+                watchers.append(recording)
+            conversation = Conversation(session, send, watchers)
             client = Client(
                 name,
                 conversation,
                 {
                     "type": "ready", "protocol": VERSION, "client": name, "portrait": start.portrait, "width": width,
                     "height": height, "fps": FPS, "audio_rate": audio_rate, "latency": start.latency,
-                    "algorithmic_ms": round(1000 * session.delay_seconds),
+                    "algorithmic_ms": round(1000 * session.delay_seconds), "recording": recording is not None,
                 },
             )  # fmt: skip
             try:
@@ -125,6 +176,21 @@ class Clients:
                     if self._clients.get(name) is client:
                         del self._clients[name]
                     client.closed.set()
+                    if recording is not None:
+                        await recording.close()
+
+    @asynccontextmanager
+    async def _entered(self, session: AsyncSession) -> AsyncIterator[None]:
+        """The session, open. Counts refusals."""
+        try:
+            await session.__aenter__()
+        except BusyError:
+            self.refused()
+            raise
+        try:
+            yield
+        finally:
+            await session.close()
 
     async def _end_older(self, name: str) -> None:
         while (other := self._clients.get(name)) is not None:
@@ -134,6 +200,20 @@ class Clients:
     def _check_open(self) -> None:
         if self._ending:
             raise ProtocolError("stopped", "the server is stopping; connect again when it runs", 503)
+        if self.draining:
+            raise ProtocolError("draining", "the server takes no new conversations; connect to another one", 503)
+
+    @property
+    def open(self) -> bool:
+        """Whether new clients are taken, as far as there are sessions."""
+        return not (self._ending or self.draining)
+
+    async def wait_for_end(self, seconds: float) -> None:
+        """Wait for the clients to end by themselves, for so long at most. Set `draining` before."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+        while self._clients and clock() < until:
+            await asyncio.sleep(0.1)
 
     async def end(self) -> None:
         """End every connection, within `END_SECONDS`, and refuse new ones."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from ditto.live.server.limits import END_SECONDS, MAX_WAITING_ITEMS, MAX_WAITING
 from ditto.live.server.microphone import VoiceGate
 from ditto.live.server.protocol import Control, Flush, Interrupt, JsonObject, ProtocolError, Say, error_of
 from ditto.live.server.voice import speech_of
+from ditto.live.server.watching import Watcher
 from ditto.live.waiting import end_tasks
 from ditto.media.audio import AudioReader
 from ditto.media.rates import SAMPLE_RATE
@@ -69,15 +70,17 @@ class Conversation:
     Args:
         session: an open one.
         send: sends a JSON message to the client.
+        watchers: are told what happens.
 
     Attributes:
         interrupted: called after an interrupt with the new epoch. It drops the frames of earlier epochs that were read
             from the session and not delivered; returns how many frames of speech these are.
     """
 
-    def __init__(self, session: AsyncSession, send: Send) -> None:
+    def __init__(self, session: AsyncSession, send: Send, watchers: Sequence[Watcher] = ()) -> None:
         self.session = session
         self._send = send
+        self._watchers = watchers
         self._waiting: deque[Sound | Say | Recording] = deque()
         self._waiting_seconds = 0.0
         self._changed = asyncio.Event()
@@ -100,6 +103,7 @@ class Conversation:
     def listen(self, samples: Array, rate: int) -> None:
         """Take speech of the other party."""
         self.session.listen(samples, sample_rate=rate)
+        self._tell_heard(samples, rate)
 
     async def speak(self, samples: Array, rate: int) -> None:
         """Queue samples of speech; waits while more than `MAX_WAITING_SECONDS` are in the queue."""
@@ -113,6 +117,7 @@ class Conversation:
 
         A second of samples takes a few milliseconds; give more in several calls.
         """
+        self._tell_heard(samples, rate)
         if self._gate is None or self._gate_rate != rate:
             self.end_microphone()
             self._gate, self._gate_rate = VoiceGate(rate), rate
@@ -129,6 +134,10 @@ class Conversation:
             self._put(Sound(None, self._gate_rate, microphone=True))
         self._gate = None
         self._voiced = self._repeating = False
+
+    def _tell_heard(self, samples: Array, rate: int) -> None:
+        for watcher in self._watchers:
+            watcher.heard(samples, rate)
 
     def _others_speak(self) -> bool:
         """Whether anything but the microphone is being spoken or queued."""
@@ -185,6 +194,8 @@ class Conversation:
     def delivered(self, item: Played | Frame | SegmentEnd) -> None:
         """Record that an item was delivered to the client; send it the ends of utterances and the delays."""
         now = asyncio.get_running_loop().time()
+        for watcher in self._watchers:
+            watcher.delivered(item)
         if isinstance(item, SegmentEnd):
             self._utterances.pop(item.epoch, None)
             self._send({"type": "segment_end", "epoch": item.epoch, "pts_seconds": item.pts_seconds})
@@ -195,6 +206,8 @@ class Conversation:
         known = self._utterances.get(frame.epoch)
         if known is not None and known.first and known.ready_at is not None:
             compute = max(0.0, now - waited - known.ready_at)
+            for watcher in self._watchers:
+                watcher.answered(compute, waited)
             self._send(
                 {
                     "type": "latency",

@@ -19,4 +19,6 @@ START_SECONDS = 10.0  # from connecting to the "start" message, or to a WebRTC a
 SILENCE_SECONDS = 6.0  # a client that sends or takes nothing for this long is disconnected
 SPEAK_SECONDS = 20.0  # that espeak-ng may take
 END_SECONDS = 5.0  # for a connection to end: time for a last message and for the frame being drawn
+MAX_TESTS = 4  # reachability tests at once
+TEST_SECONDS = 15.0  # that one may last
 STOP_SECONDS = 20.0  # for the server to end; then its process ends anyway

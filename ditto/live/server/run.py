@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import threading
+import time
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +35,8 @@ PACKAGES = ("fastapi", "uvicorn", "websockets", "aiortc")
 class Address:
     """Where the server listens. Checked before anything is loaded.
 
+    `drain_seconds`: on SIGTERM, open conversations may go on for so long; new ones are refused.
+
     Raises:
         InputError: a token as `check_token` refuses; a certificate without its key, or files that are not these.
     """
@@ -43,6 +46,7 @@ class Address:
     token: str = ""
     certificate: Path | None = None
     key: Path | None = None
+    drain_seconds: float = 0.0
     made_token: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -131,6 +135,9 @@ def end_process() -> None:
 def server_of(app: FastAPI, address: Address) -> Server:
     """The server, not running yet.
 
+    With `drain_seconds`, SIGTERM lets the conversations go on: new ones are refused, `/readyz` says so, and the server shuts
+    down when the last one has ended or the time is over.
+
     It shuts down in this order, each step with a time limit: stop listening; send every client "closed" and close its
     session; close the connections and the WebRTC peers. If that takes too long, `end_process` ends the process.
     """
@@ -154,12 +161,23 @@ def server_of(app: FastAPI, address: Address) -> Server:
 
     class Serving(uvicorn.Server):
         signalled = False
+        drained_at: float | None = None  # when draining ends
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if sig == signal.SIGTERM and address.drain_seconds > 0 and self.drained_at is None and not self.signalled:
+                app.state.clients.draining = True
+                self.drained_at = time.monotonic() + address.drain_seconds
+                return
             if self.signalled:
                 signal.signal(sig, signal.SIG_DFL)
                 signal.raise_signal(sig)
             self.signalled = self.should_exit = True
+
+        async def on_tick(self, counter: int) -> bool:  # ten times a second
+            drained = not len(app.state.clients) or time.monotonic() > (self.drained_at or 0.0)
+            if self.drained_at is not None and drained:
+                self.signalled = self.should_exit = True
+            return await super().on_tick(counter)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             if self.signalled:  # the signal ends this process; otherwise other code runs in it

@@ -14,7 +14,14 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from ditto.live.adapters.aiortc import AUDIO_RATE, SessionTracks
 from ditto.live.server.clients import Client, Clients
-from ditto.live.server.limits import END_SECONDS, MAX_CANDIDATES, MAX_COMMAND_CHARACTERS, SILENCE_SECONDS, START_SECONDS
+from ditto.live.server.limits import (
+    END_SECONDS,
+    MAX_CANDIDATES,
+    MAX_COMMAND_CHARACTERS,
+    SILENCE_SECONDS,
+    START_SECONDS,
+    TEST_SECONDS,
+)
 from ditto.live.server.protocol import (
     Alive,
     Close,
@@ -49,11 +56,11 @@ MOST_UNSENT = 1 << 16  # bytes in the data channel; while a client leaves as man
 class Peer:
     """One WebRTC client. `run` lasts as long as its connection."""
 
-    def __init__(self, start: Start, offer: str, clients: Clients) -> None:
+    def __init__(self, start: Start, offer: str, clients: Clients, configuration: RTCConfiguration) -> None:
         self._start = start
         self._offer = offer
         self._clients = clients
-        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._connection = RTCPeerConnection(configuration)
         self._channel: RTCDataChannel | None = None
         self._microphone = "off"
         self._tasks: list[asyncio.Task[None]] = []
@@ -145,9 +152,7 @@ class Peer:
             raise ProtocolError("timeout", f"the offer was not answered within {START_SECONDS:g} s; try again", 504) from None
 
     async def _negotiate(self, tracks: SessionTracks) -> str:
-        candidates = self._offer.count("a=candidate:")
-        if candidates > MAX_CANDIDATES:
-            raise ProtocolError("bad_offer", f"expected at most {MAX_CANDIDATES} candidates in an offer, got {candidates}")
+        check_candidates(self._offer)
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(self._offer, "offer"))
             kinds = [item.kind for item in self._connection.getTransceivers()]
@@ -211,3 +216,51 @@ class Peer:
             except Exception as error:
                 self._send(error_of(error)[0])
                 return
+
+
+class ReachabilityTest:
+    """Answers an offer of a data channel without media or session: a page tests with it whether WebRTC reaches the server."""
+
+    def __init__(self, offer: str, configuration: RTCConfiguration) -> None:
+        self._offer = offer
+        self._connection = RTCPeerConnection(configuration)
+        self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Answer the offer; wait until the page closes the connection, or `TEST_SECONDS`. `answer` gets an error."""
+        over = asyncio.Event()
+
+        @self._connection.on("connectionstatechange")
+        def changed() -> None:
+            if self._connection.connectionState in ("failed", "closed"):
+                over.set()
+
+        try:
+            self.answer.set_result(await within(START_SECONDS, self._negotiated()))
+            await within(TEST_SECONDS, over.wait())
+        except asyncio.TimeoutError:
+            if not self.answer.done():
+                self.answer.set_exception(ProtocolError("timeout", "the offer was not answered in time; try again", 504))
+        except ProtocolError as error:
+            self.answer.set_exception(error)
+        finally:
+            with suppress(asyncio.TimeoutError):
+                await within(END_SECONDS, self._connection.close())
+
+    async def _negotiated(self) -> str:
+        check_candidates(self._offer)
+        try:
+            await self._connection.setRemoteDescription(RTCSessionDescription(self._offer, "offer"))
+            if self._connection.getTransceivers() or self._connection.sctp is None:
+                raise ProtocolError("bad_offer", "expected an offer of a data channel alone, got another; send one")
+            await self._connection.setLocalDescription(await self._connection.createAnswer())
+        except REFUSED as error:
+            raise ProtocolError("bad_offer", f"the offer cannot be answered ({error}); send a browser's SDP") from error
+        return str(self._connection.localDescription.sdp)
+
+
+def check_candidates(offer: str) -> None:
+    """Raises ProtocolError if an offer names too many addresses."""
+    candidates = offer.count("a=candidate:")
+    if candidates > MAX_CANDIDATES:
+        raise ProtocolError("bad_offer", f"expected at most {MAX_CANDIDATES} candidates in an offer, got {candidates}")

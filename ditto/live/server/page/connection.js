@@ -2,7 +2,9 @@
 
 const CONNECT_MS = 6000;
 const GATHER_MS = 1500;
+const GATHER_FAR_MS = 5000; // with STUN and TURN servers
 const ALIVE_MS = 2000;
+const TEST_MS = 12000; // browsers give up a STUN or TURN server after about ten seconds
 const BUFFER_MS = 80; // browsers buffer sound this long; pictures wait as long, or lips would be early at first
 
 export class Refused extends Error {
@@ -25,13 +27,13 @@ export async function answer(response) {
 }
 
 export class WebRtc {
-  constructor(video, canvas, heard, ended) {
-    Object.assign(this, { video, heard, ended, ready: null });
+  constructor(video, canvas, heard, ended, iceServers = []) {
+    Object.assign(this, { video, heard, ended, iceServers, ready: null });
     canvas.hidden = true;
   }
 
   async open(start) {
-    const pc = this.pc = new RTCPeerConnection({ iceServers: [] });
+    const pc = this.pc = new RTCPeerConnection({ iceServers: this.iceServers });
     this.microphoneSender = pc.addTransceiver("audio", { direction: "sendrecv" }).sender;
     pc.addTransceiver("video", { direction: "recvonly" });
     this.channel = pc.createDataChannel("control");
@@ -43,7 +45,7 @@ export class WebRtc {
       media.addTrack(track);
     };
     await pc.setLocalDescription();
-    await gathered(pc);
+    await gathered(pc, this.iceServers.length ? GATHER_FAR_MS : GATHER_MS);
     const said = await answer(await fetch("/api/webrtc", {
       method: "POST", headers: { "content-type": "application/json" },
       body: JSON.stringify({ ...start, sdp: pc.localDescription.sdp }),
@@ -114,11 +116,11 @@ export class WebRtc {
   }
 }
 
-function gathered(pc) {
+function gathered(pc, wait) {
   return new Promise((done) => {
     if (pc.iceGatheringState === "complete") return done();
     pc.addEventListener("icegatheringstatechange", () => pc.iceGatheringState === "complete" && done());
-    setTimeout(done, GATHER_MS);
+    setTimeout(done, wait);
   });
 }
 
@@ -132,6 +134,73 @@ function connected(pc, channel) {
       failed(new Refused("no_path", "WebRTC found no way to the server."));
     };
   });
+}
+
+/** Tests each STUN and TURN server, and the way to this one; tells `show(text, works)` of every step. */
+export async function testConnection(iceServers, show) {
+  if (!window.RTCPeerConnection) return show("This browser has no WebRTC. The WebSocket works without it.", false);
+  for (const server of iceServers) await testIceServer(server, show);
+  await testServer(iceServers, show);
+}
+
+/** Gathers candidates with one STUN or TURN server alone. */
+async function testIceServer(server, show) {
+  const relay = !server.urls.startsWith("stun:");
+  const pc = new RTCPeerConnection({ iceServers: [server], iceTransportPolicy: relay ? "relay" : "all" });
+  let found = null, refused = null;
+  pc.onicecandidate = ({ candidate }) => {
+    if (candidate?.type === (relay ? "relay" : "srflx")) found = candidate;
+  };
+  pc.onicecandidateerror = (error) => {
+    if (!refused || error.errorCode < 700) refused = error;
+  };
+  pc.createDataChannel("test");
+  await pc.setLocalDescription();
+  const until = performance.now() + TEST_MS;
+  while (!found && !(refused && refused.errorCode < 700) && pc.iceGatheringState !== "complete" && performance.now() < until) {
+    await new Promise((done) => setTimeout(done, 50));
+  }
+  pc.close();
+  if (found) return show(relay ? `${server.urls} relays.` : `${server.urls} answers: UDP gets out of this network.`, true);
+  const code = refused?.errorCode;
+  if (code === 401 || code === 403) return show(`${server.urls} refuses the name or the password (${code}).`, false);
+  if (code && code < 700) return show(`${server.urls} refuses: ${refused.errorText} (${code}).`, false);
+  show(`${server.urls} does not answer: a firewall stops UDP, or nothing is there.`, false);
+}
+
+/** Opens a data channel to this server, as a conversation would, without one. */
+async function testServer(iceServers, show) {
+  const pc = new RTCPeerConnection({ iceServers });
+  try {
+    const channel = pc.createDataChannel("test");
+    await pc.setLocalDescription();
+    await gathered(pc, iceServers.length ? GATHER_FAR_MS : GATHER_MS);
+    const own = new Set([...pc.localDescription.sdp.matchAll(/ typ (\w+)/g)].map((match) => match[1]));
+    if (!own.size) return show("This browser offers no address for WebRTC: a setting or an extension forbids it.", false);
+    const said = await answer(await fetch("/api/reachability", {
+      method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ sdp: pc.localDescription.sdp }),
+    }));
+    await pc.setRemoteDescription({ type: "answer", sdp: said.sdp });
+    await connected(pc, channel);
+    show(`WebRTC reaches the server: ${await wayOf(pc)}.`, true);
+  } catch (error) {
+    const relayed = iceServers.some((server) => !server.urls.startsWith("stun:"));
+    show(error.code !== "no_path" ? `The server did not answer the test: ${error.message}`
+      : `WebRTC does not reach the server: UDP between here and there is stopped. ${relayed
+        ? "The TURN server did not help either." : "A TURN server would help (ditto serve --ice-server)."} `
+        + "The WebSocket works without UDP.", false);
+  } finally {
+    pc.close();
+  }
+}
+
+/** How the two sides of a connection reach each other, in words. */
+async function wayOf(pc) {
+  const items = [...(await pc.getStats()).values()];
+  const pair = items.find((item) => item.type === "candidate-pair" && item.nominated && item.state === "succeeded");
+  const types = items.filter((item) => item.id === pair?.localCandidateId || item.id === pair?.remoteCandidateId)
+    .map((item) => item.candidateType);
+  return types.includes("relay") ? "through the TURN server" : "directly";
 }
 
 const HEADER_BYTES = 28;

@@ -1,6 +1,6 @@
 // The page: sends what the user does to the server, and shows the server's messages.
 
-import { Refused, Socket, WebRtc, answer } from "/page/connection.js";
+import { Refused, Socket, WebRtc, answer, testConnection } from "/page/connection.js";
 
 const $ = (id) => document.getElementById(id);
 const GAZE = 12;
@@ -18,6 +18,7 @@ let spoken = false;
 let retries = 0;
 let opening = 0;
 let rested = true;
+let iceServers = [];
 
 history.replaceState(null, "", location.pathname + (forced ? `?transport=${forced}` : ""));
 
@@ -67,7 +68,7 @@ async function connect() {
   let failure = null;
   for (const Way of ways()) {
     if (turn !== opening) return;
-    const attempt = new Way($("video"), $("canvas"), heard, () => attempt === connection && lost());
+    const attempt = new Way($("video"), $("canvas"), heard, () => attempt === connection && lost(), iceServers);
     try {
       await attempt.open(start);
     } catch (error) {
@@ -125,6 +126,7 @@ function heard(message) {
     case "ready":
       $("screen").style.aspectRatio = `${message.width} / ${message.height}`;
       $("delay-algorithmic").textContent = message.algorithmic_ms;
+      $("recorded").hidden = !message.recording;
       break;
     case "latency":
       $("delay-algorithmic").textContent = message.algorithmic_ms;
@@ -338,8 +340,26 @@ function dropping(id, take) {
   });
 }
 
+async function test() {
+  $("test").disabled = true;
+  $("test-results").replaceChildren();
+  const show = (text, works) => {
+    const line = document.createElement("li");
+    line.textContent = sentence(text);
+    line.toggleAttribute("data-wrong", !works);
+    $("test-results").append(line);
+  };
+  try {
+    await testConnection(iceServers, show);
+  } catch (error) {
+    show(`The test failed: ${error.message}`, false);
+  }
+  $("test").disabled = false;
+}
+
 async function setUp() {
   const info = await answer(await fetch("/api/info"));
+  iceServers = info.ice_servers;
   for (const name of info.emotions.filter((emotion) => emotion !== "neutral")) {
     const label = document.createElement("label"), slider = document.createElement("input");
     Object.assign(slider, { type: "range", min: 0, max: 100, step: 5, value: 0, name, id: `emotion-${name}` });
@@ -364,6 +384,7 @@ $("say").addEventListener("submit", say);
 $("text").addEventListener("keydown", (event) => (event.ctrlKey || event.metaKey) && event.key === "Enter" && say(event));
 $("interrupt").addEventListener("click", interrupt);
 $("sound").addEventListener("click", () => setSound(!loud));
+$("test").addEventListener("click", test);
 $("reconnect").addEventListener("click", () => { retries = 0; connect(); });
 $("latency").addEventListener("change", connect);
 $("style").addEventListener("change", () => connection?.send({ type: "control", style: $("style").value }));
