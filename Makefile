@@ -46,7 +46,7 @@ $(VENV)/.serve: $(VENV)/.ready
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.serve
-	$(PIP) pytest hypothesis jsonschema ruff mypy httpx selenium
+	$(PIP) pytest hypothesis jsonschema ruff mypy httpx selenium python-osc
 	@touch $@
 
 # In an environment of their own: they bring many packages (docs/adapters.md).

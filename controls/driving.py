@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ditto.controls import points_of, with_points
 from ditto.controls.catalog import check_range, unknown
+from ditto.controls.limits import limit
 from ditto.motion.motion import FPS, MOTION_SIZE, Motion
 from ditto.motion.regions import REGIONS
 from ditto.motion.space import LITE_SPACE, MotionSpace
@@ -94,6 +95,8 @@ class Performance:
 def drive(motion: Motion, driving: Driving, portrait: Portrait | None, space: MotionSpace | None = None) -> Motion:
     """A motion (70,) with regions that follow a performance. The gaze of either is against the camera.
 
+    Soft limits (`ditto.controls.limits`) hold what the performance has beyond them.
+
     Raises:
         ValueError: the space needs a portrait, and `portrait` is None.
     """
@@ -102,7 +105,7 @@ def drive(motion: Motion, driving: Driving, portrait: Portrait | None, space: Mo
     if not share.any():
         return motion
     own = _without_hold(space.to_head(motion.values, portrait), space, portrait)
-    theirs = _without_hold(driving.values, LITE_SPACE, None)
+    theirs = _without_hold(limit(driving.values, LITE_SPACE), LITE_SPACE, None)
     mixed = own + share * (theirs - own)
     mixed = with_points(mixed, points_of(mixed) + space.camera_hold(mixed, portrait))
     return Motion(space.from_head(mixed, portrait).astype(np.float32))

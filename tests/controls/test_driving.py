@@ -16,7 +16,7 @@ PORTRAIT = replace(drawn_portrait(), rotation=rotation_matrix(4.0, 20.0, -3.0))
 
 def rows(count, seed=0):
     random = np.random.default_rng(seed)
-    values = random.normal(0.0, 0.03, (count, 70)).astype(np.float32)
+    values = random.uniform(-0.003, 0.003, (count, 70)).astype(np.float32)  # within the soft limits
     values[:, DEGREES] = random.uniform(-12.0, 12.0, (count, 3))
     return values
 
@@ -68,6 +68,12 @@ def test_lost_frames_drive_nothing():
     driving = Performance(rows(40), weights=weights).at(20)
     spoken = Motion(rows(1)[0])
     assert drive(spoken, driving, PORTRAIT) is spoken
+
+
+def test_a_wild_performance_stays_a_face():
+    spoken, wild = rows(1)[0], np.random.default_rng(3).normal(0.0, 50.0, 70)
+    out = head_values(drive(Motion(spoken), Driving(wild, {"all": 1.0}), PORTRAIT).values)
+    assert np.abs(out[DEGREES]).max() <= 40.0 and np.abs(out[EXPRESSION]).max() < 0.25
 
 
 @pytest.mark.parametrize(
