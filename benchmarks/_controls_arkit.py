@@ -4,6 +4,7 @@ in the drawn picture, and what MediaPipe scores."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +13,13 @@ from benchmarks._controls import Image, Report, Study
 from benchmarks._report import Figure, rows_table
 from benchmarks.blendshapes import Seen
 from ditto.controls.blendshapes import ARKIT_NAMES, SHAPES, to_offsets, to_weights, without_effect
-from ditto.motion.motion import EXPRESSION, MOTION_SIZE, TEMPLATE_APERTURE, UPPER_LIDS, Keypoint
-from ditto.motion.space import MotionSpace
+from ditto.lite.rendering.mesh import MeshRenderer
+from ditto.motion.motion import EXPRESSION, MOTION_SIZE, TEMPLATE_APERTURE, UPPER_LIDS, Keypoint, Motion
+from ditto.motion.space import LITE_SPACE, MotionSpace
 from ditto.portrait.face_mesh import fit_head, keypoints
 from ditto.portrait.portrait import Portrait
 from ditto.portrait.registration import refine_landmarks
+from ditto.row_performer import RowAppearance
 
 Floats = npt.NDArray[np.float64]
 
@@ -59,6 +62,21 @@ def tracked_weights(portrait: Portrait, crops: Sequence[Image], space: MotionSpa
     return np.concatenate([to_weights(row[None], space) for row in rows])
 
 
+def drawn_weights(renderer: MeshRenderer, appearance: RowAppearance[Any, Any], motions: npt.ArrayLike) -> Floats:
+    """(N, 52) the weights of the mesh that is drawn, after every limit of the renderer, against the first motion's."""
+    poses = [
+        renderer.pose(appearance.prepared, renderer.retarget(appearance.portrait, Motion(row)))
+        for row in np.asarray(motions, np.float32)
+    ]
+    delta = np.stack([keypoints(pose.canonical) - keypoints(poses[0].canonical) for pose in poses])
+    for side, lid in enumerate(UPPER_LIDS):  # lids are painted, not part of the mesh
+        delta[:, lid] = 0.0
+        delta[:, lid, 1] = TEMPLATE_APERTURE * np.array([pose.closure[side] - poses[0].closure[side] for pose in poses])
+    rows = np.zeros((len(poses), MOTION_SIZE))
+    rows[:, EXPRESSION] = delta.reshape(len(poses), -1)
+    return to_weights_alone(rows, LITE_SPACE)
+
+
 def scores_of(seen: Sequence[Seen | None]) -> Floats:
     """(N, 52) MediaPipe's scores in the order of ARKIT_NAMES; NaN where it sees no face, and for tongueOut."""
     none: Mapping[str, float] = {}
@@ -75,9 +93,13 @@ def measure(study: Study) -> Report:
     names, asked = asked_of(space)
     places = [ARKIT_NAMES.index(name) for name in names]
     own = np.abs(to_weights_alone(head_rows(asked, space), space) - asked)[1:].reshape(len(names), len(WEIGHTS), SHAPES)
-    tracked, shares, full = [], [], []
+    drawn, tracked, scores_at, shares, full = [], [], [], [], []
     for name, portrait in study.portraits.items():
         motions = space.from_head(head_rows(asked, space), portrait)
+        if isinstance(study.performer.renderer, MeshRenderer):
+            mesh = drawn_weights(study.performer.renderer, study.appearance(name), motions)[1:]
+            mesh = mesh.reshape(len(names), len(WEIGHTS), SHAPES)
+            drawn.append(np.stack([mesh[i, :, place] for i, place in enumerate(places)]))
         crops = study.crops(name, motions)
         found = tracked_weights(portrait, crops, space)[1:].reshape(len(names), len(WEIGHTS), SHAPES)
         tracked.append(np.stack([found[i, :, place] for i, place in enumerate(places)]))
@@ -85,6 +107,7 @@ def measure(study: Study) -> Report:
             scores = scores_of(study.seen(crops))
             change = (scores - scores[0])[1:].reshape(len(names), len(WEIGHTS), SHAPES)
             of_shape = np.stack([change[i, :, place] for i, place in enumerate(places)])
+            scores_at.append(of_shape)
             full.append(of_shape[:, -1])
             shares.append(np.where(of_shape[:, -1:] >= SCORED, of_shape / of_shape[:, -1:], np.nan))
     errors = np.abs(np.stack(tracked) - WEIGHTS).mean((0, 2))  # of each shape, over portraits and weights
@@ -92,7 +115,12 @@ def measure(study: Study) -> Report:
     in_group = [group_of(name) for name in names]
     named = [i for i, group in enumerate(in_group) if group is not None]
     figures: list[Figure] = []
-    for way, found_errors in (("weights to motion to weights", of_motion), ("drawn and tracked again", errors)):
+    ways = [("weights to motion to weights", of_motion), ("drawn and tracked again", errors)]
+    if drawn:
+        ways.insert(1, ("weights to drawn mesh to weights", np.abs(np.stack(drawn) - WEIGHTS).mean((0, 2))))
+    if scores_at:
+        ways.append(("drawn, MediaPipe's score against rest", np.nanmean(np.abs(np.stack(scores_at) - WEIGHTS), (0, 2))))
+    for way, found_errors in ways:
         for group in GROUPS:
             chosen = [i for i, g in enumerate(in_group) if g == group]
             if chosen:
@@ -106,7 +134,7 @@ def measure(study: Study) -> Report:
         linear[seen_some] = np.nanmean(off[:, seen_some], (0, 2))
         scored = np.nanmean(np.stack(full), 0)
         figures.append(
-            Figure("all of these: MediaPipe's score, share of its change at weight 1, error", float(np.nanmean(linear[named])))
+            Figure("all of these: MediaPipe's score as a share of its change at 1, error", float(np.nanmean(linear[named])))
         )
     means = np.stack(tracked).mean(0)
     rows = []
