@@ -244,7 +244,7 @@ def test_blinks_come_at_the_rate_that_is_asked_for_and_in_place_of_the_others(ra
     assert times.min() > 2.0 and np.diff(times).min() > 0.8
     assert edit == Timeline().blinks(rate, until=600.0, start=2.0, seed=4)
     assert edit.at(1.9).controls.is_neutral and edit.at(5.0).controls.gains == {"blinks": 0.0}
-    shut = edit.at(times[0] + 3 / 25).controls
+    shut = edit.at(times[0] + BLINK.index(0.0) / 25).controls
     assert shut.lids == pytest.approx((1.0, 1.0)) and shut.gains == {"blinks": 0.0}
 
 
