@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image as Pictures
 from PIL import ImageDraw
 
-from benchmarks._controls import REST, Image, Report, Study
+from benchmarks._controls import Image, Report, Study
 from benchmarks._motions import motion_only
 from benchmarks._report import Figure, rows_table
 from benchmarks.faces import example_portrait, spread, tracked_clip
@@ -23,14 +23,14 @@ from benchmarks.measures import correlate, lip_opening
 from benchmarks.speech import load_alignments, read_speech
 from ditto.motion.emotion import EMOTIONS, emotion_vector
 from ditto.performer import Draw, Edits
-from ditto.row_performer import RowShot
+from ditto.row_performer import IdleShot
 
 Array = npt.NDArray[np.float32]
 Scores = Mapping[str, float]
 
 INTENSITIES = (0.25, 0.5, 0.75, 1.0)
 SHOWN = tuple(name for name in EMOTIONS if name != "neutral")
-UTTERANCES, CLIPS = 4, 5  # the shortest of LibriSpeech for closures; of GRID for the correlation with the real speaker
+UTTERANCES, CLIPS = 14, 5  # the shortest of LibriSpeech for closures; of GRID for the correlation with the real speaker
 TILE, TITLE = 144, 18  # pixels of a contact sheet
 MOST_CHANGE = 0.03  # of closures and correlation, from neutral
 
@@ -80,10 +80,10 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
 
 
 def shown_motions(study: Study, name: str, emotions: list[Array]) -> Array:
-    """(N, 70): the face at rest of a portrait by name, showing each of N emotions (8,)."""
-    performer, neutral = motion_only(study.performer), emotion_vector(None)
+    """(N, 70): the first idle frame of a portrait by name, showing each of N emotions (8,)."""
+    performer = motion_only(study.performer)
     face = performer.face(performer.prepare(study.portraits[name]), study.seed)
-    jobs = [Draw(face, RowShot(REST, neutral, 0), Edits(emotion)) for emotion in emotions]
+    jobs = [Draw(face, IdleShot(), Edits(emotion)) for emotion in emotions]
     motions = [drawn.motion for drawn in performer.draw(jobs)]
     return np.array([np.asarray(motion) for motion in motions], np.float32)
 

@@ -45,6 +45,7 @@ from ditto.portrait.portrait import Portrait
 Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 NEUTRAL = emotion_vector(None)
+TALK_FRAMES = 10  # .4 s, about as long as a transition: how fast lips take up what an emotion does to them in silence; by eye
 
 E = TypeVar("E")  # state of the encoder
 S = TypeVar("S")  # state of the sampler
@@ -184,6 +185,7 @@ class RowFace(Face, Generic[A, C]):
         transition: that began when the source of motion changed last; None if it is over.
         age: frames since then.
         last_speech: utterance and row of the last speech frame, before transitions; None before any.
+        talk: 1 in speech, 0 in idle frames, and between them for `TALK_FRAMES` after a change.
     """
 
     appearance: RowAppearance[A, C]
@@ -196,14 +198,15 @@ class RowFace(Face, Generic[A, C]):
     transition: Inertialization | None = None
     age: int = 0
     last_speech: tuple[int, Array] | None = None
+    talk: float = 0.0
 
 
 class RowPerformer(Generic[E, S, A, P, C]):
     """Encoder, sampler and renderer of one motion space as a `ditto.performer.Performer`.
 
     Args:
-        show_emotion: (row (70,) without an emotion, emotion (8,)) -> row. Speech is then sampled neutral. None: the sampler
-            shows the emotion, a new one from the next sampled row on.
+        show_emotion: (row (70,) without an emotion, emotion (8,), how much the face talks) -> row. Speech is then sampled
+            neutral. None: the sampler shows the emotion, a new one from the next sampled row on.
 
     Attributes:
         encoder, sampler, renderer, motion_space, show_emotion: as given.
@@ -217,7 +220,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
         sampler: Sampler[S],
         renderer: Renderer[A, P, C],
         motion_space: MotionSpace,
-        show_emotion: Callable[[Array, Array], Array] | None = None,
+        show_emotion: Callable[[Array, Array, float], Array] | None = None,
     ) -> None:
         self.encoder = encoder
         self.sampler = sampler
@@ -320,7 +323,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
         portrait = face.appearance.portrait
         face = self._idle(face, edits) if isinstance(shot, IdleShot) else self._speak(face, expect_own(shot, RowShot), edits)
         assert face.row is not None
-        motion = Motion(face.row if self.show_emotion is None else self.show_emotion(face.row, edits.emotion))
+        motion = Motion(face.row if self.show_emotion is None else self.show_emotion(face.row, edits.emotion, face.talk))
         if edits.driving is not None:
             motion = drive(motion, edits.driving, portrait, self.motion_space)
         for controls in edits.controls:
@@ -366,7 +369,10 @@ class RowPerformer(Generic[E, S, A, P, C]):
         if transition is not None:
             row = transition.at(age, row)
         before = row if face.row is None else face.row
-        return replace(face, speaking=speaking, row=row, before=before, transition=transition, age=age + 1)
+        talk = float(speaking is not None)
+        if face.row is not None:
+            talk = min(max(talk, face.talk - 1.0 / TALK_FRAMES), face.talk + 1.0 / TALK_FRAMES)
+        return replace(face, speaking=speaking, row=row, before=before, transition=transition, age=age + 1, talk=talk)
 
     def _timed(self, step: str, call: Callable[[], T], rows: int = 1) -> T:
         start = time.perf_counter()

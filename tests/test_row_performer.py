@@ -9,12 +9,13 @@ from ditto.lite.performer import show_emotion
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.inertialization import SLOW_FRAMES
 from ditto.motion.listening import NEUTRAL, Reaction
-from ditto.motion.motion import MOTION_SIZE, Motion
+from ditto.motion.motion import EXPRESSION, MOTION_SIZE, Keypoint, Motion
 from ditto.motion.space import LITE_SPACE
 from ditto.performer import Draw, Edits, Face, Shot
-from ditto.row_performer import IdleShot, NoPictures, RowPerformer, RowShot
+from ditto.row_performer import TALK_FRAMES, IdleShot, NoPictures, RowPerformer, RowShot
 
-CALM, HAPPY, SURPRISED = (emotion_vector(weights) for weights in (None, {"happy": 1.0}, {"surprise": 1.0}))
+CALM = emotion_vector(None)
+HAPPY, SURPRISED, DISGUSTED = (emotion_vector({name: 1.0}) for name in ("happy", "surprise", "disgust"))
 YAW = 2
 
 
@@ -136,6 +137,16 @@ def test_an_emotion_asked_for_shows_in_rows_sampled_without_it():
     plain = RowPerformer(None, None, Shown(), LITE_SPACE)
     drawn = plain.draw([Draw(plain.face(ANYONE, 0), RowShot(row, CALM, 0), Edits(HAPPY))])[0]
     assert np.array_equal(drawn.motion.values, row)  # without a way to show it, it shows from the next row sampled
+
+
+def test_lips_that_begin_to_talk_are_freed_over_some_frames():
+    face, silent = wait(at_rest(), 3, emotion=DISGUSTED)
+    face, talking = speak(face, [np.zeros(MOTION_SIZE, np.float32)] * 20, emotion=DISGUSTED)
+    lip = EXPRESSION.start + 3 * Keypoint.UPPER_OUTER_LIP + 1
+    heights = np.concatenate([silent, talking])[2:, lip]
+    total = heights[-1] - heights[0]
+    assert total > 0.04 and np.abs(np.diff(heights)).max() <= 1.3 * total / TALK_FRAMES  # idle motion moves it too
+    assert face.talk == 1.0 and wait(face, 4)[0].talk == pytest.approx(1.0 - 4 / TALK_FRAMES)
 
 
 def test_a_style_acts_on_speech_before_the_emotion_and_controls():

@@ -41,13 +41,17 @@ def open_performer(bundle: Bundle, device: str, precision: str) -> Performer:
     return RowPerformer(SpeechEncoder(bundle.path), sampler, CoreRenderer(bundle.path), LITE_SPACE, show_emotion)
 
 
-def show_emotion(row: npt.ArrayLike, emotion: npt.ArrayLike) -> Array:
-    """The row (70,), in the camera frame, that shows an emotion (8,) on top; neutral gives the row itself."""
+def show_emotion(row: npt.ArrayLike, emotion: npt.ArrayLike, talk: float = 0.0) -> Array:
+    """The row (70,), in the camera frame, that shows an emotion (8,) on top; neutral gives the row itself.
+
+    Args:
+        talk: 0 for a silent face, 1 for one that talks, whose lips are free.
+    """
     values, weights = np.asarray(row, np.float32), np.asarray(emotion, np.float32)
     if not np.delete(weights, EMOTIONS.index("neutral")).any():
         return values
     head = LITE_SPACE.to_head(values, None)
-    head[EXPRESSION] = add_emotion(head[EXPRESSION].reshape(KEYPOINTS, 3), weights).ravel()
+    head[EXPRESSION] = add_emotion(head[EXPRESSION].reshape(KEYPOINTS, 3), weights, talk).ravel()
     shown = LITE_SPACE.from_head(head, None).astype(np.float32)
     shown[: EXPRESSION.start] = values[: EXPRESSION.start]
     return shown

@@ -18,22 +18,26 @@ EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise", "
 SMILE = 0.035  # fu a mouth corner travels in a usual smile: tuned by eye on three faces (../shared/renderer/end_to_end.md)
 
 
-def shown_offset(weights: npt.ArrayLike) -> Floats:
+def shown_offset(weights: npt.ArrayLike, talk: float = 0.0) -> Floats:
     """(..., 8) emotion weights -> (..., 21, 3) keypoint changes, head frame, face units; neutral is nothing.
 
     Linear in the weights, so what several emotions show together lies between what each shows. The table is
     `ditto/motion/emotions.json`; `ditto.training.emotion_table` made it.
+
+    Args:
+        talk: 0 for a silent face, 1 for one that talks, whose lips are free.
     """
-    shown: Floats = np.asarray(weights, np.float64) @ _table()
+    silent, talking = _tables()
+    shown: Floats = np.asarray(weights, np.float64) @ ((1.0 - talk) * silent + talk * talking)
     return shown.reshape(*shown.shape[:-1], KEYPOINTS, 3)
 
 
-def add_emotion(points: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
-    """Keypoint changes (..., 21, 3), head frame, face units, that show emotions (..., 8) on top.
+def add_emotion(points: npt.ArrayLike, weights: npt.ArrayLike, talk: float = 0.0) -> Floats:
+    """Keypoint changes (..., 21, 3), head frame, face units, that show emotions (..., 8) on top; `talk` as of `shown_offset`.
 
     Lids that are closing close as far as without: what an emotion changes of them fades as they shut.
     """
-    shown = shown_offset(weights)
+    shown = shown_offset(weights, talk)
     points = np.asarray(points, np.float64)
     lids = [*UPPER_LIDS, Keypoint.LOWER_LIDS]
     closed = np.clip(points[..., list(UPPER_LIDS), 1] / TEMPLATE_APERTURE, 0.0, 1.0)
@@ -44,14 +48,17 @@ def add_emotion(points: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
 
 
 @cache
-def _table() -> Floats:
-    """(8, 63) of the emotions at weight 1."""
-    table = np.zeros((len(EMOTIONS), KEYPOINTS, 3))
-    for name, keypoints in json.loads(Path(__file__).with_name("emotions.json").read_text("utf-8")).items():
-        for keypoint, change in keypoints.items():
-            table[EMOTIONS.index(name), Keypoint[keypoint.upper()]] = change
-    table.flags.writeable = False
-    return table.reshape(len(EMOTIONS), -1)
+def _tables() -> tuple[Floats, Floats]:
+    """(8, 63) of the emotions at weight 1, on a silent face and on one that talks."""
+    stored = json.loads(Path(__file__).with_name("emotions.json").read_text("utf-8"))
+    tables = np.zeros((2, len(EMOTIONS), KEYPOINTS, 3))
+    for table, shapes in zip(tables, (stored["silent"], stored["silent"] | stored["talking"]), strict=True):
+        for name, keypoints in shapes.items():
+            for keypoint, change in keypoints.items():
+                table[EMOTIONS.index(name), Keypoint[keypoint.upper()]] = change
+    tables.flags.writeable = False
+    silent, talking = tables.reshape(2, len(EMOTIONS), -1)
+    return silent, talking
 
 
 def emotion_vector(emotion: Mapping[str, float] | None) -> npt.NDArray[np.float32]:

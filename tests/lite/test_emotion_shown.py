@@ -11,13 +11,14 @@ from ditto.lite.rendering.deform import clamp_keypoints, displace, load_basis, s
 from ditto.lite.rendering.mesh import MeshRenderer
 from ditto.media.audio import read_audio
 from ditto.motion.emotion import EMOTIONS, emotion_vector, shown_offset
-from ditto.motion.motion import EXPRESSION, INNER_LIPS, KEYPOINTS, MOTION_SIZE, Motion
+from ditto.motion.motion import EXPRESSION, INNER_LIPS, KEYPOINTS, MOTION_SIZE, MOUTH_CORNERS, Keypoint, Motion
 from ditto.motion.space import LITE_SPACE
 from ditto.portrait import face_mesh as g
-from ditto.training.emotion_table import SMALLEST, table
+from ditto.training.emotion_table import ASKED, ASKED_TALKING, SMALLEST, table
 
 SHOWN = [name for name in EMOTIONS if name != "neutral"]
 REST = np.zeros(MOTION_SIZE, np.float32)
+MOUTH = (*MOUTH_CORNERS, *INNER_LIPS, Keypoint.UPPER_OUTER_LIP)
 
 
 @pytest.fixture(scope="module")
@@ -40,26 +41,37 @@ def mixes(count):
     return np.random.default_rng(0).dirichlet(np.full(len(EMOTIONS), 0.4), count)
 
 
-def test_the_table_is_what_its_script_makes(learned):
-    for name, change in table(learned).items():
+@pytest.mark.parametrize(("talk", "asked"), [(0.0, ASKED), (1.0, ASKED_TALKING)])
+def test_the_table_is_what_its_script_makes(learned, talk, asked):
+    for name, change in table(learned, asked).items():
         # another processor rounds another way: by a digit, or across the size below which a change is left out
-        np.testing.assert_allclose(change, shown_offset(emotion_vector({name: 1.0})), atol=SMALLEST + 0.0011)
+        np.testing.assert_allclose(change, shown_offset(emotion_vector({name: 1.0}), talk), atol=SMALLEST + 0.0011)
 
 
-def test_the_clamp_leaves_emotions_and_their_mixes_alone(learned):
+@pytest.mark.parametrize("talk", [0.0, 0.5, 1.0])
+def test_the_clamp_leaves_emotions_and_their_mixes_alone(learned, talk):
     """They are inside what real faces do: each number of its box, each component of its limit, but for rounding."""
     for weights in [*np.eye(len(EMOTIONS)), *mixes(300)]:
-        change = shown_offset(weights)
+        change = shown_offset(weights, talk)
         assert np.abs(clamp_keypoints(learned, change) - change).max() < 0.003
 
 
+@pytest.mark.parametrize("talk", [0.0, 1.0])
 @pytest.mark.parametrize("name", SHOWN)
-def test_shut_lips_stay_shut_along_their_whole_length(name, learned):
+def test_shut_lips_stay_shut_along_their_whole_length(name, talk, learned):
     """In the middle within .003 fu, a fortieth of an open mouth; near the corners within .008, disgust's raised lip."""
-    moved = displace(learned, clamp_keypoints(learned, shown_offset(emotion_vector({name: 1.0}))))
+    moved = displace(learned, clamp_keypoints(learned, shown_offset(emotion_vector({name: 1.0}), talk)))
     gap = (moved[g.LOWER_INNER_LIP, 1] - moved[g.UPPER_INNER_LIP, 1])[1:-1]
     assert np.abs(gap[3:6]).max() < 0.003
-    assert np.abs(gap).max() < (0.008 if name == "disgust" else 0.003)
+    assert np.abs(gap).max() < (0.008 if (name, talk) == ("disgust", 0.0) else 0.003)
+
+
+def test_a_face_that_talks_keeps_its_brows_and_leaves_its_lips_to_speech():
+    for name in ("disgust", "fear", "sad"):
+        silent, talking = (shown_offset(emotion_vector({name: 1.0}), talk) for talk in (0.0, 1.0))
+        assert np.abs(talking[[Keypoint.RIGHT_BROW, Keypoint.LEFT_BROW], 1]).min() > 0.025
+        assert np.abs(talking[list(MOUTH)]).max() < np.abs(silent[list(MOUTH)]).max()
+        assert not talking[list(INNER_LIPS), 1].any()
 
 
 def test_no_emotion_folds_the_face(head, portrait):
