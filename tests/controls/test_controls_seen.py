@@ -48,9 +48,7 @@ def face(request):
     if not request.param.exists():
         pytest.skip("needs ../shared/data")
     head = ditto.load("lite")
-    renderer = head.performer.renderer
-    assert isinstance(renderer, MeshRenderer)
-    return SeenFace(renderer, head.register(request.param))
+    return SeenFace(MeshRenderer(head.bundle.path), head.register(request.param))
 
 
 def degrees(axis):
