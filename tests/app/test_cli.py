@@ -76,7 +76,7 @@ def test_animate_writes_the_video_and_says_where(run, tmp_path):
     assert done.code == 0, done.err
     assert head.asked == {
         "face": 1, "max_size": 640, "seed": 7, "emotion": {"happy": 0.6, "sad": 0.1}, "still": True, "style": 0.45,
-        "controls": None,
+        "controls": None, "performance": None,
     }  # fmt: skip
     assert "out.mp4: 245 frames, 9.80 s, 96 x 64" in done.out.replace("\n", "")
     assert "real-time factor" in done.out
