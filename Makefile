@@ -4,13 +4,14 @@
 # make lint   ruff and mypy
 # make wheel  wheels of this platform in dist/, one for each Python; on Linux it needs Docker or Podman
 # make adapters   the tests of the LiveKit and Pipecat adapters
+# make cluster    the tests on Ray
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install -q --disable-pip-version-check -c constraints.txt
 NATIVE := setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp)
 
-.PHONY: demo serve test lint torch adapters wheel clean
+.PHONY: demo serve test lint torch adapters cluster wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -54,6 +55,11 @@ adapters:
 	$(MAKE) VENV=.venv-adapters .venv-adapters/.test
 	.venv-adapters/bin/python -m pip install -q --disable-pip-version-check -r requirements/adapters.txt
 	.venv-adapters/bin/python -m pytest tests/live/adapters/test_adapters.py tests/live/adapters/test_livekit.py tests/live/adapters/test_pipecat.py
+
+cluster:
+	$(MAKE) VENV=.venv-cluster .venv-cluster/.test
+	.venv-cluster/bin/python -m pip install -q --disable-pip-version-check 'ray[serve]>=2.51' prometheus-client pyyaml
+	.venv-cluster/bin/python -m pytest tests/cluster
 
 wheel: $(VENV)/.packages
 	$(PIP) cibuildwheel

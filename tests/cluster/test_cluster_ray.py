@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("ray", reason="ray is an extra: pip install 'ditto-talking-head[cluster]'")
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # 15 by default: on a busy machine they hardly begin
 
 from actors import PATIENT
 from typer.testing import CliRunner

@@ -6,7 +6,7 @@ Source: livekit-agents 1.8.9, livekit/agents/voice/avatar/_types.py (the interfa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -26,9 +26,11 @@ from ditto.frame import SegmentEnd
 from ditto.live.adapters.pacing import Pacer, mono, pcm16
 from ditto.live.session import AsyncSession
 from ditto.live.waiting import within
+from ditto.machine import cores
 from ditto.media.rates import FPS
 
 if TYPE_CHECKING:
+    from livekit.agents import AgentServer
     from typing_extensions import Unpack
 
     from ditto.live.settings import FaceOptions
@@ -147,6 +149,28 @@ class DittoVideoGenerator(VideoGenerator):
                     yield rtc.AudioFrame(pcm16(item.audio), rate, 1, size, userdata=about)
             finally:
                 self._free.set()
+
+
+def worker_load(max_sessions: int | None = None) -> Callable[[AgentServer], float]:
+    """The `load_fnc` of an agent server (a worker): the share of its faces that are in use, as `Scheduler.load`.
+
+    LiveKit gives a job to the servers that are below their `load_threshold`. Its own measure, processor load, says too little
+    here: an idle face costs almost as much as a speaking one, and one that just begins has cost nothing yet.
+
+    Args:
+        max_sessions: faces at once, of all processes of the server; by default one a processor core, as of `ditto.load`.
+
+    Raises:
+        ValueError: less than one.
+    """
+    limit = cores() if max_sessions is None else max_sessions
+    if limit < 1:
+        raise ValueError(f"expected max_sessions of 1 or more, got {limit}; leave it out for one a core")
+
+    def load(server: AgentServer) -> float:
+        return min(1.0, len(server.active_jobs) / limit)
+
+    return load
 
 
 def _samples(frame: rtc.AudioFrame) -> npt.NDArray[np.float32]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ditto.live.server.clients import Clients
     from ditto.talking_head import TalkingHead
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
+CONTENT_TYPE = str(CONTENT_TYPE_LATEST)
 DELAYS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 5.0)  # seconds
 STEPS = (0.001, 0.002, 0.004, 0.008, 0.012, 0.02, 0.04, 0.08, 0.16, 0.32, 1.0)  # seconds; a frame has 0.04
 
@@ -77,4 +77,4 @@ class Metrics(Watcher):
 
     def text(self) -> bytes:
         """All of it, as Prometheus reads it."""
-        return generate_latest(self._registry)
+        return bytes(generate_latest(self._registry))

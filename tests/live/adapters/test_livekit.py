@@ -7,6 +7,7 @@ import sys
 import threading
 from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ from wav import write_wav  # noqa: E402
 
 import ditto  # noqa: E402
 from ditto.errors import AudioError, SessionError  # noqa: E402
-from ditto.live.adapters.livekit import DittoVideoGenerator  # noqa: E402
+from ditto.live.adapters.livekit import DittoVideoGenerator, worker_load  # noqa: E402
 from ditto.media.audio import Resampler, read_audio  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -300,3 +301,17 @@ def test_the_example_runs_to_its_end(portrait, speech, tmp_path):
     ]
     seconds = len(read_audio(tmp_path / "out.mp4")) / 16000
     assert seconds == pytest.approx(sum(event["event"] == "sound" for event in events) / 25, abs=0.3)
+
+
+def test_a_worker_reports_the_share_of_its_faces():
+    from livekit.agents import AgentServer
+
+    load = worker_load(4)
+    server = AgentServer(load_fnc=load, load_threshold=0.99, drain_timeout=3600)
+    jobs = []
+    server._proc_pool = SimpleNamespace(processes=jobs)  # made when the server starts
+    for count in range(6):
+        assert load(server) == min(1.0, count / 4)
+        jobs.append(SimpleNamespace(running_job=object()))
+    with pytest.raises(ValueError, match="expected max_sessions of 1 or more"):
+        worker_load(0)
