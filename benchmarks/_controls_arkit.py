@@ -4,7 +4,6 @@ in the drawn picture, and what MediaPipe scores."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +12,13 @@ from benchmarks._controls import Image, Report, Study
 from benchmarks._report import Figure, rows_table
 from benchmarks.blendshapes import Seen
 from ditto.controls.blendshapes import ARKIT_NAMES, SHAPES, to_offsets, to_weights, without_effect
+from ditto.lite.rendering.core import CoreRenderer
 from ditto.lite.rendering.mesh import MeshRenderer
 from ditto.motion.motion import EXPRESSION, MOTION_SIZE, TEMPLATE_APERTURE, UPPER_LIDS, Keypoint, Motion
 from ditto.motion.space import LITE_SPACE, MotionSpace
 from ditto.portrait.face_mesh import fit_head, keypoints
 from ditto.portrait.portrait import Portrait
 from ditto.portrait.registration import refine_landmarks
-from ditto.row_performer import RowAppearance
 
 Floats = npt.NDArray[np.float64]
 
@@ -62,12 +61,10 @@ def tracked_weights(portrait: Portrait, crops: Sequence[Image], space: MotionSpa
     return np.concatenate([to_weights(row[None], space) for row in rows])
 
 
-def drawn_weights(renderer: MeshRenderer, appearance: RowAppearance[Any, Any], motions: npt.ArrayLike) -> Floats:
+def drawn_weights(renderer: MeshRenderer, portrait: Portrait, motions: npt.ArrayLike) -> Floats:
     """(N, 52) the weights of the mesh that is drawn, after every limit of the renderer, against the first motion's."""
-    poses = [
-        renderer.pose(appearance.prepared, renderer.retarget(appearance.portrait, Motion(row)))
-        for row in np.asarray(motions, np.float32)
-    ]
+    prepared = renderer.prepare(portrait)
+    poses = [renderer.pose(prepared, renderer.retarget(portrait, Motion(row))) for row in np.asarray(motions, np.float32)]
     delta = np.stack([keypoints(pose.canonical) - keypoints(poses[0].canonical) for pose in poses])
     for side, lid in enumerate(UPPER_LIDS):  # lids are painted, not part of the mesh
         delta[:, lid] = 0.0
@@ -96,8 +93,8 @@ def measure(study: Study) -> Report:
     drawn, tracked, scores_at, shares, full = [], [], [], [], []
     for name, portrait in study.portraits.items():
         motions = space.from_head(head_rows(asked, space), portrait)
-        if isinstance(study.performer.renderer, MeshRenderer):
-            mesh = drawn_weights(study.performer.renderer, study.appearance(name), motions)[1:]
+        if isinstance(study.performer.renderer, CoreRenderer):
+            mesh = drawn_weights(study.performer.renderer.mesh, portrait, motions)[1:]
             mesh = mesh.reshape(len(names), len(WEIGHTS), SHAPES)
             drawn.append(np.stack([mesh[i, :, place] for i, place in enumerate(places)]))
         crops = study.crops(name, motions)
