@@ -59,7 +59,7 @@ adapters:
 cluster:
 	$(MAKE) VENV=.venv-cluster .venv-cluster/.test
 	.venv-cluster/bin/python -m pip install -q --disable-pip-version-check 'ray[serve]>=2.51' prometheus-client pyyaml
-	.venv-cluster/bin/python -m pytest tests/cluster
+	.venv-cluster/bin/python -m pytest tests/cluster/test_cluster_ray.py tests/cluster/test_cluster_serve.py
 
 wheel: $(VENV)/.packages
 	$(PIP) cibuildwheel
