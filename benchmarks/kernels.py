@@ -1,18 +1,33 @@
-"""Time the renderer's frames and stages, and its native kernels against their NumPy reference implementations."""
+"""Time the renderer's frames and stages, and its native code against its definitions in NumPy.
+
+    python -m benchmarks.kernels [--picture examples/portrait.jpg] [--frames 50]
+
+draws a portrait that says the example with the definition in NumPy and with the core, in turns, and prints how many times as
+fast the core is. `python -m benchmarks.render` compares the kernels.
+"""
 
 from __future__ import annotations
 
+import argparse
 import copy
 import importlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ditto.motion.motion import RenderPose
+from benchmarks._report import ROOT, Figure, figures_table, publish, rows_table
+from ditto._native import Core
+from ditto.bundle import SHIPPED
+from ditto.lite.rendering.blob import portrait_blob
+from ditto.lite.rendering.mesh import MeshRenderer
+from ditto.media.audio import SAMPLE_RATE, read_audio
+from ditto.motion.motion import Motion, RenderPose
 from ditto.portrait.portrait import Portrait
 
 REPEATS = 5
@@ -138,3 +153,87 @@ def compare_kernels(renderer: Any, portrait: Portrait, pose: RenderPose) -> list
         kernel, reference = processor_ms(lambda: run(ops), REPEATS), processor_ms(lambda: run(references), 1)
         rows.append([name, kernel, reference, reference / kernel, max(differences)])
     return rows
+
+
+class Ways(NamedTuple):
+    """The same frames, drawn in several ways: row of motion -> picture."""
+
+    numpy: Callable[[Any], Any]
+    core: Callable[[Any], Any]
+    crop_then_paste: Callable[[Any], Any]
+
+
+def ways_of(portrait: Portrait) -> Ways:
+    """The definition; the core in one call; the core for the crop and the kernel for the picture, as a performer draws."""
+    renderer = MeshRenderer(SHIPPED / "lite")
+    appearance, paste_back = renderer.prepare(portrait), renderer.paste_back(portrait)
+    core = Core(portrait_blob(renderer.learned, portrait, appearance, paste_back))
+    return Ways(
+        lambda row: paste_back(renderer.render(appearance, renderer.retarget(portrait, Motion(row)))),
+        core.picture,
+        lambda row: paste_back(core.crop(row)),
+    )
+
+
+def picture_ms(draw: Callable[[Any], Any], rows: Sequence[Any], threads: int) -> tuple[float, float]:
+    """Processor and wall time of a picture, ms, with all rows drawn by each thread."""
+
+    def work() -> None:
+        for row in rows:
+            draw(row)
+
+    workers = [threading.Thread(target=work, name=f"draw {number}") for number in range(threads)]
+    processor, wall = time.process_time(), time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    pictures = threads * len(rows)
+    return 1e3 * (time.process_time() - processor) / pictures, 1e3 * (time.perf_counter() - wall) / pictures
+
+
+def compare_ways(ways: Ways, rows: Sequence[Any], passes: int) -> dict[str, list[tuple[float, float]]]:
+    """By way: (processor, wall) ms of a picture with one thread and with two, the least of passes that take turns."""
+    for row in rows:  # check that they agree
+        first, *others = (way(row).astype(int) for way in ways)
+        if any(np.abs(first - other).max() > 1 for other in others):
+            raise AssertionError("the core draws another picture than its definition; run tests/test_core.py")
+    best = {name: [(np.inf, np.inf)] * 2 for name in Ways._fields}
+    for _ in range(passes):
+        for name, way in zip(Ways._fields, ways, strict=True):
+            for threads in (1, 2):
+                measured = picture_ms(way, rows, threads)
+                before = best[name][threads - 1]
+                best[name][threads - 1] = (min(before[0], measured[0]), min(before[1], measured[1]))
+    return best
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    from ditto.talking_head import load
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__.split("\n")[0])
+    parser.add_argument("--picture", type=Path, default=ROOT / "examples" / "portrait.jpg")
+    parser.add_argument("--frames", type=int, default=50)
+    parser.add_argument("--passes", type=int, default=7)
+    options = parser.parse_args(arguments)
+    head = load("lite")
+    portrait = head.register(options.picture)
+    stream = head.stream(portrait)
+    samples = read_audio(ROOT / "examples" / "speech.flac")[SAMPLE_RATE : SAMPLE_RATE * (2 + options.frames // 25)]
+    rows = [frame.motion.values for frame in stream.push(samples) + stream.flush()][: options.frames]
+    best = compare_ways(ways_of(portrait), rows, options.passes)
+    (one, _), (_, two) = best["numpy"]
+    figures = [
+        Figure("whole picture, one thread: NumPy / core, processor time", one / best["core"][0][0], low=1.5),
+        Figure("whole picture, two threads: NumPy / core, wall time", two / best["core"][1][1], low=1.7),
+        Figure("as a performer draws, one thread: NumPy / core", one / best["crop_then_paste"][0][0]),
+        Figure("as a performer draws, two threads: NumPy / core", two / best["crop_then_paste"][1][1]),
+    ]
+    columns = ["ms a picture, least of passes", "one thread, processor", "one, wall", "two, processor", "two, wall"]
+    table = [[name, *(value for pair in pairs for value in pair)] for name, pairs in best.items()]
+    tables = [figures_table("Core against its definition", figures), rows_table("Time", columns, table)]
+    publish("kernels", figures, tables, times=best)
+
+
+if __name__ == "__main__":
+    main()

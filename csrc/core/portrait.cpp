@@ -226,6 +226,8 @@ void Portrait::take_picture() {
     p.columns = blob.whole("paste.columns", 1, p.width - p.x);
     p.rows = blob.whole("paste.rows", 1, p.height - p.y);
     p.reduce = blob.whole("paste.reduce", 1, size / 4);
+    for (int i = 0; !blob.failed() && i < 2 * size; ++i)
+        if (!(p.ramp[i] >= 0.0f && p.ramp[i] <= 1.0f)) blob.fail("expected numbers from 0 to 1 in paste.ramp, got others; the blob is damaged");
     p.detail = blob.has("paste.detail") ? blob.i16("paste.detail", p.rows, p.columns, 3).data : nullptr;
 }
 
