@@ -16,6 +16,8 @@ import pytest
 pytest.importorskip("ray", reason="ray is an extra: pip install 'ditto-talking-head[cluster]'")
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# The workers import batch_work; the path that pytest sets reaches no other process.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
 os.environ["RAY_worker_niceness"] = "0"  # 15 by default: on a busy machine they hardly begin
 
 from actors import PATIENT
