@@ -86,7 +86,7 @@ class WarningHandler(logging.Handler):
         message = record.getMessage()
         if message not in self._shown:
             self._shown.add(message)
-            self._console.print(f"note: {message}", style="yellow", highlight=False, markup=False)
+            self._console.print(f"note: {message}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def open_console(quiet: bool = False) -> Console:

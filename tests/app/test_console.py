@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -132,6 +133,13 @@ def test_no_file_gets_the_number_of_a_closed_standard_stream(tmp_path):
     command = ["bash", "-c", 'exec "$@" <&- >&- 2>&-', "bash", sys.executable, "-c", code]
     assert subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}).returncode == 0
     assert (tmp_path / "file").read_bytes() == b""
+
+
+def test_a_note_is_one_line_however_long(capsys, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("ditto"), "handlers", [])  # the one that is added prints to capsys's stream
+    console.show_warnings(console.open_console())
+    logging.getLogger("ditto").warning("words " * 40)
+    assert capsys.readouterr().err.splitlines() == ["note: " + "words " * 40]
 
 
 @pytest.mark.parametrize("charset", ["ascii", "latin-1", "utf-8"])
