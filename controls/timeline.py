@@ -154,9 +154,10 @@ class Track:
             TypeError: values of another kind.
         """
         if isinstance(values, Real):
-            return cls(name, (Keyframe(0.0, float(values)),))
+            return cls(name, (Keyframe(0.0, _float(f"the value of {name}", values)),))
         if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
-            raise TypeError(f"expected a number or a list of keyframes for {name}, got {type(values).__name__}")
+            shown = "nothing" if values is None else repr(values)[:40]
+            raise TypeError(f"expected a number or a list of keyframes for {name}, got {shown}; give one of these")
         keyframes = []
         for n, key in enumerate(values):
             with faults_of(name, n):
@@ -672,6 +673,7 @@ def fades(fade: float | tuple[float, float] | None, start: float | None, end: fl
 
     Raises:
         TypeError: other than a number or two.
+        ValueError: a number that is not finite, or out of range.
     """
     if fade is None:
         most = FADE_SECONDS if start is None or end is None else min(FADE_SECONDS, max(0.0, end - start) / 2)
@@ -679,7 +681,7 @@ def fades(fade: float | tuple[float, float] | None, start: float | None, end: fl
     pair = (fade, fade) if isinstance(fade, Real) else fade
     if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
         raise TypeError(f"expected a fade in seconds, or two (in, out), got {fade!r}; write it so")
-    begin, finish = (_float("a fade", value) for value in pair)
+    begin, finish = (within("a fade", value, 0.0, MOST_SECONDS) for value in pair)
     return (begin if start is not None else 0.0, finish if end is not None else 0.0)
 
 

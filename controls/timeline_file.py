@@ -122,7 +122,8 @@ def parse_timeline(
         except json.JSONDecodeError as error:
             raise TimelineError(f"{name}, line {error.lineno}: expected JSON, got: {error.msg}; correct it") from None
         except (ValueError, RecursionError) as error:
-            raise TimelineError(f"{name}: expected JSON of a timeline, got: {error}; correct it") from None
+            reason = str(error).partition(";")[0]  # after it Python advises programmers
+            raise TimelineError(f"{name}: expected JSON of a timeline, got: {reason}; correct it") from None
         text = SURROGATES.sub(_as_yaml, text.replace("\t", " "))  # but for these two JSON is YAML
     return _Reader(name).timeline(nodes_of(text, name), seconds)
 
