@@ -55,8 +55,8 @@ def json_of(name: str, data: bytes) -> dict[str, Any]:
     """The object in a JSON file. Raises ExchangeError."""
     try:
         found = json.loads(data.decode("utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ExchangeError(f"{name}: expected JSON, got: {error}; export it again") from None
+    except ValueError as error:  # no UTF-8, no JSON, or a whole number of thousands of digits
+        raise ExchangeError(f"{name}: expected JSON, got: {str(error).partition(';')[0]}; export it again") from None
     except RecursionError:
         raise ExchangeError(f"{name}: expected JSON of a few levels, got thousands; export it again") from None
     if not isinstance(found, dict):

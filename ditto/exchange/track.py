@@ -23,6 +23,8 @@ MOST_FRAMES = 330_000
 # Degrees of an eye at a look weight of 1. Live Link Face recordings have .61 to .64 rad (2,400 rows of two recordings).
 LOOK_DEGREES = 35.5
 MOST_NAMED = 6  # shapes in one message
+# Beyond these a file is damaged, or has other units (per cent): apps write weights to about 1.05. Chosen by hand.
+MOST_WEIGHT, MOST_DEGREES, MOST_SECONDS = 10.0, 360.0, 86400.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,13 +202,26 @@ def checked_track(
     """A track of what a file has; without `fps` that of its median step.
 
     Raises:
-        ExchangeError: what a track refuses; the message begins with `where`.
+        ExchangeError: what a track refuses, or numbers that no recording has; the message begins with `where`.
     """
     seconds = np.atleast_1d(np.asarray(times, np.float64))
     if fps is None:
         step = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1.0 / FPS
         fps = 1.0 / step if step > 0.0 else float(FPS)
     try:
-        return BlendshapeTrack(seconds, np.asarray(weights, np.float64), head_degrees, eyes_degrees, fps)
+        track = BlendshapeTrack(seconds, np.asarray(weights, np.float64), head_degrees, eyes_degrees, fps)
     except ValueError as error:
         raise ExchangeError(f"{where}: {error}") from None
+    for what, array, most, unit in (
+        ("a length", track.times - track.times[0], MOST_SECONDS, "seconds"),
+        ("weights", track.weights, MOST_WEIGHT, "(1 is full strength)"),
+        ("turns of the head", track.head_degrees, MOST_DEGREES, "degrees"),
+        ("turns of the eyes", track.eyes_degrees, MOST_DEGREES, "degrees"),
+    ):
+        rows = np.zeros(1) if array is None else np.abs(array).reshape(len(track), -1).max(1)
+        if rows.max() > most:
+            frame = int(rows.argmax())
+            raise ExchangeError(
+                f"{where}: expected {what} of at most {most:g} {unit}, got {rows[frame]:g} in frame {frame}; export it again"
+            )
+    return track
