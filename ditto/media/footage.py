@@ -6,6 +6,7 @@ rate and a rotation in the metadata are taken into account.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,9 +18,12 @@ from ditto.errors import VideoError
 from ditto.media.files import Source
 from ditto.media.rates import FPS
 
+logger = logging.getLogger(__name__)
+
 Bytes = npt.NDArray[np.uint8]
 
 LONGEST_STILL = 10.0  # seconds between two pictures; more is a jump in the time stamps
+MISSING_SECONDS = 1.0  # fewer at the end of a video are not worth a warning: headers are seldom exact
 NEAR = 0.5 / FPS  # seconds: a picture may be shown so much before its time, not more
 BAD_PACKETS_IN_A_ROW = 50  # then the rest of the video counts as lost
 SEEK_SECONDS = 1.0  # decoding begins so much before the first frame that is asked for
@@ -151,9 +155,18 @@ def resampled(container: Any, path: str, first: float, start: int, end: int | No
         shown = time, frame
     if shown is not None:
         before, picture = shown
+        told = length(container)
+        if end is None and told is not None and told - before > MISSING_SECONDS:
+            logger.warning("%s has %.2f s of %.2f s; the rest is missing or damaged", path, before + 1 / rate, told)
         while (end is None or k < end) and k < frames_in(before + 1 / rate):
             yield picture
             k += 1
+
+
+def length(container: Any) -> float | None:
+    """Seconds of the pictures as the file says; None where it does not."""
+    stream = container.streams.video[0]
+    return None if stream.duration is None else float(stream.duration * stream.time_base)
 
 
 def frames_in(seconds: float) -> int:
