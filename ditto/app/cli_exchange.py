@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ditto.controls.driving import Performance
     from ditto.exchange import BlendshapeTrack
 
+VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")  # that people name where a performance is expected
 FORMATS_HELP = "live-link, a2f-json, a2f-csv, gltf, talkinghead; by the file's name unless given."
 FileFormat = Annotated[str | None, typer.Option("--format", metavar="NAME", help=f"Of OUTPUT: {FORMATS_HELP}")]
 Rate = Annotated[
@@ -152,10 +153,13 @@ def from_video(
 ) -> None:
     """Track the face of a video: a performance (.safetensors) that drives a portrait, or blendshapes for another program."""
     with errors_reported(as_json, debug):
-        from ditto.exchange import performance
+        from ditto.exchange import FORMATS, performance
         from ditto.exchange.from_video import performance_of_video
 
         as_performance = output.suffix.lower() == performance.SUFFIX and format is None
+        known = [performance.SUFFIX, *sorted({suffix for found in FORMATS.values() for suffix in found.suffixes})]
+        if format is None and output.suffix.lower() not in known:
+            raise InputError(f"expected an output that ends in {', '.join(known)}, got {output}; choose another name")
         if as_performance:
             check_place(output, clip)
         else:
@@ -270,6 +274,11 @@ def load_performance(path: Path, regions: str) -> Performance:
     """
     from ditto.exchange.performance import read
 
+    if path.suffix.lower() in VIDEOS:
+        raise InputError(
+            f"expected a performance with --drive, got the video {path}; make one: "
+            f"ditto motion from-video {path} -o {path.stem}.safetensors"
+        )
     shares: dict[str, float] = {}
     for item in filter(None, regions.split(",")):
         name, colon, share = item.strip().partition(":")
@@ -279,6 +288,8 @@ def load_performance(path: Path, regions: str) -> Performance:
             shares[name] = float(share) if colon else 1.0
         except ValueError:
             raise InputError(f"expected region:share in --drive-regions, got {item!r}; write it as head:0.5") from None
+    if regions and not shares:
+        raise InputError(f"expected regions in --drive-regions, got {regions!r}; write them as head,brows")
     try:
         return read(path, shares or None)
     except ValueError as error:

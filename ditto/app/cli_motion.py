@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,7 +83,7 @@ def extract(
         from ditto.media.audio import AudioReader
 
         weights, strength = parse_emotion(emotion), parse_style(style)
-        check_place(output, portrait, audio)
+        check_place(output, portrait, audio, *given(controls))
         check_picture(portrait, face, None)
         if str(portrait) == str(audio) == "-":
             raise InputError("expected - for the picture or for the recording, got it for both; give one of them as a file")
@@ -119,7 +120,7 @@ def edit(
         from ditto.controls.timeline import Timeline
         from ditto.take import Take
 
-        check_place(output)
+        check_place(output, *given(controls))
         opened = Take.load(take)
         timeline = parse_timeline(controls, opened.seconds)
         if timeline is None and not replace and start == 0.0 and end is None:
@@ -239,6 +240,11 @@ def run_render(
     }
 
 
+def given(path: Path | None) -> list[Path]:
+    """The file of an option as a list; none if the option is not given."""
+    return [] if path is None else [path]
+
+
 def check_place(output: Path, *inputs: Path) -> None:
     """Check that a file can be written there and is none of the inputs, before any work is done.
 
@@ -249,8 +255,9 @@ def check_place(output: Path, *inputs: Path) -> None:
     from ditto.media.files import partial_file
 
     for source in inputs:
-        if output.exists() and source.exists() and os.path.samefile(output, source):
-            raise InputError(f"expected an output that is not an input, got the input {output}; choose another name")
+        with suppress(OSError, ValueError):  # the output need not exist yet; its reader reports a missing input
+            if os.path.samefile(output, source):
+                raise InputError(f"expected an output that is not an input, got the input {output}; choose another name")
     try:
         os.unlink(partial_file(output))
     except (OSError, ValueError) as error:  # ValueError: a null character

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def check_recording(recording: Path, path: Path) -> None:
         Take.load(recording)
     else:
         AudioReader(recording)
-    if path.exists():
+    if os.path.exists(path):  # False for a name that no system takes, too
         read_timeline(path)
 
 
@@ -66,5 +67,5 @@ def open_project(
     sound = TakeSound(take)
     sound_file = folder / "sound.wav"
     sound.write(sound_file)
-    timeline = read_timeline(path, take.seconds) if path.exists() else Timeline()
+    timeline = read_timeline(path, take.seconds) if os.path.exists(path) else Timeline()
     return Project(head, portrait, take, timeline, path, sound_file, np.concatenate([*sound.blocks()]))

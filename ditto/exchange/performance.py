@@ -73,7 +73,7 @@ def _tensors(name: str, data: bytes) -> tuple[Any, Any]:
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ExchangeError(f"{name}: expected a performance, got another safetensors file: {error}; make it again") from None
     if told.get("format") != FORMAT or told.get("version") != VERSION:
-        got = f"{told.get('format')} {told.get('version')}"
+        got = f"{told['format']} {told.get('version')}" if "format" in told else "another safetensors file"
         raise ExchangeError(f"{name}: expected {FORMAT} {VERSION}, got {got}; make it again with this version of ditto")
     values, weights = arrays.get("values"), arrays.get("weights")
     shape = None if values is None else values.shape

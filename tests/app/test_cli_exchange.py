@@ -138,4 +138,8 @@ def test_bad_input_is_one_line_and_leaves_no_file(folder, tmp_path):
     refused(*common, "--drive", folder / "actor.csv", "--drive-regions", "hat", says="hat")
     refused(*common, "--drive", folder / "actor.csv", "--drive-regions", "head:x", says="head:0.5")
     refused(*common, "--drive", folder / "actor.csv", "--drive-regions", "head,head", says="twice")
+    refused(*common, "--drive", folder / "actor.csv", "--drive-regions", ",", says="expected regions in --drive-regions")
+    refused(*common, "--drive", "actor.mp4", says="ditto motion from-video actor.mp4 -o actor.safetensors")
+    refused("motion", "from-video", "actor.mp4", "-o", out / "x.fbx", says="ends in .safetensors, .csv")
+    refused("motion", "convert", folder / "actor.csv", "-o", out / ("x" * 300 + ".csv"), says="File name too long")
     assert list(out.iterdir()) == []

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from wav import write_wav
 from ditto.app.cli import app
 from ditto.controls.timeline_file import timeline_schema
 from ditto.media.audio import read_audio
-from ditto.take import Take
+from ditto.take import Sound, Take
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FRAMES = 15
@@ -111,6 +112,10 @@ def test_the_schema_is_printed():
     [
         ("motion extract face.npz speech.wav -o no/a.take", "OutputError: .*cannot be written"),
         ("motion extract face.npz speech.wav -o speech.wav", "an output that is not an input"),
+        ("motion extract face.npz speech.wav -o edit.yaml --controls edit.yaml", "an output that is not an input"),
+        ("motion edit talk.take -o edit.yaml --controls edit.yaml", "an output that is not an input"),
+        (f"motion edit talk.take -o {300 * 'a'} --start 0.2", "OutputError: .*File name too long"),
+        ("motion render face.npz lost.take -o a.mp4", "AudioError: .*got no such file"),
         ("motion extract face.npz edit.yaml -o a.take", "AudioError"),
         ("motion extract - - -o a.take", "for both"),
         ("motion extract face.npz speech.wav -o a.take --controls late.yaml", r"late.yaml, line 2, events\[0\].at: .*0.60 s"),
@@ -135,6 +140,8 @@ def test_bad_input_is_told_in_one_line_and_leaves_nothing(folder, monkeypatch, c
     Path("bad.yaml").write_text("timeline: 1\nlayers:\n  - controls:\n      head.jaw: 1\n")
     Path("late.yaml").write_text("timeline: 1\nevents: [{kind: blink, at: 3}]\n")
     Take("full 0123", Take.load("talk.take").clips).save("other.take")
+    clip = Take.load("talk.take").clips[0]
+    Take(Take.load("talk.take").bundle, (replace(clip, sound=Sound(5000 * "a", "0" * 64)),)).save("lost.take")
     before = sorted(Path().iterdir())
     done = run(*command.split())
     assert done.code == 2
