@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ditto.app.cli_motion import check_place
 from ditto.app.console import (
     Debug,
     Json,
@@ -88,12 +89,21 @@ def print_controls(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("name", "region", "unit", "safe range", "minus", "plus"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
+    for heading in ("name", "region", "unit", "safe range", "what it does"):
+        table.add_column(heading, overflow="fold", no_wrap=heading != "what it does")
     for row in rows:
         safe = f"{row['safe_low']:g} to {row['safe_high']:g}"
-        table.add_row(*(escape(cell) for cell in (row["name"], row["region"], row["unit"], safe, row["minus"], row["plus"])))
+        words = words_of(row["minus"], row["plus"])
+        table.add_row(*(escape(cell) for cell in (row["name"], row["region"], row["unit"], safe, words)))
     print_table(table)
+
+
+def words_of(minus: str, plus: str) -> str:
+    """What minus and plus do, in one text; a clause with which both end stands once, at the end."""
+    (_, comma, clause), (_, _, other) = minus.rpartition(", "), plus.rpartition(", ")
+    shared = comma + clause if comma and clause == other else ""
+    signs = ((sign, words.removesuffix(shared)) for sign, words in (("-", minus), ("+", plus)) if words)
+    return ", ".join(f"{sign}: {words}" for sign, words in signs) + shared
 
 
 @app.command("map")
@@ -119,6 +129,7 @@ def draw(
         from ditto.app.controls_map import draw_map
 
         check_sheet(output)
+        check_place(output, portrait)
         check_picture(portrait, face, None)
         console = open_console(as_json)
         show_warnings(console)

@@ -18,8 +18,8 @@ from ditto.motion.map import FULL_MAP, LITE_MAP, NOTHING, UNKNOWN
 PORTRAIT = Path(__file__).parents[2] / "examples" / "portrait.jpg"
 
 
-def run(*arguments):
-    done = CliRunner().invoke(app, ["controls", *map(str, arguments)], env={"COLUMNS": "200"})
+def run(*arguments, columns=200):
+    done = CliRunner().invoke(app, ["controls", *map(str, arguments)], env={"COLUMNS": str(columns)})
     return done.exit_code, done.stdout, done.stderr
 
 
@@ -28,7 +28,23 @@ def test_list_prints_every_control():
     assert code == 0
     assert {line.split()[0] for line in out.splitlines() if line[:1].strip()} == {"name", *CATALOG}
     row = next(line for line in out.splitlines() if line.startswith("left_brow.y"))
-    assert re.search(r"brows +face units +-0.042 to 0.042 +left brow up +left brow down", row)
+    assert re.search(r"brows +face units +-0.042 to 0.042 +-: left brow up, \+: left brow down", row)
+
+
+def test_list_says_once_what_minus_and_plus_share():
+    lines = [line.rstrip() for line in run("list", "--region", "head")[1].splitlines()]
+    row = next(line for line in lines if line.startswith("head.pitch"))
+    assert row.endswith("-: turns the head up, +: turns the head down, on top of its own motion")
+    hold = next(line for line in lines if line.startswith("pose.hold"))
+    assert hold.endswith("  +: the head has the pose of pose.* and not its own")
+
+
+def test_list_breaks_no_word_in_80_columns():
+    lines = run("list", columns=80)[1].splitlines()
+    assert max(map(len, lines)) <= 80
+    words = {word for control in CATALOG.values() for word in f"{control.minus} {control.plus}".split()}
+    shown = {word for line in lines[1:] for word in line[lines[0].index("what") :].split()}
+    assert {word.strip(",") for word in shown} <= {word.strip(",") for word in words} | {"-:", "+:"}
 
 
 def test_list_as_json_has_what_a_program_needs():
@@ -53,6 +69,14 @@ def test_list_of_a_region_lists_no_other():
     rows = json.loads(run("list", "--region", "gaze", "--json")[1])["controls"]
     assert {row["region"] for row in rows} == {"gaze"}
     assert {"gaze.right", "left_iris.x", "eyeLookUpLeft", "gain.gaze"} <= {row["name"] for row in rows}
+
+
+def test_the_map_does_not_replace_the_portrait(tmp_path):
+    portrait = tmp_path / "face.jpg"
+    portrait.write_bytes(PORTRAIT.read_bytes())
+    code, _, err = run("map", portrait, "-o", portrait)
+    assert code == 2 and "an output that is not an input" in err
+    assert portrait.read_bytes() == PORTRAIT.read_bytes()
 
 
 @pytest.mark.parametrize(
