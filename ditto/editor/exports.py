@@ -55,6 +55,10 @@ class Exports:
         self._all: dict[str, Export] = {}
         self._ended = threading.Event()
 
+    def __len__(self) -> int:
+        """How many are running."""
+        return sum(export.state == "running" for export in self._all.values())
+
     @property
     def formats(self) -> list[dict[str, str]]:
         """Names and labels of the formats."""
