@@ -1,6 +1,10 @@
 """The server of the editor: what it refuses, and that it loses nothing then."""
 
 import json
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,3 +133,23 @@ def test_wrong_files_are_told_before_anything_is_loaded(tmp_path, recording, pat
 
 def test_the_timeline_file_lies_beside_the_recording():
     assert timeline_file(Path("a/talk.wav")) == Path("a/talk.yaml")
+
+
+def test_the_command_serves_its_page_until_a_signal(tmp_path):
+    speech = write_wav(tmp_path / "speech.wav", read_audio(EXAMPLES / "speech.flac")[16000:32000])
+    command = [sys.executable, "-m", "ditto", "edit", EXAMPLES / "portrait.jpg", speech, "--max-size", "192", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        where = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
+        assert where is not None
+        with httpx.Client(base_url=where[0], timeout=60.0) as client:
+            for frame in range(20):  # longer than the server's tick of 0.1 s
+                answer = client.post("/api/frame", json={"frame": frame, "timeline": NOTHING})
+                assert answer.headers["content-type"] == "image/jpeg"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert "Traceback" not in errors

@@ -174,8 +174,8 @@ def server_of(app: FastAPI, address: Address) -> Server:
             self.signalled = self.should_exit = True
 
         async def on_tick(self, counter: int) -> bool:  # ten times a second
-            drained = not len(app.state.clients) or time.monotonic() > (self.drained_at or 0.0)
-            if self.drained_at is not None and drained:
+            until = self.drained_at
+            if until is not None and (not len(app.state.clients) or time.monotonic() > until):
                 self.signalled = self.should_exit = True
             return await super().on_tick(counter)
 
