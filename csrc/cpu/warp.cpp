@@ -246,6 +246,7 @@ void sample_row_avx2(const Texture& texture, const float* xs, const float* ys, i
     const CubicTable& table = cubic_table();
     const size_t stride = 4 * static_cast<size_t>(texture.width);
     const __m256 scale = _mm256_set1_ps(1.0f / 16384.0f);
+    const __m256i along = _mm256_setr_epi32(0, kSteps, 2 * kSteps, 3 * kSteps, 4 * kSteps, 5 * kSteps, 6 * kSteps, 7 * kSteps);
     alignas(32) int px[8], py[8];
     for (int start = 0; start < width; start += 8) {
         const int count = std::min(8, width - start);
@@ -255,6 +256,16 @@ void sample_row_avx2(const Texture& texture, const float* xs, const float* ys, i
             const __m256i y = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(ys + start), steps));
             _mm256_store_si256(reinterpret_cast<__m256i*>(px), x);
             _mm256_store_si256(reinterpret_cast<__m256i*>(py), y);
+            // Eight neighbours that do not turn or stretch, at whole pixels, as where nothing moves: a copy.
+            const __m256i apart = _mm256_or_si256(_mm256_xor_si256(x, _mm256_add_epi32(_mm256_set1_epi32(px[0]), along)),
+                                                  _mm256_xor_si256(y, _mm256_set1_epi32(py[0])));
+            const int left = px[0] >> 8, top = py[0] >> 8;
+            if (_mm256_testz_si256(apart, apart) && ((px[0] | py[0]) & (kSteps - 1)) == 0 && left >= 0 && top >= 0 &&
+                left <= texture.width - 8 && top < texture.height) {
+                const uint8_t* from = texture.data + top * stride + 4 * static_cast<size_t>(left);
+                std::memcpy(rgba + 4 * static_cast<size_t>(start), from, 32);
+                continue;
+            }
         } else {
             for (int k = 0; k < count; ++k) {
                 px[k] = position(xs[start + k]);
