@@ -18,6 +18,7 @@ from ditto.motion.motion import MOTION_SIZE
 
 FORMAT, VERSION = "ditto.performance", "1"
 SUFFIX = ".safetensors"
+MOST = 1000.0  # of any value, as of a take
 
 
 def write(performance: Performance, path: str | Path, about: Mapping[str, Any] | None = None) -> None:
@@ -81,8 +82,10 @@ def _tensors(name: str, data: bytes) -> tuple[Any, Any]:
         weights.shape != (len(values),)
     ):
         raise ExchangeError(f"{name}: expected values (N, {MOTION_SIZE}) and weights (N,), got {shape}; make it again")
-    if not (np.isfinite(values).all() and ((weights >= 0.0) & (weights <= 1.0)).all()):
-        raise ExchangeError(f"{name}: expected finite values and weights in [0, 1], got others; make it again")
+    if not ((np.abs(values) <= MOST).all() and ((weights >= 0.0) & (weights <= 1.0)).all()):
+        raise ExchangeError(
+            f"{name}: expected finite values up to {MOST:g} and weights in [0, 1], got others; make it again"
+        )
     return values, weights
 
 

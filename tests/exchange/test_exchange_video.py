@@ -171,6 +171,8 @@ VALUES, WEIGHTS = np.zeros((2, 70), np.float32), np.ones(2, np.float32)
         (safetensors_of(GOOD, values=VALUES), "expected values (N, 70) and weights (N,)"),
         (safetensors_of(GOOD, values=VALUES[:, :69], weights=WEIGHTS), "expected values (N, 70)"),
         (safetensors_of(GOOD, values=VALUES * np.nan, weights=WEIGHTS), "expected finite values"),
+        (safetensors_of(GOOD, values=VALUES + np.float32(1e30), weights=WEIGHTS), "expected finite values up to 1000"),
+        (safetensors_of({"ditto": "{}"}, values=VALUES, weights=WEIGHTS), "got another safetensors file"),
         (safetensors_of(GOOD, values=VALUES, weights=2 * WEIGHTS), "weights in [0, 1]"),
         (safetensors_of(GOOD, values=VALUES, weights=WEIGHTS)[:-10], "another safetensors file"),
         (b"\x10\x00\x00\x00\x00\x00\x00\x00{not json at all", "another safetensors file"),
