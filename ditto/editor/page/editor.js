@@ -51,6 +51,7 @@ async function attempt(action) {
 
 let asked = null; // when the newest change was made
 let drawing = false;
+let failed = ""; // what the preview said last, if it could not be drawn
 
 function show() {
   asked ??= performance.now();
@@ -70,9 +71,11 @@ async function draw() {
       URL.revokeObjectURL(before);
       placePoints(JSON.parse(shown.headers.get("x-points")));
       $("latency").textContent = `${Math.round(performance.now() - since)} ms`;
-      if ($("message").hasAttribute("data-wrong")) say("");
+      if (failed && $("message").textContent === failed) say("");
+      failed = "";
     } catch (error) {
       say(error.message, true);
+      failed = $("message").textContent;
     }
   }
   drawing = false;
