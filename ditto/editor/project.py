@@ -82,6 +82,7 @@ class Project:
             "seconds": self.seconds,
             "peaks": peaks_of(self._samples, len(self)),
             "keypoints": list(KEYPOINT_NAMES),
+            "size": [self.portrait.picture.shape[1], self.portrait.picture.shape[0]],
             "face": self._face(),
             "groups": list(GROUPS),
             "controls": {name: control_data(control) for name, control in CATALOG.items()},

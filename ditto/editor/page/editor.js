@@ -79,6 +79,7 @@ async function draw() {
     }
   }
   drawing = false;
+  document.body.dataset.ready = "true";
 }
 
 // Time
@@ -121,6 +122,7 @@ function follow() {
 // Points on the face
 
 function placePoints(points) {
+  $("points").hidden = !$("show-points").checked;
   for (const button of $("points").children) {
     const [x, y] = points[Number(button.dataset.index)];
     button.style.left = `${100 * x}%`;
@@ -631,6 +633,7 @@ model.addEventListener("change", () => {
 for (const format of project.formats) $("format").add(new Option(format.label, format.name));
 $("file").textContent = project.file;
 $("ruler").setAttribute("aria-valuemax", project.seconds.toFixed(2));
+[$("picture").width, $("picture").height] = project.size;
 makeTabs();
 makePoints();
 zoom($("zoom").checked);
@@ -639,4 +642,3 @@ listControls();
 listLanes();
 drawWave();
 seek(0);
-document.body.dataset.ready = "true";
