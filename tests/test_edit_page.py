@@ -137,7 +137,7 @@ def key(browser, name, index):
 
 def keyframes(browser, file, name):
     browser.find_element(By.ID, "save").click()
-    assert until(lambda: message(browser).startswith("Saved"))
+    assert until(lambda: browser.find_element(By.ID, "file").get_attribute("data-changed") is None), message(browser)
     (track,) = (track for layer in read_timeline(file).layers for track in layer.tracks if track.name == name)
     return [(round(k.seconds, 3), k.value) for k in track.keyframes]
 
