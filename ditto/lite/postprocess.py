@@ -106,6 +106,13 @@ def smooth(values: npt.ArrayLike, sigma: float) -> Floats:
     return np.asarray(sum(w * padded[i : i + len(x)] for i, w in enumerate(kernel / kernel.sum())))
 
 
+def openings_of(motion: npt.ArrayLike) -> Floats:
+    """(n,) opening of the lips in rows of motion (n, 70), fu; not below zero."""
+    points = np.asarray(motion)[:, EXPRESSION].reshape(-1, KEYPOINTS, 3)
+    openings: Floats = np.maximum(points[:, LOWER, 1] - points[:, UPPER, 1], 0.0).astype(np.float64)
+    return openings
+
+
 def normalise_opening(
     motion: npt.ArrayLike, silent: npt.ArrayLike, widest: float, target_gap: float
 ) -> tuple[Array, float]:
@@ -122,7 +129,7 @@ def normalise_opening(
     """
     out = np.array(motion, np.float32)
     points = out[:, EXPRESSION].reshape(len(out), KEYPOINTS, 3)
-    gap = np.maximum(points[:, LOWER, 1] - points[:, UPPER, 1], 0.0).astype(np.float64)
+    gap = openings_of(out)
     gain = np.ones(len(out))
     for i, opening in enumerate(gap):
         if np.asarray(silent)[i] < 0.5:

@@ -21,7 +21,7 @@ from ditto.bundle import Bundle
 from ditto.errors import InputError
 from ditto.lite.networks.motion_diffusion import MotionCondition, MotionDiffusion
 from ditto.lite.performer import postprocess_config
-from ditto.lite.postprocess import normalise_opening
+from ditto.lite.postprocess import normalise_opening, openings_of
 from ditto.lite.sampler import MotionNetwork, MotionSampler, silence_of
 from ditto.media.rates import FPS
 from ditto.training.adapter import (
@@ -260,18 +260,21 @@ def gaps(sampler: MotionSampler, corpus: Corpus) -> tuple[float, float]:
     Both are followed through the same clips as a stream follows them. The second stays within `GAP_LIMITS` of the base's.
     """
     base, count = sampler.network.postprocess, len(corpus.names)
-    widest = of_person = base.usual_gap
+    clips = np.linspace(0, count - 1, min(MEASURED_CLIPS, count)).astype(int).tolist()
+    silent = {clip: silence_of(corpus.features[corpus.rows(clip)]) for clip in clips}
+    spoken = np.concatenate([openings_of(corpus.motion[corpus.rows(clip)])[silent[clip] < 0.5] for clip in clips])
+    # The running percentile falls slowly. So it begins where the person's openings have it.
+    least, most = (limit * base.target_gap for limit in GAP_LIMITS)
+    widest, of_person = base.usual_gap, base.target_gap
+    if spoken.size:
+        of_person = float(np.clip(np.percentile(spoken, 95), least, most))
     followed = []
-    for clip in np.linspace(0, count - 1, min(MEASURED_CLIPS, count)).astype(int).tolist():
+    for clip in clips:
         _, state = sampled_state(sampler, corpus, clip, widest=widest)
-        rows = corpus.rows(clip)
-        _, of_person = normalise_opening(
-            corpus.motion[rows], silence_of(corpus.features[rows]), of_person, base.target_gap
-        )
+        _, of_person = normalise_opening(corpus.motion[corpus.rows(clip)], silent[clip], of_person, base.target_gap)
         widest = state.widest
         followed.append((widest, of_person))
     usual, target = np.median(followed[len(followed) // 2 :], 0)
-    least, most = (limit * base.target_gap for limit in GAP_LIMITS)
     return float(usual), min(max(float(target), least), most)
 
 
