@@ -500,6 +500,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tables = [figures_table("Speech, before rendering: head in degrees", figures)] if figures else []
         if options.face_landmarker:
             shown = said[: options.rendered]
+            if not shown:
+                raise InputError(
+                    f"expected takes to render for --face-landmarker, got --utterances {options.utterances} and "
+                    f"--rendered {options.rendered}; give both above 0"
+                )
             seen = seen_figures(
                 rendered_clips(head, portrait, shown, options.face_landmarker, options.landmarker_python, **stream)
             )

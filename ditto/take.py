@@ -69,7 +69,7 @@ class Clip:
 
     Attributes:
         rows: (N, 70) of the motion space of the bundle, before every edit.
-        emotions: (N, 8) with which each row was sampled.
+        emotions: (N, 8) asked for when each row was sampled.
         before: (70,) the row before the first, None at the beginning of the recording.
         first: number of the first frame in the recording; times of the timeline are times of the recording.
         seed: of the generation.

@@ -501,6 +501,12 @@ def head_motion(degrees=None, shut=(), frames=300):
     return rows
 
 
+def test_life_asks_for_takes_to_render(capsys, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        life.main(["--minutes", "0", "--utterances", "0", "--face-landmarker", str(tmp_path / "face_landmarker.task")])
+    assert ended.value.code == 2 and "got --utterances 0 and --rendered 8; give both above 0" in capsys.readouterr().err
+
+
 def test_life_counts_blinks_and_measures_the_head():
     times = np.arange(300) / 25.0
     pitch = 4.0 * np.sin(2 * np.pi * times / 3.0)

@@ -68,7 +68,7 @@ def statuses(results):
         ('{"output": "a.mp4", "output": "b.mp4"}', "twice"),
         ({"output": "a.gif"}, "expected output to be"),
         ({"output": "../a.mp4"}, "inside of the folder"),
-        ({"output": "/tmp/a.mp4"}, "inside of the folder"),
+        ({"output": "/elsewhere/a.mp4"}, "inside of the folder"),
         ({"output": "a\0.mp4"}, "expected output to be"),
         ({"output": "a.mp4", "portrait": "-"}, "expected portrait to be"),
         ({"output": "a.mp4", "audio": 3}, "expected audio to be"),
