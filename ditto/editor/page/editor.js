@@ -281,7 +281,7 @@ function height(name, value, layer) {
   const { low, high, neutral } = model.range(name, layer);
   const values = model.values(name, layer).map((key) => key[1]);
   const reach = Math.max(...values.map((x) => Math.abs(x - neutral)), (high - low) / 40);
-  return 50 - 36 * Math.max(-1, Math.min(1, (value - neutral) / reach));
+  return 50 - 28 * Math.max(-1, Math.min(1, (value - neutral) / reach));
 }
 
 function listLanes() {
