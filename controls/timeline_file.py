@@ -10,7 +10,6 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +30,7 @@ from ditto.controls.timeline import (
     fades,
 )
 from ditto.errors import OutputError, TimelineError
-from ditto.media.files import complete_file, partial_file
+from ditto.media.files import write_file
 
 VERSION = 1
 MAX_BYTES = 1 << 20  # of a file: about 30000 keyframes
@@ -406,18 +405,7 @@ def write_timeline(timeline: Timeline, path: str | os.PathLike[str]) -> None:
         )
     is_json = file.suffix.lower() == ".json"
     text = json.dumps(data_of(timeline), indent=1) + "\n" if is_json else yaml_of(timeline)
-    part: Path | None = None
-    try:
-        part = partial_file(file)
-        part.write_text(text, encoding="utf-8")
-        complete_file(part, file)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"the timeline cannot be written to {file}: {reason}; choose another place") from None
-    finally:
-        if part is not None:
-            with suppress(OSError):
-                part.unlink()
+    write_file(file, text.encode())
 
 
 def timeline_schema() -> dict[str, Any]:

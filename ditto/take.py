@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,10 +21,10 @@ import numpy.typing as npt
 from ditto.controls import Controls
 from ditto.controls.timeline import Timeline, View
 from ditto.controls.timeline_file import data_of, timeline_of
-from ditto.errors import AudioError, OutputError, TakeError, TimelineError
+from ditto.errors import AudioError, TakeError, TimelineError
 from ditto.frame import Frame
 from ditto.media.audio import AudioReader, check_samples
-from ditto.media.files import Readable, complete_file, is_readable, partial_file
+from ditto.media.files import Readable, is_readable, write_file
 from ditto.media.joining import Piece, blocks_of, crossfaded, write_joined
 from ditto.media.rates import FPS
 from ditto.motion.emotion import EMOTIONS
@@ -248,20 +247,8 @@ class Take:
             "bundle": self.bundle,
             "clips": [_described(c) for c in self.clips],
         }
-        data = save({name: np.ascontiguousarray(a) for name, a in tensors.items()}, {"ditto": json.dumps(described)})
-        target = Path(path)
-        part: Path | None = None
-        try:
-            part = partial_file(target)
-            part.write_bytes(data)
-            complete_file(part, target)
-        except OSError as error:
-            reason = error.strerror or error
-            raise OutputError(f"the take cannot be written to {target}: {reason}; choose another place") from None
-        finally:
-            if part is not None:
-                with suppress(OSError):
-                    part.unlink()
+        arrays = {name: np.ascontiguousarray(a) for name, a in tensors.items()}
+        write_file(path, save(arrays, {"ditto": json.dumps(described)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Take:

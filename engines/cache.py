@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ditto.errors import EngineError
-from ditto.media.files import complete_file, partial_file
+from ditto.media.files import whole_file
 
 if TYPE_CHECKING:  # the base install has no torch
     from torch import nn
@@ -76,22 +76,16 @@ def build_once(file: Path, build: Callable[[Path], None], usable: Callable[[Path
     """
     from filelock import FileLock  # torch brings it
 
-    part: Path | None = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{file}.lock"):
             if usable(file):
                 return file
             log.info("building %s", file)
-            part = partial_file(file)
-            build(part)
-            complete_file(part, file)
-            part = None
+            with whole_file(file) as part:
+                build(part)
     except OSError as error:
         raise EngineError(explain(error, file.parent)) from error
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
     return file
 
 

@@ -316,7 +316,8 @@ def serve(
 
 def check_folder(folder: Path) -> None:
     """Make a folder for recordings, and check that videos can be written there. Raises OutputError."""
-    from ditto.media.video import check_output, refused
+    from ditto.media.files import refused
+    from ditto.media.video import check_output
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ from ditto.app.options import (
     parse_timeline,
 )
 from ditto.app.pictures import check_picture, load_portrait, standard_input
-from ditto.errors import InputError, OutputError
+from ditto.errors import InputError
 
 if TYPE_CHECKING:
     from ditto.take import Take
@@ -252,17 +252,13 @@ def check_place(output: Path, *inputs: Path) -> None:
         OutputError: it cannot be written.
         InputError: it is an input.
     """
-    from ditto.media.files import partial_file
+    from ditto.media.files import check_writable
 
     for source in inputs:
         with suppress(OSError, ValueError):  # the output need not exist yet; its reader reports a missing input
             if os.path.samefile(output, source):
                 raise InputError(f"expected an output that is not an input, got the input {output}; choose another name")
-    try:
-        os.unlink(partial_file(output))
-    except (OSError, ValueError) as error:  # ValueError: a null character
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"{output} cannot be written: {reason}; choose another place") from None
+    check_writable(output)
 
 
 def save(take: Take, output: Path, as_json: bool) -> None:

@@ -59,23 +59,22 @@ def check_sheet(path: Path) -> None:
     """Check that a picture of this name can be written, before any work is done.
 
     Raises:
-        OutputError: another suffix than those in `SUFFIXES`, a folder, or a folder that is missing.
+        OutputError: another suffix than those in `SUFFIXES`, or a file that cannot be written.
     """
+    from ditto.media.files import check_writable
+
     if path.suffix.lower() not in SUFFIXES:
         raise OutputError(f"expected an output that ends in {' or '.join(SUFFIXES)}, got {path.name!r}; choose one of them")
-    if path.is_dir():
-        raise OutputError(f"expected a file name as output, {path} is a folder; add a name to it")
-    if not path.parent.is_dir():
-        raise OutputError(f"expected the folder {path.parent} for {path.name}, got no such folder; make it first")
+    check_writable(path)
 
 
 def write_sheet(path: Path, image: npt.NDArray[np.uint8]) -> None:
     """Write a picture (H, W, 3); it gets its name when it is complete. Raises OutputError."""
     from PIL import Image
 
-    from ditto.exchange.files import write_whole
+    from ditto.media.files import write_file
 
     packed = io.BytesIO()
     Image.registered_extensions()  # knows the formats by suffix from then on
     Image.fromarray(image).save(packed, Image.EXTENSION[path.suffix.lower()], quality=92)
-    write_whole(path, packed.getvalue())
+    write_file(path, packed.getvalue())

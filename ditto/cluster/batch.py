@@ -20,8 +20,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 from ditto.cluster.manifest import BadLine, Job
 from ditto.cluster.workers import SCRATCH, Failed, Made, Workers
 from ditto.errors import InputError, OutputError
-from ditto.media.files import complete_file, partial_file
-from ditto.media.video import refused
+from ditto.media.files import refused, whole_file, write_file
 
 JOURNAL, REPORT = "journal.jsonl", "report.jsonl"
 LOOK_SECONDS = 0.5  # between two looks for an interruption
@@ -109,14 +108,10 @@ class Journal:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             self.is_done(made.job)  # raises if a file came there meanwhile
-            part = partial_file(target)
-            try:
+            with whole_file(target) as part:
                 shutil.move(made.file, part)
                 entry = Entry(made_from(made.job), part.stat().st_size)
                 self._write({"output": made.job.name, "from": entry.made_from, "bytes": entry.bytes, **made.report})
-                complete_file(part, target)
-            finally:
-                part.unlink(missing_ok=True)
         except OSError as error:
             raise refused(target, error) from error
         self._entries.setdefault(made.job.name, []).append(entry)
@@ -239,16 +234,8 @@ def _work_off(
 
 def write_report(folder: Path, results: Iterable[Result]) -> None:
     """Write the report, a JSON object for each line of the manifest. Raises OutputError."""
-    target = folder / REPORT
-    try:
-        part = partial_file(target)
-        try:
-            with part.open("w", encoding="utf-8") as file:
-                for result in results:
-                    about = {"line": result.line, "output": result.output, "status": result.status, **result.about}
-                    file.write(json.dumps(about) + "\n")
-            complete_file(part, target)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise refused(target, error) from error
+    lines = [
+        json.dumps({"line": result.line, "output": result.output, "status": result.status, **result.about})
+        for result in results
+    ]
+    write_file(folder / REPORT, "".join(f"{line}\n" for line in lines).encode())

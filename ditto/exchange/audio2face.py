@@ -11,8 +11,9 @@ import numpy as np
 
 from ditto.controls.blendshapes import ARKIT_NAMES, SHAPES
 from ditto.errors import ExchangeError
-from ditto.exchange.files import Given, field, json_of, lines_of, number, opened, whole, write_whole
+from ditto.exchange.files import Given, field, json_of, lines_of, number, opened, whole
 from ditto.exchange.track import MOST_FRAMES, BlendshapeTrack, checked_track, columns_of
+from ditto.media.files import write_file
 
 
 def write_json(track: BlendshapeTrack, path: str | Path, sound: str = "") -> None:
@@ -33,7 +34,7 @@ def write_json(track: BlendshapeTrack, path: str | Path, sound: str = "") -> Non
         "facsNames": list(ARKIT_NAMES),
         "weightMat": np.round(even.weights, 7).tolist(),
     }
-    write_whole(path, json.dumps(found).encode())
+    write_file(path, json.dumps(found).encode())
 
 
 def read_json(given: Given) -> BlendshapeTrack:
@@ -76,7 +77,7 @@ def write_csv(track: BlendshapeTrack, path: str | Path) -> None:
     lines = [",".join(header)]
     for n, (seconds, row) in enumerate(zip(track.times - track.times[0], track.weights, strict=True)):
         lines.append(f"{n},{seconds:.6f}," + ",".join(f"{x:.7g}" for x in row))
-    write_whole(path, ("\n".join(lines) + "\n").encode())
+    write_file(path, ("\n".join(lines) + "\n").encode())
 
 
 def read_csv(given: Given) -> BlendshapeTrack:

@@ -1,15 +1,14 @@
-"""Files of face animation: read within bounds, written whole."""
+"""Files of face animation, read within bounds."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from ditto.errors import ExchangeError, OutputError
-from ditto.media.files import Readable, Source, complete_file, partial_file
+from ditto.errors import ExchangeError
+from ditto.media.files import Readable, Source
 
 MOST_BYTES = 1 << 26  # 67 MB of a file that is read whole: as JSON over an hour at 30 frames a second
 LONGEST_LINE = 1 << 16  # bytes
@@ -84,19 +83,3 @@ def number(where: str, value: object) -> float:
     if not math.isfinite(found):
         raise ExchangeError(f"{where}: expected a finite number, got {str(value)[:40]!r}; correct or remove it")
     return found
-
-
-def write_whole(path: str | Path, data: bytes) -> None:
-    """Write a file that gets its name when it is complete. Raises OutputError."""
-    target = Path(path)
-    part: Path | None = None
-    try:
-        part = partial_file(target)
-        part.write_bytes(data)
-        complete_file(part, target)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"{target} cannot be written: {reason}; choose another place") from None
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)

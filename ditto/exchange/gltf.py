@@ -16,8 +16,9 @@ import numpy as np
 
 from ditto.controls.blendshapes import ARKIT_NAMES, SHAPES
 from ditto.errors import ExchangeError
-from ditto.exchange.files import Given, field, json_of, opened, whole, write_whole
+from ditto.exchange.files import Given, field, json_of, opened, whole
 from ditto.exchange.track import MOST_FRAMES, BlendshapeTrack, Floats, checked_track, columns_of
+from ditto.media.files import write_file
 
 GLB_MAGIC, GLB_VERSION, JSON_CHUNK, BINARY_CHUNK = 0x46546C67, 2, 0x4E4F534A, 0x004E4942
 FLOAT, ARRAY_BUFFER = 5126, 34962
@@ -69,10 +70,10 @@ def write(track: BlendshapeTrack, path: str | Path) -> None:
     }  # fmt: skip
     data = b"".join(parts)
     if Path(path).suffix.lower() == ".glb":
-        write_whole(path, _binary(found, data))
+        write_file(path, _binary(found, data))
     else:
         found["buffers"][0]["uri"] = "data:application/octet-stream;base64," + base64.b64encode(data).decode()
-        write_whole(path, json.dumps(found).encode())
+        write_file(path, json.dumps(found).encode())
 
 
 def _binary(found: dict[str, Any], data: bytes) -> bytes:

@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from ditto.controls.blendshapes import ARKIT_NAMES, SHAPES
 from ditto.errors import ExchangeError
-from ditto.exchange.files import Given, lines_of, number, opened, write_whole
+from ditto.exchange.files import Given, lines_of, number, opened
 from ditto.exchange.track import MOST_FRAMES, BlendshapeTrack, Floats, checked_track, columns_of, logger, look_degrees
+from ditto.media.files import write_file
 
 # The app's order, not ARKit's: JawRight comes before JawLeft, and MouthRight before MouthLeft.
 CSV_SHAPES = (
@@ -75,7 +76,7 @@ def write(track: BlendshapeTrack, path: str | Path) -> None:
     lines = [",".join(HEADER)]
     for seconds, row in zip(track.times - track.times[0], values, strict=True):
         lines.append(f"{timecode(float(seconds))},{SHAPE_COUNT}," + ",".join(f"{x:.10f}" for x in row))
-    write_whole(path, ("\n".join(lines) + "\n").encode())
+    write_file(path, ("\n".join(lines) + "\n").encode())
 
 
 def timecode(seconds: float) -> str:

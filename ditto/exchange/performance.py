@@ -12,8 +12,9 @@ import numpy as np
 from ditto import exchange
 from ditto.controls.driving import Performance
 from ditto.errors import ExchangeError
-from ditto.exchange.files import Given, opened, whole, write_whole
+from ditto.exchange.files import Given, opened, whole
 from ditto.exchange.track import BlendshapeTrack
+from ditto.media.files import write_file
 from ditto.motion.motion import MOTION_SIZE
 
 FORMAT, VERSION = "ditto.performance", "1"
@@ -34,7 +35,7 @@ def write(performance: Performance, path: str | Path, about: Mapping[str, Any] |
 
     arrays = {"values": np.ascontiguousarray(performance.values), "weights": np.ascontiguousarray(performance.weights)}
     told = {"format": FORMAT, "version": VERSION, "about": json.dumps(dict(about or {}))}
-    write_whole(path, save(arrays, told))
+    write_file(path, save(arrays, told))
 
 
 def read(given: Given, regions: Mapping[str, float] | None = None, start_seconds: float = 0.0) -> Performance:

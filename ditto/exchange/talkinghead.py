@@ -12,15 +12,16 @@ import numpy as np
 
 from ditto.controls.blendshapes import ARKIT_NAMES, SHAPES
 from ditto.errors import ExchangeError
-from ditto.exchange.files import Given, field, json_of, number, opened, whole, write_whole
+from ditto.exchange.files import Given, field, json_of, number, opened, whole
 from ditto.exchange.track import MOST_FRAMES, BlendshapeTrack, checked_track, columns_of
+from ditto.media.files import write_file
 
 
 def write(track: BlendshapeTrack, path: str | Path, name: str = "ditto") -> None:
     """Write an animation. Raises OutputError: the file cannot be written."""
     steps = np.diff(1000.0 * (track.times - track.times[0]), prepend=0.0)
     values = {shape: np.round(track.weights[:, i], 7).tolist() for i, shape in enumerate(ARKIT_NAMES)}
-    write_whole(path, json.dumps({"name": name, "dt": np.round(steps, 6).tolist(), "vs": values}).encode())
+    write_file(path, json.dumps({"name": name, "dt": np.round(steps, 6).tolist(), "vs": values}).encode())
 
 
 def read(given: Given) -> BlendshapeTrack:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.errors import ExchangeError
-from ditto.exchange.files import Given, field, json_of, lines_of, number, opened, whole, write_whole
+from ditto.exchange.files import Given, field, json_of, lines_of, number, opened, whole
+from ditto.media.files import write_file
 
 OCULUS_VISEMES = ("sil", "PP", "FF", "TH", "DD", "kk", "CH", "SS", "nn", "RR", "aa", "E", "I", "O", "U")
 MOST_VISEMES = 1_000_000
@@ -70,7 +71,7 @@ def visemes_of_phones(probabilities: npt.ArrayLike, phones: Sequence[str], token
 def write_json(visemes: Sequence[Viseme], path: str | Path) -> None:
     """Write `{"visemes": [{"viseme": "PP", "start": 0.12, "end": 0.2}, ...]}`. Raises OutputError."""
     rows = [{"viseme": v.name, "start": round(v.start, 4), "end": round(v.end, 4)} for v in visemes]
-    write_whole(path, json.dumps({"visemes": rows}).encode())
+    write_file(path, json.dumps({"visemes": rows}).encode())
 
 
 def read_json(given: Given) -> list[Viseme]:
@@ -94,7 +95,7 @@ def read_json(given: Given) -> list[Viseme]:
 def write_webvtt(visemes: Sequence[Viseme], path: str | Path) -> None:
     """Write a WebVTT file, a cue for each viseme. Raises OutputError."""
     cues = "".join(f"\n{_stamp(v.start)} --> {_stamp(v.end)}\n{v.name}\n" for v in visemes)
-    write_whole(path, f"WEBVTT\n{cues}".encode())
+    write_file(path, f"WEBVTT\n{cues}".encode())
 
 
 def read_webvtt(given: Given) -> list[Viseme]:

@@ -9,11 +9,13 @@ import shutil
 import stat
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
-from ditto.errors import InputError
+from ditto.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -190,6 +192,59 @@ def complete_file(part: Path, file: Path) -> None:
         mode = 0o666 & ~umask  # mkstemp gives 0600
     os.chmod(part, mode)
     os.replace(part, target)
+
+
+@contextmanager
+def whole_file(file: Path) -> Iterator[Path]:
+    """An empty file beside `file` to write in the block; at its end it gets the name of `file`, after an error it is removed.
+
+    Raises:
+        OSError: as `partial_file` and `complete_file`.
+    """
+    part = partial_file(file)
+    try:
+        yield part
+        complete_file(part, file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_file(path: str | PathLike[str], data: bytes | memoryview) -> None:
+    """Write a file that gets its name when it is complete. Raises OutputError."""
+    file = Path(path)
+    try:
+        with whole_file(file) as part:
+            part.write_bytes(data)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise refused(file, error) from error
+
+
+def check_writable(file: Path) -> None:
+    """Check that a file of this name can be written, before any work is done. Raises OutputError."""
+    try:
+        if file.is_dir():
+            raise OutputError(f"expected a file name as output, {file} is a folder; add a name to it")
+        if not file.parent.is_dir():
+            raise OutputError(f"expected the folder {file.parent} for {file.name}, got no such folder; make it first")
+        os.unlink(partial_file(file))
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise refused(file, error) from error
+
+
+def refused(path: Path, error: Exception) -> OutputError:
+    """The error for an output that the system refuses to write, with what to do."""
+    number = getattr(error, "errno", None)
+    todo = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some space",
+        errno.EFBIG: "the file system or a limit allows no larger file; write elsewhere",
+        errno.EROFS: "the file system is read-only; write elsewhere",
+        errno.EACCES: "choose a folder you may write to",
+        errno.EPERM: "choose a folder you may write to",
+        errno.ENAMETOOLONG: "choose a shorter name",
+    }.get(number or 0, "write elsewhere or check the disk")
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return OutputError(f"{path} cannot be written: {reason}; {todo}")
 
 
 def link_target(file: Path) -> Path:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 from collections.abc import Iterator
 from fractions import Fraction
 from os import PathLike
@@ -17,7 +15,7 @@ import numpy.typing as npt
 
 from ditto.errors import AudioError, OutputError
 from ditto.media.audio import SAMPLE_RATE, AudioReader, Decoder, channels_of, silence
-from ditto.media.files import Readable, complete_file, ffmpeg_name, partial_file
+from ditto.media.files import Readable, check_writable, complete_file, ffmpeg_name, partial_file, refused
 from ditto.media.mixing import Mixer
 from ditto.media.rates import FPS
 
@@ -80,14 +78,7 @@ def check_output(path: str | PathLike[str]) -> Format:
                 f"expected the encoder {codec} for {file.suffix}, got PyAV {av.__version__} without it; install PyAV from its "
                 "wheels (pip install --force-reinstall av) or choose another suffix"
             ) from error
-    try:
-        if file.is_dir():
-            raise OutputError(f"expected a file name as output, {file} is a folder; add a name to it")
-        if not file.parent.is_dir():
-            raise OutputError(f"expected the folder {file.parent} for {file.name}, got no such folder; make it first")
-        os.unlink(partial_file(file))
-    except (OSError, ValueError) as error:  # ValueError: a null character
-        raise refused(file, error) from error
+    check_writable(file)
     return format
 
 
@@ -420,19 +411,3 @@ class SampleTrack(SoundTrack):
         frame = av.AudioFrame.from_ndarray(np.atleast_2d(block), format="fltp", layout=self.layout)
         frame.sample_rate = self._sample_rate
         self.add(frame)
-
-
-def refused(path: Path, error: Exception) -> OutputError:
-    """The error for an output that the system refuses to write, with what to do."""
-    number = getattr(error, "errno", None)
-    todo = {
-        errno.ENOSPC: "free some space",
-        errno.EDQUOT: "free some space",
-        errno.EFBIG: "the file system or a limit allows no larger file; write elsewhere",
-        errno.EROFS: "the file system is read-only; write elsewhere",
-        errno.EACCES: "choose a folder you may write to",
-        errno.EPERM: "choose a folder you may write to",
-        errno.ENAMETOOLONG: "choose a shorter name",
-    }.get(number or 0, "write elsewhere or check the disk")
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return OutputError(f"{path} cannot be written: {reason}; {todo}")

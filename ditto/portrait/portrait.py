@@ -7,16 +7,14 @@ import json
 import os
 import zipfile
 import zlib
-from contextlib import suppress
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ditto.errors import InputError, OutputError
-from ditto.media.files import complete_file, partial_file
+from ditto.errors import InputError
+from ditto.media.files import write_file
 from ditto.motion.motion import KEYPOINTS
 from ditto.portrait.face_mesh import LANDMARKS
 
@@ -125,20 +123,7 @@ class Portrait:
         arrays["meta"] = np.frombuffer(meta, np.uint8)
         packed = io.BytesIO()  # not straight into the file: zipfile complains at length when a disk is full
         np.savez_compressed(packed, allow_pickle=False, **arrays)
-        target = Path(path)
-        part: Path | None = None
-        try:
-            part = partial_file(target)
-            part.write_bytes(packed.getbuffer())
-            complete_file(part, target)
-        except OSError as error:
-            raise OutputError(
-                f"the portrait cannot be written to {target}: {error.strerror or error}; choose another place"
-            ) from None
-        finally:
-            if part is not None:
-                with suppress(OSError):
-                    part.unlink()
+        write_file(path, packed.getbuffer())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Portrait:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from ditto.errors import DatasetError, OutputError
 from ditto.lite.speech_encoder import FEATURE_SIZE
-from ditto.media.files import complete_file, partial_file
+from ditto.media.files import whole_file
 from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from ditto.motion.emotion import EMOTIONS
 from ditto.motion.eyes import EYE_SIZE
@@ -259,13 +259,8 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write a file that appears whole. Raises OutputError: the disk is full, or the folder is not writable."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = partial_file(path)
-        try:
+        with whole_file(path) as part:
             part.write_bytes(data)
-            complete_file(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
     except OSError as error:
         raise unwritable(path, error) from error
 

@@ -40,7 +40,7 @@ from ditto.lite.networks.speech_encoder import (
 )
 from ditto.lite.phones import PHONE_TO_VISEME, PHONES, VISEME_NAMES
 from ditto.media.audio import HOP_SAMPLES
-from ditto.media.files import complete_file, partial_file
+from ditto.media.files import whole_file
 from ditto.media.rates import SAMPLE_RATE
 from ditto.training.dataset import check_folder, unwritable, write_bytes
 from ditto.training.motion_loop import FORMAT, read_checkpoint, write_checkpoint
@@ -208,13 +208,8 @@ def make_targets(
 def _keep(path: Path, arrays: dict[str, npt.NDArray[np.float16]]) -> None:
     """Write arrays whole. Raises OutputError."""
     try:
-        part = partial_file(path)
-        try:
-            with part.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-            complete_file(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole_file(path) as part, part.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
     except OSError as error:
         raise unwritable(path, error) from error
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ditto.errors import AudioError
-from ditto.media.files import Source, complete_file, partial_file
+from ditto.errors import AudioError, OutputError
+from ditto.media.files import Source, check_writable, partial_file, whole_file, write_file
 
 CONTENT = bytes(range(256)) * 20
 
@@ -81,9 +81,8 @@ def test_other_kinds_are_type_errors(given):
 
 
 def written(path: Path, content: bytes) -> None:
-    part = partial_file(path)
-    part.write_bytes(content)
-    complete_file(part, path)
+    with whole_file(path) as part:
+        part.write_bytes(content)
 
 
 def test_a_link_stays_and_leads_to_the_new_file(tmp_path):
@@ -125,3 +124,28 @@ def test_a_new_file_has_the_mode_of_new_files(tmp_path):
     written(tmp_path / "ours", b"new")
     (tmp_path / "theirs").write_bytes(b"new")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "theirs").stat().st_mode
+
+
+@pytest.mark.parametrize("error", [OSError("full"), KeyboardInterrupt(), ValueError()])
+def test_an_error_leaves_the_file_that_was_there_and_nothing_else(tmp_path, error):
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(type(error)), whole_file(tmp_path / "file") as part:
+        part.write_bytes(b"half")
+        raise error
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("file", b"old")]
+
+
+@pytest.mark.parametrize("name", ["no/file", "folder", "a\0b", "n" * 300])
+@pytest.mark.parametrize("write", [check_writable, lambda path: write_file(path, CONTENT)])
+def test_what_cannot_be_written_is_a_typed_error_with_advice(tmp_path, name, write):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match=r".+; .+"):
+        write(tmp_path / name)
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_check_writes_nothing(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    check_writable(tmp_path / "file")
+    check_writable(tmp_path / "other")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("file", b"old")]

@@ -221,6 +221,6 @@ except Exception as error:
     print(type(error).__name__, error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.startswith("OutputError the portrait cannot be written"), done.stderr
+    assert done.stdout.startswith(f"OutputError {tmp_path / 'p'} cannot be written: File too large"), done.stderr
     assert done.stderr == ""
     assert list(tmp_path.iterdir()) == []

@@ -136,7 +136,7 @@ def test_a_full_disk_is_an_output_error_and_leaves_nothing(folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     before = sorted(p.name for p in folder.rglob("*"))
-    monkeypatch.setattr(d, "complete_file", full)
+    monkeypatch.setattr("ditto.media.files.complete_file", full)
     with pytest.raises(OutputError, match="No space left on device; make room"):
         d.write_clip(folder, info("c"), arrays())
     assert sorted(p.name for p in folder.rglob("*")) == before

@@ -25,6 +25,7 @@ import ditto
 from ditto.app import cli_train
 from ditto.app.cli import app
 from ditto.errors import DatasetError, InputError, OutputError, VideoError
+from ditto.media import files as media_files
 from ditto.media.audio import read_audio
 from ditto.media.footage import picture_of, pictures, pixel_aspect
 from ditto.motion.motion import Keypoint
@@ -654,7 +655,7 @@ def test_options_that_make_no_sense_are_refused(footage, tmp_path, options, monk
 def test_a_full_disk_loses_nothing(footage, prepared, tmp_path, monkeypatch):
     output = tmp_path / "out"
     written = []
-    complete = dataset_files.complete_file
+    complete = media_files.complete_file
 
     def full(part, file):
         written.append(file)
@@ -662,7 +663,7 @@ def test_a_full_disk_loses_nothing(footage, prepared, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         complete(part, file)
 
-    monkeypatch.setattr(dataset_files, "complete_file", full)
+    monkeypatch.setattr(media_files, "complete_file", full)
     with pytest.raises(OutputError, match=r"No space left on device; make room .* finished work is kept"):
         prepare(footage, output, QUICK)
     assert not list(output.rglob("*.part"))

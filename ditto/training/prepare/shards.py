@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ditto.media.files import complete_file, partial_file
+from ditto.media.files import whole_file
 from ditto.training.dataset import ClipInfo, Dataset, clip_file, unwritable
 
 
@@ -51,16 +51,10 @@ def groups(dataset: Dataset, clips: Sequence[ClipInfo], most: int) -> list[list[
 
 
 def write_shard(dataset: Dataset, clips: Sequence[ClipInfo], path: Path) -> None:
-    part = partial_file(path)
-    try:
-        with tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for clip in clips:
-                info = json.dumps(dataclasses.asdict(clip), ensure_ascii=False).encode()
-                for suffix, data in (("npz", clip_file(dataset.folder, clip.id).read_bytes()), ("json", info)):
-                    member = tarfile.TarInfo(f"{clip.id}.{suffix}")  # no owner and no time: they would differ
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
-        complete_file(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as part, tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for clip in clips:
+            info = json.dumps(dataclasses.asdict(clip), ensure_ascii=False).encode()
+            for suffix, data in (("npz", clip_file(dataset.folder, clip.id).read_bytes()), ("json", info)):
+                member = tarfile.TarInfo(f"{clip.id}.{suffix}")  # no owner and no time: they would differ
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))

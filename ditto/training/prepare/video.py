@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ditto.errors import AudioError
 from ditto.media.audio import AudioReader
-from ditto.media.files import complete_file, partial_file
+from ditto.media.files import whole_file
 from ditto.media.footage import first_time, frame_times, frames_in, opened
 from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from ditto.training.dataset import unwritable
@@ -93,23 +93,17 @@ def write_sound(path: str, out: Path, offset: float, frames: int) -> str | None:
     block = next(blocks, None)  # an unreadable recording is reported before anything is written
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        part = partial_file(out)
-        try:
-            with part.open("wb") as file:
-                silence = min(left, max(0, round(offset * SAMPLE_RATE)))
-                file.write(bytes(2 * silence))
-                left -= silence
-                while block is not None and left:
-                    samples = block[skip:][:left]
-                    skip = max(0, skip - block.size)
-                    file.write(np.round(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes())
-                    left -= samples.size
-                    block = next(blocks, None)
-                file.write(bytes(2 * left))
-            complete_file(part, out)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        with whole_file(out) as part, part.open("wb") as file:
+            silence = min(left, max(0, round(offset * SAMPLE_RATE)))
+            file.write(bytes(2 * silence))
+            left -= silence
+            while block is not None and left:
+                samples = block[skip:][:left]
+                skip = max(0, skip - block.size)
+                file.write(np.round(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes())
+                left -= samples.size
+                block = next(blocks, None)
+            file.write(bytes(2 * left))
     except OSError as error:
         raise unwritable(out, error) from error
     return reader.damage
