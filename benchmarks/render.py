@@ -1,6 +1,7 @@
 """The lite renderer against real faces: self-reenactment, zero motion, speed.
 
     python -m benchmarks.render [--clips ../shared/data/driving] [--bundle lite]
+    python -m benchmarks.render --sizes
 
 A clip's first frame is registered as the portrait; pose and 21 keypoints of every later frame animate it. The
 rendered crop is compared with the filmed one.
@@ -219,8 +220,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=48, help="frames per clip")
     parser.add_argument("--bundle", default="lite", help="name or folder; only its renderer is used")
     parser.add_argument("--pictures", type=Path, help="folder for sheets of filmed and rendered frames")
+    parser.add_argument("--sizes", action="store_true", help="what the size of face and picture costs, nothing else")
     options = parser.parse_args(arguments)
     started = time.perf_counter()
+    if options.sizes:
+        from benchmarks import _render_sizes
+
+        _render_sizes.run()
+        return
 
     folder = SHIPPED / options.bundle if (SHIPPED / options.bundle).is_dir() else Path(options.bundle)
     renderer = MeshRenderer(folder)

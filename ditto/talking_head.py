@@ -62,7 +62,7 @@ class TalkingHead:
         self.scheduler = Scheduler(performer, max_sessions)
         self._prepared: Once[Portrait, Appearance] = Once()
 
-    def register(self, picture: Picture, face: int = 0, max_size: int = 1280) -> Portrait:
+    def register(self, picture: Picture, face: int = 0, max_size: int = 1920) -> Portrait:
         """Find a face in a picture and measure what is needed to animate it. Takes under a second.
 
         Args:

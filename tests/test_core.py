@@ -88,7 +88,7 @@ def expect_equal(renderer, portrait, rows):
     assert moved > 100  # the frames show something
 
 
-@pytest.mark.parametrize(("size", "pose"), [(512, (2.0, -5.0, 3.0)), (640, (-6.0, 22.0, -8.0)), (200, (0.0, 0.0, 0.0))])
+@pytest.mark.parametrize(("size", "pose"), [(512, (2.0, -5.0, 3.0)), (768, (-6.0, 22.0, -8.0)), (200, (0.0, 0.0, 0.0))])
 def test_the_core_draws_drawn_faces_as_the_definition_does(renderer, rows, size, pose):
     expect_equal(renderer, drawn_portrait(size, pose), rows[:14])
 

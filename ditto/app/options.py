@@ -33,7 +33,7 @@ Face = Annotated[int, typer.Option(min=0, help="Which face of the picture; 0 is 
 Still = Annotated[bool, typer.Option("--still", help="Keep the head where it is; only the face moves.")]
 MaxSize = Annotated[
     int | None,
-    typer.Option(min=64, help="Longest side of the video in pixels, of a picture only; 1280 by default."),
+    typer.Option(min=64, help="Longest side of the video in pixels, of a picture only; 1920 by default."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 

@@ -25,7 +25,7 @@ MAX_PIXELS = 40_000_000  # decoded
 # JPEG can be decoded at 1/2, 1/4 or 1/8, so larger ones can be read: phones make 48 to 200 megapixels. For a progressive one
 # the decoder still holds all coefficients, 3 to 6 bytes a pixel.
 MAX_JPEG_PIXELS, MAX_PROGRESSIVE_PIXELS = 256_000_000, 100_000_000
-MAX_SIZE = 1280
+MAX_SIZE = 1920
 FULL_SIZE = 1 << 16  # as `max_size`: no reduction
 LUMA: npt.NDArray[np.float64] = np.array([0.299, 0.587, 0.114])  # of RGB, Rec. 601
 BACKDROP = 255  # level of R, G and B behind transparent parts

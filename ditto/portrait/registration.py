@@ -19,8 +19,10 @@ from ditto.portrait.portrait import Portrait
 
 Floats = npt.NDArray[np.float64]
 
-CROP_SIZE = 512
-COARSEST_CROP = 640  # picture pixels across the crop; a larger face would be shown blurred, so the picture is reduced
+CROP_SIZE = 512  # S of the crop at least
+LARGEST_CROP = 1024  # S at most: drawing takes four times as long as at 512
+CROP_STEP = 64  # between them S is a multiple of this
+COARSEST = 1.25  # picture pixels a crop pixel: up to here a drawn face is about as sharp as its surroundings
 MIN_FACE = 40  # pixels; below it the mesh network guesses
 MAX_CANDIDATES = 40  # looked at closely, the surest first
 MESH_MARGIN = 1.5  # the mesh network's field over the box of the face
@@ -353,8 +355,8 @@ def register(picture: Picture, face: int = 0, max_size: int = MAX_SIZE) -> Portr
         picture: a path, the bytes of a picture file, an open file, or pixels (see `ditto.media.images.read_picture`).
         face: which face, largest first.
         max_size: longer side of the picture in pixels; larger ones are reduced, or cut to that size around a face that
-            would be too small then. So is a picture whose face fills more
-            than the renderer draws sharply: the crop covers at most `COARSEST_CROP` pixels of it.
+            would be too small then. A picture whose face fills more than the renderer draws sharply is reduced too: the crop
+            covers at most 1280 pixels of it (`COARSEST * LARGEST_CROP`).
 
     Raises:
         ImageError: the picture cannot be read.
@@ -368,12 +370,24 @@ def register(picture: Picture, face: int = 0, max_size: int = MAX_SIZE) -> Portr
     found = _choose(faces, face, rgb)
     check_seen(found.landmarks, rgb.shape[1], rgb.shape[0], alpha)
     landmarks, others = found.landmarks, [other.landmarks for other in faces if other is not found]
-    across = CROP_SIZE * float(np.linalg.norm(choose_crop(landmarks, rgb.shape[1], rgb.shape[0], CROP_SIZE)[:2, 0]))
-    if across > COARSEST_CROP:
-        factor = COARSEST_CROP / across
+    across = _pixels_across(landmarks, rgb)
+    if across > COARSEST * LARGEST_CROP:
+        factor = COARSEST * LARGEST_CROP / across
         rgb, alpha = reduce(rgb, alpha, factor)
         landmarks, others = landmarks * factor, [other * factor for other in others]
     return register_face(rgb, landmarks, alpha, others)
+
+
+def _pixels_across(landmarks: Floats, rgb: Bytes) -> float:
+    """How many pixels of a picture (H, W, 3) the crop around a face covers."""
+    return CROP_SIZE * float(np.linalg.norm(choose_crop(landmarks, rgb.shape[1], rgb.shape[0], CROP_SIZE)[:2, 0]))
+
+
+def crop_size(across: float) -> int:
+    """S of a crop that covers as many picture pixels: the picture's own resolution where the face is large."""
+    if across <= COARSEST * CROP_SIZE:
+        return CROP_SIZE
+    return min(LARGEST_CROP, CROP_STEP * round(across / CROP_STEP))
 
 
 def refine_landmarks(picture: Bytes, landmarks: Floats) -> Floats:
@@ -396,8 +410,9 @@ def register_face(
     `others` are the landmarks of the other faces of the picture; their surroundings are left out of the mask. So is what
     `alpha` (H, W) tells to be transparent.
     """
-    crop_to_picture = choose_crop(landmarks, rgb.shape[1], rgb.shape[0], CROP_SIZE)
-    crop = sample_crop(rgb, crop_to_picture, CROP_SIZE)
+    size = crop_size(_pixels_across(landmarks, rgb))
+    crop_to_picture = choose_crop(landmarks, rgb.shape[1], rgb.shape[0], size)
+    crop = sample_crop(rgb, crop_to_picture, size)
     into_crop = np.linalg.inv(crop_to_picture)
     zoom = float(np.sqrt(np.linalg.det(into_crop[:2, :2])))
 
@@ -413,20 +428,20 @@ def register_face(
             "give a picture with the mouth free"
         )
     scale_px, rotation, translation_px, canonical = fit_head(points)
-    half = CROP_SIZE / 2
+    half = size / 2
     expression = own_expression(canonical)
-    eye_open, eye_ball = eye_state(points, CROP_SIZE)
+    eye_open, eye_ball = eye_state(points, size)
     mirrored = networks().segment(np.ascontiguousarray(crop[:, ::-1]))[:, ::-1]
     mask = person_mask(crop, np.asarray((networks().segment(crop) + mirrored) / 2, np.float32), points, scale_px)
     if alpha is not None:
-        mask = mask * opacity(alpha, crop_to_picture, points, CROP_SIZE)
+        mask = mask * opacity(alpha, crop_to_picture, points, size)
     return Portrait(
         picture=rgb,
         alpha=alpha,
         crop=crop,
         crop_to_picture=crop_to_picture,
         landmarks=points,
-        mask=mask * nearness(points, [to_crop(other) for other in others], CROP_SIZE),
+        mask=mask * nearness(points, [to_crop(other) for other in others], size),
         canonical_keypoints=keypoints(canonical) - expression,
         scale=scale_px / half,
         rotation=rotation,

@@ -32,7 +32,7 @@ class StandIn:
     def __init__(self, error: Exception | None = None, fail_at: int | None = None) -> None:
         self.error, self.fail_at, self.asked = error, fail_at, {}
 
-    def register(self, picture, face=0, max_size=1280):
+    def register(self, picture, face=0, max_size=1920):
         if isinstance(self.error, NoFaceError):
             raise self.error
         self.asked |= {"face": face, "max_size": max_size}
@@ -315,7 +315,7 @@ def test_an_interruption_that_native_code_swallows_counts_all_the_same(run, tmp_
     import signal as signals
 
     class Swallower(StandIn):
-        def register(self, picture, face=0, max_size=1280):
+        def register(self, picture, face=0, max_size=1920):
             try:
                 os.kill(os.getpid(), signals.SIGINT)
                 time.sleep(600)
