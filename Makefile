@@ -2,6 +2,7 @@
 # make serve  the same, and a page on which to talk to it: http://127.0.0.1:8400/
 # make test   the tests, without torch (what needs it is skipped with one line)
 # make lint   ruff and mypy
+# make wasm   the core for browsers, core.wasm, beside the page: with it a page can draw the face itself
 # make wheel  wheels of this platform in dist/, one for each Python; on Linux it needs Docker or Podman
 # make adapters   the tests of the LiveKit and Pipecat adapters
 # make cluster    the tests on Ray
@@ -11,7 +12,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install -q --disable-pip-version-check -c constraints.txt
 NATIVE := setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp)
 
-.PHONY: demo serve test lint torch adapters cluster wheel clean
+.PHONY: demo serve test lint torch wasm adapters cluster wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -49,6 +50,10 @@ $(VENV)/.serve: $(VENV)/.ready
 $(VENV)/.test: $(VENV)/.serve
 	$(PIP) pytest hypothesis jsonschema ruff mypy httpx selenium python-osc
 	@touch $@
+
+wasm: $(VENV)/.packages
+	$(PIP) ziglang
+	$(PY) csrc/core/wasm/build.py
 
 # In an environment of their own: they bring many packages (docs/adapters.md).
 adapters:

@@ -14,14 +14,15 @@ else:
     # Never -ffast-math: linked in, its start-up code changes denormals for the whole process.
     flags = ["-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-g0"]
 
-# ditto/engines and ditto/controls are symlinks to the folders at the top: type checkers and a plain checkout see them,
-# and the build takes each package from its real place.
+# ditto/engines, ditto/controls and ditto/live/server/client are symlinks to folders at the top: type checkers and a plain
+# checkout see them, and the build takes each package from its real place.
 packages = find_packages(include=["ditto", "ditto.*"], exclude=["ditto.engines*", "ditto.controls*"])
-packages += [f"ditto.{top}" for top in ("engines", "controls")]
+places = {"ditto.engines": "engines", "ditto.controls": "controls", "ditto.live.server.client": "clients/web"}
+packages += places
 ParallelCompile(default=0).install()
 setup(
     packages=sorted(packages),
-    package_dir={"ditto.engines": "engines", "ditto.controls": "controls"},
+    package_dir=places,
     ext_modules=[
         Pybind11Extension(
             "ditto._native", sources, include_dirs=["csrc"], depends=headers, cxx_std=17, extra_compile_args=flags

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).with_name("page")
+CLIENT = Path(__file__).with_name("client")  # a link to clients/web
 NO_METRICS = "expected the package prometheus-client for metrics, got none; pip install prometheus-client"
 MEDIA = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
          ".svg": "image/svg+xml", ".jpg": "image/jpeg"}  # fmt: skip
@@ -94,6 +95,7 @@ def create_app(
     metrics = metrics_of(head, clients)
     delays = {name: round(1000 * head.performer.delay_seconds(name)) for name in head.performer.latencies}
     page = {file.name: file.read_bytes() for file in PAGE.iterdir() if file.suffix in MEDIA}
+    client = {file.name: file.read_bytes() for file in CLIENT.glob("*.js")}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -128,6 +130,12 @@ def create_app(
         if name not in page:
             return refusal(ProtocolError("not_found", "no such page; docs/serve.md lists the routes", 404))
         return Response(page[name], media_type=MEDIA[Path(name).suffix])
+
+    @app.get("/client/{name}")
+    async def part_of_client(name: str) -> Response:
+        if name not in client:
+            return refusal(ProtocolError("not_found", "no such page; docs/serve.md lists the routes", 404))
+        return Response(client[name], media_type=MEDIA[".js"])
 
     @app.get("/healthz")
     async def healthy() -> Response:

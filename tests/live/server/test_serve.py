@@ -113,14 +113,15 @@ def test_the_page_loads_nothing_from_other_hosts(served):
         policy = page.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "frame-ancestors 'none'" in policy
-        for name in ("page.js", "page.css", "connection.js", "capture.js"):
-            part = http.get(f"/page/{name}")
+        for name in ("page/page.js", "page/page.css", "page/connection.js", "client/capture.js", "client/queue.js"):
+            part = http.get(f"/{name}")
             assert part.status_code == 200
             assert "http://" not in part.text
             assert "https://" not in part.text
         assert "//" not in page.text
         assert http.get("/page/../app.py").status_code == 404
         assert http.get("/page/%2e%2e%2fapp.py").status_code == 404
+        assert http.get("/client/package.json").status_code == 404
         assert http.get("/docs").status_code == 404
 
 

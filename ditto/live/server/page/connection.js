@@ -287,7 +287,7 @@ export class Socket {
     this.capture = this.source = null;
     if (mode === "off") return this.send({ type: "speak" });
     const audio = this.output();
-    await audio.audioWorklet.addModule("/page/capture.js");
+    await audio.audioWorklet.addModule("/client/capture.js");
     this.capture = new AudioWorkletNode(audio, "capture");
     this.source = audio.createMediaStreamSource(stream);
     this.source.connect(this.capture);
