@@ -318,9 +318,9 @@ def check_vector(name: str, value: Any, controls: tuple[str, ...]) -> tuple[floa
     try:
         numbers = tuple(value)
     except TypeError:
-        raise TypeError(f"expected {name} as {len(controls)} numbers, got {value!r}") from None
+        raise TypeError(f"expected {name} as {len(controls)} numbers, got {value!r}; give a tuple of them") from None
     if isinstance(value, str) or len(numbers) != len(controls):
-        raise ValueError(f"expected {name} as {len(controls)} numbers, got {value!r}")
+        raise ValueError(f"expected {name} as {len(controls)} numbers, got {value!r}; give a tuple of them")
     given = enumerate(zip(controls, numbers, strict=True))
     return tuple(CATALOG[control].check(number, f"{name}[{i}]") for i, (control, number) in given)
 
@@ -341,7 +341,7 @@ def check_weights(name: str, values: Mapping[str, float], known: tuple[str, ...]
 def check_regions(name: str, regions: Any) -> tuple[str, ...]:
     """Names of regions as a tuple. Raises ValueError or TypeError for others."""
     if isinstance(regions, str) or not hasattr(regions, "__iter__"):
-        raise TypeError(f"expected {name} as names of regions, as ('lips', 'jaw'), got {regions!r}")
+        raise TypeError(f"expected {name} as names of regions, as ('lips', 'jaw'), got {regions!r}; write them so")
     for region in regions:
         if region not in REGIONS:
             raise unknown(f"regions in {name}", region, REGIONS)
@@ -351,7 +351,7 @@ def check_regions(name: str, regions: Any) -> tuple[str, ...]:
 def expect_mapping(name: str, values: Any) -> Mapping[Any, Any]:
     """The values, if they are a mapping; raises TypeError otherwise."""
     if not isinstance(values, Mapping):
-        raise TypeError(f"expected {name} as values by name, got {values!r}")
+        raise TypeError(f"expected {name} as values by name, got {values!r}; write {{name: value}}")
     return values
 
 

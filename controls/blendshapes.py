@@ -114,7 +114,7 @@ class WeightFit:
         """
         row = checked("head_values", head_values, MOTION_SIZE)
         if row.ndim != 1:
-            raise ValueError(f"expected head values ({MOTION_SIZE},) of one frame, got shape {row.shape}")
+            raise ValueError(f"expected head values ({MOTION_SIZE},) of one frame, got shape {row.shape}; give frame by frame")
         aim, before = self._shapes @ (COUNTED * row[EXPRESSION]) - COST, self._before
         if before is None:
             self._before = solve_bounded(self._gram, aim, Bounded(np.zeros(SHAPES), np.zeros(SHAPES, bool)))

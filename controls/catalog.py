@@ -85,10 +85,10 @@ def check_range(name: str, value: float, low: float, high: float) -> float:
         TypeError: not a number.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"expected {name} as a number in [{low:g}, {high:g}], got {value!r}")
+        raise TypeError(f"expected {name} as a number in [{low:g}, {high:g}], got {value!r}; give one")
     number = float(value)
     if not (math.isfinite(number) and low <= number <= high):
-        raise ValueError(f"expected {name} in [{low:g}, {high:g}], got {value!r}")
+        raise ValueError(f"expected {name} in [{low:g}, {high:g}], got {value!r}; give a number in it")
     return number
 
 

@@ -62,13 +62,19 @@ class Performance:
     def __post_init__(self) -> None:
         values = np.array(self.values, np.float32)
         if values.ndim != 2 or values.shape[1] != MOTION_SIZE or not len(values):
-            raise ValueError(f"expected a performance as (N, {MOTION_SIZE}) numbers with N > 0, got {values.shape}")
+            raise ValueError(
+                f"expected a performance as (N, {MOTION_SIZE}) numbers with N > 0, got {values.shape}; "
+                "give a row for each frame"
+            )
         if not np.isfinite(values).all():
             frame = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
             raise ValueError(f"expected finite numbers in a performance, got others in frame {frame}; leave that frame out")
         weights = np.ones(len(values), np.float32) if self.weights is None else np.array(self.weights, np.float32)
         if weights.shape != (len(values),) or not ((weights >= 0.0) & (weights <= 1.0)).all():
-            raise ValueError(f"expected weights as ({len(values)},) numbers in [0, 1], got {weights.shape}")
+            raise ValueError(
+                f"expected weights as ({len(values)},) numbers in [0, 1], got {weights.shape}; "
+                "give one for each frame"
+            )
         regions = {}
         for name, share in self.regions.items():
             if name not in REGIONS:

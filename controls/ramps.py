@@ -157,7 +157,7 @@ class Ramps(NamedTuple):
 
 def _checked(controls: Controls | None) -> Controls:
     if controls is not None and not isinstance(controls, Controls):
-        raise TypeError(f"expected controls as Controls(...), got {type(controls).__name__}")
+        raise TypeError(f"expected controls as Controls(...), got {type(controls).__name__}; give one, or None")
     return controls or Controls()
 
 
@@ -166,9 +166,12 @@ def _degrees(what: str, value: tuple[float, ...], controls: tuple[str, ...]) -> 
     try:
         numbers = tuple(value)
     except TypeError:
-        raise TypeError(f"expected {what} as {len(controls)} numbers in degrees, got {value!r}") from None
+        raise TypeError(
+            f"expected {what} as {len(controls)} numbers in degrees, got {value!r}; "
+            "give a tuple of them"
+        ) from None
     if len(numbers) != len(controls):
-        raise ValueError(f"expected {what} as {len(controls)} numbers in degrees, got {value!r}")
+        raise ValueError(f"expected {what} as {len(controls)} numbers in degrees, got {value!r}; give a tuple of them")
     return [CATALOG[name].check(n, f"{what} in degrees") for name, n in zip(controls, numbers, strict=True)]
 
 

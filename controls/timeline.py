@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -44,6 +44,7 @@ MOST_POINT = 10.0  # widths or heights of the picture that a look may lie outsid
 END_TOLERANCE = 0.25  # seconds: containers declare durations that are a little short (`ditto.media.audio`)
 # Opening of an eye that winks, frame by frame: three frames to close, five shut, four to open. Chosen by eye.
 WINK = (0.72, 0.30, 0.04, 0.0, 0.0, 0.0, 0.0, 0.0, 0.18, 0.46, 0.72, 0.92)
+CLOSING_SECONDS = max(len(BLINK), len(WINK)) / FPS  # the longer of the two
 
 # A look: the eyes jump, the head follows later and turns by a share of the angle. Times are those of gaze shifts of 10 to 40
 # degrees with the head free (Guitton and Volle, J. Neurophysiology 58, 1987: the head starts 25 to 150 ms after the eyes and
@@ -138,7 +139,10 @@ class Track:
                         f"expected the value of {where} to be a finite number, got {key.value}; give another"
                     )
                 if not isinstance(key.ease, str) or key.ease not in EASES:
-                    raise ValueError(f"expected the ease of {where} out of {', '.join(EASES)}, got {key.ease!r}")
+                    raise ValueError(
+                        f"expected the ease of {where} out of {', '.join(EASES)}, got {key.ease!r}; "
+                        "use one of these"
+                    )
                 if n and key.seconds <= self.keyframes[n - 1].seconds:
                     raise ValueError(
                         f"expected keyframes that ascend in time, got {where} at {key.seconds:g} s after one at "
@@ -163,7 +167,8 @@ class Track:
             with faults_of(name, n):
                 if isinstance(key, (str, bytes)) or not isinstance(key, Sequence) or not 2 <= len(key) <= 3:
                     raise ValueError(
-                        f"expected a keyframe (seconds, value) or (seconds, value, ease) as {name}[{n}], got {key!r}"
+                        f"expected a keyframe (seconds, value) or (seconds, value, ease) as {name}[{n}], got {key!r}; "
+                        "write it so"
                     )
                 seconds, value = (
                     _float(f"{what} of {name}[{n}]", key[i]) for i, what in enumerate(("the time", "the value"))
@@ -493,10 +498,9 @@ class Timeline:
 
     def is_over(self, seconds: float) -> bool:
         """Whether it changes nothing from a time on, because every layer and event has ended."""
-        longest = max(len(BLINK), len(WINK)) / FPS
         settled = EYES_SECONDS + HEAD_LAG_SECONDS + HEAD_SECONDS  # after the end of a look
         ends = [math.inf if layer.end is None else layer.end for layer in self.layers]
-        ends += [event.at + longest for event in self._closings]
+        ends += [event.at + CLOSING_SECONDS for event in self._closings]
         ends += [math.inf if look.until is None else look.until + settled for look in self._looks]
         return seconds >= max(ends, default=-math.inf)
 
@@ -518,8 +522,25 @@ class Timeline:
         events = (replace(event, at=event.at + seconds, until=later(event.until)) for event in self.events)
         return Timeline(tuple(layers), tuple(events))
 
-    def times(self) -> Iterable[tuple[str, float]]:
-        """What begins when: the times of keyframes and events and the starts of layers, each with its place."""
+    def outside(self, seconds: float) -> Iterator[tuple[str, str]]:
+        """What a recording of that many seconds never shows: each place, and what is wrong there.
+
+        That is what begins after the end, and layers and events that are over before the recording begins.
+        """
+        for place, time in self._beginnings():
+            if time > seconds + END_TOLERANCE:
+                yield place, _outside(f"ends at {seconds:.2f} s", time)
+        for place, time, over in self._ends():
+            if over <= 0.0:
+                yield place, _outside("begins at 0 s", time)
+
+    def check_within(self, seconds: float) -> None:
+        """Raise ValueError if a recording of that many seconds never shows something of this (`outside`)."""
+        for place, fault in self.outside(seconds):
+            raise ValueError(f"{place}: {fault}")
+
+    def _beginnings(self) -> Iterator[tuple[str, float]]:
+        """The times of keyframes and events and the starts of layers, each with its place."""
         for n, layer in enumerate(self.layers):
             if layer.start is not None:
                 yield f"layers[{n}].start", layer.start
@@ -530,18 +551,16 @@ class Timeline:
         for n, event in enumerate(self.events):
             yield f"events[{n}].at", event.at
 
-    def check_end(self, seconds: float) -> None:
-        """Raise ValueError if anything begins after the end of a recording of that many seconds."""
-        for place, time in self.times():
-            if (late := self.late(time, seconds)) is not None:
-                raise ValueError(f"{place}: {late}")
-
-    @staticmethod
-    def late(time: float, seconds: float) -> str | None:
-        """What is wrong with a time after the end of a recording of that many seconds; None with any other time."""
-        if time <= seconds + END_TOLERANCE:
-            return None
-        return f"expected a time within the recording, which ends at {seconds:.2f} s, got {time:g} s; move it or take it out"
+    def _ends(self) -> Iterator[tuple[str, float, float]]:
+        """The ends of layers and looks and the times of blinks and winks, each with its place and when it is over."""
+        for n, layer in enumerate(self.layers):
+            if layer.end is not None:
+                yield f"layers[{n}].end", layer.end, layer.end
+        for n, event in enumerate(self.events):
+            if event.kind != "look":
+                yield f"events[{n}].at", event.at, event.at + CLOSING_SECONDS
+            elif event.until is not None:
+                yield f"events[{n}].until", event.until, event.until
 
     def at(self, seconds: float, view: View = MIDDLE) -> Moment:
         """The edits at a time.
@@ -683,6 +702,10 @@ def fades(fade: float | tuple[float, float] | None, start: float | None, end: fl
         raise TypeError(f"expected a fade in seconds, or two (in, out), got {fade!r}; write it so")
     begin, finish = (within("a fade", value, 0.0, MOST_SECONDS) for value in pair)
     return (begin if start is not None else 0.0, finish if end is not None else 0.0)
+
+
+def _outside(limit: str, time: float) -> str:
+    return f"expected a time within the recording, which {limit}, got {time:g} s; move it or take it out"
 
 
 def within(name: str, value: object, low: float, high: float) -> float:

@@ -87,12 +87,12 @@ def read_timeline(path: str | os.PathLike[str], seconds: float | None = None) ->
 
     Args:
         path: of a .json file, or of one with YAML.
-        seconds: of the recording that it edits, if known.
+        seconds: of the recording that it edits; `math.inf`: not known; None: of none.
 
     Raises:
         TimelineError: the file is missing or too large; it is no YAML or JSON; it has a tag, an alias, a key twice, a field or
             control that does not exist, a value that a field does not take, keyframes that do not ascend, looks that overlap,
-            or something that begins after the end of the recording.
+            or something that the recording never shows, as it begins after the end or is over before the beginning.
     """
     file = Path(path)
     try:
@@ -124,7 +124,7 @@ def parse_timeline(
             reason = str(error).partition(";")[0]  # after it Python advises programmers
             raise TimelineError(f"{name}: expected JSON of a timeline, got: {reason}; correct it") from None
         text = SURROGATES.sub(_as_yaml, text.replace("\t", " "))  # but for these two JSON is YAML
-    return _Reader(name).timeline(nodes_of(text, name), seconds)
+    return _Reader(name).timeline(nodes_of(text, name, "JSON" if is_json else "plain YAML"), seconds)
 
 
 def _as_yaml(found: re.Match[str]) -> str:
@@ -137,8 +137,8 @@ def timeline_of(data: Any, name: str = "the timeline", seconds: float | None = N
     return _Reader(name).timeline(Node.of(data), seconds)
 
 
-def nodes_of(text: str, name: str) -> Node:
-    """The one document of a YAML text.
+def nodes_of(text: str, name: str, form: str = "plain YAML") -> Node:
+    """The one document of a YAML text. `form` says in messages what it should be.
 
     Raises:
         TimelineError: no YAML, or YAML that JSON does not have: tags, anchors, aliases, further documents, keys that are not
@@ -147,7 +147,7 @@ def nodes_of(text: str, name: str) -> Node:
     import yaml
 
     def refuse(event: Any, what: str, advice: str) -> TimelineError:
-        return TimelineError(f"{name}, line {event.start_mark.line + 1}: expected plain YAML, got {what}; {advice}")
+        return TimelineError(f"{name}, line {event.start_mark.line + 1}: expected {form}, got {what}; {advice}")
 
     root: list[Node] = []
     open_nodes: list[tuple[Node, list[str]]] = []  # and, of a mapping, the key that waits for its value
@@ -193,7 +193,7 @@ def nodes_of(text: str, name: str) -> Node:
             getattr(error, "problem", None) or "a character it cannot have",
         )
         where = f"{name}, line {mark.line + 1}" if mark else name
-        raise TimelineError(f"{where}: expected YAML, got: {problem}; correct it") from None
+        raise TimelineError(f"{where}: expected {form}, got: {problem}; correct it") from None
     return root[0] if root else Node(None, 1)
 
 
@@ -224,9 +224,8 @@ class _Reader:
         except ValueError as error:
             raise self._error("events", str(error)) from None
         if seconds is not None:
-            for place, time in timeline.times():
-                if (late := timeline.late(time, seconds)) is not None:
-                    raise self._error(place, late)
+            for place, fault in timeline.outside(seconds):
+                raise self._error(place, fault)
         return timeline
 
     def _layer(self, node: Node, place: str) -> Layer:

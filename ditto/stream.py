@@ -55,7 +55,10 @@ def check_seed(seed: int) -> int:
 def check_performance(performance: Performance | None) -> Performance | None:
     """The performance; raises TypeError if it is something else."""
     if performance is not None and not isinstance(performance, Performance):
-        raise TypeError(f"expected performance as Performance(...), got {type(performance).__name__}")
+        raise TypeError(
+            f"expected performance as Performance(...), got {type(performance).__name__}; "
+            "make one with ditto.exchange.performance.read"
+        )
     return performance
 
 
@@ -64,7 +67,8 @@ def check_edit(controls: Edit | None) -> Edit | None:
     if controls is None or isinstance(controls, (Controls, Timeline)) or callable(controls):
         return controls
     raise TypeError(
-        f"expected controls as Controls(...), a Timeline or a function of the frame's number, got {type(controls).__name__}"
+        f"expected controls as Controls(...), a Timeline or a function of the frame's number, got {type(controls).__name__}; "
+        "give one"
     )
 
 

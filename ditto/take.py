@@ -135,7 +135,7 @@ class Take:
 
     def __post_init__(self) -> None:
         if not self.clips or not all(len(clip) for clip in self.clips):
-            raise ValueError("expected a take of at least one frame, got none")
+            raise ValueError("expected a take of at least one frame, got none; give rows of motion")
         if self.frames > MAX_FRAMES:
             raise ValueError(f"expected a take of at most {MAX_FRAMES} frames, got {self.frames}; cut it")
 
@@ -153,7 +153,8 @@ class Take:
         """Raise TakeError unless the take comes from the bundle with this id."""
         if bundle != self.bundle:
             raise TakeError(
-                f"expected a take of the bundle {bundle}, got one of {self.bundle}; load that one, or extract the take again"
+                f"expected a take of the bundle {bundle}, got one of {self.bundle}, which only those weights can draw; load "
+                "them (--bundle), or extract the take again"
             )
 
     def edit(self, timeline: Timeline, *, replace_others: bool = False) -> Take:
@@ -163,9 +164,9 @@ class Take:
             timeline: in seconds of this take.
 
         Raises:
-            ValueError: something in it begins after the end of the take.
+            ValueError: the take never shows something in it (`Timeline.outside`).
         """
-        timeline.check_end(self.seconds)
+        timeline.check_within(self.seconds)
         clips, start = [], 0
         for clip in self.clips:
             own = timeline.shifted((clip.first - start) / FPS)
@@ -182,7 +183,8 @@ class Take:
         end = self.seconds if end is None else end
         if not (0.0 <= start < end <= self.seconds + 0.5 / FPS) or round(start * FPS) == round(end * FPS):
             raise ValueError(
-                f"expected a part of the take, 0 to {self.seconds:.2f} s, of at least one frame, got {start:g} to {end:g} s"
+                f"expected a part of the take, 0 to {self.seconds:.2f} s, of at least one frame, got {start:g} to {end:g} s; "
+                "choose other times"
             )
         first, last = round(start * FPS), min(round(end * FPS), self.frames)
         clips, begin = [], 0
@@ -346,7 +348,7 @@ def timeline_from(controls: Controls | Timeline | None) -> Timeline | None:
         return controls
     if not isinstance(controls, Controls):
         raise TypeError(
-            f"expected controls that a file can keep, Controls or a Timeline, got {type(controls).__name__}"
+            f"expected controls that a file can keep, Controls or a Timeline, got {type(controls).__name__}; give one of these"
         )
     if controls.only or controls.freeze:
         raise ValueError("expected controls without only and freeze for a take, got some; use gain.* of regions")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -178,11 +179,11 @@ class TalkingHead:
 
         Raises:
             AudioError: the audio cannot be read (raised at once), or is empty or damaged (raised by the iteration).
-            ValueError: as of `stream`; or the timeline goes on after the end of the audio, if that is known.
+            ValueError: as of `stream`; or the audio never shows something of the timeline (`Timeline.outside`).
             TypeError: audio of another kind.
         """
         blocks = _blocks(audio)
-        check_timeline_end(controls, seconds_of(audio, blocks))
+        check_timeline(controls, seconds_of(audio, blocks))
         stream = self.stream(
             portrait, seed=seed, emotion=emotion, still=still, controls=controls, style=style, performance=performance
         )
@@ -216,7 +217,7 @@ class TalkingHead:
         timeline = timeline_from(controls)
         edits = FrameEdits(emotion_vector(emotion), style_strength(style), still, timeline)
         blocks = _blocks(audio)
-        check_timeline_end(timeline, seconds_of(audio, blocks))
+        check_timeline(timeline, seconds_of(audio, blocks))
         path = getattr(blocks, "path", None)
         return record(
             self.performer,
@@ -290,7 +291,7 @@ def _blocks(audio: Readable | Samples | Iterable[Samples]) -> Iterable[Samples]:
     if isinstance(audio, np.ndarray) or not isinstance(audio, Iterable):
         raise TypeError(
             "expected a path, the bytes of a sound file, an open file, samples (N,) or an iterable of such blocks as audio, "
-            f"got {type(audio).__name__}"
+            f"got {type(audio).__name__}; give one of these"
         )
     return audio
 
@@ -303,12 +304,12 @@ def seconds_of(audio: object, blocks: Iterable[Samples]) -> float | None:
     return declared if isinstance(declared, float) else None
 
 
-def check_timeline_end(controls: Edit | None, seconds: float | None) -> None:
-    """Raise ValueError if a timeline goes on after the end of a recording of that many seconds."""
+def check_timeline(controls: Edit | None, seconds: float | None) -> None:
+    """Raise ValueError if a recording never shows something of a timeline; `seconds` is None if its length is not known."""
     from ditto.controls.timeline import Timeline
 
-    if isinstance(controls, Timeline) and seconds is not None:
-        controls.check_end(seconds)
+    if isinstance(controls, Timeline):
+        controls.check_within(math.inf if seconds is None else seconds)
 
 
 def _frames(stream: Stream, blocks: Iterable[Samples]) -> Iterator[Frame]:

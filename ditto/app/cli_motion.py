@@ -120,7 +120,8 @@ def edit(
         from ditto.controls.timeline import Timeline
         from ditto.take import Take
 
-        check_place(output, *given(controls))
+        check_place(output, take, *given(controls))
+        show_warnings(open_console(as_json))
         opened = Take.load(take)
         timeline = parse_timeline(controls, opened.seconds)
         if timeline is None and not replace and start == 0.0 and end is None:
@@ -143,7 +144,7 @@ def join(
     with errors_reported(as_json, debug):
         from ditto.take import Take
 
-        check_place(output)
+        check_place(output, *takes)
         first, *others = [Take.load(take) for take in takes]
         try:
             joined = first.join(*others)

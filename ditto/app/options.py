@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +14,8 @@ from ditto.errors import InputError
 
 if TYPE_CHECKING:
     from ditto.controls.timeline import Timeline
+
+logger = logging.getLogger(__name__)
 
 Seed = Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of all randomness; the same seed gives the same video.")]
 Emotion = Annotated[
@@ -81,7 +85,10 @@ def parse_style(text: str) -> float:
 
 
 def parse_timeline(path: Path | None, seconds: float | None) -> Timeline | None:
-    """The timeline of `--controls`, for a recording of that many seconds.
+    """The timeline of `--controls`; a note is printed for an empty layer.
+
+    Args:
+        seconds: of the recording, None if they are not known.
 
     Raises:
         TimelineError: the file cannot be read or used.
@@ -90,4 +97,8 @@ def parse_timeline(path: Path | None, seconds: float | None) -> Timeline | None:
         return None
     from ditto.controls.timeline_file import read_timeline
 
-    return read_timeline(path, seconds)
+    timeline = read_timeline(path, math.inf if seconds is None else seconds)
+    for n, layer in enumerate(timeline.layers):
+        if not layer.tracks:
+            logger.warning("%s, layers[%d] has no controls and changes nothing; add some, or take it out", path, n)
+    return timeline

@@ -12,6 +12,7 @@ from ditto.controls.timeline_file import SUFFIXES, read_timeline
 from ditto.editor.project import Project
 from ditto.errors import InputError
 from ditto.media.audio import AudioReader
+from ditto.media.files import check_writable
 from ditto.portrait.portrait import Portrait
 from ditto.take import Take, TakeSound
 from ditto.talking_head import TalkingHead
@@ -30,9 +31,11 @@ def check_recording(recording: Path, path: Path) -> None:
 
     Raises:
         InputError: the recording or the timeline file cannot be read, or the timeline file has another ending.
+        OutputError: the timeline file cannot be written.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"expected a timeline file that ends in {', '.join(SUFFIXES)}, got {path}; name another")
+    check_writable(path)
     if recording.suffix.lower() == TAKE:
         Take.load(recording)
     else:
@@ -52,7 +55,7 @@ def open_project(
         seed: of the motion of a recording; a take has its own.
 
     Raises:
-        InputError: a file cannot be read, the recording is too long, or something in the timeline file begins after its end.
+        InputError: a file cannot be read, the recording is too long, or never shows something in the timeline file.
         TakeError: the take is of another bundle.
     """
     if recording.suffix.lower() == TAKE:

@@ -125,7 +125,10 @@ def unpack(data: bytes) -> Packet:
             raise ExchangeError(f"Live Link packet, {what}: expected UTF-8, got other bytes; another program?") from None
     number, part, above, below = struct.unpack(">ifii", take(16, "frame and rate"))
     if not (math.isfinite(part) and above > 0 and below > 0):
-        raise ExchangeError(f"Live Link packet, frame and rate: expected a rate above 0, got {above}/{below} and {part}")
+        raise ExchangeError(
+            f"Live Link packet, frame and rate: expected a rate above 0, got {above}/{below} and {part}; "
+            "check the program that sends it"
+        )
     count = take(1, "count")[0]
     if count not in (0, SHAPE_COUNT):
         raise ExchangeError(f"Live Link packet, count: expected {SHAPE_COUNT} values, got {count}; set the app to ARKit mode")
@@ -135,7 +138,10 @@ def unpack(data: bytes) -> Packet:
         raise ExchangeError(f"Live Link packet: expected {at} bytes, got {len(data)}; another program?")
     if not (np.abs(values) <= MOST_WEIGHT).all():  # False for NaN
         place = int(np.flatnonzero(~(np.abs(values) <= MOST_WEIGHT))[0])
-        raise ExchangeError(f"Live Link packet, value {place}: expected up to {MOST_WEIGHT:g}, got {values[place]}")
+        raise ExchangeError(
+            f"Live Link packet, value {place}: expected up to {MOST_WEIGHT:g}, got {values[place]}; "
+            "check the program that sends it"
+        )
     common = (float(number) + part, above / below, names[0])
     if count == 0:
         return Packet(names[1], None, None, None, *common)

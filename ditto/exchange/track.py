@@ -68,7 +68,7 @@ class BlendshapeTrack:
             frame = int(np.flatnonzero(np.diff(self.times) <= 0.0)[0]) + 1
             raise ValueError(f"expected times that rise, got {self.times[frame]:g} s in frame {frame}; sort the frames")
         if not (np.isfinite(self.fps) and 0.0 < self.fps <= 1000.0):
-            raise ValueError(f"expected fps in (0, 1000], got {self.fps!r}")
+            raise ValueError(f"expected fps in (0, 1000], got {self.fps!r}; give frames a second")
 
     def __len__(self) -> int:
         return len(self.times)
@@ -86,7 +86,7 @@ class BlendshapeTrack:
             ExchangeError: more than `MOST_FRAMES` frames.
         """
         if not 0.0 < fps <= 1000.0:
-            raise ValueError(f"expected fps in (0, 1000], got {fps!r}")
+            raise ValueError(f"expected fps in (0, 1000], got {fps!r}; give frames a second")
         span = float(self.times[-1] - self.times[0])
         if span * fps >= MOST_FRAMES:
             raise ExchangeError(f"expected at most {MOST_FRAMES} frames, got {span:g} s at {fps:g} a second; cut it")

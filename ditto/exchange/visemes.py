@@ -49,10 +49,10 @@ def visemes_of_phones(probabilities: npt.ArrayLike, phones: Sequence[str], token
     """
     p = np.asarray(probabilities, np.float64)
     if p.ndim != 2 or p.shape[1] != len(phones):
-        raise ValueError(f"expected probabilities (N, {len(phones)}), got shape {p.shape}")
+        raise ValueError(f"expected probabilities (N, {len(phones)}), got shape {p.shape}; give one for each phone")
     unknown = [phone for phone in phones if phone not in VISEME_OF_PHONE]
     if unknown:
-        raise ValueError(f"expected phones of ARPAbet, got {', '.join(unknown)}")
+        raise ValueError(f"expected phones of ARPAbet, got {', '.join(unknown)}; give those of ditto.lite.phones")
     sums = np.zeros((len(p), len(OCULUS_VISEMES)))
     for column, phone in enumerate(phones):
         sums[:, OCULUS_VISEMES.index(VISEME_OF_PHONE[phone])] += p[:, column]

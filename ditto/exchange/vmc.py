@@ -52,7 +52,10 @@ def packets(weights: npt.ArrayLike, head_degrees: npt.ArrayLike | None = None, s
     """
     values = np.asarray(weights, np.float64)
     if values.shape != (SHAPES,) or not np.isfinite(values).all() or not math.isfinite(seconds):
-        raise ValueError(f"expected {SHAPES} finite weights and a finite time, got shape {values.shape} and {seconds!r}")
+        raise ValueError(
+            f"expected {SHAPES} finite weights and a finite time, got shape {values.shape} and {seconds!r}; "
+            "give one weight for each blendshape"
+        )
     builder = _osc("osc_message_builder")
     messages = [_message(builder, STATE, 1), _message(builder, TIME, float(seconds))]
     if head_degrees is not None:
@@ -97,13 +100,19 @@ def read(data: bytes) -> VmcFrame:
     for address, values in _messages(data):
         if address == VALUE:
             if len(values) < 2 or not isinstance(values[0], str):
-                raise ExchangeError(f"VMC packet, {VALUE}: expected a name and a number, got {len(values)} arguments")
+                raise ExchangeError(
+                    f"VMC packet, {VALUE}: expected a name and a number, got {len(values)} arguments; "
+                    "check the program that sends it"
+                )
             place = shape_of(values[0])
             if place is not None:
                 weights[place] = _finite(address, values[1])
         elif address == BONE and values[:1] == ["Head"]:
             if len(values) < 8:
-                raise ExchangeError(f"VMC packet, {BONE}: expected a name and 7 numbers, got {len(values)} arguments")
+                raise ExchangeError(
+                    f"VMC packet, {BONE}: expected a name and 7 numbers, got {len(values)} arguments; "
+                    "check the program that sends it"
+                )
             head = degrees_of_quaternion([_finite(address, value) for value in values[4:8]])
         elif address == TIME and values:
             seconds = _finite(address, values[0])
@@ -126,7 +135,10 @@ def _messages(data: bytes) -> list[tuple[str, list[Any]]]:
 
 def _finite(address: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ExchangeError(f"VMC packet, {address}: expected a finite number, got {str(value)[:40]!r}")
+        raise ExchangeError(
+            f"VMC packet, {address}: expected a finite number, got {str(value)[:40]!r}; "
+            "check the program that sends it"
+        )
     return float(value)
 
 

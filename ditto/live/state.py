@@ -220,7 +220,7 @@ class SessionState:
         if (style is not None and style_strength(style) != 1.0) or "style" in kinds:
             needed.append(Capability.STYLE)
         if timeline is not None and not isinstance(timeline, Timeline):
-            raise TypeError(f"expected timeline as a Timeline, got {type(timeline).__name__}")
+            raise TypeError(f"expected timeline as a Timeline, got {type(timeline).__name__}; make one with ditto.Timeline()")
         check_capabilities(self._performer, [*needed, *edit_needs(timeline)])
         drawing = self._current_shot()
         keep = self._pictures.pictures_to_keep()

@@ -67,7 +67,8 @@ class Source:
                 self._copy_of(given)
             else:
                 raise TypeError(
-                    f"expected a path, the bytes of a file or an open file as {noun}, got {type(given).__name__}"
+                    f"expected a path, the bytes of a file or an open file as {noun}, got {type(given).__name__}; "
+                    "give one of these"
                 )
         except (OSError, ValueError) as cause:  # ValueError: a null character in a path, a closed file
             raise self._unreadable(cause) from cause

@@ -69,13 +69,16 @@ def emotion_vector(emotion: Mapping[str, float] | None) -> npt.NDArray[np.float3
         TypeError: other than a mapping of names to numbers.
     """
     if emotion is not None and not isinstance(emotion, Mapping):
-        raise TypeError(f"expected emotion to be weights by name, as {{'happy': 0.6}}, got {type(emotion).__name__}")
+        raise TypeError(
+            f"expected emotion to be weights by name, as {{'happy': 0.6}}, got {type(emotion).__name__}; "
+            "write it so"
+        )
     weights = np.zeros(len(EMOTIONS), np.float32)
     for name, weight in (emotion or {}).items():
         if name not in EMOTIONS:
             raise ValueError(f"unknown emotion {name!r}; choose from {', '.join(EMOTIONS)}")
         if not 0.0 <= float(weight) <= 1.0:
-            raise ValueError(f"expected the weight of an emotion in [0, 1], got {name}={weight}")
+            raise ValueError(f"expected the weight of an emotion in [0, 1], got {name}={weight}; give a weight in it")
         weights[EMOTIONS.index(name)] = weight
     total = float(weights.sum())
     if total > 1.0 + 1e-6:

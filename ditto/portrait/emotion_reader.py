@@ -78,7 +78,7 @@ def read_emotion(
     if points.ndim != 3 or points.shape[1:] != (LANDMARKS, 3) or not len(points):
         raise ValueError(f"expected landmarks (N, {LANDMARKS}, 3) of 1 picture or more, got shape {points.shape}")
     if by not in ("auto", *READERS):
-        raise ValueError(f"expected a reader of auto, {', '.join(READERS)}, got {by!r}")
+        raise ValueError(f"expected a reader of auto, {', '.join(READERS)}, got {by!r}; choose one of them")
     if by == "auto":
         by = "hsemotion" if download or hsemotion_weights().is_file() else "landmarks"
     if by == "landmarks":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -339,6 +340,12 @@ def _search(picture: OpenedPicture, index: int, max_size: int) -> tuple[Bytes, B
     if found.size * factor >= MIN_FACE:
         to_reduced = (rgb.shape[1] / width, rgb.shape[0] / height, factor)
         return rgb, alpha, [Face(f.landmarks * to_reduced, f.presence, f.size * factor) for f in in_full]
+    if np.ptp(found.landmarks[:, :2], 0).max() > max_size:
+        enough = math.ceil(min(2 * found.size, max(width, height) * MIN_FACE / found.size))  # cut, or whole
+        raise NoFaceError(
+            f"expected a max_size larger than the face, which is {found.size:.0f} pixels high in the picture of {width} x "
+            f"{height}, got {max_size}; give {enough} or more"
+        )
     x0, y0, x1, y1 = cut_around(found.landmarks, width, height, max_size)
     logger.warning(
         "the face is %.0f pixels high in the picture of %d x %d; the frames show %d x %d of it, around the face",
@@ -360,8 +367,8 @@ def register(picture: Picture, face: int = 0, max_size: int = MAX_SIZE) -> Portr
 
     Raises:
         ImageError: the picture cannot be read.
-        NoFaceError: no human face, fewer faces than `face` asks for, a face under 40 pixels, or one whose mouth, chin or
-            eye is not in the picture.
+        NoFaceError: no human face, fewer faces than `face` asks for, a face under 40 pixels or larger than `max_size`, or one
+            whose mouth, chin or eye is not in the picture.
         BundleError: a network of the lite bundle is missing.
         EngineError: ONNX Runtime is not installed or refuses a network.
     """

@@ -92,6 +92,15 @@ def test_parts_are_joined_with_their_sound(folder, tmp_path):
     assert seconds_of_sound(tmp_path / "c.webm") == pytest.approx(0.68, abs=0.03)
 
 
+def test_an_empty_layer_is_noted(folder, tmp_path):
+    (tmp_path / "edit.yaml").write_text(EDIT.replace("layers:\n", "layers:\n  - controls: {}\n"))
+    edit = "motion", "edit", folder / "talk.take", "-o", tmp_path / "a.take", "--controls"
+    assert run(*edit, folder / "edit.yaml").err == ""
+    noted = run(*edit, tmp_path / "edit.yaml")
+    assert noted.code == 0
+    assert re.fullmatch(r"note: .*edit.yaml, layers\[0\] has no controls and changes nothing; .*\n", noted.err)
+
+
 def test_a_recording_that_moved_is_given(folder, tmp_path):
     write_wav(tmp_path / "moved.wav", read_audio(folder / "speech.wav"))
     run("motion", "extract", folder / "face.npz", tmp_path / "moved.wav", "-o", tmp_path / "a.take")
@@ -114,6 +123,8 @@ def test_the_schema_is_printed():
         ("motion extract face.npz speech.wav -o speech.wav", "an output that is not an input"),
         ("motion extract face.npz speech.wav -o edit.yaml --controls edit.yaml", "an output that is not an input"),
         ("motion edit talk.take -o edit.yaml --controls edit.yaml", "an output that is not an input"),
+        ("motion edit talk.take -o talk.take --start 0.2", "an output that is not an input"),
+        ("motion join other.take talk.take -o talk.take", "an output that is not an input"),
         (f"motion edit talk.take -o {300 * 'a'} --start 0.2", "OutputError: .*File name too long"),
         ("motion render face.npz lost.take -o a.mp4", "AudioError: .*got no such file"),
         ("motion extract face.npz edit.yaml -o a.take", "AudioError"),

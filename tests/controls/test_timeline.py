@@ -256,12 +256,16 @@ def test_no_blinks_at_all():
     assert Timeline().blinks(0, until=10.0).events == ()
 
 
-def test_what_begins_after_the_end_is_refused():
-    Timeline().key("head.yaw", (0, 1), (3.9, 2)).blink(1).check_end(4.0)
-    for late, place in (
-        (Timeline().key("head.yaw", (0, 1), (4.5, 2)), r"layers\[0\].controls.head.yaw\[1\]"),
-        (Timeline().blink(5), r"events\[0\].at"),
-        (Timeline().layer({"head.yaw": 1}, start=6), r"layers\[0\].start"),
+def test_what_a_recording_never_shows_is_refused():
+    seen = Timeline().key("head.yaw", (-1, 1), (3.9, 2)).blink(1).wink("left", -0.2).look((0, 0), -1, 0.5)
+    seen.layer({"head.yaw": 1}, start=-2, end=1).check_within(4.0)
+    for fault, place, limit in (
+        (Timeline().key("head.yaw", (0, 1), (4.5, 2)), r"layers\[0\].controls.head.yaw\[1\]", "ends at 4.00 s, got 4.5"),
+        (Timeline().blink(5), r"events\[0\].at", "ends at 4.00 s, got 5"),
+        (Timeline().layer({"head.yaw": 1}, start=6), r"layers\[0\].start", "ends at 4.00 s, got 6"),
+        (Timeline().blink(-3), r"events\[0\].at", "begins at 0 s, got -3"),
+        (Timeline().look((0, 0), -3, 0), r"events\[0\].until", "begins at 0 s, got 0"),
+        (Timeline().layer({"head.yaw": 1}, end=-1), r"layers\[0\].end", "begins at 0 s, got -1"),
     ):
-        with pytest.raises(ValueError, match=f"{place}: expected a time within the recording, which ends at 4.00 s"):
-            late.check_end(4.0)
+        with pytest.raises(ValueError, match=f"{place}: expected a time within the recording, which {limit}"):
+            fault.check_within(4.0)

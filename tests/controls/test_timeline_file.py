@@ -193,7 +193,7 @@ HEAD = "timeline: 1\nlayers:\n  - controls:\n"
         ("timeline: 1\n---\ntimeline: 1", "line 2: .*a second document"),
         ("timeline: 1\n[a]: 1", "line 2: "),
         ("timeline: 1\nlayers: " + 12 * "[" + 12 * "]", "line 2: .*more than 8 levels"),
-        ("timeline: 1\nlayers: [", "expected YAML, got"),
+        ("timeline: 1\nlayers: [", "expected plain YAML, got"),
         ("timeline: 1\nname: \x07", "a character it cannot have"),
         ("timeline: 1\nlayers:\n", "line 2, layers: expected a list, got nothing"),
         ("timeline: 1\nlayers:\n  - {contrls: {}}", r"line 3, layers\[0\].contrls: .*did you mean controls"),
@@ -229,7 +229,9 @@ def test_a_bad_file_is_refused_by_line_and_field(text, words):
     [
         ("{'timeline': 1}", "line 1: expected JSON"),
         ('{"timeline": 1,\n}', "line 1: expected JSON|line 2: expected JSON"),
-        ('{"timeline": 1, "timeline": 1}', "twice"),
+        ('{"timeline": 1, "timeline": 1}', "line 1: expected JSON, got the key 'timeline' twice"),
+        ('{"timeline": ' + 9 * "[" + 9 * "]" + "}", "line 1: expected JSON, got more than 8 levels"),
+        ('{"timeline": "a\x7f"}', "expected JSON, got: "),
         ('{"timeline": 1,\n\t"layers": [{"controls": {"head.yaw": NaN}}]}', "line 2, .*a number or a list.*, got 'NaN'"),
         ('{"timeline": ' + 5000 * "9" + "}", "value has 5000 digits; correct it"),
         ("[" * 100000, "expected JSON|levels"),
@@ -251,6 +253,12 @@ def test_what_begins_after_the_end_is_refused_by_line():
     assert parse_timeline(EXAMPLE, seconds=5.0) == AS_PYTHON
     with pytest.raises(TimelineError, match=r"edit.yaml, line 12, events\[0\].at: .*ends at 2.00 s, got 2.5 s"):
         parse_timeline(EXAMPLE, "edit.yaml", seconds=2.0)
+
+
+@pytest.mark.parametrize("seconds", [2.0, math.inf])
+def test_what_is_over_before_the_beginning_is_refused_by_line(seconds):
+    with pytest.raises(TimelineError, match=r"edit.yaml, line 3, events\[0\].at: .*begins at 0 s, got -3 s; move it"):
+        parse_timeline("timeline: 1\nevents:\n  - {kind: blink, at: -3}", "edit.yaml", seconds)
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,7 @@ def test_an_export_that_fails_says_why_and_gives_no_file(client, monkeypatch):
         ("none.take", "edit.yaml", "none.take"),
         ("speech.wav", "edit.txt", "ends in .yaml"),
         ("speech.wav", "bad.yaml", "bad.yaml, line 1"),
+        ("speech.wav", "no/edit.yaml", "no such folder; make it first"),
     ],
 )
 def test_wrong_files_are_told_before_anything_is_loaded(tmp_path, recording, path, words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,13 @@ def test_a_small_face_in_a_large_photograph_is_found_and_shown_near(picture, cor
     assert "pixels high in the picture of 2000 x 1400; the frames show 400 x 280 of it" in caplog.text
     with pytest.raises(NoFaceError, match="face 1 was asked for"):
         register(photograph, face=1, max_size=max_size)
+
+
+def test_a_picture_smaller_than_its_face_is_refused_with_a_size_that_works():
+    with pytest.raises(NoFaceError, match=r"expected a max_size larger than the face.*, got 64; give \d+ or more") as caught:
+        register(PORTRAIT, max_size=64)
+    enough = int(re.search(r"give (\d+)", str(caught.value))[1])
+    assert max(register(PORTRAIT, max_size=enough).picture.shape) <= enough
 
 
 def test_a_large_face_in_a_large_photograph_is_reduced_as_before(picture):

@@ -63,7 +63,7 @@ def check_specs(found: Mapping[str, TensorSpec], expected: Mapping[str, TensorSp
     problems = [problem + first_names(names) for problem, names in kinds if names]
     if problems:
         raise BundleError(
-            f"{where} does not fit its network: {'; '.join(problems)}. The file is of another version, of another network, or "
+            f"{where} does not fit its network: {', '.join(problems)}; the file is of another version, of another network, or "
             "damaged: get it again"
         )
 

@@ -157,7 +157,7 @@ class Peer:
             await self._connection.setRemoteDescription(RTCSessionDescription(self._offer, "offer"))
             kinds = [item.kind for item in self._connection.getTransceivers()]
             if sorted(kinds) != ["audio", "video"]:
-                raise ProtocolError("bad_offer", f"expected one audio and one video section in the offer, got {kinds}")
+                raise ProtocolError("bad_offer", f"expected one audio and one video section, got {kinds}; offer these two")
             self._connection.addTrack(tracks.audio)
             self._connection.addTrack(tracks.video)
             await self._connection.setLocalDescription(await self._connection.createAnswer())
@@ -263,4 +263,4 @@ def check_candidates(offer: str) -> None:
     """Raises ProtocolError if an offer names too many addresses."""
     candidates = offer.count("a=candidate:")
     if candidates > MAX_CANDIDATES:
-        raise ProtocolError("bad_offer", f"expected at most {MAX_CANDIDATES} candidates in an offer, got {candidates}")
+        raise ProtocolError("bad_offer", f"expected at most {MAX_CANDIDATES} candidates, got {candidates}; leave some out")

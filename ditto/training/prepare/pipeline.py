@@ -150,7 +150,10 @@ def check(options: Options, workers: int, until: str, shard_megabytes: int | Non
             f"{options.min_seconds} and max_seconds {options.max_seconds}; change one of them"
         )
     if workers < 1 or (shard_megabytes is not None and shard_megabytes < 1):
-        raise InputError(f"expected 1 worker and 1 megabyte a shard or more, got {workers} and {shard_megabytes}")
+        raise InputError(
+            f"expected 1 worker and 1 megabyte a shard or more, got {workers} and {shard_megabytes}; "
+            "give larger numbers"
+        )
     if options.cuts:
         check_installed()
     encoder_of(options.bundle)

@@ -87,12 +87,12 @@ def listed(path: Path) -> list[Video]:
     stretches: dict[str, list[Stretch]] = {}
     objects = objects_of(path)
     if not objects:
-        raise InputError(f"expected videos in {path}, got an empty list")
+        raise InputError(f"expected videos in {path}, got an empty list; list at least one")
     wished, seen = [], set()
     for number, values in enumerate(objects, 1):
         where = f"object {number} of {path}"
         if not isinstance(values, dict):
-            raise InputError(f"expected a JSON object as {where}, got {type(values).__name__}")
+            raise InputError(f"expected a JSON object as {where}, got {type(values).__name__}; write it as {{...}}")
         video, id = first_of(values, PATH), first_of(values, ID)
         if not isinstance(video, str) or not video or "://" in video:
             raise InputError(
@@ -118,7 +118,10 @@ def listed(path: Path) -> list[Video]:
         )
         last = stretches[video][-1]
         if last.end_seconds is not None and last.end_seconds <= (last.start_seconds or 0.0):
-            raise InputError(f"expected an end after the start in {where}, got {last.start_seconds} to {last.end_seconds} s")
+            raise InputError(
+                f"expected an end after the start in {where}, got {last.start_seconds} to {last.end_seconds} s; "
+                "correct it"
+            )
     ids = dict(zip(wished, ids_of(wished, wished), strict=True))
     names = list(stretches)
     media = ids_of([name.rpartition(".")[0] for name in names], names)
@@ -143,7 +146,7 @@ def seconds_of(value: Any, where: str) -> float | None:
     except ValueError:
         seconds = math.nan
     if isinstance(value, bool) or not 0 <= seconds < math.inf:
-        raise InputError(f"expected a time in seconds, 0 or more, in {where}, got {value!r}")
+        raise InputError(f"expected a time in seconds, 0 or more, in {where}, got {value!r}; correct it")
     return seconds
 
 
