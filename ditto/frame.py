@@ -16,7 +16,8 @@ class Frame:
 
     Attributes:
         image: (H, W, 3) uint8 RGB. In a session as its option `output` says: (H, W, 3) for "rgb24" and "bgr24", (H, W, 4) for
-            "rgba", and (3 H / 2, W) planes Y, U, V for "yuv420p" (BT.601, limited range). H and W are even.
+            "rgba", and (3 H / 2, W) planes Y, U, V for "yuv420p" (BT.601, limited range). H and W are even. Empty, (0, 0, 3),
+            for "motion".
         index: how many frames the stream or session gave before this one.
         pts_seconds: index / 25; picture and sound are both shown from this time on.
         audio: float32. In a stream (640,): samples [640 index, 640 index + 640) at 16 kHz, zeros after the end. In a

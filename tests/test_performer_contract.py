@@ -320,6 +320,27 @@ def test_a_session_gives_the_pictures_of_a_stream(head, performer):
     np.testing.assert_array_equal(sound, samples)
 
 
+def test_a_session_of_motion_gives_the_motions_of_the_pictures_or_is_refused(head, performer):
+    options = {"idle": False, "seed": 2, "output": "motion"}
+    if Capability.MOTION not in performer.supports:
+        with pytest.raises(ValueError, match="does not support motion"):
+            head.blocking_session(PORTRAIT, **options)
+        shot = shots_of(performer, speech(1))[0][0]
+        with pytest.raises(ValueError, match="motion"):
+            performer.move([Draw(performer.face(performer.prepare(PORTRAIT), 0), shot, Edits.none())])
+        return
+    samples = speech(few(performer, 20))
+    with head.blocking_session(PORTRAIT, **options) as session:
+        session.push(samples)
+        session.flush()
+        frames = []
+        while not isinstance(item := session.get(60.0), SegmentEnd):
+            frames.append(item)
+    for mine, drawn in zip(frames, frames_of(head, samples, seed=2), strict=True):
+        np.testing.assert_array_equal(mine.motion.values, drawn.motion.values)
+        assert mine.image.shape == (0, 0, 3)
+
+
 def test_a_session_is_idle_speaks_is_interrupted_and_comes_to_rest(head, performer):
     with head.blocking_session(PORTRAIT, seed=0, any_speed=True) as session:
         assert session.get(60.0).kind == "idle"

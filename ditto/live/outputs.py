@@ -1,4 +1,4 @@
-"""Pixel formats of a session's pictures."""
+"""What a session gives as its pictures: a pixel format, or their motion alone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ import numpy.typing as npt
 from ditto.media.images import straight_colours
 
 Pixels = npt.NDArray[np.uint8]
+
+MOTION = "motion"  # in place of a format: frames have their motion and no picture
+NO_PICTURE: Pixels = np.zeros((0, 0, 3), np.uint8)
+NO_PICTURE.flags.writeable = False
 
 
 def _rgba(image: Pixels, alpha: Pixels | None) -> Pixels:

@@ -81,6 +81,12 @@ class Scheduler:
             return len(self._sessions)
 
     @property
+    def motion_sessions(self) -> int:
+        """How many of the open sessions give motion alone."""
+        with self.lock:
+            return sum(not session.settings.draws for session in self._sessions)
+
+    @property
     def load(self) -> float:
         """The share of `max_sessions` that is open or being opened: for whoever spreads sessions over machines."""
         with self.lock:
@@ -129,7 +135,7 @@ class Scheduler:
         Raises:
             ValueError: the performer lacks the latency or a capability that the settings need.
             BusyError: `max_sessions` are open.
-            TooSlowError: fewer than `MIN_FPS` frames a second are drawn, unless the settings allow any speed.
+            TooSlowError: fewer than `MIN_FPS` frames a second are drawn, unless the settings allow any speed or draw nothing.
         """
         settings.check(self.performer)
         with self.lock:
@@ -143,7 +149,7 @@ class Scheduler:
             session = SessionState(
                 self.performer, portrait, prepare(), settings, self.lock, self._work.notify, self._clock
             )
-            if not settings.any_speed:
+            if settings.draws and not settings.any_speed:
                 self._check_speed(session)
         except BaseException:
             with self.lock:

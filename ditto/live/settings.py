@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
-from ditto.live.outputs import OUTPUTS
+from ditto.live.outputs import MOTION, OUTPUTS
 from ditto.media.audio import HIGHEST_RATE, LOWEST_RATE
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.motion import FPS
@@ -52,7 +52,8 @@ class SessionOptions(FaceOptions, total=False):
     """Keywords of `TalkingHead.session` and `blocking_session`: `FaceOptions`, and the formats of pictures and sound.
 
     Attributes:
-        output: pixel format of the pictures: "rgb24" (default), "bgr24", "rgba" or "yuv420p".
+        output: pixel format of the pictures: "rgb24" (default), "bgr24", "rgba" or "yuv420p". "motion" for frames that are
+            drawn elsewhere: each has its motion and an empty image (0, 0, 3), and costs no drawing.
         audio_rate: samples a second of the sound that frames carry, a multiple of 25; 16000 by default.
     """
 
@@ -81,8 +82,8 @@ class Settings:
     any_speed: bool = False
 
     def __post_init__(self) -> None:
-        if self.output not in OUTPUTS:
-            raise ValueError(f"expected an output of {', '.join(OUTPUTS)}, got {self.output!r}; choose one of them")
+        if self.output not in (known := (*OUTPUTS, MOTION)):
+            raise ValueError(f"expected an output of {', '.join(known)}, got {self.output!r}; choose one of them")
         if not isinstance(self.audio_rate, int) or isinstance(self.audio_rate, bool):
             raise TypeError(f"expected a whole number of samples a second as audio_rate, got {self.audio_rate!r}; give 16000")
         if self.audio_rate % FPS or not LOWEST_RATE <= self.audio_rate <= HIGHEST_RATE:
@@ -95,6 +96,11 @@ class Settings:
         emotion_vector(self.emotion)
         style_strength(self.style)
 
+    @property
+    def draws(self) -> bool:
+        """Whether frames have pictures; False for the output "motion"."""
+        return self.output != MOTION
+
     def check(self, performer: Performer) -> None:
         """Raise ValueError if a performer lacks the latency or a capability that these settings need."""
         check_latency(self.latency, performer.latencies)
@@ -103,6 +109,7 @@ class Settings:
             Capability.CONTROLS: self.still,
             Capability.IDLE: self.idle is True,
             Capability.STYLE: style_strength(self.style) != 1.0,
+            Capability.MOTION: not self.draws,
         }
         needed = {capability for capability, needed in needs.items() if needed} | edit_needs(self.controls)
         check_capabilities(performer, sorted(needed, key=lambda capability: capability.value))

@@ -23,14 +23,14 @@ from ditto.frame import Frame, Item, SegmentEnd
 from ditto.live.clock import Clock, Pace
 from ditto.live.cue import Cues
 from ditto.live.intake import Intake, ListenPiece, ListenQueue, Piece
-from ditto.live.outputs import OUTPUTS
+from ditto.live.outputs import NO_PICTURE, OUTPUTS
 from ditto.live.pictures import MAX_QUEUED_PICTURES, NO_UTTERANCE, PictureQueue, Position, QueuedShot, ShotGroup
 from ditto.live.settings import Settings, utterance_seed
 from ditto.live.utterance import Utterance
 from ditto.motion.listening import NEUTRAL, Listener
 from ditto.motion.motion import FPS
 from ditto.motion.style import style_strength
-from ditto.performer import Capability, Draw, Edits, Idle, Performer, State, check_capabilities
+from ditto.performer import Capability, Draw, Drawn, Edits, Idle, Moved, Performer, State, check_capabilities
 from ditto.stream import edit_needs
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from ditto.portrait.portrait import Portrait
 
 Array = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+Timed = Callable[[str, Callable[[], Pixels]], Pixels]
 
 MAX_QUEUED_SHOTS = 25  # not drawn; while there are as many, no speech is advanced
 STARVED_SECONDS = 0.25  # in the middle of an utterance, without samples: from then on idle frames fill the gap
@@ -416,7 +418,7 @@ class SessionState:
         self._pictures.add_picture(result.frame, result.shot, result.position)
         self.notify()
 
-    def draw(self, task: Task, timed: Callable[[str, Callable[[], npt.NDArray[np.uint8]]], npt.NDArray[np.uint8]]) -> Result:
+    def draw(self, task: Task, timed: Timed) -> Result:
         """Compute the frame of a task, without the lock. `timed(name, call)` makes the call and reports its duration."""
         shot, more, index = task.shot, [], task.position.frames
         edits = self._edits(task)
@@ -425,8 +427,7 @@ class SessionState:
             advanced = self._performer.idle([Idle(state, edits.emotion)])[0]
             group, silence = ShotGroup(advanced.state), np.zeros(self._sound_size, np.float32)
             shot, *more = [QueuedShot(one, group, None, 0, 0.0, silence) for one in advanced.shots]
-        drawn = self._performer.draw([Draw(task.position.face, shot.shot, edits)])[0]
-        image = timed("convert", lambda: OUTPUTS[self.settings.output](drawn.image, self._portrait.alpha))
+        image, drawn = self._drawn(Draw(task.position.face, shot.shot, edits), timed)
         assert shot.sound is not None
         if shot.utterance is None:
             kind = "transition" if drawn.transition or shot.interrupted else "idle"
@@ -435,6 +436,13 @@ class SessionState:
         epoch = shot.utterance.epoch
         frame = Frame(image, index, index / FPS, shot.sound, drawn.motion, "speech", epoch, shot.number)
         return Result(frame, shot, Position(drawn.face, index + 1, epoch), more)
+
+    def _drawn(self, job: Draw, timed: Timed) -> tuple[Pixels, Drawn | Moved]:
+        """The picture of a job in the session's format, empty if it gives motion alone, and what the performer says of it."""
+        if not self.settings.draws:
+            return NO_PICTURE, self._performer.move([job])[0]
+        drawn = self._performer.draw([job])[0]
+        return timed("convert", lambda: OUTPUTS[self.settings.output](drawn.image, self._portrait.alpha)), drawn
 
     def draw_at_rest(self) -> None:
         """Compute an idle frame and drop it, to measure the speed; nothing if the performer has no capability IDLE."""

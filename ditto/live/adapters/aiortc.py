@@ -37,8 +37,13 @@ class VideoTrack(MediaStreamTrack):
 
         Raises:
             MediaStreamError: the session is closed.
+            ValueError: the session gives motion alone.
         """
         played = await take(self, self._queue)
+        if not played.frame.image.size:
+            raise ValueError(
+                f'expected pictures, got a session of output "motion"; open it with output="{self._tracks.pixels}"'
+            )
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(played.frame.image), format=self._tracks.pixels)
         frame.pts, frame.time_base = played.tick * (VIDEO_RATE // FPS), Fraction(1, VIDEO_RATE)
         return frame
