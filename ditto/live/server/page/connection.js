@@ -1,18 +1,15 @@
 // Two connections to the server, WebRTC and WebSocket, with the same methods. docs/serve.md describes the messages.
 
+import { Refused, connect, whyNotAllowed, whyNotHere } from "/client/index.js";
+
+export { Refused, whyNotAllowed, whyNotHere };
+
 const CONNECT_MS = 6000;
 const GATHER_MS = 1500;
 const GATHER_FAR_MS = 5000; // with STUN and TURN servers
 const ALIVE_MS = 2000;
 const TEST_MS = 12000; // browsers give up a STUN or TURN server after about ten seconds
 const BUFFER_MS = 80; // browsers buffer sound this long; pictures wait as long, or lips would be early at first
-
-export class Refused extends Error {
-  constructor(code, text) {
-    super(text);
-    this.code = code;
-  }
-}
 
 /** A response of the server as JSON; throws Refused with its error. */
 export async function answer(response) {
@@ -27,8 +24,8 @@ export async function answer(response) {
 }
 
 export class WebRtc {
-  constructor(video, canvas, heard, ended, iceServers = []) {
-    Object.assign(this, { video, heard, ended, iceServers, ready: null });
+  constructor(video, canvas, heard, ended, { info, drawn, whyNot }) {
+    Object.assign(this, { video, heard, ended, iceServers: info.ice_servers, drawn, whyNot });
     canvas.hidden = true;
   }
 
@@ -60,6 +57,7 @@ export class WebRtc {
     this.video.hidden = false;
     this.video.play().catch(() => {});
     this.heard(said);
+    this.drawn({ where: "server", why: this.whyNot });
   }
 
   send(message) {
@@ -203,124 +201,49 @@ async function wayOf(pc) {
   return types.includes("relay") ? "through the TURN server" : "directly";
 }
 
-const HEADER_BYTES = 28;
-const LEAD_SECONDS = 0.06;
-
+/** The WebSocket: the face is drawn here where server and browser allow it, or comes as pictures. */
 export class Socket {
-  constructor(video, canvas, heard, ended) {
-    Object.assign(this, { canvas, heard, ended, shown: Promise.resolve(), until: 0, loud: false });
+  constructor(video, canvas, heard, ended, { info, drawing, drawn }) {
+    Object.assign(this, { canvas, heard, ended, info, drawing, drawn });
     video.hidden = true;
-    this.context = canvas.getContext("2d");
   }
 
-  open(start) {
-    const socket = this.socket = new WebSocket(`${location.origin.replace("http", "ws")}/api/live`);
-    socket.binaryType = "arraybuffer";
-    return new Promise((done, failed) => {
-      const timer = setTimeout(() => failed(new Refused("no_path", "The server does not answer.")), CONNECT_MS);
-      socket.onopen = () => this.send({ type: "start", ...start, audio_rate: 24000 });
-      socket.onmessage = ({ data }) => {
-        if (this.closed) return;
-        if (typeof data !== "string") return this.frame(data);
-        const message = JSON.parse(data);
-        if (message.type === "ready") {
-          this.rate = message.audio_rate;
-          this.canvas.width = message.width;
-          this.canvas.height = message.height;
-          this.canvas.hidden = false;
-          clearTimeout(timer);
-          done();
-        } else if (message.type === "error") {
-          failed(new Refused(message.code, message.text));
-        }
-        this.heard(message);
-      };
-      socket.onclose = () => {
-        clearTimeout(timer);
-        failed(new Refused("closed", "The connection was closed."));
-        if (!this.closed) { this.close(); this.ended(); }
-      };
+  async open(start) {
+    this.face = await connect(this.canvas, {
+      start, info: this.info, drawing: this.drawing,
+      onmessage: (message) => this.closed || this.heard(message),
+      ondrawing: (drawing) => this.closed || this.drawn(drawing),
+      onend: () => this.over(),
     });
-  }
-
-  /** Plays one frame: queues its sound, and shows its picture when the sound is heard. */
-  frame(data) {
-    const view = new DataView(data);
-    const spoken = view.getUint8(1) === 1;
-    const bytes = view.getUint32(16, true);
-    let wait = 0;
-    if (spoken && this.audio?.state === "running") {
-      const samples = new Int16Array(data.slice(HEADER_BYTES, HEADER_BYTES + bytes));
-      const now = this.audio.currentTime;
-      if (this.until < now) this.until = now + LEAD_SECONDS;
-      const buffer = this.audio.createBuffer(1, samples.length, this.rate);
-      buffer.getChannelData(0).set(Float32Array.from(samples, (sample) => sample / 32768));
-      const source = this.audio.createBufferSource();
-      source.buffer = buffer;
-      source.connect(this.volume);
-      source.start(this.until);
-      wait = 1000 * (this.until - now + (this.audio.outputLatency || 0));
-      this.until += buffer.duration;
-    }
-    if (data.byteLength > HEADER_BYTES + bytes) {
-      const picture = new Blob([data.slice(HEADER_BYTES + bytes)], { type: "image/jpeg" });
-      const due = performance.now() + wait;
-      this.shown = this.shown.then(() => this.show(picture, due)).catch(() => {});
-    }
-  }
-
-  async show(picture, due) {
-    const bitmap = await createImageBitmap(picture);
-    const early = due - performance.now();
-    if (early > 4) await new Promise((done) => setTimeout(done, early));
-    this.context.drawImage(bitmap, 0, 0);
-    bitmap.close();
+    this.face.canvas.hidden = this.closed ?? false;
   }
 
   send(message) {
-    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+    this.face.send(message);
   }
 
-  async microphone(mode, stream) {
-    this.capture?.disconnect();
-    this.source?.disconnect();
-    this.capture = this.source = null;
-    if (mode === "off") return this.send({ type: "speak" });
-    const audio = this.output();
-    await audio.audioWorklet.addModule("/client/capture.js");
-    this.capture = new AudioWorkletNode(audio, "capture");
-    this.source = audio.createMediaStreamSource(stream);
-    this.source.connect(this.capture);
-    this.send({ type: mode, rate: audio.sampleRate });
-    this.capture.port.onmessage = ({ data }) => this.socket.readyState === WebSocket.OPEN && this.socket.send(data);
+  microphone(mode, stream) {
+    return this.face.microphone(mode, stream);
   }
 
-  async sound(on) {
-    this.loud = on;
-    if (on) this.output().resume();
-    if (this.volume) this.volume.gain.value = on ? 1 : 0;
-    return on;
-  }
-
-  output() {
-    if (!this.audio) {
-      this.audio = new AudioContext({ sampleRate: 48000 });
-      this.volume = new GainNode(this.audio, { gain: this.loud ? 1 : 0 });
-      this.volume.connect(this.audio.destination);
-    }
-    return this.audio;
+  sound(on) {
+    return this.face.sound(on);
   }
 
   async delay() {
     return null;
   }
 
+  over() {
+    if (this.closed) return;
+    this.close();
+    this.ended();
+  }
+
   close() {
     if (this.closed) return;
     this.closed = true;
-    this.send({ type: "close" });
-    this.socket.close();
-    this.audio?.close();
-    this.canvas.hidden = true;
+    this.face?.close();
+    (this.face?.canvas ?? this.canvas).hidden = true;
   }
 }

@@ -1,13 +1,16 @@
 // The page: sends what the user does to the server, and shows the server's messages.
 
-import { Refused, Socket, WebRtc, answer, testConnection } from "/page/connection.js";
+import { Refused, Socket, WebRtc, answer, testConnection, whyNotAllowed, whyNotHere } from "/page/connection.js";
 
 const $ = (id) => document.getElementById(id);
 const GAZE = 12;
 const RETRY_MS = [500, 2000, 5000];
 const HIDDEN_MS = 60000;
 const NOT_A_FAILURE = ["busy", "no_portrait", "token", "bad_message"];
-const forced = new URLSearchParams(location.search).get("transport");
+const query = new URLSearchParams(location.search);
+for (const name of [...query.keys()]) if (!["transport", "drawing"].includes(name)) query.delete(name);
+const forced = query.get("transport");
+const drawing = query.get("drawing") ?? "auto"; // "here" or "server" allow one way alone
 
 let connection = null;
 let portrait = "default";
@@ -18,9 +21,9 @@ let spoken = false;
 let retries = 0;
 let opening = 0;
 let rested = true;
-let iceServers = [];
+let info = { ice_servers: [] }; // of the server
 
-history.replaceState(null, "", location.pathname + (forced ? `?transport=${forced}` : ""));
+history.replaceState(null, "", location.pathname + (`${query}` && `?${query}`));
 
 function clientId() {
   let id = sessionStorage.getItem("client");
@@ -68,7 +71,8 @@ async function connect() {
   let failure = null;
   for (const Way of ways()) {
     if (turn !== opening) return;
-    const attempt = new Way($("video"), $("canvas"), heard, () => attempt === connection && lost(), iceServers);
+    const attempt = new Way($("video"), $("canvas"), heard, () => attempt === connection && lost(),
+      { info, drawing, drawn, whyNot: whyNot() });
     try {
       await attempt.open(start);
     } catch (error) {
@@ -101,8 +105,20 @@ async function connect() {
 }
 
 function ways() {
-  if (forced === "websocket" || !window.RTCPeerConnection) return [Socket];
-  return forced === "webrtc" ? [WebRtc] : [WebRtc, Socket];
+  if (forced === "websocket" || drawing === "here" || !window.RTCPeerConnection) return [Socket];
+  if (forced === "webrtc") return [WebRtc];
+  return whyNot() ? [WebRtc, Socket] : [Socket, WebRtc];
+}
+
+/** Why the face is not drawn here; "" if it is. */
+function whyNot() {
+  if (drawing === "server") return "this page was asked for so";
+  return whyNotHere() || whyNotAllowed(info, portrait) || (forced === "webrtc" ? "WebRTC carries pictures alone" : "");
+}
+
+function drawn({ where, why }) {
+  document.body.dataset.drawn = where;
+  $("drawn").textContent = where === "here" ? "Drawn here, by your browser." : `Drawn by the server: ${sentence(why)}`;
 }
 
 function lost() {
@@ -350,7 +366,7 @@ async function test() {
     $("test-results").append(line);
   };
   try {
-    await testConnection(iceServers, show);
+    await testConnection(info.ice_servers, show);
   } catch (error) {
     show(`The test failed: ${error.message}`, false);
   }
@@ -358,8 +374,7 @@ async function test() {
 }
 
 async function setUp() {
-  const info = await answer(await fetch("/api/info"));
-  iceServers = info.ice_servers;
+  info = await answer(await fetch("/api/info"));
   for (const name of info.emotions.filter((emotion) => emotion !== "neutral")) {
     const label = document.createElement("label"), slider = document.createElement("input");
     Object.assign(slider, { type: "range", min: 0, max: 100, step: 5, value: 0, name, id: `emotion-${name}` });
