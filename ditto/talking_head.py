@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ditto.errors import AudioError, BundleError
 from ditto.lite.speech_encoder import HOP_SAMPLES
+from ditto.machine import cores
 from ditto.media.audio import SAMPLE_RATE
 from ditto.media.files import is_readable
 from ditto.motion.emotion import emotion_vector
@@ -150,7 +151,7 @@ class TalkingHead:
 
         Raises:
             ValueError, TypeError: as of `session`.
-            BusyError: `scheduler.max_sessions` are open.
+            BusyError: `scheduler.max_sessions` are open, or the machine holds no more.
             TooSlowError: this machine draws too few frames a second (see `any_speed`).
         """
         from ditto.live import Session
@@ -326,7 +327,8 @@ def load(
     """Load a bundle of weights, by name or folder. Compares every file with its SHA-256.
 
     Args:
-        max_sessions: how many live sessions may be open at once; by default one a processor core.
+        max_sessions: how many live sessions may be open at once; by default as many as the machine holds, by what they are
+            measured to cost (docs/streaming.md). On another device than the CPU: one a processor core.
         device: where the networks of a full bundle run: "cpu", "cuda", "cuda:1". The lite bundle runs on the CPU.
         precision: of a full bundle's image networks: "float32", "bfloat16", "float16" (GPU).
 
@@ -347,4 +349,6 @@ def load(
         )
     module = importlib.import_module(PERFORMERS[opened.motion_space])
     open_performer: Callable[[Bundle, str, str], Performer] = module.open_performer
+    if max_sessions is None and device != "cpu":
+        max_sessions = cores()
     return TalkingHead(opened, open_performer(opened, device, precision), max_sessions)

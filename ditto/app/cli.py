@@ -257,7 +257,7 @@ def serve(
     bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "lite",
     device: Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")] = "cpu",
     sessions: Annotated[
-        int | None, typer.Option(min=1, help="Most sessions at once; one a processor core by default.")
+        int | None, typer.Option(min=1, help="Most sessions at once; as many as the machine holds by default.")
     ] = None,
     max_size: Annotated[int, typer.Option(min=64, help="Longest side of portraits, in pixels.")] = 640,
     certificate: Annotated[Path | None, typer.Option(readable=False, help="For https: the certificate, a PEM file.")] = None,

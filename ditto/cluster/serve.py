@@ -2,8 +2,8 @@
 
     serve run ditto.cluster.serve:app token=... sessions=4 max_replicas=8
 
-Replicas are added and removed by the share of their sessions that is in use. A replica that is removed takes no new
-conversations, and the open ones go on for `drain_seconds`.
+Replicas are added and removed by their load: the share of their sessions, or of their machine, that is in use. A replica that
+is removed takes no new conversations, and the open ones go on for `drain_seconds`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from ditto.machine import cores
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-SESSIONS = "sessions"  # what a replica reports
+LOAD = "load"  # what a replica reports
+MACHINE_SESSIONS = 64  # a core, for Ray's limit of requests where sessions are limited by what they cost
 MORE_REQUESTS = 64  # of a replica beside its conversations: the page, uploads, offers of WebRTC
 END_SECONDS = 30.0  # that a replica has to end after its conversations have
 
@@ -35,9 +36,10 @@ class ServeOptions:
         token: that clients must send.
         portrait: the first face of a client; a path on every machine. "": the one of the page.
         bundle, device, max_size: as of `ditto serve`.
-        sessions: of a replica at most, and the processor cores that it takes; by default all of a machine.
+        sessions: of a replica at most, and the processor cores that it takes. 0: as many as the machine holds, and all of
+            its cores.
         min_replicas, max_replicas: of the deployment.
-        target_load: share of the sessions of all replicas that should be in use.
+        target_load: mean load of the replicas (`Scheduler.load`) that is aimed at.
         drain_seconds: for which conversations may go on in a replica that is removed.
         ice_servers: STUN and TURN servers, separated by spaces, as --ice-server takes them.
 
@@ -64,12 +66,10 @@ class ServeOptions:
         check_token("0.0.0.0", self.token)
         for server in self.ice_servers.split():
             parse_ice_server(server)
-        if self.sessions == 0:
-            object.__setattr__(self, "sessions", cores())
-        right = self.sessions >= 1 and 1 <= self.min_replicas <= self.max_replicas
+        right = self.sessions >= 0 and 1 <= self.min_replicas <= self.max_replicas
         if not (right and self.max_size >= 64 and 0.0 < self.target_load <= 1.0 and self.drain_seconds >= 0.0):
             raise InputError(
-                "expected sessions of 1 or more, 1 <= min_replicas <= max_replicas, max_size of 64 or more, target_load in "
+                "expected sessions of 0 or more, 1 <= min_replicas <= max_replicas, max_size of 64 or more, target_load in "
                 f"(0, 1] and drain_seconds of 0 or more, got {self.sessions}, {self.min_replicas}, {self.max_replicas}, "
                 f"{self.max_size}, {self.target_load} and {self.drain_seconds}; correct them"
             )
@@ -98,7 +98,7 @@ def server_of(options: ServeOptions) -> FastAPI:
     from ditto.live.server.portraits import SHIPPED
     from ditto.portrait.portrait import Portrait
 
-    head = ditto.load(options.bundle, max_sessions=options.sessions, device=options.device)
+    head = ditto.load(options.bundle, max_sessions=options.sessions or None, device=options.device)
     picture = Path(options.portrait) if options.portrait else SHIPPED
     saved = picture.suffix.lower() == ".npz"
     portrait = Portrait.load(picture) if saved else head.register(picture, max_size=options.max_size)
@@ -115,21 +115,21 @@ def server_of(options: ServeOptions) -> FastAPI:
     return app
 
 
-def replicas_needed(sessions: Iterable[float], running: int, target: float) -> int:
+def replicas_needed(loads: Iterable[float], running: int, target: float) -> int:
     """How many replicas there should be.
 
     Args:
-        sessions: that are open in each replica; without a report, as many replicas are needed as run.
+        loads: of the replicas; without a report, as many replicas are needed as run.
         running: replicas now.
-        target: sessions of a replica.
+        target: load of a replica.
     """
-    reported = list(sessions)
+    reported = list(loads)
     return max(1, math.ceil(sum(reported) / target)) if reported else running
 
 
 def policy(context: Any) -> tuple[int, dict[str, Any]]:
-    """The autoscaling policy, by sessions instead of requests: takes an `AutoscalingContext`. Ray Serve imports it by name."""
-    reports = (context.aggregated_metrics or {}).get(SESSIONS, {})
+    """The autoscaling policy, by load instead of requests: takes an `AutoscalingContext`. Ray Serve imports it by name."""
+    reports = (context.aggregated_metrics or {}).get(LOAD, {})
     needed = replicas_needed(reports.values(), context.current_num_replicas, context.config.target_ongoing_requests)
     return min(max(needed, context.capacity_adjusted_min_replicas), context.capacity_adjusted_max_replicas), {}
 
@@ -157,20 +157,20 @@ def app(given: Mapping[str, Any]) -> Any:
         app: FastAPI  # set by the ingress
 
         async def record_autoscaling_stats(self) -> dict[str, float]:
-            """Open sessions, those over WebRTC too."""
-            return {SESSIONS: self.app.state.scheduler.sessions}
+            """The load of its sessions, those over WebRTC too."""
+            return {LOAD: self.app.state.scheduler.load}
 
     deployment = serve.deployment(
         serve.ingress(build)(Ditto),
         name="ditto",
-        ray_actor_options={"num_cpus": options.sessions},
-        max_ongoing_requests=options.sessions + MORE_REQUESTS,
+        ray_actor_options={"num_cpus": options.sessions or cores()},
+        max_ongoing_requests=(options.sessions or MACHINE_SESSIONS * cores()) + MORE_REQUESTS,
         graceful_shutdown_timeout_s=options.drain_seconds + END_SECONDS,
         graceful_shutdown_wait_loop_s=1.0,
         autoscaling_config=config.AutoscalingConfig(
             min_replicas=options.min_replicas,
             max_replicas=options.max_replicas,
-            target_ongoing_requests=options.target_load * options.sessions,
+            target_ongoing_requests=options.target_load,
             policy=config.AutoscalingPolicy(policy_function=f"{__name__}:{policy.__name__}"),
         ),
     )

@@ -74,11 +74,19 @@ class Intake:
         self._audio_rate, self._hop = audio_rate, hop_samples
         self._conversion: Conversion | None = None  # of the utterance that is being pushed
         self._pieces: deque[Piece] = deque()
+        self._ends = 0  # among them
         self._waiting = 0.0  # samples, at 16 kHz
 
     def __len__(self) -> int:
         """Pieces in the queue."""
         return len(self._pieces)
+
+    def completes_hop(self, buffered: int) -> bool:
+        """Whether the queue holds what `buffered` samples lack to a hop, or the end of an utterance.
+
+        Resampling holds a few samples back: what was taken may still be less than a hop.
+        """
+        return len(self._pieces) > 0 and (self._ends > 0 or buffered + self._waiting > self._hop - 1)
 
     @property
     def seconds(self) -> float:
@@ -119,6 +127,7 @@ class Intake:
         if self._conversion is None:
             return False
         self._put(Piece(self.epoch, None, self._conversion))
+        self._ends += 1
         self._conversion = None
         self.epoch += 1
         return True
@@ -131,6 +140,7 @@ class Intake:
             self._pieces.appendleft(piece._replace(samples=piece.samples[max_samples:]))
             piece = piece._replace(samples=piece.samples[:max_samples])
         self._waiting = self._waiting - piece.size_16khz if self._pieces else 0.0
+        self._ends -= piece.samples is None
         return piece
 
     def interrupt(self) -> None:
@@ -142,17 +152,19 @@ class Intake:
     def clear(self) -> None:
         """Drop the queue."""
         self._pieces.clear()
-        self._waiting = 0.0
+        self._waiting, self._ends = 0.0, 0
 
     def _put(self, piece: Piece) -> None:
-        """Append a piece; join it to the last one if both fit into a hop."""
+        """Append a piece; fill the last one up to a hop first."""
         self._waiting += piece.size_16khz
         last = self._pieces[-1] if self._pieces else None
         if last is not None and last.epoch == piece.epoch and last.samples is not None and piece.samples is not None:
-            if last.samples.size + piece.samples.size <= self._max_samples(piece):
-                self._pieces[-1] = piece._replace(samples=np.concatenate([last.samples, piece.samples]))
-                return
-        self._pieces.append(piece)
+            room = self._max_samples(piece) - last.samples.size
+            if room > 0:
+                self._pieces[-1] = last._replace(samples=np.concatenate([last.samples, piece.samples[:room]]))
+                piece = piece._replace(samples=piece.samples[room:])
+        if piece.samples is None or piece.samples.size:
+            self._pieces.append(piece)
 
     def _max_samples(self, piece: Piece) -> int:
         return int(piece.conversion.rate * self._hop / SAMPLE_RATE)

@@ -1,7 +1,7 @@
 """The scheduler: worker threads that compute for all sessions of one head, the most urgent frame first.
 
-One worker advances the speech of all sessions that have some, as one batch; the others draw. The order of the work changes
-no result.
+A worker advances the speech of several sessions as one batch, or draws a frame of one. The order of the work changes no
+result.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.errors import BusyError, TooSlowError
+from ditto.live.capacity import Capacity, Kind, frame_seconds, hop_seconds
 from ditto.live.clock import Clock
 from ditto.live.intake import Piece
 from ditto.live.settings import Settings
@@ -37,6 +38,9 @@ T = TypeVar("T")
 MIN_FPS = 5.0
 MAX_TRIAL_FRAMES = 3  # drawn to measure the speed; the fastest counts, as the first call of a network is slow
 SLOW_FRAME_SECONDS = 1.0  # if the second frame takes longer, no third one is drawn
+# Sessions that are advanced together at most. Eight together take 8 % less time a session than four, but all of them wait
+# for the last one, and another worker can take the other four.
+MAX_BATCH = 4
 Array = npt.NDArray[np.float32]
 BatchItem = tuple[SessionState, Utterance, Piece | None, State | None]
 
@@ -46,18 +50,20 @@ class Scheduler:
 
     Args:
         performer: makes the pictures of all sessions.
-        max_sessions: how many may be open at once; by default one a core.
+        max_sessions: how many may be open at once; by default as many as the machine holds (`ditto.live.capacity`).
         clock: of the sessions; by default the system's monotonic clock.
 
     Attributes:
-        performer, max_sessions: as given.
+        performer: as given.
         lock: protects the state of the scheduler and of its sessions.
     """
 
     def __init__(self, performer: Performer, max_sessions: int | None = None, clock: Clock | None = None) -> None:
         if max_sessions is not None and max_sessions < 1:
-            raise ValueError(f"expected max_sessions of 1 or more, got {max_sessions}; leave it out for one a core")
-        self.max_sessions = cores() if max_sessions is None else max_sessions
+            raise ValueError(
+                f"expected max_sessions of 1 or more, got {max_sessions}; leave it out for as many as the machine holds"
+            )
+        self._limit = max_sessions
         self.performer = performer
         self._clock = clock or Clock()
         self._observers: list[Observer] = []
@@ -71,8 +77,9 @@ class Scheduler:
         self._work = threading.Condition(self.lock)
         self._sessions: list[SessionState] = []
         self._reserved = 0  # sessions, open or being opened
+        self._capacity = Capacity(cores(), self.performer.hop_samples)
         self._threads: list[threading.Thread] = []
-        self._advancing = False
+        self._batch_due = float("inf")  # when a batch is to be begun that waits for more sessions
 
     @property
     def sessions(self) -> int:
@@ -87,10 +94,22 @@ class Scheduler:
             return sum(not session.settings.draws for session in self._sessions)
 
     @property
-    def load(self) -> float:
-        """The share of `max_sessions` that is open or being opened: for whoever spreads sessions over machines."""
+    def max_sessions(self) -> int:
+        """How many sessions may be open at once; where that is measured, those now and as many more with pictures as fit in.
+
+        One a core before a session was measured.
+        """
+        if self._limit is not None:
+            return self._limit
         with self.lock:
-            return self._reserved / self.max_sessions
+            more = self._capacity.more(draws=True)
+            return max(self._reserved, cores()) if more is None else self._reserved + more
+
+    @property
+    def load(self) -> float:
+        """The share of `max_sessions`, or of the machine, that is in use: for whoever spreads sessions over machines."""
+        with self.lock:
+            return self._capacity.load if self._limit is None else self._reserved / self._limit
 
     @property
     def waiting_seconds(self) -> float:
@@ -134,26 +153,23 @@ class Scheduler:
 
         Raises:
             ValueError: the performer lacks the latency or a capability that the settings need.
-            BusyError: `max_sessions` are open.
+            BusyError: `max_sessions` are open, or the machine holds no more.
             TooSlowError: fewer than `MIN_FPS` frames a second are drawn, unless the settings allow any speed or draw nothing.
         """
         settings.check(self.performer)
         with self.lock:
-            if self._reserved >= self.max_sessions:
-                raise BusyError(
-                    f"expected at most {self.max_sessions} sessions at once, and as many are open; close one, try again "
-                    "later, or load the bundle with a larger max_sessions"
-                )
-            self._reserved += 1
+            self._reserve(settings.kind)
         try:
             session = SessionState(
                 self.performer, portrait, prepare(), settings, self.lock, self._work.notify, self._clock
             )
             if settings.draws and not settings.any_speed:
                 self._check_speed(session)
+            if self._limit is None and not settings.any_speed:
+                self._measure(session)
         except BaseException:
             with self.lock:
-                self._reserved -= 1
+                self._release(settings.kind)
             raise
         with self.lock:
             self._sessions.append(session)
@@ -166,6 +182,42 @@ class Scheduler:
                     thread.start()
             self._work.notify_all()
         return session
+
+    def _reserve(self, kind: Kind) -> None:
+        """Count a session that is being opened. Raises BusyError if there is no room for it."""
+        if self._limit is None:
+            self._capacity.check(kind)
+        elif self._reserved >= self._limit:
+            raise BusyError(
+                f"expected at most {self._limit} sessions at once, and as many are open; close one, try again "
+                "later, or load the bundle with a larger max_sessions"
+            )
+        self._capacity.take(kind)
+        self._reserved += 1
+
+    def _release(self, kind: Kind) -> None:
+        """Count a session no longer."""
+        self._capacity.give_back(kind)
+        self._reserved -= 1
+
+    def _measure(self, session: SessionState) -> None:
+        """Measure what sessions of this kind cost, if none was open yet. Raises BusyError if this one does not fit in."""
+        kind, capacity = session.settings.kind, self._capacity
+        new_latency, new_frame = not capacity.knows_hop(kind.latency), not capacity.knows_frame(kind.draws)
+        if not (new_latency or new_frame):
+            return
+        hop = hop_seconds(self.performer, session.appearance, kind.latency, MAX_BATCH) if new_latency else 0.0
+        frame = frame_seconds(session.draw_at_rest) if new_frame else 0.0
+        with self.lock:
+            if new_latency:
+                capacity.add_hop(kind.latency, hop)
+            if new_frame:
+                capacity.add_frame(kind.draws, frame)
+            capacity.give_back(kind)
+            try:
+                capacity.check(kind)
+            finally:
+                capacity.take(kind)
 
     def _check_speed(self, session: SessionState) -> None:
         """Measure the drawing speed, unless an earlier session already showed that it is enough. Raises TooSlowError."""
@@ -191,7 +243,7 @@ class Scheduler:
             session.changed.wait_for(lambda: not (session.advancing or session.drawing))
             if session in self._sessions:
                 self._sessions.remove(session)
-                self._reserved -= 1
+                self._release(session.settings.kind)
             last = not self._sessions
         if last:
             self._stop_workers(unless_used=True)  # another session may have been opened since
@@ -212,7 +264,7 @@ class Scheduler:
             with self.lock:
                 call = None
                 while me in self._threads and (call := self._next()) is None:
-                    self._clock.wait(self._work, self._idle_due())
+                    self._clock.wait(self._work, min(self._batch_due, self._idle_due()))
                 if call is None:
                     return
                 self._work.notify()  # for another worker: there may be more to do
@@ -223,9 +275,10 @@ class Scheduler:
 
     def _next(self) -> Callable[[], None] | None:
         """The most urgent work, marked as begun; None if there is none."""
-        ready = [] if self._advancing else [session for session in self._sessions if session.can_advance()]
+        ready = [session for session in self._sessions if session.can_advance()]
         for session in ready:
             session.mark_ready()
+        self._batch_due = self._gather(ready)
         first: SessionState | None = None
         soonest = float("inf")
         for session in self._sessions:
@@ -233,23 +286,37 @@ class Scheduler:
             due = session.frame_due
             if due < soonest:
                 first, soonest = session, due
-        if ready and min(session.shot_due for session in ready) <= soonest:
-            self._advancing = True
-            batch = [(session, *session.begin_advance()) for session in ready]
-            return lambda: self._advance_batch(batch)
+        if ready and self._batch_due <= self._clock.now() and min(session.shot_due for session in ready) <= soonest:
+            ready.sort(key=lambda session: session.shot_due)
+            batch = [(session, *session.begin_advance()) for session in ready[:MAX_BATCH]]
+            return partial(self._advance_batch, batch)
         if first is None:
             return None
         return partial(self._draw, first, first.task())
+
+    def _gather(self, ready: list[SessionState]) -> float:
+        """When to begin a batch of the sessions that are ready; infinity if there are none.
+
+        More than one session a core: a hop then waits a little for those of others, as together they take less time.
+        """
+        if not ready:
+            return float("inf")
+        crowded = len(self._sessions) > len(self._threads) and len(ready) < MAX_BATCH
+        if not crowded or not any(session.awaits_speech for session in self._sessions):
+            return float("-inf")
+        return min(session.batch_due for session in ready)
 
     def _advance_batch(self, batch: list[BatchItem]) -> None:
         """Advance the speech of every session of the batch; give each its shots, or the error that breaks it."""
         with self.lock:
             emotions = [session.emotion for session, *_ in batch]
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.thread_time()
         answers = self._advance_all(batch, emotions)
-        seconds = time.perf_counter() - start
+        seconds, spent = time.perf_counter() - start, time.thread_time() - spent
         with self.lock:
-            self._advancing = False
+            latencies = {session.settings.latency for session, *_ in batch}
+            if len(batch) == MAX_BATCH and len(latencies) == 1 and all(isinstance(one, Advanced) for one in answers):
+                self._capacity.add_hop(latencies.pop(), spent / MAX_BATCH)
             for (session, utterance, *_), answer in zip(batch, answers, strict=True):
                 session.advancing = False
                 session.changed.notify_all()
@@ -278,7 +345,7 @@ class Scheduler:
         return found
 
     def _draw(self, session: SessionState, task: Task) -> None:
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.thread_time()
         result: Result | None = None
         try:
             result = session.draw(task, self._timed)
@@ -287,6 +354,7 @@ class Scheduler:
         with self.lock:
             session.drawing = False
             session.changed.notify_all()
+            self._capacity.add_frame(session.settings.draws, time.thread_time() - spent)
             if result is None:
                 session.fail(failed)
             else:

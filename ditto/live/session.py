@@ -165,7 +165,7 @@ class Session(_Calls):
 
     Raises:
         ValueError: the performer lacks the latency or a capability that the settings need.
-        BusyError: the head has as many sessions as it serves.
+        BusyError: the head has as many sessions as it may have, or as the machine holds.
         TooSlowError: this machine draws too few frames a second.
     """
 

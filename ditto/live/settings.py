@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
+from ditto.live.capacity import Kind
 from ditto.live.outputs import MOTION, OUTPUTS
 from ditto.media.audio import HIGHEST_RATE, LOWEST_RATE
 from ditto.motion.emotion import emotion_vector
@@ -100,6 +101,11 @@ class Settings:
     def draws(self) -> bool:
         """Whether frames have pictures; False for the output "motion"."""
         return self.output != MOTION
+
+    @property
+    def kind(self) -> Kind:
+        """Sessions of one kind cost the same."""
+        return Kind(self.latency, self.draws)
 
     def check(self, performer: Performer) -> None:
         """Raise ValueError if a performer lacks the latency or a capability that these settings need."""

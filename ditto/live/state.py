@@ -45,6 +45,9 @@ Timed = Callable[[str, Callable[[], Pixels]], Pixels]
 
 MAX_QUEUED_SHOTS = 25  # not drawn; while there are as many, no speech is advanced
 STARVED_SECONDS = 0.25  # in the middle of an utterance, without samples: from then on idle frames fill the gap
+# For which a hop waits for those of other sessions where there are more sessions than cores. Of 10, 15, 20 and 30 ms, 15
+# loses the fewest deadlines at 5 to 7 sessions with pictures and 15 to 20 without, two cores.
+GATHER_SECONDS = 0.015
 COMPUTE_AVERAGE = 0.1  # weight of the newest measurement in `compute_seconds`
 
 
@@ -92,6 +95,7 @@ class SessionState:
         clock: the scheduler's.
 
     Attributes:
+        settings, appearance: as given.
         changed: condition on the lock, notified when something is new for the callers.
         wakers: called, under the lock, whenever `changed` is notified.
         closed: set by `close`.
@@ -119,7 +123,8 @@ class SessionState:
         self.advancing = self.drawing = False
         self.compute_seconds = 0.0
         self._error_traceback: TracebackType | None = None
-        self._performer, self._portrait, self._appearance, self._work = performer, portrait, appearance, work
+        self.appearance = appearance
+        self._performer, self._portrait, self._work = performer, portrait, work
         self._shows_idle = settings.idle is not False and Capability.IDLE in performer.supports
         self._redrawable = Capability.REDRAW in performer.supports
         self._intake = Intake(settings.audio_rate, performer.hop_samples)
@@ -158,7 +163,7 @@ class SessionState:
         """As `Intake.push`; the samples are checked, and nobody else changes them."""
         self.check()
         taken = self._intake.push(samples, sample_rate, epoch)
-        if taken:
+        if taken and self.can_advance():
             self._work()
         return taken
 
@@ -291,17 +296,32 @@ class SessionState:
         return working or self.can_advance() or self._can_forward_ends or self.frame_due < float("inf")
 
     def can_advance(self) -> bool:
-        """Whether there is speech for the performer, and room for its shots."""
+        """Whether there is a hop of speech for the performer or the end of an utterance, and room for its shots."""
         if self.advancing or self._stopped or self._pictures.shots >= MAX_QUEUED_SHOTS:
             return False
         if not self._redrawable and self._task is not None and self._task.shot is None:
             return False  # the performer is making idle shots; speech goes on from the state after them
-        return len(self._intake) > 0 or (self._utterance is not None and self._utterance.has_hop)
+        if self._utterance is None:
+            return self._intake.completes_hop(0)
+        return self._utterance.has_hop or self._intake.completes_hop(self._utterance.buffered)
 
     def mark_ready(self) -> None:
         """Record since when `can_advance` has been true."""
         if self._ready_since is None:
             self._ready_since = self._pace.now()
+
+    @property
+    def awaits_speech(self) -> bool:
+        """Whether the rest of a hop of its utterance is on its way."""
+        speaking = self._utterance is not None or len(self._intake) > 0
+        return speaking and not self.advancing and not self._stopped and not self.can_advance()
+
+    @property
+    def batch_due(self) -> float:
+        """Until when a hop that is ready may wait for those of other sessions: the first word should come at once."""
+        if self._ready_since is None or self._pictures.last_drawn.speaking == NO_UTTERANCE:
+            return float("-inf")
+        return self._ready_since + GATHER_SECONDS
 
     def begin_advance(self) -> tuple[Utterance, Piece | None, State | None]:
         """What a worker advances now: utterance, its next piece (None if a hop is whole without one), performer's state."""
@@ -319,7 +339,7 @@ class SessionState:
 
     def _begin(self, epoch: int, performer_state: State | None) -> State:
         seed = utterance_seed(self.settings.seed, epoch)
-        return self._performer.begin(self._appearance, seed, self.settings.latency, performer_state)
+        return self._performer.begin(self.appearance, seed, self.settings.latency, performer_state)
 
     @property
     def emotion(self) -> Array:
@@ -447,7 +467,7 @@ class SessionState:
     def draw_at_rest(self) -> None:
         """Compute an idle frame and drop it, to measure the speed; nothing if the performer has no capability IDLE."""
         if Capability.IDLE in self._performer.supports:
-            face = self._performer.face(self._appearance, self.settings.seed)
+            face = self._performer.face(self.appearance, self.settings.seed)
             task = Task(0, Position(face), None, None, [], self._ramps, Cues(), 0)
             self.draw(task, lambda name, call: call())
 

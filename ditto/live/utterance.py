@@ -76,6 +76,11 @@ class Utterance:
         self.ended = self._last
 
     @property
+    def buffered(self) -> int:
+        """Samples that it has taken and that are in no job yet."""
+        return self._samples.size
+
+    @property
     def started(self) -> bool:
         """Whether the performer has begun this utterance."""
         return self._state is not None

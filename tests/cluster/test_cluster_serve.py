@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("fastapi", reason="ditto serve is an extra: pip install 'ditto-talking-head[serve]'")
 pytest.importorskip("aiortc", reason="ditto serve is an extra: pip install 'ditto-talking-head[serve]'")
 
-from ditto.cluster.serve import SESSIONS, ServeOptions, app, options_of, policy, replicas_needed
+from ditto.cluster.serve import LOAD, ServeOptions, app, options_of, policy, replicas_needed
 from ditto.errors import InputError
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -26,7 +26,7 @@ HERE = "127.0.0.2"  # of the loopback device too; Ray replaces 127.0.0.1 by an a
         ({}, "expected a token"),
         ({"token": TOKEN, "speed": 1}, "expected token, portrait"),
         ({"token": TOKEN, "sessions": "many"}, "expected sessions to be a number"),
-        ({"token": TOKEN, "sessions": "-1"}, "expected sessions of 1 or more"),
+        ({"token": TOKEN, "sessions": "-1"}, "expected sessions of 0 or more"),
         ({"token": TOKEN, "min_replicas": 3, "max_replicas": 2}, "1 <= min_replicas <= max_replicas"),
         ({"token": TOKEN, "target_load": "nan"}, "target_load in"),
         ({"token": TOKEN, "ice_servers": "http://x"}, "expected --ice-server"),
@@ -44,17 +44,17 @@ def test_options_come_as_texts():
 
 
 @pytest.mark.parametrize(
-    ("sessions", "running", "needed"), [((), 2, 2), ((0,), 1, 1), ((3,), 1, 2), ((4, 4), 2, 3), ((1, 0, 0), 3, 1)]
+    ("loads", "running", "needed"), [((), 2, 2), ((0,), 1, 1), ((0.75,), 1, 2), ((1, 1), 2, 3), ((0.25, 0, 0), 3, 1)]
 )
-def test_replicas_follow_the_share_of_sessions_in_use(sessions, running, needed):
-    assert replicas_needed(sessions, running, 0.7 * 4) == needed
+def test_replicas_follow_the_load(loads, running, needed):
+    assert replicas_needed(loads, running, 0.7) == needed
 
 
 def test_the_policy_keeps_to_the_limits():
     context = SimpleNamespace(
-        aggregated_metrics={SESSIONS: {"a": 40.0}},
+        aggregated_metrics={LOAD: {"a": 9.0}},
         current_num_replicas=1,
-        config=SimpleNamespace(target_ongoing_requests=2.8),
+        config=SimpleNamespace(target_ongoing_requests=0.7),
         capacity_adjusted_min_replicas=1,
         capacity_adjusted_max_replicas=3,
     )

@@ -24,6 +24,7 @@ except ImportError as error:
 
 from ditto.frame import SegmentEnd
 from ditto.live.adapters.pacing import Pacer, mono, pcm16
+from ditto.live.capacity import processes_held as processes_held
 from ditto.live.session import AsyncSession
 from ditto.live.waiting import within
 from ditto.machine import cores
@@ -151,23 +152,33 @@ class DittoVideoGenerator(VideoGenerator):
                 self._free.set()
 
 
-def worker_load(max_sessions: int | None = None) -> Callable[[AgentServer], float]:
-    """The `load_fnc` of an agent server (a worker): the share of its faces that are in use, as `Scheduler.load`.
+def worker_load(max_sessions: int | Callable[[], int] | None = None) -> Callable[[AgentServer], float]:
+    """The `load_fnc` of an agent server (a worker): the share of its faces that are in use.
 
     LiveKit gives a job to the servers that are below their `load_threshold`. Its own measure, processor load, says too little
     here: an idle face costs almost as much as a speaking one, and one that just begins has cost nothing yet.
 
     Args:
-        max_sessions: faces at once, of all processes of the server; by default one a processor core, as of `ditto.load`.
+        max_sessions: faces at once, of all processes of the server; or a function that tells, called once, with the first
+            report: `lambda: processes_held(head, portrait)` measures. By default one a processor core.
 
     Raises:
         ValueError: less than one.
     """
     limit = cores() if max_sessions is None else max_sessions
-    if limit < 1:
-        raise ValueError(f"expected max_sessions of 1 or more, got {limit}; leave it out for one a core")
+
+    def checked(number: int) -> int:
+        if number < 1:
+            raise ValueError(f"expected max_sessions of 1 or more, got {number}; leave it out for one a core")
+        return number
+
+    if not callable(limit):
+        checked(limit)
 
     def load(server: AgentServer) -> float:
+        nonlocal limit
+        if callable(limit):
+            limit = checked(limit())
         return min(1.0, len(server.active_jobs) / limit)
 
     return load

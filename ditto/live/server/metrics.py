@@ -38,7 +38,7 @@ class Metrics(Watcher):
 
         gauge("ditto_sessions", "Open sessions", lambda: scheduler.sessions)
         gauge("ditto_sessions_limit", "Most sessions at once", lambda: scheduler.max_sessions)
-        gauge("ditto_load", "Share of the sessions that are in use", lambda: scheduler.load)
+        gauge("ditto_load", "Share of the sessions, or of the machine, that is in use", lambda: scheduler.load)
         gauge("ditto_clients", "Connected clients", lambda: len(clients))
         gauge("ditto_draining", "1 while no new sessions are taken", lambda: float(clients.draining))
         gauge("ditto_speech_waiting_seconds", "Speech in the queues of all sessions", lambda: scheduler.waiting_seconds)
