@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ditto.motion.emotion import EMOTIONS as EMOTIONS
     from ditto.motion.motion import Motion as Motion
     from ditto.portrait.portrait import Portrait as Portrait
+    from ditto.scene import Speaker as Speaker
     from ditto.stream import Stream as Stream
     from ditto.take import Take as Take
     from ditto.talking_head import TalkingHead as TalkingHead
@@ -68,6 +69,7 @@ _MODULES = {
     "Portrait": "ditto.portrait.portrait",
     "SegmentEnd": "ditto.frame",
     "SessionError": "ditto.errors",
+    "Speaker": "ditto.scene",
     "Stream": "ditto.stream",
     "Take": "ditto.take",
     "TakeError": "ditto.errors",
@@ -96,6 +98,7 @@ __all__ = [
     "Portrait",
     "SegmentEnd",
     "SessionError",
+    "Speaker",
     "Stream",
     "Take",
     "TakeError",

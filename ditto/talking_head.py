@@ -23,7 +23,7 @@ from ditto.motion.motion import FPS
 from ditto.motion.style import style_strength
 from ditto.once import Once
 from ditto.portrait.portrait import Portrait
-from ditto.portrait.registration import register
+from ditto.portrait.registration import register, register_faces
 from ditto.stream import Frame, FrameEdits, Stream, check_performance, check_seed
 
 if TYPE_CHECKING:
@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from ditto.controls.driving import Performance
     from ditto.controls.timeline import Edit, Timeline
     from ditto.live import AsyncSession, Session, SessionOptions
+    from ditto.live.scene import AsyncScene
     from ditto.media.files import Readable
     from ditto.media.images import Picture
     from ditto.motion.motion import Motion
     from ditto.performer import Appearance, Performer
+    from ditto.portrait.selection import FaceChoice
+    from ditto.scene import Speaker
     from ditto.take import Take
 
 Samples = npt.NDArray[np.float32 | np.float64 | np.int16]  # in [-1, 1], or of 16 bits
@@ -64,22 +67,37 @@ class TalkingHead:
         self.scheduler = Scheduler(performer, max_sessions)
         self._prepared: Once[Portrait, Appearance] = Once()
 
-    def register(self, picture: Picture, face: int = 0, max_size: int = 1920) -> Portrait:
+    def register(self, picture: Picture, face: FaceChoice = 0, max_size: int = 1920) -> Portrait:
         """Find a face in a picture and measure what is needed to animate it. Takes under a second.
 
         Args:
             picture: a path, the bytes of an image file, a file opened for bytes, a PIL image, or an array (H, W),
                 (H, W, 3) or (H, W, 4).
-            face: which face, largest first.
+            face: which face: its number, largest first; a box (left, top, width, height) around it, in pixels of the
+                picture as it is in the file; or a picture of that face, cut from this one.
             max_size: the longest side of the picture (and so of the frames) in pixels; a larger picture is reduced, or
                 cropped to that size around a face that would become too small.
 
         Raises:
             ImageError: the picture cannot be read.
-            NoFaceError: no usable face, `face` is not below the number of faces, or mouth, chin or an eye of the face lies
-                outside of the picture.
+            NoFaceError: no usable face, none like `face`, or mouth, chin or an eye of the face lies outside of the picture.
         """
         return register(picture, face=face, max_size=max_size)
+
+    def register_faces(
+        self, picture: Picture, faces: Sequence[FaceChoice] | None = None, max_size: int = 1920
+    ) -> tuple[Portrait, ...]:
+        """Several faces of one picture, for `animate_scene` and `scene`: portraits that share it.
+
+        Args:
+            picture, max_size: as of `register`.
+            faces: which, each as of `register`; None: all that can be animated, largest first.
+
+        Raises:
+            ImageError, NoFaceError: as of `register`.
+            ValueError: one face twice.
+        """
+        return register_faces(picture, faces, max_size)
 
     def appearance(self, portrait: Portrait) -> Appearance:
         """The portrait as the performer prepares it, on first use; kept as long as the portrait lives.
@@ -146,6 +164,30 @@ class TalkingHead:
             self.scheduler, check_portrait(portrait), partial(self.appearance, portrait), Settings(**options)
         )
 
+    def scene(self, portraits: Sequence[Portrait], **options: Unpack[SessionOptions]) -> AsyncScene:
+        """A live session of several faces of one picture: `async with head.scene(portraits) as scene`. Who is silent listens.
+
+        It takes a session of the head for each face.
+
+        Args:
+            portraits: from `register_faces`.
+            options: of every face, see `ditto.live.SessionOptions`; `idle` is always on.
+
+        Raises:
+            ValueError, TypeError: an unknown option, a value that it cannot have, or portraits of different pictures.
+        """
+        from ditto.live.scene import AsyncScene
+        from ditto.scene import check_speakers, seed_of
+
+        check_speakers(portraits)
+        output = options.get("output", "rgb24")
+        each = options | {"idle": True, "output": "rgb24"}
+        sessions = [
+            self.session(portrait, **(each | {"seed": seed_of(options.get("seed", 0), number)}))
+            for number, portrait in enumerate(portraits)
+        ]
+        return AsyncScene(portraits, sessions, output)
+
     def blocking_session(self, portrait: Portrait, **options: Unpack[SessionOptions]) -> Session:
         """`session` for threads: `with head.blocking_session(portrait) as s`.
 
@@ -190,6 +232,25 @@ class TalkingHead:
         )
         return _frames(stream, blocks)
 
+    def animate_scene(self, speakers: Sequence[Speaker], *, seed: int = 0) -> Iterator[Frame]:
+        """The frames of several faces of one picture, each with its own recording, one by one.
+
+        All recordings run at the same time. A face whose recording is silent for a while shows idle motion and reacts to the
+        voices of the others. The frames carry the sum of the sound and no motion. The recordings are held in memory, 4 MB a
+        minute each.
+
+        Args:
+            speakers: the faces and their recordings.
+            seed: of all randomness; the same seed and recordings give the same frames bit for bit.
+
+        Raises:
+            AudioError: a recording cannot be read, or there is none.
+            ValueError: speakers of different pictures, two for one face, or an option that the bundle does not support.
+        """
+        from ditto.scene import animate_scene
+
+        appearances = [self.appearance(speaker.portrait) for speaker in speakers]
+        return animate_scene(self.performer, appearances, speakers, seed)
 
     def take(
         self,

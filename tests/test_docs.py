@@ -80,7 +80,7 @@ def test_every_block_says_its_language_and_has_a_known_mark():
         meaning(block.mark)
     python = [meaning(block.mark)[0] for block in BLOCKS if block.language == "python"]
     assert {kind: python.count(kind) for kind in ("run", "needs", "run by", "not run")} == {
-        "run": 18, "needs": 2, "run by": 13, "not run": 6
+        "run": 20, "needs": 2, "run by": 13, "not run": 6
     }  # fmt: skip
 
 
@@ -170,6 +170,8 @@ def folder(tmp_path, monkeypatch):
     """A place to run in: the examples, small and short."""
     (tmp_path / "examples").mkdir()
     Image.open(ROOT / "examples" / "portrait.jpg").resize((256, 256)).save(tmp_path / "examples" / "portrait.jpg")
+    one = np.asarray(Image.open(tmp_path / "examples" / "portrait.jpg"))
+    Image.fromarray(np.concatenate([one, one[:, ::-1]], axis=1)).save(tmp_path / "two.jpg")
     speech = np.int16(32767 * read_audio(ROOT / "examples" / "speech.flac")[: 16 * 640])
     write_wav(tmp_path / "examples" / "speech.flac", speech)  # told by what it holds, not by its name
     monkeypatch.chdir(tmp_path)
@@ -212,7 +214,7 @@ def test_python_blocks_run(page, folder, head, portrait):
             execute(code, names)
     if page.name == "README.md":
         assert (folder / "out.mp4").stat().st_size > 1000
-    assert bool(shown) == (page.name in ("README.md", "streaming.md"))
+    assert bool(shown) == (page.name in ("README.md", "scenes.md", "streaming.md"))
 
 
 def test_json_blocks_load():
@@ -307,7 +309,7 @@ def test_shell_lines_are_commands_there_are(command, monkeypatch):
     "line",
     [
         "ditto animate a.png a.wav -o o.mp4 --emotions happy", "ditto animate --help-me", "ditto dance", "make everything",
-        "ditto animate a.png -o o.mp4", "pip install '.[nothing]'", "python -m benchmarks.rtf --no-such", "rm x",
+        "ditto animate -o o.mp4", "pip install '.[nothing]'", "python -m benchmarks.rtf --no-such", "rm x",
         "python -m benchmarks.nothing",
     ],
 )  # fmt: skip

@@ -11,7 +11,7 @@ ROOMS = (
     ("app", "training"),
     ("cluster", "editor"),
     ("live",),
-    ("talking_head", "stream", "take"),
+    ("talking_head", "stream", "take", "scene"),
     ("lite", "full"),
     ("performer", "row_performer", "frame"),
     ("exchange",),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from ditto.app import cli_batch, cli_bundle, cli_controls, cli_edit, cli_exchange, cli_train
+from ditto.app import cli_batch, cli_bundle, cli_controls, cli_edit, cli_exchange, cli_scene, cli_train
 from ditto.app.console import (
     EXIT_FAILURE,
     EXIT_INPUT_ERROR,
@@ -62,6 +62,7 @@ app = typer.Typer(
     help="One portrait and a voice become a talking head.",
 )
 app.command()(cli_batch.batch)
+app.command()(cli_scene.faces)
 app.command(name="edit")(cli_edit.edit)
 app.add_typer(cli_bundle.app, name="bundle")
 app.add_typer(cli_controls.app, name="controls")
@@ -79,17 +80,25 @@ def animate(
             help="A picture with a face (- for standard input), or a saved portrait (.npz).",
         ),
     ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The video to write, .mp4 or .webm; an existing file is replaced.")
+    ],
     audio: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="AUDIO",
             readable=False,
             help="A recording: wav, flac, mp3, m4a, ogg, a video, ... (- for standard input).",
         ),
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The video to write, .mp4 or .webm; an existing file is replaced.")
-    ],
+    ] = None,
+    speaker: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHICH=AUDIO",
+            help="In place of AUDIO, once for each face that speaks: a face as of --face, and its recording. The recordings "
+            "run at the same time; who is silent listens.",
+        ),
+    ] = None,
     seed: Seed = 0,
     emotion: Annotated[
         str,
@@ -118,7 +127,7 @@ def animate(
     ] = "",
     bundle: BundleName = "lite",
     device: Device = "cpu",
-    face: Face = 0,
+    face: Face = "0",
     still: Still = False,
     max_size: MaxSize = None,
     quiet: Quiet = False,
@@ -127,10 +136,21 @@ def animate(
 ) -> None:
     """Make PORTRAIT say AUDIO."""
     with errors_reported(as_json, debug):
-        result = run_animate(
-            portrait, audio, output, seed, emotion, download_hsemotion, style, controls, drive, drive_regions, bundle,
-            device, face, still, max_size, quiet or as_json,
-        )  # fmt: skip
+        if speaker:
+            alone = {"AUDIO": audio, "--face": face != "0", "--controls": controls, "--drive": drive,
+                     "--emotion portrait": emotion == "portrait"}  # fmt: skip
+            if given := [name for name, value in alone.items() if value]:
+                raise InputError(f"expected {given[0]} or --speaker, got both; leave one of them out")
+            result = cli_scene.run_scene(
+                portrait, speaker, output, seed, emotion, style, bundle, device, still, max_size, quiet or as_json
+            )
+        elif audio is None:
+            raise InputError("expected a recording, got none; give AUDIO, or a --speaker for each face that speaks")
+        else:
+            result = run_animate(
+                portrait, audio, output, seed, emotion, download_hsemotion, style, controls, drive, drive_regions, bundle,
+                device, face, still, max_size, quiet or as_json,
+            )  # fmt: skip
         if as_json:
             print_result(json.dumps(result))
         elif not quiet:
@@ -154,7 +174,7 @@ def run_animate(
     drive_regions: str,
     bundle: str,
     device: str,
-    face: int,
+    face: str,
     still: bool,
     max_size: int | None,
     quiet: bool,
@@ -294,13 +314,13 @@ def serve(
         if record is not None:
             check_folder(record)
         picture = portrait or SHIPPED
-        check_picture(picture, 0, None)
+        check_picture(picture, "0", None)
         console = open_console()
         show_warnings(console)
         with listen(address) as listening:
             with progress_of(console, "loading the bundle, finding the face"):
                 head = ditto.load(bundle, max_sessions=sessions, device=device)
-                first = load_portrait(head, picture, 0, max_size)
+                first = load_portrait(head, picture, "0", max_size)
                 head.blocking_session(first).close()  # prepares the portrait; raises if the machine is too slow
                 interruption.check()
             app = create_app(

@@ -21,6 +21,7 @@ from ditto.app.console import (
     progress_of,
     show_warnings,
 )
+from ditto.app.options import Face
 from ditto.app.pictures import SUFFIXES, check_picture, check_sheet, load_portrait, write_sheet
 from ditto.errors import InputError
 
@@ -119,7 +120,7 @@ def draw(
     output: Annotated[Path, typer.Option("--output", "-o", help=f"The picture to write, {', '.join(SUFFIXES)}.")],
     bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "lite",
     device: Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")] = "cpu",
-    face: Annotated[int, typer.Option(min=0, help="Which face of the picture; 0 is the largest.")] = 0,
+    face: Face = "0",
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -17,6 +17,7 @@ from ditto.app.console import (
     progress_of,
     show_warnings,
 )
+from ditto.app.options import Face
 from ditto.errors import InputError
 
 PACKAGES = ("fastapi", "uvicorn")
@@ -38,7 +39,7 @@ def edit(
     seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of all randomness; of a recording only.")] = 0,
     bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "lite",
     device: Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")] = "cpu",
-    face: Annotated[int, typer.Option(min=0, help="Which face of the picture; 0 is the largest.")] = 0,
+    face: Face = "0",
     max_size: Annotated[int, typer.Option(min=64, help="Longest side of the picture in pixels.")] = 768,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 8401,
     debug: Debug = False,

@@ -54,7 +54,7 @@ def export(
     ] = None,
     bundle: BundleName = "lite",
     device: Device = "cpu",
-    face: Face = 0,
+    face: Face = "0",
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -68,7 +68,7 @@ def export(
 
 
 def motion_of_take(
-    path: Path, portrait_path: Path | None, bundle: str, device: str, face: int, quiet: bool
+    path: Path, portrait_path: Path | None, bundle: str, device: str, face: str, quiet: bool
 ) -> tuple[Any, Any]:
     """Head values (N, 70) of the frames of a take, after its edits, and their motion space.
 

@@ -33,7 +33,14 @@ ControlsFile = Annotated[
 ]
 BundleName = Annotated[str, typer.Option(help="Name or folder of the weights.")]
 Device = Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")]
-Face = Annotated[int, typer.Option(min=0, help="Which face of the picture; 0 is the largest.")]
+Face = Annotated[
+    str,
+    typer.Option(
+        metavar="WHICH",
+        help="Which face of the picture: its number (0 is the largest), a box left,top,width,height around it in pixels of "
+        "the file, or a picture cut from this one. `ditto faces PICTURE` lists them.",
+    ),
+]
 Still = Annotated[bool, typer.Option("--still", help="Keep the head where it is; only the face moves.")]
 MaxSize = Annotated[
     int | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -26,8 +27,31 @@ def standard_input(noun: str) -> BinaryIO:
     return sys.stdin.buffer
 
 
-def check_picture(path: Path, face: int, max_size: int | None) -> None:
+def parse_face(text: str) -> int | tuple[float, float, float, float] | Path:
+    """`--face`: a number, `left,top,width,height`, or the name of a picture.
+
+    Raises:
+        InputError: none of these.
+    """
+    if text.strip().isdecimal():
+        return int(text)
+    try:
+        left, top, width, height = (float(part) for part in text.split(","))
+        if width > 0.0 and height > 0.0 and math.isfinite(left + top + width + height):
+            return left, top, width, height
+    except ValueError:
+        pass
+    if Path(text).is_file():
+        return Path(text)
+    raise InputError(
+        f"expected --face as a number (0: the largest face), a box left,top,width,height or the name of a picture, got "
+        f"{text!r}; `ditto faces PICTURE` lists the faces"
+    )
+
+
+def check_picture(path: Path, face: str, max_size: int | None) -> None:
     """Raises InputError for a path without a file, or an option that a saved portrait does not take."""
+    choice = parse_face(face)
     if str(path) == "-":
         return
     try:
@@ -36,7 +60,7 @@ def check_picture(path: Path, face: int, max_size: int | None) -> None:
         raise InputError(f"expected a picture at {path}, got: {error.strerror or error}; check the name") from None
     if folder:
         raise InputError(f"expected a picture, got the folder {path}; give a file in it")
-    if face != 0 and path.suffix.lower() == ".npz":
+    if choice != 0 and path.suffix.lower() == ".npz":
         raise InputError(f"expected a picture with --face {face}, got the saved portrait {path}; leave the option out")
     if max_size is not None and path.suffix.lower() == ".npz":
         raise InputError(
@@ -45,14 +69,14 @@ def check_picture(path: Path, face: int, max_size: int | None) -> None:
         )
 
 
-def load_portrait(head: TalkingHead, path: Path, face: int, max_size: int) -> Portrait:
+def load_portrait(head: TalkingHead, path: Path, face: str, max_size: int) -> Portrait:
     """Load a portrait saved as .npz, or register a face of a picture (- for standard input)."""
     if path.suffix.lower() == ".npz":
         from ditto.portrait.portrait import Portrait
 
         return Portrait.load(path)
     picture = path if str(path) != "-" else standard_input("a picture")
-    return head.register(picture, face=face, max_size=max_size)
+    return head.register(picture, face=parse_face(face), max_size=max_size)
 
 
 def check_sheet(path: Path) -> None:

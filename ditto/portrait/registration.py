@@ -17,6 +17,7 @@ from ditto.portrait.face_mesh import EYES, MIRROR, fit_head, keypoints
 from ditto.portrait.face_networks import DETECTORS, MESH_SIZE, networks
 from ditto.portrait.face_state import INCONSISTENT_LIPS, eye_state, lip_inconsistency, own_expression
 from ditto.portrait.portrait import Portrait
+from ditto.portrait.selection import ByBox, ByNumber, Chooser, FaceChoice, chooser_of, face_patch
 
 Floats = npt.NDArray[np.float64]
 
@@ -300,19 +301,17 @@ def find_faces(picture: Bytes) -> list[Face]:
     return sorted(faces, key=lambda face: -face.size)
 
 
-def _choose(faces: list[Face], index: int, picture: Bytes) -> Face:
+def _check_found(faces: list[Face], number: int | None, chooser: Chooser, picture: Bytes, factor: float) -> Face:
+    """The face chosen. Raises NoFaceError if there is none, or if it is too small."""
     height, width = picture.shape[:2]
     if not faces:
         raise NoFaceError(
             f"no human face was found in the picture ({width} x {height}); expected one that is seen from the front or "
             f"up to three quarters, at least {MIN_FACE} pixels high; try another picture, or cut it closer to the face"
         )
-    if not 0 <= index < len(faces):
-        raise NoFaceError(
-            f"face {index} was asked for, but the picture has "
-            + ("one face; give 0" if len(faces) == 1 else f"{len(faces)} faces; give 0 (the largest) to {len(faces) - 1}")
-        )
-    face = faces[index]
+    if number is None:
+        raise NoFaceError(chooser.missing([face.landmarks for face in faces], factor))
+    face = faces[number]
     if face.size < MIN_FACE:
         raise NoFaceError(
             f"the face is {face.size:.0f} pixels high in the picture of {width} x {height}; at least {MIN_FACE} are "
@@ -321,68 +320,153 @@ def _choose(faces: list[Face], index: int, picture: Bytes) -> Face:
     return face
 
 
-def _search(picture: OpenedPicture, index: int, max_size: int) -> tuple[Bytes, Bytes | None, list[Face]]:
-    """The picture, at most `max_size` long, its alpha and its faces, so that face `index` is large enough if it can be.
+class _Found(NamedTuple):
+    """A picture as it is used, the faces in it, and the chosen ones.
 
-    A face that is not found or too small in the reduced picture is looked for in the whole one, which is then cut to
-    `max_size` around it.
+    Attributes:
+        rgb, alpha: (H, W, 3); (H, W) or None.
+        faces: all of them, largest first.
+        chosen: of `faces`, in the order of the choosers.
     """
+
+    rgb: Bytes
+    alpha: Bytes | None
+    faces: list[Face]
+    chosen: list[Face]
+
+
+def _search(picture: OpenedPicture, choosers: Sequence[Chooser], max_size: int) -> _Found:
+    """The picture, at most `max_size` long, its alpha and its faces, so that the chosen ones are large enough if they can be.
+
+    Faces that are not found or too small in the reduced picture are looked for in the whole one. If there is one, the picture
+    is then cut to `max_size` around it.
+    """
+
+    def numbers(faces: list[Face], rgb: Bytes, factor: float) -> list[int | None]:
+        return [chooser.find([face.landmarks for face in faces], rgb, factor) for chooser in choosers]
+
+    def large(faces: list[Face], chosen: list[int | None]) -> bool:
+        return all(number is not None and faces[number].size >= MIN_FACE for number in chosen)
+
+    def found(rgb: Bytes, alpha: Bytes | None, faces: list[Face], chosen: list[int | None], factor: float) -> _Found:
+        checked = [
+            _check_found(faces, number, chooser, rgb, factor) for number, chooser in zip(chosen, choosers, strict=True)
+        ]
+        return _Found(rgb, alpha, faces, checked)
+
     rgb, alpha = picture.read(max_size)
+    reduced = max(rgb.shape) >= max_size - 1
+    by_pixels = reduced and any(isinstance(chooser, ByBox) for chooser in choosers)
+    factor = max(rgb.shape) / max(picture.read(FULL_SIZE)[0].shape) if by_pixels else 1.0
     faces = find_faces(rgb)
-    if index < 0 or (index < len(faces) and faces[index].size >= MIN_FACE) or max(rgb.shape) < max_size - 1:
-        return rgb, alpha, faces
+    chosen = numbers(faces, rgb, factor)
+    if large(faces, chosen) or not reduced:
+        return found(rgb, alpha, faces, chosen, factor)
     full, full_alpha = picture.read(FULL_SIZE)
-    (height, width), factor = full.shape[:2], max(rgb.shape) / max(full.shape)
-    in_full = find_faces(full) if factor < 1.0 else []
-    if index >= len(in_full) or in_full[index].size < MIN_FACE:
-        return (full, full_alpha, in_full) if in_full else (rgb, alpha, faces)  # `_choose` tells what is wrong
-    found = in_full[index]
-    if found.size * factor >= MIN_FACE:
+    height, width = full.shape[:2]
+    factor = max(rgb.shape) / max(full.shape)
+    in_full = find_faces(full)
+    chosen_in_full = numbers(in_full, full, 1.0)
+    if not large(in_full, chosen_in_full):  # `_check_found` tells what is wrong
+        return found(full, full_alpha, in_full, chosen_in_full, 1.0) if in_full else found(rgb, alpha, faces, chosen, factor)
+    picked = [in_full[number] for number in chosen_in_full if number is not None]
+    if min(face.size for face in picked) * factor >= MIN_FACE or len(picked) > 1:
         to_reduced = (rgb.shape[1] / width, rgb.shape[0] / height, factor)
-        return rgb, alpha, [Face(f.landmarks * to_reduced, f.presence, f.size * factor) for f in in_full]
-    if np.ptp(found.landmarks[:, :2], 0).max() > max_size:
-        enough = math.ceil(min(2 * found.size, max(width, height) * MIN_FACE / found.size))  # cut, or whole
+        smaller = [Face(f.landmarks * to_reduced, f.presence, f.size * factor) for f in in_full]
+        return found(rgb, alpha, smaller, chosen_in_full, factor)
+    if np.ptp(picked[0].landmarks[:, :2], 0).max() > max_size:
+        enough = math.ceil(min(2 * picked[0].size, max(width, height) * MIN_FACE / picked[0].size))  # cut, or whole
         raise NoFaceError(
-            f"expected a max_size larger than the face, which is {found.size:.0f} pixels high in the picture of {width} x "
+            f"expected a max_size larger than the face, which is {picked[0].size:.0f} pixels high in the picture of {width} x "
             f"{height}, got {max_size}; give {enough} or more"
         )
-    x0, y0, x1, y1 = cut_around(found.landmarks, width, height, max_size)
+    x0, y0, x1, y1 = cut_around(picked[0].landmarks, width, height, max_size)
     logger.warning(
         "the face is %.0f pixels high in the picture of %d x %d; the frames show %d x %d of it, around the face",
-        found.size, width, height, x1 - x0, y1 - y0,
+        picked[0].size, width, height, x1 - x0, y1 - y0,
     )  # fmt: skip
     part = full[y0:y1, x0:x1].copy(), None if full_alpha is None else full_alpha[y0:y1, x0:x1].copy()
-    return *part, [face._replace(landmarks=face.landmarks - (x0, y0, 0)) for face in in_full]
+    return found(*part, [face._replace(landmarks=face.landmarks - (x0, y0, 0)) for face in in_full], chosen_in_full, 1.0)
 
 
-def register(picture: Picture, face: int = 0, max_size: int = MAX_SIZE) -> Portrait:
+def _reference_patch(picture: Picture) -> Floats:
+    """The patch of the largest face of a reference picture. Raises NoFaceError, ImageError."""
+    rgb, _ = OpenedPicture(picture).read(MAX_SIZE)
+    faces = find_faces(rgb)
+    if not faces:
+        raise NoFaceError("expected a reference picture with a face in it, got one without; give another, a number or a box")
+    return face_patch(rgb, faces[0].landmarks)
+
+
+def register(picture: Picture, face: FaceChoice = 0, max_size: int = MAX_SIZE) -> Portrait:
     """Find a face in a picture and learn what is needed to move it.
 
     Args:
         picture: a path, the bytes of a picture file, an open file, or pixels (see `ditto.media.images.read_picture`).
-        face: which face, largest first.
+        face: which face: its number, largest first; a box (left, top, width, height) around it, in pixels of the upright
+            picture as it is in the file; or a picture of that face, cut from this picture or like it.
         max_size: longer side of the picture in pixels; larger ones are reduced, or cut to that size around a face that
             would be too small then. A picture whose face fills more than the renderer draws sharply is reduced too: the crop
             covers at most 1280 pixels of it (`COARSEST * LARGEST_CROP`).
 
     Raises:
         ImageError: the picture cannot be read.
-        NoFaceError: no human face, fewer faces than `face` asks for, a face under 40 pixels or larger than `max_size`, or one
-            whose mouth, chin or eye is not in the picture.
+        NoFaceError: no human face, none like `face`, several that could be meant, a face under 40 pixels or larger than
+            `max_size`, or one whose mouth, chin or eye is not in the picture.
         BundleError: a network of the lite bundle is missing.
         EngineError: ONNX Runtime is not installed or refuses a network.
+        TypeError: `face` is of another kind.
     """
+    return _register(picture, [face], max_size)[0]
+
+
+def register_faces(
+    picture: Picture, faces: Sequence[FaceChoice] | None = None, max_size: int = MAX_SIZE
+) -> tuple[Portrait, ...]:
+    """Several faces of one picture, as portraits that share it, for `ditto.scene.Scene`.
+
+    Args:
+        picture, max_size: as of `register`; the picture is not cut.
+        faces: which, each as of `register`; None: all that can be animated, largest first.
+
+    Raises:
+        ImageError, NoFaceError, BundleError, EngineError, TypeError: as of `register`.
+        ValueError: no face, or one face twice.
+    """
+    if faces is not None and not faces:
+        raise ValueError("expected one face or more, got none; leave faces out for all of them")
+    return _register(picture, faces, max_size)
+
+
+def _register(picture: Picture, choices: Sequence[FaceChoice] | None, max_size: int) -> tuple[Portrait, ...]:
     networks()  # imports all that is needed, in a way that `fork` can be called at any time
-    rgb, alpha, faces = _search(OpenedPicture(picture), face, max_size)
-    found = _choose(faces, face, rgb)
-    check_seen(found.landmarks, rgb.shape[1], rgb.shape[0], alpha)
-    landmarks, others = found.landmarks, [other.landmarks for other in faces if other is not found]
-    across = _pixels_across(landmarks, rgb)
+    choosers = [ByNumber(0)] if choices is None else [chooser_of(choice, _reference_patch) for choice in choices]
+    rgb, alpha, faces, chosen = _search(OpenedPicture(picture), choosers, max_size)
+    if choices is None:
+        chosen = [face for face in faces if face.size >= MIN_FACE and _is_seen(face, rgb, alpha)] or chosen
+    for face in chosen:
+        check_seen(face.landmarks, rgb.shape[1], rgb.shape[0], alpha)
+    places = [next(i for i, face in enumerate(faces) if face is one) for one in chosen]
+    if len(set(places)) < len(places):
+        raise ValueError(f"expected different faces, got face {max(places, key=places.count)} twice; choose another face")
+    landmarks = [face.landmarks for face in faces]
+    across = max(_pixels_across(landmarks[place], rgb) for place in places)
     if across > COARSEST * LARGEST_CROP:
         factor = COARSEST * LARGEST_CROP / across
         rgb, alpha = reduce(rgb, alpha, factor)
-        landmarks, others = landmarks * factor, [other * factor for other in others]
-    return register_face(rgb, landmarks, alpha, others)
+        landmarks = [points * factor for points in landmarks]
+    return tuple(
+        register_face(rgb, landmarks[place], alpha, [points for i, points in enumerate(landmarks) if i != place])
+        for place in places
+    )
+
+
+def _is_seen(face: Face, rgb: Bytes, alpha: Bytes | None) -> bool:
+    try:
+        check_seen(face.landmarks, rgb.shape[1], rgb.shape[0], alpha)
+    except NoFaceError:
+        return False
+    return True
 
 
 def _pixels_across(landmarks: Floats, rgb: Bytes) -> float:
