@@ -1,9 +1,11 @@
 // The core for Python: ditto/lite/rendering/core.py.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,15 +26,27 @@ constexpr py::ssize_t kMotionSize = 70;
 class SharedCore {
 public:
     explicit SharedCore(const py::buffer& blob) {
-        const py::buffer_info bytes = blob.request();
-        if (bytes.ndim != 1 || bytes.itemsize != 1 || (bytes.size > 1 && bytes.strides[0] != 1))
-            throw py::value_error("expected a blob as bytes, got another buffer; give bytes");
+        const py::buffer_info bytes = bytes_of(blob);
         std::string error;
         {
             py::gil_scoped_release release;
             core_ = ditto::Core::open(bytes.ptr, static_cast<size_t>(bytes.size), &error);
         }
         if (!core_) throw py::value_error(error);
+    }
+
+    static std::unique_ptr<SharedCore> unpack(const py::buffer& model, const py::buffer& numbers, const std::optional<U8>& picture,
+                                              const U8& crop, const U8& plate) {
+        const py::buffer_info m = bytes_of(model), n = bytes_of(numbers);
+        const ditto::Picture whole = picture ? picture_of(*picture) : ditto::Picture{nullptr, 0, 0, 3}, small = picture_of(crop), behind = picture_of(plate);
+        std::string error;
+        std::unique_ptr<ditto::Core> core;
+        {
+            py::gil_scoped_release release;
+            core = ditto::Core::unpack(m.ptr, static_cast<size_t>(m.size), n.ptr, static_cast<size_t>(n.size), whole, small, behind, &error);
+        }
+        if (!core) throw py::value_error(error);
+        return std::unique_ptr<SharedCore>(new SharedCore(std::move(core)));
     }
 
     int size() const { return core_->size(); }
@@ -57,6 +71,21 @@ public:
     }
 
 private:
+    explicit SharedCore(std::unique_ptr<ditto::Core> core) : core_(std::move(core)) {}
+
+    static py::buffer_info bytes_of(const py::buffer& buffer) {
+        py::buffer_info bytes = buffer.request();
+        if (bytes.ndim != 1 || bytes.itemsize != 1 || (bytes.size > 1 && bytes.strides[0] != 1))
+            throw py::value_error("expected a blob as bytes, got another buffer; give bytes");
+        return bytes;
+    }
+
+    static ditto::Picture picture_of(const U8& pixels) {
+        if (pixels.ndim() != 3 || pixels.shape(0) > 32768 || pixels.shape(1) > 32768 || pixels.shape(2) > 4)
+            throw py::value_error("expected a picture (H, W, 3) of up to 32768 x 32768, got another array; decode it first");
+        return {pixels.data(), static_cast<int>(pixels.shape(0)), static_cast<int>(pixels.shape(1)), static_cast<int>(pixels.shape(2))};
+    }
+
     std::pair<U8, U8> frame(const Row& motion, bool with_crop, bool with_picture) {
         const float* row = checked(motion);
         std::pair<U8, U8> out;
@@ -116,6 +145,8 @@ private:
 void bind_core(py::module_& m) {
     py::class_<SharedCore>(m, "Core")
         .def(py::init<const py::buffer&>(), py::arg("blob"))
+        .def_static("unpack", &SharedCore::unpack, py::arg("model"), py::arg("numbers"), py::arg("picture").none(true), py::arg("crop"),
+                    py::arg("plate"))
         .def_property_readonly("size", &SharedCore::size)
         .def("crop", &SharedCore::crop, py::arg("motion"))
         .def("picture", &SharedCore::picture, py::arg("motion"))

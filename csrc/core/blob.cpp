@@ -1,5 +1,6 @@
 #include "core/blob.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -8,7 +9,7 @@ namespace ditto {
 namespace {
 
 constexpr char kMagic[9] = "DITTOLIT";
-constexpr size_t kHeader = 32, kEntry = 48, kMostArrays = 1024;
+constexpr size_t kHeader = 32, kEntry = 48, kName = 24, kMostArrays = 1024;
 constexpr uint32_t kMostOfSize = 1u << 20;
 constexpr const char* kTypes[] = {"uint8", "int16", "int32", "float32", "float64"};
 constexpr size_t kTypeBytes[] = {1, 2, 4, 4, 8};
@@ -36,6 +37,32 @@ bool all_usable(const Array<T>& array) {
 }
 
 }  // namespace
+
+std::vector<uint8_t> write_blob(const std::vector<Made>& arrays) {
+    size_t end = kHeader + kEntry * arrays.size();
+    std::vector<uint64_t> offsets;
+    for (const Made& made : arrays) {
+        end = (end + 15) / 16 * 16;
+        offsets.push_back(end);
+        end += made.bytes.size();
+    }
+    std::vector<uint8_t> blob(end, 0);
+    const auto write = [&blob](size_t at, const auto& value) { std::memcpy(blob.data() + at, &value, sizeof value); };
+    std::memcpy(blob.data(), kMagic, 8);
+    write(8, kBlobVersion);
+    write(12, static_cast<uint32_t>(arrays.size()));
+    write(16, static_cast<uint64_t>(end));
+    for (size_t i = 0; i < arrays.size(); ++i) {
+        const Made& made = arrays[i];
+        const size_t at = kHeader + kEntry * i;
+        std::memcpy(blob.data() + at, made.name.data(), std::min(made.name.size(), kName - 1));
+        write(at + 24, static_cast<uint32_t>(made.type));
+        write(at + 28, made.size);
+        write(at + 40, offsets[i]);
+        std::copy(made.bytes.begin(), made.bytes.end(), blob.begin() + static_cast<std::ptrdiff_t>(offsets[i]));
+    }
+    return blob;
+}
 
 Blob::Blob(const void* bytes, size_t size) {
     if (size < kHeader || std::memcmp(bytes, kMagic, 8) != 0) {

@@ -27,6 +27,20 @@ struct Array {
     int size[3] = {0, 0, 0};
 };
 
+// An array of a blob that is to be written.
+struct Made {
+    std::string name;
+    Type type;
+    uint32_t size[3];
+    std::vector<uint8_t> bytes;
+
+    template <class T>
+    T* as() { return reinterpret_cast<T*>(bytes.data()); }
+    size_t count() const { return static_cast<size_t>(size[0]) * size[1] * size[2]; }
+};
+
+std::vector<uint8_t> write_blob(const std::vector<Made>& arrays);
+
 // The arrays of a blob. The first thing that is wrong stays in `error`; arrays taken after that are empty.
 class Blob {
 public:

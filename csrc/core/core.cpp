@@ -5,6 +5,7 @@
 #include <new>
 
 #include "core/layers.h"
+#include "core/packed.h"
 
 namespace ditto {
 
@@ -31,6 +32,22 @@ std::unique_ptr<Core> Core::open(const void* blob, size_t bytes, std::string* er
 #endif
         std::unique_ptr<Portrait> portrait = Portrait::open(blob, bytes, error);
         return portrait ? std::unique_ptr<Core>(new Core(std::move(portrait))) : nullptr;
+#if defined(__cpp_exceptions)
+    } catch (const std::bad_alloc&) {
+        *error = "expected memory for a portrait, got none; close others";
+        return nullptr;
+    }
+#endif
+}
+
+std::unique_ptr<Core> Core::unpack(const void* model, size_t model_bytes, const void* numbers, size_t numbers_bytes,
+                                   const Picture& picture, const Picture& crop, const Picture& plate,
+                                   std::string* error) noexcept {
+#if defined(__cpp_exceptions)
+    try {
+#endif
+        const std::vector<uint8_t> blob = unpack_blob(model, model_bytes, numbers, numbers_bytes, picture, crop, plate, error);
+        return blob.empty() ? nullptr : open(blob.data(), blob.size(), error);
 #if defined(__cpp_exceptions)
     } catch (const std::bad_alloc&) {
         *error = "expected memory for a portrait, got none; close others";

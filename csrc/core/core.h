@@ -40,10 +40,22 @@ private:
     std::unique_ptr<Buffers> buffers_;
 };
 
+// A decoded picture, RGB or RGBA (A is ignored), its rows one behind the other.
+struct Picture {
+    const uint8_t* rgb;
+    int height, width, channels;
+};
+
 class Core {
 public:
     // Copies the blob and checks all of it.
     static std::unique_ptr<Core> open(const void* blob, size_t bytes, std::string* error) noexcept;
+
+    // The same from the parts of a packed portrait (packed.h): the model pack, and the portrait's numbers, inflated, with its
+    // decoded pictures. Without a picture (`picture.rgb` null) the core draws crops alone.
+    static std::unique_ptr<Core> unpack(const void* model, size_t model_bytes, const void* numbers, size_t numbers_bytes,
+                                        const Picture& picture, const Picture& crop, const Picture& plate,
+                                        std::string* error) noexcept;
     ~Core();
 
     int size() const;  // of the crop, which is square
