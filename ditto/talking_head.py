@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ditto.errors import AudioError, BundleError
+from ditto.errors import AudioError, BundleError, InputError
 from ditto.lite.speech_encoder import HOP_SAMPLES
 from ditto.machine import cores
 from ditto.media.audio import SAMPLE_RATE
-from ditto.media.files import is_readable
+from ditto.media.files import is_readable, write_file
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.motion import FPS
 from ditto.motion.style import style_strength
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ditto.controls import Controls
     from ditto.controls.driving import Performance
     from ditto.controls.timeline import Edit, Timeline
+    from ditto.lite.rendering.core import CoreRenderer
     from ditto.live import AsyncSession, Session, SessionOptions
     from ditto.live.scene import AsyncScene
     from ditto.media.files import Readable
@@ -108,6 +109,45 @@ class TalkingHead:
             TypeError: not a `Portrait`.
         """
         return self._prepared.get(check_portrait(portrait), self.performer.prepare)
+
+    def pack(self, portrait: Portrait, path: str | os.PathLike[str] | None = None, *, lossless: bool = False) -> bytes:
+        """The portrait and its appearance as one small file (docs/packed.md), about 250 kB; takes about a second.
+
+        `Portrait.load` reads it, and the first stream of such a portrait begins without preparation. The core of a browser
+        draws from it with `model_pack`.
+
+        Args:
+            path: where to write it as well; it appears under its name when complete.
+            lossless: pictures bit for bit as they are; otherwise as JPEG, which makes the file a third as large.
+
+        Raises:
+            InputError: the bundle does not draw with the core; the packed portrait that it comes from is damaged.
+            OutputError: the file cannot be written there.
+            TypeError: not a `Portrait`.
+        """
+        data = self._core_renderer().pack(check_portrait(portrait), lossless)
+        if path is not None:
+            write_file(path, data)
+        return data
+
+    def model_pack(self) -> bytes:
+        """What the core needs beside a packed portrait, the same for all portraits of the bundle (docs/packed.md).
+
+        Raises:
+            InputError: the bundle does not draw with the core.
+        """
+        return self._core_renderer().model_pack
+
+    def _core_renderer(self) -> CoreRenderer:
+        from ditto.lite.rendering.core import CoreRenderer
+
+        renderer = getattr(self.performer, "renderer", None)
+        if not isinstance(renderer, CoreRenderer):
+            raise InputError(
+                f"expected a bundle that draws with the core, as lite does, got {self.bundle.name!r}; save its portraits with "
+                "Portrait.save"
+            )
+        return renderer
 
     def stream(
         self,

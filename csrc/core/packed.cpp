@@ -20,11 +20,11 @@ enum class Stored : uint8_t { kU8, kI16, kI32, kF32, kF64, kF16 };  // as `Type`
 constexpr size_t kStoredBytes[] = {1, 2, 4, 4, 8, 2};
 
 enum class Coding : uint8_t {
-    kPlain,     // as they are
-    kPlanes,    // (a, b, c) as b c planes of a numbers
-    kRising,    // the same, each number as its difference from the one before
-    kPicture,   // (a, b, c) as c planes of a rows of b numbers, each number as its difference from a prediction
-    kColours,   // the same; of every four planes, the first and the third as their difference from the second
+    kPlain,    // as they are
+    kSplit,    // first the low bytes of all numbers, then their next bytes; in every further order so for each plane
+    kRising,   // (a, b, c) as b c planes of a numbers, each number as its difference from the one before
+    kPicture,  // (a, b, c) as c planes of a rows of b numbers, each number as its difference from a prediction
+    kColours,  // the same; of every four planes, the first and the third as their difference from the second
 };
 constexpr uint8_t kCodings = 5;
 
@@ -162,7 +162,7 @@ private:
         if (count > (kMostDecoded - decoded_) / wide) return fail("arrays of up to 64 MiB");
         decoded_ += count * wide;
 
-        const size_t planes = as_picture ? c : static_cast<size_t>(b) * c;
+        const size_t planes = as_picture ? c : predicts ? static_cast<size_t>(b) * c : 1;
         const bool scaled = !is_float(stored) && is_float(target);
         std::vector<double> steps(scaled ? (count ? planes : 0) : 0);
         const uint8_t* from_steps = reader_.bytes(8 * steps.size());

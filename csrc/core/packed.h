@@ -4,7 +4,7 @@
 //
 //   header   magic "DITTONUM" (8), version u32, number of records u32
 //   record   name (24, padded with zeros), type u8, stored type u8, coding u8, 0 u8, three sizes u32 (1 for those that the array
-//            lacks); where whole numbers stand for others, a step f64 for each plane; the values
+//            lacks); where whole numbers stand for others and there are any, a step f64 for each plane; the values
 //
 // Each record is an array of the blob, but for a few from which arrays of the blob are worked out. Nothing in it is trusted:
 // the reader checks records and sizes, and `Portrait::open` checks the arrays.

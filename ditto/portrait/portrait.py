@@ -7,7 +7,7 @@ import json
 import os
 import zipfile
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ditto.errors import InputError
 from ditto.media.files import write_file
 from ditto.motion.motion import KEYPOINTS
+from ditto.portrait import packed
 from ditto.portrait.face_mesh import LANDMARKS
 
 Floats = npt.NDArray[np.float64]
@@ -23,6 +24,7 @@ Floats = npt.NDArray[np.float64]
 FORMAT = "ditto portrait"
 VERSION = 1
 IMAGES = ("picture", "alpha", "crop")  # saved as PNG, lossless
+SUFFIXES = (".npz", ".portrait")  # of a saved portrait, of a packed one
 MAX_FILE_BYTES = 1 << 29
 _DAMAGED = (SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error)  # by NumPy, zipfile and Pillow
 
@@ -47,6 +49,8 @@ class Portrait:
         expression: (21, 3) face units, camera frame: how the source deviates from its neutral.
         eye_open: (2,) opening ratio of the source's eyes, the one on the left of the picture first; eye_ball: (6,)
             their gaze, xL xR yL yR zL zR (`ditto.portrait.face_state.eye_state`).
+        packed: the bytes of the packed portrait that it was loaded from, with what a renderer has prepared of it
+            (`ditto.portrait.packed`); None otherwise, and in what `dataclasses.replace` makes of it.
 
     Raises:
         ValueError: an array has another shape or type, or values that are not finite.
@@ -65,6 +69,7 @@ class Portrait:
     expression: Floats
     eye_open: npt.NDArray[np.float32]
     eye_ball: npt.NDArray[np.float32]
+    packed: bytes | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         height, width = np.shape(self.picture)[:2] if np.ndim(self.picture) == 3 else (-1, -1)
@@ -111,14 +116,16 @@ class Portrait:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the portrait to one file (npz: images as PNG, no pickle); it appears under its name when complete.
 
+        Every number stays as it is. `TalkingHead.pack` writes a smaller file, which needs no preparation.
+
         Raises:
             OutputError: the file cannot be written there.
         """
         arrays: dict[str, npt.NDArray[Any]] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name in (one.name for one in fields(self) if one.init):
+            value = getattr(self, name)
             if value is not None:
-                arrays[field.name] = _png(value) if field.name in IMAGES else np.asarray(value)
+                arrays[name] = _png(value) if name in IMAGES else np.asarray(value)
         meta = json.dumps({"format": FORMAT, "version": VERSION}).encode()
         arrays["meta"] = np.frombuffer(meta, np.uint8)
         packed = io.BytesIO()  # not straight into the file: zipfile complains at length when a disk is full
@@ -127,7 +134,7 @@ class Portrait:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Portrait:
-        """A portrait written by `save`. Needs no networks.
+        """A portrait written by `save` or by `TalkingHead.pack`. Needs no networks.
 
         Raises:
             InputError: the file is missing, damaged, no portrait, or of a newer version.
@@ -138,6 +145,9 @@ class Portrait:
             size = os.stat(path).st_size
             if size > MAX_FILE_BYTES:
                 raise InputError(f"{name} is {size >> 20} MiB, larger than any portrait; {advice}")
+            with open(path, "rb") as file:
+                if file.read(len(packed.MAGIC)) == packed.MAGIC:
+                    return cls.from_packed(packed.MAGIC + file.read(), name)
             with np.load(path, allow_pickle=False) as archive:
                 if not isinstance(archive, np.lib.npyio.NpzFile) or "meta" not in archive.files:
                     raise InputError(f"{name} is no saved portrait; expected a file written by Portrait.save; {advice}")
@@ -156,11 +166,33 @@ class Portrait:
                     arrays[image] = _from_png(arrays[image])
             return cls(**arrays)
         except FileNotFoundError:
-            raise InputError(f"{name}: no such file; expected a portrait written by Portrait.save") from None
+            raise InputError(f"{name}: no such file; expected a saved portrait") from None
         except PermissionError as error:
             raise InputError(f"the portrait {name} may not be read ({error.strerror}); check its permissions") from None
         except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, *_DAMAGED) as error:
             raise InputError(f"{name} is damaged or no saved portrait ({error}); {advice}") from None
+
+    @classmethod
+    def from_packed(cls, data: bytes, name: str = "the packed portrait") -> Portrait:
+        """A portrait from what `TalkingHead.pack` gives.
+
+        Args:
+            name: of the file, for messages.
+
+        Raises:
+            InputError: damaged, of another version, or no packed portrait.
+        """
+        try:
+            portrait = cls(**packed.fields_of(data, name))
+        except ValueError as error:
+            raise InputError(f"{name} is no usable portrait: {error}; make it again with `ditto pack`") from None
+        object.__setattr__(portrait, "packed", data)
+        return portrait
+
+
+def is_saved(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's name says that it is a saved portrait, not a picture."""
+    return os.fspath(path).lower().endswith(SUFFIXES)
 
 
 def _png(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
