@@ -21,8 +21,9 @@ demo: $(VENV)/.ready
 serve: $(VENV)/.serve
 	$(VENV)/bin/ditto serve
 
+# Two processes, each with its own files of tests; `pytest` alone runs them all in one.
 test: $(VENV)/.test
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.test
 	$(PY) -m ruff check .
@@ -48,7 +49,7 @@ $(VENV)/.serve: $(VENV)/.ready
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.serve
-	$(PIP) pytest hypothesis jsonschema ruff mypy httpx selenium python-osc
+	$(PIP) pytest pytest-xdist hypothesis jsonschema ruff mypy httpx selenium python-osc
 	@touch $@
 
 wasm: $(VENV)/.packages

@@ -1,10 +1,15 @@
 """What many tests start from, and how signals reach the programs that tests start."""
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Processes of tests share the cores (make test). Threads of numerical libraries that wait for others in a loop would take turns.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples in every run, however busy the machine is.
 settings.register_profile("ditto", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
