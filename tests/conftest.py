@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Processes of tests share the cores (make test). Threads of numerical libraries that wait for others in a loop would take turns.
+# Under `make test` two processes share the cores; threads of numerical libraries would wait in loops for the other's.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

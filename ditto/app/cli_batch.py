@@ -81,7 +81,7 @@ def run(manifest: Path, folder: Path, address: str, count: int | None, quiet: bo
         return LocalWorkers(count or cores(), folder, animate)
 
     columns = (TextColumn("videos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=console.quiet) as bar:
+    with Progress(*columns, console=console, disable=console.quiet or not console.is_terminal) as bar:
         task = bar.add_task("videos", total=len(lines))
         over = 0
 

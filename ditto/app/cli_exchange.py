@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ditto.controls.driving import Performance
     from ditto.exchange import BlendshapeTrack
 
-VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")  # that people name where a performance is expected
 FORMATS_HELP = "live-link, a2f-json, a2f-csv, gltf, talkinghead; by the file's name unless given."
 FileFormat = Annotated[str | None, typer.Option("--format", metavar="NAME", help=f"Of OUTPUT: {FORMATS_HELP}")]
 Rate = Annotated[
@@ -274,11 +273,6 @@ def load_performance(path: Path, regions: str) -> Performance:
     """
     from ditto.exchange.performance import read
 
-    if path.suffix.lower() in VIDEOS:
-        raise InputError(
-            f"expected a performance with --drive, got the video {path}; make one: "
-            f"ditto motion from-video {path} -o {path.stem}.safetensors"
-        )
     shares: dict[str, float] = {}
     for item in filter(None, regions.split(",")):
         name, colon, share = item.strip().partition(":")

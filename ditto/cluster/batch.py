@@ -54,6 +54,8 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        if os.path.lexists(folder) and not os.path.isdir(folder):
+            raise OutputError(f"expected a folder for the videos, got the file {folder}; name another")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO = (folder / JOURNAL).open("a+b", buffering=0)
@@ -71,7 +73,7 @@ class Journal:
         for line in text.splitlines():
             try:
                 said = json.loads(line)
-                if len(said["from"]["files"]) == 2:
+                if len(said["from"]["files"]) >= 2:
                     self._entries.setdefault(said["output"], []).append(Entry(said["from"], said["bytes"]))
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # such a line; its output, if it is there, is a file that is not known
@@ -90,9 +92,12 @@ class Journal:
         """Whether the output of a job is there, made from the same files with the same options.
 
         Raises:
-            OutputError: there is a file that this batch did not make.
+            OutputError: there is a file that this batch did not make, or a file in place of a folder.
         """
         target = self._folder / job.name
+        for above in target.relative_to(self._folder).parents:
+            if os.path.lexists(place := self._folder / above) and not place.is_dir():
+                raise OutputError(f"expected a folder for {job.name}, got the file {place}; name another output")
         if not os.path.lexists(target):
             return False
         size = target.stat().st_size if target.is_file() else -1
@@ -128,7 +133,7 @@ class Journal:
 def made_from(job: Job) -> dict[str, Any]:
     """The options of a job, and size and time of each of its files, None for one that is missing."""
     files: list[list[int] | None] = []
-    for path in (job.portrait, job.audio):
+    for path in job.files.values():
         try:
             status = path.stat()
             files.append([status.st_size, status.st_mtime_ns])
@@ -139,8 +144,9 @@ def made_from(job: Job) -> dict[str, Any]:
 
 def _same(before: dict[str, Any], now: dict[str, Any]) -> bool:
     """Whether a video is of these options and files. A file that is gone since is no reason to make it again."""
-    pairs = zip(before["files"], now["files"], strict=True)
-    return before | {"files": None} == now | {"files": None} and all(new in (None, old) for old, new in pairs)
+    if before | {"files": None} != now | {"files": None} or len(before["files"]) != len(now["files"]):
+        return False
+    return all(new in (None, old) for old, new in zip(before["files"], now["files"], strict=True))
 
 
 def _lock(file: BinaryIO) -> None:

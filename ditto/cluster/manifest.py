@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ditto.controls.timeline_file import timeline_of
 from ditto.errors import InputError
 from ditto.media.images import MAX_SIZE
 from ditto.media.video import FORMATS
 from ditto.motion.emotion import emotion_vector
+from ditto.motion.regions import REGIONS
 from ditto.motion.style import style_strength
 from ditto.stream import check_seed
 
+FILES = ("portrait", "audio", "controls", "drive")  # fields of a job that name files to read
 SMALLEST_SIZE = 64  # of max_size, as of `ditto animate`
 Object = dict[str, Any]
 
@@ -28,6 +31,10 @@ class Job:
         name: of the output, relative to the folder of the batch.
         portrait, audio: the files.
         max_size: longest side in pixels; None for a saved portrait.
+        controls: a timeline file.
+        timeline: the timeline itself, as its JSON file would have it, in place of `controls`.
+        drive: a performance that drives the face.
+        drive_regions: what it moves, shares by name; None: everything.
     """
 
     line: int
@@ -42,15 +49,29 @@ class Job:
     max_size: int | None = None
     bundle: str = "lite"
     device: str = "cpu"
+    controls: Path | None = None
+    timeline: Mapping[str, Any] | None = None
+    drive: Path | None = None
+    drive_regions: Mapping[str, float] | None = None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that it is made of, by field."""
+        found = {name: getattr(self, name) for name in FILES}
+        return {name: path for name, path in found.items() if path is not None}
 
     @property
     def options(self) -> Object:
         """What the video depends on, as JSON."""
+        added = {
+            "controls": self.controls and str(self.controls), "timeline": self.timeline,
+            "drive": self.drive and str(self.drive), "drive_regions": self.drive_regions,
+        }  # fmt: skip
         return {
             "portrait": str(self.portrait), "audio": str(self.audio), "seed": self.seed, "emotion": dict(self.emotion or {}),
             "style": self.style, "face": self.face, "still": self.still, "max_size": self.max_size,
             "bundle": self.bundle, "device": self.device,
-        }  # fmt: skip
+        } | {name: value for name, value in added.items() if value is not None}  # fmt: skip
 
 
 class BadLine(NamedTuple):
@@ -115,11 +136,16 @@ def job_of(line: int, text: bytes, base: Path, folder: Path) -> Job:
             raise InputError(f"expected {name} to be {expected}, got {_short(value)}; correct it")
     if Path(given["portrait"]).suffix.lower() == ".npz" and (given.get("face", 0) or given.get("max_size") is not None):
         raise InputError("expected a picture with face or max_size, got a saved portrait; leave these out")
+    if "controls" in given and "timeline" in given:
+        raise InputError("expected controls or timeline, got both; leave one of them out")
+    if "timeline" in given:
+        timeline_of(given["timeline"])
+    if "drive_regions" in given and "drive" not in given:
+        raise InputError("expected drive with drive_regions, got none; give a performance")
     name = given.pop("output")
     if not (folder / name).resolve().is_relative_to(folder.resolve()):
         raise InputError(f"expected an output inside of the folder of the batch, got {_short(name)}; name one in it")
-    portrait, audio = base / given.pop("portrait"), base / given.pop("audio")
-    return Job(line, name, portrait, audio, **given)
+    return Job(line, name, **given | {field: base / given[field] for field in FILES if field in given})
 
 
 def _once(pairs: list[tuple[str, Any]]) -> Object:
@@ -148,6 +174,13 @@ def _emotion(value: object) -> bool:
     return numbers and emotion_vector(value) is not None  # type: ignore[arg-type]
 
 
+def _regions(value: object) -> bool:
+    """Whether these are shares of regions by name."""
+    if not isinstance(value, dict) or not value:
+        return False
+    return all(name in REGIONS and type(share) in (int, float) and 0.0 <= share <= 1.0 for name, share in value.items())
+
+
 # Name -> whether a value is right, and what it should be.
 FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "portrait": (_path, "the name of a picture or a saved portrait"),
@@ -167,4 +200,8 @@ FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "bundle": (_path, "the name or folder of a bundle"),
     "device": (_path, "cpu, cuda, cuda:1"),
+    "controls": (_path, "the name of a timeline file"),
+    "timeline": (lambda value: isinstance(value, dict), "a timeline, as its JSON file"),
+    "drive": (_path, "the name of a performance"),
+    "drive_regions": (_regions, f'shares from 0 to 1 by name, as {{"head": 0.5}}, of {", ".join(REGIONS)}'),
 }

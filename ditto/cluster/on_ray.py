@@ -36,20 +36,23 @@ def import_ray() -> ModuleType:
         raise InputError(f"expected the package ray, got {error}; pip install 'ditto-talking-head[cluster]'") from None
 
 
-def make(work: Work, job: Job, portrait: bytes, audio: bytes) -> tuple[Report, bytes] | tuple[str, str]:
-    """Do a job on another machine: the report and the video, or class and message of the error."""
+def make(work: Work, job: Job, *contents: bytes) -> tuple[Report, bytes] | tuple[str, str]:
+    """Do a job on another machine: the report and the video, or class and message of the error.
+
+    Args:
+        contents: of `job.files`, in their order.
+    """
     with tempfile.TemporaryDirectory(prefix="ditto-") as scratch:
         folder = Path(scratch)
-        files = {}
-        for name, path, data in (("portrait", job.portrait, portrait), ("audio", job.audio, audio)):
-            files[name] = folder / f"{name}{path.suffix}"
-            files[name].write_bytes(data)
+        files: dict[str, Any] = {name: folder / f"{name}{path.suffix}" for name, path in job.files.items()}
+        for file, data in zip(files.values(), contents, strict=True):
+            file.write_bytes(data)
         output = folder / f"output{Path(job.name).suffix.lower()}"
-        answer = attempt(work, replace(job, portrait=files["portrait"], audio=files["audio"]), output)
+        answer = attempt(work, replace(job, **files), output)
         if isinstance(answer, dict):
             return answer, output.read_bytes()
         message = answer[1]
-        for name, path in (("portrait", job.portrait), ("audio", job.audio)):
+        for name, path in job.files.items():
             message = message.replace(str(files[name]), str(path))
         return answer[0], message
 
@@ -97,12 +100,12 @@ class RayWorkers:
 
     def submit(self, job: Job) -> None:
         try:
-            files = [path.read_bytes() for path in (job.portrait, job.audio)]
+            contents = [path.read_bytes() for path in job.files.values()]
         except OSError as error:
             message = f"{error.filename} cannot be read: {error.strerror or error}; check the name"
             self._unreadable.append(Failed(job, "InputError", message))
             return
-        self._jobs[self._make.remote(self._work, job, *files)] = job
+        self._jobs[self._make.remote(self._work, job, *contents)] = job
 
     def next(self, seconds: float) -> Made | Failed | None:
         if self._unreadable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from functools import lru_cache
@@ -41,7 +42,9 @@ def animate(job: Job, output: Path) -> dict[str, Any]:
     Raises:
         DittoError: as `ditto animate`.
     """
+    from ditto.controls.timeline_file import read_timeline, timeline_of
     from ditto.errors import ImageError
+    from ditto.exchange import performance
     from ditto.media.audio import AudioReader
     from ditto.media.files import Source
     from ditto.media.images import MAX_SIZE
@@ -51,11 +54,22 @@ def animate(job: Job, output: Path) -> dict[str, Any]:
     start = time.perf_counter()
     picture = Source(job.portrait, "a picture", ImageError).read()
     reader = AudioReader(job.audio)
+    timeline, driving = None, None
+    seconds = math.inf if reader.duration_seconds is None else reader.duration_seconds
+    if job.controls is not None:
+        timeline = read_timeline(job.controls, seconds)
+    elif job.timeline is not None:
+        timeline = timeline_of(job.timeline, seconds=seconds)
+    if job.drive is not None:
+        driving = performance.read(job.drive, job.drive_regions)
     head = _head(job.bundle, job.device)
     saved = job.portrait.suffix.lower() == ".npz"
     portrait = _portrait(picture, saved, job.face, MAX_SIZE if job.max_size is None else job.max_size)
     height, width = portrait.picture.shape[:2]
-    frames = head.animate(portrait, reader, seed=job.seed, emotion=job.emotion, still=job.still, style=job.style)
+    frames = head.animate(
+        portrait, reader, seed=job.seed, emotion=job.emotion, still=job.still, controls=timeline, style=job.style,
+        performance=driving,
+    )  # fmt: skip
     with VideoWriter(output, width, height, audio=reader) as writer:
         for frame in frames:
             writer.write(frame.image)

@@ -19,6 +19,7 @@ from ditto.motion.motion import MOTION_SIZE
 
 FORMAT, VERSION = "ditto.performance", "1"
 SUFFIX = ".safetensors"
+VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")  # that people name where a performance is expected
 MOST = 1000.0  # of any value, as of a take
 
 
@@ -48,6 +49,11 @@ def read(given: Given, regions: Mapping[str, float] | None = None, start_seconds
         ExchangeError: the file cannot be read or used.
         ValueError: an unknown region, a share or a start out of range.
     """
+    if isinstance(given, (str, Path)) and Path(given).suffix.lower() in VIDEOS:
+        raise ExchangeError(
+            f"expected a performance, got the video {given}; make one: ditto motion from-video {given} -o "
+            f"{Path(given).stem}.safetensors"
+        )
     source = opened(given, "a performance")
     of_regions = {"all": 1.0} if regions is None else regions
     if not is_performance(source):

@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import batch_work
+import numpy as np
 import pytest
 from actors import PATIENT, until
 from hypothesis import given
@@ -16,10 +19,15 @@ from typer.testing import CliRunner
 from wav import write_wav
 
 from ditto.app.cli import app
+from ditto.cluster import work
 from ditto.cluster.batch import JOURNAL, REPORT, Journal, run_batch
 from ditto.cluster.manifest import BadLine, Job, read_manifest
 from ditto.cluster.workers import SCRATCH, LocalWorkers
-from ditto.errors import InputError, OutputError
+from ditto.controls.timeline import Timeline
+from ditto.controls.timeline_file import data_of, write_timeline
+from ditto.errors import ExchangeError, InputError, TimelineError
+from ditto.exchange import live_link_csv
+from ditto.exchange.track import BlendshapeTrack
 from ditto.media.audio import read_audio
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -86,6 +94,14 @@ def statuses(results):
         ({"output": "a.mp4", "max_size": 8}, "expected max_size to be"),
         ({"output": "a.mp4", "portrait": "p.npz", "face": 1}, "saved portrait"),
         ({}, "expected output, got a line without it"),
+        ({"output": "a.mp4", "controls": 1}, "expected controls to be the name of a timeline file"),
+        ({"output": "a.mp4", "controls": "a.yaml", "timeline": {"timeline": 1}}, "got both"),
+        ({"output": "a.mp4", "timeline": "a.yaml"}, "expected timeline to be a timeline"),
+        ({"output": "a.mp4", "timeline": {"timeline": 1, "layers": 3}}, "the timeline, layers: expected a list"),
+        ({"output": "a.mp4", "drive_regions": {"head": 1}}, "expected drive with drive_regions"),
+        ({"output": "a.mp4", "drive": "a.csv", "drive_regions": {"hand": 1}}, "expected drive_regions to be shares"),
+        ({"output": "a.mp4", "drive": "a.csv", "drive_regions": {"head": 1.5}}, "expected drive_regions to be shares"),
+        ({"output": "a.mp4", "drive": "a.csv", "drive_regions": {"head": True}}, "expected drive_regions to be shares"),
     ],
 )
 def test_a_bad_line_is_told_by_its_number_and_the_others_are_done(place, line, expected):
@@ -110,6 +126,46 @@ def test_names_count_from_the_manifest(place):
     (job,) = manifest(place, {"output": "a.mp4", "emotion": {"happy": 0.5}, "style": "calm", "max_size": 128})
     assert (job.portrait, job.audio) == (place / "portrait.txt", place / "sound.wav")
     assert job.options["emotion"] == {"happy": 0.5}
+
+
+def test_the_lines_of_the_page_are_jobs(place):
+    page = (EXAMPLES.parent / "docs" / "cluster.md").read_text()
+    jobs = manifest(place, *re.findall(r'^{"portrait.*$', page, re.M))
+    assert [job.name for job in jobs] == ["ann/hello.mp4", "ann/driven.mp4", "ann/wink.mp4"]
+    files = {"portrait": "ann.jpg", "audio": "hello.wav", "controls": "wink.yaml", "drive": "ann.csv"}
+    assert jobs[1].files == {field: place / name for field, name in files.items()}
+
+
+def test_controls_and_a_performance_act_as_in_animate(tmp_path, portrait, monkeypatch):
+    """The timeline, of a file or of the line, and the performance reach `animate`; faults of theirs are typed."""
+    track = BlendshapeTrack(np.arange(5) / 25, np.full((5, 52), 0.1), np.zeros((5, 3)))
+    live_link_csv.write(track, tmp_path / "actor.csv")
+    edit = Timeline().wink("left", 0.2)
+    write_timeline(edit, tmp_path / "edit.yaml")
+    portrait.save(tmp_path / "face.npz")
+    write_wav(tmp_path / "sound.wav", np.ones(640 * 8, np.int16))
+    asked = []
+
+    def animate(face, audio, **options):
+        asked.append(options)
+        return iter([SimpleNamespace(image=face.picture)])
+
+    monkeypatch.setattr(work, "_head", lambda bundle, device: SimpleNamespace(animate=animate))
+    line = {"portrait": "face.npz", "audio": "sound.wav", "output": "a.mp4"}
+    own = {"controls": "edit.yaml"}, {"timeline": data_of(edit), "drive": "actor.csv", "drive_regions": {"head": 0.5}}, {}
+    for options in own:
+        (job,) = manifest(tmp_path, line | options)
+        work.animate(job, tmp_path / "a.mp4")
+    assert [options["controls"] for options in asked] == [edit, edit, None]
+    first, second, third = (options["performance"] for options in asked)
+    assert first is None and second.regions == {"head": 0.5} and len(second.values) == 5 and third is None
+    late = {"timeline": {"timeline": 1, "events": [{"kind": "blink", "at": 9}]}}
+    no_file = ({"controls": "no.yaml"}, TimelineError), ({"drive": "no.csv"}, ExchangeError)
+    for options, error in ((late, TimelineError), *no_file):
+        (job,) = manifest(tmp_path, line | options)
+        with pytest.raises(error):
+            work.animate(job, tmp_path / "b.mp4")
+    assert not (tmp_path / "b.mp4").exists()
 
 
 def test_a_manifest_that_is_none_is_refused(place):
@@ -147,6 +203,16 @@ def test_what_is_done_is_not_done_again_unless_its_options_or_files_changed(plac
     assert not list((place / "out").glob(f"{SCRATCH}*"))
 
 
+def test_a_video_is_made_again_when_its_controls_change(place):
+    (place / "edit.yaml").write_text("timeline: 1\n")
+    line = {"output": "a.mp4", "controls": "edit.yaml"}
+    assert [statuses(run(place, manifest(place, line))) for _ in range(2)] == [["done"], ["done before"]]
+    (place / "edit.yaml").write_text("timeline: 1 # another\n")
+    assert statuses(run(place, manifest(place, line))) == ["done"]
+    line = {"output": "a.mp4", "timeline": {"timeline": 1}}
+    assert [statuses(run(place, manifest(place, line))) for _ in range(2)] == [["done"], ["done before"]]
+
+
 def test_an_output_that_is_lost_or_cut_is_seen(place):
     lines = manifest(place, {"output": "a.mp4"}, {"output": "b.mp4"})
     run(place, lines)
@@ -162,9 +228,11 @@ def test_a_file_that_no_batch_made_is_not_replaced(place):
     (place / "out").mkdir()
     (place / "out/a.mp4").write_text("somebody's own")
     (place / "out/folder.mp4").mkdir()
-    results = run(place, manifest(place, {"output": "a.mp4"}, {"output": "folder.mp4"}, {"output": "b.mp4"}))
-    assert statuses(results) == ["failed", "failed", "done"]
+    names = "a.mp4", "folder.mp4", "a.mp4/c.mp4", "b.mp4"
+    results = run(place, manifest(place, *({"output": name} for name in names)))
+    assert statuses(results) == ["failed", "failed", "failed", "done"]
     assert "expected a free name or a video of this batch" in results[0].about["message"]
+    assert "expected a folder for a.mp4/c.mp4, got the file" in results[2].about["message"]
     assert (place / "out/a.mp4").read_text() == "somebody's own"
     assert log(place) == ["made b.mp4"]
 
@@ -192,10 +260,14 @@ def test_one_batch_at_a_time_works_in_a_folder(place):
     assert statuses(run(place, lines)) == ["done"]
 
 
-def test_a_folder_that_is_a_file_is_refused(place):
-    (place / "out").write_text("a file")
-    with pytest.raises(OutputError):
-        run(place, manifest(place, {"output": "a.mp4"}))
+@pytest.mark.parametrize("name", ["file", "file/out", "n" * 300, "/proc/out"])
+def test_a_folder_that_cannot_be_is_told_in_one_line_before_any_work(place, name):
+    manifest(place, {"output": "a.mp4"})
+    (place / "file").write_text("somebody's own")
+    done = CliRunner().invoke(app, ["batch", str(place / "manifest.jsonl"), "-o", str(place / name)])
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert re.fullmatch(r"ditto: OutputError: .+; .+\n", done.stderr)
+    assert (place / "file").read_text() == "somebody's own"
 
 
 # Workers
@@ -238,8 +310,6 @@ def test_an_interruption_keeps_what_is_done(place):
 @pytest.fixture
 def real(tmp_path):
     """A manifest of two real videos, a missing picture and a bad line."""
-    import numpy as np
-
     sound = read_audio(EXAMPLES / "speech.flac")[16000 : 16000 + 8000]
     write_wav(tmp_path / "sound.wav", np.int16(sound * 32767))
     line = {"portrait": str(EXAMPLES / "portrait.jpg"), "audio": "sound.wav", "max_size": 128}
