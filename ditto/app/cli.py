@@ -37,14 +37,17 @@ from ditto.app.console import (
 )
 from ditto.app.options import (
     BundleName,
+    Codec,
     ControlsFile,
     Device,
     Face,
     MaxSize,
+    Quality,
     Quiet,
     Seed,
     Still,
     Style,
+    VideoOutput,
     parse_emotion,
     parse_style,
     parse_timeline,
@@ -80,9 +83,7 @@ def animate(
             help="A picture with a face (- for standard input), or a saved portrait (.npz).",
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The video to write, .mp4 or .webm; an existing file is replaced.")
-    ],
+    output: VideoOutput,
     audio: Annotated[
         Path | None,
         typer.Argument(
@@ -125,6 +126,8 @@ def animate(
         str,
         typer.Option(help="What --drive moves, speech the rest: head,brows, or head:0.5,brows; everything by default."),
     ] = "",
+    codec: Codec = None,
+    quality: Quality = "standard",
     bundle: BundleName = "lite",
     device: Device = "cpu",
     face: Face = "0",
@@ -142,14 +145,15 @@ def animate(
             if given := [name for name, value in alone.items() if value]:
                 raise InputError(f"expected {given[0]} or --speaker, got both; leave one of them out")
             result = cli_scene.run_scene(
-                portrait, speaker, output, seed, emotion, style, bundle, device, still, max_size, quiet or as_json
-            )
+                portrait, speaker, output, codec, quality, seed, emotion, style, bundle, device, still, max_size,
+                quiet or as_json,
+            )  # fmt: skip
         elif audio is None:
             raise InputError("expected a recording, got none; give AUDIO, or a --speaker for each face that speaks")
         else:
             result = run_animate(
-                portrait, audio, output, seed, emotion, download_hsemotion, style, controls, drive, drive_regions, bundle,
-                device, face, still, max_size, quiet or as_json,
+                portrait, audio, output, codec, quality, seed, emotion, download_hsemotion, style, controls, drive,
+                drive_regions, bundle, device, face, still, max_size, quiet or as_json,
             )  # fmt: skip
         if as_json:
             print_result(json.dumps(result))
@@ -164,7 +168,9 @@ def animate(
 def run_animate(
     portrait_path: Path,
     audio_path: Path,
-    output: Path,
+    output: str,
+    codec: str | None,
+    quality: str,
     seed: int,
     emotion: str,
     download_hsemotion: bool,
@@ -196,7 +202,7 @@ def run_animate(
     strength = parse_style(style)
     if download_hsemotion and emotion != "portrait":
         raise InputError(f"expected --emotion portrait with --download-hsemotion, got {emotion!r}; leave one of them out")
-    check_output(output)
+    format = check_output(output, codec, quality)
     check_picture(portrait_path, face, max_size)
     if drive is None and drive_regions:
         raise InputError(f"expected --drive with --drive-regions {drive_regions}, got none; give a performance")
@@ -232,13 +238,16 @@ def run_animate(
     frames = head.animate(
         portrait, reader, seed=seed, emotion=weights, still=still, style=strength, controls=timeline, performance=performance
     )
-    with VideoWriter(output, width, height, audio=reader) as writer:
+    if format.audio_codec is None:
+        console.print(f"{format.name} carries no sound", highlight=False)
+    with VideoWriter(output, width, height, audio=reader, codec=codec, quality=quality) as writer:
         for frame in progress(frames, total, console):
             writer.write(frame.image)
     finished = time.perf_counter()
     duration = writer.frames / FPS
     return {
-        "output": str(output),
+        "output": output,
+        "codec": format.codec,
         "frames": writer.frames,
         "duration_seconds": duration,
         "width": width,

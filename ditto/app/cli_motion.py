@@ -25,15 +25,18 @@ from ditto.app.console import (
 )
 from ditto.app.options import (
     BundleName,
+    Codec,
     ControlsFile,
     Device,
     Emotion,
     Face,
     MaxSize,
+    Quality,
     Quiet,
     Seed,
     Still,
     Style,
+    VideoOutput,
     parse_emotion,
     parse_style,
     parse_timeline,
@@ -157,9 +160,7 @@ def join(
 def render(
     portrait: Picture,
     take: TakeFile,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The video to write, .mp4 or .webm; an existing file is replaced.")
-    ],
+    output: VideoOutput,
     audio: Annotated[
         list[Path] | None,
         typer.Option(
@@ -168,6 +169,8 @@ def render(
             help="The recording, if it has moved or changed; once for each recording of a joined take.",
         ),
     ] = None,
+    codec: Codec = None,
+    quality: Quality = "standard",
     bundle: BundleName = "lite",
     device: Device = "cpu",
     face: Face = "0",
@@ -178,7 +181,9 @@ def render(
 ) -> None:
     """Draw PORTRAIT with the motion of a take; nothing is generated again."""
     with errors_reported(as_json, debug):
-        result = run_render(portrait, take, output, audio or [], bundle, device, face, max_size, quiet or as_json)
+        result = run_render(
+            portrait, take, output, audio or [], codec, quality, bundle, device, face, max_size, quiet or as_json
+        )
         if as_json:
             print_result(json.dumps(result))
         elif not quiet:
@@ -191,8 +196,10 @@ def render(
 def run_render(
     portrait_path: Path,
     take_path: Path,
-    output: Path,
+    output: str,
     audio: list[Path],
+    codec: str | None,
+    quality: str,
     bundle: str,
     device: str,
     face: str,
@@ -206,8 +213,8 @@ def run_render(
     from ditto.media.video import VideoWriter, check_output
     from ditto.take import Take, TakeSound
 
-    check_output(output)
-    check_place(output, portrait_path, take_path, *audio)
+    format = check_output(output, codec, quality)
+    check_distinct(output, portrait_path, take_path, *audio)
     check_picture(portrait_path, face, max_size)
     take = Take.load(take_path)
     sound = TakeSound(take, audio or None)
@@ -227,11 +234,14 @@ def run_render(
             track = Path(folder) / "sound.wav"
             sound.write(track)
         frames = head.render(portrait, take, audio=audio or None)
-        with VideoWriter(output, width, height, audio=track) as writer:
+        if format.audio_codec is None:
+            console.print(f"{format.name} carries no sound", highlight=False)
+        with VideoWriter(output, width, height, audio=track, codec=codec, quality=quality) as writer:
             for frame in progress(frames, take.frames, console):
                 writer.write(frame.image)
     return {
-        "output": str(output),
+        "output": output,
+        "codec": format.codec,
         "frames": writer.frames,
         "duration_seconds": writer.frames / FPS,
         "width": width,
@@ -255,11 +265,16 @@ def check_place(output: Path, *inputs: Path) -> None:
     """
     from ditto.media.files import check_writable
 
+    check_distinct(output, *inputs)
+    check_writable(output)
+
+
+def check_distinct(output: str | Path, *inputs: Path) -> None:
+    """Raise InputError if an output is one of the inputs."""
     for source in inputs:
         with suppress(OSError, ValueError):  # the output need not exist yet; its reader reports a missing input
             if os.path.samefile(output, source):
                 raise InputError(f"expected an output that is not an input, got the input {output}; choose another name")
-    check_writable(output)
 
 
 def save(take: Take, output: Path, as_json: bool) -> None:

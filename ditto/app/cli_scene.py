@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ditto.app.cli_motion import check_place
+from ditto.app.cli_motion import check_distinct
 from ditto.app.console import (
     Debug,
     Json,
@@ -32,7 +32,9 @@ from ditto.errors import InputError
 def run_scene(
     picture: Path,
     speakers: list[str],
-    output: Path,
+    output: str,
+    codec: str | None,
+    quality: str,
     seed: int,
     emotion: str,
     style: str,
@@ -54,7 +56,7 @@ def run_scene(
     from ditto.media.rates import FPS, SAMPLES_PER_FRAME
     from ditto.media.video import VideoWriter, check_output
 
-    check_output(output)
+    format = check_output(output, codec, quality)
     weights, strength = parse_emotion(emotion), parse_style(style)
     faces, recordings = [], []
     for text in speakers:
@@ -66,7 +68,7 @@ def run_scene(
     if picture.suffix.lower() == ".npz" or str(picture) == "-":
         raise InputError(f"expected a picture file with --speaker, got {picture}; give the picture with all faces")
     check_picture(picture, "0", max_size)
-    check_place(output, picture, *recordings)
+    check_distinct(output, picture, *recordings)
     console = open_console(quiet)
     show_warnings(console)
     sounds = [read_audio(recording) for recording in recordings]
@@ -92,13 +94,16 @@ def run_scene(
         mixed = Path(folder) / "sound.wav"
         write_mixed(recordings, count, mixed)
         frames = head.animate_scene(scene, seed=seed)
-        with VideoWriter(output, width, height, audio=mixed) as writer:
+        if format.audio_codec is None:
+            console.print(f"{format.name} carries no sound", highlight=False)
+        with VideoWriter(output, width, height, audio=mixed, codec=codec, quality=quality) as writer:
             for frame in progress(frames, count, console):
                 writer.write(frame.image)
     finished = time.perf_counter()
     duration = writer.frames / FPS
     return {
-        "output": str(output),
+        "output": output,
+        "codec": format.codec,
         "frames": writer.frames,
         "duration_seconds": duration,
         "width": width,
@@ -132,7 +137,7 @@ def faces(
         check_picture(picture, "0", None)
         if output is not None:
             check_sheet(output)
-            check_place(output, picture)
+            check_distinct(output, picture)
         console = open_console(as_json)
         show_warnings(console)
         with progress_of(console, "finding the faces"):

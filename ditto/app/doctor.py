@@ -146,18 +146,19 @@ def codecs() -> Iterator[Check]:
         import av
     except ImportError:
         return
-    from ditto.media.video import FORMATS
+    from ditto.media.formats import FORMATS, Place
 
-    for suffix, format in FORMATS.items():
+    for format in (row for row in FORMATS if row.place in (Place.FILE, Place.PICTURES)):
+        encoders = list(filter(None, (format.encoder, format.audio_codec)))
         missing = []
-        for codec in (format.video_codec, format.audio_codec):
+        for codec in encoders:
             try:
                 av.codec.Codec(codec, "w")
             except (av.FFmpegError, ValueError):
                 missing.append(codec)
         todo = "pip install --force-reinstall av (its wheels have every encoder)" if missing else ""
-        detail = f"lacks {', '.join(missing)}" if missing else f"{format.video_codec}, {format.audio_codec}"
-        yield Check(f"writing {suffix}", not missing, suffix == ".mp4", detail, todo)
+        detail = f"lacks {', '.join(missing)}" if missing else ", ".join(encoders)
+        yield Check(f"writing {format.name}", not missing, format is FORMATS[0], detail, todo)
 
 
 def bundle_parts(name: str) -> Iterator[Check]:

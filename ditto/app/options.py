@@ -46,6 +46,20 @@ MaxSize = Annotated[
     int | None,
     typer.Option(min=64, help="Longest side of the video in pixels, of a picture only; 1920 by default."),
 ]
+VideoOutput = Annotated[
+    str,
+    typer.Option(
+        "--output",
+        "-o",
+        help="The video to write: .mp4, .webm, .mov, .gif, .webp, frames/%05d.png, a playlist .m3u8, or an address rtmp://, "
+        "rtmps://, srt://; an existing file is replaced.",
+    ),
+]
+Codec = Annotated[
+    str | None,
+    typer.Option(help="For formats with several: h264 or hevc; for .mov also prores, prores4444. The usual one by default."),
+]
+Quality = Annotated[str, typer.Option(help="low, standard or high.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from ditto.controls.timeline_file import timeline_of
 from ditto.errors import InputError
+from ditto.media.formats import FORMATS, Place, suffix_of
 from ditto.media.images import MAX_SIZE
-from ditto.media.video import FORMATS
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.regions import REGIONS
 from ditto.motion.style import style_strength
@@ -168,6 +168,9 @@ def _path(value: object) -> bool:
     return isinstance(value, str) and value not in ("", "-") and "\0" not in value and value.isprintable()
 
 
+VIDEO_SUFFIXES = tuple(dict.fromkeys(row.suffix for row in FORMATS if row.place is Place.FILE))
+
+
 def _emotion(value: object) -> bool:
     """Whether these are weights by name; `emotion_vector` alone takes numbers in text too."""
     numbers = isinstance(value, dict) and all(type(weight) in (int, float) for weight in value.values())
@@ -186,8 +189,8 @@ FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "portrait": (_path, "the name of a picture or a saved portrait"),
     "audio": (_path, "the name of a recording"),
     "output": (
-        lambda value: _path(value) and Path(value).suffix.lower() in FORMATS,
-        f"the name of a video, {' or '.join(FORMATS)}",
+        lambda value: _path(value) and suffix_of(value) in VIDEO_SUFFIXES,
+        f"the name of a video, {' or '.join(VIDEO_SUFFIXES)}",
     ),
     "seed": (lambda value: _whole(value, 0) and check_seed(value) is not None, "a whole number from 0 to 2 ** 64 - 1"),
     "emotion": (_emotion, 'weights by name, at most 1 in all, as {"happy": 0.6}'),

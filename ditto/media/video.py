@@ -1,14 +1,22 @@
-"""Writes frames and sound as MP4 or WebM. The file gets its name only when it is complete."""
+"""Writes frames and sound as video: files, sequences of pictures, streams. docs/outputs.md has the formats.
+
+A file gets its name only when it is complete.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import re
+import shutil
+import tempfile
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,87 +24,98 @@ import numpy.typing as npt
 from ditto.errors import AudioError, OutputError
 from ditto.media.audio import SAMPLE_RATE, AudioReader, Decoder, channels_of, silence
 from ditto.media.files import Readable, check_writable, complete_file, ffmpeg_name, partial_file, refused
+from ditto.media.formats import SEQUENCE, Format, Place, format_of
 from ditto.media.mixing import Mixer
+from ditto.media.palette import Palette
 from ditto.media.rates import FPS
 
 logger = logging.getLogger(__name__)
 
-BT709, SRGB_CURVE, LIMITED_RANGE = 1, 13, 1  # FFmpeg's numbers: colour space, transfer curve and range of the YUV pictures
+# FFmpeg's numbers: colour spaces, transfer curve and range of the YUV pictures.
+BT709, BT601, SRGB_CURVE, LIMITED_RANGE = 1, 5, 13, 1
+CONNECT_SECONDS = 10  # then a server that does not answer counts as gone
+TEE_SPECIAL = re.compile(r"[\\'|]")  # in an address; FFmpeg's tee would take them for its own
 
 
-class Format(NamedTuple):
-    """How to write one kind of file. Options are FFmpeg's."""
+def check_output(
+    path: str | PathLike[str], codec: str | None = None, quality: str = "standard", alpha: bool = False
+) -> Format:
+    """Check that an output of this name can be written, before any work is done; how to write it.
 
-    container: str
-    container_options: dict[str, str]
-    video_codec: str
-    video_options: dict[str, str]
-    audio_codec: str
-    audio_bit_rate: int
-    audio_rates: tuple[int, ...]  # kept; every other rate is resampled to the last of these
+    Nothing connects to an address before the first frame.
 
-
-FORMATS = {
-    ".mp4": Format(
-        container="mp4",
-        container_options={"movflags": "+faststart"},
-        video_codec="libx264",
-        video_options={"preset": "veryfast", "crf": "18", "profile": "high"},
-        audio_codec="aac",
-        audio_bit_rate=160_000,
-        audio_rates=(44100, 48000),
-    ),
-    ".webm": Format(
-        container="webm",
-        container_options={},
-        video_codec="libvpx-vp9",
-        video_options={"deadline": "realtime", "cpu-used": "7", "crf": "24", "row-mt": "1"},
-        audio_codec="libopus",
-        audio_bit_rate=128_000,
-        audio_rates=(48000,),
-    ),
-}
-
-
-def check_output(path: str | PathLike[str]) -> Format:
-    """Check that a file of this name can be written, before any work is done; how to write it.
+    Args:
+        codec, quality, alpha: as of `VideoWriter`.
 
     Raises:
-        OutputError: a suffix other than .mp4 and .webm, a codec that PyAV lacks, a folder that is missing or not writable.
+        OutputError: as of `ditto.media.formats.format_of`; an encoder that PyAV lacks; a folder that is missing or not
+            writable; pictures of that name that are there already.
     """
     import av
 
-    file = Path(path)
-    if file.suffix.lower() not in FORMATS:
-        raise OutputError(f"expected an output that ends in {' or '.join(FORMATS)}, got {file.name!r}; choose one of them")
-    format = FORMATS[file.suffix.lower()]
-    for codec in (format.video_codec, format.audio_codec):
+    format = format_of(path, codec, quality, alpha)
+    for encoder in filter(None, (format.encoder, format.audio_codec)):
         try:
-            av.codec.Codec(codec, "w")
+            av.codec.Codec(encoder, "w")
         except (av.FFmpegError, ValueError) as error:
             raise OutputError(
-                f"expected the encoder {codec} for {file.suffix}, got PyAV {av.__version__} without it; install PyAV from its "
-                "wheels (pip install --force-reinstall av) or choose another suffix"
+                f"expected the encoder {encoder} for {format.name}, got PyAV {av.__version__} without it; install PyAV from "
+                "its wheels (pip install --force-reinstall av), or choose another codec or suffix"
             ) from error
-    check_writable(file)
+    if format.place is Place.ADDRESS:
+        return format
+    file = Path(path)
+    if format.place is Place.PICTURES:
+        check_writable(_sequence_folder(file) / "pictures")
+        if there := _pictures_there(file):
+            raise OutputError(f"expected no pictures of the name {file}, got {there}; remove them or choose another name")
+    else:
+        check_writable(file)
     return format
 
 
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\{found[0]}"
+
+
+def _sequence_folder(file: Path) -> Path:
+    """The folder in which pictures wait for their names: their own, or above it where that is to be made."""
+    return file.parent if file.parent.is_dir() else file.parent.parent
+
+
+def _pictures_there(file: Path) -> str | None:
+    """Name of a picture of a sequence that is there already."""
+    before, after = SEQUENCE.split(file.name)
+    pattern = re.compile(re.escape(before) + r"\d+" + re.escape(after))
+    names = os.listdir(file.parent) if file.parent.is_dir() else []
+    return min(filter(pattern.fullmatch, names), default=None)
+
+
 class VideoWriter:
-    """Writes H.264 + AAC (.mp4) or VP9 + Opus (.webm) at 25 frames a second; frame n is shown at n / 25 s.
+    """Writes a video at 25 frames a second; frame n is shown at n / 25 s. The suffix chooses the format.
 
     A context manager: a normal exit completes the file and gives it its name; an exception, Ctrl-C included, removes it.
-    The sound is cut to the length of the pictures, or filled with silence.
+    Two outputs are there before they are complete: a playlist (.m3u8), which is ended after an exception too, and what an
+    address was sent, in real time. The sound is cut to the length of the pictures, or filled with silence.
 
     Args:
-        path: of the output, .mp4 or .webm.
-        width, height: of every frame, even.
+        path: of the output, with a suffix of `ditto.media.formats.FORMATS`; an address that begins with rtmp://, rtmps:// or
+            srt://; or a name that numbers pictures, `frames/%05d.png`.
+        width, height: of every frame; even, where the format has fewer colours than pixels (all but GIF and PNG).
         audio: a recording whose sound track is written at full quality (at most stereo): an `AudioReader`, or what it
-            takes. Without it, the sound is the `samples` given with each frame, or none.
+            takes. Without it, the sound is the `samples` given with each frame, or none. A format without sound leaves
+            both out.
         sample_rate: of the `samples` given with each frame, a multiple of 25.
+        codec: one that the format has, for formats with several: "h264", "hevc", "prores", "prores4444".
+        quality: "low", "standard" or "high".
+        alpha: whether frames have alpha: WebM, ProRes 4444, WebP, PNG; GIF knows transparent pixels only.
+
+    Attributes:
+        format: how it is written.
 
     Raises:
-        OutputError: the output cannot be written (see `check_output`). Also raised later: the disk is full.
+        OutputError: the output cannot be written (see `check_output`). Also raised later: the disk is full, or the server
+            is gone.
         AudioError: the sound track cannot be read. Also raised later.
         ValueError: odd or empty sizes.
     """
@@ -108,20 +127,31 @@ class VideoWriter:
         height: int,
         audio: Readable | AudioReader | None = None,
         sample_rate: int = SAMPLE_RATE,
+        *,
+        codec: str | None = None,
+        quality: str = "standard",
+        alpha: bool = False,
     ) -> None:
-        if width < 2 or height < 2 or width % 2 or height % 2:
+        self.format = check_output(path, codec, quality, alpha)
+        self._pixel_format = (alpha and self.format.alpha_format) or self.format.pixel_format
+        self._yuv = self._pixel_format.startswith("yuv")
+        if min(width, height) < 2 or (self._yuv and (width % 2 or height % 2)):
             raise ValueError(f"expected even sizes of 2 or more, got {width} x {height}; crop or pad by one pixel")
+        self._address = os.fsdecode(path) if self.format.place is Place.ADDRESS else None
         self.path = Path(path)
-        self.width, self.height = width, height
+        self.width, self.height, self.alpha = width, height, alpha
         self.frames = 0
         self._sample_rate = sample_rate
-        self._format = check_output(self.path)
         self._decoder: Decoder | None = None
         self._sound: SoundTrack | None = None
         self._container: Any = None
-        self._part: Path | None = None
+        self._palette: Palette | None = None
+        self._part: Path | None = None  # a file, or a folder of pictures
+        self._began = 0.0
         self._ended = False
-        if audio is not None:  # opened now, so that an unreadable file is reported before anything is written
+        if audio is not None and self.format.audio_codec is None:
+            logger.info("%s carries no sound", self.path)
+        elif audio is not None:  # opened now, so that an unreadable file is reported before anything is written
             self._decoder = audio.decoder if isinstance(audio, AudioReader) else Decoder(audio)
 
     def __enter__(self) -> VideoWriter:
@@ -138,7 +168,8 @@ class VideoWriter:
     def write(self, image: npt.NDArray[np.uint8], samples: npt.NDArray[np.float32] | None = None) -> None:
         """Append one frame, (height, width, 3) uint8 RGB, and its samples if there is no `audio`.
 
-        Samples are those of 40 ms, (n,) mono or (2, n) stereo with n = sample_rate / 25: (640,) by default.
+        With `alpha` (height, width, 4), straight. Samples are those of 40 ms, (n,) mono or (2, n) stereo with
+        n = sample_rate / 25: (640,) by default.
 
         Raises:
             ValueError: another shape or type; samples beside `audio`, or with some frames only; after the end.
@@ -147,11 +178,13 @@ class VideoWriter:
         """
         if self._ended:
             raise ValueError(f"expected an open VideoWriter, got one that was closed or failed ({self.path}); make another")
-        if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
+        expected = (self.height, self.width, 4 if self.alpha else 3)
+        if image.shape != expected or image.dtype != np.uint8:
             raise ValueError(
-                f"expected a frame ({self.height}, {self.width}, 3) uint8, got {image.shape} {image.dtype}; "
-                "give all frames of a video one size"
+                f"expected a frame {expected} uint8, got {image.shape} {image.dtype}; give all frames of a video one size"
             )
+        if self.format.audio_codec is None:
+            samples = None
         import av
 
         try:
@@ -159,11 +192,9 @@ class VideoWriter:
                 self._open(0 if samples is None else 1 if samples.ndim == 1 else 2)
             if isinstance(self._sound, SampleTrack) != (samples is not None):
                 raise ValueError("expected samples with every frame or with none, and none beside `audio`; choose one")
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
-                format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE
-            )
-            frame.pts, frame.time_base = self.frames, Fraction(1, FPS)
-            self._mux(self._video.encode(frame))
+            if self._address is not None:  # a server takes what comes for live
+                time.sleep(max(0.0, self._began + self.frames / FPS - time.monotonic()))
+            self._show(image)
             self.frames += 1
             if self._sound is not None:
                 due = self.frames
@@ -173,7 +204,7 @@ class VideoWriter:
                 self._mux_sound(self._sound.until(due))
         except (av.FFmpegError, OSError) as error:
             self.abort()
-            raise refused(self.path, error) from error
+            raise self._refused(error) from error
         except AudioError:
             self.abort()
             raise
@@ -191,57 +222,115 @@ class VideoWriter:
             self.abort()
             raise OutputError(f"expected at least one frame for {self.path}, got none; write frames before closing it")
         try:
-            if self._sound is not None:
-                if isinstance(self._sound, SampleTrack):
-                    self._sound.add(None)
-                self._mux_sound(self._sound.until(self.frames))
-                self._mux(self._sound.stream.encode(None))
-            self._mux(self._video.encode(None))
+            self._flush()
             container, self._container = self._container, None
             container.close()
-            assert self._part is not None
-            complete_file(self._part, self.path)
-            self._part = None
+            for part, target in self._complete_parts():
+                complete_file(part, target)
+            if self.format.place is Place.FILE:
+                self._part = None
         except (av.FFmpegError, OSError) as error:
-            raise refused(self.path, error) from error
+            raise self._refused(error) from error
         finally:
             self.abort()
 
     def abort(self) -> None:
-        """Remove the unfinished file. Does nothing after `close`."""
+        """Remove the unfinished file; end a playlist or a stream. Does nothing after `close`."""
         self._ended = True
         container, self._container = self._container, None
         if container is not None:
+            try:
+                if self._part is None:  # what was sent or can be played already
+                    self._container = container
+                    self._flush()
+            except Exception as error:
+                logger.debug("ending an aborted stream: %s", error)
+            self._container = None
             try:
                 container.close()
             except Exception as error:  # writing the trailer of a file that is removed
                 logger.debug("closing an aborted file: %s", error)
         part, self._part = self._part, None
-        if part is not None:
+        if part is not None and self.format.place is Place.PICTURES:
+            shutil.rmtree(part, ignore_errors=True)
+        elif part is not None:
             part.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        """Encode what waits."""
+        if self._palette is not None:
+            for frame in self._palette.flush():
+                self._mux(self._video.encode(frame))
+        if self._sound is not None:
+            if isinstance(self._sound, SampleTrack):
+                self._sound.add(None)
+            self._mux_sound(self._sound.until(self.frames))
+            self._mux(self._sound.stream.encode(None))
+        self._mux(self._video.encode(None))
+
+    def _complete_parts(self) -> Iterator[tuple[Path, Path]]:
+        """What was written under another name, and the name it gets."""
+        if self._part is None:
+            return
+        if self.format.place is Place.FILE:
+            yield self._part, self.path
+            return
+        self.path.parent.mkdir(exist_ok=True)
+        for number in range(self.frames):
+            name = SEQUENCE.sub(lambda found: found[0] % number, self.path.name)  # noqa: B023
+            yield self._part / f"{number}.png", self.path.parent / name
+
+    def _place(self) -> str:
+        """What FFmpeg opens for writing."""
+        if self._address is not None:
+            options = {**self.format.container_options, "rw_timeout": str(CONNECT_SECONDS * 10**6), "flush_packets": "1"}
+            given = "".join(f":{name}={value}" for name, value in options.items())
+            return f"[f={self.format.container}{given}:onfail=abort]{TEE_SPECIAL.sub(_escaped, self._address)}"
+        if self.format.place is Place.SEGMENTS:
+            return ffmpeg_name(self.path)
+        if self.format.place is Place.PICTURES:
+            self._part = Path(tempfile.mkdtemp(prefix=".pictures.", suffix=".part", dir=_sequence_folder(self.path)))
+            return ffmpeg_name(f"{self._part}".replace("%", "%%") + "/%d.png")
+        self._part = partial_file(self.path)
+        return ffmpeg_name(self._part)
 
     def _open(self, channels: int) -> None:
         """Open the file, for samples of 1 or 2 channels, or 0 for none."""
         import av
 
-        format = self._format
-        self._part = partial_file(self.path)
+        format = self.format
+        container_options = dict(format.container_options)
+        if format.place is Place.SEGMENTS:
+            stem = f"{self.path.parent / self.path.stem}".replace("%", "%%")
+            container_options["hls_segment_filename"] = ffmpeg_name(f"{stem}_%05d.m4s")
+            container_options["hls_fmp4_init_filename"] = f"{self.path.stem}_init.mp4"
+        container = format.container
+        if self._address is not None:
+            container, container_options = "tee", {}  # opened by it, an address that does not answer is given up
         self._container = av.open(
-            ffmpeg_name(self._part),
-            "w",
-            format=format.container,
-            container_options=format.container_options,
-            options={},
+            self._place(), "w", format=container, container_options=container_options, options={}
         )
-        self._video = self._container.add_stream(format.video_codec, rate=FPS, options=dict(format.video_options))
+        options = dict(format.options)
+        colours = int(options.pop("colours", "0"))
+        self._video = self._container.add_stream(format.encoder, rate=FPS, options=options)
         self._video.width, self._video.height = self.width, self.height
-        self._video.pix_fmt = "yuv420p"
-        self._video.bit_rate = 0  # constant quality
+        self._video.pix_fmt = self._pixel_format
         context = self._video.codec_context
         context.thread_count = 2
+        if self._address is not None:
+            context.flags |= av.codec.context.Flags.global_header  # which the container inside of the tee asks for
         context.time_base = Fraction(1, FPS)
-        context.colorspace, context.color_primaries, context.color_trc = BT709, BT709, SRGB_CURVE
-        context.color_range = LIMITED_RANGE
+        if "crf" in options:
+            self._video.bit_rate = 0  # constant quality
+        if self._yuv:
+            context.colorspace, context.color_primaries, context.color_trc = BT709, BT709, SRGB_CURVE
+            context.color_range = LIMITED_RANGE
+        if format.tag is not None:
+            context.codec_tag = format.tag
+        if self.alpha and format.container == "webm":
+            self._video.metadata["alpha_mode"] = "1"  # of WebM; without it, players take no notice of the alpha
+        if colours:
+            self._palette = Palette(self.width, self.height, colours)
         if (decoder := self._decoder) is not None:
             rate = decoder.rate if decoder.rate in format.audio_rates else format.audio_rates[-1]
             layout = "mono" if decoder.most_channels == 1 else "stereo"
@@ -249,11 +338,38 @@ class VideoWriter:
         elif channels:
             rate, layout = format.audio_rates[-1], "mono" if channels == 1 else "stereo"
             self._sound = SampleTrack(self._add_sound(rate, layout), rate, layout, self._sample_rate)
+        self._began = time.monotonic()
+
+    def _show(self, image: npt.NDArray[np.uint8]) -> None:
+        """Encode a picture."""
+        import av
+
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgba" if self.alpha else "rgb24")
+        frame.pts, frame.time_base = self.frames, Fraction(1, FPS)
+        if self._palette is not None:
+            for shown in self._palette.push(frame):
+                self._mux(self._video.encode(shown))
+            return
+        if self._yuv:
+            matrix = BT601 if self.format.container == "webp" else BT709  # WebP knows no other
+            shown = frame.reformat(format=self._pixel_format, dst_colorspace=matrix, dst_color_range=LIMITED_RANGE)
+        else:
+            shown = frame.reformat(format=self._pixel_format)
+        shown.pts, shown.time_base = frame.pts, frame.time_base
+        self._mux(self._video.encode(shown))
 
     def _add_sound(self, rate: int, layout: str) -> Any:
-        stream = self._container.add_stream(self._format.audio_codec, rate=rate, layout=layout)
-        stream.bit_rate = self._format.audio_bit_rate if layout == "stereo" else self._format.audio_bit_rate * 5 // 8
+        import av
+
+        assert self.format.audio_codec is not None
+        stream = self._container.add_stream(self.format.audio_codec, rate=rate, layout=layout)
+        if self._address is not None:
+            stream.codec_context.flags |= av.codec.context.Flags.global_header
+        stream.bit_rate = self.format.audio_bit_rate if layout == "stereo" else self.format.audio_bit_rate * 5 // 8
         return stream
+
+    def _refused(self, error: Exception) -> OutputError:
+        return refused(self.path, error) if self._address is None else unreachable(self._address, error)
 
     def _mux(self, packets: Any) -> None:
         for packet in packets:
@@ -411,3 +527,19 @@ class SampleTrack(SoundTrack):
         frame = av.AudioFrame.from_ndarray(np.atleast_2d(block), format="fltp", layout=self.layout)
         frame.sample_rate = self._sample_rate
         self.add(frame)
+
+
+def unreachable(address: str, error: Exception) -> OutputError:
+    """The error for an address that takes no stream, or takes no more of it."""
+    import av
+
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    scheme, place = address.partition("://")[0], address.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    if isinstance(error, av.error.ProtocolNotFoundError):
+        return OutputError(
+            f"expected PyAV with {scheme.upper()}, got PyAV {av.__version__} without it; send to an rtmp:// address, or build "
+            f"PyAV on an FFmpeg that has it"
+        )
+    return OutputError(
+        f"expected a server at {place} that takes {scheme.upper()}, got: {reason}; check the address, and that it listens"
+    )

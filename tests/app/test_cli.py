@@ -168,7 +168,7 @@ def test_a_damaged_end_is_animated_up_to_there_and_said(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("output", "message"),
-    [("out.avi", ".mp4 or .webm"), ("none/out.mp4", "make it first"), ("file/out.mp4", "make it first")],
+    [("out.avi", "ends in .mp4, .webm"), ("none/out.mp4", "make it first"), ("file/out.mp4", "make it first")],
 )
 def test_outputs_that_cannot_be_written_are_refused_before_any_work(run, tmp_path, output, message):
     (tmp_path / "file").touch()
@@ -389,7 +389,7 @@ def test_doctor_names_every_part_and_fails_when_one_lite_needs_is_missing(run, m
 
     said = json.loads(run("doctor", "--json").out)
     names = {check["name"] for check in said}
-    assert {"python", "machine", "native kernels", "onnxruntime", "opencv-python-headless", "writing .mp4"} <= names
+    assert {"python", "machine", "native kernels", "onnxruntime", "opencv-python-headless", "writing .mp4 (h264)"} <= names
     assert all(check["todo"] or check["detail"] for check in said)
     broken = [*ditto.app.doctor.MODULES, ("no_such_module", "no-such-module", "nothing", True)]
     monkeypatch.setattr(ditto.app.doctor, "MODULES", broken)

@@ -74,7 +74,7 @@ def statuses(results):
         ("[1]", "expected a JSON object, got"),
         ("[" * 9999, "expected a JSON object in UTF-8"),
         ('{"output": "a.mp4", "output": "b.mp4"}', "twice"),
-        ({"output": "a.gif"}, "expected output to be"),
+        ({"output": "a.avi"}, "expected output to be"),
         ({"output": "../a.mp4"}, "inside of the folder"),
         ({"output": "/elsewhere/a.mp4"}, "inside of the folder"),
         ({"output": "a\0.mp4"}, "expected output to be"),
