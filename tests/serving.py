@@ -17,7 +17,7 @@ from ditto.live import Frame, SegmentEnd
 from ditto.live.server.protocol import HEADER, KINDS
 from ditto.live.waiting import within
 from ditto.motion.motion import FPS, rest_motion
-from ditto.performer import check_latency
+from ditto.performer import Capability, check_latency
 
 WIDTH, HEIGHT = 96, 64
 NEVER = 1e6  # seconds
@@ -126,13 +126,15 @@ class StandInSession:
         grey = 200 if kind == "speech" else 40
         shape = (HEIGHT * 3 // 2, WIDTH) if self.output == "yuv420p" else (HEIGHT, WIDTH, 3)
         image = np.full(shape, grey, np.uint8)
-        if self.output == "yuv420p":
+        if self.output == "motion":
+            image = image[:0, :0]
+        elif self.output == "yuv420p":
             image[HEIGHT:] = 128
         elif self.head.noise is not None:
             image = self.head.noise
         wave = np.where(np.arange(self.audio_rate // FPS) // 24 % 2, 0.25, -0.25)
         sound = (wave if kind == "speech" else 0.0 * wave).astype(np.float32)
-        frame = Frame(image, self.index, self.index / FPS, sound, REST, kind, epoch, spoken)
+        frame = Frame(image, self.index, self.index / FPS, sound, self.head.motion, kind, epoch, spoken)
         self.index += 1
         self.next_idle = max(self.next_idle + 1 / FPS, time.monotonic() - 0.5)
         return frame
@@ -155,12 +157,23 @@ class StandInScheduler:
         return self.head.max_sessions
 
     @property
+    def motion_sessions(self):
+        return sum(session.output == "motion" for session in self.head.sessions)
+
+    @property
     def load(self):
         return self.sessions / self.max_sessions
 
     def observe(self, observer):
         self.observers.append(observer)
         return lambda: self.observers.remove(observer)
+
+
+class StandInPortrait:
+    """A grey picture."""
+
+    def __init__(self, height, width):
+        self.picture = np.full((height, width, 3), 90, np.uint8)
 
 
 class StandInHead:
@@ -173,21 +186,32 @@ class StandInHead:
 
     def __init__(self, max_sessions=8):
         self.max_sessions, self.opened, self.sessions = max_sessions, 0, []
-        self.portrait = SimpleNamespace(picture=np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
+        self.portrait = StandInPortrait(HEIGHT, WIDTH)
         self.registered = []
+        self.packed = []  # portraits, as often as each was packed
         self.noise = None  # shown instead of grey
+        self.motion = REST  # of every frame
         self.scheduler = StandInScheduler(self)
-        self.performer = SimpleNamespace(latencies=tuple(self.delays), delay_seconds=self.delay_seconds)
+        self.performer = SimpleNamespace(
+            latencies=tuple(self.delays), delay_seconds=self.delay_seconds, supports=frozenset(Capability)
+        )
 
     def delay_seconds(self, latency):
         return self.delays[check_latency(latency, self.delays)]
 
     def register(self, picture, face=0, max_size=640):
         self.registered.append(len(picture))
-        return SimpleNamespace(picture=np.full((max_size, max_size, 3), 90, np.uint8))
+        return StandInPortrait(max_size, max_size)
 
     def appearance(self, portrait):
         return None
+
+    def pack(self, portrait):
+        self.packed.append(portrait)
+        return b"packed " + str(portrait.picture.shape).encode()
+
+    def model_pack(self):
+        return b"model " * 1000
 
     def session(self, portrait, *, latency, output, audio_rate, idle, seed, emotion, still, style="natural"):
         return StandInSession(self, latency, output, audio_rate, idle)

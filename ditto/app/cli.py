@@ -301,6 +301,13 @@ def serve(
     record: Annotated[
         Path | None, typer.Option(readable=False, help="A folder: every conversation is recorded into a file of it.")
     ] = None,
+    client_drawing: Annotated[
+        str,
+        typer.Option(
+            help="Portraits that clients may draw themselves: none, uploaded (theirs), or all (the server's own too). Whoever "
+            "gets one can make it say anything, for ever."
+        ),
+    ] = "none",
     drain: Annotated[
         float, typer.Option(min=0.0, max=86400.0, help="Seconds for which conversations may go on after SIGTERM.")
     ] = 0.0,
@@ -314,12 +321,14 @@ def serve(
         if missing := missing_packages():
             raise InputError(f"`ditto serve` needs {', '.join(missing)}; pip install 'ditto-talking-head[serve]'")
         from ditto.live.server.app import create_app
+        from ditto.live.server.drawing import check_client_drawing
         from ditto.live.server.ice import parse_ice_server
         from ditto.live.server.portraits import SHIPPED
         from ditto.live.server.run import serve as run_server
 
         address = Address(host, port, token, certificate, key, drain)
         ice_servers = tuple(map(parse_ice_server, ice_server or []))
+        check_client_drawing(client_drawing, record)
         if record is not None:
             check_folder(record)
         picture = portrait or SHIPPED
@@ -333,11 +342,19 @@ def serve(
                 head.blocking_session(first).close()  # prepares the portrait; raises if the machine is too slow
                 interruption.check()
             app = create_app(
-                head, first, token=address.token, max_size=max_size, ice_servers=ice_servers, record=record
+                head,
+                first,
+                token=address.token,
+                max_size=max_size,
+                ice_servers=ice_servers,
+                record=record,
+                client_drawing=client_drawing,
             )
             print_result(f"ditto is at {address.url_of(listening)}")
             if record is not None:
                 console.print(f"Every conversation is recorded into {record}, both voices too.", highlight=False)
+            if client_drawing != "none":
+                console.print("Clients get portraits to draw them: whoever has one can make it say anything.", highlight=False)
             for note in address.notes:
                 console.print(note, style="dim", highlight=False)
             run_server(app, address, listening)

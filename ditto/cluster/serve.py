@@ -42,9 +42,10 @@ class ServeOptions:
         target_load: mean load of the replicas (`Scheduler.load`) that is aimed at.
         drain_seconds: for which conversations may go on in a replica that is removed.
         ice_servers: STUN and TURN servers, separated by spaces, as --ice-server takes them.
+        client_drawing: which portraits clients may draw themselves: "none", "uploaded" or "all".
 
     Raises:
-        InputError: a token that `ditto serve` refuses for other machines; a number out of range.
+        InputError: a token that `ditto serve` refuses for other machines; a number out of range; an unknown `client_drawing`.
     """
 
     token: str = ""
@@ -58,12 +59,15 @@ class ServeOptions:
     target_load: float = 0.7
     drain_seconds: float = 600.0
     ice_servers: str = ""
+    client_drawing: str = "none"
 
     def __post_init__(self) -> None:
         from ditto.live.server.access import check_token
+        from ditto.live.server.drawing import check_client_drawing
         from ditto.live.server.ice import parse_ice_server
 
         check_token("0.0.0.0", self.token)
+        check_client_drawing(self.client_drawing)
         for server in self.ice_servers.split():
             parse_ice_server(server)
         right = self.sessions >= 0 and 1 <= self.min_replicas <= self.max_replicas
@@ -110,6 +114,7 @@ def server_of(options: ServeOptions) -> FastAPI:
         max_size=options.max_size,
         ice_servers=tuple(map(parse_ice_server, options.ice_servers.split())),
         drain_seconds=options.drain_seconds,
+        client_drawing=options.client_drawing,
     )
     app.state.scheduler = head.scheduler
     return app

@@ -64,10 +64,16 @@ class AccessControl:
 
     It refuses requests from pages of other origins. So no other site can use the server through a user's browser, not
     even by DNS rebinding (pointing its own name at this machine).
+
+    Args:
+        app: the application.
+        token: that requests must carry, or "".
+        wasm: whether the page may run WebAssembly.
     """
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(self, app: ASGIApp, token: str, wasm: bool = False) -> None:
         self._app = app
+        self._wasm = wasm
         self._token = token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,7 +81,7 @@ class AccessControl:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        policy = content_policy(headers.get("host", ""))
+        policy = content_policy(headers.get("host", ""), self._wasm)
         given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[0]
         refused = self._refusal(scope, headers, given)
 
@@ -129,12 +135,13 @@ class AccessControl:
         return any(secrets.compare_digest(one.encode(), self._token) for one in offered)
 
 
-def content_policy(host: str) -> str:
+def content_policy(host: str, wasm: bool) -> str:
     """Content-Security-Policy: nothing from other servers. Names the WebSocket for browsers whose 'self' leaves it out."""
+    scripts = "'self' 'wasm-unsafe-eval'" if wasm else "'self'"
     name = host if host and all(letter.isalnum() or letter in ".:-[]" for letter in host) else ""
     sockets = f" ws://{name} wss://{name}" if name else ""
     return (
-        "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self' blob:; "
+        f"default-src 'none'; script-src {scripts}; worker-src 'self'; style-src 'self'; img-src 'self' blob:; "
         f"media-src 'self' blob:; connect-src 'self'{sockets}; form-action 'self'; base-uri 'none'; "
         "frame-ancestors 'none'"
     )

@@ -24,6 +24,7 @@ from ditto.live.server import limits
 from ditto.live.server.access import AccessControl
 from ditto.live.server.clients import Clients
 from ditto.live.server.conversation import Recording
+from ditto.live.server.drawing import CORE, FOR_EVER, NONE, ClientDrawing, check_client_drawing, core_of
 from ditto.live.server.ice import IceServer, configuration
 from ditto.live.server.portraits import Portraits, preview
 from ditto.live.server.protocol import VERSION, ProtocolError, error_of, parse_offer
@@ -43,9 +44,13 @@ logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).with_name("page")
 CLIENT = Path(__file__).with_name("client")  # a link to clients/web
+NO_WEBRTC = (
+    'expected a WebSocket for video "motion", got WebRTC, whose sound and messages have no clock in common; '
+    "connect to /api/live"
+)
 NO_METRICS = "expected the package prometheus-client for metrics, got none; pip install prometheus-client"
 MEDIA = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
-         ".svg": "image/svg+xml", ".jpg": "image/jpeg"}  # fmt: skip
+         ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".wasm": "application/wasm"}  # fmt: skip
 RECORDINGS = (  # (offset, first bytes) of the sound files that are taken; not playlists, as those name other files
     (0, b"RIFF"), (0, b"RF64"), (0, b"fLaC"), (0, b"OggS"), (0, b"ID3"), (4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"),
     (0, b"FORM"), (0, b"#!AMR"), (0, b"caff"), (0, b"\x30\x26\xb2\x75"), (0, b"\xff\xfb"), (0, b"\xff\xf3"),
@@ -76,6 +81,7 @@ def create_app(
     ice_servers: tuple[IceServer, ...] = (),
     record: Path | None = None,
     drain_seconds: float = 0.0,
+    client_drawing: str = NONE,
 ) -> FastAPI:
     """The server as an ASGI application.
 
@@ -87,15 +93,24 @@ def create_app(
         ice_servers: STUN and TURN servers for WebRTC.
         record: folder for recordings of all conversations; None: nothing is recorded.
         drain_seconds: at its end, the application waits as long for the conversations to end by themselves.
+        client_drawing: which portraits clients may draw themselves: "none", "uploaded" or "all".
+
+    Raises:
+        InputError: an unknown `client_drawing`; one other than "none" while conversations are recorded, or for a bundle that
+            has no packed portraits.
     """
-    portraits = Portraits(head, portrait, max_size)
-    clients = Clients(head, portraits, record)
+    check_client_drawing(client_drawing, record)
+    drawing = ClientDrawing(head, client_drawing, core_of(PAGE))
+    portraits = Portraits(head, portrait, max_size, drawing.prepare)
+    clients = Clients(head, portraits, drawing, record)
     peers = Peers()
     tests = asyncio.Semaphore(limits.MAX_TESTS)
     metrics = metrics_of(head, clients)
     delays = {name: round(1000 * head.performer.delay_seconds(name)) for name in head.performer.latencies}
     page = {file.name: file.read_bytes() for file in PAGE.iterdir() if file.suffix in MEDIA}
     client = {file.name: file.read_bytes() for file in CLIENT.glob("*.js")}
+    if drawing.core is None:
+        page.pop(CORE, None)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -113,7 +128,7 @@ def create_app(
 
     app = FastAPI(title="ditto", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.clients = clients
-    app.add_middleware(AccessControl, token=token)
+    app.add_middleware(AccessControl, token=token, wasm=client_drawing != NONE)
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> Response:
@@ -164,6 +179,8 @@ def create_app(
                 "voices": [voice._asdict() for voice in voices()],
                 "ice_servers": [server.for_page for server in ice_servers],
                 "recording": record is not None,
+                "client_drawing": drawing.policy,
+                "core": drawing.core,
                 "limits": {
                     "picture_bytes": limits.MAX_PICTURE_BYTES,
                     "recording_bytes": limits.MAX_RECORDING_BYTES,
@@ -191,10 +208,31 @@ def create_app(
 
         return await answered(work)
 
+    @app.get("/api/portraits/{name}/appearance")
+    async def appearance(name: str, request: Request) -> Response:
+        async def work() -> Response:
+            drawing.check(name)
+            packed = await drawing.appearance(name, portraits[name])
+            named = request.query_params.get("sha256")
+            if named not in (None, packed.sha256):
+                raise ProtocolError("not_found", "expected the hash of this portrait, got another; start a session again", 404)
+            return packed.response(request, "private, no-cache" if named is None else FOR_EVER)
+
+        return await answered(work)
+
+    @app.get("/api/model/{sha256}")
+    async def model(sha256: str, request: Request) -> Response:
+        async def work() -> Response:
+            return drawing.model(sha256).response(request, FOR_EVER)
+
+        return await answered(work)
+
     @app.post("/api/webrtc")
     async def offer(request: Request) -> Response:
         async def work() -> Response:
             start = parse_offer(await body_of(request, limits.MAX_OFFER_BYTES))
+            if start.video == "motion":
+                raise ProtocolError("motion_webrtc", NO_WEBRTC)
             peer = Peer(start, start.sdp, clients, configuration(ice_servers))
             peers.add(peer.run())
             return JSONResponse(await within(limits.START_SECONDS, asyncio.shield(peer.answer)))

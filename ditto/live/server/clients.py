@@ -19,6 +19,7 @@ from ditto.live import AsyncSession
 from ditto.live.playout import Played
 from ditto.live.recording import Recorder
 from ditto.live.server.conversation import Conversation, Send
+from ditto.live.server.drawing import ClientDrawing
 from ditto.live.server.limits import END_SECONDS
 from ditto.live.server.portraits import Portraits
 from ditto.live.server.protocol import VERSION, JsonObject, ProtocolError, Start, check_choice
@@ -92,6 +93,7 @@ class Clients:
     Args:
         head: of all sessions.
         portraits: of the server.
+        drawing: what clients get that draw themselves.
         record: folder for recordings of all conversations, or None.
 
     Attributes:
@@ -100,9 +102,12 @@ class Clients:
         draining: whether new clients are refused while the connected ones go on.
     """
 
-    def __init__(self, head: TalkingHead, portraits: Portraits, record: Path | None = None) -> None:
+    def __init__(
+        self, head: TalkingHead, portraits: Portraits, drawing: ClientDrawing, record: Path | None = None
+    ) -> None:
         self._head = head
         self._portraits = portraits
+        self._drawing = drawing
         self._record = record
         self._clients: dict[str, Client] = {}
         self._ending = False
@@ -120,21 +125,25 @@ class Clients:
         return len(self._clients)
 
     def check(self, start: Start) -> None:
-        """Raise ProtocolError if the performer lacks the latency."""
+        """Raise ProtocolError if the performer lacks the latency, or the client may not draw the portrait itself."""
         check_choice("latency", start.latency, self._head.performer.latencies)
+        if start.video == "motion":
+            self._drawing.check(start.portrait)
 
     @asynccontextmanager
     async def connect(self, start: Start, output: str, audio_rate: int, send: Send) -> AsyncIterator[Client]:
         """Connect a client: a context manager around its open session. Ends an earlier connection of the same id first.
 
         Raises:
-            ProtocolError: unknown portrait or latency; the server is stopping; the earlier connection does not end.
+            ProtocolError: unknown portrait or latency; a portrait that the client may not draw; the server is stopping; the
+                earlier connection does not end.
             BusyError: as many sessions as the head may have are open.
             ValueError: what `TalkingHead.session` refuses.
         """
         self._check_open()
         self.check(start)
         portrait = self._portraits[start.portrait]
+        to_draw = await self._drawing.ready(start.portrait, portrait) if start.video == "motion" else {}
         name = start.client or secrets.token_urlsafe(12)
         session = self._head.session(
             portrait,
@@ -162,7 +171,8 @@ class Clients:
                     "type": "ready", "protocol": VERSION, "client": name, "portrait": start.portrait, "width": width,
                     "height": height, "fps": FPS, "audio_rate": audio_rate, "latency": start.latency,
                     "algorithmic_ms": round(1000 * session.delay_seconds), "recording": recording is not None,
-                },
+                }
+                | to_draw,
             )  # fmt: skip
             try:
                 await self._end_older(name)  # one that connected meanwhile

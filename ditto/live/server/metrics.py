@@ -37,6 +37,7 @@ class Metrics(Watcher):
             Gauge(name, text, registry=registry).set_function(value)
 
         gauge("ditto_sessions", "Open sessions", lambda: scheduler.sessions)
+        gauge("ditto_motion_sessions", "Open sessions whose clients draw", lambda: scheduler.motion_sessions)
         gauge("ditto_sessions_limit", "Most sessions at once", lambda: scheduler.max_sessions)
         gauge("ditto_load", "Share of the sessions, or of the machine, that is in use", lambda: scheduler.load)
         gauge("ditto_clients", "Connected clients", lambda: len(clients))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -19,10 +20,20 @@ SHIPPED = Path(__file__).with_name("page") / "portrait.jpg"
 
 
 class Portraits:
-    """Portraits by id. Ids of uploads are random, so that only those who know an id can use its portrait."""
+    """Portraits by id. Ids of uploads are random, so that only those who know an id can use its portrait.
 
-    def __init__(self, head: TalkingHead, default: Portrait, max_size: int) -> None:
+    Args:
+        head: of all sessions.
+        default: for clients that name none.
+        max_size: longest side of uploaded ones, in pixels.
+        prepare: called with each uploaded one, in a thread.
+    """
+
+    def __init__(
+        self, head: TalkingHead, default: Portrait, max_size: int, prepare: Callable[[Portrait], object]
+    ) -> None:
         self._head = head
+        self._prepare = prepare
         self._max_size = max_size
         self._default = default
         self._kept: OrderedDict[str, Portrait] = OrderedDict()
@@ -77,6 +88,7 @@ class Portraits:
                 )
         portrait = self._head.register(data, max_size=self._max_size)
         self._head.appearance(portrait)  # now, so that the first session does not wait for it
+        self._prepare(portrait)
         return portrait
 
 

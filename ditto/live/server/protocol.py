@@ -35,7 +35,7 @@ LOWEST_RATE, HIGHEST_RATE = 8000, 48000
 HEADER = struct.Struct("<BBBBIIiId")
 FRAME = 1
 KINDS = ("idle", "speech", "transition")
-NO_PICTURE, JPEG, H264, H264_KEY = 0, 1, 2, 3
+NO_PICTURE, JPEG, H264, H264_KEY, MOTION = 0, 1, 2, 3, 4
 
 
 class ProtocolError(DittoError):
@@ -77,7 +77,7 @@ Text = Annotated[str, Field(description="a text")]
 Style = Annotated[
     str | float, Field(description=f"one of {', '.join(STYLES)}, or a number from 0 to {MAX_STRENGTH:g}")
 ]
-Video = Literal["jpeg", "h264", "none"]
+Video = Literal["jpeg", "h264", "motion", "none"]
 Pace = Literal["playout", "fast"]
 AudioRate = Literal[16000, 24000, 48000]
 MicrophoneMode = Literal["off", "repeat", "listen"]
@@ -92,7 +92,7 @@ class Start(Message):
         portrait: "default", or an id given by the upload.
         rate: samples a second of the speech the client will send.
         audio_rate: samples a second of the sound that the server sends.
-        video: "jpeg", "h264" (Annex B) or "none".
+        video: "jpeg", "h264" (Annex B), "motion" for a client that draws the frames itself, or "none".
         quality: of JPEG, 1 to 95.
         pace: "playout" gives frames when they are due and leaves out pictures for a slow reader; "fast" as they are
             computed, and waits for the reader.
@@ -286,8 +286,8 @@ def pack_frame(frame: Frame, picture: bytes, codec: int) -> bytes:
     """A frame as one binary message: 28 bytes of header, the sound as s16le, the picture.
 
     Header, little endian: type u8 = 1, kind u8 (0 idle, 1 speech, 2 transition), picture u8 (0 none, 1 JPEG, 2 H.264,
-    3 H.264 that begins anew), 0 u8, index u32, epoch u32, speech index i32 (-1: none), bytes of sound u32, pts f64
-    (seconds).
+    3 H.264 that begins anew, 4 the motion in its place), 0 u8, index u32, epoch u32, speech index i32 (-1: none), bytes of
+    sound u32, pts f64 (seconds).
     """
     sound: bytes = np.clip(np.rint(frame.audio * 32768.0), -32768, 32767).astype("<i2").tobytes()
     spoken = -1 if frame.speech_index is None else frame.speech_index

@@ -7,6 +7,7 @@ import json
 import logging
 from collections import deque
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -61,10 +62,15 @@ class QueuedFrame:
 
 
 class Outbox:
-    """The queue of what is sent, in order. JSON and sound are never dropped; pictures are, oldest first."""
+    """The queue of what is sent, in order. JSON and sound are never dropped; pictures are, oldest first.
 
-    def __init__(self, fast: bool) -> None:
-        self._fast = fast
+    Args:
+        fast: whether it drops nothing, and the session waits.
+        small: whether pictures are small: then none is dropped either.
+    """
+
+    def __init__(self, fast: bool, small: bool = False) -> None:
+        self._fast, self._small = fast, small
         self._items: deque[QueuedFrame | JsonObject] = deque()
         self._changed = asyncio.Event()
 
@@ -91,7 +97,7 @@ class Outbox:
                 408,
             )
         with_picture = [item for item in frames if item.picture]
-        if len(with_picture) >= MAX_PICTURES and not self._fast:
+        if len(with_picture) >= MAX_PICTURES and not (self._fast or self._small):
             with_picture[0].picture = False
         self._items.append(QueuedFrame(frame))
         self._changed.set()
@@ -127,7 +133,7 @@ async def serve_socket(socket: WebSocket, clients: Clients) -> None:
         await socket.accept()
         start = await receive_start(socket, clients)
         encoder = encoder_of(start)
-        outbox = Outbox(start.pace == "fast")
+        outbox = Outbox(start.pace == "fast", encoder.small)
         async with clients.connect(start, encoder.pixels, start.audio_rate, outbox.put_message) as client:
             await send_last(socket, await serve_session(socket, start, client, outbox, encoder))
         await close_socket(socket, 1000)
@@ -226,7 +232,10 @@ async def send_all(socket: WebSocket, outbox: Outbox, encoder: Encoder) -> None:
         if isinstance(item, dict):
             data: str | bytes = json.dumps(item)
         else:
-            picture = await asyncio.to_thread(encoder.encode, item.frame) if item.picture else (b"", NO_PICTURE)
+            picture = b"", NO_PICTURE
+            if item.picture:
+                encode = partial(encoder.encode, item.frame)
+                picture = encode() if encoder.small else await asyncio.to_thread(encode)
             data = pack_frame(item.frame, *picture)
         sending = socket.send_text(data) if isinstance(data, str) else socket.send_bytes(data)
         try:

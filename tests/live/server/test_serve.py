@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 from ditto.errors import InputError, SessionError, TooSlowError
 from ditto.live.server.access import check_token
 from ditto.live.server.app import create_app
-from ditto.live.server.protocol import ProtocolError, error_of
+from ditto.live.server.protocol import ProtocolError, Start, error_of
 from ditto.live.server.run import Address, listen
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -209,13 +209,15 @@ def test_a_client_that_vanishes_leaves_no_session(served):
     assert until(lambda: not head.sessions)
 
 
-def test_a_reader_that_stops_loses_pictures_first_and_then_the_connection():
+@pytest.mark.parametrize("video", ["jpeg", "motion"])
+def test_a_reader_that_stops_loses_pictures_first_and_then_the_connection(video):
+    from ditto.live.server.pictures import encoder_of
     from ditto.live.server.socket import MAX_FRAMES, MAX_PICTURES, Outbox
 
     async def fill():
-        head = StandInHead()
-        box, frames = Outbox(fast=False), []
-        session = head.session(head.portrait, latency="low", output="bgr24", audio_rate=16000, idle=True, seed=0,
+        head, encoder = StandInHead(), encoder_of(Start(video=video))
+        box, frames = Outbox(fast=False, small=encoder.small), []
+        session = head.session(head.portrait, latency="low", output=encoder.pixels, audio_rate=16000, idle=True, seed=0,
                                emotion=None, still=False)  # fmt: skip
         box.put_message({"type": "first"})
         for _ in range(MAX_FRAMES):
@@ -226,7 +228,8 @@ def test_a_reader_that_stops_loses_pictures_first_and_then_the_connection():
         assert await box.get() == {"type": "first"}
         given = [await box.get() for _ in range(MAX_FRAMES)]
         assert [item.frame for item in given] == frames  # every sound, in order
-        assert [item.picture for item in given] == [False] * (MAX_FRAMES - MAX_PICTURES) + [True] * MAX_PICTURES
+        lost = MAX_FRAMES - MAX_PICTURES if video == "jpeg" else 0  # a motion is small, and never left out
+        assert [item.picture for item in given] == [False] * lost + [True] * (MAX_FRAMES - lost)
 
     asyncio.run(fill())
 

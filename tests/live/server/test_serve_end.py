@@ -119,7 +119,7 @@ def test_a_client_that_does_not_end_delays_no_other(monkeypatch, caplog):
     monkeypatch.setattr(module, "END_SECONDS", 0.01)
 
     async def run():
-        clients = Clients(StandInHead(), {"default": None})
+        clients = Clients(StandInHead(), {"default": None}, None)
         clients._clients["stuck-for-ever"] = Client("stuck-for-ever", None, {})
         with pytest.raises(ProtocolError, match="has not ended yet"):
             async with clients.connect(Start(client="stuck-for-ever"), "bgr24", 16000, print):
