@@ -384,6 +384,8 @@ def test_the_command_refuses_before_it_loads_anything(monkeypatch):
         (["--certificate", "missing.pem", "--key", "missing.pem"], "and its key in PEM"),
         (["--certificate", str(EXAMPLES / "live.py"), "--key", str(EXAMPLES / "live.py")], "and its key in PEM"),
         (["--portrait", "missing.jpg"], "missing.jpg"),
+        (["--client-drawing", "some"], "expected --client-drawing none"),
+        (["--client-drawing", "all", "--record", "no-such-folder"], "expected --record or --client-drawing"),
     ):
         done = CliRunner().invoke(app, ["serve", "--port", "8498", *arguments])
         assert done.exit_code == 2

@@ -131,7 +131,7 @@ def test_a_bad_message_is_answered_with_an_error_and_the_connection_goes_on(serv
 @pytest.mark.parametrize(
     ("start", "expected"),
     [
-        ({"client": "x"}, "8 to 64"), ({"video": "gif"}, "jpeg, h264, none"), ({"rate": 1}, "8000 to 48000"),
+        ({"client": "x"}, "8 to 64"), ({"video": "gif"}, "jpeg, h264, motion, none"), ({"rate": 1}, "8000 to 48000"),
         ({"latency": "none"}, "balanced"), ({"quality": 100}, "1 to 95"), ({"rate": True}, "whole number"),
         ({"audio_rate": 22050}, "16000, 24000, 48000"), ({"pace": "slow"}, "playout, fast"), ({"idle": 1}, "true or false"),
     ],
