@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,14 +17,21 @@ from block_performer import BlockPerformer
 from serving import HEIGHT, PATIENT, REST, WIDTH, StandInHead, ended, received, running, said, started, tone, until
 from websockets.sync.client import connect
 
+import ditto
 from ditto.errors import InputError
+from ditto.live import utterance_seed
 from ditto.live.server import drawing as drawing_module
 from ditto.live.server.app import PAGE, create_app
 from ditto.live.server.drawing import check_client_drawing, core_of
 from ditto.live.server.protocol import MOTION
+from ditto.media.audio import read_audio
+from ditto.media.rates import SAMPLES_PER_FRAME
 from ditto.motion.motion import MOTION_SIZE, Motion
+from ditto.portrait.packed import model_of
+from ditto.portrait.portrait import Portrait
 from ditto.talking_head import TalkingHead
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 TOKEN = "correct-horse-battery"
 PICTURE = b"a picture"
 
@@ -271,6 +279,32 @@ def test_the_core_of_this_installation_is_served_if_it_is_there(everything):
     else:
         assert answer.headers["content-type"] == "application/wasm"
         assert hashlib.sha256(answer.content).hexdigest() == core["sha256"]
+
+
+def test_what_a_client_draws_is_what_the_server_would_show(portrait):
+    head = ditto.load("lite")
+    samples = (32767 * read_audio(EXAMPLES / "speech.flac")[8000 : 8000 + 8 * SAMPLES_PER_FRAME]).astype("<i2")
+    with running(create_app(head, portrait, client_drawing="all")) as place:
+        socket, ready = started(place, video="motion", pace="fast", idle=False, seed=3)
+        socket.send(samples.tobytes())
+        socket.send(json.dumps({"type": "flush"}))
+        rows = []
+        while (message := received(socket))["type"] != "segment_end":
+            if message["type"] == "frame":
+                rows.append(np.frombuffer(message["picture"], "<f2").astype(np.float32))
+        socket.close()
+        urls = [f"http://{place}{ready[name]['url']}" for name in ("appearance", "model")]
+        packed, model = (httpx.get(url, timeout=PATIENT).content for url in urls)
+    assert model_of(packed) == hashlib.sha256(model).hexdigest() == ready["model"]["sha256"]
+    core = head.performer.renderer.unpack(packed, Portrait.from_packed(packed), whole=True)
+    stream = head.stream(portrait, latency="low", seed=utterance_seed(3, 0))
+    frames = stream.push(samples / np.float32(32768)) + stream.flush()
+    assert len(rows) == len(frames) == 8
+    for row, frame in zip(rows, frames, strict=True):
+        np.testing.assert_allclose(row, frame.motion.values, rtol=2.0**-11, atol=1e-6)  # half a step of float16
+        error = np.abs(core.picture(row).astype(float) - frame.image)
+        assert error.mean() < 3.0 and np.percentile(error, 99) < 20.0  # the loss of the portrait's JPEG
+        assert np.abs(core.picture(frame.motion.values).astype(float) - core.picture(row)).mean() < 0.05  # that of float16
 
 
 def test_many_sessions_that_begin_at_once_pack_a_portrait_once():
