@@ -28,6 +28,7 @@ from ditto.talking_head import TalkingHead, load
 
 Floats = npt.NDArray[np.float64]
 
+VIDEO = {"pictures": "rgb24", "motion": "motion"}  # what sessions give -> their option `output`
 REPEATS = 3  # of what takes seconds each: loading, registering
 LONGEST_SECONDS, SHORTEST_SECONDS = 8.0, 2.0  # of an utterance cut from a recording
 PROBE_SECONDS = 12.0  # of speech at either end of a conversation, for the lips against the sound
@@ -35,17 +36,20 @@ MOST_MISSED = 0.001  # of the speech frames of sessions that are held
 
 
 class Setting(NamedTuple):
-    """What is measured: a head, a portrait, speech in utterances, and how sessions are opened."""
+    """What is measured: a head, a portrait, speech in utterances, and how sessions are opened; video is one of VIDEO."""
 
     head: TalkingHead
     portrait: Portrait
     speech: list[Samples]
     latency: str
     seed: int
+    video: str
 
     def player(self, seconds: float, number: int = 0) -> Player:
         """A player of the session `number`, for about so many seconds."""
-        session = self.head.session(self.portrait, latency=self.latency, seed=self.seed + number, any_speed=True)
+        session = self.head.session(
+            self.portrait, latency=self.latency, output=VIDEO[self.video], seed=self.seed + number, any_speed=True
+        )
         return Player(session, frames_in(seconds))
 
 
@@ -165,14 +169,14 @@ class Run(NamedTuple):
     Attributes:
         players: one a session; the first spoke the probe at the beginning and at the end.
         probes: the utterances of the probe, first and last.
-        pictures: the first player's face through both probes.
+        pictures: the first player's face through both probes; None of sessions without pictures.
         meter: what it all cost.
         steps: of the scheduler, of STEP.
     """
 
     players: list[Player]
     probes: list[list[Utterance]]
-    pictures: Pictures
+    pictures: Pictures | None
     meter: Meter
     steps: Tape
 
@@ -205,7 +209,7 @@ async def converse_at_once(setting: Setting, sessions: int, minutes: float) -> R
     """So many sessions, each in a conversation of its own: `_rtf_play.converse`."""
     probe = probe_of(setting.speech)
     frames = sum(-(-len(samples) // SAMPLES_PER_FRAME) for samples in probe)
-    pictures = Pictures(face_window(setting.portrait), 2 * frames)
+    pictures = Pictures(face_window(setting.portrait), 2 * frames) if setting.video == "pictures" else None
     seconds = 60.0 * minutes + 4.0 * PROBE_SECONDS
     async with AsyncExitStack() as opened:
         players = [await opened.enter_async_context(setting.player(seconds, number)) for number in range(sessions)]
@@ -280,7 +284,7 @@ class Sync(NamedTuple):
 def lips_against_sound(setting: Setting, run: Run) -> list[Sync]:
     """Lags between what the frames of the probe show and the sound they carry.
 
-    The lips are read twice: off the pictures by the landmark tracker, and off the motion before it was drawn. The sound
+    The lips are read off the pictures by the landmark tracker, if there are any, and off the motion. The sound
     is taken twice: as its loudness, and as the lips that the same speech gives offline with everything known in advance
     (`quality`).
     """
@@ -293,10 +297,9 @@ def lips_against_sound(setting: Setting, run: Run) -> list[Sync]:
         )
         for said in run.probes[0]
     ]
-    lips: dict[str, list[Floats]] = {
-        "in the pictures": tracked_lips(run.pictures, [len(s) for s in seen]),
-        "in the motion": [s["gap"] for s in seen],
-    }
+    lips: dict[str, list[Floats]] = {"in the motion": [s["gap"] for s in seen]}
+    if run.pictures is not None:
+        lips["in the pictures"] = tracked_lips(run.pictures, [len(s) for s in seen])
     sounds = {"loudness": [loudness(s["level"]) for s in seen], "lips of `quality`": 2 * offline}
     return [
         Sync(name, against, lag(curves[:half], sound[:half]), lag(curves[half:], sound[half:]))

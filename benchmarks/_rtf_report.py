@@ -30,6 +30,7 @@ from ditto.media.audio import SAMPLE_RATE
 
 SLOPE_MINUTES = 5.0  # a shorter run is mostly warming up: its slope has no bar
 QUIET_CORES = 0.1  # that other processes may use before figures are doubted
+SESSIONS_HELD = {"pictures": 5.0, "motion": 15.0}  # at least, by what sessions give
 STEP_NAMES = ("encoder, hop", "motion, window", "render, frame", "paste-back, frame", "conversion, frame")  # of STEPS
 
 DEFINITIONS = f"""
@@ -168,7 +169,8 @@ def figures(report: Report) -> list[Figure]:
         Figure("memory slope, MiB a minute", memory_slope(run), None, slope_bar),
     ]
     if report.held is not None:
-        found.append(Figure("sessions held", float(report.held), 2.0 if asked else None))
+        bar = SESSIONS_HELD[report.setting.video] if asked else None
+        found.append(Figure(f"sessions held, {report.setting.video}", float(report.held), bar))
     return found
 
 
@@ -223,6 +225,8 @@ def stages(run: Run) -> Sheet:
     seen = run.steps.seen()
     for code, name in enumerate(STEP_NAMES):
         own = seen[seen["step"] == code]
+        if not own.size:  # sessions without pictures draw nothing
+            continue
         spread = Spread.of(own["seconds"], 1000.0)
         together, share = float(own["rows"].mean()), float(own["seconds"].sum()) / run.meter.work.wall
         rows.append([name, spread.repeats, spread.p50, spread.p95, spread.p99, together, share])
@@ -290,6 +294,7 @@ def about(report: Report) -> Sheet:
         ["runs on", ", ".join(providers(report.device))],
         ["thread limits", ", ".join(limits) or "none set"],
         ["bundle", f"{setting.head.bundle.name}, latency {setting.latency}, seed {setting.seed}"],
+        ["sessions give", setting.video],
         ["picture", f"{width} x {height}"],
         ["speech", f"{len(setting.speech)} utterances, {speech:.1f} s, 16 kHz, chunks of {CHUNK} samples"],
         ["benchmark's own pushes late", f"p50 {pushed.p50:.2f}, p99 {pushed.p99:.2f}, most {pushed.most:.2f} ms"],

@@ -1,6 +1,7 @@
 """How live a session is: first frame, deadlines, interrupts, lips against sound, memory, how many at once.
 
-    python -m benchmarks.rtf [--bundle lite] [--latency low] [--sessions N|auto] [--minutes 1] [--json FILE]
+    python -m benchmarks.rtf [--bundle lite] [--latency low] [--sessions N|auto] [--video pictures|motion] [--minutes 1]
+        [--json FILE]
     python -m benchmarks.rtf --bundle full --random-weights --device cuda
 
 Measured through `head.session`, as an application uses it. Prints one JSON line, then the report in Markdown.
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks._rtf_measure import (
+    VIDEO,
     Run,
     Setting,
     converse_at_once,
@@ -53,7 +55,7 @@ async def measure(options: argparse.Namespace, words: Sequence[str]) -> Report:
     head, portrait, loading = load_and_register(
         options.bundle, options.portrait, most, options.device, options.latency
     )
-    setting = Setting(head, portrait, speech, options.latency, options.seed)
+    setting = Setting(head, portrait, speech, options.latency, options.seed, options.video)
 
     say("first frames and interrupts")
     async with setting.player(8.0 * options.turns) as player:
@@ -115,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--sessions", type=count_of_sessions, default=1, help="how many at once, or auto: as many as hold"
     )
+    made.add_argument("--video", choices=VIDEO, default="pictures", help="what sessions give: pictures, or motion alone")
     made.add_argument("--minutes", type=float, default=1.0, help="of conversation, for every number of sessions")
     made.add_argument("--portrait", type=Path, default=example_portrait(), help="a picture, or a saved portrait (.npz)")
     made.add_argument("--speech", type=Path, default=default_speech(), help="a recording, or a folder of them")

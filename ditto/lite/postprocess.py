@@ -11,6 +11,7 @@ measured on one motion network are in its bundle: `PostprocessConfig`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +59,7 @@ GAP_RISE, GAP_FALL = 0.004, 0.00008
 GAP_GAIN = (0.9, 1.4)  # least and largest gain of the opening; by eye
 SLOW_CHANNELS = [*range(EXPRESSION.start), *(EXPRESSION.start + 3 * k + axis for k in SLOW_KEYPOINTS for axis in range(3))]
 UPPER, LOWER = INNER_LIPS
+PARTED = np.array([LOWER, UPPER, Keypoint.UPPER_OUTER_LIP, Keypoint.CHIN, *MOUTH_CORNERS])  # that move as lips part
 WIDEST_EYES = 0.02  # fu the upper lids rise beyond rest at most; by eye
 # Silent frames. In real talk lips stay parted in pauses, and anticipate the next sound; in pauses over a second they sink
 # slowly, and they close when the speaker is done (../shared/voice/natural_talk.md, finding 1). A live session takes a second
@@ -100,10 +102,18 @@ class PostprocessConfig:
 def smooth(values: npt.ArrayLike, sigma: float) -> Floats:
     """(T, k) smoothed along time by a Gaussian of `sigma` frames, ends repeated."""
     x = np.asarray(values, np.float64)
+    kernel = _gaussian(sigma)
+    reach = len(kernel) // 2
+    padded = np.concatenate([np.repeat(x[:1], reach, 0), x, np.repeat(x[-1:], reach, 0)])
+    return np.asarray(sum(w * padded[i : i + len(x)] for i, w in enumerate(kernel)))
+
+
+@lru_cache(maxsize=8)
+def _gaussian(sigma: float) -> Floats:
+    """(2 n + 1,) weights that sum to one."""
     reach = int(np.ceil(3.0 * sigma))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    padded = np.pad(x, [(reach, reach), (0, 0)], mode="edge")
-    return np.asarray(sum(w * padded[i : i + len(x)] for i, w in enumerate(kernel / kernel.sum())))
+    return np.asarray(kernel / kernel.sum())
 
 
 def openings_of(motion: npt.ArrayLike) -> Floats:
@@ -131,10 +141,11 @@ def normalise_opening(
     points = out[:, EXPRESSION].reshape(len(out), KEYPOINTS, 3)
     gap = openings_of(out)
     gain = np.ones(len(out))
-    for i, opening in enumerate(gap):
-        if np.asarray(silent)[i] < 0.5:
+    least, largest = GAP_GAIN
+    for i, (opening, silence) in enumerate(zip(gap.tolist(), np.asarray(silent).tolist(), strict=True)):
+        if silence < 0.5:
             widest += GAP_RISE * (opening - widest) if opening > widest else -GAP_FALL * (1.0 - opening / widest)
-        gain[i] = np.clip(target_gap / max(widest, 1e-3), *GAP_GAIN)
+        gain[i] = min(max(target_gap / max(widest, 1e-3), least), largest)
     _part(points, (gain - 1.0) * gap, OPEN_CHIN)
     return out, float(widest)
 
@@ -149,6 +160,34 @@ class Rest(NamedTuple):
 AT_REST = Rest(REST_FRAMES, 1.0)  # before the first frame
 
 
+class Closing(NamedTuple):
+    """How lips close in n frames.
+
+    Attributes:
+        press, tuck: (m,) of p, b, m, and of f, v, from `LOOKBACK` frames before the first on.
+        rest: (n,) how far the lips have come to rest.
+    """
+
+    press: Floats
+    tuck: Floats
+    rest: Floats
+
+    def apply(self, motion: npt.ArrayLike) -> Array:
+        """(n, 70) motion with the lips closed so, float32."""
+        out = np.array(motion, np.float32)
+        n = len(out)
+        points = out[:, EXPRESSION].reshape(n, KEYPOINTS, 3)
+        _close(points, self.rest, 0.0, REST_CHIN)
+        pressed = self.press[LOOKBACK : LOOKBACK + n]
+        for distance in (2, 1):  # on the way to a closure, and back from it
+            for closed, gap in ((self.tuck, TUCK_GAP), (self.press, PRESS_GAP)):
+                _close(points, closed[LOOKBACK + distance :][:n], gap + distance * CLOSING_SPEED, PRESS_CHIN)
+                _close(points, closed[LOOKBACK - distance :][:n], gap + distance * OPENING_SPEED, PRESS_CHIN)
+        _tuck(points, self.tuck[LOOKBACK : LOOKBACK + n] * (1.0 - pressed) * (1.0 - self.rest))
+        _close(points, pressed, PRESS_GAP, PRESS_CHIN)
+        return out
+
+
 def close_lips(
     motion: npt.ArrayLike, phones: npt.ArrayLike, rest: Rest, lookahead: int = LOOKAHEAD, complete: bool = False
 ) -> tuple[Array, Rest]:
@@ -156,24 +195,35 @@ def close_lips(
 
     Args:
         motion: (n, 70).
+        phones, rest, lookahead, complete: as of `closing_of`.
+
+    Returns:
+        (n, 70) float32 and the rest of the last frame.
+    """
+    closing, rest = closing_of(len(np.asarray(motion)), phones, rest, lookahead, complete)
+    return closing.apply(motion), rest
+
+
+def closing_of(
+    n: int, phones: npt.ArrayLike, rest: Rest, lookahead: int = LOOKAHEAD, complete: bool = False
+) -> tuple[Closing, Rest]:
+    """How lips close in n frames, and the rest of the last one.
+
+    Args:
         phones: (m, 2, 40) phone probabilities of the `LOOKBACK` frames before, of these frames and of the `lookahead`
             after them; missing rows count as silence.
         rest: of the frame before the first.
         lookahead: frames known beyond each one, at most `LOOKAHEAD`.
         complete: `phones` end where the recording ends.
-
-    Returns:
-        (n, 70) float32 and the rest of the last frame.
     """
-    out = np.array(motion, np.float32)
-    n = len(out)
     p = np.asarray(phones, np.float64)
     missing = np.zeros((max(0, LOOKBACK + n + LOOKAHEAD - len(p)), *p.shape[1:]))
     missing[:, :, SILENCE] = 1.0
     p = np.concatenate([p, missing])
     quiet = p[LOOKBACK:, :, SILENCE].mean(1) > 0.5
     bilabial = p[:, :, BILABIALS].sum(2).max(1)
-    sure = np.pad(_ramp(bilabial, PRESS_RAMP), 1)
+    sure = np.zeros(len(p) + 2)
+    sure[1:-1] = _ramp(bilabial, PRESS_RAMP)
     beside = np.maximum(sure[:-2], sure[2:]) * _ramp(bilabial, PRESS_BESIDE_RAMP)
     press = np.maximum(sure[1:-1], beside)
     tuck = _ramp(p[:, :, LABIODENTALS].sum(2).max(1), TUCK_RAMP)
@@ -181,16 +231,7 @@ def close_lips(
     for i in range(n):
         rest = _next_rest(rest, quiet[i:], lookahead, complete)
         shares[i] = rest.share
-    points = out[:, EXPRESSION].reshape(n, KEYPOINTS, 3)
-    _close(points, shares, 0.0, REST_CHIN)
-    pressed = press[LOOKBACK : LOOKBACK + n]
-    for distance in (2, 1):  # on the way to a closure, and back from it
-        for closed, gap in ((tuck, TUCK_GAP), (press, PRESS_GAP)):
-            _close(points, closed[LOOKBACK + distance :][:n], gap + distance * CLOSING_SPEED, PRESS_CHIN)
-            _close(points, closed[LOOKBACK - distance :][:n], gap + distance * OPENING_SPEED, PRESS_CHIN)
-    _tuck(points, tuck[LOOKBACK : LOOKBACK + n] * (1.0 - pressed) * (1.0 - shares))
-    _close(points, pressed, PRESS_GAP, PRESS_CHIN)
-    return out, rest
+    return Closing(press, tuck, shares), rest
 
 
 def _next_rest(rest: Rest, quiet: npt.NDArray[np.bool_], lookahead: int, complete: bool) -> Rest:
@@ -249,6 +290,8 @@ def shape_blinks(motion: npt.ArrayLike, eyes: npt.ArrayLike) -> Array:
 
 def _tuck(points: Array, weight: Floats) -> None:
     """Bring the lower lip of (n, 21, 3) under the upper teeth, which show, by `weight` (n,), in place: f and v."""
+    if not weight.any():
+        return
     now = points[:, LOWER, 1] - points[:, UPPER, 1]
     _part(points, weight * (TUCK_GAP - now), PRESS_CHIN)
     lift = weight * np.maximum(points[:, UPPER, 1] + TUCK_LIFT, 0.0)
@@ -259,18 +302,16 @@ def _tuck(points: Array, weight: Floats) -> None:
 
 def _close(points: Array, weight: Floats, gap: float, chin: float) -> None:
     """Bring the inner lips of (n, 21, 3) to at most `gap` in place, by `weight`; the chin follows by a share."""
+    if not weight.any():  # as in most frames
+        return
     now = points[:, LOWER, 1] - points[:, UPPER, 1]
     _part(points, weight * (np.minimum(now, gap) - now), chin)
 
 
 def _part(points: Array, change: Floats, chin: float) -> None:
     """Open the lips of (n, 21, 3) by `change` (n,) in place: mostly the lower one; the chin follows by a share."""
-    points[:, LOWER, 1] += LOWER_SHARE * change
-    points[:, UPPER, 1] -= UPPER_SHARE * change
-    points[:, Keypoint.UPPER_OUTER_LIP, 1] -= UPPER_OUTER_SHARE * change
-    points[:, Keypoint.CHIN, 1] += chin * change
-    for corner in MOUTH_CORNERS:
-        points[:, corner, 1] += CORNER_SHARE * change
+    shares = np.array([LOWER_SHARE, -UPPER_SHARE, -UPPER_OUTER_SHARE, chin, CORNER_SHARE, CORNER_SHARE])
+    points[:, PARTED, 1] += change[:, None] * shares
 
 
 def to_camera_frame(motion: Array) -> Array:

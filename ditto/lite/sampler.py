@@ -25,7 +25,7 @@ from ditto.lite.postprocess import (
     SLOW_CHANNELS,
     PostprocessConfig,
     Rest,
-    close_lips,
+    closing_of,
     limit_closing_speed,
     normalise_opening,
     shape_blinks,
@@ -341,11 +341,11 @@ class MotionSampler:
         phones = rows[past - LOOKBACK :, HIDDEN_SIZE:].reshape(-1, 2, len(PHONES))
         waits = past + self.plan.hop + self.plan.lookahead  # a window with fewer frames is sampled only at the end
         complete = final and len(state.features) < waits
-        closed, _ = close_lips(fresh, phones, state.rest, lookahead, complete)
-        known = np.concatenate([state.known, closed / self.network.scale])[-past:]
+        closing, rest = closing_of(take, phones, state.rest, lookahead, complete)
+        known = np.concatenate([state.known, closing.apply(fresh) / self.network.scale])[-past:]
         silent = silence_of(rows[past : past + take])
         shown, widest = normalise_opening(fresh, silent, state.widest, config.target_gap)
-        shown, rest = close_lips(shown, phones, state.rest, lookahead, complete)
+        shown = closing.apply(shown)
         gap = state.gap
         if self.plan.reduced_lookahead:
             shown, gap = limit_closing_speed(shown, gap)
