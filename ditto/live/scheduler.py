@@ -23,7 +23,7 @@ from ditto.live.capacity import Capacity, Kind, frame_seconds, hop_seconds
 from ditto.live.clock import Clock
 from ditto.live.intake import Piece
 from ditto.live.settings import Settings
-from ditto.live.state import Result, SessionState, Task
+from ditto.live.state import NEVER, NOW, Result, SessionState, Task
 from ditto.live.utterance import Utterance
 from ditto.machine import cores
 from ditto.performer import Advance, Advanced, Appearance, Observer, Performer, State
@@ -79,7 +79,7 @@ class Scheduler:
         self._reserved = 0  # sessions, open or being opened
         self._capacity = Capacity(cores(), self.performer.hop_samples)
         self._threads: list[threading.Thread] = []
-        self._batch_due = float("inf")  # when a batch is to be begun that waits for more sessions
+        self._timers: dict[threading.Thread, float] = {}  # until when each worker waits that has nothing to do
 
     @property
     def sessions(self) -> int:
@@ -161,7 +161,7 @@ class Scheduler:
             self._reserve(settings.kind)
         try:
             session = SessionState(
-                self.performer, portrait, prepare(), settings, self.lock, self._work.notify, self._clock
+                self.performer, portrait, prepare(), settings, self.lock, self._wake, self._clock
             )
             if settings.draws and not settings.any_speed:
                 self._check_speed(session)
@@ -262,37 +262,53 @@ class Scheduler:
         me = threading.current_thread()
         while True:
             with self.lock:
-                call = None
-                while me in self._threads and (call := self._next()) is None:
-                    self._clock.wait(self._work, min(self._batch_due, self._idle_due()))
-                if call is None:
-                    return
-                self._work.notify()  # for another worker: there may be more to do
+                while True:
+                    if me not in self._threads:
+                        return
+                    call, due = self._next()
+                    if call is not None:
+                        break
+                    self._timers[me] = due
+                    self._clock.wait(self._work, due)
+                    del self._timers[me]
+                self._wake(due)
             call()
 
-    def _idle_due(self) -> float:
-        return min((session.idle_due for session in self._sessions), default=float("inf"))
+    def _wake(self, due: float) -> None:
+        """Let a worker look for work that is due at a time, unless one that waits will look by then of itself."""
+        if due < min(self._timers.values(), default=NEVER):
+            self._work.notify()
 
-    def _next(self) -> Callable[[], None] | None:
-        """The most urgent work, marked as begun; None if there is none."""
-        ready = [session for session in self._sessions if session.can_advance()]
-        for session in ready:
-            session.mark_ready()
-        self._batch_due = self._gather(ready)
+    def _next(self) -> tuple[Callable[[], None] | None, float]:
+        """The most urgent work, marked as begun, or None if there is none; and when there is more."""
+        ready: list[SessionState] = []
         first: SessionState | None = None
-        soonest = float("inf")
+        soonest = later = NEVER
+        drawable = 0
         for session in self._sessions:
             session.forward_ends()
-            due = session.frame_due
-            if due < soonest:
-                first, soonest = session, due
-        if ready and self._batch_due <= self._clock.now() and min(session.shot_due for session in ready) <= soonest:
+            outlook = session.outlook()
+            if outlook.ready:
+                session.mark_ready()
+                ready.append(session)
+            if outlook.frame < NEVER:
+                drawable += 1
+                if outlook.frame < soonest:
+                    first, soonest = session, outlook.frame
+            elif outlook.idle < later:
+                later = outlook.idle
+        batch_due = self._gather(ready)
+        gathered = batch_due <= self._clock.now()
+        if not gathered:
+            later = min(later, batch_due)
+        if gathered and min(session.shot_due for session in ready) <= soonest:
             ready.sort(key=lambda session: session.shot_due)
             batch = [(session, *session.begin_advance()) for session in ready[:MAX_BATCH]]
-            return partial(self._advance_batch, batch)
-        if first is None:
-            return None
-        return partial(self._draw, first, first.task())
+            more = drawable > 0 or len(ready) > MAX_BATCH
+            return partial(self._advance_batch, batch), NOW if more else later
+        if first is not None:
+            return partial(self._draw, first, first.task()), NOW if drawable > 1 or gathered else later
+        return None, later
 
     def _gather(self, ready: list[SessionState]) -> float:
         """When to begin a batch of the sessions that are ready; infinity if there are none.
@@ -300,10 +316,10 @@ class Scheduler:
         More than one session a core: a hop then waits a little for those of others, as together they take less time.
         """
         if not ready:
-            return float("inf")
+            return NEVER
         crowded = len(self._sessions) > len(self._threads) and len(ready) < MAX_BATCH
         if not crowded or not any(session.awaits_speech for session in self._sessions):
-            return float("-inf")
+            return NOW
         return min(session.batch_due for session in ready)
 
     def _advance_batch(self, batch: list[BatchItem]) -> None:

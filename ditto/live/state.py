@@ -48,6 +48,7 @@ STARVED_SECONDS = 0.25  # in the middle of an utterance, without samples: from t
 # For which a hop waits for those of other sessions where there are more sessions than cores. Of 10, 15, 20 and 30 ms, 15
 # loses the fewest deadlines at 5 to 7 sessions with pictures and 15 to 20 without, two cores.
 GATHER_SECONDS = 0.015
+NOW, NEVER = float("-inf"), float("inf")
 COMPUTE_AVERAGE = 0.1  # weight of the newest measurement in `compute_seconds`
 
 
@@ -74,6 +75,21 @@ class Task(NamedTuple):
     epoch: int
 
 
+class Outlook(NamedTuple):
+    """What a session has for the workers.
+
+    Attributes:
+        ready: whether there is a hop of speech for the performer or the end of an utterance, and room for its shots.
+        frame: when the frame that can be drawn now is due; infinity if none can be.
+        idle: when an idle frame is due; infinity while a frame is unread or speech is being advanced, as an idle frame would
+            delay its first word.
+    """
+
+    ready: bool
+    frame: float = NEVER
+    idle: float = NEVER
+
+
 class Result(NamedTuple):
     """The frame of a task, its shot, the position after it, and further shots that the performer gave with an idle shot."""
 
@@ -91,7 +107,7 @@ class SessionState:
         portrait, appearance: the face, and the face as the performer has prepared it.
         settings: checked against the performer.
         lock: the scheduler's.
-        work: called, under the lock, whenever there may be something to compute.
+        work: called, under the lock, with the time from which on there is something to compute.
         clock: the scheduler's.
 
     Attributes:
@@ -111,7 +127,7 @@ class SessionState:
         appearance: Appearance,
         settings: Settings,
         lock: threading.RLock,
-        work: Callable[[], None],
+        work: Callable[[float], None],
         clock: Clock,
     ) -> None:
         self.settings = settings
@@ -164,14 +180,14 @@ class SessionState:
         self.check()
         taken = self._intake.push(samples, sample_rate, epoch)
         if taken and self.can_advance():
-            self._work()
+            self._work(NOW)
         return taken
 
     def end_utterance(self) -> None:
         """End the utterance; the next push begins another."""
         self.check()
         if self._intake.end_utterance():
-            self._work()
+            self._work(NOW)
 
     def get(self) -> Item | None:
         """Remove the next item; None if there is none yet."""
@@ -186,7 +202,7 @@ class SessionState:
                 count = self._frames_read[1] if self._frames_read[0] == item.epoch else 0
                 self._frames_read = (item.epoch, count + 1)
             self._pace.frame_read(item.index)
-        self._work()
+        self._work(self._next_due)
         return item
 
     def interrupt(self) -> int:
@@ -199,7 +215,7 @@ class SessionState:
         self._frames_read = (self.epoch, 0)
         self._pace.make_due(self._pictures.last_read.frames)  # the face comes to rest now, even if the reader is ahead of time
         self.notify()
-        self._work()
+        self._work(NOW)
         return frames * 1000 // FPS
 
     def control(
@@ -244,7 +260,7 @@ class SessionState:
         self._ramps, self._cues = ramps, cues
         if keep and self._redrawable:
             self._pictures.redraw(keep, drawing)
-        self._work()
+        self._work(NOW)
 
     def listen(self, samples: Array, sample_rate: int) -> None:
         """Take speech of the other party (N,)."""
@@ -259,7 +275,7 @@ class SessionState:
         self._pictures.clear()
         self._utterance = None
         self.notify()
-        self._work()
+        self._work(NOW)
 
     def check(self) -> None:
         """Raises what broke the session, or SessionError if it is closed."""
@@ -292,8 +308,7 @@ class SessionState:
     @property
     def busy(self) -> bool:
         """Whether a worker is at work for this session, or can be without waiting for the clock."""
-        working = self.advancing or self.drawing
-        return working or self.can_advance() or self._can_forward_ends or self.frame_due < float("inf")
+        return self.advancing or self.drawing or self._next_due == NOW
 
     def can_advance(self) -> bool:
         """Whether there is a hop of speech for the performer or the end of an utterance, and room for its shots."""
@@ -320,7 +335,7 @@ class SessionState:
     def batch_due(self) -> float:
         """Until when a hop that is ready may wait for those of other sessions: the first word should come at once."""
         if self._ready_since is None or self._pictures.last_drawn.speaking == NO_UTTERANCE:
-            return float("-inf")
+            return NOW
         return self._ready_since + GATHER_SECONDS
 
     def begin_advance(self) -> tuple[Utterance, Piece | None, State | None]:
@@ -381,35 +396,27 @@ class SessionState:
         if self._can_forward_ends and self._pictures.forward_ends():
             self.notify()
 
-    @property
-    def frame_due(self) -> float:
-        """When the frame that can be drawn now is due; infinity if none can be."""
-        if self.drawing or self._stopped or self._pictures.pictures >= MAX_QUEUED_PICTURES:
-            return float("inf")
-        shot = self._pictures.next_shot(self._sound_size)
+    def outlook(self) -> Outlook:
+        """What there is for the workers now."""
+        if self._stopped:
+            return Outlook(False)
+        ready, pictures = self.can_advance(), self._pictures
+        unread = pictures.pictures
+        if self.drawing or unread >= MAX_QUEUED_PICTURES:
+            return Outlook(ready)
+        shot = pictures.next_shot(self._sound_size)
+        due = self._pace.due(pictures.last_drawn.frames)
         if shot is not None and shot.utterance is not None:
-            due = self._pace.due(self._pictures.last_drawn.frames)
-            return max(due, self._pace.now()) if self._pictures.pictures else due  # an unread picture: no hurry
-        due = self.idle_due
-        return due if due <= self._pace.now() else float("inf")
-
-    @property
-    def idle_due(self) -> float:
-        """When an idle frame is due; infinity while a frame is unread or speech is being advanced.
-
-        While speech is being advanced, an idle frame would delay its first word.
-        """
-        shot = self._pictures.next_shot(self._sound_size)
-        busy = self._stopped or self.drawing or self._pictures.pictures > 0
-        if busy or (shot is not None and shot.utterance is not None):
-            return float("inf")
-        due = self._pace.due(self._pictures.last_drawn.frames)
-        if shot is not None:  # an idle shot, one of a group
-            return due
-        started = self._utterance is not None and self._utterance.started
-        if not self._shows_idle or self.advancing or (started and not self._redrawable):
-            return float("inf")
-        return due + (STARVED_SECONDS if self._mid_utterance else 0.0)
+            return Outlook(ready, max(due, self._pace.now()) if unread else due)  # an unread picture: no hurry
+        if unread:
+            return Outlook(ready)
+        if shot is None:  # else an idle shot, one of a group
+            started = self._utterance is not None and self._utterance.started
+            if not self._shows_idle or self.advancing or (started and not self._redrawable):
+                return Outlook(ready)
+            if self._mid_utterance:
+                due += STARVED_SECONDS
+        return Outlook(ready, due if due <= self._pace.now() else NEVER, due)
 
     def task(self) -> Task:
         """Make a task of the frame that can be drawn now."""
@@ -495,6 +502,12 @@ class SessionState:
     def _current_shot(self) -> QueuedShot | None:
         task = self._current()
         return None if task is None else task.shot
+
+    @property
+    def _next_due(self) -> float:
+        """From when on there is something to compute."""
+        outlook = self.outlook()
+        return NOW if outlook.ready or outlook.frame < NEVER or self._can_forward_ends else outlook.idle
 
     @property
     def _can_forward_ends(self) -> bool:

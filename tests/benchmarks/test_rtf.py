@@ -308,3 +308,19 @@ def test_a_short_report_is_whole(tmp_path, capsys, monkeypatch):
     (run,) = body["tables"]["Conversations"]
     assert run["speech frames"] == 160 and run["sessions"] == 2  # 1.6 s twice, by both
     assert "### What is meant" in report
+
+
+def test_the_lips_of_sessions_without_pictures_are_those_of_the_motion(monkeypatch):
+    async def play():
+        async with setting.player(1.0) as player:
+            said = await player.say_at_once(setting.speech[0])
+            await player.finish()
+            return _rtf_measure.Run([player], [[said], [said]], None, None, None)
+
+    portrait = ditto.load("lite").register(example_portrait(), max_size=256)
+    speech = [read_speech(example_speech())[8000:33600]]
+    setting = _rtf_measure.Setting(ditto.load("lite"), portrait, speech, "low", 0, "motion")
+    run = asyncio.run(play())
+    found = _rtf_measure.lips_against_sound(setting, run)
+    assert {sync.lips for sync in found} == {"in the motion"}
+    assert all(np.isfinite(sync.first.frames) and sync.change == 0.0 for sync in found)

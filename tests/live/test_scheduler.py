@@ -10,6 +10,7 @@ from actors import HOP, PATIENT, Actor, HandClock, at_rest, until
 from ditto.live import SegmentEnd, scheduler
 from ditto.live.scheduler import MAX_BATCH
 from ditto.live.state import GATHER_SECONDS
+from ditto.media.rates import FPS
 
 
 def said(hops):
@@ -117,3 +118,25 @@ def test_two_workers_advance_at_once(monkeypatch):
         second.push(said(2))
         frames_of(first, 2)
         frames_of(second, 2)
+
+
+def test_idle_frames_go_on_while_another_worker_computes(monkeypatch):
+    monkeypatch.setattr(scheduler, "cores", lambda: 2)
+    released = threading.Event()
+
+    class Stuck(Actor):
+        """Takes no speech before it is released."""
+
+        def advance(self, jobs):
+            assert released.wait(PATIENT)
+            return super().advance(jobs)
+
+    clock = HandClock()
+    actor = Stuck(clock=clock)
+    with actor.blocking_session() as idle, actor.blocking_session(idle=False) as speaking:
+        speaking.push(said(2))
+        for _ in range(5):
+            assert idle.get(PATIENT).kind == "idle"
+            clock.advance(1.1 / FPS)
+        released.set()
+        frames_of(speaking, 2)
