@@ -86,7 +86,8 @@ def test_every_block_says_its_language_and_has_a_known_mark():
 
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)")
 PATH = re.compile(r"(?<![\w./-])(?:benchmarks|controls|csrc|ditto|docs|engines|examples|requirements|tests)/[\w./*-]*[\w*/]")
-OTHER_PAGES = [ROOT / name for name in ("NOTICE", "benchmarks/README.md", "ditto/bundles/lite/README.md")]
+OTHER = ("NOTICE", "benchmarks/README.md", "clients/web/README.md", "ditto/bundles/lite/README.md")
+OTHER_PAGES = [ROOT / name for name in OTHER]
 
 
 def missing(page: Path, text: str) -> list[str]:

@@ -42,7 +42,7 @@ export class Core {
   unpack(model, numbers, picture, crop, plate) {
     const images = [picture, crop, plate];
     this.#with([model, numbers, ...images.map((image) => image.data)], ([m, n, ...at]) => {
-      const sized = images.flatMap((image, i) => [at[i], image.height, image.width, 4]);
+      const sized = images.flatMap((image, i) => [at[i], image.height, image.width]);
       this.#expect(this.#wasm.unpack(m, model.byteLength, n, numbers.byteLength, ...sized));
     });
   }

@@ -239,6 +239,7 @@ export class Face {
 
   #interrupt() {
     this.#player?.interrupt();
+    this.#screen?.drop();
     this.#seam.cut();
   }
 
@@ -287,6 +288,7 @@ export class Face {
         waiting = { frame, motion, late };
         if (!drawing) next();
       },
+      drop: () => (waiting = null),
       close: () => worker.terminate(),
     };
   }
@@ -318,6 +320,7 @@ export class Face {
         waiting = { frame, late };
         if (!busy) next();
       },
+      drop: () => (waiting = null),
       close: () => {},
     };
   }

@@ -4,7 +4,7 @@ const TEXT = "synthetic";
 
 /** The label for a picture of this size: {image, x, y} for drawImage. `makeCanvas(width, height)` gives a canvas. */
 export function makeLabel(width, height, makeCanvas) {
-  const size = Math.max(9, Math.round(Math.min(width, height) / 40)), pad = Math.round(0.7 * size), tall = Math.round(1.7 * size);
+  const size = Math.max(9, Math.round(Math.min(width, height) / 36)), pad = Math.round(0.7 * size), tall = Math.round(1.7 * size);
   const font = `${size}px ui-sans-serif, system-ui, sans-serif`;
   const measure = makeCanvas(1, 1).getContext("2d");
   measure.font = font;

@@ -12,7 +12,7 @@ export class Player {
     this.rate = rate;
     this.show = show;
     this.counts = { due: 0, leftOut: 0, dry: 0, jumps: 0 };
-    this.audio = null;
+    this.audio = this.volume = this.opening = null;
     this.loud = false;
     this.sink = null; // plays the sound: {post(message), close()}; null: the page's clock counts
     this.silent = new PlayQueue(rate);
@@ -59,9 +59,16 @@ export class Player {
   /** Turns the sound on or off; whether it is on now (browsers ask for a click first). */
   async sound(on) {
     this.loud = on;
-    if (on && !this.audio) await this.openAudio();
-    if (on) this.audio?.resume().catch(() => {});
-    if (this.volume) this.volume.gain.value = on ? 1 : 0;
+    if (on) {
+      try {
+        await (this.opening ??= this.openAudio());
+      } catch { // no sound here: the page's clock goes on
+        this.opening = null;
+        return false;
+      }
+      this.audio.resume().catch(() => {});
+    }
+    if (this.volume) this.volume.gain.value = this.loud ? 1 : 0;
     return on;
   }
 

@@ -1,7 +1,8 @@
 // The core for WebAssembly: a module holds one face. clients/web/core.js calls this; build.py builds it.
 //
 //     alloc(n) -> memory for the caller to write into
-//     open(blob, n) -> 1, or 0: `error` says why
+//     open(blob, n), or unpack(model, n, numbers, n, picture, crop, plate) with each picture as RGBA, height, width
+//         -> 1, or 0: `error` says why
 //     draw(motion) -> 1, or 0: `picture` holds the frame, RGBA (height, width, 4)
 #include <cstdint>
 #include <cstdlib>
@@ -33,6 +34,17 @@ int refuse(const std::string& error) {
     return 0;
 }
 
+int take(std::unique_ptr<ditto::Core> core) {
+    Face& f = face();
+    if (!core) return 0;
+    if (!core->has_picture()) return refuse("expected a portrait with a picture, got one without; make it with the picture");
+    const size_t pixels = static_cast<size_t>(core->picture_height()) * core->picture_width();
+    f.rgb.resize(3 * pixels);
+    f.rgba.assign(4 * pixels, 255);
+    f.core = std::move(core);
+    return 1;
+}
+
 }  // namespace
 
 EXPORT(blob_version) uint32_t ditto_blob_version() { return ditto::kBlobVersion; }
@@ -41,16 +53,17 @@ EXPORT(alloc) void* ditto_alloc(size_t bytes) { return std::malloc(bytes); }
 EXPORT(release) void ditto_release(void* memory) { std::free(memory); }
 
 EXPORT(open) int ditto_open(const void* blob, size_t bytes) {
-    Face& f = face();
-    f.core.reset();
-    std::unique_ptr<ditto::Core> core = ditto::Core::open(blob, bytes, &f.error);
-    if (!core) return 0;
-    if (!core->has_picture()) return refuse("expected a blob with a picture, got one without; make it with the picture");
-    const size_t pixels = static_cast<size_t>(core->picture_height()) * core->picture_width();
-    f.rgb.resize(3 * pixels);
-    f.rgba.assign(4 * pixels, 255);
-    f.core = std::move(core);
-    return 1;
+    face().core.reset();
+    return take(ditto::Core::open(blob, bytes, &face().error));
+}
+
+EXPORT(unpack) int ditto_unpack(const void* model, size_t model_bytes, const void* numbers, size_t numbers_bytes,
+                                const uint8_t* picture, int picture_height, int picture_width, const uint8_t* crop,
+                                int crop_height, int crop_width, const uint8_t* plate, int plate_height, int plate_width) {
+    face().core.reset();
+    return take(ditto::Core::unpack(model, model_bytes, numbers, numbers_bytes, {picture, picture_height, picture_width, 4},
+                                    {crop, crop_height, crop_width, 4}, {plate, plate_height, plate_width, 4},
+                                    &face().error));
 }
 
 EXPORT(error) const char* ditto_error() { return face().error.c_str(); }
@@ -67,7 +80,7 @@ EXPORT(draw) int ditto_draw(const float* motion) {
         case ditto::Status::kDrawn: break;
         case ditto::Status::kUnusableNumbers:
             return refuse("expected finite numbers that lead to a face near the picture, got others; check where the motion comes from");
-        case ditto::Status::kNoPicture: return refuse("expected a blob with a picture, got one without; make it with the picture");
+        case ditto::Status::kNoPicture: return refuse("expected a portrait with a picture, got one without; make it with the picture");
         case ditto::Status::kNoMemory: return refuse("expected memory for a frame, got none; close other pages");
     }
     const uint8_t* from = f.rgb.data();
