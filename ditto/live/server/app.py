@@ -24,7 +24,7 @@ from ditto.live.server import limits
 from ditto.live.server.access import AccessControl
 from ditto.live.server.clients import Clients
 from ditto.live.server.conversation import Recording
-from ditto.live.server.drawing import CORE, FOR_EVER, NONE, ClientDrawing, check_client_drawing, core_of
+from ditto.live.server.drawing import ALL, CORE, FOR_EVER, NONE, ClientDrawing, check_client_drawing, core_of
 from ditto.live.server.ice import IceServer, configuration
 from ditto.live.server.portraits import Portraits, preview
 from ditto.live.server.protocol import VERSION, ProtocolError, error_of, parse_offer
@@ -116,6 +116,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(voices)  # lists them once, which takes a moment
         await asyncio.to_thread(network)  # of the open microphone; opening takes tens of milliseconds
+        if client_drawing == ALL:
+            await asyncio.to_thread(drawing.prepare, portrait)  # so that no session waits for it
         yield
         clients.draining = True
         await clients.wait_for_end(drain_seconds)

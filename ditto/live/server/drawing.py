@@ -143,7 +143,7 @@ class ClientDrawing:
             )
 
     def prepare(self, portrait: Portrait) -> None:
-        """Pack an uploaded portrait, if clients may draw it, so that its first session does not wait for that."""
+        """Pack a portrait, if clients may draw any, so that its first session does not wait for that; takes about a second."""
         if self.policy != NONE:
             self._packed.get(portrait, self._pack)
 
