@@ -217,6 +217,8 @@ def test_slow_drawing_falls_back_to_pictures_of_the_server(browser, place):
     assert (first["video"], second["video"]) == ("motion", "jpeg")
     assert first["client"] == second["client"]
     assert js(browser, "document.querySelector('canvas') === face.canvas")
+    assert browser.execute_async_script(OPEN, {}) is None  # the page remembers
+    assert js(browser, "[face.drawing.where, face.drawing.why]") == ["server", now["why"]]
 
 
 def test_without_simd_or_the_servers_leave_the_server_draws(browser, place, head, portrait):

@@ -21,8 +21,11 @@ export class Refused extends Error {
   }
 }
 
+let slow = ""; // that drawing was, in this page
+
 /** Why this browser cannot draw faces; "" if it can. */
 export function whyNotHere() {
+  if (slow) return slow;
   if (!hasSimd()) return "this browser has no WebAssembly SIMD";
   if (typeof OffscreenCanvas === "undefined" || !HTMLCanvasElement.prototype.transferControlToOffscreen) {
     return "this browser has no OffscreenCanvas";
@@ -212,7 +215,8 @@ export class Face {
       this.#screen = this.#openPictures(ready);
       this.drawing = { where: "server", why };
     }
-    if (this.#closed) return;
+    if (ended) throw new Refused("closed", "The connection was closed.");
+    if (this.#closed) return this.#leave();
     this.#player = new Player(ready.audio_rate, (frame, late) => this.#show(frame, late));
     if (this.#loud) await this.#player.sound(true);
     socket.onmessage = ({ data }) => socket === this.#socket && this.#heard(data);
@@ -221,7 +225,6 @@ export class Face {
     this.#options.onmessage?.(ready);
     for (const data of waiting.filter((data) => typeof data === "string")) this.#heard(data);
     for (const data of waiting.filter((data) => typeof data !== "string").slice(-2)) this.#heard(data);
-    if (ended) this.#over();
   }
 
   #heard(data) {
@@ -335,7 +338,9 @@ export class Face {
     const { slowMilliseconds } = this.#options;
     if (this.drawing.where !== "here" || this.#options.drawing === "here" || counts.shown !== MEASURED_FRAMES) return;
     const took = median(counts.milliseconds);
-    if (took > slowMilliseconds) this.#fallBack(`drawing takes ${took.toFixed(0)} ms a frame here, more than ${slowMilliseconds}`);
+    if (took <= slowMilliseconds) return;
+    slow = `drawing takes ${took.toFixed(0)} ms a frame here, more than ${slowMilliseconds}`;
+    this.#fallBack(slow);
   }
 
   /** A canvas in place of the last: what a canvas shows is chosen once. */
