@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ditto
 from ditto import exchange
 from ditto.app.console import interruption
 from ditto.app.pictures import write_sheet
@@ -53,6 +54,12 @@ WRITERS = {
 }
 
 
+@pytest.fixture(scope="module")
+def writers(portrait):
+    """`WRITERS`, and those of a portrait."""
+    return WRITERS | {"face.npz": portrait.save, "face.ditto": lambda path: ditto.load("lite").pack(portrait, path)}
+
+
 @pytest.fixture
 def watched():
     """The signals of the command line, as `errors_reported` has them."""
@@ -66,9 +73,8 @@ def watched():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("name", [*WRITERS, "face.npz"])
-def test_a_signal_in_the_midst_of_writing_leaves_what_was_there(name, number, tmp_path, monkeypatch, watched, request):
-    write = WRITERS[name] if name in WRITERS else request.getfixturevalue("portrait").save
+@pytest.mark.parametrize("name", [*WRITERS, "face.npz", "face.ditto"])
+def test_a_signal_in_the_midst_of_writing_leaves_what_was_there(name, number, tmp_path, monkeypatch, watched, writers):
     file = tmp_path / name
     file.write_bytes(b"the file before")
     seen = []
@@ -82,7 +88,7 @@ def test_a_signal_in_the_midst_of_writing_leaves_what_was_there(name, number, tm
 
     monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(KeyboardInterrupt):
-        write(file)
+        writers[name](file)
     monkeypatch.undo()
     assert len(seen) == 2  # the file before, and the one being written
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(name, b"the file before")]
