@@ -41,8 +41,7 @@ def take(path):
 
 
 WRITERS = {
-    "video.mp4": video,
-    "video.webm": video,
+    **dict.fromkeys(("video.mp4", "video.mov", "video.webm", "video.gif", "video.webp", "picture_%03d.png"), video),
     "sheet.png": lambda path: write_sheet(path, PICTURE),
     "talk.take": take,
     "edit.yaml": lambda path: write_timeline(Timeline().blink(1), path),
