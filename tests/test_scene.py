@@ -125,6 +125,9 @@ def test_bad_scenes(head, portraits, speech):
     ]:
         with pytest.raises(error, match=words):
             head.animate_scene(speakers)
+    for output in ("motion", "jpeg"):
+        with pytest.raises(ValueError, match=f"expected an output of rgb24, .* for a scene, got '{output}'"):
+            head.scene(portraits, output=output)
     with pytest.raises(NoFaceError):
         head.register_faces(np.full((300, 300, 3), 90, np.uint8))
 

@@ -55,11 +55,16 @@ class AsyncScene:
         portraits: different faces of one picture.
         sessions: one for each of them, with RGB pictures and idle frames.
         output: pixel format of the pictures.
+
+    Raises:
+        ValueError: another output.
     """
 
     def __init__(self, portraits: Sequence[Portrait], sessions: Sequence[AsyncSession], output: str) -> None:
         self.sessions = tuple(sessions)
         self._picture, self._alpha = portraits[0].picture, portraits[0].alpha
+        if output not in OUTPUTS:
+            raise ValueError(f"expected an output of {', '.join(OUTPUTS)} for a scene, got {output!r}; choose one of them")
         self._convert = OUTPUTS[output]
         self._index = 0
         self._read: list[Frame | None] = [None for _ in sessions]  # frames of faces whose picture is not complete
