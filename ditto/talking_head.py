@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ditto.controls.driving import Performance
     from ditto.controls.timeline import Edit, Timeline
     from ditto.lite.rendering.core import CoreRenderer
+    from ditto.lite.video_source import Clip
     from ditto.live import AsyncSession, Session, SessionOptions
     from ditto.live.scene import AsyncScene
     from ditto.media.files import Readable
@@ -291,6 +292,57 @@ class TalkingHead:
 
         appearances = [self.appearance(speaker.portrait) for speaker in speakers]
         return animate_scene(self.performer, appearances, speakers, seed)
+
+    def read_video(
+        self, path: str | os.PathLike[str], report: Callable[[int], None] = lambda frames: None
+    ) -> Clip:
+        """A clip of a person as a source for `animate_video`: its face is followed through all frames, 70 a second or so.
+
+        Args:
+            report: called with the number of frames followed so far.
+
+        Raises:
+            VideoError: the video cannot be decoded, is too short, or changes its size.
+            NoFaceError: no frame shows a face that is large enough.
+        """
+        from ditto.lite.video_source import read_clip
+
+        return read_clip(path, report)
+
+    def animate_video(
+        self,
+        clip: Clip,
+        audio: Readable | Samples | Iterable[Samples],
+        *,
+        loop: str = "pingpong",
+        whole_face: bool = False,
+        seed: int = 0,
+        emotion: Mapping[str, float] | None = None,
+        controls: Edit | None = None,
+        style: str | float = "natural",
+    ) -> Iterator[Frame]:
+        """The frames of a clip whose person says a recording, as long as the recording, one by one.
+
+        Head, eyes, body and background are those of the clip. Memory does not grow with either.
+
+        Args:
+            clip: from `read_video`.
+            audio, seed, emotion, controls, style: as of `animate`. Edits show where the speech rules the face.
+            loop: how a clip that is shorter than the recording goes on: "pingpong", "forward", "once" (its last frame stays).
+            whole_face: whether brows and head move with the speech too, on top of the clip's own motion.
+
+        Raises:
+            ValueError, TypeError, AudioError: as of `animate`; another bundle than lite.
+            VideoError: raised by the iteration: the file has changed since it was read.
+        """
+        from ditto.lite.video_source import ClipRenderer, parts_for_clips
+
+        mover, mesh = parts_for_clips(self.performer)
+        renderer = ClipRenderer(mesh, clip, whole_face, loop)
+        frames = TalkingHead(self.bundle, mover).animate(
+            clip.portrait, audio, seed=seed, emotion=emotion, controls=controls, style=style
+        )
+        return renderer.frames(frames)
 
     def take(
         self,

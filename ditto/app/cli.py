@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from ditto.app import cli_batch, cli_bundle, cli_controls, cli_edit, cli_exchange, cli_scene, cli_train
+from ditto.app import cli_batch, cli_bundle, cli_controls, cli_edit, cli_exchange, cli_scene, cli_train, cli_video
 from ditto.app.console import (
     EXIT_FAILURE,
     EXIT_INPUT_ERROR,
@@ -80,7 +80,7 @@ def animate(
         typer.Argument(
             metavar="PORTRAIT",
             readable=False,
-            help="A picture with a face (- for standard input), or a saved portrait (.npz).",
+            help="A picture with a face (- for standard input), a saved portrait (.npz), or a video of a person.",
         ),
     ],
     output: VideoOutput,
@@ -133,13 +133,34 @@ def animate(
     face: Face = "0",
     still: Still = False,
     max_size: MaxSize = None,
+    loop: Annotated[
+        str,
+        typer.Option(help="Of a video: how it goes on where AUDIO is longer: pingpong (default), forward, once."),
+    ] = "",
+    whole_face: Annotated[
+        bool, typer.Option("--whole-face", help="Of a video: brows and head move with the speech too, not lips and jaw alone.")
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Make PORTRAIT say AUDIO."""
     with errors_reported(as_json, debug):
-        if speaker:
+        video = cli_video.is_video(portrait)
+        if not video and (loop or whole_face):
+            raise InputError(f"expected a video with --loop or --whole-face, got {portrait}; leave them out, or give a video")
+        if video:
+            alone = {"--speaker": speaker, "--face": face != "0", "--drive": drive, "--still": still, "--max-size": max_size,
+                     "--emotion portrait": emotion == "portrait"}  # fmt: skip
+            if given := [name for name, value in alone.items() if value]:
+                raise InputError(f"expected a picture with {given[0]}, got the video {portrait}; leave the option out")
+            if audio is None:
+                raise InputError("expected a recording, got none; give AUDIO")
+            result = cli_video.run_video(
+                portrait, audio, output, seed, emotion, style, controls, bundle, device, loop or "pingpong", whole_face,
+                quiet or as_json,
+            )  # fmt: skip
+        elif speaker:
             alone = {"AUDIO": audio, "--face": face != "0", "--controls": controls, "--drive": drive,
                      "--emotion portrait": emotion == "portrait"}  # fmt: skip
             if given := [name for name, value in alone.items() if value]:

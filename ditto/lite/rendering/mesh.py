@@ -97,7 +97,7 @@ def render_pose_from_keypoints(portrait: Portrait, x_source: npt.ArrayLike, x_dr
     )
 
 
-def _painters_order(pose: Pose, appearance: Appearance) -> g.Ints:
+def painters_order(pose: Pose, appearance: Appearance) -> g.Ints:
     """The face's triangles from back to front.
 
     A triangle that shows its back lies behind all others. It turns over when its area is 0, so no pixel jumps. By depth
@@ -167,7 +167,7 @@ class MeshRenderer:
         geometry, surround = appearance.geometry, appearance.surround
         pose = self.pose(appearance, render_pose)
         destination = np.concatenate([pose.vertices[:, :2], move_surround(surround, geometry, pose)])
-        triangles = np.concatenate([surround.triangles, _painters_order(pose, appearance)]).astype(np.int32)
+        triangles = np.concatenate([surround.triangles, painters_order(pose, appearance)]).astype(np.int32)
         image, alpha, origin = ops.warp(
             appearance.texture, triangles, destination.astype(np.float32), appearance.source
         )

@@ -141,7 +141,7 @@ def prepare_mouth(crop: npt.NDArray[np.uint8], geometry: Geometry, mask: npt.NDA
     return MouthLayers(
         anchor=anchor,
         own_gap=np.maximum(canonical[LOWER_INNER_LIP, 1] - canonical[UPPER_INNER_LIP, 1], 0.0),
-        width=_width(canonical),
+        width=mouth_width(canonical),
         colours=colours,
         upper=upper,
         lower=lower,
@@ -340,7 +340,7 @@ def _still_columns(colours: Colours) -> Array:
     return columns
 
 
-def _width(canonical: Floats) -> float:
+def mouth_width(canonical: Floats) -> float:
     return float(np.linalg.norm(canonical[308] - canonical[78]))
 
 
@@ -352,9 +352,9 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
         return
     rest, now = geometry.canonical, pose.canonical
     x, gap, colours = opening.x, opening.gap, layers.colours
-    wider = _width(now) / layers.width
+    wider = mouth_width(now) / layers.width
     usual = min(layers.width, USUAL_WIDTH)  # a smile that goes is no rounding
-    rounding = float(smoothstep(0.06, 0.30, 1 - _width(now) / usual))  # protruding lips keep the light from the teeth
+    rounding = float(smoothstep(0.06, 0.30, 1 - mouth_width(now) / usual))  # protruding lips keep the light from the teeth
     widest = max(float(now[14, 1] - now[13, 1]), float(gap.max()), 0.01)
     openness = float(smoothstep(0.02, 0.12, widest))
     chin = now[152] - rest[152]

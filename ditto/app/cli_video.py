@@ -1,0 +1,92 @@
+"""`ditto animate CLIP AUDIO`: a video as the source."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from ditto.app.cli_motion import check_place
+from ditto.app.console import interruption, open_console, progress, progress_of, show_warnings
+from ditto.app.options import parse_emotion, parse_style, parse_timeline
+from ditto.app.pictures import check_picture
+from ditto.errors import InputError
+
+SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts")
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is a video by its name."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def run_video(
+    clip_path: Path,
+    audio_path: Path,
+    output: Path,
+    seed: int,
+    emotion: str,
+    style: str,
+    controls: Path | None,
+    bundle: str,
+    device: str,
+    loop: str,
+    whole_face: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Runs `ditto animate` with a video as PORTRAIT; returns its report, as `run_animate` does.
+
+    Raises:
+        InputError: an option that cannot be used.
+    """
+    import ditto
+    from ditto.media.audio import AudioReader
+    from ditto.media.rates import FPS
+    from ditto.media.video import VideoWriter, check_output
+
+    weights, strength = parse_emotion(emotion), parse_style(style)
+    check_output(output)
+    check_picture(clip_path, "0", None)
+    check_place(output, clip_path, audio_path)
+    console = open_console(quiet)
+    show_warnings(console)
+    reader = AudioReader(audio_path)
+    next(iter(reader))  # decodes at least the beginning
+    timeline = parse_timeline(controls, reader.duration_seconds)
+    with progress_of(console, "loading the bundle"):
+        start = time.perf_counter()
+        head = ditto.load(bundle, device=device)
+        loaded = time.perf_counter()
+    with progress_of(console, "following the face"):
+        clip = head.read_video(clip_path, lambda frames: interruption.check())
+        followed = time.perf_counter()
+    try:
+        frames = head.animate_video(
+            clip, reader, loop=loop, whole_face=whole_face, seed=seed, emotion=weights, controls=timeline, style=strength
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    height, width = clip.tracked.size
+    total = None if reader.duration_seconds is None else math.ceil(reader.duration_seconds * FPS)
+    with VideoWriter(output, width, height, audio=reader) as writer:
+        for frame in progress(frames, total, console):
+            writer.write(frame.image)
+    finished = time.perf_counter()
+    duration = writer.frames / FPS
+    return {
+        "output": str(output),
+        "frames": writer.frames,
+        "duration_seconds": duration,
+        "width": width,
+        "height": height,
+        "seed": seed,
+        "emotion": weights,
+        "clip_frames": clip.frames,
+        "bundle": head.bundle.name,
+        "load_seconds": round(loaded - start, 3),
+        "follow_seconds": round(followed - loaded, 3),
+        "animate_seconds": round(finished - followed, 3),
+        "real_time_factor": round((finished - followed) / duration, 4),
+        "audio_damage": reader.damage,
+    }
