@@ -157,8 +157,8 @@ def animate(
             if audio is None:
                 raise InputError("expected a recording, got none; give AUDIO")
             result = cli_video.run_video(
-                portrait, audio, output, seed, emotion, style, controls, bundle, device, loop or "pingpong", whole_face,
-                quiet or as_json,
+                portrait, audio, output, codec, quality, seed, emotion, style, controls, bundle, device,
+                loop or "pingpong", whole_face, quiet or as_json,
             )  # fmt: skip
         elif speaker:
             alone = {"AUDIO": audio, "--face": face != "0", "--controls": controls, "--drive": drive,

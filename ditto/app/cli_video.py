@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ditto.app.cli_motion import check_place
+from ditto.app.cli_motion import check_distinct
 from ditto.app.console import interruption, open_console, progress, progress_of, show_warnings
 from ditto.app.options import parse_emotion, parse_style, parse_timeline
 from ditto.app.pictures import check_picture
@@ -24,7 +24,9 @@ def is_video(path: Path) -> bool:
 def run_video(
     clip_path: Path,
     audio_path: Path,
-    output: Path,
+    output: str,
+    codec: str | None,
+    quality: str,
     seed: int,
     emotion: str,
     style: str,
@@ -46,9 +48,9 @@ def run_video(
     from ditto.media.video import VideoWriter, check_output
 
     weights, strength = parse_emotion(emotion), parse_style(style)
-    check_output(output)
+    format = check_output(output, codec, quality)
     check_picture(clip_path, "0", None)
-    check_place(output, clip_path, audio_path)
+    check_distinct(output, clip_path, audio_path)
     console = open_console(quiet)
     show_warnings(console)
     reader = AudioReader(audio_path)
@@ -69,13 +71,16 @@ def run_video(
         raise InputError(str(error)) from None
     height, width = clip.tracked.size
     total = None if reader.duration_seconds is None else math.ceil(reader.duration_seconds * FPS)
-    with VideoWriter(output, width, height, audio=reader) as writer:
+    if format.audio_codec is None:
+        console.print(f"{format.name} carries no sound", highlight=False)
+    with VideoWriter(output, width, height, audio=reader, codec=codec, quality=quality) as writer:
         for frame in progress(frames, total, console):
             writer.write(frame.image)
     finished = time.perf_counter()
     duration = writer.frames / FPS
     return {
-        "output": str(output),
+        "output": output,
+        "codec": format.codec,
         "frames": writer.frames,
         "duration_seconds": duration,
         "width": width,
