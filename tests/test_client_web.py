@@ -83,12 +83,17 @@ def speech(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(tmp_path_factory):
+    """With a microphone into which the example is spoken, again and again, after a second of silence."""
+    spoken = read_audio(EXAMPLES / "speech.flac")[: 3 * 16000]
+    sound = np.concatenate([np.zeros(16000), spoken, np.zeros(24000)])
+    voice = write_wav(tmp_path_factory.mktemp("voice") / "voice.wav", np.int16(np.clip(sound, -1, 1) * 32767))
     options = Options()
     options.binary_location = CHROMIUM
     for argument in (
         "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,1000",
-        "--autoplay-policy=no-user-gesture-required",
+        "--autoplay-policy=no-user-gesture-required", "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={voice}",
     ):  # fmt: skip
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -308,4 +313,12 @@ def test_the_served_page_draws_here_and_does_what_it_does(browser, place):
     field.send_keys("Good.")
     browser.find_element(By.ID, "say-button").click()
     assert until(lambda: text("message").startswith("Said"))
+    browser.execute_script("document.getElementById('message').textContent = ''")
+    browser.find_element(By.CSS_SELECTOR, "input[value=repeat]").click()
+    assert until(lambda: text("message").startswith("Said"))  # what the microphone heard
+    browser.find_element(By.CSS_SELECTOR, "input[value=listen]").click()
+    assert until(lambda: "nods" in text("microphone-note"))
+    browser.find_element(By.CSS_SELECTOR, "input[value=off]").click()
+    assert until(lambda: text("microphone-note") == "The microphone is off.")
+    assert text("drawn") == "Drawn here, by your browser."
     assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []

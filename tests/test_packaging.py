@@ -61,6 +61,7 @@ def test_the_versions_agree():
     declared = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)
     assert declared is not None
     assert declared[1] == ditto.__version__
+    assert json.loads((ROOT / "clients" / "web" / "package.json").read_text())["version"] == ditto.__version__
 
 
 def test_the_base_install_has_no_torch_and_nothing_that_wants_libgl():
