@@ -52,6 +52,7 @@ public:
     int size() const { return core_->size(); }
 
     U8 crop(const Row& motion) { return frame(motion, true, false).first; }
+    U8 warped(const Row& motion) { return frame(motion, true, false, false).first; }
     U8 picture(const Row& motion) { return frame(motion, false, true).second; }
     std::pair<U8, U8> both(const Row& motion) { return frame(motion, true, true); }
 
@@ -86,7 +87,7 @@ private:
         return {pixels.data(), static_cast<int>(pixels.shape(0)), static_cast<int>(pixels.shape(1)), static_cast<int>(pixels.shape(2))};
     }
 
-    std::pair<U8, U8> frame(const Row& motion, bool with_crop, bool with_picture) {
+    std::pair<U8, U8> frame(const Row& motion, bool with_crop, bool with_picture, bool layers = true) {
         const float* row = checked(motion);
         std::pair<U8, U8> out;
         if (with_crop) out.first = U8({core_->size(), core_->size(), 3});
@@ -97,7 +98,7 @@ private:
         {
             py::gil_scoped_release release;
             std::unique_ptr<ditto::Workspace> work = take();
-            status = core_->frame(row, *work, crop, picture);
+            status = core_->frame(row, *work, crop, picture, layers);
             give(std::move(work));
         }
         expect_drawn(status);
@@ -149,6 +150,7 @@ void bind_core(py::module_& m) {
                     py::arg("plate"))
         .def_property_readonly("size", &SharedCore::size)
         .def("crop", &SharedCore::crop, py::arg("motion"))
+        .def("warped", &SharedCore::warped, py::arg("motion"))
         .def("picture", &SharedCore::picture, py::arg("motion"))
         .def("frame", &SharedCore::both, py::arg("motion"))
         .def("vertices", &SharedCore::vertices, py::arg("motion"));

@@ -15,9 +15,9 @@ class Frame:
     """One picture and its 40 ms of sound.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB. In a session as its option `output` says: (H, W, 3) for "rgb24" and "bgr24", (H, W, 4) for
-            "rgba", and (3 H / 2, W) planes Y, U, V for "yuv420p" (BT.601, limited range). H and W are even. Empty, (0, 0, 3),
-            for "motion".
+        image: (H, W, 3) uint8 RGB, or as the option `output` says: (H, W, 3) for "rgb24", "bgr24" and "rgb24_green", (H, W, 4)
+            for "rgba", (2 H, W, 3) for "rgba_stacked" (colours above their alpha), and (3 H / 2, W) planes Y, U, V for
+            "yuv420p" (BT.601, limited range). H and W are even. Empty, (0, 0, 3), for "motion" (in sessions).
         index: how many frames the stream or session gave before this one.
         pts_seconds: index / 25; picture and sound are both shown from this time on.
         audio: float32. In a stream (640,): samples [640 index, 640 index + 640) at 16 kHz, zeros after the end. In a

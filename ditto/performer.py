@@ -159,11 +159,13 @@ class Draw:
         face: from `Performer.face`, or from the frame before.
         shot: what to draw.
         edits: of this frame.
+        alpha: whether the alpha of the picture is asked for.
     """
 
     face: Face
     shot: Shot
     edits: Edits
+    alpha: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +177,15 @@ class Drawn:
         face: for the next frame.
         motion: (70,) of the picture, after edits; None without the capability MOTION.
         transition: whether the picture is still blended with the motion before (`ditto.motion.inertialization`).
+        alpha: (H, W) uint8 of the picture, which moves with it; None if it was not asked for, the portrait has none, or the
+            performer leaves it where it is in the portrait.
     """
 
     image: Pixels
     face: Face
     motion: Motion | None = None
     transition: bool = False
+    alpha: Pixels | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from ditto.motion.idle import IdleState, idle_frame, initial_idle, resume
 from ditto.motion.inertialization import Inertialization
 from ditto.motion.motion import Motion
 from ditto.motion.space import MotionSpace
+from ditto.once import Once
 from ditto.performer import (
     Advance,
     Advanced,
@@ -207,6 +208,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
     Args:
         show_emotion: (row (70,) without an emotion, emotion (8,), how much the face talks) -> row. Speech is then sampled
             neutral. None: the sampler shows the emotion, a new one from the next sampled row on.
+        prepare_alpha: portrait with alpha -> (motion, retargeted -> the picture's alpha (H, W)). None: alpha stands still.
 
     Attributes:
         encoder, sampler, renderer, motion_space, show_emotion: as given.
@@ -221,12 +223,15 @@ class RowPerformer(Generic[E, S, A, P, C]):
         renderer: Renderer[A, P, C],
         motion_space: MotionSpace,
         show_emotion: Callable[[Array, Array, float], Array] | None = None,
+        prepare_alpha: Callable[[Portrait], Callable[[P], Pixels]] | None = None,
     ) -> None:
         self.encoder = encoder
         self.sampler = sampler
         self.renderer = renderer
         self.motion_space = motion_space
         self.show_emotion = show_emotion
+        self.prepare_alpha = prepare_alpha
+        self._alphas: Once[RowAppearance[A, C], Callable[[P], Pixels]] = Once()
         self._samplers: dict[str, Sampler[S]] = {}
         self._lock = threading.Lock()
         self._observers: list[Observer] = []
@@ -296,7 +301,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
         return RowFace(expect_own(appearance, RowAppearance), seed, joined, None, initial_idle())
 
     def draw(self, jobs: Sequence[Draw]) -> list[Drawn]:
-        return [self._draw(job.face, job.shot, job.edits) for job in jobs]
+        return [self._draw(job) for job in jobs]
 
     def move(self, jobs: Sequence[Draw]) -> list[Moved]:
         return [self._move(job.face, job.shot, job.edits) for job in jobs]
@@ -310,13 +315,18 @@ class RowPerformer(Generic[E, S, A, P, C]):
         """The same motions with empty pictures."""
         return RowPerformer(self.encoder, self.sampler, NoPictures(), self.motion_space, self.show_emotion)
 
-    def _draw(self, before: Face, shot: Shot, edits: Edits) -> Drawn:
-        moved = self._move(before, shot, edits)
+    def _draw(self, job: Draw) -> Drawn:
+        moved = self._move(job.face, job.shot, job.edits)
         appearance = expect_own(moved.face, RowFace).appearance
         pose = self.renderer.retarget(appearance.portrait, moved.motion)
         crop = self._timed("render", lambda: self.renderer.render(appearance.prepared, pose))
         image = self._timed("paste", lambda: appearance.paste_back(crop))
-        return Drawn(image, moved.face, moved.motion, moved.transition)
+        alpha = None
+        if job.alpha and appearance.portrait.alpha is not None and self.prepare_alpha is not None:
+            prepare = self.prepare_alpha
+            draw = self._alphas.get(appearance, lambda appearance: prepare(appearance.portrait))
+            alpha = self._timed("alpha", lambda: draw(pose))
+        return Drawn(image, moved.face, moved.motion, moved.transition, alpha)
 
     def _move(self, before: Face, shot: Shot, edits: Edits) -> Moved:
         face: RowFace[A, C] = expect_own(before, RowFace)

@@ -15,6 +15,7 @@ from ditto.controls.driving import Performance
 from ditto.controls.timeline import MIDDLE, Edit, Timeline, View, moment_of
 from ditto.frame import Frame as Frame
 from ditto.media.audio import check_samples
+from ditto.media.pixels import OF_ALPHA, OUTPUTS, check_pixels
 from ditto.media.rates import FPS, SAMPLES_PER_FRAME
 from ditto.motion.emotion import EMOTIONS, emotion_vector
 from ditto.motion.style import style_strength
@@ -190,7 +191,9 @@ class Stream:
         latency: str = "quality",
         style: str | float = "natural",
         performance: Performance | None = None,
+        output: str = "rgb24",
     ) -> None:
+        self._output = check_pixels(output)
         self._performer = head.performer
         check_latency(latency, self._performer.latencies)
         self._edits = FrameEdits(
@@ -262,7 +265,10 @@ class Stream:
         return [self._draw(shot) for shot in self._speech.flush()]
 
     def _draw(self, shot: Shot) -> Frame:
-        drawn = self._performer.draw([Draw(self._face, shot, self._edits.at(self._frames))])[0]
+        job = Draw(self._face, shot, self._edits.at(self._frames), alpha=self._output in OF_ALPHA)
+        drawn = self._performer.draw([job])[0]
+        alpha = self._portrait.alpha if drawn.alpha is None else drawn.alpha
+        image = OUTPUTS[self._output](drawn.image, alpha)
         self._face = drawn.face
         sound = np.zeros(SAMPLES_PER_FRAME, np.float32)
         own = self._sound[:SAMPLES_PER_FRAME]
@@ -270,4 +276,4 @@ class Stream:
         self._sound = self._sound[SAMPLES_PER_FRAME:]
         index = self._frames
         self._frames += 1
-        return Frame(drawn.image, index, index / FPS, sound, drawn.motion, speech_index=index)
+        return Frame(image, index, index / FPS, sound, drawn.motion, speech_index=index)

@@ -161,6 +161,7 @@ class TalkingHead:
         latency: str = "quality",
         style: str | float = "natural",
         performance: Performance | None = None,
+        output: str = "rgb24",
     ) -> Stream:
         """A new stream: push samples (mono, 16 kHz), get frames.
 
@@ -173,6 +174,8 @@ class TalkingHead:
                 waits for.
             style: how much head and brows move: "calm", "natural", "lively", or a factor from 0 to 2 on "natural".
             performance: a recorded motion that drives regions of the face; speech moves the rest.
+            output: pixel format of the frames: "rgb24", "bgr24", "rgba", "rgba_stacked", "rgb24_green" or "yuv420p"
+                (docs/outputs.md). Alpha is that of the portrait's picture, and moves with it.
 
         Raises:
             ValueError, TypeError: a value that an option cannot have, or an option that the bundle does not support.
@@ -187,6 +190,7 @@ class TalkingHead:
             latency=latency,
             style=style,
             performance=performance,
+            output=output,
         )
 
     def session(self, portrait: Portrait, **options: Unpack[SessionOptions]) -> AsyncSession:
@@ -253,13 +257,14 @@ class TalkingHead:
         controls: Edit | None = None,
         style: str | float = "natural",
         performance: Performance | None = None,
+        output: str = "rgb24",
     ) -> Iterator[Frame]:
         """The frames of a recording, one by one, in constant memory.
 
         Args:
             audio: a file with a sound track, given as a path, as bytes or as an open file; an `AudioReader`; samples (N,),
                 mono at 16 kHz; or an iterable of such blocks.
-            seed, emotion, still, controls, style, performance: as of `stream`.
+            seed, emotion, still, controls, style, performance, output: as of `stream`.
 
         Raises:
             AudioError: the audio cannot be read (raised at once), or is empty or damaged (raised by the iteration).
@@ -269,8 +274,9 @@ class TalkingHead:
         blocks = _blocks(audio)
         check_timeline(controls, seconds_of(audio, blocks))
         stream = self.stream(
-            portrait, seed=seed, emotion=emotion, still=still, controls=controls, style=style, performance=performance
-        )
+            portrait, seed=seed, emotion=emotion, still=still, controls=controls, style=style, performance=performance,
+            output=output,
+        )  # fmt: skip
         return _frames(stream, blocks)
 
     def animate_scene(self, speakers: Sequence[Speaker], *, seed: int = 0) -> Iterator[Frame]:

@@ -87,7 +87,7 @@ Status Core::place(const float* motion, Workspace& work, float* positions) const
 #endif
 }
 
-Status Core::frame(const float* motion, Workspace& work, uint8_t* crop, uint8_t* picture) const noexcept {
+Status Core::frame(const float* motion, Workspace& work, uint8_t* crop, uint8_t* picture, bool layers) const noexcept {
 #if defined(__cpp_exceptions)
     try {
 #endif
@@ -111,9 +111,9 @@ Status Core::frame(const float* motion, Workspace& work, uint8_t* crop, uint8_t*
         warp(p.texture, p.size, p.size, mesh, Lanes::kMost, b.warp, crop, b.alpha.data(), b.map.data());
 
         const Image image{crop, p.size, p.size};
-        for (int eye = 0; eye < 2; ++eye) draw_eye(p, eye, b.pose, b.curves, image);
+        for (int eye = 0; layers && eye < 2; ++eye) draw_eye(p, eye, b.pose, b.curves, image);
         composite(image, b.alpha.data(), p.plate, b.gate.make(b.map.data(), p.size));
-        draw_mouth(p, b.pose, b.columns, image);
+        if (layers) draw_mouth(p, b.pose, b.columns, image);
         if (picture) paste_back(p.paste, crop, b.paste, picture);
         return Status::kDrawn;
 #if defined(__cpp_exceptions)

@@ -36,6 +36,7 @@ from ditto.app.console import (
     show_warnings,
 )
 from ditto.app.options import (
+    Background,
     BundleName,
     Codec,
     ControlsFile,
@@ -56,7 +57,13 @@ from ditto.app.pictures import check_picture, load_portrait, standard_input
 from ditto.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    import numpy.typing as npt
+
     from ditto.app.doctor import Check
+    from ditto.portrait.portrait import Portrait
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -128,6 +135,7 @@ def animate(
     ] = "",
     codec: Codec = None,
     quality: Quality = "standard",
+    background: Background = None,
     bundle: BundleName = "lite",
     device: Device = "cpu",
     face: Face = "0",
@@ -151,7 +159,7 @@ def animate(
             raise InputError(f"expected a video with --loop or --whole-face, got {portrait}; leave them out, or give a video")
         if video:
             alone = {"--speaker": speaker, "--face": face != "0", "--drive": drive, "--still": still, "--max-size": max_size,
-                     "--emotion portrait": emotion == "portrait"}  # fmt: skip
+                     "--emotion portrait": emotion == "portrait", "--background": background is not None}  # fmt: skip
             if given := [name for name, value in alone.items() if value]:
                 raise InputError(f"expected a picture with {given[0]}, got the video {portrait}; leave the option out")
             if audio is None:
@@ -162,7 +170,7 @@ def animate(
             )  # fmt: skip
         elif speaker:
             alone = {"AUDIO": audio, "--face": face != "0", "--controls": controls, "--drive": drive,
-                     "--emotion portrait": emotion == "portrait"}  # fmt: skip
+                     "--emotion portrait": emotion == "portrait", "--background": background is not None}  # fmt: skip
             if given := [name for name, value in alone.items() if value]:
                 raise InputError(f"expected {given[0]} or --speaker, got both; leave one of them out")
             result = cli_scene.run_scene(
@@ -173,7 +181,7 @@ def animate(
             raise InputError("expected a recording, got none; give AUDIO, or a --speaker for each face that speaks")
         else:
             result = run_animate(
-                portrait, audio, output, codec, quality, seed, emotion, download_hsemotion, style, controls, drive,
+                portrait, audio, output, codec, quality, background, seed, emotion, download_hsemotion, style, controls, drive,
                 drive_regions, bundle, device, face, still, max_size, quiet or as_json,
             )  # fmt: skip
         if as_json:
@@ -192,6 +200,7 @@ def run_animate(
     output: str,
     codec: str | None,
     quality: str,
+    background: str | None,
     seed: int,
     emotion: str,
     download_hsemotion: bool,
@@ -223,7 +232,7 @@ def run_animate(
     strength = parse_style(style)
     if download_hsemotion and emotion != "portrait":
         raise InputError(f"expected --emotion portrait with --download-hsemotion, got {emotion!r}; leave one of them out")
-    format = check_output(output, codec, quality)
+    format = check_output(output, codec, quality, background == "transparent")
     check_picture(portrait_path, face, max_size)
     if drive is None and drive_regions:
         raise InputError(f"expected --drive with --drive-regions {drive_regions}, got none; give a performance")
@@ -254,16 +263,20 @@ def run_animate(
         registered = time.perf_counter()
     if read_by is not None:
         console.print(f"the picture shows {shown_words(weights)}, by {READERS[read_by]}")
+    lay = None if background is None else background_of(background, portrait)
     height, width = portrait.picture.shape[:2]
     total = None if reader.duration_seconds is None else math.ceil(reader.duration_seconds * FPS)
     frames = head.animate(
-        portrait, reader, seed=seed, emotion=weights, still=still, style=strength, controls=timeline, performance=performance
-    )
+        portrait, reader, seed=seed, emotion=weights, still=still, style=strength, controls=timeline, performance=performance,
+        output="rgb24" if background is None else "rgba",
+    )  # fmt: skip
     if format.audio_codec is None:
         console.print(f"{format.name} carries no sound", highlight=False)
-    with VideoWriter(output, width, height, audio=reader, codec=codec, quality=quality) as writer:
+    with VideoWriter(
+        output, width, height, audio=reader, codec=codec, quality=quality, alpha=background == "transparent"
+    ) as writer:
         for frame in progress(frames, total, console):
-            writer.write(frame.image)
+            writer.write(frame.image if lay is None else lay(frame.image))
     finished = time.perf_counter()
     duration = writer.frames / FPS
     return {
@@ -283,6 +296,18 @@ def run_animate(
         "real_time_factor": round((finished - registered) / duration, 4),
         "audio_damage": reader.damage,
     }
+
+
+def background_of(given: str, portrait: Portrait) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]] | None:
+    """What lays frames over the background of `--background`; None for a transparent one.
+
+    Raises:
+        InputError: the portrait has no alpha, or the background cannot be used.
+    """
+    from ditto.media.backgrounds import background
+
+    lay = background("white" if given == "transparent" else given, portrait.picture, portrait.alpha)
+    return None if given == "transparent" else lay
 
 
 def shown_words(weights: Mapping[str, float]) -> str:

@@ -60,6 +60,14 @@ Codec = Annotated[
     typer.Option(help="For formats with several: h264 or hevc; for .mov also prores, prores4444. The usual one by default."),
 ]
 Quality = Annotated[str, typer.Option(help="low, standard or high.")]
+Background = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHAT",
+        help="Behind a picture with transparent parts: a colour such as '#20c040', a picture, a video that loops, blur; or "
+        "transparent, for an output with alpha. White by default.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
 

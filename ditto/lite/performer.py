@@ -38,7 +38,10 @@ def open_performer(bundle: Bundle, device: str, precision: str) -> Performer:
         bundle.part(part)
     bundle.verify()
     sampler = MotionSampler(MotionNetwork.open(bundle.path, postprocess_config(bundle)))
-    return RowPerformer(SpeechEncoder(bundle.path), sampler, CoreRenderer(bundle.path), LITE_SPACE, show_emotion)
+    renderer = CoreRenderer(bundle.path)
+    return RowPerformer(
+        SpeechEncoder(bundle.path), sampler, renderer, LITE_SPACE, show_emotion, renderer.prepare_alpha
+    )
 
 
 def show_emotion(row: npt.ArrayLike, emotion: npt.ArrayLike, talk: float = 0.0) -> Array:

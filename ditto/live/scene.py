@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from ditto.errors import SessionError
 from ditto.frame import Frame, SegmentEnd
-from ditto.live.outputs import OUTPUTS
 from ditto.live.session import AsyncSession
 from ditto.media.audio import SAMPLE_RATE
+from ditto.media.pixels import OUTPUTS
 from ditto.media.rates import FPS
 from ditto.portrait.portrait import Portrait
 from ditto.scene import compose

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
 from ditto.live.capacity import Kind
-from ditto.live.outputs import MOTION, OUTPUTS
+from ditto.live.outputs import MOTION
 from ditto.media.audio import HIGHEST_RATE, LOWEST_RATE
+from ditto.media.pixels import OUTPUTS
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.motion import FPS
 from ditto.motion.style import style_strength
@@ -53,8 +54,9 @@ class SessionOptions(FaceOptions, total=False):
     """Keywords of `TalkingHead.session` and `blocking_session`: `FaceOptions`, and the formats of pictures and sound.
 
     Attributes:
-        output: pixel format of the pictures: "rgb24" (default), "bgr24", "rgba" or "yuv420p". "motion" for frames that are
-            drawn elsewhere: each has its motion and an empty image (0, 0, 3), and costs no drawing.
+        output: pixel format of the pictures: "rgb24" (default), "bgr24", "rgba", "rgba_stacked", "rgb24_green" or "yuv420p"
+            (docs/outputs.md). "motion" for frames that are drawn elsewhere: each has its motion and an empty image
+            (0, 0, 3), and costs no drawing.
         audio_rate: samples a second of the sound that frames carry, a multiple of 25; 16000 by default.
     """
 

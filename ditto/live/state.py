@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,10 +24,11 @@ from ditto.frame import Frame, Item, SegmentEnd
 from ditto.live.clock import Clock, Pace
 from ditto.live.cue import Cues
 from ditto.live.intake import Intake, ListenPiece, ListenQueue, Piece
-from ditto.live.outputs import NO_PICTURE, OUTPUTS
+from ditto.live.outputs import NO_PICTURE
 from ditto.live.pictures import MAX_QUEUED_PICTURES, NO_UTTERANCE, PictureQueue, Position, QueuedShot, ShotGroup
 from ditto.live.settings import Settings, utterance_seed
 from ditto.live.utterance import Utterance
+from ditto.media.pixels import OF_ALPHA, OUTPUTS
 from ditto.motion.listening import NEUTRAL, Listener
 from ditto.motion.motion import FPS
 from ditto.motion.style import style_strength
@@ -468,8 +470,10 @@ class SessionState:
         """The picture of a job in the session's format, empty if it gives motion alone, and what the performer says of it."""
         if not self.settings.draws:
             return NO_PICTURE, self._performer.move([job])[0]
-        drawn = self._performer.draw([job])[0]
-        return timed("convert", lambda: OUTPUTS[self.settings.output](drawn.image, self._portrait.alpha)), drawn
+        output = self.settings.output
+        drawn = self._performer.draw([replace(job, alpha=output in OF_ALPHA)])[0]
+        alpha = self._portrait.alpha if drawn.alpha is None else drawn.alpha
+        return timed("convert", lambda: OUTPUTS[output](drawn.image, alpha)), drawn
 
     def draw_at_rest(self) -> None:
         """Compute an idle frame and drop it, to measure the speed; nothing if the performer has no capability IDLE."""

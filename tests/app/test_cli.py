@@ -37,7 +37,7 @@ class StandIn:
             raise self.error
         self.asked |= {"face": face, "max_size": max_size}
         image = np.zeros((64, 96, 3), np.uint8)
-        return SimpleNamespace(picture=image, crop=image, landmarks=np.zeros((478, 3)))
+        return SimpleNamespace(picture=image, crop=image, landmarks=np.zeros((478, 3)), alpha=None)
 
     def appearance(self, portrait):
         return None
@@ -76,7 +76,7 @@ def test_animate_writes_the_video_and_says_where(run, tmp_path):
     assert done.code == 0, done.err
     assert head.asked == {
         "face": 1, "max_size": 640, "seed": 7, "emotion": {"happy": 0.6, "sad": 0.1}, "still": True, "style": 0.45,
-        "controls": None, "performance": None,
+        "controls": None, "performance": None, "output": "rgb24",
     }  # fmt: skip
     assert "out.mp4: 245 frames, 9.80 s, 96 x 64" in done.out.replace("\n", "")
     assert "real-time factor" in done.out
@@ -164,6 +164,17 @@ def test_a_damaged_end_is_animated_up_to_there_and_said(run, tmp_path):
     assert done.code == 0
     assert " ".join(done.err.split()).count("shorter than its header says") == 1
     assert run("animate", PORTRAIT, tmp_path / "cut.wav", "-o", tmp_path / "out.mp4", "-q").err == ""
+
+
+@pytest.mark.parametrize(
+    ("output", "background", "message"),
+    [("out.mp4", "transparent", "keeps alpha"), ("out.mp4", "blur", "cut the person out first"),
+     ("out.webm", "transparent", "cut the person out first")],
+)  # fmt: skip
+def test_a_background_that_cannot_be_is_refused(run, tmp_path, output, background, message):
+    done = run("animate", PORTRAIT, SPEECH, "-o", tmp_path / output, "--background", background)
+    assert done.code == 2 and message in done.err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

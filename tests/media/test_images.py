@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from ditto.errors import ImageError
-from ditto.live.outputs import OUTPUTS
 from ditto.media import images
 from ditto.media.images import OpenedPicture, read_picture, straight_colours
+from ditto.media.pixels import OUTPUTS
 
 CUTOUT = Path(__file__).parents[1] / "fixtures" / "pictures" / "cutout_soft.png"
 

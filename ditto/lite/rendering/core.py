@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,12 +18,14 @@ import numpy.typing as npt
 
 from ditto._native import Core
 from ditto.errors import InputError
+from ditto.lite.rendering.background import make_background
 from ditto.lite.rendering.blob import portrait_blob
 from ditto.lite.rendering.mesh import MeshRenderer
 from ditto.lite.rendering.numbers import model_numbers, portrait_numbers
 from ditto.lite.rendering.paste_back import PasteBack
 from ditto.motion.motion import Motion
 from ditto.portrait import packed
+from ditto.portrait.cropping import sample_crop
 from ditto.portrait.packed import PackedAppearance
 from ditto.portrait.portrait import Portrait
 
@@ -106,6 +110,24 @@ class CoreRenderer:
     def paste_back(self, portrait: Portrait) -> PasteBack:
         """What pastes rendered crops back into the portrait's picture."""
         return self.mesh.paste_back(portrait)
+
+    def prepare_alpha(self, portrait: Portrait) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.uint8]]:
+        """The function from a motion, as `render` takes it, to the alpha (H, W) of the portrait's picture.
+
+        Alpha moves as the colours do: it is drawn as a grey picture on the same mesh. Nothing is painted on it, and behind
+        the person the alpha of the surroundings shows.
+        """
+        assert portrait.alpha is not None
+        grey = np.repeat(portrait.alpha[..., None], 3, -1)
+        crop = sample_crop(grey, portrait.crop_to_picture, len(portrait.crop))
+        appearance = self.mesh.prepare(portrait)
+        background = make_background(crop, portrait.mask, appearance.geometry)
+        texture = np.concatenate([crop, background.alpha[..., None]], -1)
+        core = Core(
+            portrait_blob(self.mesh.learned, portrait, appearance._replace(texture=texture, background=background))
+        )
+        paste_back = PasteBack(replace(portrait, picture=grey, crop=crop, alpha=None))
+        return lambda motion: np.ascontiguousarray(paste_back(core.warped(motion))[..., 0])
 
     def retarget(self, portrait: Portrait, motion: Motion) -> npt.NDArray[np.float32]:
         """One frame of motion (70,) as `render` takes it: the core knows its portrait and retargets itself.

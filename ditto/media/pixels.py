@@ -1,0 +1,61 @@
+"""Pixel formats of pictures, for frames of streams and sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ditto.media.images import straight_colours
+
+Pixels = npt.NDArray[np.uint8]
+
+GREEN = (0, 255, 0)  # of "rgb24_green", for a chroma key
+
+
+def _rgba(image: Pixels, alpha: Pixels | None) -> Pixels:
+    """RGBA with straight alpha: undoes the white background that the portrait was composited over."""
+    if alpha is None:
+        return np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
+    return np.dstack([straight_colours(image, alpha), alpha])
+
+
+def _stacked(image: Pixels, alpha: Pixels | None) -> Pixels:
+    rgba = _rgba(image, alpha)
+    return np.concatenate([rgba[..., :3], np.repeat(rgba[..., 3:], 3, -1)])
+
+
+def lay_over(rgba: Pixels, behind: Pixels) -> Pixels:
+    """A picture (H, W, 4) with straight alpha over another (H, W, 3): (H, W, 3)."""
+    alpha = rgba[..., 3:].astype(np.uint16)
+    return np.asarray((rgba[..., :3] * alpha + behind * (255 - alpha) + 127) // 255, np.uint8)
+
+
+def _green(image: Pixels, alpha: Pixels | None) -> Pixels:
+    return lay_over(_rgba(image, alpha), np.full(image.shape, GREEN, np.uint8))
+
+
+OUTPUTS: MappingProxyType[str, Callable[[Pixels, Pixels | None], Pixels]] = MappingProxyType(
+    {
+        "rgb24": lambda image, alpha: image,
+        "bgr24": lambda image, alpha: np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8),
+        "rgba": _rgba,
+        "rgba_stacked": _stacked,
+        "rgb24_green": _green,
+        "yuv420p": lambda image, alpha: np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), np.uint8),
+    }
+)
+"""Format name -> conversion of an (H, W, 3) RGB picture and its alpha (H, W) or None."""
+
+OF_ALPHA = frozenset({"rgba", "rgba_stacked", "rgb24_green"})
+"""Names of the formats that show the alpha."""
+
+
+def check_pixels(name: str) -> str:
+    """The name, if it is one of `OUTPUTS`. Raises ValueError."""
+    if name not in OUTPUTS:
+        raise ValueError(f"expected an output of {', '.join(OUTPUTS)}, got {name!r}; choose one of them")
+    return name
