@@ -2,7 +2,8 @@
 
     python -m benchmarks.poses [--portraits DIR ...] [--out DIR] [--sweep]
 
-One PNG per portrait: 12 degrees of pitch and yaw, 10 of roll, and all at once with the mouth open and the head moved.
+One PNG per portrait: 12 degrees of pitch and yaw, 10 of roll, and all at once with the mouth open and the head moved; then
+20 degrees of yaw and 15 of roll, farther than talk goes.
 With `--sweep`, also eight consecutive frames of a head that turns from -12 to 12 degrees in 60 frames, and their
 differences. To be looked at; the figures say where.
 """
@@ -79,6 +80,9 @@ POSES = [
     Held((-8, -10, 6), (-0.03, -0.03), True),
     Held((12, 0, 0), (0.0, 0.03), True),
 ]
+
+
+FAR_POSES = [Held((0, 20, 0)), Held((0, -20, 0)), Held((15, 0, 0)), Held((-15, 0, 0)), Held((0, 0, 15)), Held((0, 0, -15))]
 
 
 class Measures(NamedTuple):
@@ -158,6 +162,24 @@ def head_rotation(picture: Image) -> Floats:
     return np.full((3, 3), np.nan) if found is None else g.fit_head(found)[1]
 
 
+def seam(portrait: Portrait, picture: Image) -> float:
+    """How visible the border of the crop is: the mean change of the gradient along it, levels a pixel; 0 at rest.
+
+    Only where the picture goes on beyond the border.
+    """
+    size = len(portrait.crop)
+    corners = np.array([[-0.5, size - 0.5, size - 0.5, -0.5], [-0.5, -0.5, size - 0.5, size - 0.5], [1.0] * 4])
+    outline = (portrait.crop_to_picture[:2] @ corners).T
+    band = np.zeros(picture.shape[:2], np.uint8)
+    cv2.polylines(band, [np.rint(outline * 16).astype(np.int32)], True, (255,), 5, cv2.LINE_8, 4)
+    band[[0, 1, -2, -1]] = band[:, [0, 1, -2, -1]] = 0
+    if not band.any():
+        return 0.0
+    change = picture.astype(np.float32) - portrait.picture
+    slopes = np.abs(np.diff(change, axis=0, prepend=change[:1])) + np.abs(np.diff(change, axis=1, prepend=change[:, :1]))
+    return float(slopes.max(-1)[band > 0].mean())
+
+
 def around(portrait: Portrait) -> tuple[slice, slice]:
     """Rows and columns of the crop in the picture, with an eighth of its side around it."""
     size = len(portrait.crop)
@@ -179,8 +201,8 @@ def mesh_of(head: TalkingHead) -> MeshRenderer:
     return renderer.mesh
 
 
-def hold(head: TalkingHead, portrait: Portrait, title: str) -> tuple[list[Measures], Pictures.Image]:
-    """Measures of one portrait in every pose, and its sheet."""
+def hold(head: TalkingHead, portrait: Portrait, title: str) -> tuple[list[Measures], list[float], Pictures.Image]:
+    """Measures of one portrait in every pose, the seams in the poses and the far ones, and its sheet."""
     prepared = expect_own(head.appearance(portrait), RowAppearance)
     renderer = mesh_of(head)
     appearance = renderer.prepare(portrait)
@@ -188,6 +210,7 @@ def hold(head: TalkingHead, portrait: Portrait, title: str) -> tuple[list[Measur
     before = head_rotation(portrait.picture[part])
     away = cv2.distanceTransform((portrait.mask < 0.01).astype(np.uint8), cv2.DIST_L2, 5)
     away = away > AWAY * appearance.geometry.scale_px
+    seams: list[float] = []
     rows, tiles = [], [tile(portrait.picture[part], title, TILE)]
     for held in POSES:
         crop = renderer.render(appearance, drive(portrait, held))
@@ -198,7 +221,12 @@ def hold(head: TalkingHead, portrait: Portrait, title: str) -> tuple[list[Measur
         still = float(np.percentile(change, 99.9)) if len(change) else 0.0
         rows.append(Measures(*measure_mesh(renderer, portrait, appearance, held), still, error))
         tiles.append(tile(picture[part], str(held), TILE))
-    return rows, column([row(tiles[i : i + 4]) for i in range(0, len(tiles), 4)])
+        seams.append(seam(portrait, picture))
+    for held in FAR_POSES:
+        picture = prepared.paste_back(renderer.render(appearance, drive(portrait, held)))
+        tiles.append(tile(picture[part], str(held), TILE))
+        seams.append(seam(portrait, picture))
+    return rows, seams, column([row(tiles[i : i + 4]) for i in range(0, len(tiles), 4)])
 
 
 def sweep(head: TalkingHead, portrait: Portrait, axis: int) -> tuple[float, Pictures.Image]:
@@ -240,6 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     head = load(options.bundle)
     found: dict[str, list[Measures]] = {}
+    seams: dict[str, list[float]] = {}
     swept: list[float] = []
     for path in pictures_in(options.portraits):
         try:
@@ -247,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except InputError as error:
             print(f"{path.name}: {error}")
             continue
-        found[path.stem], page = hold(head, portrait, path.stem)
+        found[path.stem], seams[path.stem], page = hold(head, portrait, path.stem)
         page.save(options.out / f"{path.stem}.png", compress_level=1)
         if options.sweep:
             for axis, name in enumerate(("pitch", "yaw", "roll")):
@@ -266,6 +295,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Figure("folded share of the person outside the face, largest", float(every[:, 3].max()), high=0.0),
         Figure("hair left behind, mean (fu)", float(every[:, 4].mean()), high=0.04),
         Figure("background that should stand still, largest change (levels)", float(every[:, 5].max()), high=4.0),
+        Figure("seam: change of the gradient along the crop's border, largest (levels a pixel)",
+               max(map(max, seams.values())), high=1.0),
         Figure("pose asked against pose found, mean (degrees)", float(np.nanmean(errors)), high=1.5),
         Figure("poses in which no face is found", float(np.isnan(errors).sum()), high=0.0),
     ]  # fmt: skip

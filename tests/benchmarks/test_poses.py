@@ -1,5 +1,6 @@
 """The measures of the extreme poses see what an eye sees."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from drawn import drawn_portrait
 
 import ditto
-from benchmarks.poses import Held, drive, measure_mesh, share_99
+from benchmarks.poses import Held, drive, measure_mesh, seam, share_99
 from ditto.lite.rendering.mesh import MeshRenderer
 
 
@@ -32,6 +33,20 @@ def test_a_torn_mesh_and_a_moved_border_are_seen(drawn):
     assert border == 0.0 and stretch < 0.45 < 0.6 < torn_stretch and torn_behind > 2.0 * behind
     free = appearance._replace(surround=surround._replace(head_weight=np.ones_like(surround.head_weight)))
     assert measure_mesh(renderer, portrait, free, held)[0] > 10.0
+
+
+def test_a_seam_is_seen_where_the_crop_ends():
+    portrait = drawn_portrait(128)
+    wide = np.full((200, 200, 3), 100, np.uint8)
+    wide[36:164, 36:164] = portrait.crop
+    place = np.eye(3)
+    place[:2, 2] = 36
+    portrait = replace(portrait, picture=wide, crop_to_picture=place)
+    assert seam(portrait, wide) == 0.0
+    brighter, inside = wide.copy(), wide.copy()
+    brighter[36:164, 36:164] = np.minimum(brighter[36:164, 36:164], 235) + 20
+    inside[80:120, 80:120] = 0
+    assert seam(portrait, brighter) > 2.0 > seam(portrait, inside) == 0.0
 
 
 def test_a_held_pose_turns_the_portrait_by_as_much(drawn):
