@@ -434,7 +434,7 @@ class _Run(Generic[E, S]):
         waiting, self._waiting = self._waiting, None
         if waiting is None:
             return None if self._expected is None else np.zeros(self._hop, np.float32)
-        return np.pad(waiting, (0, self._hop - waiting.size))
+        return waiting if waiting.size == self._hop else np.pad(waiting, (0, self._hop - waiting.size))
 
     def accept_features(self, features: Array, encoder_state: E) -> Array:
         """Take the features (n, D) of a hop; those within the speech, for the sampler.

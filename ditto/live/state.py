@@ -515,8 +515,8 @@ class SessionState:
 
     @property
     def _can_forward_ends(self) -> bool:
-        can_draw = not self.drawing and not self._stopped and self._pictures.pictures < MAX_QUEUED_PICTURES
-        return can_draw and self._pictures.next_is_end
+        can_draw = self._pictures.next_is_end and not self.drawing and not self._stopped
+        return can_draw and self._pictures.pictures < MAX_QUEUED_PICTURES
 
     @property
     def _stopped(self) -> bool:

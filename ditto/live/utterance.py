@@ -97,4 +97,4 @@ class Utterance:
     def next_sound(self, size: int) -> Array:
         """Remove the next `size` samples of sound; silence after the end."""
         sound, self._sound = self._sound[:size], self._sound[size:]
-        return np.pad(sound, (0, size - sound.size))
+        return sound.copy() if sound.size == size else np.pad(sound, (0, size - sound.size))
