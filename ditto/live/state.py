@@ -47,8 +47,9 @@ Timed = Callable[[str, Callable[[], Pixels]], Pixels]
 
 MAX_QUEUED_SHOTS = 25  # not drawn; while there are as many, no speech is advanced
 STARVED_SECONDS = 0.25  # in the middle of an utterance, without samples: from then on idle frames fill the gap
-# For which a hop waits for those of other sessions where there are more sessions than cores. Of 10, 15, 20 and 30 ms, 15
-# loses the fewest deadlines at 5 to 7 sessions with pictures and 15 to 20 without, two cores.
+# For which a hop waits for those of other sessions where there are more sessions than cores. Of 0, 10, 15, 20 and 30 ms, 15
+# misses the fewest deadlines at 5 to 7 sessions with pictures and 15 to 20 without, in a simulation of two cores with the
+# measured times of batches and frames.
 GATHER_SECONDS = 0.015
 NOW, NEVER = float("-inf"), float("inf")
 COMPUTE_AVERAGE = 0.1  # weight of the newest measurement in `compute_seconds`

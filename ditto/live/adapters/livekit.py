@@ -24,7 +24,6 @@ except ImportError as error:
 
 from ditto.frame import SegmentEnd
 from ditto.live.adapters.pacing import Pacer, mono, pcm16
-from ditto.live.capacity import processes_held as processes_held
 from ditto.live.session import AsyncSession
 from ditto.live.waiting import within
 from ditto.machine import cores
@@ -160,7 +159,7 @@ def worker_load(max_sessions: int | Callable[[], int] | None = None) -> Callable
 
     Args:
         max_sessions: faces at once, of all processes of the server; or a function that tells, called once, with the first
-            report: `lambda: processes_held(head, portrait)` measures. By default one a processor core.
+            report: `lambda: processes_held(head, portrait)` (`ditto.live.capacity`) measures. By default one a processor core.
 
     Raises:
         ValueError: less than one.

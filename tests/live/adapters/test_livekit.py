@@ -315,3 +315,17 @@ def test_a_worker_reports_the_share_of_its_faces():
         jobs.append(SimpleNamespace(running_job=object()))
     with pytest.raises(ValueError, match="expected max_sessions of 1 or more"):
         worker_load(0)
+
+
+def test_a_worker_measures_once_how_many_faces_it_holds():
+    calls = []
+
+    def measured():
+        calls.append(1)
+        return 2
+
+    load, server = worker_load(measured), SimpleNamespace(active_jobs=[object()])
+    assert calls == []  # nothing is measured where the module is only imported
+    assert [load(server), load(server)] == [0.5, 0.5] and calls == [1]
+    with pytest.raises(ValueError, match="expected max_sessions of 1 or more, got 0"):
+        worker_load(lambda: 0)(server)
