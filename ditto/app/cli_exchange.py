@@ -1,4 +1,4 @@
-"""`ditto motion export | convert | from-video | visemes`: motion of and for other programs."""
+"""`ditto motion export | convert | from-video | visemes | subtitles`: motion of and for other programs."""
 
 from __future__ import annotations
 
@@ -221,6 +221,57 @@ def visemes(
             print_result(json.dumps({"output": str(output), "visemes": len(found), "duration_seconds": seconds}))
         else:
             print_result(f"{output}: {len(found)} visemes, {seconds:.2f} s")
+
+
+@app.command()
+def subtitles(
+    audio: Annotated[
+        Path, typer.Argument(metavar="AUDIO", readable=False, help="A recording: wav, flac, mp3, a video, ...")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The file to write: .vtt, .srt, or .json with a time for each word; an existing one is replaced.",
+        ),
+    ],
+    text: Annotated[
+        Path, typer.Option(readable=False, help="What the recording says, word for word, in UTF-8; a line begins a subtitle.")
+    ],
+    language: Annotated[str, typer.Option(help="Of the text: a language of espeak-ng, which has to be installed.")] = "en-us",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write subtitles of a recording from its text: ditto finds when each word is said."""
+    with errors_reported(as_json, debug):
+        from ditto.bundle import Bundle
+        from ditto.exchange.subtitles import write_json, write_subrip, write_webvtt
+        from ditto.lite.alignment import words_of
+        from ditto.lite.speech_encoder import SpeechEncoder
+        from ditto.lite.visemes import phones_heard
+        from ditto.media.audio import AudioReader
+        from ditto.media.files import Source
+
+        writers = {".vtt": write_webvtt, ".srt": write_subrip, ".json": write_json}
+        if output.suffix.lower() not in writers:
+            raise InputError(f"expected an output that ends in .vtt, .srt or .json, got {output}; choose another name")
+        check_place(output, audio, text)
+        try:
+            said = Source(text, "a text", InputError).read().decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise InputError(f"expected text in UTF-8, got other bytes in {text}; save it as UTF-8") from None
+        console = open_console(as_json)
+        show_warnings(console)
+        with progress_of(console, "listening"):
+            encoder = SpeechEncoder(Bundle.open("lite").path)
+            probabilities, seconds = phones_heard(encoder, AudioReader(audio), interruption.check)
+            found = words_of(probabilities, said, language)
+        writers[output.suffix.lower()](found, output)
+        if as_json:
+            print_result(json.dumps({"output": str(output), "words": len(found), "duration_seconds": seconds}))
+        else:
+            print_result(f"{output}: {len(found)} words, {seconds:.2f} s")
 
 
 def check_format(option: str, name: str | None) -> None:

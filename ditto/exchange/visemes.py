@@ -94,7 +94,7 @@ def read_json(given: Given) -> list[Viseme]:
 
 def write_webvtt(visemes: Sequence[Viseme], path: str | Path) -> None:
     """Write a WebVTT file, a cue for each viseme. Raises OutputError."""
-    cues = "".join(f"\n{_stamp(v.start)} --> {_stamp(v.end)}\n{v.name}\n" for v in visemes)
+    cues = "".join(f"\n{stamp(v.start)} --> {stamp(v.end)}\n{v.name}\n" for v in visemes)
     write_file(path, f"WEBVTT\n{cues}".encode())
 
 
@@ -140,7 +140,8 @@ def _some(name: str, found: list[Viseme]) -> list[Viseme]:
     return found
 
 
-def _stamp(seconds: float) -> str:
+def stamp(seconds: float) -> str:
+    """`00:01:02.345`, as WebVTT writes a time."""
     thousandths = round(seconds * 1000)
     whole_seconds, rest = divmod(thousandths, 1000)
     return f"{whole_seconds // 3600:02d}:{whole_seconds // 60 % 60:02d}:{whole_seconds % 60:02d}.{rest:03d}"

@@ -17,10 +17,10 @@ Array = npt.NDArray[np.float32]
 TOKENS_PER_FEATURE = 2
 
 
-def visemes_of(
+def phones_heard(
     encoder: SpeechEncoder, blocks: Iterable[Array], check: Callable[[], None] = lambda: None
-) -> list[Viseme]:
-    """The visemes of a recording, from its beginning to its end without gaps.
+) -> tuple[Array, float]:
+    """Probabilities (N, 40) of the phones of a recording, a token each 20 ms, and its length in seconds.
 
     Args:
         blocks: samples (n,) at 16 kHz, one after another.
@@ -46,5 +46,13 @@ def visemes_of(
     take(np.zeros(HOP_SAMPLES, np.float32))  # the encoder hears a hop ahead
     tokens = np.concatenate(phones[1:]).reshape(-1, len(PHONES))  # the first hop's lie before the recording
     seconds = samples / SAMPLE_RATE
-    found = visemes_of_phones(tokens[: int(np.ceil(seconds * 50))], PHONES)
+    return tokens[: int(np.ceil(seconds * 50))], seconds
+
+
+def visemes_of(
+    encoder: SpeechEncoder, blocks: Iterable[Array], check: Callable[[], None] = lambda: None
+) -> list[Viseme]:
+    """The visemes of a recording, from its beginning to its end without gaps. Arguments as of `phones_heard`."""
+    tokens, seconds = phones_heard(encoder, blocks, check)
+    found = visemes_of_phones(tokens, PHONES)
     return [*found[:-1], found[-1]._replace(end=seconds)] if found else []

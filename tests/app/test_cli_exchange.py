@@ -143,3 +143,13 @@ def test_bad_input_is_one_line_and_leaves_no_file(folder, tmp_path):
     refused("motion", "from-video", "actor.mp4", "-o", out / "x.fbx", says="ends in .safetensors, .csv")
     refused("motion", "convert", folder / "actor.csv", "-o", out / ("x" * 300 + ".csv"), says="File name too long")
     assert list(out.iterdir()) == []
+
+
+def test_subtitles_of_what_cannot_be_are_refused(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe")
+    write_wav(tmp_path / "a.wav", np.zeros(1600, np.float32))
+    sound, text = tmp_path / "a.wav", tmp_path / "a.txt"
+    refused("motion", "subtitles", sound, "--text", text, "-o", tmp_path / "a.ass", says="ends in .vtt, .srt or .json")
+    refused("motion", "subtitles", sound, "--text", text, "-o", tmp_path / "a.vtt", says="expected text in UTF-8")
+    refused("motion", "subtitles", sound, "--text", tmp_path / "b.txt", "-o", tmp_path / "a.vtt", says="b.txt")
+    assert not (tmp_path / "a.vtt").exists()
