@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Under `make test` two processes share the cores; threads of numerical libraries would wait in loops for the other's.
+# Threads of torch wait for each other asleep: beside another process on the cores, waiting in a loop takes six times as
+# long. Read when torch is imported. Under `make test` two processes share the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

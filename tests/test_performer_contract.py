@@ -32,15 +32,18 @@ def block():
     return BlockPerformer()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def full(tmp_path_factory):
     pytest.importorskip("torch", reason="the full bundle needs torch (pip install ditto[full])")
     from checkpoints import convert_tiny, publish
 
+    from ditto.full.networks import decoder
 
     folder = tmp_path_factory.mktemp("contract")
-    publish(folder)
-    return load(convert_tiny(folder, folder / "bundle" / "full").path).performer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoder, "HIDDEN", 4)  # of 128: most of the work of a frame
+        publish(folder)
+        yield load(convert_tiny(folder, folder / "bundle" / "full").path).performer
 
 
 @pytest.fixture(params=PERFORMERS)
