@@ -5,12 +5,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from drawn import drawn_portrait
 
 import ditto
 from ditto.lite.rendering.blob import portrait_blob
 from ditto.lite.rendering.mesh import MeshRenderer
+from ditto.lite.rendering.numbers import model_numbers, portrait_numbers
 
 CSRC = Path(__file__).parents[1] / "csrc"
 SECONDS = os.environ.get("DITTO_FUZZ_SECONDS", "5")
@@ -44,17 +46,34 @@ def fuzz(tmp_path_factory):
     return program
 
 
-def test_damaged_blobs_never_lead_to_a_bad_read(fuzz, tmp_path):
+@pytest.fixture(scope="module")
+def prepared():
+    """Renderer, portrait and appearance, with eyes that move: the drawn ones show too little iris for it."""
     renderer, portrait = MeshRenderer(Path(ditto.__file__).parent / "bundles" / "lite"), drawn_portrait(128)
     appearance = renderer.prepare(portrait)
-    # Eyes that move: the drawn ones show too little iris for it.
     eyes = type(appearance.eyes)(*(layer._replace(has_iris=1.0) for layer in appearance.eyes))
-    blob = tmp_path / "portrait.blob"
-    blob.write_bytes(
-        portrait_blob(renderer.learned, portrait, appearance._replace(eyes=eyes), renderer.paste_back(portrait))
-    )
-    done = subprocess.run([str(fuzz), str(blob), SECONDS, SEED], capture_output=True, text=True, check=False)
+    return renderer, portrait, appearance._replace(eyes=eyes)
+
+
+def expect_no_bad_read(fuzz, *arguments):
+    done = subprocess.run([str(fuzz), *map(str, arguments), SECONDS, SEED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     words = done.stdout.split()
     opened, refused, drawn = int(words[1]), int(words[3]), int(words[5])
     assert opened > 3 and refused > 3 and drawn > 3, done.stdout  # both ways were tried
+
+
+def test_damaged_blobs_never_lead_to_a_bad_read(fuzz, prepared, tmp_path):
+    renderer, portrait, appearance = prepared
+    blob = tmp_path / "portrait.blob"
+    blob.write_bytes(portrait_blob(renderer.learned, portrait, appearance, renderer.paste_back(portrait)))
+    expect_no_bad_read(fuzz, blob)
+
+
+def test_damaged_packed_portraits_never_lead_to_a_bad_read(fuzz, prepared, tmp_path):
+    renderer, portrait, appearance = prepared
+    paste_back = renderer.paste_back(portrait)
+    paste_back.detail = np.zeros((1, 1, 3), np.int16)  # the core is to work out the picture's detail
+    (tmp_path / "model").write_bytes(model_numbers(renderer.learned))
+    (tmp_path / "numbers").write_bytes(portrait_numbers(portrait, appearance, paste_back))
+    expect_no_bad_read(fuzz, tmp_path / "model", tmp_path / "numbers", len(portrait.crop))
