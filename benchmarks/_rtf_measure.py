@@ -22,7 +22,7 @@ from benchmarks.speech import read_speech
 from ditto.errors import AudioError, InputError
 from ditto.media.audio import SAMPLE_RATE
 from ditto.performer import check_latency
-from ditto.portrait.portrait import Portrait
+from ditto.portrait.portrait import Portrait, is_saved
 from ditto.stream import FPS, SAMPLES_PER_FRAME
 from ditto.talking_head import TalkingHead, load
 
@@ -75,7 +75,7 @@ class Loading(NamedTuple):
 def load_and_register(
     bundle: str, picture: Path, max_sessions: int, device: str, latency: str
 ) -> tuple[TalkingHead, Portrait, Loading]:
-    """A head and a portrait, and what getting them takes. A saved portrait (.npz) is loaded instead.
+    """A head and a portrait, and what getting them takes. A saved portrait is loaded instead.
 
     Raises:
         InputError: the bundle has no such latency, or no explicit motion.
@@ -89,7 +89,7 @@ def load_and_register(
     fresh = cold_loads(bundle, device, REPEATS)
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
-        portrait = Portrait.load(picture) if picture.suffix == ".npz" else head.register(picture)
+        portrait = Portrait.load(picture) if is_saved(picture) else head.register(picture)
         registrations.append(time.perf_counter() - start)
     start = time.perf_counter()
     head.appearance(portrait)

@@ -119,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--video", choices=VIDEO, default="pictures", help="what sessions give: pictures, or motion alone")
     made.add_argument("--minutes", type=float, default=1.0, help="of conversation, for every number of sessions")
-    made.add_argument("--portrait", type=Path, default=example_portrait(), help="a picture, or a saved portrait (.npz)")
+    made.add_argument("--portrait", type=Path, default=example_portrait(), help="a picture, or a saved one (.npz, .portrait)")
     made.add_argument("--speech", type=Path, default=default_speech(), help="a recording, or a folder of them")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--turns", type=int, default=TURNS, help="repeats of first frames and interrupts")

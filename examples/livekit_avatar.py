@@ -104,13 +104,13 @@ async def sound(samples: np.ndarray) -> AsyncIterator[rtc.AudioFrame]:
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
-    parser.add_argument("--portrait", type=Path, default=HERE / "portrait.jpg", help="a picture, or a saved .npz")
+    parser.add_argument("--portrait", type=Path, default=HERE / "portrait.jpg", help="a picture, or .npz, .portrait")
     parser.add_argument("--audio", type=Path, default=HERE / "speech.flac", help="what it says")
     parser.add_argument("--text", help="what it says, spoken by espeak-ng")
     arguments = parser.parse_args()
 
     head = ditto.load("lite")
-    if arguments.portrait.suffix == ".npz":
+    if arguments.portrait.suffix in (".npz", ".portrait"):
         portrait = ditto.Portrait.load(arguments.portrait)
     else:
         portrait = head.register(arguments.portrait, max_size=512)

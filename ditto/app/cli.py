@@ -1,4 +1,4 @@
-"""The command line: `ditto animate`, `batch`, `serve`, `doctor`, and the groups `bundle`, `controls`, `motion`, `train`."""
+"""The command line: `ditto animate`, `batch`, `pack`, `serve`, `doctor`; groups `bundle`, `controls`, `motion`, `train`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from ditto.app import cli_batch, cli_bundle, cli_controls, cli_edit, cli_exchange, cli_scene, cli_train, cli_video
+from ditto.app import (
+    cli_batch,
+    cli_bundle,
+    cli_controls,
+    cli_edit,
+    cli_exchange,
+    cli_pack,
+    cli_scene,
+    cli_train,
+    cli_video,
+)
 from ditto.app.console import (
     EXIT_FAILURE,
     EXIT_INPUT_ERROR,
@@ -73,6 +83,7 @@ app = typer.Typer(
 )
 app.command()(cli_batch.batch)
 app.command()(cli_scene.faces)
+app.command()(cli_pack.pack)
 app.command(name="edit")(cli_edit.edit)
 app.add_typer(cli_bundle.app, name="bundle")
 app.add_typer(cli_controls.app, name="controls")
@@ -87,7 +98,7 @@ def animate(
         typer.Argument(
             metavar="PORTRAIT",
             readable=False,
-            help="A picture with a face (- for standard input), a saved portrait (.npz), or a video of a person.",
+            help="A picture with a face (- for standard input), a saved portrait (.npz, .portrait), or a video of a person.",
         ),
     ],
     output: VideoOutput,
@@ -327,7 +338,7 @@ def serve(
     ] = "",
     portrait: Annotated[
         Path | None,
-        typer.Option(readable=False, help="The first face of a client: a picture or a saved portrait (.npz)."),
+        typer.Option(readable=False, help="The first face of a client: a picture or a saved one (.npz, .portrait)."),
     ] = None,
     bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "lite",
     device: Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")] = "cpu",

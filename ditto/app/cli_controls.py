@@ -114,7 +114,7 @@ def draw(
         typer.Argument(
             metavar="PORTRAIT",
             readable=False,
-            help="A picture with a face (- for standard input), or a saved portrait (.npz).",
+            help="A picture with a face (- for standard input), or a saved one (.npz, .portrait).",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help=f"The picture to write, {', '.join(SUFFIXES)}.")],

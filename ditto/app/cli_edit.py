@@ -25,7 +25,8 @@ PACKAGES = ("fastapi", "uvicorn")
 
 def edit(
     portrait: Annotated[
-        Path, typer.Argument(metavar="PORTRAIT", readable=False, help="A picture with a face, or a saved portrait (.npz).")
+        Path,
+        typer.Argument(metavar="PORTRAIT", readable=False, help="A picture with a face, or a saved one (.npz, .portrait)."),
     ],
     recording: Annotated[
         Path, typer.Argument(metavar="RECORDING", readable=False, help="A recording, or a take (.take) of one.")

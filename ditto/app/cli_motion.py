@@ -52,7 +52,9 @@ app = typer.Typer(no_args_is_help=True, help="Motion without pictures: takes, to
 Picture = Annotated[
     Path,
     typer.Argument(
-        metavar="PORTRAIT", readable=False, help="A picture with a face (- for standard input), or a saved portrait (.npz)."
+        metavar="PORTRAIT",
+        readable=False,
+        help="A picture with a face (- for standard input), or a saved one (.npz, .portrait).",
     ),
 ]
 TakeFile = Annotated[Path, typer.Argument(metavar="TAKE", readable=False, help="A take that `ditto motion` wrote.")]

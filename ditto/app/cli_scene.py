@@ -55,6 +55,7 @@ def run_scene(
     from ditto.media.joining import write_mixed
     from ditto.media.rates import FPS, SAMPLES_PER_FRAME
     from ditto.media.video import VideoWriter, check_output
+    from ditto.portrait.portrait import is_saved
 
     format = check_output(output, codec, quality)
     weights, strength = parse_emotion(emotion), parse_style(style)
@@ -65,7 +66,7 @@ def run_scene(
             raise InputError(f"expected --speaker as WHICH=AUDIO, got {text!r}; write it as 0=speech.wav")
         faces.append(parse_face(face))
         recordings.append(Path(recording))
-    if picture.suffix.lower() == ".npz" or str(picture) == "-":
+    if is_saved(picture) or str(picture) == "-":
         raise InputError(f"expected a picture file with --speaker, got {picture}; give the picture with all faces")
     check_picture(picture, "0", max_size)
     check_distinct(output, picture, *recordings)

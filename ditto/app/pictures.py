@@ -51,6 +51,8 @@ def parse_face(text: str) -> int | tuple[float, float, float, float] | Path:
 
 def check_picture(path: Path, face: str, max_size: int | None) -> None:
     """Raises InputError for a path without a file, or an option that a saved portrait does not take."""
+    from ditto.portrait.portrait import is_saved
+
     choice = parse_face(face)
     if str(path) == "-":
         return
@@ -60,9 +62,9 @@ def check_picture(path: Path, face: str, max_size: int | None) -> None:
         raise InputError(f"expected a picture at {path}, got: {error.strerror or error}; check the name") from None
     if folder:
         raise InputError(f"expected a picture, got the folder {path}; give a file in it")
-    if choice != 0 and path.suffix.lower() == ".npz":
+    if choice != 0 and is_saved(path):
         raise InputError(f"expected a picture with --face {face}, got the saved portrait {path}; leave the option out")
-    if max_size is not None and path.suffix.lower() == ".npz":
+    if max_size is not None and is_saved(path):
         raise InputError(
             f"expected a picture with --max-size {max_size}, got the saved portrait {path}; leave the option out, or give "
             "the picture"
@@ -70,10 +72,10 @@ def check_picture(path: Path, face: str, max_size: int | None) -> None:
 
 
 def load_portrait(head: TalkingHead, path: Path, face: str, max_size: int) -> Portrait:
-    """Load a portrait saved as .npz, or register a face of a picture (- for standard input)."""
-    if path.suffix.lower() == ".npz":
-        from ditto.portrait.portrait import Portrait
+    """Load a saved portrait, or register a face of a picture (- for standard input)."""
+    from ditto.portrait.portrait import Portrait, is_saved
 
+    if is_saved(path):
         return Portrait.load(path)
     picture = path if str(path) != "-" else standard_input("a picture")
     return head.register(picture, face=parse_face(face), max_size=max_size)

@@ -15,6 +15,7 @@ from ditto.media.images import MAX_SIZE
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.regions import REGIONS
 from ditto.motion.style import style_strength
+from ditto.portrait.portrait import is_saved
 from ditto.stream import check_seed
 
 FILES = ("portrait", "audio", "controls", "drive")  # fields of a job that name files to read
@@ -134,7 +135,7 @@ def job_of(line: int, text: bytes, base: Path, folder: Path) -> Job:
             right = False
         if not right:
             raise InputError(f"expected {name} to be {expected}, got {_short(value)}; correct it")
-    if Path(given["portrait"]).suffix.lower() == ".npz" and (given.get("face", 0) or given.get("max_size") is not None):
+    if is_saved(given["portrait"]) and (given.get("face", 0) or given.get("max_size") is not None):
         raise InputError("expected a picture with face or max_size, got a saved portrait; leave these out")
     if "controls" in given and "timeline" in given:
         raise InputError("expected controls or timeline, got both; leave one of them out")

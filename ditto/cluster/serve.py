@@ -100,12 +100,11 @@ def server_of(options: ServeOptions) -> FastAPI:
     from ditto.live.server.app import create_app
     from ditto.live.server.ice import parse_ice_server
     from ditto.live.server.portraits import SHIPPED
-    from ditto.portrait.portrait import Portrait
+    from ditto.portrait.portrait import Portrait, is_saved
 
     head = ditto.load(options.bundle, max_sessions=options.sessions or None, device=options.device)
     picture = Path(options.portrait) if options.portrait else SHIPPED
-    saved = picture.suffix.lower() == ".npz"
-    portrait = Portrait.load(picture) if saved else head.register(picture, max_size=options.max_size)
+    portrait = Portrait.load(picture) if is_saved(picture) else head.register(picture, max_size=options.max_size)
     head.blocking_session(portrait).close()  # prepares the portrait; raises if the machine is too slow
     app = create_app(
         head,

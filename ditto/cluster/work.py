@@ -50,6 +50,7 @@ def animate(job: Job, output: Path) -> dict[str, Any]:
     from ditto.media.images import MAX_SIZE
     from ditto.media.video import VideoWriter
     from ditto.motion.motion import FPS
+    from ditto.portrait.portrait import is_saved
 
     start = time.perf_counter()
     picture = Source(job.portrait, "a picture", ImageError).read()
@@ -63,7 +64,7 @@ def animate(job: Job, output: Path) -> dict[str, Any]:
     if job.drive is not None:
         driving = performance.read(job.drive, job.drive_regions)
     head = _head(job.bundle, job.device)
-    saved = job.portrait.suffix.lower() == ".npz"
+    saved = is_saved(job.portrait)
     portrait = _portrait(picture, saved, job.face, MAX_SIZE if job.max_size is None else job.max_size)
     height, width = portrait.picture.shape[:2]
     frames = head.animate(

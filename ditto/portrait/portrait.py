@@ -24,7 +24,8 @@ Floats = npt.NDArray[np.float64]
 FORMAT = "ditto portrait"
 VERSION = 1
 IMAGES = ("picture", "alpha", "crop")  # saved as PNG, lossless
-SUFFIXES = (".npz", ".portrait")  # of a saved portrait, of a packed one
+PACKED_SUFFIX = ".portrait"
+SUFFIXES = (".npz", PACKED_SUFFIX)
 MAX_FILE_BYTES = 1 << 29
 _DAMAGED = (SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error)  # by NumPy, zipfile and Pillow
 
