@@ -126,6 +126,10 @@ def speaking(browser):
     return js(browser, "seen.filter((frame) => frame.kind === 'speech').length")
 
 
+def text_of(browser, name):
+    return js(browser, "document.getElementById(arguments[0]).textContent.trim()", name)
+
+
 def messages(browser, kind):
     return js(browser, "said.filter((message) => message.type === arguments[0])", kind)
 
@@ -289,7 +293,7 @@ def test_the_example_of_its_page_works(browser, place):
 @SPOKEN
 def test_the_served_page_draws_here_and_does_what_it_does(browser, place):
     def text(name):
-        return js(browser, "document.getElementById(arguments[0]).textContent.trim()", name)
+        return text_of(browser, name)
 
     browser.get_log("browser")
     for width in (400, 1280):
@@ -322,3 +326,16 @@ def test_the_served_page_draws_here_and_does_what_it_does(browser, place):
     assert until(lambda: text("microphone-note") == "The microphone is off.")
     assert text("drawn") == "Drawn here, by your browser."
     assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_the_served_page_draws_an_uploaded_portrait_where_only_those_are_given_out(browser, head, portrait):
+    with running(create_app(head, portrait, client_drawing="uploaded", max_size=256)) as place:
+        browser.get(f"http://{place}/")
+        assert until(lambda: text_of(browser, "status") == "Live"), text_of(browser, "notice-text")
+        assert text_of(browser, "drawn") == "Drawn by the server: the server does not give this portrait out."
+        browser.find_element(By.ID, "portrait").send_keys(str(EXAMPLES / "portrait.jpg"))
+        # Drawn here; or, on a machine as slow as that, here for 20 frames and then by the server.
+        drawn = "Drawn here|Drawn by the server: drawing takes"
+        assert until(lambda: re.match(drawn, text_of(browser, "drawn"))), text_of(browser, "drawn")
+        assert until(lambda: text_of(browser, "status") == "Live")
+        browser.get("about:blank")

@@ -118,7 +118,7 @@ function whyNot() {
 
 function drawn({ where, why }) {
   document.body.dataset.drawn = where;
-  $("drawn").textContent = where === "here" ? "Drawn here, by your browser." : `Drawn by the server: ${sentence(why)}`;
+  $("drawn").textContent = where === "here" ? "Drawn here, by your browser." : `Drawn by the server: ${why.replace(/[.!?]?$/, ".")}`;
 }
 
 function lost() {
