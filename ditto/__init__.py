@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ditto.errors import InputError as InputError
     from ditto.errors import NoFaceError as NoFaceError
     from ditto.errors import OutputError as OutputError
+    from ditto.errors import ProvenanceError as ProvenanceError
     from ditto.errors import SessionError as SessionError
     from ditto.errors import TakeError as TakeError
     from ditto.errors import TimelineError as TimelineError
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from ditto.motion.emotion import EMOTIONS as EMOTIONS
     from ditto.motion.motion import Motion as Motion
     from ditto.portrait.portrait import Portrait as Portrait
+    from ditto.provenance.label import Label as Label
+    from ditto.provenance.marking import Provenance as Provenance
     from ditto.scene import Speaker as Speaker
     from ditto.stream import Stream as Stream
     from ditto.take import Take as Take
@@ -62,11 +65,14 @@ _MODULES = {
     "Frame": "ditto.frame",
     "ImageError": "ditto.errors",
     "InputError": "ditto.errors",
+    "Label": "ditto.provenance.label",
     "Motion": "ditto.motion.motion",
     "NoFaceError": "ditto.errors",
     "OutputError": "ditto.errors",
     "Performance": "ditto.controls.driving",
     "Portrait": "ditto.portrait.portrait",
+    "Provenance": "ditto.provenance.marking",
+    "ProvenanceError": "ditto.errors",
     "SegmentEnd": "ditto.frame",
     "SessionError": "ditto.errors",
     "Speaker": "ditto.scene",
@@ -91,11 +97,14 @@ __all__ = [
     "Frame",
     "ImageError",
     "InputError",
+    "Label",
     "Motion",
     "NoFaceError",
     "OutputError",
     "Performance",
     "Portrait",
+    "Provenance",
+    "ProvenanceError",
     "SegmentEnd",
     "SessionError",
     "Speaker",

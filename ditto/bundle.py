@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ditto.errors import BundleError, EngineError, InputError, NoBundleError
+from ditto.machine import user_data
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -173,17 +174,11 @@ def user_bundles() -> Path:
     try:
         if named := os.environ.get("DITTO_BUNDLES"):
             return Path(named).expanduser()
-        if sys.platform == "win32":
-            data = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-        elif sys.platform == "darwin":
-            data = Path.home() / "Library" / "Application Support"
-        else:
-            data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+        return user_data() / "bundles"
     except RuntimeError:
         raise InputError(
             "expected a home folder for bundles, got a user without one; set DITTO_BUNDLES to a folder"
         ) from None
-    return data / "ditto" / "bundles"
 
 
 def shipped_bundles() -> list[str]:

@@ -51,6 +51,10 @@ class OutputError(InputError):
     """The output file cannot be written."""
 
 
+class ProvenanceError(InputError):
+    """A file cannot be signed: its certificate, key or the file itself; or its content credentials cannot be read."""
+
+
 class BundleError(DittoError):
     """A bundle of weights is missing, damaged or in an unknown format."""
 
