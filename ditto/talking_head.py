@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ditto.lite.video_source import Clip
     from ditto.live import AsyncSession, Session, SessionOptions
     from ditto.live.scene import AsyncScene
+    from ditto.live.settings import Settings
     from ditto.media.files import Readable
     from ditto.media.images import Picture
     from ditto.motion.motion import Motion
@@ -201,13 +202,12 @@ class TalkingHead:
 
         Raises:
             ValueError, TypeError: an unknown option, or a value that it cannot have.
+            InputError: the label does not fit into the pictures.
         """
         from ditto.live import AsyncSession
-        from ditto.live.settings import Settings
 
-        return AsyncSession(
-            self.scheduler, check_portrait(portrait), partial(self.appearance, portrait), Settings(**options)
-        )
+        settings = _settings(portrait, options)
+        return AsyncSession(self.scheduler, portrait, partial(self.appearance, portrait), settings)
 
     def scene(self, portraits: Sequence[Portrait], **options: Unpack[SessionOptions]) -> AsyncScene:
         """A live session of several faces of one picture: `async with head.scene(portraits) as scene`. Who is silent listens.
@@ -237,14 +237,14 @@ class TalkingHead:
         """`session` for threads: `with head.blocking_session(portrait) as s`.
 
         Raises:
-            ValueError, TypeError: as of `session`.
+            ValueError, TypeError, InputError: as of `session`.
             BusyError: `scheduler.max_sessions` are open, or the machine holds no more.
             TooSlowError: this machine draws too few frames a second (see `any_speed`).
         """
         from ditto.live import Session
-        from ditto.live.settings import Settings
 
-        return Session(self.scheduler, check_portrait(portrait), partial(self.appearance, portrait), Settings(**options))
+        settings = _settings(portrait, options)
+        return Session(self.scheduler, portrait, partial(self.appearance, portrait), settings)
 
     def animate(
         self,
@@ -436,6 +436,17 @@ def check_portrait(portrait: Portrait) -> Portrait:
             "Portrait.load(path)"
         )
     return portrait
+
+
+def _settings(portrait: Portrait, options: SessionOptions) -> Settings:
+    """The options of a session with a portrait, checked."""
+    from ditto.live.settings import Settings
+
+    settings = Settings(**options)
+    height, width = check_portrait(portrait).picture.shape[:2]
+    if settings.label is not None:
+        settings.label.check(height, width)
+    return settings
 
 
 def _blocks(audio: Readable | Samples | Iterable[Samples]) -> Iterable[Samples]:

@@ -213,7 +213,7 @@ class StandInHead:
     def model_pack(self):
         return b"model " * 1000
 
-    def session(self, portrait, *, latency, output, audio_rate, idle, seed, emotion, still, style="natural"):
+    def session(self, portrait, *, latency, output, audio_rate, idle, seed, emotion, still, style="natural", label=None):
         return StandInSession(self, latency, output, audio_rate, idle)
 
 

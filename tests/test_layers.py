@@ -20,7 +20,7 @@ ROOMS = (
     ("bundle",),
     ("engines",),
     ("ops",),
-    ("media",),
+    ("media", "provenance"),
     ("errors", "machine", "once", "privacy", "_native"),
 )
 LEVEL = {room: len(ROOMS) - level for level, rooms in enumerate(ROOMS) for room in rooms}

@@ -23,6 +23,7 @@ from ditto.app import (
     cli_pack,
     cli_scene,
     cli_train,
+    cli_verify,
     cli_video,
 )
 from ditto.app.console import (
@@ -52,14 +53,22 @@ from ditto.app.options import (
     ControlsFile,
     Device,
     Face,
+    LabelCorner,
+    LabelFont,
+    LabelText,
     MaxSize,
+    NoProvenance,
     Quality,
     Quiet,
     Seed,
+    SigningCertificate,
+    SigningKey,
     Still,
     Style,
     VideoOutput,
     parse_emotion,
+    parse_label,
+    parse_provenance,
     parse_style,
     parse_timeline,
 )
@@ -74,6 +83,7 @@ if TYPE_CHECKING:
 
     from ditto.app.doctor import Check
     from ditto.portrait.portrait import Portrait
+    from ditto.provenance import Label, Provenance
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -85,6 +95,7 @@ app.command()(cli_batch.batch)
 app.command()(cli_scene.faces)
 app.command()(cli_pack.pack)
 app.command(name="edit")(cli_edit.edit)
+app.command(name="verify")(cli_verify.verify)
 app.add_typer(cli_bundle.app, name="bundle")
 app.add_typer(cli_controls.app, name="controls")
 app.add_typer(cli_exchange.app, name="motion")  # with the commands of cli_motion
@@ -159,12 +170,20 @@ def animate(
     whole_face: Annotated[
         bool, typer.Option("--whole-face", help="Of a video: brows and head move with the speech too, not lips and jaw alone.")
     ] = False,
+    no_provenance: NoProvenance = False,
+    signing_certificate: SigningCertificate = None,
+    signing_key: SigningKey = None,
+    label: LabelText = None,
+    label_corner: LabelCorner = "bottom-right",
+    label_font: LabelFont = None,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Make PORTRAIT say AUDIO."""
     with errors_reported(as_json, debug):
+        provenance = parse_provenance(no_provenance, signing_certificate, signing_key)
+        drawn = parse_label(label, label_corner, label_font)
         video = cli_video.is_video(portrait)
         if not video and (loop or whole_face):
             raise InputError(f"expected a video with --loop or --whole-face, got {portrait}; leave them out, or give a video")
@@ -177,7 +196,7 @@ def animate(
                 raise InputError("expected a recording, got none; give AUDIO")
             result = cli_video.run_video(
                 portrait, audio, output, codec, quality, seed, emotion, style, controls, bundle, device,
-                loop or "pingpong", whole_face, quiet or as_json,
+                loop or "pingpong", whole_face, provenance, drawn, quiet or as_json,
             )  # fmt: skip
         elif speaker:
             alone = {"AUDIO": audio, "--face": face != "0", "--controls": controls, "--drive": drive,
@@ -186,6 +205,7 @@ def animate(
                 raise InputError(f"expected {given[0]} or --speaker, got both; leave one of them out")
             result = cli_scene.run_scene(
                 portrait, speaker, output, codec, quality, seed, emotion, style, bundle, device, still, max_size,
+                provenance, drawn,
                 quiet or as_json,
             )  # fmt: skip
         elif audio is None:
@@ -193,7 +213,7 @@ def animate(
         else:
             result = run_animate(
                 portrait, audio, output, codec, quality, background, seed, emotion, download_hsemotion, style, controls, drive,
-                drive_regions, bundle, device, face, still, max_size, quiet or as_json,
+                drive_regions, bundle, device, face, still, max_size, provenance, drawn, quiet or as_json,
             )  # fmt: skip
         if as_json:
             print_result(json.dumps(result))
@@ -224,6 +244,8 @@ def run_animate(
     face: str,
     still: bool,
     max_size: int | None,
+    provenance: Provenance | None,
+    label: Label | None,
     quiet: bool,
 ) -> dict[str, Any]:
     """Runs `ditto animate`; returns its report.
@@ -259,6 +281,7 @@ def run_animate(
     reader = AudioReader(audio_path if str(audio_path) != "-" else standard_input("a recording"))
     next(iter(reader))  # decodes at least the beginning
     timeline = parse_timeline(controls, reader.duration_seconds)
+    provenance = provenance and provenance.made_from(portrait=portrait_path, speech=audio_path)
 
     with progress_of(console, "loading the bundle"):
         start = time.perf_counter()
@@ -276,6 +299,8 @@ def run_animate(
         console.print(f"the picture shows {shown_words(weights)}, by {READERS[read_by]}")
     lay = None if background is None else background_of(background, portrait)
     height, width = portrait.picture.shape[:2]
+    if label is not None:
+        label.check(height, width)
     total = None if reader.duration_seconds is None else math.ceil(reader.duration_seconds * FPS)
     frames = head.animate(
         portrait, reader, seed=seed, emotion=weights, still=still, style=strength, controls=timeline, performance=performance,
@@ -284,10 +309,12 @@ def run_animate(
     if format.audio_codec is None:
         console.print(f"{format.name} carries no sound", highlight=False)
     with VideoWriter(
-        output, width, height, audio=reader, codec=codec, quality=quality, alpha=background == "transparent"
-    ) as writer:
+        output, width, height, audio=reader, codec=codec, quality=quality, alpha=background == "transparent",
+        provenance=provenance,
+    ) as writer:  # fmt: skip
         for frame in progress(frames, total, console):
-            writer.write(frame.image if lay is None else lay(frame.image))
+            image = frame.image if lay is None else lay(frame.image)
+            writer.write(image if label is None else label.draw(image))
     finished = time.perf_counter()
     duration = writer.frames / FPS
     return {
@@ -306,6 +333,7 @@ def run_animate(
         "animate_seconds": round(finished - registered, 3),
         "real_time_factor": round((finished - registered) / duration, 4),
         "audio_damage": reader.damage,
+        "signed": writer.signed,
     }
 
 
@@ -365,6 +393,12 @@ def serve(
             "gets one can make it say anything, for ever."
         ),
     ] = "none",
+    no_provenance: NoProvenance = False,
+    signing_certificate: SigningCertificate = None,
+    signing_key: SigningKey = None,
+    label: LabelText = None,
+    label_corner: LabelCorner = "bottom-right",
+    label_font: LabelFont = None,
     drain: Annotated[
         float, typer.Option(min=0.0, max=86400.0, help="Seconds for which conversations may go on after SIGTERM.")
     ] = 0.0,
@@ -386,8 +420,11 @@ def serve(
         address = Address(host, port, token, certificate, key, drain)
         ice_servers = tuple(map(parse_ice_server, ice_server or []))
         check_client_drawing(client_drawing, record)
+        drawn = parse_label(label, label_corner, label_font)
+        provenance = None
         if record is not None:
             check_folder(record)
+            provenance = parse_provenance(no_provenance, signing_certificate, signing_key)
         picture = portrait or SHIPPED
         check_picture(picture, "0", None)
         console = open_console()
@@ -396,7 +433,7 @@ def serve(
             with progress_of(console, "loading the bundle, finding the face"):
                 head = ditto.load(bundle, max_sessions=sessions, device=device)
                 first = load_portrait(head, picture, "0", max_size)
-                head.blocking_session(first).close()  # prepares the portrait; raises if the machine is too slow
+                head.blocking_session(first, label=drawn).close()  # prepares the portrait; raises if the machine is too slow
                 interruption.check()
             app = create_app(
                 head,
@@ -406,6 +443,8 @@ def serve(
                 ice_servers=ice_servers,
                 record=record,
                 client_drawing=client_drawing,
+                provenance=provenance,
+                label=drawn,
             )
             print_result(f"ditto is at {address.url_of(listening)}")
             if record is not None:

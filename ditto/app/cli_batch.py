@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,10 +23,21 @@ from ditto.app.console import (
     print_result,
     show_warnings,
 )
+from ditto.app.options import (
+    LabelCorner,
+    LabelFont,
+    LabelText,
+    NoProvenance,
+    SigningCertificate,
+    SigningKey,
+    parse_label,
+    parse_provenance,
+)
 
 if TYPE_CHECKING:
     from ditto.cluster.batch import Result
     from ditto.cluster.workers import Workers
+    from ditto.provenance import Label, Provenance
 
 
 def batch(
@@ -39,13 +51,21 @@ def batch(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Videos made at once; one a processor core by default.")
     ] = None,
+    no_provenance: NoProvenance = False,
+    signing_certificate: SigningCertificate = None,
+    signing_key: SigningKey = None,
+    label: LabelText = None,
+    label_corner: LabelCorner = "bottom-right",
+    label_font: LabelFont = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Make the videos of MANIFEST. What is done is kept: after an interruption, the same command goes on."""
     with errors_reported(as_json, debug):
-        results = run(manifest, folder, ray, workers, quiet or as_json)
+        provenance = parse_provenance(no_provenance, signing_certificate, signing_key)
+        drawn = parse_label(label, label_corner, label_font)
+        results = run(manifest, folder, ray, workers, provenance, drawn, quiet or as_json)
         counts = Counter(result.status for result in results)
         said = {name.replace(" ", "_"): counts[name] for name in ("done", "done before", "failed", "not done")}
         if as_json:
@@ -58,7 +78,15 @@ def batch(
             raise typer.Exit(EXIT_FAILURE)
 
 
-def run(manifest: Path, folder: Path, address: str, count: int | None, quiet: bool) -> list[Result]:
+def run(
+    manifest: Path,
+    folder: Path,
+    address: str,
+    count: int | None,
+    provenance: Provenance | None,
+    label: Label | None,
+    quiet: bool,
+) -> list[Result]:
     """Run the batch, with progress on standard error and each failure in a line of it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -68,6 +96,7 @@ def run(manifest: Path, folder: Path, address: str, count: int | None, quiet: bo
     from ditto.machine import cores
 
     lines = read_manifest(manifest, folder)
+    work = partial(animate, label=label)
     console = open_console(quiet)
     show_warnings(console)
 
@@ -75,10 +104,10 @@ def run(manifest: Path, folder: Path, address: str, count: int | None, quiet: bo
         if address:
             from ditto.cluster.on_ray import RayWorkers
 
-            return RayWorkers(address, count, folder, animate)
+            return RayWorkers(address, count, folder, work)
         from ditto.cluster.workers import LocalWorkers
 
-        return LocalWorkers(count or cores(), folder, animate)
+        return LocalWorkers(count or cores(), folder, work)
 
     columns = (TextColumn("videos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=console.quiet or not console.is_terminal) as bar:
@@ -98,4 +127,4 @@ def run(manifest: Path, folder: Path, address: str, count: int | None, quiet: bo
                 print_error(f"ditto: {place}: {result.about['error']}: {result.about['message']}")
 
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # Ray prints there what happens to its machines
-            return run_batch(lines, folder, open_workers, told)
+            return run_batch(lines, folder, open_workers, told, provenance)

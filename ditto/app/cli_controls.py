@@ -21,7 +21,7 @@ from ditto.app.console import (
     progress_of,
     show_warnings,
 )
-from ditto.app.options import Face
+from ditto.app.options import Face, NoProvenance, SigningCertificate, SigningKey, parse_provenance
 from ditto.app.pictures import SUFFIXES, check_picture, check_sheet, load_portrait, write_sheet
 from ditto.errors import InputError
 
@@ -121,6 +121,9 @@ def draw(
     bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "lite",
     device: Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")] = "cpu",
     face: Face = "0",
+    no_provenance: NoProvenance = False,
+    signing_certificate: SigningCertificate = None,
+    signing_key: SigningKey = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -132,6 +135,8 @@ def draw(
         check_sheet(output)
         check_place(output, portrait)
         check_picture(portrait, face, None)
+        provenance = parse_provenance(no_provenance, signing_certificate, signing_key)
+        provenance = provenance and provenance.made_from(portrait=portrait)
         console = open_console(as_json)
         show_warnings(console)
         with progress_of(console, "loading the bundle"):
@@ -140,7 +145,7 @@ def draw(
             registered = load_portrait(head, portrait, face, 640)
         with progress_of(console, "drawing 126 faces"):
             sheet = draw_map(head, registered, interruption.check)
-        write_sheet(output, sheet)
+        write_sheet(output, sheet, provenance)
         height, width = sheet.shape[:2]
         if as_json:
             print_result(json.dumps({"output": str(output), "width": width, "height": height, "bundle": head.bundle.name}))

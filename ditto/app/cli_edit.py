@@ -17,7 +17,7 @@ from ditto.app.console import (
     progress_of,
     show_warnings,
 )
-from ditto.app.options import Face
+from ditto.app.options import Face, NoProvenance, SigningCertificate, SigningKey, parse_provenance
 from ditto.errors import InputError
 
 PACKAGES = ("fastapi", "uvicorn")
@@ -43,6 +43,9 @@ def edit(
     face: Face = "0",
     max_size: Annotated[int, typer.Option(min=64, help="Longest side of the picture in pixels.")] = 768,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 8401,
+    no_provenance: NoProvenance = False,
+    signing_certificate: SigningCertificate = None,
+    signing_key: SigningKey = None,
     debug: Debug = False,
 ) -> None:
     """Open a page on which to edit the controls of RECORDING over time, with a preview of every frame."""
@@ -61,6 +64,8 @@ def edit(
         path = controls or timeline_file(recording)
         check_picture(portrait, face, max_size)
         check_recording(recording, path)
+        provenance = parse_provenance(no_provenance, signing_certificate, signing_key)
+        provenance = provenance and provenance.made_from(portrait=portrait, speech=recording)
         console = open_console()
         show_warnings(console)
         with listen(address) as listening, tempfile.TemporaryDirectory(prefix="ditto-edit-") as folder:
@@ -74,4 +79,4 @@ def edit(
             print_result(f"the editor is at {address.url_of(listening)}; Save writes {path}")
             for note in address.notes:
                 console.print(note, style="dim", highlight=False)
-            serve(create_app(project), address, listening)
+            serve(create_app(project, provenance=provenance), address, listening)

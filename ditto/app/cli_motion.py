@@ -30,14 +30,22 @@ from ditto.app.options import (
     Device,
     Emotion,
     Face,
+    LabelCorner,
+    LabelFont,
+    LabelText,
     MaxSize,
+    NoProvenance,
     Quality,
     Quiet,
     Seed,
+    SigningCertificate,
+    SigningKey,
     Still,
     Style,
     VideoOutput,
     parse_emotion,
+    parse_label,
+    parse_provenance,
     parse_style,
     parse_timeline,
 )
@@ -45,6 +53,7 @@ from ditto.app.pictures import check_picture, load_portrait, standard_input
 from ditto.errors import InputError
 
 if TYPE_CHECKING:
+    from ditto.provenance import Label, Provenance
     from ditto.take import Take
 
 app = typer.Typer(no_args_is_help=True, help="Motion without pictures: takes, to edit and to render again.")
@@ -177,6 +186,12 @@ def render(
     device: Device = "cpu",
     face: Face = "0",
     max_size: MaxSize = None,
+    no_provenance: NoProvenance = False,
+    signing_certificate: SigningCertificate = None,
+    signing_key: SigningKey = None,
+    label: LabelText = None,
+    label_corner: LabelCorner = "bottom-right",
+    label_font: LabelFont = None,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -184,8 +199,10 @@ def render(
     """Draw PORTRAIT with the motion of a take; nothing is generated again."""
     with errors_reported(as_json, debug):
         result = run_render(
-            portrait, take, output, audio or [], codec, quality, bundle, device, face, max_size, quiet or as_json
-        )
+            portrait, take, output, audio or [], codec, quality, bundle, device, face, max_size,
+            parse_provenance(no_provenance, signing_certificate, signing_key), parse_label(label, label_corner, label_font),
+            quiet or as_json,
+        )  # fmt: skip
         if as_json:
             print_result(json.dumps(result))
         elif not quiet:
@@ -206,6 +223,8 @@ def run_render(
     device: str,
     face: str,
     max_size: int | None,
+    provenance: Provenance | None,
+    label: Label | None,
     quiet: bool,
 ) -> dict[str, Any]:
     """Runs `ditto motion render`; returns its report."""
@@ -228,8 +247,13 @@ def run_render(
     with progress_of(console, "finding the face"):
         portrait = load_portrait(head, portrait_path, face, MAX_SIZE if max_size is None else max_size)
         head.appearance(portrait)
+    if provenance is not None:
+        speech = {"speech": sound.whole} if isinstance(sound.whole, (str, Path)) else {}
+        provenance = provenance.made_from(portrait=portrait_path, take=take_path, **speech)
     started = time.perf_counter()
     height, width = portrait.picture.shape[:2]
+    if label is not None:
+        label.check(height, width)
     with tempfile.TemporaryDirectory(prefix="ditto.") as folder:
         track = sound.whole
         if track is None:
@@ -238,9 +262,11 @@ def run_render(
         frames = head.render(portrait, take, audio=audio or None)
         if format.audio_codec is None:
             console.print(f"{format.name} carries no sound", highlight=False)
-        with VideoWriter(output, width, height, audio=track, codec=codec, quality=quality) as writer:
+        with VideoWriter(
+            output, width, height, audio=track, codec=codec, quality=quality, provenance=provenance
+        ) as writer:
             for frame in progress(frames, take.frames, console):
-                writer.write(frame.image)
+                writer.write(frame.image if label is None else label.draw(frame.image))
     return {
         "output": output,
         "codec": format.codec,
@@ -250,6 +276,7 @@ def run_render(
         "height": height,
         "bundle": head.bundle.name,
         "render_seconds": round(time.perf_counter() - started, 3),
+        "signed": writer.signed,
     }
 
 

@@ -7,7 +7,7 @@ import math
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -28,6 +28,9 @@ from ditto.app.options import parse_emotion, parse_style
 from ditto.app.pictures import SUFFIXES, check_picture, check_sheet, parse_face, write_sheet
 from ditto.errors import InputError
 
+if TYPE_CHECKING:
+    from ditto.provenance import Label, Provenance
+
 
 def run_scene(
     picture: Path,
@@ -42,6 +45,8 @@ def run_scene(
     device: str,
     still: bool,
     max_size: int | None,
+    provenance: Provenance | None,
+    label: Label | None,
     quiet: bool,
 ) -> dict[str, Any]:
     """Runs `ditto animate --speaker`; returns its report, as `run_animate` does.
@@ -72,6 +77,9 @@ def run_scene(
     check_distinct(output, picture, *recordings)
     console = open_console(quiet)
     show_warnings(console)
+    if provenance is not None:
+        speech = {f"speech {number}": recording for number, recording in enumerate(recordings)}
+        provenance = provenance.made_from(portrait=picture, **speech)
     sounds = [read_audio(recording) for recording in recordings]
     with progress_of(console, "loading the bundle"):
         start = time.perf_counter()
@@ -90,6 +98,8 @@ def run_scene(
             head.appearance(portrait)
         registered = time.perf_counter()
     height, width = portraits[0].picture.shape[:2]
+    if label is not None:
+        label.check(height, width)
     with tempfile.TemporaryDirectory(prefix="ditto.") as folder:
         count = max(math.ceil(len(sound) / SAMPLES_PER_FRAME) for sound in sounds)
         mixed = Path(folder) / "sound.wav"
@@ -97,9 +107,11 @@ def run_scene(
         frames = head.animate_scene(scene, seed=seed)
         if format.audio_codec is None:
             console.print(f"{format.name} carries no sound", highlight=False)
-        with VideoWriter(output, width, height, audio=mixed, codec=codec, quality=quality) as writer:
+        with VideoWriter(
+            output, width, height, audio=mixed, codec=codec, quality=quality, provenance=provenance
+        ) as writer:
             for frame in progress(frames, count, console):
-                writer.write(frame.image)
+                writer.write(frame.image if label is None else label.draw(frame.image))
     finished = time.perf_counter()
     duration = writer.frames / FPS
     return {
@@ -117,6 +129,7 @@ def run_scene(
         "register_seconds": round(registered - loaded, 3),
         "animate_seconds": round(finished - registered, 3),
         "real_time_factor": round((finished - registered) / max(duration, 1 / FPS), 4),
+        "signed": writer.signed,
     }
 
 
@@ -149,7 +162,7 @@ def faces(
             for number, face in enumerate(found)
         ]
         if output is not None:
-            write_sheet(output, numbered(rgb, rows))
+            write_sheet(output, numbered(rgb, rows), None)  # the picture as it came, with boxes
         if as_json:
             print_result(json.dumps({"faces": rows, "output": None if output is None else str(output)}))
             return

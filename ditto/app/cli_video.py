@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ditto.app.cli_motion import check_distinct
 from ditto.app.console import interruption, open_console, progress, progress_of, show_warnings
 from ditto.app.options import parse_emotion, parse_style, parse_timeline
 from ditto.app.pictures import check_picture
 from ditto.errors import InputError
+
+if TYPE_CHECKING:
+    from ditto.provenance import Label, Provenance
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts")
 
@@ -35,6 +38,8 @@ def run_video(
     device: str,
     loop: str,
     whole_face: bool,
+    provenance: Provenance | None,
+    label: Label | None,
     quiet: bool,
 ) -> dict[str, Any]:
     """Runs `ditto animate` with a video as PORTRAIT; returns its report, as `run_animate` does.
@@ -56,6 +61,7 @@ def run_video(
     reader = AudioReader(audio_path)
     next(iter(reader))  # decodes at least the beginning
     timeline = parse_timeline(controls, reader.duration_seconds)
+    provenance = provenance and provenance.made_from(portrait=clip_path, speech=audio_path)
     with progress_of(console, "loading the bundle"):
         start = time.perf_counter()
         head = ditto.load(bundle, device=device)
@@ -70,12 +76,16 @@ def run_video(
     except ValueError as error:
         raise InputError(str(error)) from None
     height, width = clip.tracked.size
+    if label is not None:
+        label.check(height, width)
     total = None if reader.duration_seconds is None else math.ceil(reader.duration_seconds * FPS)
     if format.audio_codec is None:
         console.print(f"{format.name} carries no sound", highlight=False)
-    with VideoWriter(output, width, height, audio=reader, codec=codec, quality=quality) as writer:
+    with VideoWriter(
+        output, width, height, audio=reader, codec=codec, quality=quality, provenance=provenance
+    ) as writer:
         for frame in progress(frames, total, console):
-            writer.write(frame.image)
+            writer.write(frame.image if label is None else label.draw(frame.image))
     finished = time.perf_counter()
     duration = writer.frames / FPS
     return {
@@ -94,4 +104,5 @@ def run_video(
         "animate_seconds": round(finished - followed, 3),
         "real_time_factor": round((finished - followed) / duration, 4),
         "audio_damage": reader.damage,
+        "signed": writer.signed,
     }

@@ -1,4 +1,4 @@
-"""Options of several commands, read: emotions, styles, timelines."""
+"""Options of several commands, read: emotions, styles, timelines, provenance, labels."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ditto.errors import InputError
 
 if TYPE_CHECKING:
     from ditto.controls.timeline import Timeline
+    from ditto.provenance import Label, Provenance
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,41 @@ Background = Annotated[
         metavar="WHAT",
         help="Behind a picture with transparent parts: a colour such as '#20c040', a picture, a video that loops, blur; or "
         "transparent, for an output with alpha. White by default.",
+    ),
+]
+NoProvenance = Annotated[
+    bool,
+    typer.Option(
+        "--no-provenance",
+        help="Leave out the content credentials (C2PA): the signed note in the file that it is AI-generated, by what and from "
+        "what. Where the law asks for a mark that machines read, you then have to add one yourself.",
+    ),
+]
+SigningCertificate = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        readable=False,
+        envvar="DITTO_SIGNING_CERTIFICATE",
+        help="PEM of your own certificate, and those above it, to sign with; by default a key of this installation signs.",
+    ),
+]
+SigningKey = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", readable=False, envvar="DITTO_SIGNING_KEY", help="PEM of the private key of --signing-certificate."
+    ),
+]
+LabelText = Annotated[
+    str | None, typer.Option("--label", metavar="TEXT", help="Draw a visible label into every picture: AI-generated.")
+]
+LabelCorner = Annotated[
+    str, typer.Option("--label-corner", help="Of --label: top-left, top-right, bottom-left or bottom-right.")
+]
+LabelFont = Annotated[
+    Path | None,
+    typer.Option(
+        "--label-font", metavar="FILE", readable=False, help="Font of --label (TrueType, OpenType), for letters beyond ASCII."
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
@@ -131,3 +167,36 @@ def parse_timeline(path: Path | None, seconds: float | None) -> Timeline | None:
         if not layer.tracks:
             logger.warning("%s, layers[%d] has no controls and changes nothing; add some, or take it out", path, n)
     return timeline
+
+
+def parse_provenance(left_out: bool, certificate: Path | None, key: Path | None) -> Provenance | None:
+    """Who signs what a command writes, checked; None with `--no-provenance`.
+
+    Raises:
+        ProvenanceError: certificate or key cannot be used, or the key of the installation cannot be made.
+    """
+    if left_out:
+        return None
+    from ditto.provenance import Provenance
+    from ditto.provenance.credentials import own_or_default
+    from ditto.provenance.marking import can_sign
+
+    return Provenance(credentials=own_or_default(certificate, key)) if can_sign() else Provenance()
+
+
+def parse_label(text: str | None, corner: str, font: Path | None) -> Label | None:
+    """The label of `--label`; None without it.
+
+    Raises:
+        InputError: a text, corner or font that cannot be used; or one of the latter without a text.
+    """
+    from ditto.provenance import Label
+
+    if text is None:
+        if corner != Label.corner or font is not None:
+            raise InputError("expected --label with --label-corner and --label-font, got none; give the text of the label")
+        return None
+    try:
+        return Label(text, corner, None if font is None else str(font))
+    except ValueError as error:
+        raise InputError(f"--label: {error}") from None

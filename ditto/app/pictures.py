@@ -15,6 +15,7 @@ from ditto.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from ditto.portrait.portrait import Portrait
+    from ditto.provenance import Provenance
     from ditto.talking_head import TalkingHead
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -94,13 +95,22 @@ def check_sheet(path: Path) -> None:
     check_writable(path)
 
 
-def write_sheet(path: Path, image: npt.NDArray[np.uint8]) -> None:
-    """Write a picture (H, W, 3); it gets its name when it is complete. Raises OutputError."""
+def write_sheet(path: Path, image: npt.NDArray[np.uint8], provenance: Provenance | None) -> None:
+    """Write a picture (H, W, 3), signed; it gets its name when it is complete. Raises OutputError and ProvenanceError."""
     from PIL import Image
 
-    from ditto.media.files import write_file
+    from ditto.media.files import partial_file, refused
+    from ditto.provenance import publish
 
     packed = io.BytesIO()
     Image.registered_extensions()  # knows the formats by suffix from then on
     Image.fromarray(image).save(packed, Image.EXTENSION[path.suffix.lower()], quality=92)
-    write_file(path, packed.getvalue())
+    try:
+        part = partial_file(path)
+        try:
+            part.write_bytes(packed.getvalue())
+            publish(part, path, provenance)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise refused(path, error) from error

@@ -19,8 +19,10 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 from ditto.cluster.manifest import BadLine, Job
 from ditto.cluster.workers import SCRATCH, Failed, Made, Workers
-from ditto.errors import InputError, OutputError
-from ditto.media.files import refused, whole_file, write_file
+from ditto.errors import InputError, OutputError, ProvenanceError
+from ditto.media.files import partial_file, refused, write_file
+from ditto.provenance import Provenance
+from ditto.provenance.marking import complete, sign
 
 JOURNAL, REPORT = "journal.jsonl", "report.jsonl"
 LOOK_SECONDS = 0.5  # between two looks for an interruption
@@ -48,14 +50,18 @@ class Entry(NamedTuple):
 class Journal:
     """What was made in a folder: a JSON object a line, the newest of an output counts. One batch at a time has it open.
 
+    Args:
+        provenance: what the content credentials of the videos say; None: they get none.
+
     Raises:
         InputError: another batch works in the folder. OutputError: it cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, provenance: Provenance | None) -> None:
         self._folder = folder
         if os.path.lexists(folder) and not os.path.isdir(folder):
             raise OutputError(f"expected a folder for the videos, got the file {folder}; name another")
+        self._provenance = provenance and provenance.ready()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO = (folder / JOURNAL).open("a+b", buffering=0)
@@ -108,15 +114,21 @@ class Journal:
         return any(_same(entry.made_from, now) for entry in entries)
 
     def take(self, made: Made) -> None:
-        """Give a finished video the name of its output. Raises OutputError."""
+        """Sign a finished video and give it the name of its output. Raises OutputError and ProvenanceError."""
         target = self._folder / made.job.name
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             self.is_done(made.job)  # raises if a file came there meanwhile
-            with whole_file(target) as part:
+            part = partial_file(target)
+            try:
                 shutil.move(made.file, part)
+                job, provenance = made.job, self._provenance
+                sidecar = sign(part, target, provenance and provenance.made_from(portrait=job.portrait, speech=job.audio))
                 entry = Entry(made_from(made.job), part.stat().st_size)
                 self._write({"output": made.job.name, "from": entry.made_from, "bytes": entry.bytes, **made.report})
+                complete(part, target, sidecar)
+            finally:
+                part.unlink(missing_ok=True)
         except OSError as error:
             raise refused(target, error) from error
         self._entries.setdefault(made.job.name, []).append(entry)
@@ -166,6 +178,7 @@ def run_batch(
     folder: Path,
     workers: Callable[[], Workers],
     told: Callable[[Result | None], object] = lambda result: None,
+    provenance: Provenance | None = Provenance(),
 ) -> list[Result]:
     """Make the videos of a manifest; what became of each line. The report is in `folder`, whatever ends the batch.
 
@@ -174,14 +187,16 @@ def run_batch(
         folder: of the outputs, of journal and report.
         workers: opens the workers; not called if nothing is to be done.
         told: called with each result, and with None from time to time; it may raise to end the batch.
+        provenance: what the content credentials of the videos say beside their files; None: they get none.
 
     Raises:
         InputError: another batch works in the folder.
         OutputError: the folder, its journal or the report cannot be written.
+        ProvenanceError: the key to sign with cannot be made, read or used.
         ClusterError: the cluster is lost, or cannot be reached.
     """
     results = {line.line: Result(line.line, line.name if isinstance(line, Job) else None) for line in lines}
-    with Journal(folder) as journal:
+    with Journal(folder, provenance) as journal:
         waiting: deque[Job] = deque()
 
         def end(line: int, status: Status, **about: Any) -> None:
@@ -230,8 +245,8 @@ def _work_off(
                 continue
             try:
                 journal.take(over)
-            except OutputError as error:
-                end(over.job.line, "failed", error="OutputError", message=str(error))
+            except (OutputError, ProvenanceError) as error:
+                end(over.job.line, "failed", error=type(error).__name__, message=str(error))
             else:
                 end(over.job.line, "done", **over.report)
     finally:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ditto.cluster.manifest import Job
     from ditto.portrait.portrait import Portrait
+    from ditto.provenance import Label
     from ditto.talking_head import TalkingHead
 
 
@@ -36,8 +37,8 @@ def _portrait(data: bytes, saved: bool, face: int, max_size: int) -> Portrait:
         return Portrait.load(file.name)
 
 
-def animate(job: Job, output: Path) -> dict[str, Any]:
-    """Make the video of a job as the file `output`; what the report says of it.
+def animate(job: Job, output: Path, label: Label | None = None) -> dict[str, Any]:
+    """Make the video of a job as the file `output`, unsigned: the batch signs it; what the report says of it.
 
     Raises:
         DittoError: as `ditto animate`.
@@ -67,13 +68,15 @@ def animate(job: Job, output: Path) -> dict[str, Any]:
     saved = is_saved(job.portrait)
     portrait = _portrait(picture, saved, job.face, MAX_SIZE if job.max_size is None else job.max_size)
     height, width = portrait.picture.shape[:2]
+    if label is not None:
+        label.check(height, width)
     frames = head.animate(
         portrait, reader, seed=job.seed, emotion=job.emotion, still=job.still, controls=timeline, style=job.style,
         performance=driving,
     )  # fmt: skip
-    with VideoWriter(output, width, height, audio=reader) as writer:
+    with VideoWriter(output, width, height, audio=reader, provenance=None) as writer:
         for frame in frames:
-            writer.write(frame.image)
+            writer.write(frame.image if label is None else label.draw(frame.image))
     return {
         "frames": writer.frames,
         "duration_seconds": writer.frames / FPS,

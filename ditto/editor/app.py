@@ -22,6 +22,7 @@ from ditto.errors import DittoError, InputError
 from ditto.live.server.access import AccessControl
 from ditto.live.server.app import MEDIA, body_of
 from ditto.live.server.protocol import ProtocolError
+from ditto.provenance import Provenance
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +30,15 @@ PAGE = Path(__file__).with_name("page")
 MOST_BODY = 4 * MAX_BYTES  # JSON of a timeline is longer than its YAML
 
 
-def create_app(project: Project, token: str = "") -> FastAPI:
+def create_app(project: Project, token: str = "", *, provenance: Provenance | None = Provenance()) -> FastAPI:
     """The editor as an ASGI application.
 
     Args:
         token: that every request must carry; "": the editor answers to loopback host names only.
+        provenance: what the content credentials of exported videos say; None: they get none.
     """
     page = {file.name: file.read_bytes() for file in PAGE.iterdir() if file.suffix in MEDIA}
-    exports = Exports(project)
+    exports = Exports(project, provenance)
     app = FastAPI(title="ditto edit", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.clients = exports
     app.add_middleware(AccessControl, token=token)

@@ -21,6 +21,7 @@ from ditto.errors import BusyError, DittoError, InputError
 from ditto.exchange import FORMATS, BlendshapeTrack, write
 from ditto.live.server.protocol import ProtocolError
 from ditto.media.video import VideoWriter
+from ditto.provenance import Provenance
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +47,14 @@ class Export:
 
 
 class Exports:
-    """The exports of a project. `end` stops them and removes their files."""
+    """The exports of a project. `end` stops them and removes their files.
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
+    Args:
+        provenance: what the content credentials of the videos say; None: they get none.
+    """
+
+    def __init__(self, project: Project, provenance: Provenance | None = Provenance()) -> None:
+        self._project, self._provenance = project, provenance
         self._folder = Path(tempfile.mkdtemp(prefix="ditto-edit-"))
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="ditto-export")
         self._all: dict[str, Export] = {}
@@ -124,7 +129,8 @@ class Exports:
         project = self._project
         if export.format in VIDEOS:
             height, width = project.portrait.picture.shape[:2]
-            with VideoWriter(export.path, width, height, audio=project.sound_file) as writer:
+            sound = project.sound_file
+            with VideoWriter(export.path, width, height, audio=sound, provenance=self._provenance) as writer:
                 for picture in project.frames(timeline):
                     if self._ended.is_set():
                         raise InputError("expected to finish the export, but the editor was closed; export again")

@@ -20,6 +20,7 @@ from ditto.live.playout import Played
 from ditto.media.audio import Resampler
 from ditto.media.rates import FPS
 from ditto.media.video import VideoWriter
+from ditto.provenance import Provenance
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +52,12 @@ class Recorder:
         output: pixel format of the session: "rgb24", "bgr24" or "yuv420p".
         audio_rate: of the session.
         live: never wait: if encoding is behind, pictures stay longer. Sound is never left out. If False, `add` waits.
+        provenance: as of `VideoWriter`.
 
     Raises:
         ValueError: another `output`.
         OutputError: the file cannot be written.
+        ProvenanceError: the key to sign with cannot be made, read or used.
     """
 
     def __init__(
@@ -66,12 +69,13 @@ class Recorder:
         output: str = "rgb24",
         audio_rate: int = 16000,
         live: bool = False,
+        provenance: Provenance | None = Provenance(),
     ) -> None:
         if output not in TO_RGB:
             raise ValueError(f"expected an output of {', '.join(TO_RGB)} to record, got {output!r}; choose one of them")
         self.path = Path(path)
         self._rate, self._live, self._to_rgb = audio_rate, live, TO_RGB[output]
-        self._writer = VideoWriter(path, width, height, sample_rate=audio_rate)
+        self._writer = VideoWriter(path, width, height, sample_rate=audio_rate, provenance=provenance)
         self._changed = threading.Condition()
         self._queue: deque[tuple[Pixels | None, Array] | None] = deque()  # picture (None: the last one) and sound; None: end
         self._pictures = 0  # in the queue

@@ -21,6 +21,7 @@ from ditto.frame import Item
 from ditto.live.settings import Settings
 from ditto.live.state import SessionState
 from ditto.media.audio import SAMPLE_RATE, check_samples
+from ditto.provenance import DISCLOSURE
 
 if TYPE_CHECKING:
     from ditto.controls import Controls
@@ -50,8 +51,14 @@ def samples_of(pcm: bytes | bytearray | memoryview | npt.ArrayLike) -> npt.NDArr
 
 
 class _Calls:
-    """What both kinds of session share: the calls that never wait."""
+    """What both kinds of session share: the calls that never wait.
 
+    Attributes:
+        disclosure: words that tell a person what they are looking at, to be shown before the first picture
+            (docs/provenance.md).
+    """
+
+    disclosure = DISCLOSURE
     _scheduler: Scheduler
     _state: SessionState | None
 

@@ -14,6 +14,7 @@ from ditto.motion.emotion import emotion_vector
 from ditto.motion.motion import FPS
 from ditto.motion.style import style_strength
 from ditto.performer import Capability, Performer, check_capabilities, check_latency
+from ditto.provenance import Label
 from ditto.stream import MAX_SEED, check_edit, check_seed, edit_needs
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class FaceOptions(TypedDict, total=False):
             `control` changes it.
         any_speed: open the session even if this machine draws fewer than `ditto.live.scheduler.MIN_FPS` frames a
             second, for readers that wait for every frame. False by default.
+        label: drawn into every picture (docs/provenance.md).
     """
 
     latency: str
@@ -48,6 +50,7 @@ class FaceOptions(TypedDict, total=False):
     controls: Edit | None
     style: str | float
     any_speed: bool
+    label: Label | None
 
 
 class SessionOptions(FaceOptions, total=False):
@@ -83,6 +86,7 @@ class Settings:
     controls: Edit | None = None
     style: str | float = "natural"
     any_speed: bool = False
+    label: Label | None = None
 
     def __post_init__(self) -> None:
         if self.output not in (known := (*OUTPUTS, MOTION)):
@@ -95,6 +99,8 @@ class Settings:
                 f"{self.audio_rate}; choose 16000, 24000 or 48000"
             )
         object.__setattr__(self, "seed", check_seed(self.seed))
+        if self.label is not None and not isinstance(self.label, Label):
+            raise TypeError(f"expected a Label or None as label, got {type(self.label).__name__}; give ditto.Label()")
         check_edit(self.controls)
         emotion_vector(self.emotion)
         style_strength(self.style)

@@ -28,7 +28,7 @@ from ditto.live.outputs import NO_PICTURE
 from ditto.live.pictures import MAX_QUEUED_PICTURES, NO_UTTERANCE, PictureQueue, Position, QueuedShot, ShotGroup
 from ditto.live.settings import Settings, utterance_seed
 from ditto.live.utterance import Utterance
-from ditto.media.pixels import OF_ALPHA, OUTPUTS
+from ditto.media.pixels import OF_ALPHA, picture_of
 from ditto.motion.listening import NEUTRAL, Listener
 from ditto.motion.motion import FPS
 from ditto.motion.style import style_strength
@@ -471,10 +471,10 @@ class SessionState:
         """The picture of a job in the session's format, empty if it gives motion alone, and what the performer says of it."""
         if not self.settings.draws:
             return NO_PICTURE, self._performer.move([job])[0]
-        output = self.settings.output
+        output, label = self.settings.output, self.settings.label
         drawn = self._performer.draw([replace(job, alpha=output in OF_ALPHA)])[0]
         alpha = self._portrait.alpha if drawn.alpha is None else drawn.alpha
-        return timed("convert", lambda: OUTPUTS[output](drawn.image, alpha)), drawn
+        return timed("convert", lambda: picture_of(drawn.image, alpha, output, label)), drawn
 
     def draw_at_rest(self) -> None:
         """Compute an idle frame and drop it, to measure the speed; nothing if the performer has no capability IDLE."""

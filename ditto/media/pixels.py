@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.media.images import straight_colours
+from ditto.provenance import Label
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -52,6 +53,13 @@ OUTPUTS: MappingProxyType[str, Callable[[Pixels, Pixels | None], Pixels]] = Mapp
 
 OF_ALPHA = frozenset({"rgba", "rgba_stacked", "rgb24_green"})
 """Names of the formats that show the alpha."""
+
+
+def picture_of(image: Pixels, alpha: Pixels | None, output: str, label: Label | None) -> Pixels:
+    """An (H, W, 3) RGB picture with its label, in the pixel format `output`. The label is opaque where the picture is not."""
+    if label is None:
+        return OUTPUTS[output](image, alpha)
+    return OUTPUTS[output](label.draw(image), None if alpha is None else label.draw(alpha[..., None])[..., 0])
 
 
 def check_pixels(name: str) -> str:

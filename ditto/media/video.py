@@ -23,11 +23,12 @@ import numpy.typing as npt
 
 from ditto.errors import AudioError, OutputError
 from ditto.media.audio import SAMPLE_RATE, AudioReader, Decoder, channels_of, silence
-from ditto.media.files import Readable, check_writable, complete_file, ffmpeg_name, partial_file, refused
+from ditto.media.files import Readable, check_writable, ffmpeg_name, partial_file, refused
 from ditto.media.formats import SEQUENCE, Format, Place, format_of
 from ditto.media.mixing import Mixer
 from ditto.media.palette import Palette
 from ditto.media.rates import FPS
+from ditto.provenance import Provenance, publish
 
 logger = logging.getLogger(__name__)
 
@@ -109,13 +110,18 @@ class VideoWriter:
         codec: one that the format has, for formats with several: "h264", "hevc", "prores", "prores4444".
         quality: "low", "standard" or "high".
         alpha: whether frames have alpha: WebM, ProRes 4444, WebP, PNG; GIF knows transparent pixels only.
+        provenance: what the signed content credentials of the file say (docs/provenance.md); None: it gets none. Playlists
+            and streams carry none.
 
     Attributes:
         format: how it is written.
+        frames: written so far.
+        signed: whether the complete file has content credentials.
 
     Raises:
         OutputError: the output cannot be written (see `check_output`). Also raised later: the disk is full, or the server
             is gone.
+        ProvenanceError: the key to sign with cannot be made, read or used.
         AudioError: the sound track cannot be read. Also raised later.
         ValueError: odd or empty sizes.
     """
@@ -131,6 +137,7 @@ class VideoWriter:
         codec: str | None = None,
         quality: str = "standard",
         alpha: bool = False,
+        provenance: Provenance | None = Provenance(),
     ) -> None:
         self.format = check_output(path, codec, quality, alpha)
         self._pixel_format = (alpha and self.format.alpha_format) or self.format.pixel_format
@@ -140,7 +147,9 @@ class VideoWriter:
         self._address = os.fsdecode(path) if self.format.place is Place.ADDRESS else None
         self.path = Path(path)
         self.width, self.height, self.alpha = width, height, alpha
-        self.frames = 0
+        self.frames, self.signed = 0, False
+        carries = self.format.place in (Place.FILE, Place.PICTURES)
+        self._provenance = provenance.ready() if provenance is not None and carries else None
         self._sample_rate = sample_rate
         self._decoder: Decoder | None = None
         self._sound: SoundTrack | None = None
@@ -210,10 +219,11 @@ class VideoWriter:
             raise
 
     def close(self) -> None:
-        """Complete the file and give it its name.
+        """Complete the file, sign it and give it its name.
 
         Raises:
             OutputError: no frame was written, or writing failed.
+            ProvenanceError: the file cannot be signed.
             AudioError: `audio` cannot be decoded any further.
         """
         import av
@@ -226,7 +236,7 @@ class VideoWriter:
             container, self._container = self._container, None
             container.close()
             for part, target in self._complete_parts():
-                complete_file(part, target)
+                self.signed = publish(part, target, self._provenance)
             if self.format.place is Place.FILE:
                 self._part = None
         except (av.FFmpegError, OSError) as error:

@@ -50,8 +50,12 @@ class Label:
             if bytes(font.getmask(letter)) == unknown:
                 raise ValueError(f"expected a label in letters of the font, got {letter!r}, which it lacks; give another font")
 
+    def check(self, height: int, width: int) -> None:
+        """Raise InputError if the text does not fit into pictures of that size."""
+        _stamp(self, height, width)
+
     def draw(self, image: Pixels) -> Pixels:
-        """A copy of a picture, (H, W, 3) or (H, W, 4), with the label; the ground of the label is opaque.
+        """A copy of a picture, (H, W, 3), (H, W, 4) or its alpha alone, (H, W, 1), with the label; its ground is opaque.
 
         Raises:
             InputError: the text does not fit into the picture.
@@ -59,8 +63,10 @@ class Label:
         stamp = _stamp(self, image.shape[0], image.shape[1])
         drawn = image.copy()
         region = drawn[stamp.top : stamp.top + len(stamp.light), stamp.left : stamp.left + stamp.light.shape[1]]
-        region[..., :3] = region[..., :3] * stamp.rest + stamp.light
-        region[..., 3:] = 255
+        if image.shape[2] > 1:
+            region[..., :3] = region[..., :3] * stamp.rest + stamp.light
+        if image.shape[2] != 3:
+            region[..., -1] = 255
         return drawn
 
 

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ditto.errors import ProvenanceError
-from ditto.media.files import complete_file, partial_file
+from ditto.media.files import complete_file, partial_file, whole_file
 from ditto.provenance.credentials import UNSIGNED, Credentials
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class Provenance:
         return replace(self, ingredients=tuple(Ingredient.of(title, file) for title, file in files.items()))
 
 
-def publish(part: str | PathLike[str], target: str | PathLike[str], provenance: Provenance | None) -> None:
+def publish(part: str | PathLike[str], target: str | PathLike[str], provenance: Provenance | None) -> bool:
     """Sign a finished file and give it its name; with `provenance` None only the latter.
 
     MP4, MOV, PNG, JPEG, GIF, WebP and TIFF files carry their credentials inside. Beside every other file lies a sidecar of the
@@ -122,11 +122,15 @@ def publish(part: str | PathLike[str], target: str | PathLike[str], provenance: 
         part: the finished file. It is gone afterwards; if an error is raised, it is still there.
         target: its name. Nothing under that name changes if an error is raised.
 
+    Returns:
+        Whether it was signed.
+
     Raises:
         ProvenanceError: the file cannot be signed.
         OSError: the file cannot be written.
     """
     complete(Path(part), Path(target), sign(Path(part), Path(target), provenance))
+    return provenance is not None and can_sign()
 
 
 def sign(part: Path, target: Path, provenance: Provenance | None) -> bytes | None:
@@ -165,13 +169,9 @@ def complete(part: Path, target: Path, sidecar: bytes | None) -> None:
         if replaced:
             beside.unlink(missing_ok=True)  # of the video that is gone
         return
-    beside_part = partial_file(beside)
-    try:
+    with whole_file(beside) as beside_part:
         beside_part.write_bytes(sidecar)
         complete_file(part, target)
-        complete_file(beside_part, beside)
-    finally:
-        beside_part.unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=1)

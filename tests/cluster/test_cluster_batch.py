@@ -52,7 +52,7 @@ def manifest(place, *lines):
 
 def run(place, lines, work=batch_work.write, count=2, told=lambda result: None):
     out = place / "out"
-    return run_batch(lines, out, lambda: LocalWorkers(count, out, work), told)
+    return run_batch(lines, out, lambda: LocalWorkers(count, out, work), told, provenance=None)
 
 
 def log(place):
@@ -255,7 +255,7 @@ def test_an_end_between_journal_and_name_costs_the_video_and_nothing_else(place,
 
 def test_one_batch_at_a_time_works_in_a_folder(place):
     lines = manifest(place, {"output": "a.mp4"})
-    with Journal(place / "out"), pytest.raises(InputError, match="one is at work"):
+    with Journal(place / "out", None), pytest.raises(InputError, match="one is at work"):
         run(place, lines)
     assert statuses(run(place, lines)) == ["done"]
 

@@ -76,7 +76,7 @@ def lines_of(place, work):
 def run(place, address, work, told=lambda result: None, count=None):
     out = place / "out"
     lines = read_manifest(place / "list.jsonl", out)
-    return run_batch(lines, out, lambda: RayWorkers(address, count, out, work), told)
+    return run_batch(lines, out, lambda: RayWorkers(address, count, out, work), told, provenance=None)
 
 
 def test_what_a_lost_node_was_doing_is_done_again_and_nothing_twice(cluster, second, place):

@@ -35,6 +35,7 @@ from ditto.live.waiting import end_tasks, within
 from ditto.media.voice import network
 from ditto.motion.emotion import EMOTIONS
 from ditto.portrait.portrait import Portrait
+from ditto.provenance import DISCLOSURE, Label, Provenance
 from ditto.talking_head import TalkingHead
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def create_app(
     *,
     ice_servers: tuple[IceServer, ...] = (),
     record: Path | None = None,
+    provenance: Provenance | None = Provenance(),
+    label: Label | None = None,
     drain_seconds: float = 0.0,
     client_drawing: str = NONE,
 ) -> FastAPI:
@@ -92,6 +95,8 @@ def create_app(
         max_size: longest side of uploaded portraits, in pixels.
         ice_servers: STUN and TURN servers for WebRTC.
         record: folder for recordings of all conversations; None: nothing is recorded.
+        provenance: what the content credentials of the recordings say; None: they get none.
+        label: drawn into every picture.
         drain_seconds: at its end, the application waits as long for the conversations to end by themselves.
         client_drawing: which portraits clients may draw themselves: "none", "uploaded" or "all".
 
@@ -102,7 +107,7 @@ def create_app(
     check_client_drawing(client_drawing, record)
     drawing = ClientDrawing(head, client_drawing, core_of(PAGE))
     portraits = Portraits(head, portrait, max_size, drawing.prepare)
-    clients = Clients(head, portraits, drawing, record)
+    clients = Clients(head, portraits, drawing, record, provenance, label)
     peers = Peers()
     tests = asyncio.Semaphore(limits.MAX_TESTS)
     metrics = metrics_of(head, clients)
@@ -183,6 +188,7 @@ def create_app(
                 "recording": record is not None,
                 "client_drawing": drawing.policy,
                 "core": drawing.core,
+                "disclosure": DISCLOSURE,
                 "limits": {
                     "picture_bytes": limits.MAX_PICTURE_BYTES,
                     "recording_bytes": limits.MAX_RECORDING_BYTES,

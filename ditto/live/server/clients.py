@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ditto.errors import BusyError, OutputError
+from ditto.errors import BusyError, OutputError, ProvenanceError
 from ditto.frame import Item
 from ditto.live import AsyncSession
 from ditto.live.playout import Played
@@ -26,6 +26,7 @@ from ditto.live.server.protocol import VERSION, JsonObject, ProtocolError, Start
 from ditto.live.server.watching import Watcher
 from ditto.live.waiting import within
 from ditto.motion.motion import FPS
+from ditto.provenance import DISCLOSURE, Label, Provenance
 from ditto.talking_head import TalkingHead
 
 logger = logging.getLogger(__name__)
@@ -69,9 +70,13 @@ class Client:
 class Recording(Watcher):
     """Records a conversation into a new file of a folder. A failure is logged; the conversation goes on."""
 
-    def __init__(self, folder: Path, width: int, height: int, output: str, audio_rate: int) -> None:
+    def __init__(
+        self, folder: Path, width: int, height: int, output: str, audio_rate: int, provenance: Provenance | None
+    ) -> None:
         name = f"{time.strftime('%Y-%m-%dT%H-%M-%SZ', time.gmtime())}-{secrets.token_hex(4)}.mp4"
-        self._recorder = Recorder(folder / name, width, height, output=output, audio_rate=audio_rate, live=True)
+        self._recorder = Recorder(
+            folder / name, width, height, output=output, audio_rate=audio_rate, live=True, provenance=provenance
+        )
 
     def delivered(self, item: Played | Item) -> None:
         self._recorder.add(item)
@@ -83,7 +88,7 @@ class Recording(Watcher):
         """Complete the file."""
         try:
             await asyncio.shield(asyncio.to_thread(self._recorder.close))
-        except OutputError as error:
+        except (OutputError, ProvenanceError) as error:
             logger.error("a recording is lost: %s", error)
 
 
@@ -95,6 +100,8 @@ class Clients:
         portraits: of the server.
         drawing: what clients get that draw themselves.
         record: folder for recordings of all conversations, or None.
+        provenance: of the recordings.
+        label: drawn into every picture.
 
     Attributes:
         watchers: are told what happens in every conversation.
@@ -103,12 +110,18 @@ class Clients:
     """
 
     def __init__(
-        self, head: TalkingHead, portraits: Portraits, drawing: ClientDrawing, record: Path | None = None
+        self,
+        head: TalkingHead,
+        portraits: Portraits,
+        drawing: ClientDrawing,
+        record: Path | None = None,
+        provenance: Provenance | None = Provenance(),
+        label: Label | None = None,
     ) -> None:
         self._head = head
         self._portraits = portraits
         self._drawing = drawing
-        self._record = record
+        self._record, self._provenance, self._label = record, provenance, label
         self._clients: dict[str, Client] = {}
         self._ending = False
         self.draining = False
@@ -155,13 +168,14 @@ class Clients:
             emotion=start.emotion or None,
             still=start.still,
             style=start.style,
+            label=self._label,
         )
         await self._end_older(name)  # it may hold the last free session
         async with self._entered(session):
             height, width = portrait.picture.shape[:2]
             watchers, recording = list(self.watchers), None
             if self._record is not None:
-                recording = Recording(self._record, width, height, output, audio_rate)
+                recording = Recording(self._record, width, height, output, audio_rate, self._provenance)
                 watchers.append(recording)
             conversation = Conversation(session, send, watchers)
             client = Client(
@@ -171,6 +185,7 @@ class Clients:
                     "type": "ready", "protocol": VERSION, "client": name, "portrait": start.portrait, "width": width,
                     "height": height, "fps": FPS, "audio_rate": audio_rate, "latency": start.latency,
                     "algorithmic_ms": round(1000 * session.delay_seconds), "recording": recording is not None,
+                    "disclosure": DISCLOSURE,
                 }
                 | to_draw,
             )  # fmt: skip
