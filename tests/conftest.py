@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,13 @@ settings.register_profile("ditto", deadline=None, derandomize=True, suppress_hea
 settings.load_profile("ditto")
 
 
-def pytest_configure():
-    """Under nohup, or in the background of a script, signals are ignored, and programs inherit that."""
+def pytest_configure(config):
+    """The tests sign with a key of their own. Under nohup, or in the background of a script, signals are ignored, and programs
+    inherit that.
+    """
+    data = tempfile.TemporaryDirectory(prefix="ditto-tests-")
+    config.add_cleanup(data.cleanup)
+    os.environ["XDG_DATA_HOME"] = data.name
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -108,16 +109,21 @@ def test_the_tracer_sees_what_it_is_to_see(tmp_path):
 
 @strace
 @pytest.mark.parametrize("home", ["a home", "an unwritable home"])
-def test_animate_connects_to_nobody_and_writes_its_output_alone(tmp_path, saying, home):
+def test_animate_connects_to_nobody_and_writes_its_output_and_its_key(tmp_path, saying, home):
     place = None if home == "a home" else Path("/proc/nothing")
     command = [sys.executable, "-m", "ditto", "animate", PICTURE, saying, "-o", "out.mp4", "--max-size", 256, "-q"]
+    if place is not None:
+        command.append("--no-provenance")  # there is no place for a key
     trace, done = traced(command, tmp_path, place)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert reached(trace) == []
-    outputs = {path for path in made(trace) if path.parent not in (Path(), tmp_path / "work")}
-    assert outputs == set()
+    keys = tmp_path / "home" / ".local" / "share" / "ditto"
+    outputs = {path for path in made(trace) if path.parent not in (Path(), tmp_path / "work", keys)}
+    assert outputs <= {keys, keys.parent, keys.parent.parent}
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["out.mp4"]
-    assert list((tmp_path / "home").iterdir()) == []
+    signs = place is None and find_spec("c2pa") is not None
+    kept = [path.name for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert kept == ["signing.pem"] * signs
 
 
 @strace

@@ -52,6 +52,8 @@ def exit_code(verdict: Verdict, trust_given: bool) -> int:
 
 def sentence(verdict: Verdict) -> str:
     """A verdict in plain words, in one line."""
+    if verdict.state == "absent" and verdict.problems:
+        return f"absent: its content credentials are not in it, and nothing is fetched ({verdict.problems[0]})"
     if verdict.state == "absent":
         return "absent: it has no content credentials, which says nothing about how it was made"
     maker, signer = verdict.generator or "an unnamed program", verdict.signer or "an unnamed certificate"

@@ -11,18 +11,21 @@ import io
 import logging
 import mimetypes
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ditto.errors import ProvenanceError
 from ditto.media.files import complete_file, partial_file, whole_file
 from ditto.provenance.credentials import UNSIGNED, Credentials
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # Of files that carry their credentials inside. All others get a sidecar beside them.
 EMBEDDED = MappingProxyType(
@@ -39,6 +42,7 @@ SOURCE_TYPE = f"{TERMS}compositeWithTrainedAlgorithmicMedia"
 SETTINGS: dict[str, Any] = {
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},  # no network
     "builder": {"thumbnail": {"enabled": False}},  # no copy of a picture in its own file
+    "core": {"backing_store_memory_threshold_in_mb": 32},  # a longer copy of the file, while it is signed, lies on the disk
 }
 SMALLEST_PNG = bytes.fromhex(  # one black pixel
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b550000000a4944415478da6360000000020001e527defc00000000"
@@ -218,6 +222,22 @@ def _signed(
 
 
 def _sign_stream(
+    provenance: Provenance, credentials: Credentials, format: str, source: Any, out: Any, embed: bool
+) -> bytes:
+    return in_a_thread(lambda: _sign_here(provenance, credentials, format, source, out, embed))
+
+
+def in_a_thread(call: Callable[[], T]) -> T:
+    """What a call of c2pa returns, made in a thread of its own.
+
+    c2pa reads and writes through functions of Python. Signals reach the main thread alone; there, c2pa would take the
+    KeyboardInterrupt of one for the end of the file.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="ditto-provenance") as worker:
+        return worker.submit(call).result()
+
+
+def _sign_here(
     provenance: Provenance, credentials: Credentials, format: str, source: Any, out: Any, embed: bool
 ) -> bytes:
     c2pa = import_c2pa()

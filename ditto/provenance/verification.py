@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
 from ditto.errors import ProvenanceError
 from ditto.media.files import Source
-from ditto.provenance.marking import BESIDE, EMBEDDED, SETTINGS, SIDECAR, TERMS, Ingredient, import_c2pa
+from ditto.provenance.marking import BESIDE, EMBEDDED, SETTINGS, SIDECAR, TERMS, Ingredient, import_c2pa, in_a_thread
 
 State: TypeAlias = Literal["valid", "untrusted", "altered", "absent"]
 CREDENTIAL = ("signingCredential.", "timeStamp.")  # codes of C2PA about who signed and when, not about the file
@@ -72,18 +72,27 @@ def verify(file: str | PathLike[str], trust: str | PathLike[str] | None = None) 
     settings = SETTINGS if trust is None else SETTINGS | {"trust": {"user_anchors": _anchors(trust)}}
     try:
         manifest = () if sidecar is None else (Source(sidecar, "content credentials", ProvenanceError).read(),)
-        with c2pa.Context.from_dict(settings) as context, source.open() as stream:
-            with c2pa.Reader(format, stream, *manifest, context=context) as reader:
-                return _verdict(json.loads(reader.json()), sidecar)
+        with source.open() as stream:
+            return _verdict(json.loads(in_a_thread(lambda: _read(format, stream, manifest, settings))), sidecar)
     except c2pa.C2paError.ManifestNotFound:
         return Verdict("absent")
     except c2pa.C2paError as error:
         told = " ".join(str(error).split())
+        if told.startswith("Remote"):  # the file has only the address of its credentials
+            return Verdict("absent", problems=(told,))
         if sidecar is not None or _has_credentials(source):
             return Verdict("altered", problems=(told,), sidecar=sidecar)
         raise ProvenanceError(
             f"expected {format} at {path}, got a file that cannot be read ({told}); check its name and content"
         ) from None
+
+
+def _read(format: str, stream: BinaryIO, manifest: tuple[bytes, ...], settings: Mapping[str, Any]) -> str:
+    """What c2pa's Reader says of a file, and of the manifest store beside it, as JSON."""
+    c2pa = import_c2pa()
+    with c2pa.Context.from_dict(settings) as context:
+        with c2pa.Reader(format, stream, *manifest, context=context) as reader:
+            return str(reader.json())
 
 
 def _verdict(said: Mapping[str, Any], sidecar: Path | None) -> Verdict:
@@ -129,13 +138,14 @@ def _ingredient(said: Mapping[str, Any]) -> Ingredient:
 def _anchors(trust: str | PathLike[str]) -> str:
     """The certificates of a file as text. Raises ProvenanceError."""
     from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
 
     pem = Source(Path(trust), "certificates (PEM)", ProvenanceError).read()
     try:
-        x509.load_pem_x509_certificates(pem)
-        return pem.decode("utf-8")
+        certificates = x509.load_pem_x509_certificates(pem)
     except ValueError as error:
         raise ProvenanceError(f"expected certificates (PEM) in {trust}, got other text ({error}); export them") from None
+    return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates)  # and no key among them
 
 
 def _has_credentials(source: Source) -> bool:
