@@ -243,7 +243,7 @@ def test_an_end_between_journal_and_name_costs_the_video_and_nothing_else(place,
 
     lines = manifest(place, {"output": "a.mp4"})
     with monkeypatch.context() as patch:
-        patch.setattr("ditto.media.files.complete_file", cut)
+        patch.setattr("ditto.provenance.marking.complete_file", cut)
         with pytest.raises(KeyboardInterrupt):
             run(place, lines)
     assert [file.name for file in (place / "out").iterdir()] == [JOURNAL]
