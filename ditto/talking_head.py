@@ -225,13 +225,15 @@ class TalkingHead:
         from ditto.scene import check_speakers, seed_of
 
         check_speakers(portraits)
-        output = options.get("output", "rgb24")
-        each = options | {"idle": True, "output": "rgb24"}
+        output, label = options.get("output", "rgb24"), options.get("label")
+        each = options | {"idle": True, "output": "rgb24", "label": None}
+        if label is not None:
+            label.check(*portraits[0].picture.shape[:2])
         sessions = [
             self.session(portrait, **(each | {"seed": seed_of(options.get("seed", 0), number)}))
             for number, portrait in enumerate(portraits)
         ]
-        return AsyncScene(portraits, sessions, output)
+        return AsyncScene(portraits, sessions, output, label)
 
     def blocking_session(self, portrait: Portrait, **options: Unpack[SessionOptions]) -> Session:
         """`session` for threads: `with head.blocking_session(portrait) as s`.

@@ -22,9 +22,10 @@ from ditto.errors import SessionError
 from ditto.frame import Frame, SegmentEnd
 from ditto.live.session import AsyncSession
 from ditto.media.audio import SAMPLE_RATE
-from ditto.media.pixels import OUTPUTS
+from ditto.media.pixels import OUTPUTS, picture_of
 from ditto.media.rates import FPS
 from ditto.portrait.portrait import Portrait
+from ditto.provenance import DISCLOSURE, Label
 from ditto.scene import compose
 
 
@@ -55,17 +56,26 @@ class AsyncScene:
         portraits: different faces of one picture.
         sessions: one for each of them, with RGB pictures and idle frames.
         output: pixel format of the pictures.
+        label: drawn into every picture.
+
+    Attributes:
+        sessions: as given.
+        disclosure: as of a session.
 
     Raises:
         ValueError: another output.
     """
 
-    def __init__(self, portraits: Sequence[Portrait], sessions: Sequence[AsyncSession], output: str) -> None:
+    disclosure = DISCLOSURE
+
+    def __init__(
+        self, portraits: Sequence[Portrait], sessions: Sequence[AsyncSession], output: str, label: Label | None = None
+    ) -> None:
         self.sessions = tuple(sessions)
         self._picture, self._alpha = portraits[0].picture, portraits[0].alpha
         if output not in OUTPUTS:
             raise ValueError(f"expected an output of {', '.join(OUTPUTS)} for a scene, got {output!r}; choose one of them")
-        self._convert = OUTPUTS[output]
+        self._output, self._label = output, label
         self._index = 0
         self._read: list[Frame | None] = [None for _ in sessions]  # frames of faces whose picture is not complete
         self._ended: list[tuple[int, SegmentEnd]] = []
@@ -126,9 +136,8 @@ class AsyncScene:
         image = compose(self._picture, [frame.image for frame in frames])
         index = self._index
         self._index += 1
-        return SceneFrame(
-            self._convert(image, self._alpha), np.clip(whole, -1.0, 1.0), index, frames[0].pts_seconds, tuple(frames), ended
-        )
+        shown = picture_of(image, self._alpha, self._output, self._label)
+        return SceneFrame(shown, np.clip(whole, -1.0, 1.0), index, frames[0].pts_seconds, tuple(frames), ended)
 
     async def _next(self, number: int) -> Frame:
         """The next frame of a face."""

@@ -243,7 +243,8 @@ def test_an_end_between_journal_and_name_costs_the_video_and_nothing_else(place,
 
     lines = manifest(place, {"output": "a.mp4"})
     with monkeypatch.context() as patch:
-        patch.setattr("ditto.provenance.marking.complete_file", cut)
+        for module in ("media.files", "provenance.marking"):
+            patch.setattr(f"ditto.{module}.complete_file", cut)
         with pytest.raises(KeyboardInterrupt):
             run(place, lines)
     assert [file.name for file in (place / "out").iterdir()] == [JOURNAL]
