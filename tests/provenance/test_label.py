@@ -5,7 +5,7 @@ import pytest
 from PIL import ImageFont
 
 from ditto.errors import InputError
-from ditto.live.outputs import picture_of
+from ditto.media.pixels import OUTPUTS, picture_of
 from ditto.provenance import Label
 
 GREY = np.full((120, 160, 3), 90, np.uint8)
@@ -63,7 +63,7 @@ def test_a_font_of_the_user_s_draws_the_label(tmp_path):
     assert size > 100 and (drawn != Label("AI").draw(GREY)).any(-1).sum() < size / 2  # up to the layout of the system
 
 
-@pytest.mark.parametrize("output", ["rgb24", "bgr24", "rgba", "yuv420p"])
+@pytest.mark.parametrize("output", sorted(OUTPUTS))
 def test_sessions_show_the_label_in_every_pixel_format(output):
     label, alpha = Label("AI", "top-left"), np.zeros(GREY.shape[:2], np.uint8)
     plain, drawn = (picture_of(GREY, alpha, output, given) for given in (None, label))
