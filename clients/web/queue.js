@@ -45,6 +45,10 @@ export class PlayQueue {
   drop(epoch) {
     this.#epoch = epoch;
     const stale = (frame) => frame.kind === "speech" && frame.epoch < epoch;
+    if (this.#frames.some(stale)) {
+      this.#speaking = false;
+      this.#waited = 0;
+    }
     const playing = this.#begun ? this.#frames.shift() : null;
     this.#frames = this.#frames.filter((frame) => !stale(frame));
     if (playing && stale(playing)) {

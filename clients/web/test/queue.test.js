@@ -111,6 +111,25 @@ test("an interrupt drops unheard speech, and what comes late of it", () => {
   assert.deepEqual(ids(queue.pull(128)), [said]);
 });
 
+test("an interrupt between two frames is no lack of sound, and the next speech waits for its buffer", () => {
+  const queue = new PlayQueue(RATE);
+  fill(queue, 4, "speech", 0);
+  queue.pull(FRAME);
+  queue.drop(Infinity);
+  queue.pull(FRAME);
+  assert.equal(queue.dry, 0);
+  queue.drop(1);
+  fill(queue, 2, "speech", 1);
+  assert.deepEqual(queue.pull(128), []);
+  queue.drop(Infinity); // while it waits
+  queue.drop(2);
+  const [said] = fill(queue, 1, "speech", 2);
+  let waited = 0;
+  for (let begun = []; !begun.length; begun = ids(queue.pull(128))) waited += 128;
+  assert.ok(waited >= 0.12 * RATE, String(waited));
+  assert.ok(said > 0);
+});
+
 test("sound is played as it came, whatever the size of the pulls", () => {
   const whole = new Int16Array(10 * FRAME).map((_, i) => Math.round(20000 * Math.sin(i / 9)));
   for (const size of [1, 128, 333, 4096]) {
