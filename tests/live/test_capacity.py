@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from actors import PATIENT, PORTRAIT, Actor
+from actors import PATIENT, PORTRAIT, Actor, HandClock
 
 import ditto
 from ditto.errors import BusyError
@@ -18,7 +18,8 @@ HOP = 1280
 
 
 class Busy(Actor):
-    """Computes for so many seconds for each hop and each frame.
+    """Computes for so many seconds of processor time for each hop and each frame. With a clock that stands still it is never
+    too slow, however busy the machine is.
 
     Attributes:
         hops, frames: rows that were computed.
@@ -89,7 +90,7 @@ def test_the_first_session_always_fits_in_and_a_refusal_says_what_is_used_and_le
 
 
 def test_sessions_are_opened_while_their_costs_fit_in(one_core):
-    actor = Busy(frame_seconds=0.005, max_sessions=None)
+    actor = Busy(frame_seconds=0.005, max_sessions=None, clock=HandClock())
     opened = [actor.blocking_session(idle=False) for _ in range(5)]  # an eighth of a core each
     with pytest.raises(BusyError, match="processor cores"):
         actor.blocking_session(idle=False)
@@ -102,7 +103,7 @@ def test_sessions_are_opened_while_their_costs_fit_in(one_core):
 
 
 def test_a_kind_is_measured_when_its_first_session_opens(one_core):
-    actor = Busy(hop_seconds=0.002, max_sessions=None)
+    actor = Busy(hop_seconds=0.002, max_sessions=None, clock=HandClock())
     with actor.blocking_session(idle=False):
         hops, frames = actor.hops, actor.frames
         assert hops >= MAX_BATCH * TRIAL_HOPS and frames > 0
@@ -122,7 +123,7 @@ def test_costs_are_followed_while_sessions_run(one_core):
 
 
 def test_a_session_that_does_not_fit_in_once_it_is_measured_is_refused(one_core):
-    actor = Busy(frame_seconds=0.03, max_sessions=None)
+    actor = Busy(frame_seconds=0.03, max_sessions=None, clock=HandClock())
     with actor.blocking_session(latency="low", idle=False):
         actor.hop_seconds = 0.05
         with pytest.raises(BusyError):
@@ -131,7 +132,7 @@ def test_a_session_that_does_not_fit_in_once_it_is_measured_is_refused(one_core)
 
 
 def test_a_number_of_sessions_holds_whatever_they_cost(one_core):
-    actor = Busy(frame_seconds=0.03, max_sessions=2)
+    actor = Busy(frame_seconds=0.03, max_sessions=2, clock=HandClock())
     with actor.blocking_session(idle=False), actor.blocking_session(idle=False):
         assert (actor.scheduler.max_sessions, actor.scheduler.load) == (2, 1.0)
         with pytest.raises(BusyError, match="at most 2 sessions"):
