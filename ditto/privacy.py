@@ -1,6 +1,7 @@
 """Turns off the telemetry of packages that ditto uses, and the files that it writes into the user's folders.
 
-ditto opens no connection and writes no file unless the user asks for it. `ditto/__init__.py` calls `turn_off_telemetry`
+ditto opens no connection and writes no file unless the user asks for it; but for the key with which it signs
+(`ditto.provenance.credentials`). `ditto/__init__.py` calls `turn_off_telemetry`
 before any module of ditto imports one of these packages.
 """
 

@@ -1,12 +1,15 @@
 """The visible label: where it is drawn, what it leaves alone, what it refuses."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import ImageFont
 
 from ditto.errors import InputError
+from ditto.live.session import AsyncSession, Session
 from ditto.media.pixels import OUTPUTS, picture_of
-from ditto.provenance import Label
+from ditto.provenance import DISCLOSURE, Label
 
 GREY = np.full((120, 160, 3), 90, np.uint8)
 
@@ -70,3 +73,8 @@ def test_sessions_show_the_label_in_every_pixel_format(output):
     assert np.array_equal(plain[60:120, 80:], drawn[60:120, 80:]) and not np.array_equal(plain, drawn)
     if output == "rgba":  # the label can be seen where the portrait cannot
         assert drawn[..., 3].max() == 255 and plain[..., 3].max() == 0
+
+
+def test_the_served_page_and_sessions_tell_the_person():
+    page = Path(__file__).parents[2] / "ditto" / "live" / "server" / "page" / "index.html"
+    assert DISCLOSURE in page.read_text() and Session.disclosure == AsyncSession.disclosure == DISCLOSURE
