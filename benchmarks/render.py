@@ -2,9 +2,10 @@
 
     python -m benchmarks.render [--clips ../shared/data/driving] [--bundle lite]
     python -m benchmarks.render --sizes
+    python -m benchmarks.render --against CHECKOUT
 
 A clip's first frame is registered as the portrait; pose and 21 keypoints of every later frame animate it. The
-rendered crop is compared with the filmed one.
+rendered crop is compared with the filmed one. `--against` measures speed alone, beside another checkout in the same run.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import measures
+from benchmarks import _against, measures
 from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.faces import SHARED, detect, frames_of, tracked_clip
 from benchmarks.kernels import compare_kernels, time_frames
@@ -221,7 +222,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--bundle", default="lite", help="name or folder; only its renderer is used")
     parser.add_argument("--pictures", type=Path, help="folder for sheets of filmed and rendered frames")
     parser.add_argument("--sizes", action="store_true", help="what the size of face and picture costs, nothing else")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare the speed with a built checkout's; nothing else")
+    parser.add_argument("--turns", type=int, default=15, help="with --against: how often each draws all frames")
     options = parser.parse_args(arguments)
+    if options.against is not None:
+        if not _against.is_checkout(options.against):
+            parser.error(f"expected a checkout of ditto, got {options.against}; give its root with --against")
+        if min(options.turns, options.frames) < 1:
+            parser.error(f"expected turns and frames, got --turns {options.turns} --frames {options.frames}; give 1 and more")
+        try:
+            return _against.report(options.against, options.frames, options.turns)
+        except _against.OtherCheckoutError as error:
+            parser.error(str(error))
     started = time.perf_counter()
     if options.sizes:
         from benchmarks import _render_sizes
