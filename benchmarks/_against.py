@@ -58,7 +58,11 @@ class Drawing:
 
 @contextmanager
 def drawing(checkout: Path, portrait: Path, motions: Path, pictures: Path) -> Iterator[Drawing]:
-    command = [sys.executable, str(Path(__file__).with_name("_drawing.py")), *map(str, (checkout, portrait, motions, pictures))]
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("_drawing.py")),
+        *map(str, (checkout, portrait, motions, pictures)),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}
     with subprocess.Popen(
         command, cwd=checkout, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -94,8 +98,7 @@ def compare(checkout: Path, portrait: Any, rows: Any, turns: int) -> tuple[dict[
         places = {"this": ROOT, "other": checkout.resolve()}
         files = {name: Path(folder) / f"{name}.npy" for name in places}
         drawings = {
-            name: stack.enter_context(drawing(place, fields, motions, files[name]))
-            for name, place in places.items()
+            name: stack.enter_context(drawing(place, fields, motions, files[name])) for name, place in places.items()
         }
         this, other = (np.load(file).astype(np.int16) for file in files.values())
         times = {name: {threads: Times([], []) for threads in THREADS} for name in places}
@@ -135,9 +138,13 @@ def report(checkout: Path, frames: int, turns: int) -> None:
         figures_table(f"This checkout against {checkout}, {turns} turns of {frames} pictures each", figures),
         rows_table("ms a picture", ["", "median", "least", "most"], rows),
     ]
-    publish("render against another checkout", figures, tables, times={n: {t: b._asdict() for t, b in x.items()} for n, x in times.items()})
+    publish(
+        "render against another checkout",
+        figures,
+        tables,
+        times={n: {t: b._asdict() for t, b in x.items()} for n, x in times.items()},
+    )
 
 
 def is_checkout(folder: Path) -> bool:
     return (folder / "ditto" / "__init__.py").is_file()
-

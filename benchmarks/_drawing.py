@@ -1,10 +1,11 @@
-"""Draws rows of motion with the checkout it is given, as often as it is asked to: the other process of benchmarks.render --against.
+"""Draws rows of motion with a checkout, as often as it is asked to: a process of benchmarks.render --against.
 
     python _drawing.py CHECKOUT PORTRAIT.npz ROWS.npy PICTURES.npy
 
-It imports `ditto` from CHECKOUT, makes a portrait of the fields in PORTRAIT.npz, draws every row once, writes the pictures, and then draws all rows with as many
-threads as each line of its input says. Its output is a line of JSON for each: processor and wall time of a picture, ms.
-It runs with the interface of today, and with that of 2b5040d, where a renderer was given a `Drive`.
+It imports `ditto` from CHECKOUT, makes a portrait of the fields in PORTRAIT.npz, draws every row once, writes the pictures,
+and then draws all rows with as many threads as each line of its input says. Its output is a line of JSON for each: processor
+and wall time of a picture, ms. It runs with the interface of today, and with that of 2b5040d, where a renderer was given a
+`Drive`.
 """
 
 from __future__ import annotations

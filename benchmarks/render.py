@@ -222,14 +222,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--bundle", default="lite", help="name or folder; only its renderer is used")
     parser.add_argument("--pictures", type=Path, help="folder for sheets of filmed and rendered frames")
     parser.add_argument("--sizes", action="store_true", help="what the size of face and picture costs, nothing else")
-    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare the speed with a built checkout's; nothing else")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare speed alone, with a built checkout")
     parser.add_argument("--turns", type=int, default=15, help="with --against: how often each draws all frames")
     options = parser.parse_args(arguments)
     if options.against is not None:
         if not _against.is_checkout(options.against):
             parser.error(f"expected a checkout of ditto, got {options.against}; give its root with --against")
         if min(options.turns, options.frames) < 1:
-            parser.error(f"expected turns and frames, got --turns {options.turns} --frames {options.frames}; give 1 and more")
+            parser.error(f"expected 1 turn and 1 frame at least, got {options.turns} and {options.frames}; give more")
         try:
             return _against.report(options.against, options.frames, options.turns)
         except _against.OtherCheckoutError as error:

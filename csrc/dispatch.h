@@ -4,8 +4,8 @@
 // GCC and glibc (ifunc); GCC below 12 does not know the micro-architecture levels, so it gets AVX2 alone. Elsewhere
 // (Clang, musl, macOS, MSVC, other processors) there is the one plain version.
 //
-// Hand-written AVX2 (DITTO_AVX2 before the function, has_avx2() at the call) works with GCC and Clang alike; every such
-// function has a plain one beside it.
+// Hand-written AVX2 and AVX-512 (DITTO_AVX2 or DITTO_AVX512 before the function, has_avx2() or has_avx512() at the call)
+// work with GCC and Clang alike; every such function has a plain one beside it.
 #pragma once
 #if defined(__linux__)
 #include <features.h>
@@ -29,6 +29,19 @@ inline bool has_avx2() {
     static const bool yes = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     return yes;
 }
+#define DITTO_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
+inline bool has_avx512() {
+    static const bool yes = has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    return yes;
+}
 #else
 #define DITTO_HAS_AVX2 0
+#endif
+
+// A part of a function above, compiled for its processor: a call of it would get the baseline.
+#if defined(__GNUC__)
+#define DITTO_PART inline __attribute__((always_inline))
+#else
+#define DITTO_PART inline
 #endif

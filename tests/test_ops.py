@@ -46,10 +46,12 @@ def test_all_ways_of_sampling_agree():
     texture = smooth_texture(96, 121)  # a width that no number of lanes divides
     points, triangles = grid_mesh(96, 121)
     moved = (points + np.random.default_rng(2).normal(0, 4, points.shape)).astype(np.float32)
-    plain, halves, vector = (
+    plain, halves, eight, vector = (
         _native.warp(texture, triangles=triangles, destination=moved, source=points, lanes=lanes)
-        for lanes in (1, 4, 0)
+        for lanes in (1, 4, 8, 0)
     )
+    for got, want in zip(eight, vector, strict=True):
+        assert (got == want).all()
     for other in (halves, vector):
         assert np.abs(plain[0].astype(int) - other[0]).max() <= 1  # weights in 16 bit
         assert np.abs(plain[1].astype(int) - other[1]).max() <= 1

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "core/layers.h"
+#include "dispatch.h"
 
 namespace ditto {
 
@@ -11,6 +12,12 @@ constexpr double kBodyFollows = 0.13;                                      // BO
 constexpr double kNeckAnchor[3] = {0.0, 0.95, 0.05};                       // NECK_ANCHOR in face_mesh.py
 constexpr double kGatePx[2] = {0.3 / 512, 2.5 / 512}, kGateSigma = 6.0 / 512;  // of the crop's side, in background.py
 constexpr int kGateCells = 128;
+
+// out[x] += weight * values[x]
+DITTO_MULTIVERSION
+void add_weighted(const float* values, float weight, int count, float* out) {
+    for (int x = 0; x < count; ++x) out[x] += weight * values[x];
+}
 
 }  // namespace
 
@@ -92,15 +99,12 @@ Plane PlateGate::make(const float* map, int size) {
         const float* row = moved_.data() + static_cast<size_t>(y) * n;
         for (int x = -reach; x < n + reach; ++x) wide_[x + reach] = row[mirrored(x)];
         float* out = line_.data() + static_cast<size_t>(y) * n;
-        for (int i = 0; i < taps; ++i)
-            for (int x = 0; x < n; ++x) out[x] += kernel_[i] * wide_[x + i];
+        for (int i = 0; i < taps; ++i) add_weighted(wide_.data() + i, kernel_[i], n, out);
     }
     for (int y = 0; y < n; ++y) {
         float* out = gate_.data() + static_cast<size_t>(y) * n;
-        for (int i = 0; i < taps; ++i) {
-            const float* row = line_.data() + static_cast<size_t>(mirrored(y + i - reach)) * n;
-            for (int x = 0; x < n; ++x) out[x] += kernel_[i] * row[x];
-        }
+        for (int i = 0; i < taps; ++i)
+            add_weighted(line_.data() + static_cast<size_t>(mirrored(y + i - reach)) * n, kernel_[i], n, out);
         for (int x = 0; x < n; ++x)
             out[x] = static_cast<float>(smoothstep(kGatePx[0] * size, kGatePx[1] * size, out[x]));
     }

@@ -4,42 +4,64 @@
 #include <vector>
 
 #include "cpu/kernels.h"
+#include "cpu/packs.h"
 #include "dispatch.h"
 
 namespace ditto {
 
 namespace {
 
-// What the plate takes of each pixel of a row; true if it takes anything.
-DITTO_MULTIVERSION
-bool plate_shares(const uint8_t* alpha, const float* gate, int width, float* shares) {
-    float most = 0.0f;
-    for (int x = 0; x < width; ++x) {
-        const float share = static_cast<float>(255 - alpha[x]) * (1.0f / 255.0f) * gate[x];
-        shares[3 * x] = shares[3 * x + 1] = shares[3 * x + 2] = share;
-        most = std::max(most, share);
+constexpr int kRun = 32;  // pixels that are passed over together where the plate takes nothing
+
+// Where each column of an image lies between the columns of the gate.
+struct Between {
+    std::vector<int> left;
+    std::vector<float> part;
+    int next;
+};
+
+// `count` pixels from column `first` on, at most kRun. `line` is the gate in this row.
+DITTO_PART void blend_run(uint8_t* image, const uint8_t* alpha, const uint8_t* plate, const float* line, const int* left,
+                      const float* part, int next, int count) {
+    int least = 255;
+    for (int x = 0; x < count; ++x) least = std::min(least, static_cast<int>(alpha[x]));
+    if (least == 255) return;
+    float shares[kRun], wide[3 * kRun], most = 0.0f;
+    for (int x = 0; x < count; ++x) {
+        const float gate = line[left[x]] + part[x] * (line[left[x] + next] - line[left[x]]);
+        shares[x] = static_cast<float>(255 - alpha[x]) * (1.0f / 255.0f) * gate;
+        most = std::max(most, shares[x]);
     }
-    return most > 0.0f;
+    if (most <= 0.0f) return;
+    for (int x = count; x < kRun; ++x) shares[x] = 0.0f;
+    for (int x = 0; x < kRun; x += 16) store_thrice(wide + 3 * x, load<Sixteen>(shares + x));
+    for (int i = 0; i < 3 * count; ++i) {
+        const float own = image[i];
+        image[i] = static_cast<uint8_t>(own + wide[i] * (static_cast<float>(plate[i]) - own) + 0.5f);
+    }
 }
 
 DITTO_MULTIVERSION
-void blend_row(uint8_t* image, const uint8_t* plate, const float* shares, int count) {
-    for (int i = 0; i < count; ++i) {
-        const float own = image[i];
-        image[i] = static_cast<uint8_t>(own + shares[i] * (static_cast<float>(plate[i]) - own) + 0.5f);
-    }
+void blend_row(uint8_t* image, const uint8_t* alpha, const uint8_t* plate, const float* line, const Between& between,
+               int width) {
+    const int *left = between.left.data(), next = between.next;
+    const float* part = between.part.data();
+    int x = 0;
+    for (; x + kRun <= width; x += kRun)
+        blend_run(image + 3 * x, alpha + x, plate + 3 * x, line, left + x, part + x, next, kRun);
+    blend_run(image + 3 * x, alpha + x, plate + 3 * x, line, left + x, part + x, next, width - x);
 }
 
 }  // namespace
 
 void composite(const Image& image, const uint8_t* alpha, const uint8_t* plate, const Plane& gate) {
     const int height = image.height, width = image.width, rows = gate.height, columns = gate.width;
-    std::vector<int> left(width);
-    std::vector<float> part(width), line(columns), wide(width), shares(3 * static_cast<size_t>(width));
+    Between between{std::vector<int>(width), std::vector<float>(width), columns > 1 ? 1 : 0};
+    std::vector<float> line(columns);
     for (int x = 0; x < width; ++x) {
         const float u = std::min(std::max((x + 0.5f) * columns / width - 0.5f, 0.0f), static_cast<float>(columns - 1));
-        left[x] = std::max(std::min(static_cast<int>(u), columns - 2), 0);
-        part[x] = u - static_cast<float>(left[x]);
+        between.left[x] = std::max(std::min(static_cast<int>(u), columns - 2), 0);
+        between.part[x] = u - static_cast<float>(between.left[x]);
     }
     for (int y = 0; y < height; ++y) {
         const float v = std::min(std::max((y + 0.5f) * rows / height - 0.5f, 0.0f), static_cast<float>(rows - 1));
@@ -53,11 +75,8 @@ void composite(const Image& image, const uint8_t* alpha, const uint8_t* plate, c
             most = std::max(most, line[i]);
         }
         if (most <= 0.0f) continue;
-        const int next = columns > 1 ? 1 : 0;
-        for (int x = 0; x < width; ++x) wide[x] = line[left[x]] + part[x] * (line[left[x] + next] - line[left[x]]);
         const size_t row = static_cast<size_t>(y) * width;
-        if (plate_shares(alpha + row, wide.data(), width, shares.data()))
-            blend_row(image.pixels + 3 * row, plate + 3 * row, shares.data(), 3 * width);
+        blend_row(image.pixels + 3 * row, alpha + row, plate + 3 * row, line.data(), between, width);
     }
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu/kernels.h"
+#include "cpu/packs.h"
 #include "dispatch.h"
 
 namespace ditto {
@@ -16,14 +17,14 @@ constexpr int kSkin = 0, kLidMask = 3, kBall = 4, kKeep = 7, kSclera = 8, kGlint
 enum Column { kLine, kLower, kEdge, kLift, kRise, kRest, kLowMask, kThickness, kCore, kWidth, kLash };
 constexpr float kGlintFollows = 0.35f, kShadowDepth = 0.012f, kHanging = 0.75f, kHairZone = 0.034f;
 
-inline float clamp01(float x) { return std::min(std::max(x, 0.0f), 1.0f); }
+DITTO_PART float clamp01(float x) { return std::min(std::max(x, 0.0f), 1.0f); }
 
-inline float smooth(float x) {
+DITTO_PART float smooth(float x) {
     const float u = clamp01(x);
     return u * u * (3.0f - 2.0f * u);
 }
 
-inline void cubic(float t, float* w) {
+DITTO_PART void cubic(float t, float* w) {
     w[0] = -0.5f * t * (1.0f - t) * (1.0f - t);
     w[3] = -0.5f * t * t * (1.0f - t);
     w[1] = 1.0f + t * t * (1.5f * t - 2.5f);
@@ -35,7 +36,7 @@ struct Taps {
     float wy[4], wx[4];
 };
 
-inline Taps taps(float x, float y, int width, int height) {
+DITTO_PART Taps taps(float x, float y, int width, int height) {
     Taps t;
     x = std::min(std::max(x, 0.0f), static_cast<float>(width - 1));
     y = std::min(std::max(y, 0.0f), static_cast<float>(height - 1));
@@ -49,21 +50,19 @@ inline Taps taps(float x, float y, int width, int height) {
     return t;
 }
 
-inline void sample(const Plane& texture, float x, float y, float* out) {
+static_assert(kChannels == 16, "a texel is sixteen floats");
+DITTO_PART void sample(const Plane& texture, float x, float y, float* out) {
     const Taps t = taps(x, y, texture.width, texture.height);
-    for (int c = 0; c < kChannels; ++c) out[c] = 0.0f;
+    Sixteen sum{};
     for (int j = 0; j < 4; ++j) {
         const float* line = texture.data + static_cast<size_t>(t.row[j]) * texture.width * kChannels;
-        for (int i = 0; i < 4; ++i) {
-            const float* texel = line + static_cast<size_t>(t.column[i]) * kChannels;
-            const float w = t.wy[j] * t.wx[i];
-#pragma omp simd
-            for (int c = 0; c < kChannels; ++c) out[c] += w * texel[c];
-        }
+        for (int i = 0; i < 4; ++i)
+            sum = sum + (t.wy[j] * t.wx[i]) * load<Sixteen>(line + static_cast<size_t>(t.column[i]) * kChannels);
     }
+    store(out, sum);
 }
 
-inline float sample_one(const Plane& texture, float x, float y, int channel) {
+DITTO_PART float sample_one(const Plane& texture, float x, float y, int channel) {
     const Taps t = taps(x, y, texture.width, texture.height);
     float out = 0.0f;
     for (int j = 0; j < 4; ++j) {
@@ -74,7 +73,7 @@ inline float sample_one(const Plane& texture, float x, float y, int channel) {
 }
 
 // Bilinear look-up of the lash strip (rows, columns).
-inline float look_up(const float* strip, int rows, int columns, float row, int c0, float fc) {
+DITTO_PART float look_up(const float* strip, int rows, int columns, float row, int c0, float fc) {
     row = std::min(std::max(row, 0.0f), static_cast<float>(rows - 1));
     const int r0 = std::min(static_cast<int>(row), rows - 2);
     const float *top = strip + static_cast<size_t>(r0) * columns + c0, *bottom = top + columns;
@@ -82,26 +81,24 @@ inline float look_up(const float* strip, int rows, int columns, float row, int c
     return first + (row - static_cast<float>(r0)) * (second - first);
 }
 
-// What the frame showed before, around the box.
+// What the frame showed before, around the box: (height, width, 4), the last channel empty.
 struct Before {
-    std::vector<uint8_t> pixels;
+    std::vector<float> pixels;
     int x0, y0, width, height, frame_width, frame_height;
 
-    const uint8_t* at(int x, int y) const {
-        x = std::min(std::max(x - x0, 0), width - 1);
-        y = std::min(std::max(y - y0, 0), height - 1);
-        return pixels.data() + 3 * (static_cast<size_t>(y) * width + x);
-    }
-
-    void sample(float x, float y, float* out) const {
+    DITTO_PART void sample(float x, float y, float* out) const {
         const Taps t = taps(x, y, frame_width, frame_height);
-        out[0] = out[1] = out[2] = 0.0f;
-        for (int j = 0; j < 4; ++j)
-            for (int i = 0; i < 4; ++i) {
-                const uint8_t* p = at(t.column[i], t.row[j]);
-                const float w = t.wy[j] * t.wx[i];
-                for (int c = 0; c < 3; ++c) out[c] += w * static_cast<float>(p[c]);
-            }
+        size_t column[4];
+        for (int i = 0; i < 4; ++i) column[i] = 4 * static_cast<size_t>(std::min(std::max(t.column[i] - x0, 0), width - 1));
+        Four sum{};
+        for (int j = 0; j < 4; ++j) {
+            const int row = std::min(std::max(t.row[j] - y0, 0), height - 1);
+            const float* line = pixels.data() + 4 * static_cast<size_t>(row) * width;
+            for (int i = 0; i < 4; ++i) sum = sum + (t.wy[j] * t.wx[i]) * load<Four>(line + column[i]);
+        }
+        float all[4];
+        store(all, sum);
+        std::copy_n(all, 3, out);
     }
 };
 
@@ -121,7 +118,9 @@ void draw_rows(uint8_t* image, int width, const Before& before, const Box& box, 
             if (!(sx >= 0.0f && sy >= 0.0f && sx <= static_cast<float>(texture.width - 1) &&
                   sy <= static_cast<float>(texture.height - 1) && std::fabs(xi) < v.xi_limit))
                 continue;
-            const float keep = clamp01(sample_one(texture, sx, sy, kKeep)) * v.gain;
+            float tex[kChannels];
+            sample(texture, sx, sy, tex);
+            const float keep = clamp01(tex[kKeep]) * v.gain;
             if (keep <= 0.0f) continue;
 
             const float column = std::min(std::max((xi + v.xi_limit) * to_column, 0.0f), static_cast<float>(columns - 1));
@@ -135,8 +134,6 @@ void draw_rows(uint8_t* image, int width, const Before& before, const Box& box, 
             const float below_line = clamp01(0.5f + (eta - c[kLine]) * v.sharpness);
             const float below_lower = clamp01(0.5f + (eta - c[kLower]) * v.sharpness);
 
-            float tex[kChannels];
-            sample(texture, sx, sy, tex);
             uint8_t* pixel = image + 3 * (static_cast<size_t>(y) * width + x);
             const float own[3] = {static_cast<float>(pixel[0]), static_cast<float>(pixel[1]), static_cast<float>(pixel[2])};
             float skin[3] = {own[0], own[1], own[2]};
@@ -165,18 +162,20 @@ void draw_rows(uint8_t* image, int width, const Before& before, const Box& box, 
                 if (v.layered > 0.0f) {
                     float turned[kChannels];
                     sample(texture, sx - v.gaze[0], sy - v.gaze[1], turned);
-                    const float glint =
-                        sample_one(texture, sx - v.gaze[0] * kGlintFollows, sy - v.gaze[1] * kGlintFollows, kGlint);
                     const float alpha = clamp01(turned[kIrisAlpha]);
+                    const float glint = alpha > 0.0f ? sample_one(texture, sx - v.gaze[0] * kGlintFollows,
+                                                                  sy - v.gaze[1] * kGlintFollows, kGlint)
+                                                     : 0.0f;
                     for (int k = 0; k < 3; ++k) {
                         const float eye = tex[kSclera + k] * (1.0f - alpha) + (turned[kIris + k] + glint) * alpha;
                         ball[k] += (eye - ball[k]) * v.layered;
                     }
                 }
-                const float now = std::exp(-std::max(eta - c[kLine], 0.0f) / kShadowDepth);
-                const float rest = std::exp(-std::max(eta - c[kRest], 0.0f) / kShadowDepth);
-                const float shade = 1.0f - v.shadow * std::max(now - rest, 0.0f);
-                for (float& value : ball) value *= shade;
+                if (c[kLine] > c[kRest]) {  // a higher lid throws no more shade than at rest
+                    const float now = std::exp(-std::max(eta - c[kLine], 0.0f) / kShadowDepth);
+                    const float rest = std::exp(-std::max(eta - c[kRest], 0.0f) / kShadowDepth);
+                    for (float& value : ball) value *= 1.0f - v.shadow * (now - rest);
+                }
             }
 
             const float d = eta - c[kLine], thick = c[kThickness];
@@ -219,10 +218,12 @@ void draw_eye(const Image& image, const Box& box, const Plane& texture, const fl
     before.height = std::min(bottom + margin, height) - before.y0;
     before.frame_width = width;
     before.frame_height = height;
-    before.pixels.resize(static_cast<size_t>(3) * before.width * before.height);
+    before.pixels.resize(static_cast<size_t>(4) * before.width * before.height);
     for (int y = 0; y < before.height; ++y) {
         const uint8_t* row = image.pixels + 3 * (static_cast<size_t>(before.y0 + y) * width + before.x0);
-        std::copy(row, row + 3 * before.width, before.pixels.data() + static_cast<size_t>(3) * before.width * y);
+        float* to = before.pixels.data() + static_cast<size_t>(4) * before.width * y;
+        for (int x = 0; x < before.width; ++x)
+            for (int c = 0; c < 3; ++c) to[4 * x + c] = row[3 * x + c];
     }
     draw_rows(image.pixels, width, before, box, texture, curves, columns, strip.data, strip.height, v);
 }

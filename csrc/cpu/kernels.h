@@ -49,7 +49,7 @@ struct WarpWorkspace {
 };
 
 // How many floats at once rows are sampled with. Tests choose; everything else takes the most that the processor has.
-enum class Lanes { kMost = 0, kOne = 1, kFour = 4 };
+enum class Lanes { kMost = 0, kOne = 1, kFour = 4, kEight = 8 };
 
 // texture (height, width, 4) RGBA -> rgb (height, width, 3), alpha (height, width), map (2, height, width).
 void warp(const uint8_t* texture, int height, int width, const Mesh& mesh, Lanes lanes, WarpWorkspace& work, uint8_t* rgb,

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu/kernels.h"
+#include "cpu/packs.h"
 #include "dispatch.h"
 
 namespace ditto {
@@ -39,23 +40,29 @@ int subtract_row(const uint8_t* rendered, const uint8_t* source, const float* fa
 }
 
 DITTO_MULTIVERSION
-int sum_absolute(const int16_t* values, int count) {
-    int total = 0;
-    for (int i = 0; i < count; ++i) total += std::abs(static_cast<int>(values[i]));
-    return total;
+void add_absolute(const int16_t* values, int count, int* sums) {
+    for (int i = 0; i < count; ++i) sums[i] += std::abs(static_cast<int>(values[i]));
+}
+
+DITTO_MULTIVERSION
+void cell_means(const int* sums, int cells, float* means) {
+    for (int i = 0; i < cells; ++i) {
+        int total = 0;
+        for (int k = 0; k < 3 * kCell; ++k) total += sums[3 * kCell * i + k];
+        means[i] = static_cast<float>(total) / (3 * kCell * kCell);
+    }
 }
 
 // 0 .. 1 per cell: how busy the difference is there and in the cells around.
 Floats activity(const std::vector<int16_t>& d, const std::vector<char>& busy_row, int side) {
     const int cells = side / kCell, padded = cells + 2;
     Floats level(static_cast<size_t>(padded) * padded, 0.0f), most(level.size(), 0.0f), out;
-    for (int y = 0; y < cells * kCell; ++y) {
-        if (!busy_row[y]) continue;
-        for (int i = 0; i < cells; ++i) {
-            const int16_t* block = d.data() + (static_cast<size_t>(y) * side + static_cast<size_t>(i) * kCell) * 3;
-            level[static_cast<size_t>(y / kCell + 1) * padded + i + 1] +=
-                static_cast<float>(sum_absolute(block, 3 * kCell)) / (3 * kCell * kCell);
-        }
+    std::vector<int> sums;
+    for (int row = 0; row < cells; ++row) {
+        sums.assign(static_cast<size_t>(cells) * 3 * kCell, 0);
+        for (int y = kCell * row; y < kCell * (row + 1); ++y)
+            if (busy_row[y]) add_absolute(d.data() + static_cast<size_t>(y) * side * 3, 3 * kCell * cells, sums.data());
+        cell_means(sums.data(), cells, level.data() + static_cast<size_t>(row + 1) * padded + 1);
     }
     for (int y = 1; y <= cells; ++y)
         for (int x = 1; x <= cells; ++x)
@@ -84,36 +91,31 @@ void mix_rows(const float* a, const float* b, const float* c, const float* d, co
     for (int i = 0; i < count; ++i) out[i] = w[0] * a[i] + w[1] * b[i] + w[2] * c[i] + w[3] * d[i];
 }
 
-// Four floats at once, for pixels padded to four channels. Results have three: each store's last float is written over
-// by the next pixel, so their buffers are one float longer.
-#if defined(__GNUC__)
-typedef float Four __attribute__((vector_size(16)));
-inline Four load(const float* from) {
-    Four value;
-    std::memcpy(&value, from, sizeof value);
-    return value;
-}
-inline void store(float* to, Four value) { std::memcpy(to, &value, sizeof value); }
-#else
-struct Four {
-    float v[4];
-};
-inline Four load(const float* from) { return {{from[0], from[1], from[2], from[3]}}; }
-inline void store(float* to, Four value) { std::memcpy(to, value.v, sizeof value.v); }
-inline Four operator*(float a, Four b) { return {{a * b.v[0], a * b.v[1], a * b.v[2], a * b.v[3]}}; }
-inline Four operator+(Four a, Four b) {
-    return {{a.v[0] + b.v[0], a.v[1] + b.v[1], a.v[2] + b.v[2], a.v[3] + b.v[3]}};
-}
-#endif
-
-inline Four four_taps(const float* at, const float* w) {
-    return w[0] * load(at) + w[1] * load(at + 4) + w[2] * load(at + 8) + w[3] * load(at + 12);
+// Pixels are padded to four channels. Results have three: each store's last float is written over by the next pixel, so
+// their buffers are one float longer.
+DITTO_PART Four four_taps(const float* at, const float* w) {
+    return w[0] * load<Four>(at) + w[1] * load<Four>(at + 4) + w[2] * load<Four>(at + 8) + w[3] * load<Four>(at + 12);
 }
 
 // Bicubic along a row of four-channel pixels, `index` the first of the four taps; three channels out.
 DITTO_MULTIVERSION
 void sample_row(const float* line, const int* index, const float* weights, int count, float* out) {
     for (int x = 0; x < count; ++x) store(out + 3 * x, four_taps(line + 4 * index[x], weights + 4 * x));
+}
+
+// The sum of a few rows, and then of as many neighbours in it, times `share`; four channels out.
+DITTO_MULTIVERSION
+void add_row_to(const int16_t* values, int count, float* sums) {
+    for (int i = 0; i < count; ++i) sums[i] += static_cast<float>(values[i]);
+}
+
+DITTO_MULTIVERSION
+void reduce_row(const float* sums, int reduce, float share, int count, float* out) {
+    for (int x = 0; x < count; ++x, sums += 3 * reduce) {
+        Four sum = load<Four>(sums);
+        for (int i = 1; i < reduce; ++i) sum = sum + load<Four>(sums + 3 * i);
+        store(out + 4 * x, share * sum);
+    }
 }
 
 DITTO_MULTIVERSION
@@ -278,13 +280,14 @@ void paste_back(const Paste& paste, const uint8_t* rendered, PasteWorkspace& wor
     Floats& small = work.small;
     small.assign(static_cast<size_t>(n + 6) * line, 0.0f);
     const float share = 1.0f / static_cast<float>(reduce * reduce);
-    for (int y = 0; y < n * reduce; ++y) {
-        if (!busy_row[y]) continue;
-        float* to = small.data() + static_cast<size_t>(y / reduce + 3) * line + 12;
-        const int16_t* from = d.data() + static_cast<size_t>(y) * side * 3;
-        for (int x = 0; x < n; ++x, to += 4)
-            for (int i = 0; i < reduce; ++i, from += 3)
-                for (int c = 0; c < 3; ++c) to[c] += share * static_cast<float>(from[c]);
+    Floats sums;  // one float longer: pixels of three channels are read four at a time
+    for (int y = 0; y < n; ++y) {
+        const char* busy = busy_row.data() + static_cast<size_t>(y) * reduce;
+        if (std::none_of(busy, busy + reduce, [](char b) { return b != 0; })) continue;
+        sums.assign(3 * static_cast<size_t>(side) + 1, 0.0f);
+        for (int i = 0; i < reduce; ++i)
+            if (busy[i]) add_row_to(d.data() + (static_cast<size_t>(y) * reduce + i) * side * 3, 3 * side, sums.data());
+        reduce_row(sums.data(), reduce, share, n, small.data() + static_cast<size_t>(y + 3) * line + 12);
     }
 
     const int cells = side / kCell;

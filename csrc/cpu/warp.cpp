@@ -11,9 +11,13 @@
 
 #include "cpu/kernels.h"
 #include "cpu/lanes128.h"
+#include "cpu/packs.h"
 #include "dispatch.h"
 #if DITTO_HAS_AVX2
 #include <immintrin.h>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC's own headers leave operands open that no result depends on
+#endif
 #endif
 
 namespace ditto {
@@ -31,9 +35,9 @@ constexpr int kPattern[kSamples][2] = {{1, 1}, {-1, -3}, {-3, 2}, {4, -1}, {-5, 
 constexpr int kSteps = 256;        // sampling positions are rounded to 1/256 pixel
 constexpr float kCubic = -0.75f;   // bicubic sharpness, as OpenCV's
 
-inline float ramp(float low, float high, float x) { return std::min(std::max((x - low) / (high - low), 0.0f), 1.0f); }
+DITTO_PART float ramp(float low, float high, float x) { return std::min(std::max((x - low) / (high - low), 0.0f), 1.0f); }
 
-Affine affine_of(const int* t, const float* destination, const float* source) {
+DITTO_PART Affine affine_of(const int* t, const float* destination, const float* source) {
     const float *a = destination + 2 * t[0], *b = destination + 2 * t[1], *c = destination + 2 * t[2];
     const float *p = source + 2 * t[0], *q = source + 2 * t[1], *r = source + 2 * t[2];
     Affine m;
@@ -62,28 +66,62 @@ Affine affine_of(const int* t, const float* destination, const float* source) {
     return m;
 }
 
-// Narrow [low, high] to where slope * x + offset >= -kInside.
-inline void narrow(float slope, float offset, float& low, float& high) {
-    if (std::fabs(slope) < 1e-12f) {
-        if (offset < -kInside) high = -1e9f;
-        return;
-    }
-    const float x = (-kInside - offset) / slope;
-    if (slope > 0)
-        low = std::max(low, x);
-    else
-        high = std::min(high, x);
-}
-
-void fill_span(float* xs, float* ys, int first, int last, float x0, float dx, float y0, float dy) {
-    for (int x = first; x <= last; ++x) {
-        xs[x] = x0 + dx * static_cast<float>(x);
-        ys[x] = y0 + dy * static_cast<float>(x);
-    }
-}
-
 DITTO_MULTIVERSION
-void raster(const std::vector<Affine>& affines, float* map_x, float* map_y, int width, int height) {
+void find_affines(const Mesh& mesh, Affine* affines) {
+    for (int i = 0; i < mesh.count; ++i)
+        affines[i] = affine_of(mesh.triangles + 3 * static_cast<size_t>(i), mesh.destination, mesh.source);
+}
+
+// A triangle in kRows rows of the picture: its pixels are left .. right where left <= right, and x_start + sx * x and
+// y_start + tx * x their map.
+constexpr int kRows = 16;
+struct Spans {
+    alignas(64) float left[kRows], right[kRows], x_start[kRows], y_start[kRows];
+};
+
+// The edges of a triangle as bounds of x: (offset + rise * dy) * scale from corner a on, two below, then two above; one of
+// them twice where only one bounds that side.
+struct Bounds {
+    float offset[4], rise[4], scale[4];
+};
+
+DITTO_PART Bounds bounds_of(const Affine& m) {
+    const float slope[3] = {m.ux, m.vx, -m.ux - m.vx}, rise[3] = {m.uy, m.vy, -m.uy - m.vy}, start[3] = {0.0f, 0.0f, 1.0f};
+    Bounds b{};
+    bool full[4] = {};
+    for (int i = 0; i < 3; ++i) {
+        const float across = std::fabs(slope[i]) < 1e-12f ? 1e-12f : slope[i];  // along the rows: all of a row or nothing
+        int at = across > 0.0f ? 0 : 2;
+        at += full[at];
+        full[at] = true;
+        b.offset[at] = -kInside - start[i];
+        b.rise[at] = -rise[i];
+        b.scale[at] = 1.0f / across;
+    }
+    for (int at : {0, 2})
+        if (!full[at + 1]) {
+            b.offset[at + 1] = b.offset[at];
+            b.rise[at + 1] = b.rise[at];
+            b.scale[at + 1] = b.scale[at];
+        }
+    return b;
+}
+
+DITTO_PART void find_spans(const Affine& m, const Bounds& b, int first, int width, Spans& s) {
+    const float most = static_cast<float>(width - 1), start = static_cast<float>(first) - m.ay;
+    const float x_corner = m.s0 - m.sx * m.ax, y_corner = m.t0 - m.tx * m.ax;
+    for (int r = 0; r < kRows; ++r) {
+        const float dy = start + static_cast<float>(r);
+        float x[4];
+        for (int i = 0; i < 4; ++i) x[i] = (b.offset[i] + b.rise[i] * dy) * b.scale[i] + m.ax;
+        s.left[r] = std::max(std::ceil(std::max(x[0], x[1])), 0.0f);
+        s.right[r] = std::min(std::floor(std::min(x[2], x[3])), most);
+        s.x_start[r] = x_corner + m.sy * dy;
+        s.y_start[r] = y_corner + m.ty * dy;
+    }
+}
+
+DITTO_PART void identity(float* map_x, float* map_y, int width, int height) {
     for (int y = 0; y < height; ++y) {
         float *xs = map_x + static_cast<size_t>(y) * width, *ys = map_y + static_cast<size_t>(y) * width;
         for (int x = 0; x < width; ++x) {
@@ -91,25 +129,73 @@ void raster(const std::vector<Affine>& affines, float* map_x, float* map_y, int 
             ys[x] = static_cast<float>(y);
         }
     }
+}
+
+// Rows first .. last of the picture that a triangle touches.
+DITTO_PART int first_row(const Affine& m) { return std::max(0, static_cast<int>(std::ceil(m.ymin - kInside))); }
+DITTO_PART int last_row(const Affine& m, int height) {
+    return std::min(height - 1, static_cast<int>(std::floor(m.ymax + kInside)));
+}
+
+DITTO_MULTIVERSION
+void raster_plain(const std::vector<Affine>& affines, float* map_x, float* map_y, int width, int height) {
+    identity(map_x, map_y, width, height);
+    Spans s;
     for (const Affine& m : affines) {
         if (!m.valid) continue;
-        const int first = std::max(0, static_cast<int>(std::ceil(m.ymin - kInside)));
-        const int last = std::min(height - 1, static_cast<int>(std::floor(m.ymax + kInside)));
-        for (int y = first; y <= last; ++y) {
-            const float dy = static_cast<float>(y) - m.ay;
-            float low = -1e9f, high = 1e9f;
-            narrow(m.ux, m.uy * dy, low, high);
-            narrow(m.vx, m.vy * dy, low, high);
-            narrow(-m.ux - m.vx, 1.0f - (m.uy + m.vy) * dy, low, high);
-            if (!(low <= high)) continue;
-            const float left = std::max(std::ceil(low + m.ax), 0.0f);
-            const float right = std::min(std::floor(high + m.ax), static_cast<float>(width - 1));
-            if (!(left <= right)) continue;
-            const size_t row = static_cast<size_t>(y) * width;
-            fill_span(map_x + row, map_y + row, static_cast<int>(left), static_cast<int>(right),
-                      m.s0 + m.sy * dy - m.sx * m.ax, m.sx, m.t0 + m.ty * dy - m.tx * m.ax, m.tx);
+        const Bounds bounds = bounds_of(m);
+        const int last = last_row(m, height);
+        for (int y = first_row(m); y <= last; y += kRows) {
+            find_spans(m, bounds, y, width, s);
+            for (int r = 0; r < std::min(kRows, last + 1 - y); ++r) {
+                if (!(s.left[r] <= s.right[r])) continue;
+                float *xs = map_x + static_cast<size_t>(y + r) * width, *ys = map_y + static_cast<size_t>(y + r) * width;
+                const int end = static_cast<int>(s.right[r]) + 1;
+                for (int x = static_cast<int>(s.left[r]); x < end; ++x) {
+                    xs[x] = s.x_start[r] + m.sx * static_cast<float>(x);
+                    ys[x] = s.y_start[r] + m.tx * static_cast<float>(x);
+                }
+            }
         }
     }
+}
+
+#if DITTO_HAS_AVX2
+// As raster_plain; 16 pixels of a span at once.
+DITTO_AVX512
+void raster_avx512(const std::vector<Affine>& affines, float* map_x, float* map_y, int width, int height) {
+    identity(map_x, map_y, width, height);
+    const __m512 along = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    Spans s;
+    for (const Affine& m : affines) {
+        if (!m.valid) continue;
+        const Bounds bounds = bounds_of(m);
+        const int last = last_row(m, height);
+        const __m512 sx = _mm512_set1_ps(m.sx), tx = _mm512_set1_ps(m.tx);
+        for (int y = first_row(m); y <= last; y += kRows) {
+            find_spans(m, bounds, y, width, s);
+            for (int r = 0; r < std::min(kRows, last + 1 - y); ++r) {
+                if (!(s.left[r] <= s.right[r])) continue;
+                float *xs = map_x + static_cast<size_t>(y + r) * width, *ys = map_y + static_cast<size_t>(y + r) * width;
+                const __m512 x_start = _mm512_set1_ps(s.x_start[r]), y_start = _mm512_set1_ps(s.y_start[r]);
+                const int end = static_cast<int>(s.right[r]) + 1;
+                for (int x = static_cast<int>(s.left[r]); x < end; x += 16) {
+                    const __mmask16 inside = static_cast<__mmask16>(end - x >= 16 ? 0xffff : (1 << (end - x)) - 1);
+                    const __m512 at = _mm512_add_ps(_mm512_set1_ps(static_cast<float>(x)), along);
+                    _mm512_mask_storeu_ps(xs + x, inside, _mm512_fmadd_ps(sx, at, x_start));
+                    _mm512_mask_storeu_ps(ys + x, inside, _mm512_fmadd_ps(tx, at, y_start));
+                }
+            }
+        }
+    }
+}
+#endif
+
+void raster(const std::vector<Affine>& affines, float* map_x, float* map_y, int width, int height) {
+#if DITTO_HAS_AVX2
+    if (has_avx512()) return raster_avx512(affines, map_x, map_y, width, height);
+#endif
+    raster_plain(affines, map_x, map_y, width, height);
 }
 
 // Steps of one coordinate of the map from a pixel to its neighbours; beyond the border, what lies on the other side.
@@ -119,7 +205,7 @@ struct Steps {
     float bend() const { return std::max(std::fabs(right - left), std::fabs(down - up)); }
 };
 
-inline Steps steps_at(const float* map, int width, int height, int x, int y) {
+DITTO_PART Steps steps_at(const float* map, int width, int height, int x, int y) {
     const float* at = map + static_cast<size_t>(y) * width + x;
     Steps s;
     s.left = x > 0 ? at[0] - at[-1] : at[1] - at[0];
@@ -130,7 +216,7 @@ inline Steps steps_at(const float* map, int width, int height, int x, int y) {
 }
 
 // How far a pixel is put together of samples.
-inline float sample_share(const float* map_x, const float* map_y, int width, int height, int x, int y) {
+DITTO_PART float sample_share(const float* map_x, const float* map_y, int width, int height, int x, int y) {
     const Steps s = steps_at(map_x, width, height, x, y), t = steps_at(map_y, width, height, x, y);
     return std::max(ramp(kJump, kFullJump, std::max(s.jump(), t.jump())),
                     ramp(kBreak, kFullBreak, std::max(s.bend(), t.bend())));
@@ -166,7 +252,8 @@ void mark_breaks(const float* map_x, const float* map_y, int width, int height, 
 struct CubicTable {
     float weight[kSteps][4];
     alignas(32) float wide[kSteps][16];    // each weight four times
-    alignas(8) int16_t pairs[kSteps][4];   // in 1/16384
+    alignas(16) float scaled[kSteps][4];   // over 16384
+    alignas(16) int16_t pairs[kSteps][8];  // in 1/16384, twice
     CubicTable() {
         for (int i = 0; i < kSteps; ++i) {
             const double t = static_cast<double>(i) / kSteps, a = kCubic;
@@ -177,7 +264,8 @@ struct CubicTable {
             w[3] = 1 - w[0] - w[1] - w[2];
             for (int k = 0; k < 4; ++k) {
                 weight[i][k] = static_cast<float>(w[k]);
-                pairs[i][k] = static_cast<int16_t>(std::lround(w[k] * 16384));
+                scaled[i][k] = weight[i][k] / 16384.0f;
+                pairs[i][k] = pairs[i][k + 4] = static_cast<int16_t>(std::lround(w[k] * 16384));
                 for (int c = 0; c < 4; ++c) wide[i][4 * k + c] = weight[i][k];
             }
         }
@@ -194,25 +282,25 @@ struct Texture {
     int width, height;
 };
 
-inline int clamped(int v, int high) { return v < 0 ? 0 : (v > high ? high : v); }
+DITTO_PART int clamped(int v, int high) { return v < 0 ? 0 : (v > high ? high : v); }
 
-inline int position(float v) { return static_cast<int>(std::lrintf(v * kSteps)); }
+DITTO_PART int position(float v) { return static_cast<int>(std::lrintf(v * kSteps)); }
 
 // Bicubic sample at (x, y) in 1/256 pixels, held to 0 .. 255; the border repeats.
-inline void sample_cubic(const Texture& texture, int x, int y, float* sum) {
+DITTO_PART void sample_cubic(const Texture& texture, int x, int y, float* sum) {
     const CubicTable& table = cubic_table();
     const float *wx = table.weight[x & (kSteps - 1)], *wy = table.weight[y & (kSteps - 1)];
     const int left = (x >> 8) - 1, top = (y >> 8) - 1;
-    for (int c = 0; c < 4; ++c) sum[c] = 0.0f;
+    size_t column[4];
+    for (int i = 0; i < 4; ++i) column[i] = 4 * static_cast<size_t>(clamped(left + i, texture.width - 1));
+    Four total{};
     for (int j = 0; j < 4; ++j) {
         const uint8_t* row = texture.data + 4 * static_cast<size_t>(clamped(top + j, texture.height - 1)) * texture.width;
-        float line[4] = {0, 0, 0, 0};
-        for (int i = 0; i < 4; ++i) {
-            const uint8_t* pixel = row + 4 * static_cast<size_t>(clamped(left + i, texture.width - 1));
-            for (int c = 0; c < 4; ++c) line[c] += wx[i] * static_cast<float>(pixel[c]);
-        }
-        for (int c = 0; c < 4; ++c) sum[c] += wy[j] * line[c];
+        Four line{};
+        for (int i = 0; i < 4; ++i) line = line + wx[i] * load_bytes(row + column[i]);
+        total = total + wy[j] * line;
     }
+    store(sum, total);
     for (int c = 0; c < 4; ++c) sum[c] = std::min(std::max(sum[c], 0.0f), 255.0f);
 }
 
@@ -222,7 +310,7 @@ inline void sample_cubic(const Texture& texture, int x, int y, uint8_t* out) {
     for (int c = 0; c < 4; ++c) out[c] = static_cast<uint8_t>(std::lrintf(sum[c]));
 }
 
-inline void add_linear(const Texture& texture, float x, float y, float* sum) {
+DITTO_PART void add_linear(const Texture& texture, float x, float y, float* sum) {
     x = std::min(std::max(x, 0.0f), static_cast<float>(texture.width - 1));
     y = std::min(std::max(y, 0.0f), static_cast<float>(texture.height - 1));
     const int left = std::min(static_cast<int>(x), texture.width - 2), top = std::min(static_cast<int>(y), texture.height - 2);
@@ -312,6 +400,87 @@ void sample_row_avx2(const Texture& texture, const float* xs, const float* ys, i
         }
     }
 }
+
+// 16 bytes from each of four places.
+DITTO_AVX512
+inline __m512i gather_lanes(const void* a, const void* b, const void* c, const void* d) {
+    const auto load = [](const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); };
+    __m512i lanes = _mm512_castsi128_si512(load(a));
+    lanes = _mm512_mask_broadcast_i32x4(lanes, 0x00f0, load(b));
+    lanes = _mm512_mask_broadcast_i32x4(lanes, 0x0f00, load(c));
+    return _mm512_mask_broadcast_i32x4(lanes, 0xf000, load(d));
+}
+
+// As sample_row_avx2, bit for bit, four pixels at once: one in each 128 bits. Writes whole groups of 16 pixels.
+DITTO_AVX512
+void sample_row_avx512(const Texture& texture, const float* xs, const float* ys, int width, uint8_t* rgba) {
+    const CubicTable& table = cubic_table();
+    const size_t stride = 4 * static_cast<size_t>(texture.width);
+    const __m512i zero = _mm512_setzero_si512(), fraction = _mm512_set1_epi32(kSteps - 1);
+    const __m512i along = _mm512_slli_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), 8);
+    const __m512 steps = _mm512_set1_ps(static_cast<float>(kSteps));
+    const __m512i most_left = _mm512_set1_epi32(texture.width - 4), most_top = _mm512_set1_epi32(texture.height - 4);
+    alignas(64) int px[16], py[16], left[16], top[16];
+    for (int start = 0; start < width; start += 16) {
+        const __mmask16 inside = static_cast<__mmask16>(width - start >= 16 ? 0xffff : (1 << (width - start)) - 1);
+        const __m512i x = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(inside, xs + start), steps));
+        const __m512i y = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(inside, ys + start), steps));
+        const __m512i x0 = _mm512_broadcastd_epi32(_mm512_castsi512_si128(x)), y0 = _mm512_broadcastd_epi32(_mm512_castsi512_si128(y));
+        uint8_t* out = rgba + 4 * static_cast<size_t>(start);
+        // 16 neighbours that do not turn or stretch, at whole pixels, as where nothing moves: a copy.
+        const __m512i apart = _mm512_or_si512(_mm512_xor_si512(x, _mm512_add_epi32(x0, along)), _mm512_xor_si512(y, y0));
+        if (_mm512_test_epi32_mask(apart, apart) == 0 && _mm512_test_epi32_mask(_mm512_or_si512(x, y), fraction) == 0) {
+            const int column = _mm_cvtsi128_si32(_mm512_castsi512_si128(x)) >> 8, row = _mm_cvtsi128_si32(_mm512_castsi512_si128(y)) >> 8;
+            if (column >= 0 && row >= 0 && column <= texture.width - 16 && row < texture.height) {
+                std::memcpy(out, texture.data + row * stride + 4 * static_cast<size_t>(column), 64);
+                continue;
+            }
+        }
+        const __m512i at_x = _mm512_sub_epi32(_mm512_srai_epi32(x, 8), _mm512_set1_epi32(1));
+        const __m512i at_y = _mm512_sub_epi32(_mm512_srai_epi32(y, 8), _mm512_set1_epi32(1));
+        const __m512i held_x = _mm512_max_epi32(_mm512_min_epi32(at_x, most_left), zero);
+        const __m512i held_y = _mm512_max_epi32(_mm512_min_epi32(at_y, most_top), zero);
+        const int beyond = _mm512_cmpneq_epi32_mask(at_x, held_x) | _mm512_cmpneq_epi32_mask(at_y, held_y);
+        _mm512_store_si512(px, x);
+        _mm512_store_si512(py, y);
+        _mm512_store_si512(left, held_x);
+        _mm512_store_si512(top, held_y);
+        for (int k = 0; k < 16; k += 4) {
+            const uint8_t* p[4];
+            const int16_t* down[4];
+            const float* across[4];
+            for (int i = 0; i < 4; ++i) {
+                p[i] = texture.data + top[k + i] * stride + 4 * static_cast<size_t>(left[k + i]);
+                down[i] = table.pairs[py[k + i] & (kSteps - 1)];
+                across[i] = table.scaled[px[k + i] & (kSteps - 1)];
+            }
+            const __m512i r0 = gather_lanes(p[0], p[1], p[2], p[3]);
+            const __m512i r1 = gather_lanes(p[0] + stride, p[1] + stride, p[2] + stride, p[3] + stride);
+            const __m512i r2 = gather_lanes(p[0] + 2 * stride, p[1] + 2 * stride, p[2] + 2 * stride, p[3] + 2 * stride);
+            const __m512i r3 = gather_lanes(p[0] + 3 * stride, p[1] + 3 * stride, p[2] + 3 * stride, p[3] + 3 * stride);
+            const __m512i v = gather_lanes(down[0], down[1], down[2], down[3]);
+            const __m512i wu = _mm512_shuffle_epi32(v, _MM_PERM_AAAA), wl = _mm512_shuffle_epi32(v, _MM_PERM_BBBB);
+            const __m512 w = _mm512_castsi512_ps(gather_lanes(across[0], across[1], across[2], across[3]));
+            // Down the columns, two rows at a time, four channels of a column in each vector.
+            const __m512i left_u = _mm512_unpacklo_epi8(r0, r1), left_l = _mm512_unpacklo_epi8(r2, r3);
+            const __m512i right_u = _mm512_unpackhi_epi8(r0, r1), right_l = _mm512_unpackhi_epi8(r2, r3);
+            const __m512 c0 = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_madd_epi16(_mm512_unpacklo_epi8(left_u, zero), wu),
+                                                                  _mm512_madd_epi16(_mm512_unpacklo_epi8(left_l, zero), wl)));
+            const __m512 c1 = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_madd_epi16(_mm512_unpackhi_epi8(left_u, zero), wu),
+                                                                  _mm512_madd_epi16(_mm512_unpackhi_epi8(left_l, zero), wl)));
+            const __m512 c2 = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_madd_epi16(_mm512_unpacklo_epi8(right_u, zero), wu),
+                                                                  _mm512_madd_epi16(_mm512_unpacklo_epi8(right_l, zero), wl)));
+            const __m512 c3 = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_madd_epi16(_mm512_unpackhi_epi8(right_u, zero), wu),
+                                                                  _mm512_madd_epi16(_mm512_unpackhi_epi8(right_l, zero), wl)));
+            const __m512 even = _mm512_fmadd_ps(c2, _mm512_shuffle_ps(w, w, 0xaa), _mm512_mul_ps(c0, _mm512_shuffle_ps(w, w, 0x00)));
+            const __m512 odd = _mm512_fmadd_ps(c3, _mm512_shuffle_ps(w, w, 0xff), _mm512_mul_ps(c1, _mm512_shuffle_ps(w, w, 0x55)));
+            const __m512i rounded = _mm512_max_epi32(_mm512_cvtps_epi32(_mm512_add_ps(even, odd)), zero);
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 4 * k), _mm512_cvtusepi32_epi8(rounded));
+        }
+        for (int k = 0; beyond >> k; ++k)  // taps beyond the border
+            if (beyond >> k & 1) sample_cubic(texture, px[k], py[k], out + 4 * k);
+    }
+}
 #endif
 
 #if DITTO_HAS_LANES128
@@ -358,7 +527,8 @@ void sample_row_128(const Texture& texture, const float* xs, const float* ys, in
 
 void sample_row(const Texture& texture, const float* xs, const float* ys, int width, uint8_t* rgba, Lanes lanes) {
 #if DITTO_HAS_AVX2
-    if (lanes == Lanes::kMost && has_avx2()) return sample_row_avx2(texture, xs, ys, width, rgba);
+    if (lanes == Lanes::kMost && has_avx512() && texture.width >= 4 && texture.height >= 4) return sample_row_avx512(texture, xs, ys, width, rgba);
+    if ((lanes == Lanes::kMost || lanes == Lanes::kEight) && has_avx2()) return sample_row_avx2(texture, xs, ys, width, rgba);
 #endif
 #if DITTO_HAS_LANES128
     if (lanes != Lanes::kOne) return sample_row_128(texture, xs, ys, width, rgba);
@@ -367,13 +537,35 @@ void sample_row(const Texture& texture, const float* xs, const float* ys, int wi
 }
 
 DITTO_MULTIVERSION
-void split_row(const uint8_t* rgba, int width, uint8_t* rgb, uint8_t* alpha) {
+void split_row_plain(const uint8_t* rgba, int width, uint8_t* rgb, uint8_t* alpha) {
     for (int x = 0; x < width; ++x) {
         rgb[3 * x] = rgba[4 * x];
         rgb[3 * x + 1] = rgba[4 * x + 1];
         rgb[3 * x + 2] = rgba[4 * x + 2];
         alpha[x] = rgba[4 * x + 3];
     }
+}
+
+#if DITTO_HAS_AVX2
+DITTO_AVX2
+void split_row_avx2(const uint8_t* rgba, int width, uint8_t* rgb, uint8_t* alpha) {
+    const __m128i apart = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
+    int x = 0;
+    for (; x + 6 <= width; x += 4) {  // each store's last four bytes are written over by the next
+        const __m128i pixels = _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(rgba + 4 * x)), apart);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(rgb + 3 * x), pixels);
+        const int opacity = _mm_extract_epi32(pixels, 3);
+        std::memcpy(alpha + x, &opacity, 4);
+    }
+    split_row_plain(rgba + 4 * x, width - x, rgb + 3 * x, alpha + x);
+}
+#endif
+
+void split_row(const uint8_t* rgba, int width, uint8_t* rgb, uint8_t* alpha) {
+#if DITTO_HAS_AVX2
+    if (has_avx2()) return split_row_avx2(rgba, width, rgb, alpha);
+#endif
+    split_row_plain(rgba, width, rgb, alpha);
 }
 
 // Which of a pixel's samples a triangle covers: those get its number.
@@ -388,7 +580,7 @@ void own_samples(float u, float v, const float* du, const float* dv, int number,
 
 // Adds what one triangle shows at `count` of a pixel's samples, `members`: looked up once in their middle, or at each
 // of them where it shrinks the texture.
-void add_owner(const Texture& texture, const Affine& m, float x, float y, const float (*offsets)[2], const int* members,
+DITTO_PART void add_owner(const Texture& texture, const Affine& m, float x, float y, const float (*offsets)[2], const int* members,
                int count, float* total) {
     float middle_x = 0.0f, middle_y = 0.0f;
     for (int i = 0; i < count; ++i) {
@@ -421,9 +613,9 @@ void sample_marked(const Texture& texture, WarpWorkspace& work, const float* map
     first.resize(static_cast<size_t>(height) + 1);
     for (int y = 0; y < height; ++y) {
         first[y] = static_cast<int>(columns.size());
-        const uint8_t* row = work.marks.data() + static_cast<size_t>(y) * width;
-        for (int x = 0; x < width; ++x)
-            if (row[x]) columns.push_back(x);
+        const uint8_t *row = work.marks.data() + static_cast<size_t>(y) * width, *end = row + width;
+        for (const uint8_t* at = row; (at = static_cast<const uint8_t*>(std::memchr(at, 1, end - at))) != nullptr; ++at)
+            columns.push_back(static_cast<int>(at - row));
     }
     first[height] = static_cast<int>(columns.size());
     if (columns.empty()) return;
@@ -437,17 +629,25 @@ void sample_marked(const Texture& texture, WarpWorkspace& work, const float* map
         if (!m.valid) continue;
         const int top = std::max(0, static_cast<int>(std::ceil(m.ymin - kReach)));
         const int bottom = std::min(height - 1, static_cast<int>(std::floor(m.ymax + kReach)));
-        float du[kSamples], dv[kSamples];
+        if (bottom < top || first[top] == first[bottom + 1]) continue;
+        float du[kSamples], dv[kSamples], most_u = 0.0f, most_v = 0.0f, most_sum = 0.0f;
         for (int n = 0; n < kSamples; ++n) {
             du[n] = m.ux * offsets[n][0] + m.uy * offsets[n][1];
             dv[n] = m.vx * offsets[n][0] + m.vy * offsets[n][1];
+            most_u = std::max(most_u, du[n]);
+            most_v = std::max(most_v, dv[n]);
+            most_sum = std::max(most_sum, -du[n] - dv[n]);
         }
         for (int y = top; y <= bottom; ++y) {
+            if (first[y] == first[y + 1]) continue;
             const int *begin = columns.data() + first[y], *end = columns.data() + first[y + 1];
             const int* k = std::lower_bound(begin, end, static_cast<int>(std::ceil(m.xmin - kReach)));
             for (; k < end && static_cast<float>(*k) <= m.xmax + kReach; ++k) {
                 const float dx = static_cast<float>(*k) - m.ax, dy = static_cast<float>(y) - m.ay;
-                own_samples(m.ux * dx + m.uy * dy, m.vx * dx + m.vy * dy, du, dv, static_cast<int>(number),
+                const float u = m.ux * dx + m.uy * dy, v = m.vx * dx + m.vy * dy;
+                constexpr float kBeyond = 2.0f * kInside;  // by which no sample is inside, however it is rounded
+                if (u + most_u < -kBeyond || v + most_v < -kBeyond || u + v - most_sum > 1.0f + kBeyond) continue;
+                own_samples(u, v, du, dv, static_cast<int>(number),
                             owners.data() + static_cast<size_t>(k - columns.data()) * kSamples);
             }
         }
@@ -488,12 +688,11 @@ void warp(const uint8_t* pixels, int height, int width, const Mesh& mesh, Lanes 
     const Texture texture{pixels, width, height};
     float *map_x = map, *map_y = map + static_cast<size_t>(width) * height;
     work.affines.resize(mesh.count);
-    for (int i = 0; i < mesh.count; ++i)
-        work.affines[i] = affine_of(mesh.triangles + 3 * static_cast<size_t>(i), mesh.destination, mesh.source);
+    find_affines(mesh, work.affines.data());
     raster(work.affines, map_x, map_y, width, height);
     work.marks.resize(static_cast<size_t>(width) * height);
     mark_breaks(map_x, map_y, width, height, work.marks.data());
-    work.row.resize(4 * static_cast<size_t>(width));
+    work.row.resize(4 * static_cast<size_t>(width + 15));  // whole groups of 16 pixels
     for (int y = 0; y < height; ++y) {
         const size_t row = static_cast<size_t>(y) * width;
         sample_row(texture, map_x + row, map_y + row, width, work.row.data(), lanes);

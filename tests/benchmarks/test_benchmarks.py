@@ -3,15 +3,17 @@
 import json
 import math
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from footage import write_video
 from wav import write_wav
 
+import ditto
 from benchmarks import blendshapes, kernels, life, lips, measures, natural, render, sheet
 from benchmarks._motions import style_option
-from benchmarks._report import Figure, figures_table, json_line, number
+from benchmarks._report import ROOT, Figure, figures_table, json_line, number
 from benchmarks.faces import grid_holdout, spread
 from ditto.errors import InputError
 from ditto.lite.phones import PHONE_INDEX, PHONES
@@ -598,6 +600,25 @@ def test_data_that_are_not_there_are_told_in_one_line(benchmark, words, said, tm
     with pytest.raises(SystemExit) as ended:
         benchmark.main([*words, str(tmp_path)])
     assert ended.value.code == 2 and said in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.skipif(Path(ditto.__file__).parents[1] != ROOT, reason="draws with the checkout's own build")
+def test_a_checkout_against_itself_draws_the_same_pictures(capsys):
+    render.main(["--against", str(ROOT), "--frames", "2", "--turns", "1"])
+    figures = json.loads(capsys.readouterr().out.splitlines()[0])["figures"]
+    assert figures["mean difference of their pictures, levels"]["value"] == 0.0
+    assert all(figure["value"] > 0.0 for name, figure in figures.items() if "other / this" in name)
+
+
+def test_a_checkout_that_does_not_draw_is_told_in_one_line(tmp_path, capsys):
+    for _ in range(2):  # no checkout, then one that fails
+        with pytest.raises(SystemExit) as ended:
+            render.main(["--against", str(tmp_path), "--frames", "1"])
+        assert ended.value.code == 2
+        (tmp_path / "ditto").mkdir(exist_ok=True)
+        (tmp_path / "ditto" / "__init__.py").write_text("raise ImportError('not built')")
+    said = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert "expected a checkout of ditto, got" in said[0] and "to draw, got exit code 1" in said[1]
 
 
 @pytest.mark.parametrize("kind", ["text", "sound", "no face"])
