@@ -14,6 +14,7 @@ from ditto.errors import OutputError
 from ditto.media.rates import FPS
 
 SEGMENT_SECONDS = 2  # of HLS; RFC 8216 recommends 6, which a viewer of a stream that is being made would wait for
+SEGMENT_FRAMES = SEGMENT_SECONDS * FPS
 QUALITIES = ("low", "standard", "high")
 SEQUENCE = re.compile(r"%0?\d*d")  # of a file name: the number of the picture
 SCHEME = re.compile(r"([a-z]+)://", re.IGNORECASE)
@@ -70,8 +71,8 @@ def _each(option: str, *values: str) -> dict[str, dict[str, str]]:
     return {name: {option: value} for name, value in zip(QUALITIES, values, strict=True)}
 
 
-_SEGMENT_FRAMES = str(SEGMENT_SECONDS * FPS)
-_LIVE = {"g": _SEGMENT_FRAMES, "keyint_min": _SEGMENT_FRAMES, "sc_threshold": "0", "bf": "0"}  # a key frame at every segment
+# A key frame at every segment, and no frame that waits for a later one.
+_LIVE = {"g": str(SEGMENT_FRAMES), "keyint_min": str(SEGMENT_FRAMES), "sc_threshold": "0", "bf": "0"}
 _H264 = Format(
     ".mp4", "h264", "mp4", "libx264", "yuv420p",
     options={"preset": "veryfast", "profile": "high"}, qualities=_crf(26, 18, 12), audio_codec="aac",
@@ -79,7 +80,7 @@ _H264 = Format(
 )  # fmt: skip
 _HEVC = _H264._replace(
     codec="hevc", encoder="libx265", options={"preset": "veryfast", "x265-params": "log-level=error"},
-    qualities=_crf(28, 20, 14), tag="hvc1",
+    qualities=_crf(30, 22, 16), tag="hvc1",
 )  # fmt: skip
 _PRORES = Format(
     ".mov", "prores", "mov", "prores_ks", "yuv422p10le", options={"vendor": "apl0"},

@@ -5,6 +5,7 @@ A file gets its name only when it is complete.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -24,7 +25,7 @@ import numpy.typing as npt
 from ditto.errors import AudioError, OutputError
 from ditto.media.audio import SAMPLE_RATE, AudioReader, Decoder, channels_of, silence
 from ditto.media.files import Readable, check_writable, ffmpeg_name, partial_file, refused
-from ditto.media.formats import SEQUENCE, Format, Place, format_of
+from ditto.media.formats import SEGMENT_FRAMES, SEQUENCE, Format, Place, format_of
 from ditto.media.mixing import Mixer
 from ditto.media.palette import Palette
 from ditto.media.rates import FPS
@@ -157,6 +158,8 @@ class VideoWriter:
         self._palette: Palette | None = None
         self._part: Path | None = None  # a file, or a folder of pictures
         self._began = 0.0
+        self._muxed = 0  # bytes given to the container
+        self._due = (0, 0)  # of them, before the last two segments, which may wait in memory
         self._ended = False
         if audio is not None and self.format.audio_codec is None:
             logger.info("%s carries no sound", self.path)
@@ -205,6 +208,9 @@ class VideoWriter:
                 time.sleep(max(0.0, self._began + self.frames / FPS - time.monotonic()))
             self._show(image)
             self.frames += 1
+            if self.format.place is Place.SEGMENTS and self.frames % SEGMENT_FRAMES == 0:
+                self._check_segments(self._due[0])
+                self._due = (self._due[1], self._muxed)
             if self._sound is not None:
                 due = self.frames
                 if isinstance(self._sound, SampleTrack) and samples is not None:
@@ -235,6 +241,8 @@ class VideoWriter:
             self._flush()
             container, self._container = self._container, None
             container.close()
+            if self.format.place is Place.SEGMENTS:
+                self._check_segments(self._muxed)
             for part, target in self._complete_parts():
                 self.signed = publish(part, target, self._provenance)
             if self.format.place is Place.FILE:
@@ -278,6 +286,20 @@ class VideoWriter:
             self._mux(self._sound.stream.encode(None))
         self._mux(self._video.encode(None))
 
+    def _segment_stem(self) -> str:
+        """How the names of segments begin; a % would be decoded by players, and by FFmpeg."""
+        return self.path.stem.replace("%", "_")
+
+    def _check_segments(self, expected: int) -> None:
+        """Raise OSError if the segments have fewer bytes than went into them: FFmpeg ignores what a full disk refuses."""
+        written = 0
+        for number in range(self.frames // SEGMENT_FRAMES + 1):
+            segment = self.path.parent / f"{self._segment_stem()}_{number:05d}.m4s"
+            for file in (segment, segment.with_name(f"{segment.name}.tmp")):
+                written += file.stat().st_size if file.is_file() else 0
+        if written < expected:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     def _complete_parts(self) -> Iterator[tuple[Path, Path]]:
         """What was written under another name, and the name it gets."""
         if self._part is None:
@@ -311,9 +333,9 @@ class VideoWriter:
         format = self.format
         container_options = dict(format.container_options)
         if format.place is Place.SEGMENTS:
-            stem = f"{self.path.parent / self.path.stem}".replace("%", "%%")
-            container_options["hls_segment_filename"] = ffmpeg_name(f"{stem}_%05d.m4s")
-            container_options["hls_fmp4_init_filename"] = f"{self.path.stem}_init.mp4"
+            stem = self._segment_stem()
+            container_options["hls_segment_filename"] = ffmpeg_name(self.path.parent / f"{stem}_%05d.m4s")
+            container_options["hls_fmp4_init_filename"] = f"{stem}_init.mp4"
         container = format.container
         if self._address is not None:
             container, container_options = "tee", {}  # opened by it, an address that does not answer is given up
@@ -383,6 +405,7 @@ class VideoWriter:
 
     def _mux(self, packets: Any) -> None:
         for packet in packets:
+            self._muxed += packet.size
             self._container.mux(packet)
 
     def _mux_sound(self, frames: Iterator[Any]) -> None:

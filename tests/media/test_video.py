@@ -119,7 +119,8 @@ def test_a_missing_encoder_is_reported(tmp_path, monkeypatch):
         check_output(tmp_path / "out.mp4")
 
 
-def test_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("name", ["out.mp4", "out.m3u8", "%d.png"])
+def test_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path, name):
     # A limit on the size of files is the nearest thing to a full disk that every machine can make.
     script = f"""
 import resource, numpy as np
@@ -128,7 +129,7 @@ from ditto.media.video import VideoWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 random = np.random.default_rng(0)
 try:
-    with VideoWriter({str(tmp_path / "out.mp4")!r}, 256, 256) as writer:
+    with VideoWriter({str(tmp_path / name)!r}, 256, 256) as writer:
         for _ in range(40):
             writer.write(random.integers(0, 255, (256, 256, 3), np.uint8))
 except OutputError as error:
@@ -136,8 +137,9 @@ except OutputError as error:
 """
     pytest.importorskip("resource")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
-    assert "out.mp4 cannot be written" in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert f"{name} cannot be written" in done.stdout
+    if name != "out.m3u8":  # which is ended
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_failing_to_move_into_place_is_an_output_error(tmp_path, monkeypatch):
