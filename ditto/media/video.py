@@ -237,6 +237,7 @@ class VideoWriter:
         if self._container is None:
             self.abort()
             raise OutputError(f"expected at least one frame for {self.path}, got none; write frames before closing it")
+        named: list[Path] = []  # so far, pictures of a sequence
         try:
             self._flush()
             container, self._container = self._container, None
@@ -245,11 +246,15 @@ class VideoWriter:
                 self._check_segments(self._muxed)
             for part, target in self._complete_parts():
                 self.signed = publish(part, target, self._provenance)
+                named.append(target)
+            named = []
             if self.format.place is Place.FILE:
                 self._part = None
         except (av.FFmpegError, OSError) as error:
             raise self._refused(error) from error
         finally:
+            for picture in named if self.format.place is Place.PICTURES else ():  # not all of them
+                picture.unlink(missing_ok=True)
             self.abort()
 
     def abort(self) -> None:

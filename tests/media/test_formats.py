@@ -14,6 +14,8 @@ from wav import write_wav
 from ditto.errors import OutputError
 from ditto.media.formats import FORMATS, QUALITIES, SUFFIXES, Place, format_of
 from ditto.media.video import VideoWriter, check_output
+from ditto.provenance import publish
+from ditto.provenance.marking import EMBEDDED
 
 WIDTH, HEIGHT = 96, 64
 FILES = [row for row in FORMATS if row.place in (Place.FILE, Place.PICTURES)]
@@ -153,6 +155,21 @@ def test_a_sequence_replaces_no_pictures_and_appears_whole(tmp_path):
         VideoWriter(path, WIDTH, HEIGHT)
 
 
+def test_a_sequence_that_cannot_be_completed_leaves_nothing(tmp_path, monkeypatch):
+    calls = []
+
+    def refuse_the_second(part, target, provenance):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return publish(part, target, provenance)
+
+    monkeypatch.setattr("ditto.media.video.publish", refuse_the_second)
+    with pytest.raises(OutputError, match="free some space"):
+        write(tmp_path / "x%03d.png", format_of("x%d.png"), frames=3)
+    assert len(calls) == 2 and list(tmp_path.iterdir()) == []
+
+
 def test_a_gif_keeps_still_what_stands_still(tmp_path):
     random = np.random.default_rng(0)
     background = np.repeat(np.repeat(random.integers(0, 255, (8, 12, 3), np.uint8), 8, 0), 8, 1)
@@ -282,5 +299,7 @@ def test_the_page_has_the_table():
     page = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text()
     for row in FORMATS:
         line = next(line for line in page.splitlines() if line.startswith(f"| `{row.suffix}") and f"`{row.codec}`" in line)
-        _, _, _, alpha, sound, *_ = (cell.strip() for cell in line.split("|"))
+        _, _, _, alpha, sound, credentials, *_ = (cell.strip() for cell in line.split("|"))
+        kept = row.place in (Place.FILE, Place.PICTURES)
+        assert credentials == ("none" if not kept else "inside" if row.suffix in EMBEDDED else "beside it")
         assert alpha.startswith("yes" if row.alpha_format else "no") and sound.startswith("yes" if row.audio_codec else "no")
