@@ -18,6 +18,7 @@ from ditto.exchange import performance, visemes
 from ditto.exchange.track import BlendshapeTrack
 from ditto.exchange.visemes import Viseme
 from ditto.media.video import VideoWriter
+from ditto.provenance import Provenance
 from ditto.take import Clip, Take
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals as on Unix")
@@ -42,7 +43,7 @@ def take(path):
 
 WRITERS = {
     **dict.fromkeys(("video.mp4", "video.mov", "video.webm", "video.gif", "video.webp", "picture_%03d.png"), video),
-    "sheet.png": lambda path: write_sheet(path, PICTURE),
+    "sheet.png": lambda path: write_sheet(path, PICTURE, Provenance()),
     "talk.take": take,
     "edit.yaml": lambda path: write_timeline(Timeline().blink(1), path),
     "edit.json": lambda path: write_timeline(Timeline().blink(1), path),
