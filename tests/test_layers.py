@@ -12,7 +12,7 @@ ROOMS = (
     ("cluster", "editor"),
     ("live",),
     ("talking_head", "stream", "take", "scene"),
-    ("lite", "full"),
+    ("lite", "full", "latent"),
     ("performer", "row_performer", "frame"),
     ("exchange",),
     ("controls",),
