@@ -355,7 +355,7 @@ def test_the_command_refuses_a_bundle_that_is_too_slow_for_a_conversation(monkey
     import ditto
     from ditto.app.cli import app
 
-    def too_slow(portrait):
+    def too_slow(portrait, label):
         raise TooSlowError("expected at least 5 frames a second for a live session, measured 0.03; use another device")
 
     head = StandInHead()
