@@ -13,9 +13,9 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 from os import PathLike, fsdecode
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ from ditto.lite.rendering.mesh import Appearance, MeshRenderer, painters_order
 from ditto.lite.rendering.mouth import draw_mouth, mouth_width
 from ditto.lite.rendering.surround import move_surround
 from ditto.media.footage import pictures
+from ditto.media.images import LUMA
 from ditto.media.rates import FPS
 from ditto.motion.motion import Motion, euler_degrees, rotation_matrix
 from ditto.performer import Performer
@@ -50,6 +51,7 @@ logger = logging.getLogger(__name__)
 SHORTEST = 5  # frames
 SMOOTHING = 1.0  # frames: sigma along time of the landmarks; takes the tracker's noise off
 CROP_SMOOTHING = 8.0  # frames: of the place and size of the crop, so that it does not tremble with the head
+CUT_LEVELS = 22.0  # mean change of a small picture from frame to frame; people who move before a camera make 1 to 16
 REFERENCES = 40  # frames that are looked at for the reference
 BLEND_FRAMES = 8  # in which the end of a forward loop fades into its beginning
 LEAST_LOOP = 0.4  # share of the clip that a forward loop keeps at least
@@ -72,11 +74,13 @@ class Tracked(NamedTuple):
     Attributes:
         landmarks: (N, 478, 3) picture pixels, smoothed, kept in a temporary file; between frames with a face where it is lost.
         trust: (N,) how far each frame shows the face: 1, falling to 0 where it is lost for a while.
+        cuts: the frames after the cuts of the video.
         size: (H, W) of the pictures.
     """
 
     landmarks: npt.NDArray[np.float32]
     trust: npt.NDArray[np.float32]
+    cuts: tuple[int, ...]
     size: tuple[int, int]
 
 
@@ -144,11 +148,15 @@ def _track(name: str, report: Callable[[int], None]) -> Tracked:
 
     spool = tempfile.TemporaryFile(prefix="ditto-clip-")
     last = np.zeros((g.LANDMARKS, 3), np.float32)
-    for found in follow(watched()):
-        lost.append(found is None)
-        if found is not None:
-            last = np.column_stack([found[:, :2] - 0.5, found[:, 2]]).astype(np.float32)  # pixel centres at whole numbers
-        spool.write(last.tobytes())
+    shots = _Shots(watched())
+    cuts: list[int] = []
+    while shots.more:
+        cuts.append(len(lost))
+        for found in follow(shots.shot()):
+            lost.append(found is None)
+            if found is not None:
+                last = np.column_stack([found[:, :2] - 0.5, found[:, 2]]).astype(np.float32)  # pixel centres at whole numbers
+            spool.write(last.tobytes())
     count = len(lost)
     if size is None or count < SHORTEST:
         raise VideoError(f"expected a video of {SHORTEST} frames or more, got {count} in {name}; give a longer one")
@@ -161,8 +169,42 @@ def _track(name: str, report: Callable[[int], None]) -> Tracked:
     for start in range(0, g.LANDMARKS, 32):  # some landmarks at a time: memory does not grow with the length
         part = np.asarray(landmarks[:, start : start + 32], np.float64).reshape(count, -1)
         part = np.stack([np.interp(every, known, column[known]) for column in part.T], -1)
-        landmarks[:, start : start + 32] = smooth(part, SMOOTHING).reshape(count, -1, 3)
-    return Tracked(landmarks, trust(np.array(lost)), (size[0] // 2 * 2, size[1] // 2 * 2))
+        landmarks[:, start : start + 32] = smooth_between(part, cuts[1:], SMOOTHING).reshape(count, -1, 3)
+    return Tracked(landmarks, trust(np.array(lost)), tuple(cuts[1:]), (size[0] // 2 * 2, size[1] // 2 * 2))
+
+
+class _Shots:
+    """The frames of a video, shot by shot: a shot ends where the picture changes as a whole."""
+
+    def __init__(self, frames: Iterator[Bytes]) -> None:
+        self._frames = frames
+        self._pending = next(frames, None)
+        self.more = self._pending is not None
+
+    def shot(self) -> Iterator[Bytes]:
+        """The frames up to the next cut."""
+        before: Floats | None = None
+        while self._pending is not None:
+            small = _thumbnail(self._pending)
+            if before is not None and np.abs(small - before).mean() > CUT_LEVELS:
+                return
+            picture, before = self._pending, small
+            self._pending = next(self._frames, None)
+            yield picture
+        self.more = False
+
+
+def _thumbnail(picture: Bytes) -> Floats:
+    """(24, 24) luma."""
+    import cv2
+
+    return np.asarray(cv2.resize(picture, (24, 24), interpolation=cv2.INTER_AREA) @ LUMA)
+
+
+def smooth_between(values: Floats, cuts: Sequence[int], sigma: float) -> Floats:
+    """(N, k) smoothed along time, each stretch between two cuts on its own."""
+    ends = [0, *cuts, len(values)]
+    return np.concatenate([smooth(values[first:end], sigma) for first, end in pairwise(ends) if end > first])
 
 
 def _at(tracked: Tracked, frame: int) -> Floats:
@@ -192,7 +234,7 @@ def _reference(tracked: Tracked) -> int:
 def _crops(tracked: Tracked, portrait: Portrait, reference: int) -> Floats:
     """(N, 3, 3) where the crop lies in each frame: as around the face of the reference, moved and grown with the head."""
     heads = [g.fit_head(_at(tracked, frame))[::2] for frame in range(len(tracked.trust))]
-    places = smooth(np.array([[scale, *place[:2]] for scale, place in heads]), CROP_SMOOTHING)
+    places = smooth_between(np.array([[scale, *place[:2]] for scale, place in heads]), tracked.cuts, CROP_SMOOTHING)
     own = portrait.crop_to_picture
     scale, x, y = heads[reference][0], *heads[reference][1][:2]
     growth = places[:, 0] / scale

@@ -26,6 +26,7 @@ LONGEST_STILL = 10.0  # seconds between two pictures; more is a jump in the time
 MISSING_SECONDS = 1.0  # fewer at the end of a video are not worth a warning: headers are seldom exact
 NEAR = 0.5 / FPS  # seconds: a picture may be shown so much before its time, not more
 BAD_PACKETS_IN_A_ROW = 50  # then the rest of the video counts as lost
+HDR = (16, 18)  # transfer characteristics of PQ and HLG (ITU-T H.273, table 3)
 SEEK_SECONDS = 1.0  # decoding begins so much before the first frame that is asked for
 
 
@@ -48,7 +49,10 @@ def opened(path: str) -> Iterator[Any]:
         ):
             if not container.streams.video or container.streams.video[0].codec_context is None:
                 raise VideoError(f"expected a video, got {path} without pictures that can be decoded; give a video")
-            container.streams.video[0].codec_context.thread_count = 1  # the workers share the processor
+            context = container.streams.video[0].codec_context
+            context.thread_count = 1  # the workers share the processor
+            if getattr(context, "color_trc", 0) in HDR:
+                logger.warning("%s is HDR video; its colours look flat here: export it as SDR", path)
             yield container
     except (av.FFmpegError, OSError, ValueError) as error:
         raise unreadable(path, error) from error

@@ -146,6 +146,34 @@ def test_where_the_face_is_lost_the_clip_is_shown_as_it_is(head, recorded, speec
             assert (frame.image == 90).all()
 
 
+def test_nothing_is_smoothed_across_a_cut(recorded, tmp_path):
+    import cv2
+
+    near = [np.asarray(cv2.resize(image[30:170, 60:200], (256, 256))) for image in recorded[:12]]
+    clip = read_clip(write_video(tmp_path / "cut.mkv", recorded[:12] + near, lossless=True))
+    assert clip.tracked.cuts == (12,)
+    widths = np.linalg.norm(clip.tracked.landmarks[:, 454, :2] - clip.tracked.landmarks[:, 234, :2], axis=1)
+    assert widths[12] > 1.6 * widths[11] and np.ptp(widths[:12]) < 0.1 * widths[0] and np.ptp(widths[12:]) < 0.1 * widths[12]
+    scales = np.linalg.norm(clip.crops[:, :2, 0], axis=1)
+    assert scales[12] > 1.6 * scales[11]
+
+
+def test_ten_bits_are_read_and_hdr_is_told(recorded, tmp_path, caplog):
+    from ditto.media.footage import pictures
+
+    path = tmp_path / "deep.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p10le"
+        stream.codec_context.color_trc = 18
+        for image in recorded[:5]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p10le")))
+        container.mux(stream.encode())
+    read = list(pictures(str(path)))
+    assert len(read) == 5 and np.abs(read[0].astype(int) - recorded[0]).mean() < 6.0
+    assert "is HDR video" in caplog.text
+
+
 @pytest.mark.parametrize("fault", ["no face", "short", "no video", "missing"])
 def test_videos_that_cannot_be_used(recorded, tmp_path, fault):
     path = tmp_path / "clip.mkv"
