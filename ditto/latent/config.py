@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from ditto.errors import InputError
 
 T = TypeVar("T")
+FRAME_NUMBERS = (0, 70, 265)  # of motion: none, or ditto's (`ditto.motion.motion`)
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -234,6 +235,174 @@ def _check_up(given: int, level: Level) -> None:
         )
 
 
+def _check_network(width: int, heads: int, patch: int, rows: int, columns: int, motion: int) -> None:
+    if width % heads or width // heads % 2 or width // heads < 6:
+        raise InputError(
+            f"expected heads of an even width of 6 or more, got {width} / {heads}; choose another number of heads"
+        )
+    if rows % patch or columns % patch:
+        raise InputError(f"expected a grid that patches of {patch} divide, got {rows} x {columns}; give another patch")
+    if motion not in FRAME_NUMBERS:
+        raise InputError(f"expected motion_features of 0, 70 or 265, got {motion}; give one of them")
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """V's generator (arXiv:2606.01620, implementation details). The defaults are the paper's.
+
+    Attributes:
+        channels: of a latent.
+        rows, columns: of a latent.
+        patch: a token covers patch x patch positions of a latent.
+        frames_per_latent: video frames of a latent, but for the first of a video, which has one.
+        width, heads, layers: of the transformer.
+        window: latents of a training window; positions never leave it.
+        block: latents that are generated together.
+        audio_features: numbers of a frame's speech features.
+        audio_width: numbers of a latent's speech (ours: the paper gives none).
+        motion_features: numbers of a frame of motion, the third condition; 0 for none.
+        motion_width: numbers of a latent's motion.
+        frequencies: numbers of the sinusoidal embedding of time.
+        theta: bases of the rotary frequencies of time, row and column.
+        residual: whether latents are generated relative to that of the first reference.
+
+    Raises:
+        InputError: numbers that do not fit each other.
+    """
+
+    channels: int = 64
+    rows: int = 8
+    columns: int = 8
+    patch: int = 1
+    frames_per_latent: int = 4
+    width: int = 1536
+    heads: int = 12
+    layers: int = 24
+    window: int = 32
+    block: int = 4
+    audio_features: int = 512
+    audio_width: int = 64
+    motion_features: int = 0
+    motion_width: int = 64
+    frequencies: int = 256
+    theta: tuple[float, ...] = (10_000.0, 10_000.0, 10_000.0)
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        names = (
+            "channels",
+            "rows",
+            "columns",
+            "patch",
+            "frames_per_latent",
+            "width",
+            "heads",
+            "layers",
+            "window",
+            "block",
+        )
+        for name in (*names, "audio_features", "audio_width", "motion_width", "frequencies"):
+            _at_least(name, getattr(self, name), 1)
+        _check_network(self.width, self.heads, self.patch, self.rows, self.columns, self.motion_features)
+        if self.window % self.block or self.window == self.block:
+            raise InputError(
+                f"expected a window of two or more whole blocks of {self.block}, got {self.window}; give another window"
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Of a latent."""
+        return self.rows * self.columns // self.patch**2
+
+    @property
+    def token_size(self) -> int:
+        """Numbers of a token before the network."""
+        return self.channels * self.patch**2
+
+
+@dataclass(frozen=True)
+class RapConfig:
+    """RAP's denoiser (arXiv:2508.05115): the trunk of Wan 2.1 1.3B. The defaults are the paper's.
+
+    Attributes:
+        channels: of a latent.
+        rows, columns: of a latent.
+        patch: a token covers patch x patch positions of a latent.
+        frames_per_latent: video frames of a latent, but for the first of a video, which has one.
+        width, heads, layers, inner: of the transformer; `inner` of its feed-forward parts.
+        reference_latents: latents of the reference repeated in time, and of a training clip.
+        lengths: latents of a clip that may be generated, rising; training draws from them (ours, but for the last).
+        inherited: latents that a clip takes over from the one before it.
+        audio_features: numbers of a layer of a frame's speech features.
+        audio_layers: layers of the speech encoder that are looked at (the paper gives no number).
+        window_slope, window_start: w and delta of the share of the window attention, `w i / layers + delta`.
+        motion_features: numbers of a frame of motion, the second condition; 0 for none.
+        motion_width: numbers of a latent's motion.
+        frequencies: numbers of the sinusoidal embedding of time.
+        theta: bases of the rotary frequencies of time, row and column.
+        residual: whether latents are generated relative to that of the reference.
+
+    Raises:
+        InputError: numbers that do not fit each other.
+    """
+
+    channels: int = 128
+    rows: int = 16
+    columns: int = 16
+    patch: int = 1
+    frames_per_latent: int = 8
+    width: int = 1536
+    heads: int = 12
+    layers: int = 30
+    inner: int = 8960
+    reference_latents: int = 16
+    lengths: tuple[int, ...] = (3, 5, 8, 11)
+    inherited: int = 3
+    audio_features: int = 768
+    audio_layers: int = 12
+    window_slope: float = 1.0
+    window_start: float = 0.0
+    motion_features: int = 0
+    motion_width: int = 64
+    frequencies: int = 256
+    theta: tuple[float, ...] = (10_000.0, 10_000.0, 10_000.0)
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        names = ("channels", "rows", "columns", "patch", "frames_per_latent", "width", "heads", "layers", "inner")
+        for name in (*names, "inherited", "audio_features", "audio_layers", "motion_width", "frequencies"):
+            _at_least(name, getattr(self, name), 1)
+        _check_network(self.width, self.heads, self.patch, self.rows, self.columns, self.motion_features)
+        rising = list(self.lengths) == sorted(set(self.lengths))
+        if (
+            not self.lengths
+            or not rising
+            or self.lengths[0] < self.inherited
+            or self.lengths[-1] > self.reference_latents
+        ):
+            raise InputError(
+                f"expected rising lengths from {self.inherited} (inherited) to {self.reference_latents} (reference_latents), "
+                f"got {self.lengths}; give others"
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Of a latent."""
+        return self.rows * self.columns // self.patch**2
+
+    @property
+    def token_size(self) -> int:
+        """Numbers of a token of a latent before the network."""
+        return self.channels * self.patch**2
+
+    def window_share(self, layer: int) -> float:
+        """alpha of layer `layer` (from 0): the share of the window attention, between 0 and 1.
+
+        Source: RAP, hybrid attention; the base of the index is ours, so that the first layer is full attention.
+        """
+        return min(max(self.window_slope * layer / self.layers + self.window_start, 0.0), 1.0)
+
+
 # V, section 3.1: 512 x 512 pixels, /64 in space, /4 in time, 64 channels. The widths lie in a figure only; the encoder's are
 # the powers of two whose count (496.3 M) is the paper's (497 M); the decoder's, ours, give 400.9 M (406 M).
 CODEC_PAPER = CodecConfig(
@@ -281,3 +450,24 @@ CODEC_TINY = CodecConfig(
     reference_heads=2,
     draw=(Level(16, time=2, space=1), Level(8, time=2), Level(8)),
 )
+
+_NEAR = (100.0, 20.0, 20.0)  # bases for grids of a few positions and windows of a few latents
+
+FLOW_PAPER = FlowConfig()
+FLOW_SMALL = FlowConfig(
+    channels=16, rows=4, columns=4, patch=2, width=192, heads=3, layers=6, window=16, audio_features=368,
+    frequencies=128, theta=_NEAR, residual=True,
+)  # fmt: skip
+FLOW_TINY = FlowConfig(
+    channels=8, rows=2, columns=2, width=64, heads=4, layers=2, window=16, audio_features=6, audio_width=16,
+    motion_features=70, motion_width=8, frequencies=32, theta=_NEAR,
+)  # fmt: skip
+RAP_PAPER = RapConfig()
+RAP_SMALL = RapConfig(
+    channels=16, rows=4, columns=4, patch=2, width=192, heads=3, layers=6, inner=768, audio_features=368, audio_layers=1,
+    frequencies=128, theta=_NEAR, residual=True,
+)  # fmt: skip
+RAP_TINY = RapConfig(
+    channels=8, rows=2, columns=2, width=64, heads=4, layers=3, inner=128, audio_features=6, audio_layers=2,
+    motion_features=70, motion_width=8, frequencies=32, theta=_NEAR,
+)  # fmt: skip

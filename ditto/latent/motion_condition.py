@@ -1,0 +1,42 @@
+"""Ditto's motion as one more condition of a latent generator: gaze, pose and emotion control over latent video.
+
+No paper has it; V (arXiv:2606.01620, limitations) suggests motion signals during latent denoising.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ditto.latent.audio import LatentEmbedder
+
+
+class MotionCondition(nn.Module):
+    """What the motion of a latent's frames adds to the latent's tokens after the network's input layer.
+
+    The last layer begins at zero and has no bias, and a hidden motion adds nothing: the base model's bits, before and after
+    training.
+
+    Args:
+        features: numbers of a frame of motion, 70 or 265.
+        frames: video frames of a latent.
+        inner: numbers of a latent's motion.
+        width: of the tokens.
+    """
+
+    def __init__(self, features: int, frames: int, inner: int, width: int) -> None:
+        super().__init__()
+        self.embedder = LatentEmbedder(features, frames, inner)
+        self.output = nn.Linear(inner, width, bias=False)
+        nn.init.zeros_(self.output.weight)
+
+    def forward(self, motion: Tensor, first: Tensor, hidden: Tensor) -> Tensor:
+        """What is added to the tokens of each latent, (B, T, 1, width).
+
+        Args:
+            motion: (B, T * frames, features), as the rows of `LatentEmbedder`.
+            first: (B,) bool, whether latent 0 is the video's first.
+            hidden: (B,) bool, where nothing is added.
+        """
+        added: Tensor = self.output(self.embedder(motion, first))
+        return torch.where(hidden[:, None, None], torch.zeros_like(added), added)[:, :, None]
