@@ -22,6 +22,7 @@ from ditto.motion.emotion import emotion_vector
 from ditto.motion.motion import FPS
 from ditto.motion.style import style_strength
 from ditto.once import Once
+from ditto.portrait.matting import cut_out
 from ditto.portrait.portrait import Portrait
 from ditto.portrait.registration import register, register_faces
 from ditto.stream import Frame, FrameEdits, Stream, check_performance, check_seed
@@ -101,6 +102,16 @@ class TalkingHead:
             ValueError: one face twice.
         """
         return register_faces(picture, faces, max_size)
+
+    def cut_out(self, portrait: Portrait) -> Portrait:
+        """The portrait with its person cut out of an opaque picture: it gets alpha, which moves with the head.
+
+        See docs/outputs.md. Takes about two seconds. A portrait that has alpha already is given back as it is.
+
+        Raises:
+            ImageError: no person stands out in the picture.
+        """
+        return cut_out(portrait)
 
     def appearance(self, portrait: Portrait) -> Appearance:
         """The portrait as the performer prepares it, on first use; kept as long as the portrait lives.

@@ -82,7 +82,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from ditto.app.doctor import Check
-    from ditto.portrait.portrait import Portrait
     from ditto.provenance import Label, Provenance
 
 app = typer.Typer(
@@ -289,15 +288,17 @@ def run_animate(
         interruption.check()
         loaded = time.perf_counter()
     with progress_of(console, "finding the face"):
-        portrait = load_portrait(head, portrait_path, face, MAX_SIZE if max_size is None else max_size)
-        head.appearance(portrait)
+        given = load_portrait(head, portrait_path, face, MAX_SIZE if max_size is None else max_size)
         read_by = None
         if emotion == "portrait":
-            weights, read_by = read_emotion([portrait.crop], [portrait.landmarks], download=download_hsemotion)
+            weights, read_by = read_emotion([given.crop], [given.landmarks], download=download_hsemotion)
+    with progress_of(console, "preparing the portrait"):
+        portrait = given if background is None else head.cut_out(given)
+        head.appearance(portrait)
         registered = time.perf_counter()
     if read_by is not None:
         console.print(f"the picture shows {shown_words(weights)}, by {READERS[read_by]}")
-    lay = None if background is None else background_of(background, portrait)
+    lay = None if background is None else background_of(background, given.picture, portrait.alpha)
     height, width = portrait.picture.shape[:2]
     if label is not None:
         label.check(height, width)
@@ -337,15 +338,20 @@ def run_animate(
     }
 
 
-def background_of(given: str, portrait: Portrait) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]] | None:
+def background_of(
+    given: str, original: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8] | None
+) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]] | None:
     """What lays frames over the background of `--background`; None for a transparent one.
 
+    Args:
+        original, alpha: the portrait's picture with what was behind the person, and its alpha.
+
     Raises:
-        InputError: the portrait has no alpha, or the background cannot be used.
+        InputError: the background cannot be used.
     """
     from ditto.media.backgrounds import background
 
-    lay = background("white" if given == "transparent" else given, portrait.picture, portrait.alpha)
+    lay = background("white" if given == "transparent" else given, original, alpha)
     return None if given == "transparent" else lay
 
 

@@ -65,8 +65,8 @@ Background = Annotated[
     str | None,
     typer.Option(
         metavar="WHAT",
-        help="Behind a picture with transparent parts: a colour such as '#20c040', a picture, a video that loops, blur; or "
-        "transparent, for an output with alpha. White by default.",
+        help="Behind the person, who is cut out of an opaque picture: a colour such as '#20c040', a picture, a video that "
+        "loops, blur; or transparent, for an output with alpha. By default the picture's own, white where it is transparent.",
     ),
 ]
 NoProvenance = Annotated[

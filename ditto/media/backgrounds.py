@@ -37,8 +37,8 @@ def background(given: str | PathLike[str] | Bytes, original: Bytes, alpha: Bytes
     """
     if alpha is None:
         raise InputError(
-            "expected a picture with transparent parts for a background, got an opaque one; cut the person out first, and "
-            "save the picture as PNG or WebP with transparency"
+            "expected a picture with transparent parts for a background, got an opaque one; cut the person out "
+            "first, with `TalkingHead.cut_out`"
         )
     size = (original.shape[1], original.shape[0])
     if isinstance(given, np.ndarray):

@@ -103,11 +103,13 @@ class OpenedPicture:
 
 def straight_colours(rgb: Bytes, alpha: Bytes) -> Bytes:
     """The colours (H, W, 3) that, composited over white with alpha (H, W), give `rgb`; white where alpha is 0."""
-    straight = rgb.copy()
-    soft = alpha < 255
-    share = np.maximum(alpha[soft], 1)[:, None] / np.float32(255.0)
-    colours = np.clip(np.rint(BACKDROP - (BACKDROP - rgb[soft].astype(np.float32)) / share), 0, 255)
-    straight[soft] = np.where(alpha[soft][:, None] > 0, colours, BACKDROP)
+    import cv2
+
+    clear = (alpha == 0).astype(np.uint8) * np.uint8(BACKDROP)
+    straight = np.asarray(cv2.bitwise_or(rgb, cv2.merge([clear] * 3)), np.uint8)
+    soft = (alpha > 0) & (alpha < 255)
+    share = alpha[soft][:, None] / np.float32(255.0)
+    straight[soft] = np.clip(np.rint(BACKDROP - (BACKDROP - rgb[soft].astype(np.float32)) / share), 0, 255)
     return straight
 
 

@@ -20,8 +20,10 @@ GREEN = (0, 255, 0)  # of "rgb24_green", for a chroma key
 def _rgba(image: Pixels, alpha: Pixels | None) -> Pixels:
     """RGBA with straight alpha: undoes the white background that the portrait was composited over."""
     if alpha is None:
-        return np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
-    return np.dstack([straight_colours(image, alpha), alpha])
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), np.uint8)
+    rgba = np.asarray(cv2.cvtColor(straight_colours(image, alpha), cv2.COLOR_RGB2RGBA), np.uint8)
+    rgba[..., 3] = alpha
+    return rgba
 
 
 def _stacked(image: Pixels, alpha: Pixels | None) -> Pixels:

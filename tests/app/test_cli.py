@@ -17,7 +17,7 @@ from wav import write_wav
 
 import ditto
 from ditto.app.cli import app, main
-from ditto.errors import BundleError, NoFaceError
+from ditto.errors import BundleError, ImageError, NoFaceError
 from ditto.portrait.emotion_reader import EmotionReading
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -29,8 +29,10 @@ class StandIn:
 
     bundle = SimpleNamespace(name="stand-in")
 
-    def __init__(self, error: Exception | None = None, fail_at: int | None = None) -> None:
-        self.error, self.fail_at, self.asked = error, fail_at, {}
+    def __init__(
+        self, error: Exception | None = None, fail_at: int | None = None, no_person: bool = False
+    ) -> None:
+        self.error, self.fail_at, self.no_person, self.asked = error, fail_at, no_person, {}
 
     def register(self, picture, face=0, max_size=1920):
         if isinstance(self.error, NoFaceError):
@@ -38,6 +40,11 @@ class StandIn:
         self.asked |= {"face": face, "max_size": max_size}
         image = np.zeros((64, 96, 3), np.uint8)
         return SimpleNamespace(picture=image, crop=image, landmarks=np.zeros((478, 3)), alpha=None)
+
+    def cut_out(self, portrait):
+        if self.no_person:
+            raise ImageError("expected a person that stands out, got none")
+        return SimpleNamespace(**(vars(portrait) | {"alpha": np.full((64, 96), 200, np.uint8)}))
 
     def appearance(self, portrait):
         return None
@@ -245,11 +252,12 @@ def test_a_damaged_end_is_animated_up_to_there_and_said(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("output", "background", "message"),
-    [("out.mp4", "transparent", "keeps alpha"), ("out.mp4", "blur", "cut the person out first"),
-     ("out.webm", "transparent", "cut the person out first")],
+    [("out.mp4", "transparent", "keeps alpha"), ("out.mp4", "purpel", "expected a colour, blur"),
+     ("out.webm", "transparent", "expected a person that stands out")],
 )  # fmt: skip
 def test_a_background_that_cannot_be_is_refused(run, tmp_path, output, background, message):
-    done = run("animate", PORTRAIT, SPEECH, "-o", tmp_path / output, "--background", background)
+    head = StandIn(no_person=background == "transparent")
+    done = run("animate", PORTRAIT, SPEECH, "-o", tmp_path / output, "--background", background, head=head)
     assert done.code == 2 and message in done.err
     assert list(tmp_path.iterdir()) == []
 
