@@ -189,6 +189,8 @@ class Attention(nn.Module):
             context: of S tokens.
             mask: broadcasts to (B, heads, L, S): bool, True where a query may look; or numbers added to the scores.
         """
+        if mask is not None and mask.is_floating_point():
+            mask = mask.to(queries.dtype)
         found = F.scaled_dot_product_attention(queries, *context, attn_mask=mask)
         return found.transpose(1, 2).flatten(2)
 
