@@ -1,6 +1,7 @@
 """Contact sheets of every portrait saying the example: frames, mouths at chosen phones and through a pause, a blink.
 
     python -m benchmarks.sheet [--portraits DIR ...] [--audio FILE] [--out DIR]
+    python -m benchmarks.sheet --media
 
 One PNG per portrait and an overview. To be looked at: no number here replaces eyes.
 """
@@ -210,12 +211,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="how much of it")
     parser.add_argument("--out", type=Path, default=SCRATCH / "sheets")
     parser.add_argument("--bundle", default="lite")
+    parser.add_argument(
+        "--media", action="store_true", help="two speakers, clips as sources, backgrounds and full figures instead"
+    )
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
 
     head = load(options.bundle)
     samples = read_speech(options.audio or example_speech())[: int(options.seconds * SAMPLE_RATE)]
+    if options.media:
+        from benchmarks import _sheet_media
+
+        _sheet_media.check(head)
+        pages = []
+        for name, page in _sheet_media.media_sheets(head, samples):
+            page.save(options.out / f"{name}.png")
+            pages.append([name, options.out / f"{name}.png"])
+        figures = [Figure("sheets", float(len(pages)))]
+        tables = [rows_table("Contact sheets", ["what", "sheet"], pages)]
+        publish("sheet", figures, tables, out=str(options.out), seconds=time.perf_counter() - started)
+        return
     posteriors = phone_posteriors(rows_of(head.performer).encoder, samples)
     speech = Speech(samples, choose(posteriors), choose_pause(posteriors))
 
