@@ -52,6 +52,20 @@ py::tuple warp(const U8& texture, const I32& triangles, const F32& destination, 
     return py::make_tuple(colour, alpha, map);
 }
 
+// plane (H, W), map (2, H, W) -> (H, W)
+U8 carry(const U8& plane, const F32& map) {
+    const int height = size_of(plane, 0), width = size_of(plane, 1);
+    U8 out({height, width});
+    const uint8_t* values = plane.data();
+    const float* origin = map.data();
+    uint8_t* carried = out.mutable_data();
+    {
+        py::gil_scoped_release release;
+        ditto::carry(values, height, width, origin, carried);
+    }
+    return out;
+}
+
 void composite(U8& image, const U8& alpha, const U8& plate, const F32& gate) {
     const Image pixels = image_of(image);
     const Plane cells = plane_of(gate);
@@ -167,6 +181,7 @@ PYBIND11_MODULE(_native, m) {
     m.doc() = "ditto's CPU kernels and the core of the lite renderer; call kernels through ditto.ops";
     m.def("warp", &warp, py::arg("texture"), py::kw_only(), py::arg("triangles"), py::arg("destination"), py::arg("source"),
           py::arg("lanes") = 0);
+    m.def("carry", &carry, py::arg("plane"), py::kw_only(), py::arg("map"));
     m.def("composite", &composite, py::arg("image").noconvert(), py::kw_only(), py::arg("alpha"), py::arg("plate"),
           py::arg("gate"));
     py::class_<EyeView>(m, "EyeView").def(py::init(&make_view));

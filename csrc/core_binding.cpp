@@ -52,9 +52,19 @@ public:
     int size() const { return core_->size(); }
 
     U8 crop(const Row& motion) { return frame(motion, true, false).first; }
-    U8 warped(const Row& motion) { return frame(motion, true, false, false).first; }
     U8 picture(const Row& motion) { return frame(motion, false, true).second; }
     std::pair<U8, U8> both(const Row& motion) { return frame(motion, true, true); }
+
+    std::pair<U8, U8> with_plane(const Row& motion, const U8& plane, const U8& plate) {
+        const py::ssize_t size = core_->size();
+        for (const U8* given : {&plane, &plate})
+            if (given->ndim() != 2 || given->shape(0) != size || given->shape(1) != size)
+                throw py::value_error("expected planes as large as the crop, got others; sample them at the crop");
+        U8 out({size, size});
+        const ditto::Carried carried{plane.data(), plate.data(), out.mutable_data()};
+        U8 crop = frame(motion, true, false, &carried).first;
+        return {crop, out};
+    }
 
     F32 vertices(const Row& motion) {
         const float* row = checked(motion);
@@ -87,7 +97,8 @@ private:
         return {pixels.data(), static_cast<int>(pixels.shape(0)), static_cast<int>(pixels.shape(1)), static_cast<int>(pixels.shape(2))};
     }
 
-    std::pair<U8, U8> frame(const Row& motion, bool with_crop, bool with_picture, bool layers = true) {
+    std::pair<U8, U8> frame(const Row& motion, bool with_crop, bool with_picture,
+                            const ditto::Carried* carried = nullptr) {
         const float* row = checked(motion);
         std::pair<U8, U8> out;
         if (with_crop) out.first = U8({core_->size(), core_->size(), 3});
@@ -98,7 +109,7 @@ private:
         {
             py::gil_scoped_release release;
             std::unique_ptr<ditto::Workspace> work = take();
-            status = core_->frame(row, *work, crop, picture, layers);
+            status = core_->frame(row, *work, crop, picture, carried);
             give(std::move(work));
         }
         expect_drawn(status);
@@ -150,7 +161,7 @@ void bind_core(py::module_& m) {
                     py::arg("plate"))
         .def_property_readonly("size", &SharedCore::size)
         .def("crop", &SharedCore::crop, py::arg("motion"))
-        .def("warped", &SharedCore::warped, py::arg("motion"))
+        .def("with_plane", &SharedCore::with_plane, py::arg("motion"), py::arg("plane"), py::arg("plate"))
         .def("picture", &SharedCore::picture, py::arg("motion"))
         .def("frame", &SharedCore::both, py::arg("motion"))
         .def("vertices", &SharedCore::vertices, py::arg("motion"));

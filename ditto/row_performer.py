@@ -208,7 +208,8 @@ class RowPerformer(Generic[E, S, A, P, C]):
     Args:
         show_emotion: (row (70,) without an emotion, emotion (8,), how much the face talks) -> row. Speech is then sampled
             neutral. None: the sampler shows the emotion, a new one from the next sampled row on.
-        prepare_alpha: portrait with alpha -> (motion, retargeted -> the picture's alpha (H, W)). None: alpha stands still.
+        prepare_alpha: portrait with alpha -> (prepared portrait, motion retargeted -> crop, the picture's alpha (H, W)). None:
+            alpha stands still.
 
     Attributes:
         encoder, sampler, renderer, motion_space, show_emotion: as given.
@@ -223,7 +224,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
         renderer: Renderer[A, P, C],
         motion_space: MotionSpace,
         show_emotion: Callable[[Array, Array, float], Array] | None = None,
-        prepare_alpha: Callable[[Portrait], Callable[[P], Pixels]] | None = None,
+        prepare_alpha: Callable[[Portrait], Callable[[A, P], tuple[C, Pixels]]] | None = None,
     ) -> None:
         self.encoder = encoder
         self.sampler = sampler
@@ -231,7 +232,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
         self.motion_space = motion_space
         self.show_emotion = show_emotion
         self.prepare_alpha = prepare_alpha
-        self._alphas: Once[RowAppearance[A, C], Callable[[P], Pixels]] = Once()
+        self._alphas: Once[RowAppearance[A, C], Callable[[A, P], tuple[C, Pixels]]] = Once()
         self._samplers: dict[str, Sampler[S]] = {}
         self._lock = threading.Lock()
         self._observers: list[Observer] = []
@@ -319,13 +320,14 @@ class RowPerformer(Generic[E, S, A, P, C]):
         moved = self._move(job.face, job.shot, job.edits)
         appearance = expect_own(moved.face, RowFace).appearance
         pose = self.renderer.retarget(appearance.portrait, moved.motion)
-        crop = self._timed("render", lambda: self.renderer.render(appearance.prepared, pose))
-        image = self._timed("paste", lambda: appearance.paste_back(crop))
         alpha = None
         if job.alpha and appearance.portrait.alpha is not None and self.prepare_alpha is not None:
             prepare = self.prepare_alpha
             draw = self._alphas.get(appearance, lambda appearance: prepare(appearance.portrait))
-            alpha = self._timed("alpha", lambda: draw(pose))
+            crop, alpha = self._timed("render", lambda: draw(appearance.prepared, pose))
+        else:
+            crop = self._timed("render", lambda: self.renderer.render(appearance.prepared, pose))
+        image = self._timed("paste", lambda: appearance.paste_back(crop))
         return Drawn(image, moved.face, moved.motion, moved.transition, alpha)
 
     def _move(self, before: Face, shot: Shot, edits: Edits) -> Moved:

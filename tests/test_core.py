@@ -98,6 +98,23 @@ def test_the_core_draws_portraits_as_the_definition_does(renderer, head, rows, p
     expect_equal(renderer, head.register(picture, face=0, max_size=640), rows)
 
 
+def test_the_core_moves_alpha_as_the_definition_does(renderer, head, rows):
+    portrait = head.cut_out(head.register(PICTURES[0], max_size=400))
+    appearance, _, core = open_core(renderer, portrait)
+    plane = renderer.mesh.prepare_alpha(portrait)
+    moved = 0
+    for row in rows[:12]:
+        crop, alpha = core.with_plane(row, plane.values, plane.plate)
+        expected = renderer.mesh.render_with_alpha(appearance, renderer.mesh.retarget(portrait, Motion(row)), plane)
+        assert np.abs(crop.astype(int) - expected[0]).max() <= MOST_LEVELS
+        assert np.abs(alpha.astype(int) - expected[1]).max() <= 2 * MOST_LEVELS  # sampled, and laid over the plate
+        assert (crop == core.crop(row)).all()
+        moved = max(moved, int(np.abs(alpha.astype(int) - plane.values).max()))
+    assert moved > 100
+    with pytest.raises(ValueError, match="expected planes as large as the crop"):
+        core.with_plane(rows[0], plane.values[:-1], plane.plate)
+
+
 def test_the_lite_bundle_draws_with_the_core(head):
     assert isinstance(head.performer.renderer, CoreRenderer)
     portrait = drawn_portrait()

@@ -42,6 +42,20 @@ def test_warp_kernel_equals_twin(shape, shake):
         assert (np.abs(kernel.astype(float) - definition) > step).mean() < 2e-3
 
 
+@pytest.mark.parametrize("shake", [0.0, 3.0, 200.0])  # still, moving, far outside
+def test_a_plane_is_carried_as_its_definition_says(shake):
+    plane = smooth_texture(96, 121)[..., 0]
+    plane[20:60, 30:90] = 255
+    plane[70:, :50] = 0
+    points, triangles = grid_mesh(96, 121)
+    moved = (points + np.random.default_rng(3).normal(0, 3, points.shape)).astype(np.float32)
+    origin = ops.warp(np.zeros((96, 121, 4), np.uint8), triangles, moved, points)[2]
+    origin += np.random.default_rng(4).normal(0, shake, origin.shape).astype(np.float32)
+    assert np.abs(ops.carry(plane, origin).astype(int) - reference.carry(plane, origin)).max() <= 1
+    at_rest = np.mgrid[:96, :121][::-1].astype(np.float32)
+    assert (ops.carry(plane, at_rest) == plane).all()
+
+
 def test_all_ways_of_sampling_agree():
     texture = smooth_texture(96, 121)  # a width that no number of lanes divides
     points, triangles = grid_mesh(96, 121)

@@ -87,7 +87,8 @@ Status Core::place(const float* motion, Workspace& work, float* positions) const
 #endif
 }
 
-Status Core::frame(const float* motion, Workspace& work, uint8_t* crop, uint8_t* picture, bool layers) const noexcept {
+Status Core::frame(const float* motion, Workspace& work, uint8_t* crop, uint8_t* picture,
+                   const Carried* carried) const noexcept {
 #if defined(__cpp_exceptions)
     try {
 #endif
@@ -111,9 +112,14 @@ Status Core::frame(const float* motion, Workspace& work, uint8_t* crop, uint8_t*
         warp(p.texture, p.size, p.size, mesh, Lanes::kMost, b.warp, crop, b.alpha.data(), b.map.data());
 
         const Image image{crop, p.size, p.size};
-        for (int eye = 0; layers && eye < 2; ++eye) draw_eye(p, eye, b.pose, b.curves, image);
-        composite(image, b.alpha.data(), p.plate, b.gate.make(b.map.data(), p.size));
-        if (layers) draw_mouth(p, b.pose, b.columns, image);
+        for (int eye = 0; eye < 2; ++eye) draw_eye(p, eye, b.pose, b.curves, image);
+        const Plane gate = b.gate.make(b.map.data(), p.size);
+        composite(image, b.alpha.data(), p.plate, gate);
+        if (carried) {
+            carry(carried->values, p.size, p.size, b.map.data(), carried->out);
+            composite_plane(carried->out, p.size, p.size, b.alpha.data(), carried->plate, gate);
+        }
+        draw_mouth(p, b.pose, b.columns, image);
         if (picture) paste_back(p.paste, crop, b.paste, picture);
         return Status::kDrawn;
 #if defined(__cpp_exceptions)

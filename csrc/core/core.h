@@ -46,6 +46,12 @@ struct Picture {
     int height, width, channels;
 };
 
+// A plane that moves with the colours, such as their alpha: its values and what is behind the person, (size, size) each.
+struct Carried {
+    const uint8_t *values, *plate;
+    uint8_t* out;  // (size, size)
+};
+
 class Core {
 public:
     // Copies the blob and checks all of it.
@@ -64,9 +70,10 @@ public:
     int picture_width() const;
     int vertices() const;  // landmarks, then points around the face
 
-    // Draws a motion (70). crop (size, size, 3) and picture (height, width, 3) RGB; null for one that is not needed. Without
-    // `layers`, eyes and mouth are not painted: for a texture that is not colours, such as alpha.
-    Status frame(const float* motion, Workspace& work, uint8_t* crop, uint8_t* picture, bool layers = true) const noexcept;
+    // Draws a motion (70). crop (size, size, 3) and picture (height, width, 3) RGB; null for one that is not needed. `carried`,
+    // if given, moves along.
+    Status frame(const float* motion, Workspace& work, uint8_t* crop, uint8_t* picture,
+                 const Carried* carried = nullptr) const noexcept;
 
     // Where the mesh of a motion is: (vertices, 2) px of the crop.
     Status place(const float* motion, Workspace& work, float* positions) const noexcept;

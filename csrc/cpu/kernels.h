@@ -55,10 +55,17 @@ enum class Lanes { kMost = 0, kOne = 1, kFour = 4, kEight = 8 };
 void warp(const uint8_t* texture, int height, int width, const Mesh& mesh, Lanes lanes, WarpWorkspace& work, uint8_t* rgb,
           uint8_t* alpha, float* map);
 
+// Another plane of the texture, (height, width), at the places of a map (2, height, width): sampled as `warp` samples where
+// nothing breaks off.
+void carry(const uint8_t* plane, int height, int width, const float* map, uint8_t* out);
+
 // ---- composite.cpp
 
 // alpha (H, W), plate (H, W, 3), gate (h, w): bilinear over the image, cell centres.
 void composite(const Image& image, const uint8_t* alpha, const uint8_t* plate, const Plane& gate);
+
+// The same for one channel: plane and plate (height, width).
+void composite_plane(uint8_t* plane, int height, int width, const uint8_t* alpha, const uint8_t* plate, const Plane& gate);
 
 // ---- eyes.cpp
 

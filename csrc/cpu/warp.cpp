@@ -681,7 +681,127 @@ void sample_marked(const Texture& texture, WarpWorkspace& work, const float* map
         }
 }
 
+// ---- carry
+
+constexpr int kCell = 8, kRun = 16;
+
+// The least and the largest value of each cell of a plane.
+struct Cells {
+    std::vector<uint8_t> least, most;
+    int columns, rows;
+};
+
+DITTO_MULTIVERSION
+void find_cells(const uint8_t* plane, int height, int width, Cells& cells) {
+    std::vector<uint8_t> low(width), high(width);
+    for (int row = 0; row < cells.rows; ++row) {
+        std::memset(low.data(), 255, low.size());
+        std::memset(high.data(), 0, high.size());
+        for (int y = kCell * row; y < std::min(kCell * (row + 1), height); ++y) {
+            const uint8_t* line = plane + static_cast<size_t>(y) * width;
+            for (int x = 0; x < width; ++x) {
+                low[x] = std::min(low[x], line[x]);
+                high[x] = std::max(high[x], line[x]);
+            }
+        }
+        for (int column = 0; column < cells.columns; ++column) {
+            const int first = kCell * column, last = std::min(first + kCell, width);
+            const size_t at = static_cast<size_t>(row) * cells.columns + column;
+            cells.least[at] = *std::min_element(low.begin() + first, low.begin() + last);
+            cells.most[at] = *std::max_element(high.begin() + first, high.begin() + last);
+        }
+    }
+}
+
+struct Reach {
+    int low, high;
+};
+
+// What the taps of a run of positions reach, `last` at most.
+DITTO_PART Reach reach_of(const float* positions, int last) {
+    int low = last, high = 0;
+    for (int i = 0; i < kRun; ++i) {
+        const int at = static_cast<int>(std::min(std::max(positions[i], 0.0f), static_cast<float>(last)));
+        low = std::min(low, at);
+        high = std::max(high, at);
+    }
+    return {std::max(low - 2, 0), std::min(high + 3, last)};
+}
+
+// The value that all taps of a run of positions have, or -1.
+DITTO_PART int common_value(const Cells& cells, const Reach& x, const Reach& y) {
+    int value = -1;
+    for (int row = y.low / kCell; row <= y.high / kCell; ++row)
+        for (int column = x.low / kCell; column <= x.high / kCell; ++column) {
+            const size_t at = static_cast<size_t>(row) * cells.columns + column;
+            if (cells.least[at] != cells.most[at] || (value >= 0 && value != cells.least[at])) return -1;
+            value = cells.least[at];
+        }
+    return value;
+}
+
+DITTO_PART uint8_t sample_plane(const CubicTable& table, const uint8_t* plane, int height, int width, float at_x,
+                                float at_y) {
+    const int x = position(std::min(std::max(at_x, -4.0f), static_cast<float>(width + 4)));
+    const int y = position(std::min(std::max(at_y, -4.0f), static_cast<float>(height + 4)));
+    const int left = (x >> 8) - 1, top = (y >> 8) - 1;
+    if (((x | y) & (kSteps - 1)) == 0)
+        return plane[static_cast<size_t>(clamped(top + 1, height - 1)) * width + clamped(left + 1, width - 1)];
+    const float *wx = table.weight[x & (kSteps - 1)], *wy = table.weight[y & (kSteps - 1)];
+    float sum = 0.0f;
+    if (left >= 0 && top >= 0 && left + 3 < width && top + 3 < height) {
+        const uint8_t* taps = plane + static_cast<size_t>(top) * width + left;
+        uint32_t rows[4];
+        for (int j = 0; j < 4; ++j) std::memcpy(&rows[j], taps + static_cast<size_t>(j) * width, 4);
+        const uint32_t same = 0x01010101u * taps[0];
+        if (((rows[0] ^ same) | (rows[1] ^ same) | (rows[2] ^ same) | (rows[3] ^ same)) == 0) return taps[0];
+        float line[4];
+        store(line, wy[0] * load_bytes(taps) + wy[1] * load_bytes(taps + width) +
+                        wy[2] * load_bytes(taps + 2 * static_cast<size_t>(width)) +
+                        wy[3] * load_bytes(taps + 3 * static_cast<size_t>(width)));
+        sum = wx[0] * line[0] + wx[1] * line[1] + wx[2] * line[2] + wx[3] * line[3];
+        return static_cast<uint8_t>(std::lrintf(std::min(std::max(sum, 0.0f), 255.0f)));
+    }
+    for (int j = 0; j < 4; ++j) {
+        const uint8_t* row = plane + static_cast<size_t>(clamped(top + j, height - 1)) * width;
+        float line = 0.0f;
+        for (int i = 0; i < 4; ++i) line += wx[i] * static_cast<float>(row[clamped(left + i, width - 1)]);
+        sum += wy[j] * line;
+    }
+    return static_cast<uint8_t>(std::lrintf(std::min(std::max(sum, 0.0f), 255.0f)));
+}
+
+DITTO_MULTIVERSION
+void carry_row(const uint8_t* plane, int height, int width, const Cells& cells, const float* xs, const float* ys,
+               uint8_t* out) {
+    const CubicTable& table = cubic_table();
+    for (int start = 0; start < width; start += kRun) {
+        const int count = std::min(kRun, width - start);
+        const int value = count < kRun ? -1
+                                       : common_value(cells, reach_of(xs + start, width - 1), reach_of(ys + start, height - 1));
+        if (value >= 0) {
+            std::memset(out + start, value, count);
+            continue;
+        }
+        for (int i = start; i < start + count; ++i) out[i] = sample_plane(table, plane, height, width, xs[i], ys[i]);
+    }
+}
+
 }  // namespace
+
+void carry(const uint8_t* plane, int height, int width, const float* map, uint8_t* out) {
+    Cells cells;
+    cells.columns = (width + kCell - 1) / kCell;
+    cells.rows = (height + kCell - 1) / kCell;
+    cells.least.resize(static_cast<size_t>(cells.columns) * cells.rows);
+    cells.most.resize(cells.least.size());
+    find_cells(plane, height, width, cells);
+    const float* map_y = map + static_cast<size_t>(width) * height;
+    for (int y = 0; y < height; ++y) {
+        const size_t row = static_cast<size_t>(y) * width;
+        carry_row(plane, height, width, cells, map + row, map_y + row, out + row);
+    }
+}
 
 void warp(const uint8_t* pixels, int height, int width, const Mesh& mesh, Lanes lanes, WarpWorkspace& work, uint8_t* rgb,
           uint8_t* alpha, float* map) {

@@ -1,4 +1,4 @@
-"""Piecewise affine warp."""
+"""Piecewise affine warp, and what moves along with it."""
 
 from __future__ import annotations
 
@@ -50,3 +50,22 @@ def warp(texture: U8, triangles: npt.NDArray[np.int32], destination: F32, source
     return _native.warp(
         solid(texture), triangles=solid(triangles), destination=solid(destination), source=solid(source)
     )
+
+
+def carry(plane: U8, origin: F32) -> U8:
+    """A plane (H, W), such as the alpha of what `warp` draws, at the places of its map `origin` (2, H, W): (H, W).
+
+    Sampled as `warp` samples where the map does not break off.
+
+    Raises:
+        ValueError: wrong shape, or a place that is not finite.
+        TypeError: wrong dtype.
+    """
+    for name, array, dtype in (("plane", plane, np.uint8), ("origin", origin, np.float32)):
+        if array.dtype != dtype:
+            raise TypeError(f"carry takes {name} as {np.dtype(dtype)}, got {array.dtype}")
+    if plane.ndim != 2 or plane.size == 0 or origin.shape != (2, *plane.shape):
+        raise ValueError(f"carry takes a plane (H, W) and an origin (2, H, W), got {plane.shape} and {origin.shape}")
+    if not np.isfinite(origin).all():
+        raise ValueError("carry takes finite places, got NaN or infinity")
+    return _native.carry(np.ascontiguousarray(plane), map=np.ascontiguousarray(origin))

@@ -13,19 +13,18 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ditto._native import Core
 from ditto.errors import InputError
-from ditto.lite.rendering.background import make_background
 from ditto.lite.rendering.blob import portrait_blob
 from ditto.lite.rendering.mesh import MeshRenderer
 from ditto.lite.rendering.numbers import model_numbers, portrait_numbers
 from ditto.lite.rendering.paste_back import PasteBack
 from ditto.motion.motion import Motion
 from ditto.portrait import packed
-from ditto.portrait.cropping import sample_crop
 from ditto.portrait.packed import PackedAppearance
 from ditto.portrait.portrait import Portrait
 
@@ -111,23 +110,25 @@ class CoreRenderer:
         """What pastes rendered crops back into the portrait's picture."""
         return self.mesh.paste_back(portrait)
 
-    def prepare_alpha(self, portrait: Portrait) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.uint8]]:
-        """The function from a motion, as `render` takes it, to the alpha (H, W) of the portrait's picture.
+    def prepare_alpha(
+        self, portrait: Portrait
+    ) -> Callable[[Core, npt.NDArray[np.float32]], tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
+        """The function from a prepared portrait with alpha and a motion, as of `render`, to crop and alpha.
 
-        Alpha moves as the colours do: it is drawn as a grey picture on the same mesh. Nothing is painted on it, and behind
-        the person the alpha of the surroundings shows.
+        The crop is that of `render`, the alpha (H, W) that of the whole picture: it moves as the colours do, and is the
+        portrait's own where nothing moves.
         """
         assert portrait.alpha is not None
-        grey = np.repeat(portrait.alpha[..., None], 3, -1)
-        crop = sample_crop(grey, portrait.crop_to_picture, len(portrait.crop))
-        appearance = self.mesh.prepare(portrait)
-        background = make_background(crop, portrait.mask, appearance.geometry)
-        texture = np.concatenate([crop, background.alpha[..., None]], -1)
-        core = Core(
-            portrait_blob(self.mesh.learned, portrait, appearance._replace(texture=texture, background=background))
-        )
-        paste_back = PasteBack(replace(portrait, picture=grey, crop=crop, alpha=None))
-        return lambda motion: np.ascontiguousarray(paste_back(core.warped(motion))[..., 0])
+        plane = self.mesh.prepare_alpha(portrait)
+        grey = [np.repeat(values[..., None], 3, -1) for values in (portrait.alpha, plane.values)]
+        paste_back = PasteBack(replace(portrait, picture=grey[0], crop=grey[1], alpha=None))
+
+        def draw(core: Core, pose: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+            crop, alpha = core.with_plane(pose, plane.values, plane.plate)
+            whole = paste_back(np.asarray(cv2.cvtColor(alpha, cv2.COLOR_GRAY2RGB), np.uint8))
+            return crop, np.asarray(cv2.extractChannel(whole, 0), np.uint8)
+
+        return draw
 
     def retarget(self, portrait: Portrait, motion: Motion) -> npt.NDArray[np.float32]:
         """One frame of motion (70,) as `render` takes it: the core knows its portrait and retargets itself.

@@ -24,6 +24,7 @@ from ditto.lite.rendering.paste_back import PasteBack, picture_ends
 from ditto.lite.rendering.surround import Surround, make_surround, move_surround
 from ditto.motion.motion import KEYPOINTS, MOTION_SIZE, Motion, RenderPose, retarget
 from ditto.portrait import face_mesh as g
+from ditto.portrait.cropping import sample_crop
 from ditto.portrait.face_mesh import Geometry, Pose
 from ditto.portrait.portrait import Portrait
 
@@ -67,6 +68,18 @@ class Appearance(NamedTuple):
     background: Background
     eyes: EyeLayers
     mouth: MouthLayers
+
+
+class AlphaPlane(NamedTuple):
+    """The alpha of a portrait's picture, as it moves with the colours.
+
+    Attributes:
+        values: (S, S) at the crop.
+        plate: (S, S) of the surroundings, which shows where the person leaves.
+    """
+
+    values: npt.NDArray[np.uint8]
+    plate: npt.NDArray[np.uint8]
 
 
 def render_pose_from_keypoints(portrait: Portrait, x_source: npt.ArrayLike, x_driving: npt.ArrayLike) -> RenderPose:
@@ -162,8 +175,23 @@ class MeshRenderer:
         vertices = scale_px * (canonical @ render_pose.rotation) + translation_px
         return Pose(scale_px, render_pose.rotation, translation_px, delta, canonical, vertices, closure)
 
+    def prepare_alpha(self, portrait: Portrait) -> AlphaPlane:
+        """What `render_with_alpha` needs of a portrait with alpha."""
+        assert portrait.alpha is not None
+        grey = np.repeat(portrait.alpha[..., None], 3, -1)
+        crop = sample_crop(grey, portrait.crop_to_picture, len(portrait.crop))
+        geometry = g.limit_slope(g.source_geometry(portrait.landmarks, len(portrait.crop)))
+        plate = make_background(crop, portrait.mask, geometry).plate
+        return AlphaPlane(np.ascontiguousarray(crop[..., 0]), np.ascontiguousarray(plate[..., 0]))
+
     def render(self, appearance: Appearance, render_pose: RenderPose) -> npt.NDArray[np.uint8]:
         """One frame of the face crop, (S, S, 3) uint8 RGB."""
+        return self.render_with_alpha(appearance, render_pose, None)[0]
+
+    def render_with_alpha(
+        self, appearance: Appearance, render_pose: RenderPose, plane: AlphaPlane | None
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+        """One frame of the face crop, (S, S, 3), and its alpha (S, S), made of what `prepare_alpha` gives."""
         geometry, surround = appearance.geometry, appearance.surround
         pose = self.pose(appearance, render_pose)
         destination = np.concatenate([pose.vertices[:, :2], move_surround(surround, geometry, pose)])
@@ -172,6 +200,11 @@ class MeshRenderer:
             appearance.texture, triangles, destination.astype(np.float32), appearance.source
         )
         draw_eyes(image, appearance.eyes, geometry, pose)
-        ops.composite(image, alpha, appearance.background.plate, plate_gate(origin))
+        gate = plate_gate(origin)
+        ops.composite(image, alpha, appearance.background.plate, gate)
         draw_mouth(image, appearance.mouth, geometry, pose)
-        return image
+        if plane is None:
+            return image, None
+        carried = np.repeat(ops.carry(plane.values, origin)[..., None], 3, -1)
+        ops.composite(carried, alpha, np.repeat(plane.plate[..., None], 3, -1), gate)
+        return image, carried[..., 0]

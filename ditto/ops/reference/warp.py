@@ -167,3 +167,9 @@ def warp(texture: U8, triangles: npt.NDArray[np.int32], destination: F32, source
         result[marked] += amount[marked][:, None] * (whole - result[marked])
     drawn = np.rint(result).astype(np.uint8)
     return drawn[..., :3].copy(), drawn[..., 3].copy(), np.ascontiguousarray(origin.transpose(2, 0, 1))
+
+
+def carry(plane: U8, origin: F32) -> U8:
+    """As `ditto.ops.carry`."""
+    value = _sample_cubic(plane[..., None], np.ascontiguousarray(origin.transpose(1, 2, 0)))[..., 0]
+    return np.rint(value).astype(np.uint8)
