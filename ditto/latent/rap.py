@@ -2,7 +2,7 @@
 
     sampler = RapSampler(network, RapSampling())
     state = sampler.begin(sampler.reference(latents), seed)          # once per portrait; per stream
-    clip, = sampler.generate([state], [audio], latents=11)           # clip.latents, clip.new, clip.state
+    clip, = sampler.generate([state], [audio], length=11)             # clip.latents, clip.state
 
 A clip's noisy latents are denoised together, beside the latents of the reference picture repeated in time. Every block looks
 at speech twice with the same weights: over the whole clip, and over the frames of each latent alone; deeper blocks more the
@@ -241,7 +241,6 @@ class RapSampling:
         audio: guidance by speech; the paper's 5.
         motion: guidance by motion; ours.
         rescale: see `schedule.combine`; ours.
-        keep_tail: whether the inherited latents end as the last clip had them, for the decoder; ours.
     """
 
     steps: int = 10
@@ -249,7 +248,6 @@ class RapSampling:
     audio: Guidance = field(default_factory=lambda: Guidance(5.0))
     motion: Guidance = field(default_factory=Guidance)
     rescale: float = 0.0
-    keep_tail: bool = True
 
 
 @dataclass(frozen=True)
@@ -258,8 +256,10 @@ class RapState:
 
     Attributes:
         reference: (C, T, h, w) latents of the portrait's reference repeated in time.
-        history: (S + 1, C, inherited, h, w) the last latents of the clip before, at the start of every step and after the
-            last; zeros before the first clip.
+        history: (S, C, inherited, h, w) the last noisy latents of the clip before, at the start of every step; zeros before
+            the first clip.
+        audio: (inherited * r, N, A) speech features of the frames of those latents; zeros before the first clip.
+        motion: (inherited * r, D) their motion; None if they had none.
         frames: of the video so far.
         clip: number of the next clip.
         seed: of its noise.
@@ -267,31 +267,26 @@ class RapState:
 
     reference: Tensor
     history: Tensor
+    audio: Tensor
+    motion: Tensor | None
     frames: int
     clip: int
     seed: int
 
     @property
     def bytes(self) -> int:
-        """Of the history."""
-        return self.history.numel() * self.history.element_size()
-
-
-class Span(NamedTuple):
-    """The frames of a clip, of a video's: first (included) and last (excluded) whose speech is needed, and how many the clip
-    adds to the video. Those before the new ones are the inherited latents'.
-    """
-
-    start: int
-    stop: int
-    new: int
+        """Of history and speech."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in (self.history, self.audio))
 
 
 class GeneratedClip(NamedTuple):
-    """A clip: the codec's latents (C, F, h, w), how many of them, the last, are new, and the state after it."""
+    """The new latents of a clip, (C, F or F - inherited, h, w) of the codec, and the state after it.
+
+    The inherited ones have been given with the clip before. RAP decodes them again, as context of its decoder, and drops
+    their frames; our codec is causal and decodes a stream, so it needs them once.
+    """
 
     latents: Tensor
-    new: int
     state: RapState
 
 
@@ -321,36 +316,34 @@ class RapSampler:
     def begin(self, reference: Tensor, seed: int) -> RapState:
         """The state before a video's first frame; `seed` of all noise of the stream, in [0, 2 ** 64)."""
         config = self.network.config
-        shape = (len(self.times), config.channels, config.inherited, config.rows, config.columns)
-        return RapState(reference, reference.new_zeros(shape), 0, 0, seed)
+        shape = (self.sampling.steps, config.channels, config.inherited, config.rows, config.columns)
+        frames = config.inherited * config.frames_per_latent
+        audio = reference.new_zeros(frames, config.audio_layers, config.audio_features)
+        return RapState(reference, reference.new_zeros(shape), audio, None, 0, 0, seed)
 
-    def span(self, state: RapState, latents: int) -> Span:
-        """The frames of a stream's next clip, of `latents` latents.
+    def frames(self, state: RapState, length: int) -> int:
+        """New video frames of a stream's next clip, if it has `length` latents.
 
-        With 11 latents of 8 frames, 3 inherited: frames 0 to 81, all new; then 57 to 145, of which 64 are new.
+        With 11 latents of 8 frames, 3 inherited: 81, then 64.
 
         Raises:
             InputError: a length that the network was not made for, or no longer than what is inherited.
         """
         config = self.network.config
-        inherited = 0 if state.clip == 0 else config.inherited
-        if latents not in config.lengths or latents <= inherited:
-            lengths = [length for length in config.lengths if length > inherited]
+        inherited = config.inherited if state.clip else 0
+        if length not in config.lengths or length <= inherited:
+            lengths = [known for known in config.lengths if known > inherited]
             raise InputError(
-                f"expected a clip of {', '.join(map(str, lengths))} latents here, got {latents}; give one of these"
+                f"expected a clip of {', '.join(map(str, lengths))} latents here, got {length}; give one of these"
             )
-        start = state.frames - inherited * config.frames_per_latent
-        if state.clip == 0:
-            start -= config.frames_per_latent - 1
-        stop = start + latents * config.frames_per_latent
-        return Span(max(start, 0), stop, stop - state.frames)
+        return (length - inherited) * config.frames_per_latent - (0 if state.clip else config.frames_per_latent - 1)
 
     @torch.no_grad()
     def generate(
         self,
         states: Sequence[RapState],
         audio: Sequence[Tensor],
-        latents: int,
+        length: int,
         motion: Sequence[Tensor | None] | None = None,
     ) -> list[GeneratedClip]:
         """The next clip of each of some streams, which may be at different places, as one batch.
@@ -360,8 +353,8 @@ class RapSampler:
 
         Args:
             states: of the streams, one or more.
-            audio: for each (frames, N, A) layers of speech features of the frames of `span`.
-            latents: F, of all of these clips.
+            audio: for each (frames, N, A) layers of speech features of its `frames(state, length)` new frames.
+            length: F, latents of all of these clips, with the inherited ones.
             motion: for each (frames, D), or None.
 
         Raises:
@@ -374,88 +367,98 @@ class RapSampler:
                 f"{len(audio)} of speech; give one each"
             )
         device, tail = network.null_audio.device, config.inherited
-        spans = [self.span(state, latents) for state in states]
-        rows = latents * config.frames_per_latent
-        starts = [span.stop - rows for span in spans]  # below 0 where latent 0 is the video's first
-        static = torch.tensor([start < 0 for start in starts], device=device)
+        kept_frames = tail * config.frames_per_latent
+        new = [self.frames(state, length) for state in states]
+        # Where a clip begins with the video, its latent 0 has one frame, and the reference is that of the video's start.
+        static = torch.tensor([state.frames < kept_frames for state in states], device=device)
         size = (config.audio_layers, config.audio_features)
-        heard = torch.stack([_padded(a, span, rows, size) for a, span in zip(audio, spans, strict=True)])
-        moved = self._moved(spans, motion, rows, static)
-        references = torch.stack(
+        heard = torch.stack(
             [
-                s.reference[:, :latents] if start < 0 else s.reference[:, -latents:]
-                for s, start in zip(states, starts, strict=True)
+                _joined(state, state.audio, rows, count, length * config.frames_per_latent, size)
+                for state, rows, count in zip(states, audio, new, strict=True)
             ]
         )
-        shape = (config.channels, latents, config.rows, config.columns)
+        motion_rows = self._motion_rows(states, motion, new, length)
+        moved = None
+        if any(rows is not None for rows in motion_rows):
+            still = torch.zeros(length * config.frames_per_latent, config.motion_features, device=device)
+            hidden = torch.tensor([rows is None for rows in motion_rows], device=device)
+            shown = torch.stack([still if rows is None else rows for rows in motion_rows])
+            moved = network.moved(shown, static, hidden)
+        references = torch.stack(
+            [
+                state.reference[:, :length] if begins else state.reference[:, -length:]
+                for state, begins in zip(states, static.tolist(), strict=True)
+            ]
+        )
+        shape = (config.channels, length, config.rows, config.columns)
         x = torch.stack([seeded_noise(state.seed, state.clip, shape) for state in states]).to(device)
         later = torch.tensor([state.clip > 0 for state in states], device=device)[:, None, None, None, None]
         before = torch.stack([state.history for state in states], 1)
-        history = []
-        speech = {hidden: network.speech(heard, torch.full_like(static, hidden)) for hidden in (False, True)}
-        branches_heard: dict[Branches, list[KeysValues]] = {}
+        speech = [network.speech(heard, torch.full_like(static, hide)) for hide in (False, True)]
+        history: list[Tensor] = []
+        known: dict[Branches, tuple[list[KeysValues], Tensor | None]] = {}
         guidances = [sampling.audio] + ([] if moved is None else [sampling.motion])
         for step, t in enumerate(self.times[:-1]):
             x = torch.cat([torch.where(later, before[step], x[:, :, :tail]), x[:, :, tail:]], 2)
             history.append(x[:, :, -tail:])
 
             def forward(branches: Branches, t: float = t, x: Tensor = x) -> Tensor:
-                if branches not in branches_heard:
+                count = len(branches)
+                if branches not in known:
                     tokens = torch.cat([speech[branch == NO_AUDIO] for branch in branches])
-                    branches_heard[branches] = network.hear(tokens)
-                count, shown = len(branches), None
-                if moved is not None:
-                    shown = torch.cat([torch.zeros_like(moved) if b == NO_MOTION else moved for b in branches])
+                    added = None
+                    if moved is not None:
+                        added = torch.cat([torch.zeros_like(moved) if b == NO_MOTION else moved for b in branches])
+                    known[branches] = network.hear(tokens), added
                 velocities = network.denoise(
                     x.repeat(count, 1, 1, 1, 1),
                     torch.full((1,), t, device=device),
                     references.repeat(count, 1, 1, 1, 1),
-                    branches_heard[branches],
-                    shown,
+                    *known[branches],
                 )
                 return velocities.reshape(count, *x.shape)
 
             x = euler_step(x, guided_velocity(forward, guidances, t, sampling.rescale), t, self.times[step + 1])
-        history.append(x[:, :, -tail:])
-        if sampling.keep_tail:
-            x = torch.cat([torch.where(later, before[-1], x[:, :, :tail]), x[:, :, tail:]], 2)
         made, kept = network.units.decode(x, references), torch.stack(history, 1)
-        return [
-            GeneratedClip(
-                made[row],
-                latents - (tail if state.clip else 0),
-                RapState(state.reference, kept[row], spans[row].stop, state.clip + 1, state.seed),
+        clips = []
+        for row, state in enumerate(states):
+            rows = motion_rows[row]
+            after = RapState(
+                state.reference,
+                kept[row],
+                heard[row, -kept_frames:],
+                None if rows is None else rows[-kept_frames:],
+                state.frames + new[row],
+                state.clip + 1,
+                state.seed,
             )
-            for row, state in enumerate(states)
+            clips.append(GeneratedClip(made[row, :, tail if state.clip else 0 :], after))
+        return clips
+
+    def _motion_rows(
+        self, states: Sequence[RapState], motion: Sequence[Tensor | None] | None, new: Sequence[int], length: int
+    ) -> list[Tensor | None]:
+        """Motion of the frames of whole clips, (F * r, D) each; None where there is none."""
+        config = self.network.config
+        count = length * config.frames_per_latent
+        return [
+            None if rows is None else _joined(state, state.motion, rows, frames, count, (config.motion_features,))
+            for state, rows, frames in zip(states, motion or [None] * len(states), new, strict=True)
         ]
 
-    def _moved(
-        self, spans: Sequence[Span], motion: Sequence[Tensor | None] | None, rows: int, static: Tensor
-    ) -> Tensor | None:
-        if motion is None or all(given is None for given in motion):
-            return None
-        size = (self.network.config.motion_features,)
-        padded = torch.stack(
-            [
-                torch.zeros(rows, *size, device=static.device) if given is None else _padded(given, span, rows, size)
-                for given, span in zip(motion, spans, strict=True)
-            ]
-        )
-        hidden = torch.tensor([given is None for given in motion], device=static.device)
-        return self.network.moved(padded, static, hidden)
 
-
-def _padded(frames: Tensor, span: Span, rows: int, size: tuple[int, ...]) -> Tensor:
-    """A clip's frames; before a video's first frame it is repeated (ours).
+def _joined(state: RapState, kept: Tensor | None, rows: Tensor, new: int, count: int, size: tuple[int, ...]) -> Tensor:
+    """The rows of `count` frames of a clip: those kept of the inherited latents, then the new ones. Before a video's first
+    frame, and where nothing was kept, the first new row is repeated (ours).
 
     Raises:
-        InputError: another number of frames, or frames of another size.
+        InputError: another number of new rows, or rows of another size.
     """
-    expected = (span.stop - span.start, *size)
-    if tuple(frames.shape) != expected:
+    if tuple(rows.shape) != (new, *size):
         raise InputError(
-            f"expected frames {span.start} to {span.stop} of this clip, {expected}, got {tuple(frames.shape)}; end speech "
-            "with silence"
+            f"expected the {new} new frames of this clip, {(new, *size)}, got {tuple(rows.shape)}; end speech with silence"
         )
-    missing = rows - expected[0]
-    return torch.cat([frames[:1].expand(missing, *size), frames])
+    if state.clip == 0 or kept is None:
+        kept = rows[:1].expand(count - new, *size)
+    return torch.cat([kept, rows])

@@ -59,10 +59,9 @@ def reference():
 def run(sampler, state, lengths, audio, motion=None):
     """A stream's clips of these lengths."""
     clips = []
-    for latents in lengths:
-        span = sampler.span(state, latents)
-        moved = None if motion is None else [motion[span.start : span.stop]]
-        clips += sampler.generate([state], [audio[span.start : span.stop]], latents, moved)
+    for length in lengths:
+        place = slice(state.frames, state.frames + sampler.frames(state, length))
+        clips += sampler.generate([state], [audio[place]], length, None if motion is None else [motion[place]])
         state = clips[-1].state
     return clips
 
@@ -118,39 +117,51 @@ def test_hidden_speech_is_not_heard(network):
     assert not torch.allclose(before, looked, atol=1e-3)
 
 
-def test_frames_of_clips(network, reference):  # 1, 7, 8
-    sampler = RapSampler(network, replace(QUICK, steps=1))
-    audio = random(400, *SPEECH)
-    state, spans = sampler.begin(reference, 0), []
-    for _ in range(4):
-        spans.append(sampler.span(state, 11))
-        (clip,) = sampler.generate([state], [audio[spans[-1].start : spans[-1].stop]], 11)
-        assert clip.new == (11 if state.clip == 0 else 8)
-        state = clip.state
-    assert [span.new for span in spans] == [81, 64, 64, 64]
-    assert [(span.start, span.stop) for span in spans[:3]] == [(0, 81), (57, 145), (121, 209)]
-    assert state.frames == 81 + 64 * 3
-    short = sampler.begin(reference, 0)
-    clips = run(sampler, short, (3, 5, 8, 11), audio)
-    assert [clip.state.frames for clip in clips] == [17, 33, 73, 137]
-    assert [clip.latents.shape[1] for clip in clips] == [3, 5, 8, 11] and [clip.new for clip in clips] == [3, 2, 5, 8]
-    for latents in (3, 4, 12):
-        with pytest.raises(InputError, match=f"expected a clip of 5, 8, 11 latents here, got {latents}"):
-            sampler.span(state, latents)
-
-
 class Recorded(RapDenoiser):
-    """Keeps what it is asked to denoise."""
+    """Keeps what it is asked to denoise and to hear."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.seen, self.spoken = [], []
 
     def denoise(self, noisy, time, reference, heard, moved):
         self.seen.append((float(time[0]), noisy.clone(), reference.clone()))
         return super().denoise(noisy, time, reference, heard, moved)
 
+    def speech(self, audio, hidden):
+        if not hidden.any():
+            self.spoken.append(audio.clone())
+        return super().speech(audio, hidden)
 
-def test_every_step_of_a_later_clip_begins_with_the_end_of_the_clip_before_it(network, reference):  # 6, 2
-    recorded = Recorded(BASE).eval()
-    recorded.load_state_dict(network.state_dict())
-    recorded.seen = []
+
+@pytest.fixture
+def recorded(network):
+    copy = Recorded(BASE).eval()
+    copy.load_state_dict(network.state_dict())
+    return copy
+
+
+def test_frames_of_clips_and_the_speech_of_each(recorded, reference):  # 1, 7, 8
+    sampler = RapSampler(recorded, replace(QUICK, steps=1))
+    audio = random(400, *SPEECH)
+    clips = run(sampler, sampler.begin(reference, 0), (11, 11, 11), audio)
+    assert [clip.state.frames for clip in clips] == [81, 81 + 64, 81 + 2 * 64]
+    assert [clip.latents.shape[1] for clip in clips] == [11, 8, 8]
+    assert torch.equal(recorded.spoken[0][0], torch.cat([audio[:1].expand(7, -1, -1), audio[:81]]))
+    for i in (2, 3):
+        start = 57 + 64 * (i - 2)
+        assert torch.equal(recorded.spoken[i - 1][0], audio[start : start + 88])
+    state = sampler.begin(reference, 0)
+    clips = run(sampler, state, (3, 5, 8, 11), audio)
+    assert [clip.state.frames for clip in clips] == [17, 33, 73, 137]
+    assert [clip.latents.shape[1] for clip in clips] == [3, 2, 5, 8]
+    with pytest.raises(InputError, match="expected a clip of 3, 5, 8, 11 latents here, got 4"):
+        sampler.frames(state, 4)
+    with pytest.raises(InputError, match="expected a clip of 5, 8, 11 latents here, got 3"):
+        sampler.frames(clips[0].state, 3)
+
+
+def test_every_step_of_a_later_clip_begins_with_the_end_of_the_clip_before_it(recorded, reference):  # 6, 2
     sampler = RapSampler(recorded, QUICK)
     clips = run(sampler, sampler.begin(reference, 0), (5, 5, 5), random(200, *SPEECH))
     steps = QUICK.steps
@@ -160,21 +171,13 @@ def test_every_step_of_a_later_clip_begins_with_the_end_of_the_clip_before_it(ne
                 recorded.seen[(clip - 1) * steps + step],
                 recorded.seen[clip * steps + step],
             )
-            assert t == same and torch.equal(noisy[:, :, :3], before[:, :, -3:])
+            assert t == same and torch.equal(noisy[0, :, :3], before[0, :, -3:])
             assert torch.equal(clips[clip - 1].state.history[step], before[0, :, -3:])
-    assert torch.equal(clips[1].latents[:, :3], clips[0].latents[:, -3:])
     assert torch.equal(recorded.seen[0][2][0], reference[:, :5])  # the video's start
     assert torch.equal(recorded.seen[steps][2][0], reference[:, -5:])
-    free = RapSampler(network, replace(QUICK, keep_tail=False))
-    other = run(free, free.begin(reference, 0), (5, 5), random(200, *SPEECH))
-    assert not torch.equal(other[1].latents[:, :3], other[0].latents[:, -3:])
-    assert torch.equal(other[1].latents[:, 3:], clips[1].latents[:, 3:])
 
 
-def test_a_clip_after_the_shortest_still_begins_with_the_video(network, reference):
-    recorded = Recorded(BASE).eval()
-    recorded.load_state_dict(network.state_dict())
-    recorded.seen = []
+def test_a_clip_after_the_shortest_still_begins_with_the_video(recorded, reference):
     sampler = RapSampler(recorded, replace(QUICK, steps=1))
     run(sampler, sampler.begin(reference, 0), (3, 5, 5), random(200, *SPEECH))
     assert [torch.equal(seen[0], reference[:, : seen.shape[2]]) for _, _, seen in recorded.seen] == [True, True, False]
@@ -199,7 +202,7 @@ def test_the_state_stays_of_one_size_and_clips_are_repeatable(network, reference
     sampler = RapSampler(network, QUICK)
     audio = random(500, *SPEECH)
     state = sampler.begin(reference, 3)
-    clips = run(sampler, state, (5,) * 20, audio)
+    clips = run(sampler, state, (5,) * 25, audio)
     assert {clip.state.bytes for clip in clips} == {state.bytes}
     again = run(sampler, state, (5,) * 3, audio)
     assert all(torch.equal(a.latents, b.latents) for a, b in zip(again, clips[:3], strict=True))
@@ -215,11 +218,10 @@ def test_streams_in_one_batch_are_what_they_are_alone(network, reference):
         state = sampler.begin(reference + i, i)
         clips = run(sampler, state, before, random(200, *SPEECH, seed=i))
         states.append(clips[-1].state if clips else state)
-        span = sampler.span(states[-1], 5)
-        audio.append(random(span.stop - span.start, *SPEECH, seed=10 + i))
+        audio.append(random(sampler.frames(states[-1], 5), *SPEECH, seed=10 + i))
         alone += sampler.generate([states[-1]], [audio[-1]], 5)
     for one, other in zip(alone, sampler.generate(states, audio, 5), strict=True):
-        assert torch.allclose(one.latents, other.latents, atol=1e-5) and one.new == other.new
+        assert torch.allclose(one.latents, other.latents, atol=1e-5)
         assert torch.allclose(one.state.history, other.state.history, atol=1e-5)
         assert one.state.frames == other.state.frames
 
@@ -254,7 +256,7 @@ def test_what_does_not_fit_is_refused(network, reference):
         sampler.reference(reference[:3])
     assert sampler.reference(reference) is reference
     state = sampler.begin(reference, 0)
-    with pytest.raises(InputError, match=r"expected frames 0 to 17 of this clip, \(17, 2, 6\), got \(16, 2, 6\)"):
+    with pytest.raises(InputError, match=r"expected the 17 new frames of this clip, \(17, 2, 6\), got \(16, 2, 6\)"):
         sampler.generate([state], [torch.zeros(16, *SPEECH)], 3)
     with pytest.raises(InputError, match="got 0 streams"):
         sampler.generate([], [], 3)
