@@ -113,7 +113,7 @@ def test_a_forked_process_makes_what_was_being_made():
 
 
 def test_threads_that_ask_for_one_portrait_prepare_it_once(portrait):
-    performer = SimpleNamespace(prepare=Slow())
+    performer = SimpleNamespace(prepare=Slow(), hop_samples=1280)
     head = TalkingHead(None, performer)
     one, other = ask_twice(lambda: head.appearance(portrait), performer.prepare)
     assert one is other

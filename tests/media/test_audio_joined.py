@@ -87,7 +87,8 @@ def test_a_video_carries_sound_that_changes_its_format(tmp_path, suffix, turns):
     assert abs(level(got) - level(want)) < 1
     assert loudness(got[: got.size // 3], 440.0) > 0.15
     assert loudness(got[-got.size // 3 :], 700.0) > 0.15
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp3", f"out{suffix}"]
+    beside = {"out.c2pa"} if suffix == ".webm" else set()  # its content credentials, where c2pa is installed
+    assert {p.name for p in tmp_path.iterdir()} - beside == {"in.mp3", f"out{suffix}"}
 
 
 def mp3_frames(turn: int, hertz: float = 440.0, seconds: float = 0.5) -> bytes:
