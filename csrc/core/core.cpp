@@ -112,6 +112,7 @@ Status Core::frame(const float* motion, Workspace& work, uint8_t* crop, uint8_t*
         warp(p.texture, p.size, p.size, mesh, Lanes::kMost, b.warp, crop, b.alpha.data(), b.map.data());
 
         const Image image{crop, p.size, p.size};
+        draw_creases(p, b.pose, b.map.data(), image);
         for (int eye = 0; eye < 2; ++eye) draw_eye(p, eye, b.pose, b.curves, image);
         const Plane gate = b.gate.make(b.map.data(), p.size);
         composite(image, b.alpha.data(), p.plate, gate);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 namespace ditto {
 
@@ -19,7 +20,8 @@ constexpr double kClampKnee = 0.75;
 constexpr double kFoldArea = 0.22, kFoldSpan[2] = {0.5, 2e-4}, kFoldKeep = 0.4;
 constexpr int kFoldSteps = 3;
 // mouth.py
-constexpr double kPress = 0.004, kNarrowest = 0.36, kKeep = 0.45, kKeepAlong = 0.25;
+constexpr double kPress = 0.004, kNarrowest = 0.36, kKeep = 0.45, kKeepAlong = 0.25, kThicken = 1.4;
+constexpr double kLipRises[] = {0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0, 0.5};
 // eyelids.py
 constexpr double kApertureFloor = 0.6, kClosureRange[2] = {-0.45, 1.0}, kSnap[2] = {0.60, 0.92}, kRingFollows = 0.35;
 
@@ -182,6 +184,20 @@ void keep_apart(const Portrait& portrait, const int32_t* contour, int step, doub
     }
 }
 
+// A lower lip that would grow thicker than kThicken of its own rises as a whole instead.
+void raise_thick_lip(const Portrait& portrait, Vec3* moved) {
+    const Model& model = portrait.model;
+    for (int start = 0, end; start < model.chains_size; start = end + 1) {
+        const int32_t* chain = model.chains + start;
+        for (end = start; end < model.chains_size && model.chains[end] >= 0; ++end) {}
+        const int length = std::min(end - start, static_cast<int>(std::size(kLipRises)));
+        if (length < 4 || std::find(model.lower_inner, model.lower_inner + kLip, chain[0]) == model.lower_inner + kLip) continue;
+        const double own = portrait.at(chain[3])[1] - portrait.at(chain[0])[1];
+        const double grown = std::max(moved[chain[3]][1] - moved[chain[0]][1] - kThicken * own, 0.0);
+        for (int i = 0; i < length; ++i) moved[chain[i]][1] -= kLipRises[i] * grown;
+    }
+}
+
 void part_lips(const Portrait& portrait, Pose& pose) {
     const Model& model = portrait.model;
     Vec3* moved = pose.before;
@@ -205,6 +221,7 @@ void part_lips(const Portrait& portrait, Pose& pose) {
     }
     for (const int32_t* contour : {model.upper_inner, model.lower_inner, model.upper_outer, model.lower_outer})
         for (int step : {-1, 1}) keep_apart(portrait, contour, step, seen, seen_at_rest, moved);
+    raise_thick_lip(portrait, moved);
     for (int k = 0; k + 1 < model.chains_size; ++k) {
         const int inner = model.chains[k], outer = model.chains[k + 1];
         if (inner < 0 || outer < 0) continue;

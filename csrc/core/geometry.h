@@ -5,7 +5,8 @@
 
 namespace ditto {
 
-constexpr int kNeck = 5, kRightCorner = 6, kLeftCorner = 12, kUpperInnerLip = 14, kLowerInnerLip = 17, kLowerLids = 18, kChin = 19;
+constexpr int kRightBrow = 1, kLeftBrow = 2, kRightCheek = 3, kNeck = 5, kRightCorner = 6, kLeftCheek = 7, kLeftCorner = 12;
+constexpr int kUpperInnerLip = 14, kLowerInnerLip = 17, kLowerLids = 18, kChin = 19;
 constexpr double kPartedLips = 0.018;  // fu: PARTED_LIPS
 
 // Where the face is in one frame. As `Pose` in ditto/portrait/face_mesh.py.

@@ -205,6 +205,24 @@ void Portrait::take_mouth() {
         if (m.own_gap[k] < 0.0) blob.fail("expected no gap below 0 in mouth.own_gap, got one; the blob is damaged");
 }
 
+void Portrait::take_creases() {
+    for (int k = 0; k < kCreases && !blob.failed(); ++k) {
+        const std::string name = "crease" + std::to_string(k);
+        Crease& c = creases[k];
+        const Array<uint8_t> relief = blob.u8((name + ".relief").c_str(), kAny, kAny);
+        c.relief = relief.data;
+        c.height = relief.size[0];
+        c.width = relief.size[1];
+        c.corner = blob.i32((name + ".corner").c_str(), 0, size - 1, 2).data;
+        const Array<int32_t> landmarks = blob.i32((name + ".landmarks").c_str(), 0, kLandmarks - 1, kAny);
+        c.landmarks = landmarks.data;
+        c.count = landmarks.size[0];
+        if (!blob.failed() && (c.count < 1 || c.height < 2 || c.width < 2 || c.corner[0] + c.width > size || c.corner[1] + c.height > size))
+            blob.fail("expected the array " + name + ".relief to be 2 x 2 or larger, to lie in the crop and to have landmarks, got another; the blob is damaged");
+    }
+    crease_tint = blob.f64("creases.tint", 3).data;
+}
+
 void Portrait::take_picture() {
     has_picture = blob.has("picture");
     if (!has_picture) return;
@@ -240,6 +258,7 @@ std::unique_ptr<Portrait> Portrait::open(const void* bytes, size_t size, std::st
     if (!p.blob.failed()) p.take_eye("right", 0);
     if (!p.blob.failed()) p.take_eye("left", 1);
     if (!p.blob.failed()) p.take_mouth();
+    if (!p.blob.failed()) p.take_creases();
     if (!p.blob.failed()) p.take_picture();
     if (!p.blob.failed()) return portrait;
     *error = p.blob.error();

@@ -14,6 +14,7 @@ constexpr int kLandmarks = 478, kKeypoints = 21, kMotionSize = 70;
 constexpr int kBasisKeypoints = 18, kBasisSize = 3 * kBasisKeypoints;
 constexpr int kLip = 11;            // landmarks along a contour of a lip
 constexpr int kMouthColumns = 128;  // COLUMNS in mouth.py
+constexpr int kCreases = 6;         // PATHS in creases.py
 
 using Vec3 = std::array<double, 3>;
 using Mat3 = std::array<double, 9>;  // row vectors: p @ m
@@ -84,6 +85,14 @@ struct Mouth {
     const float* still;  // (128, 23)
 };
 
+// The relief of the skin along one path (`Field` in creases.py).
+struct Crease {
+    const uint8_t* relief;  // (height, width), two or more each way
+    int height, width;
+    const int32_t *corner, *landmarks;  // (2), (count)
+    int count;
+};
+
 struct Surround {
     int count, outline_count, triangle_count;
     const int32_t *outline, *neighbours, *triangles;  // (outline), (count, 6), (triangles, 3)
@@ -118,6 +127,8 @@ struct Portrait {
     Surround surround;
     Eye eyes[2];  // right, left
     Mouth mouth;
+    Crease creases[kCreases];
+    const double* crease_tint;  // (3)
     bool has_picture;
     Paste paste;
 
@@ -130,6 +141,7 @@ private:
     void take_surround();
     void take_eye(const std::string& side, int index);
     void take_mouth();
+    void take_creases();
     void take_picture();
 };
 

@@ -141,7 +141,7 @@ class Geometry(NamedTuple):
         scale_px: pixels per fu.
         rotation: (3, 3), row vectors.
         translation_px: (3,).
-        keypoints: (21, 3) fu, head frame, of `canonical`.
+        keypoints: (21, 3) fu, head frame, of `canonical` as tracked.
         size: S, the crop is S x S.
     """
 
@@ -254,14 +254,15 @@ def limit_slope(geometry: Geometry) -> Geometry:
 
     The side of a turned cheek is a sliver of a few pixels, background among them; turned to the camera it would be
     stretched into a wide streak. With its depth limited it turns as part of the cheek in front of it. In the source's
-    own pose nothing changes place.
+    own pose nothing changes place. The keypoints stay the face's own: by them a motion is scaled to the portrait, the
+    right eye as the left.
     """
     points = geometry.landmarks
     apart = np.sqrt(((points[:, None, :2] - points[None, :, :2]) ** 2).sum(-1))
     landmarks = points.copy()
     landmarks[:, 2] = (points[None, :, 2] + MAX_SLOPE * apart).min(1)
     canonical = ((landmarks - geometry.translation_px) / geometry.scale_px) @ geometry.rotation.T
-    return geometry._replace(landmarks=landmarks, canonical=canonical, keypoints=keypoints(canonical))
+    return geometry._replace(landmarks=landmarks, canonical=canonical)
 
 
 # What the keypoints say about the pose, when only they are given: the rigid ones count, the mobile ones little.

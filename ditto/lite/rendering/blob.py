@@ -126,6 +126,13 @@ def portrait_arrays(portrait: Portrait, appearance: mesh.Appearance) -> Arrays:
     }
     for side, layer in (("right", appearance.eyes.right), ("left", appearance.eyes.left)):
         arrays |= {f"{side}.{name}": array for name, array in _eye_arrays(layer).items()}
+    for number, field in enumerate(appearance.creases.fields):
+        arrays |= {
+            f"crease{number}.relief": field.relief,
+            f"crease{number}.corner": _i32(field.corner),
+            f"crease{number}.landmarks": _i32(field.landmarks),
+        }
+    arrays["creases.tint"] = _f64(appearance.creases.tint)
     return arrays | {f"mouth.{name}": array for name, array in _mouth_arrays(appearance.mouth).items()}
 
 

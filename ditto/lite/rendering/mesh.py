@@ -3,8 +3,8 @@
 This is the definition. It prepares portraits, and tests hold the core to it; `ditto.lite.rendering.core` draws with the core
 (csrc/core), which does the same in C++. Change this first, then the file of the same name there.
 
-Order of a frame: clamp -> deform -> warp -> eyes -> background -> mouth. Constants are in face units, so any crop size
-works. A portrait at rest comes out as it went in.
+Order of a frame: clamp -> deform -> warp -> creases -> eyes -> background -> mouth. Constants are in face units, so any
+crop size works. A portrait at rest comes out as it went in.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ditto import ops
 from ditto.lite.rendering.background import Background, make_background, plate_gate
+from ditto.lite.rendering.creases import Creases, draw_creases, prepare_creases
 from ditto.lite.rendering.deform import Rim, clamp_keypoints, displace, find_rim, follow_rim, load_basis, relax_folds
 from ditto.lite.rendering.eyes import EyeLayers, draw_eyes, move_lids, prepare_eyes
 from ditto.lite.rendering.mouth import MouthLayers, draw_mouth, limit_lips, part_lips, prepare_mouth
@@ -68,6 +69,7 @@ class Appearance(NamedTuple):
     background: Background
     eyes: EyeLayers
     mouth: MouthLayers
+    creases: Creases
 
 
 class AlphaPlane(NamedTuple):
@@ -150,6 +152,7 @@ class MeshRenderer:
             background,
             prepare_eyes(crop, geometry),
             prepare_mouth(crop, geometry, portrait.mask),
+            prepare_creases(crop, geometry),
         )
 
     def paste_back(self, portrait: Portrait) -> PasteBack:
@@ -199,6 +202,7 @@ class MeshRenderer:
         image, alpha, origin = ops.warp(
             appearance.texture, triangles, destination.astype(np.float32), appearance.source
         )
+        draw_creases(image, origin, appearance.creases, pose)
         draw_eyes(image, appearance.eyes, geometry, pose)
         gate = plate_gate(origin)
         ops.composite(image, alpha, appearance.background.plate, gate)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.lite.rendering.blob import Arrays, model_arrays, picture_arrays, portrait_arrays
+from ditto.lite.rendering.creases import PATHS
 from ditto.lite.rendering.deform import MeshBasis
 from ditto.lite.rendering.mesh import Appearance
 from ditto.lite.rendering.paste_back import PasteBack
@@ -77,6 +78,7 @@ _CODED = {
     "surround.neighbours": Coded(Coding.SPLIT),
     "surround.triangles": Coded(Coding.RISING),
     "alpha": Coded(Coding.PICTURE),
+    **{f"crease{number}.relief": Coded(Coding.PICTURE) for number in range(len(PATHS))},
     **{f"{side}.{name}": coded for side in ("right", "left") for name, coded in _EYE_CODED.items()},
     **dict.fromkeys(("mouth.upper", "mouth.lower", "mouth.own"), Coded(Coding.COLOURS, [1.0, 1.0, 1.0, _MASK])),
     "mouth.columns": Coded(Coding.RISING, COLOUR),
@@ -101,7 +103,7 @@ def portrait_numbers(portrait: Portrait, appearance: Appearance, paste_back: Pas
     given, around = appearance.geometry, appearance.surround
     landmarks = np.rint(given.landmarks / PX) * PX
     canonical = ((landmarks - given.translation_px) / given.scale_px) @ given.rotation.T
-    geometry = given._replace(landmarks=landmarks, canonical=canonical, keypoints=g.keypoints(canonical))
+    geometry = given._replace(landmarks=landmarks, canonical=canonical)
     own_gap = np.maximum(canonical[g.LOWER_INNER_LIP, 1] - canonical[g.UPPER_INNER_LIP, 1], 0.0)
     rounded = appearance._replace(geometry=geometry, mouth=appearance.mouth._replace(own_gap=own_gap))
     arrays = portrait_arrays(portrait, rounded) | picture_arrays(paste_back)

@@ -11,9 +11,9 @@ import pytest
 from ditto import ops
 from ditto.lite.rendering.eyelids import closures, eye_frame, move_lids
 from ditto.lite.rendering.eyes import EyeLayers, draw_eyes, eye_view, prepare_eyes
-from ditto.motion.motion import Keypoint, rotation_matrix
+from ditto.motion.motion import UPPER_LIDS, Keypoint, rotation_matrix
 from ditto.ops import reference
-from ditto.portrait.face_mesh import EYES, RIGHT_EYE, TEMPLATE, Geometry, Pose, source_geometry
+from ditto.portrait.face_mesh import EYES, RIGHT_EYE, TEMPLATE, Geometry, Pose, limit_slope, source_geometry
 
 SIZE = 256
 SKIN, WHITE, IRIS, LASH = (205, 160, 135), (236, 232, 228), (60, 105, 185), (45, 30, 25)
@@ -148,6 +148,16 @@ def test_lids_are_taken_out_of_the_mesh() -> None:
         assert not moved[eye.upper + eye.lower].any()
     assert moved[10, 0] == 0.1
     assert 0.4 < closure[0] < 0.6 and closure[1] == 1.0
+
+
+@pytest.mark.parametrize("yaw", [0.0, 30.0, -35.0])
+def test_a_blink_closes_both_eyes_alike_in_a_turned_face(yaw: float) -> None:
+    deep = 105.0 * (TEMPLATE * [1.0, 1.0, 1.8]) @ rotation_matrix(12.0, yaw, 10.0) + [128.0, 128.0, 0.0]
+    tracked = source_geometry(deep, 256)
+    delta = np.zeros((21, 3))
+    for lid in UPPER_LIDS:
+        delta[lid, 1] = 0.5 * (tracked.keypoints[Keypoint.LOWER_LIDS, 1] - tracked.keypoints[lid, 1])
+    assert np.allclose(closures(limit_slope(tracked), delta), 0.5, atol=0.02)
 
 
 def test_closure_is_monotonic_and_bounded() -> None:

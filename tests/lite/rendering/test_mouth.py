@@ -175,6 +175,18 @@ def test_lip_chains_keep_their_order() -> None:
     assert np.array_equal(mouth.part_lips(geometry, np.zeros((478, 3))), np.zeros((478, 3)))
 
 
+def test_a_lower_lip_that_is_pushed_up_rises_as_a_whole_and_does_not_thicken() -> None:
+    _, geometry = picture()
+    rest = geometry.canonical
+    for push, most in ((-0.06, mouth.THICKEN), (-0.01, 1.3)):
+        pushed = np.zeros((478, 3))
+        pushed[[13, 14, 82, 312, 87, 317], 1] = push
+        moved = rest + mouth.part_lips(geometry, pushed)
+        thickness = (moved[17, 1] - moved[14, 1]) / (rest[17, 1] - rest[14, 1])
+        assert 1.0 < thickness <= most + 1e-9
+        assert (moved[17, 1] < rest[17, 1] - 1e-3) == (push == -0.06)
+
+
 def test_limit_lips_stops_at_closed_and_leaves_opening_alone() -> None:
     _, geometry = picture()
     opening = np.zeros((21, 3))

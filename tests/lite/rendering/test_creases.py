@@ -1,0 +1,110 @@
+"""Creases: the portrait's own and no others, deeper with an expression, gone from nothing, exact at rest."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from drawn import drawn_portrait
+
+import ditto
+from ditto.lite.rendering.creases import FLAT, PATHS, prepare_creases, strengths
+from ditto.lite.rendering.mesh import MeshRenderer
+from ditto.motion.motion import Keypoint, RenderPose
+from ditto.portrait import face_mesh as g
+
+SIZE = 256
+FOLD, OTHER_FOLD, FEET, OTHER_FEET, FOREHEAD, FROWN = range(len(PATHS))
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    return MeshRenderer(Path(ditto.__file__).parent / "bundles" / "lite")
+
+
+def marked(portrait, landmarks, depth, sigma, thickness=1):
+    """The portrait with its skin darkened along landmarks, by a share of its light and with a blur of sigma px."""
+    line = np.zeros(portrait.crop.shape[:2], np.float32)
+    points = np.round(portrait.landmarks[list(landmarks), :2]).astype(np.int32)
+    cv2.polylines(line, [points], False, 1.0, thickness)
+    line = cv2.GaussianBlur(line, (0, 0), sigma)
+    light = 1.0 - depth * line / max(float(line.max()), 1e-6)
+    crop = np.rint(portrait.crop * light[..., None]).astype(np.uint8)
+    return replace(portrait, crop=crop, picture=crop)
+
+
+def creases(portrait):
+    return prepare_creases(portrait.crop, g.limit_slope(g.source_geometry(portrait.landmarks, SIZE)))
+
+
+def deepest(field):
+    return int(FLAT - field.relief.min())
+
+
+def smiling(portrait, amount):
+    delta = np.zeros((21, 3))
+    delta[Keypoint.RIGHT_MOUTH_CORNER, :2] = (-0.058 * amount, -0.064 * amount)
+    delta[Keypoint.LEFT_MOUTH_CORNER, :2] = (0.058 * amount, -0.064 * amount)
+    delta[[Keypoint.RIGHT_CHEEK, Keypoint.LEFT_CHEEK], 1] = -0.05 * amount
+    return RenderPose(portrait.scale, portrait.rotation, portrait.translation, delta)
+
+
+def test_smooth_skin_in_flat_colours_has_no_creases():
+    for field in creases(drawn_portrait(SIZE)).fields[:2]:
+        assert np.abs(field.relief.astype(int) - FLAT).max() <= 1
+
+
+def test_a_fold_that_the_picture_shows_is_found_on_its_side_alone():
+    found = creases(marked(drawn_portrait(SIZE), PATHS[FOLD].landmarks, 0.10, 1.2))
+    assert deepest(found.fields[FOLD]) > 5
+    assert deepest(found.fields[OTHER_FOLD]) <= 1
+
+
+def test_lines_of_the_forehead_and_of_a_frown_are_found():
+    portrait = drawn_portrait(SIZE)
+    assert deepest(creases(marked(portrait, (69, 108, 151, 337, 299), 0.08, 1.2)).fields[FOREHEAD]) > 3
+    assert deepest(creases(marked(portrait, (151, 9, 8, 168), 0.08, 1.0)).fields[FROWN]) > 3
+
+
+@pytest.mark.parametrize("line", ["ink", "across", "grain"])
+def test_what_is_no_crease_is_left_out(line):
+    portrait = drawn_portrait(SIZE)
+    if line == "ink":  # a drawn line: far darker than any shade of skin
+        portrait = marked(portrait, PATHS[FOLD].landmarks, 0.95, 0.8, 2)
+    elif line == "across":  # strands that cross the path
+        for one, other in ((50, 165), (205, 92), (207, 186)):
+            portrait = marked(portrait, (one, other), 0.10, 1.0)
+    else:
+        noise = np.random.default_rng(0).normal(0.0, 4.0, (SIZE, SIZE, 1))
+        portrait = replace(portrait, crop=np.clip(np.rint(portrait.crop + noise), 0, 255).astype(np.uint8))
+    assert deepest(creases(portrait).fields[FOLD]) <= 3
+
+
+def test_a_smile_deepens_the_fold_and_a_smile_that_goes_makes_it_shallower(renderer):
+    portrait = marked(drawn_portrait(SIZE), PATHS[FOLD].landmarks, 0.10, 1.2)
+    appearance = renderer.prepare(portrait)
+    flat = appearance.creases._replace(
+        fields=tuple(f._replace(relief=np.full_like(f.relief, FLAT)) for f in appearance.creases.fields)
+    )
+    changes = []
+    for amount in (1.0, -1.0, 0.0):
+        pose = smiling(portrait, amount)
+        drawn, without = (renderer.render(a, pose).astype(int) for a in (appearance, appearance._replace(creases=flat)))
+        changes.append((drawn - without).sum(-1))
+    smile, gone, rest = changes
+    assert smile.min() < -20 and smile.sum() < 0
+    assert gone.max() > 5 and gone.sum() > 0
+    assert (rest == 0).all()
+
+
+def test_strengths_are_zero_at_rest_and_follow_smile_frown_and_raised_brows():
+    assert (strengths(np.zeros((21, 3))) == 0.0).all()
+    delta = smiling(drawn_portrait(SIZE), 1.0).delta
+    assert (strengths(delta)[[FOLD, OTHER_FOLD, FEET, OTHER_FEET]] > 1.0).all()
+    brows = np.zeros((21, 3))
+    brows[[Keypoint.RIGHT_BROW, Keypoint.LEFT_BROW], 1] = -0.056
+    assert strengths(brows)[FOREHEAD] > 1.0 and strengths(brows)[FROWN] < 0.0
+    brows[:, 1] *= -1.0
+    brows[Keypoint.RIGHT_BROW, 0], brows[Keypoint.LEFT_BROW, 0] = 0.021, -0.021
+    assert strengths(brows)[FROWN] > 1.0 and strengths(brows)[FOREHEAD] < 0.0
