@@ -242,6 +242,34 @@ def encoder(
             print_result(str(made))
 
 
+@app.command()
+def codec(
+    clips: Annotated[Path, typer.Argument(metavar="CLIPS", help="A folder of ditto.training.latent.data.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, curve and codec.")],
+    preset: Annotated[str, typer.Option(help="small: 32 x 32 pixels, on a CPU; paper: the full size.")] = "small",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=2, help="Updates in all, if other than the preset's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1.")] = "cpu",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train the codec of the latent systems on CLIPS: video to latents and back."""
+    with errors_reported(as_json, debug):
+        with packages_of_training():
+            from ditto.training.latent.codec import Options, train_codec
+            from ditto.training.latent.codec import preset as preset_of
+        recipe, report = preset_of(preset).shortened(steps), report_of(quiet or as_json)
+        with interruptible(output):
+            made = train_codec(Options(clips, output, recipe, seed, resume, device, report))
+        if as_json:
+            held = {n: {name: f._asdict() for name, f in groups.items()} for n, groups in made.figures.items()}
+            print_result(json.dumps({"output": str(made.folder), "held": held, "seed": seed}))
+        elif not quiet:
+            print_result(str(made.folder))
+
+
 @contextmanager
 def packages_of_training() -> Iterator[None]:
     """Raises InputError where a package of training is not installed."""

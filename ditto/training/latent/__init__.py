@@ -1,0 +1,1 @@
+"""How codec, V's generator and RAP's denoiser are trained: clips, losses, the loop."""

@@ -1,0 +1,365 @@
+"""Clips of talking faces for the latent systems: pictures rendered by lite, with their exact motion, features and sound.
+
+    python -m ditto.training.latent.data PORTRAITS SPEECH OUT --clips 55 [--seconds 8] [--side 64] [--held-portrait NAME]
+
+    OUT/clips/NAME.safetensors    one clip, see `Clip`
+    OUT/clips.jsonl               one `ClipInfo` a line
+    OUT/clips.json                written last: format, side, fingerprint
+
+A square around the face, fixed for a portrait, is reduced to `side` pixels. A rendering that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from ditto.errors import DatasetError, DittoError, InputError
+from ditto.media.audio import read_audio
+from ditto.media.rates import SAMPLE_RATE, SAMPLES_PER_FRAME
+from ditto.portrait.portrait import Portrait
+from ditto.talking_head import TalkingHead, load
+from ditto.training.dataset import SPLITS, read_json, read_lines, write_bytes, write_json
+from ditto.training.prepare.clips import encoder_of, features_of
+
+FORMAT = 1
+PICTURE_SIZE = 640  # pixels that a portrait has at most
+FACE_MARGIN = 0.66  # half the side of the square, in larger sides of the box of the landmarks
+FACE_RISE = 0.02  # of its height: the square's centre above that of the box
+SUPERSAMPLING = 3
+HELD_SPEECHES = 24  # the last ones of the sorted folder
+
+Pictures = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+
+
+class Clip(NamedTuple):
+    """The arrays of one clip of T frames.
+
+    Attributes:
+        frames: (T, side, side, 3) uint8 RGB.
+        source: (side, side, 3) uint8: the portrait in the same square.
+        square: (3,) float64: centre x, y and half the side, in pixels of the portrait's picture.
+        features: (T, 368) float16, of lite's streaming encoder on `sound`.
+        motion: (T, 70) float32, as rendered.
+        sound: (640 T,) int16 at 16 kHz.
+    """
+
+    frames: Pictures
+    source: Pictures
+    square: Floats
+    features: npt.NDArray[np.float16]
+    motion: npt.NDArray[np.float32]
+    sound: npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What is known of a clip beside its arrays.
+
+    Attributes:
+        name: of its file.
+        portrait: file name of the portrait.
+        speech: file name of the sound.
+        seed: of the motion.
+        frames: T.
+        split: "train" or "held".
+        sha256: of its file.
+    """
+
+    name: str
+    portrait: str
+    speech: str
+    seed: int
+    frames: int
+    split: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A folder of clips.
+
+    Attributes:
+        folder: where it lies.
+        side: of the pictures.
+        clips: in the order in which they were rendered.
+    """
+
+    folder: Path
+    side: int
+    clips: tuple[ClipInfo, ...]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of all clips: another one for other bytes."""
+        return hashlib.sha256(json.dumps([asdict(clip) for clip in self.clips]).encode()).hexdigest()
+
+    def of(self, split: str) -> tuple[ClipInfo, ...]:
+        """The clips of one split, "train" or "held"."""
+        return tuple(clip for clip in self.clips if clip.split == split)
+
+    def frames(self, clip: ClipInfo, start: int, count: int) -> Pictures:
+        """Some frames of a clip (count, side, side, 3), read alone.
+
+        Raises:
+            DatasetError: the file is missing or damaged.
+        """
+        found: Pictures = self._read(clip, "frames", slice(start, start + count))
+        return found
+
+    def source(self, clip: ClipInfo) -> Pictures:
+        """The portrait of a clip (side, side, 3), read alone. Raises DatasetError."""
+        found: Pictures = self._read(clip, "source", slice(None))
+        return found
+
+    def load(self, clip: ClipInfo) -> Clip:
+        """All arrays of a clip.
+
+        Raises:
+            DatasetError: the file is missing or damaged.
+        """
+        return Clip(*(self._read(clip, name, slice(None)) for name in Clip._fields))
+
+    def _read(self, clip: ClipInfo, name: str, part: slice) -> Any:
+        path = clip_file(self.folder, clip.name)
+        try:
+            with safe_open(path, framework="np") as file:
+                return file.get_slice(name)[part]
+        except (OSError, SafetensorError) as error:
+            raise DatasetError(f"expected {name} of a clip in {path}, got: {error}; render the clips again") from error
+
+
+def clip_file(folder: Path, name: str) -> Path:
+    """Where the arrays of a clip lie."""
+    return folder / "clips" / f"{name}.safetensors"
+
+
+def open_clips(folder: Path) -> Clips:
+    """The clips of a folder; their arrays are read when asked for.
+
+    Raises:
+        DatasetError: no folder of clips, one that is not complete, of another format, or damaged.
+    """
+    header = read_json(folder / "clips.json")
+    if header.get("format") != FORMAT or not isinstance(header.get("side"), int):
+        raise DatasetError(
+            f"expected clips of format {FORMAT} in {folder}, got {header.get('format')!r}; render the clips again"
+        )
+    kinds = {name: {"str": str, "int": int}[str(kind)] for name, kind in ClipInfo.__annotations__.items()}
+    clips = []
+    for place, line in enumerate(read_lines(folder / "clips.jsonl"), 1):
+        try:
+            words = json.loads(line)
+        except ValueError:
+            words = None
+        if (
+            not isinstance(words, dict)
+            or words.keys() != kinds.keys()
+            or any(type(words[name]) is not kind for name, kind in kinds.items())
+            or words["split"] not in SPLITS
+        ):
+            where = f"{folder / 'clips.jsonl'}, line {place}"
+            raise DatasetError(f"expected a clip in {where}, got {line[:200]!r}; render the clips again")
+        clips.append(ClipInfo(**words))
+    found = Clips(folder, header["side"], tuple(clips))
+    if found.fingerprint != header.get("fingerprint"):
+        raise DatasetError(f"expected the clips that {folder / 'clips.json'} tells of, got others; render the clips again")
+    return found
+
+
+class Job(NamedTuple):
+    """A clip to render.
+
+    Attributes:
+        name: of the clip.
+        portrait, speech: files.
+        seed: of the motion.
+        split: "train" or "held".
+    """
+
+    name: str
+    portrait: Path
+    speech: Path
+    seed: int
+    split: str
+
+
+def plan(portraits: Sequence[Path], speeches: Sequence[Path], clips: int, held_portraits: Iterable[str] = ()) -> list[Job]:
+    """Clips to render: for training, portraits in turn with speech of their own; then two held ones of each portrait.
+
+    The last `HELD_SPEECHES` files of speech (at most a third of all) are heard in held clips alone. Portraits whose name
+    begins with one of `held_portraits` are seen in held clips alone.
+
+    Raises:
+        InputError: no portrait to train on, fewer than three files of speech, or a held portrait that there is not.
+    """
+    held = tuple(held_portraits)
+    if missing := [name for name in held if not any(path.name.startswith(name) for path in portraits)]:
+        raise InputError(f"expected portraits that begin with {', '.join(missing)}, got none; look at their names")
+    seen = [path for path in portraits if not path.name.startswith(held)] if held else list(portraits)
+    if not seen or len(speeches) < 3:
+        raise InputError(
+            f"expected a portrait to train on and three files of speech, got {len(seen)} and {len(speeches)}; give more"
+        )
+    kept = min(HELD_SPEECHES, len(speeches) // 3)
+    spoken, unheard = speeches[: len(speeches) - kept], speeches[len(speeches) - kept :]
+    jobs = []
+    for place in range(clips):
+        turn, who = divmod(place, len(seen))
+        speech = spoken[(turn * len(seen) + who) % len(spoken)]
+        jobs.append(Job(f"train_{place:04d}", seen[who], speech, place, "train"))
+    for who, portrait in enumerate(portraits):
+        for turn in range(2):
+            speech = unheard[(2 * who + turn) % len(unheard)]
+            jobs.append(Job(f"held_{who:02d}_{turn}", portrait, speech, 1000 + 2 * who + turn, "held"))
+    return jobs
+
+
+def square_of(portrait: Portrait) -> Floats:
+    """A square around a face: (3,) centre x, y and half the side, in pixels of the picture."""
+    matrix = portrait.crop_to_picture
+    points = portrait.landmarks[:, :2] @ matrix[:2, :2].T + matrix[:2, 2]
+    low, high = points.min(0), points.max(0)
+    centre = (low + high) / 2 - (0, FACE_RISE * (high - low)[1])
+    return np.array([*centre, FACE_MARGIN * (high - low).max()])
+
+
+def cut_square(picture: Pictures, square: Floats, side: int) -> Pictures:
+    """(side, side, 3): the square of a picture, its border repeated outside."""
+    x, y, half = square
+    large = SUPERSAMPLING * side
+    scale = large / (2 * half)
+    to_square = np.array([[scale, 0, large / 2 - scale * x - 0.5], [0, scale, large / 2 - scale * y - 0.5]])
+    cut = cv2.warpAffine(picture, to_square, (large, large), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.resize(cut, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def render_clips(
+    jobs: Sequence[Job],
+    out: Path,
+    side: int = 64,
+    seconds: float = 8.0,
+    bundle: str = "lite",
+    report: Callable[[str], None] = print,
+) -> Clips:
+    """Render clips to a folder; those that are there already, of the same job, are kept.
+
+    Args:
+        jobs: names without repetition.
+        seconds: longest clip; longer speech is cut.
+
+    Raises:
+        InputError: speech of less than five frames; a portrait or sound that cannot be read; a bundle without explicit motion.
+        OutputError: a file cannot be written; finished clips stay.
+    """
+    head: TalkingHead | None = None
+    portraits = dict[Path, Portrait]()
+    infos = []
+    for job in jobs:
+        path, asked = clip_file(out, job.name), _asked(job, side, seconds, bundle)
+        if not path.is_file() or _made_for(path) != asked:
+            head = head or load(bundle)
+            if job.portrait not in portraits:
+                portraits[job.portrait] = head.register(job.portrait, max_size=PICTURE_SIZE)
+            clip = render_clip(head, portraits[job.portrait], job, side, seconds, bundle)
+            arrays = {name: np.ascontiguousarray(array) for name, array in clip._asdict().items()}
+            write_bytes(path, save(arrays, metadata=asked))
+        with safe_open(path, framework="np") as file:
+            frames = file.get_slice("frames").get_shape()[0]
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        infos.append(ClipInfo(job.name, job.portrait.name, job.speech.name, job.seed, frames, job.split, sha256))
+        report(f"{len(infos)} of {len(jobs)} clips: {job.name}, {frames} frames")
+    clips = Clips(out, side, tuple(infos))
+    write_bytes(out / "clips.jsonl", "".join(json.dumps(asdict(info)) + "\n" for info in infos).encode())
+    write_json(out / "clips.json", {"format": FORMAT, "side": side, "fingerprint": clips.fingerprint})
+    return clips
+
+
+def render_clip(head: TalkingHead, portrait: Portrait, job: Job, side: int, seconds: float, bundle: str) -> Clip:
+    """One clip: 4 n + 1 frames of a portrait that speaks.
+
+    Raises:
+        InputError: speech of less than five frames, or a bundle without explicit motion.
+    """
+    samples = read_audio(job.speech)[: int(seconds * SAMPLE_RATE)]
+    count = len(samples) // SAMPLES_PER_FRAME // 4 * 4 - 3
+    if count < 5:
+        found = len(samples) / SAMPLE_RATE
+        raise InputError(f"expected speech of 0.32 s or more in {job.speech}, got {found:.2f} s; use another")
+    samples = samples[: count * SAMPLES_PER_FRAME]
+    square = square_of(portrait)
+    pictures, motions = [], []
+    for frame in head.animate(portrait, samples, seed=job.seed):
+        if frame.motion is None:
+            raise InputError(f"expected a bundle with explicit motion, got {bundle!r}; use lite")
+        pictures.append(cut_square(frame.image, square, side))
+        motions.append(np.asarray(frame.motion, np.float32))
+    sound = np.clip(np.round(samples * 32768), -32768, 32767).astype(np.int16)
+    features = features_of(encoder_of(bundle), sound).astype(np.float16)
+    return Clip(
+        np.stack(pictures[:count]),
+        cut_square(portrait.picture, square, side),
+        square,
+        features,
+        np.stack(motions[:count]),
+        sound,
+    )
+
+
+def _asked(job: Job, side: int, seconds: float, bundle: str) -> dict[str, str]:
+    """What a clip is made of: texts, as the metadata of its file."""
+    parts = {"portrait": job.portrait.name, "speech": job.speech.name, "seed": job.seed, "side": side, "seconds": seconds}
+    return {name: str(value) for name, value in {**parts, "bundle": bundle, "format": FORMAT}.items()}
+
+
+def _made_for(path: Path) -> Mapping[str, str]:
+    try:
+        with safe_open(path, framework="np") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError):
+        return {}
+
+
+def files_of(folder: Path, what: str) -> list[Path]:
+    """The files of a folder, sorted. Raises InputError: there is none."""
+    found = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    if not found:
+        raise InputError(f"expected a folder with {what} at {folder}, got none; check the name")
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m ditto.training.latent.data", description="Render clips.")
+    parser.add_argument("portraits", type=Path)
+    parser.add_argument("speech", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--clips", type=int, default=55)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--held-portrait", action="append", default=[])
+    given = parser.parse_args(arguments)
+    try:
+        portraits, speeches = files_of(given.portraits, "portraits"), files_of(given.speech, "speech")
+        render_clips(plan(portraits, speeches, given.clips, given.held_portrait), given.out, given.side, given.seconds)
+    except DittoError as error:
+        print(f"ditto: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,112 @@
+"""Clips rendered by lite for the latent systems: what is planned, what a clip holds, a rendering that goes on."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from wav import write_wav
+
+from ditto.errors import InputError
+from ditto.media.audio import read_audio
+from ditto.training.latent import data
+from ditto.training.latent.data import Job, cut_square, open_clips, plan, render_clips, square_of
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory, portrait):
+    """A folder of one clip of 13 frames, of a small picture."""
+    folder = tmp_path_factory.mktemp("data")
+    cv2.imwrite(str(folder / "face.png"), np.ascontiguousarray(portrait.picture[..., ::-1]))
+    write_wav(folder / "speech.wav", read_audio(EXAMPLES / "speech.flac")[: 16 * 640])
+    job = Job("one", folder / "face.png", folder / "speech.wav", 3, "train")
+    render_clips([job], folder / "clips", side=32, report=lambda line: None)
+    return job, folder / "clips"
+
+
+def test_a_clip_holds_what_was_rendered(rendered, portrait):
+    _, folder = rendered
+    clips = open_clips(folder)
+    (info,) = clips.of("train")
+    assert (info.name, info.portrait, info.speech, info.seed, info.frames) == ("one", "face.png", "speech.wav", 3, 13)
+    clip = clips.load(info)
+    assert clip.frames.shape == (13, 32, 32, 3) and clip.frames.dtype == np.uint8
+    assert clip.features.shape == (13, 368) and clip.motion.shape == (13, 70) and clip.sound.shape == (13 * 640,)
+    assert np.array_equal(clips.frames(info, 4, 2), clip.frames[4:6]) and np.array_equal(clips.source(info), clip.source)
+    difference = np.abs(clip.frames.astype(int) - clip.source)
+    assert difference.mean() < 12  # the same face in the same square
+    assert difference.max() > 20  # and it speaks
+    assert np.ptp(clip.motion, axis=0).max() > 0.01 and np.isfinite(clip.motion).all()
+
+
+class StandInHead:
+    def register(self, picture, max_size):
+        return picture
+
+
+def test_a_rendering_goes_on(rendered, monkeypatch):
+    """A finished clip is kept where it was made for the same job, and made again for another."""
+    job, folder = rendered
+    path, asked = data.clip_file(folder, "one"), []
+    before = path.read_bytes()
+    clip = open_clips(folder).load(open_clips(folder).clips[0])
+    monkeypatch.setattr(data, "load", lambda bundle: StandInHead())
+    monkeypatch.setattr(data, "render_clip", lambda *given: asked.append(given[2]) or clip)
+    render_clips([job], folder, side=32, report=lambda line: None)
+    assert not asked and path.read_bytes() == before
+    other = job._replace(seed=4)
+    render_clips([other], folder.parent / "other", side=32, report=lambda line: None)
+    render_clips([job], folder.parent / "other", side=32, report=lambda line: None)
+    assert asked == [other, job]
+
+
+def test_a_square_is_cut_and_repeats_the_border():
+    picture = np.zeros((40, 40, 3), np.uint8)
+    picture[:, 20:] = 200
+    cut = cut_square(picture, np.array([19.5, 19.5, 8.0]), 16)
+    assert cut.shape == (16, 16, 3) and (cut[:, :7] == 0).all() and (cut[:, 9:] == 200).all()
+    outside = cut_square(picture, np.array([39.5, 0.0, 16.0]), 8)
+    assert (outside == 200).all(axis=(0, 2))[1:].all()
+
+
+def test_the_square_holds_the_face(portrait):
+    x, y, half = square_of(portrait)
+    points = portrait.landmarks[:, :2] @ portrait.crop_to_picture[:2, :2].T + portrait.crop_to_picture[:2, 2]
+    assert (np.abs(points - (x, y)) < half).all()
+
+
+def test_held_speech_and_portraits_are_never_trained_on():
+    portraits, speeches = [Path(f"{name}.png") for name in "abc"], [Path(f"{i:02d}.wav") for i in range(30)]
+    jobs = plan(portraits, speeches, 10, ["b"])
+    trained, held = [j for j in jobs if j.split == "train"], [j for j in jobs if j.split == "held"]
+    assert len(trained) == 10 and len(held) == 6 and len({job.name for job in jobs}) == 16
+    assert {job.portrait.name for job in trained} == {"a.png", "c.png"}
+    assert {job.portrait.name for job in held} == {"a.png", "b.png", "c.png"}
+    assert not {job.speech for job in trained} & {job.speech for job in held}
+
+
+@pytest.mark.parametrize(
+    ("held", "speeches", "message"),
+    [(["x"], 9, "begin with x, got none"), (["a", "b", "c"], 9, "got 0 and 9"), ([], 2, "got 3 and 2")],
+)
+def test_a_plan_without_clips_is_refused(held, speeches, message):
+    with pytest.raises(InputError, match=message):
+        plan([Path(f"{name}.png") for name in "abc"], [Path(f"{i}.wav") for i in range(speeches)], 4, held)
+
+
+def test_speech_that_is_too_short_is_refused(rendered, tmp_path, monkeypatch):
+    job, _ = rendered
+    monkeypatch.setattr(data, "load", lambda bundle: StandInHead())
+    write_wav(tmp_path / "short.wav", np.zeros(1000, np.float32))
+    with pytest.raises(InputError, match=r"expected speech of 0.32 s or more in .*short.wav, got 0.06 s"):
+        render_clips([job._replace(speech=tmp_path / "short.wav")], tmp_path / "out", report=lambda line: None)
+
+
+def test_a_missing_folder_is_said_in_one_line(tmp_path, capsys):
+    assert data.main([str(tmp_path / "none"), str(tmp_path), str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith("ditto: expected a folder with portraits at")
