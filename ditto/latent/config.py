@@ -7,7 +7,7 @@ for tests.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from math import prod
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -437,6 +437,22 @@ CODEC_SMALL = CodecConfig(
     aligned_features=True,
     distance_bias=(1.0, 0.3, 0.05, 0.0),
 )
+
+# RAP, section 4.1, takes the codec of LTX-Video (arXiv:2501.00103): /32 in space, /8 in time, 128 channels, pixels in patches
+# of 4. This one has its geometry and widths, but is causal, so that it can stream, and its decoder sees references.
+CODEC_RAP_PAPER = CodecConfig(
+    stem=128,
+    features=(Level(256, time=2, blocks=4), Level(512, time=2, blocks=3)),
+    bottleneck=(Level(512, time=2, blocks=3),),
+    latent_channels=128,
+    decoder_stem=512,
+    expand=(Level(512, time=2, blocks=3),),
+    reference_blocks=6,
+    reference_heads=8,
+    draw=(Level(256, time=2, blocks=3), Level(128, time=2, blocks=3)),
+    patch=4,
+)
+CODEC_RAP_SMALL = replace(CODEC_SMALL, bottleneck=(Level(128, time=2),), expand=(Level(64, time=2),))
 
 # The strides of a real one in a few thousand parameters.
 CODEC_TINY = CodecConfig(

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from ditto.errors import InputError  # noqa: E402
 from ditto.latent.codec import Codec  # noqa: E402
-from ditto.latent.config import CODEC_PAPER, CODEC_TINY  # noqa: E402
+from ditto.latent.config import CODEC_PAPER, CODEC_TINY, Level  # noqa: E402
 from ditto.latent.layers import CausalConv, Down, Pass, StreamState, Up  # noqa: E402
 
 SIDE = 16
@@ -105,6 +105,22 @@ def test_streaming_equals_offline(codec, references, chunks):
         y, state = codec.decode_stream(part, state, references)
         pictures.append(y)
     torch.testing.assert_close(torch.cat(pictures, 2), codec.decode(whole.mean, references), atol=1e-4, rtol=0)
+
+
+def test_streaming_equals_offline_with_eight_frames_a_latent():
+    """RAP's codec changes time in front of D_ref too."""
+    codec = untrained(replace(CODEC_TINY, bottleneck=(Level(16, time=2),), expand=(Level(16, time=2),)))
+    x, references = video(17), codec.references(video(1, seed=5))
+    whole = codec.encode(x).mean
+    assert whole.shape[2] == 3
+    state, latents, decoding, pictures = StreamState(), [], StreamState(), []
+    for part in x.split([1, 8, 8], 2):
+        encoded, state = codec.encode_stream(part, state)
+        y, decoding = codec.decode_stream(encoded.mean, decoding, references)
+        latents.append(encoded.mean)
+        pictures.append(y)
+    torch.testing.assert_close(torch.cat(latents, 2), whole, atol=1e-4, rtol=0)
+    torch.testing.assert_close(torch.cat(pictures, 2), codec.decode(whole, references), atol=1e-4, rtol=0)
 
 
 def test_two_streams_do_not_mix_and_a_state_can_be_used_again(codec):

@@ -6,10 +6,20 @@ from dataclasses import replace
 import pytest
 
 from ditto.errors import InputError
-from ditto.latent.config import CODEC_PAPER, CODEC_SMALL, CODEC_TINY, CodecConfig, Level, from_json, to_json
+from ditto.latent.config import (
+    CODEC_PAPER,
+    CODEC_RAP_PAPER,
+    CODEC_RAP_SMALL,
+    CODEC_SMALL,
+    CODEC_TINY,
+    CodecConfig,
+    Level,
+    from_json,
+    to_json,
+)
 
 
-@pytest.mark.parametrize("config", [CODEC_PAPER, CODEC_SMALL, CODEC_TINY], ids=["paper", "small", "tiny"])
+@pytest.mark.parametrize("config", [CODEC_PAPER, CODEC_SMALL, CODEC_TINY, CODEC_RAP_PAPER, CODEC_RAP_SMALL])
 def test_a_codec_comes_back_from_json(config):
     assert from_json(CodecConfig, json.loads(json.dumps(to_json(config)))) == config
 
@@ -20,6 +30,13 @@ def test_the_geometry_of_the_paper():
     assert (512 // CODEC_PAPER.space) ** 2 == 64
     assert [CODEC_PAPER.latents(frames) for frames in (1, 5, 17, 73)] == [1, 2, 5, 19]
     assert (CODEC_PAPER.frames(4), CODEC_PAPER.frames(4, first=False)) == (13, 16)
+
+
+def test_the_geometry_of_rap():
+    """8192 pixels and 128 numbers a token, 121 frames to 16 latents (RAP, section 4.1)."""
+    assert CODEC_RAP_PAPER.space**2 * CODEC_RAP_PAPER.time == 8192 and CODEC_RAP_PAPER.compression() == 192
+    assert [CODEC_RAP_PAPER.latents(frames) for frames in (121, 81, 17)] == [16, 11, 3]
+    assert (512 // CODEC_RAP_PAPER.space) ** 2 * 11 == 2816
 
 
 @pytest.mark.parametrize("frames", [0, 2, 4, 16])

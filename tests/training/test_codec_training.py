@@ -16,6 +16,7 @@ from ditto.errors import BundleError, DatasetError, InputError, TrainingError  #
 from ditto.latent.codec import Encoded  # noqa: E402
 from ditto.latent.config import CODEC_TINY, Level  # noqa: E402
 from ditto.training.latent import codec as training  # noqa: E402
+from ditto.training.latent import loop  # noqa: E402
 from ditto.training.latent.codec import (  # noqa: E402
     PRESETS,
     CodecBatch,
@@ -270,6 +271,23 @@ def test_an_interrupted_run_goes_on_bit_for_bit(clips, whole, tmp_path, monkeypa
     train_codec(quiet(clips, tmp_path, resume=True))
     for name in ("codec.safetensors", "log.jsonl"):
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_processes_average_their_gradients():
+    """Each gets the mean, and a parameter that none of them used gets none."""
+
+    class TwoProcesses:
+        count = 2
+
+        def mean(self, values):
+            return (values + torch.tensor([1.0, 2, 3, 4, 5, 6])) / 2
+
+    used, other, unused = (torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 2), (2,), (3,)))
+    used.grad, other.grad = torch.ones(2, 2), torch.zeros(2)
+    loop._average_gradients([used, other, unused], TwoProcesses())
+    torch.testing.assert_close(used.grad, torch.tensor([[1.0, 1.5], [2, 2.5]]))
+    torch.testing.assert_close(other.grad, torch.tensor([2.5, 3]))
+    assert unused.grad is None
 
 
 def test_there_is_nothing_to_resume(clips, tmp_path):

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ditto.errors import BundleError, InputError
 from ditto.latent.codec import Codec, Encoded
-from ditto.latent.config import CODEC_PAPER, CODEC_SMALL, CodecConfig, from_json, to_json
+from ditto.latent.config import CODEC_PAPER, CODEC_RAP_SMALL, CODEC_SMALL, CodecConfig, from_json, to_json
 from ditto.training.dataset import write_bytes, write_json
 from ditto.training.latent.data import Clips, open_clips
 from ditto.training.latent.loop import Objective, Run, Stage, Terms, train
@@ -130,20 +130,22 @@ class CodecRecipe:
 
 # `small`: 22 CPU minutes in our measurements gave a lower face of 32 x 32 pixels (of 64 x 64 around the face). Stage 1 alone
 # drifts after its 17 frames by 4 dB; stage 2 has seen long streams, and leaves the latents valid.
+# `small-rap` is the same with 8 frames a latent; not measured yet.
 # `paper`: 256 x 256 pixels; its stages at 512 are these again on other clips. Batches are those of a process of 128.
+def _small(config: CodecConfig) -> CodecRecipe:
+    short = (Length(1, 12, 0.06), Length(1 + config.time, 12, 0.06))
+    long = (Length(73, 2, 0.5), Length(97, 1, 0.25), Length(17, 8, 0.25))
+    stages = (
+        CodecStage(940, 2.5e-3, lengths=(Length(17, 6, 0.88), *short)),
+        CodecStage(490, 1e-3, 0.03, 20, long, decoder_only=True, latent_noise=0.1),
+    )
+    return CodecRecipe(config, stages, window=(32, 16, 32))
+
+
 PRESETS: Mapping[str, CodecRecipe] = MappingProxyType(
     {
-        "small": CodecRecipe(
-            CODEC_SMALL,
-            (
-                CodecStage(940, 2.5e-3, lengths=(Length(17, 6, 0.88), Length(1, 12, 0.06), Length(5, 12, 0.06))),
-                CodecStage(
-                    490, 1e-3, 0.03, 20, (Length(73, 2, 0.5), Length(97, 1, 0.25), Length(17, 8, 0.25)),
-                    decoder_only=True, latent_noise=0.1,
-                ),
-            ),
-            window=(32, 16, 32),
-        ),
+        "small": _small(CODEC_SMALL),
+        "small-rap": _small(CODEC_RAP_SMALL),
         "paper": CodecRecipe(
             CODEC_PAPER,
             (
