@@ -210,7 +210,8 @@ void place_arch(const Portrait& portrait, const Opening& opening, const ArchView
         const auto along = [&](const double* values) { return interpolate(arc, model.arc, values, model.arch); };
         const double row = edge + along(depth.data()) * parallax[1];
         const double far = smoothstep(0.010, 0.12, along(model.arch_z)), grazing = smoothstep(-0.05, 0.45, along(slope.data()));
-        const double corner = (1 - 0.5 * rounding) * still_columns().corner_light[i];
+        const double corner = (1 - 0.5 * rounding) * still_columns().corner_light[i] *
+                              (1 + portrait.mouth.side_light * (-1.0 + 2.0 * i / (kColumns - 1)));
         float* out = columns + kMouthChannels * i + view.channel;
         out[0] = static_cast<float>(arc * view.per_unit + view.middle_column);
         out[1] = static_cast<float>(view.row - row * view.per_unit);

@@ -191,6 +191,7 @@ void Portrait::take_mouth() {
     m.upper_row = blob.number("mouth.upper_row", -kParts, kParts);
     m.lower_per_unit = blob.number("mouth.lower_per_unit", 0.0, kParts);
     m.lower_row = blob.number("mouth.lower_row", -kParts, kParts);
+    m.side_light = blob.number("mouth.side_light", -1.0, 1.0);
     m.cavity = blob.f64("mouth.cavity", 3).data;
     m.tongue = blob.f64("mouth.tongue", 3).data;
     m.tint = blob.f64("mouth.tint", 3).data;

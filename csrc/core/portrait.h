@@ -74,7 +74,7 @@ struct Eye {
 struct Mouth {
     const double *anchor, *own_gap, *overlap;  // (3), (11), (2, samples)
     int samples;
-    double width, upper_edge, lower_edge, arch_z, blur_px;
+    double width, upper_edge, lower_edge, arch_z, blur_px, side_light;
     bool has_own;
     double own_slope, own_bow;
     const double* own_from_plane;  // (2, 3)

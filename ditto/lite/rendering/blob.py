@@ -201,6 +201,7 @@ def _mouth_arrays(layers: MouthLayers) -> Arrays:
         "upper_row": _f64([layers.upper.edge_row]),
         "lower_per_unit": _f64([layers.lower.per_unit]),
         "lower_row": _f64([layers.lower.edge_row]),
+        "side_light": _f64([layers.side_light]),
         "cavity": _f64(layers.colours.cavity),
         "tongue": _f64(layers.colours.tongue),
         "tint": _f64(layers.colours.saturation * mouth.LIP_LIGHT),

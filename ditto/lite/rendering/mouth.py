@@ -24,6 +24,7 @@ from ditto.lite.rendering.mouth_source import (
     measure_colours,
     measure_grain,
     measure_overlap,
+    measure_side_light,
 )
 from ditto.lite.rendering.teeth import LOWER, UPPER, Sprite, arch_curve, draw_arch
 from ditto.motion.motion import INNER_LIPS, MOUTH_CORNERS, Keypoint
@@ -92,6 +93,7 @@ class MouthLayers(NamedTuple):
         overlap: (2, 41) how far the portrait's teeth reach over the upper and the lower inner-lip landmarks.
         blur_px: Gaussian sigma of the portrait's sharpest edges.
         grain: (g, g) float32, the portrait's own fine structure, levels.
+        side_light: see `measure_side_light`.
         columns: (COLUMNS, COLUMN_CHANNELS) float32, see `_still_columns`.
     """
 
@@ -108,6 +110,7 @@ class MouthLayers(NamedTuple):
     overlap: Floats
     blur_px: float
     grain: Array
+    side_light: float
     columns: Array
 
 
@@ -156,6 +159,7 @@ def prepare_mouth(crop: npt.NDArray[np.uint8], geometry: Geometry, mask: npt.NDA
         overlap=measure_overlap(crop, geometry),
         blur_px=blur_px,
         grain=measure_grain(crop, geometry),
+        side_light=measure_side_light(crop, geometry),
         columns=_still_columns(colours),
     )
 
@@ -383,7 +387,7 @@ def draw_mouth(image: npt.NDArray[np.uint8], layers: MouthLayers, geometry: Geom
 
     # Depth moves the arches sideways in a turned head; past some 20 degrees fitted depths are not to be trusted.
     parallax = np.clip(pose.rotation[2, :2] @ inverse_2x2(pose.rotation[:2, :2]), -0.32, 0.32)
-    corner = (1 - 0.5 * rounding) * _CORNER_LIGHT
+    corner = (1 - 0.5 * rounding) * _CORNER_LIGHT * (1 + layers.side_light * _SIDEWAYS)
     stretch = float(np.clip(layers.width / 0.30, 0.88, 1.12))
     bow = np.zeros(COLUMNS)
     if layers.own is not None:

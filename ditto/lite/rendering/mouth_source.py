@@ -34,6 +34,12 @@ SKIN = [50, 280, 205, 425, 187, 411]  # cheeks
 TYPICAL_SKIN: Floats = np.array([1.20, 0.95, 0.74])  # RGB over luma
 GRAIN_SIZE = 48
 GRAIN_LIMIT = 3.5  # levels
+BRIGHT_SKIN, BRIGHT_SKIN_TEETH = (145.0, 185.0), 0.12
+TOOTH_TINT: Floats = np.array([1.035, 0.988, 0.970])
+# Landmarks right and left of the mouth, whose skin the same light falls on as the teeth.
+BESIDE = ((57, 186, 92, 202, 204, 165, 182), (287, 410, 322, 422, 424, 391, 406))
+SIDE_LIGHT = 0.33  # of the logarithm of their ratio: teeth lie nearer to each other than these landmarks
+MOST_SIDE_LIGHT = 0.2
 SQUARE = np.ones((3, 3), np.uint8)  # of morphology
 
 
@@ -137,7 +143,9 @@ def measure_colours(crop: Image, geometry: Geometry, mask: npt.NDArray[np.float3
     """Colours of teeth, gum, tongue and cavity that fit a portrait's light, tint and saturation.
 
     Teeth take their tint from the whites of the eyes and their level from those and the skin: on portraits that show
-    their teeth these measure 1.15-1.3 times the skin's and 1.2-1.3 times the sclera's luma.
+    their teeth these measure 1.15-1.3 times the skin's and 1.2-1.3 times the sclera's luma. `TOOTH_TINT` and
+    `BRIGHT_SKIN_TEETH` are what was left between that and the teeth of nine portraits that show their own: those are warmer
+    (median), and in bright skin darker (.79 to .94 of the estimate above 165 levels, 0.97 to 1.10 below).
     """
     points, size = geometry.landmarks[:, :2], geometry.size
     image = crop.astype(np.float32)
@@ -175,11 +183,11 @@ def measure_colours(crop: Image, geometry: Geometry, mask: npt.NDArray[np.float3
     sclera_level = max(float(sclera @ LUMA), 8.0)
     # Under a moustache, or in a painter's shadow, little light reaches the teeth.
     shaded = 0.72 + 0.28 * float(smoothstep(0.22, 0.46, np.median(upper_rim @ LUMA) / level))
-    tooth_level = shaded * float(
+    tooth_level = (1 - BRIGHT_SKIN_TEETH * float(smoothstep(*BRIGHT_SKIN, level))) * shaded * float(
         np.clip(0.55 * 1.19 * level + 0.45 * 1.26 * sclera_level, 50, min(max(1.04 * white, 50), 246))
     )
     tint = 0.1 + 0.9 * np.clip(sclera / sclera_level, 0.5, 1.4)
-    tint = tint * (1 + saturation * (np.array([1.025, 1.0, 0.92]) - 1))
+    tint = tint * (1 + saturation * (np.array([1.025, 1.0, 0.92]) * TOOTH_TINT - 1))
     # Painted or bloodshot eyes are near skin in tone: enamel keeps at most this much of the skin's own tint.
     limit = np.abs(skin / level - 1) * np.array([0.55, 1.0, 0.70]) + 0.02
     tint = np.asarray(1 + np.clip(tint - 1, -limit, limit), np.float64)
@@ -203,6 +211,16 @@ def measure_colours(crop: Image, geometry: Geometry, mask: npt.NDArray[np.float3
     seam = closed * (0.8 * seam + 0.2 * shade) + (1 - closed) * shade
     seam[1:-1] = 0.25 * seam[:-2] + 0.5 * seam[1:-1] + 0.25 * seam[2:]
     return Colours(skin, tooth, gum, tongue, cavity, seam, lower_rim, upper_rim, dark, white, saturation)
+
+
+def measure_side_light(crop: Image, geometry: Geometry) -> float:
+    """By which share teeth at the mouth's left corner are lighter than in the middle, and at the right corner darker."""
+    image = blurred(crop.astype(np.float32), 0.02 * geometry.scale_px)
+    right, left = (
+        np.maximum(sample_points(image, geometry.landmarks[list(ids), :2]).astype(np.float64) @ LUMA, 8.0) for ids in BESIDE
+    )
+    slope = SIDE_LIGHT * float(np.median(np.log(left / right)))
+    return float(np.clip(slope, -MOST_SIDE_LIGHT, MOST_SIDE_LIGHT))
 
 
 def measure_blur(crop: Image, geometry: Geometry) -> float:
@@ -327,7 +345,7 @@ def find_own_teeth(crop: Image, geometry: Geometry, anchor: Floats, colours: Col
 
     tooth = measured(lambda p: np.median(p, axis=0) * 1.03, pixels[teeth > 0.7], none=colours.tooth, least=11)
     redness = tooth[0] / max(float(tooth @ LUMA), 1) / (colours.tooth[0] / float(colours.tooth @ LUMA))
-    if redness > 1.15 or float(tooth @ LUMA) < 0.66 * float(colours.tooth @ LUMA):
+    if redness > 1.11 or float(tooth @ LUMA) < 0.71 * float(colours.tooth @ LUMA):
         return None  # lip or tongue in bright light, or too dim to go on from
 
     to_px = geometry.scale_px * geometry.rotation[:2, :2]

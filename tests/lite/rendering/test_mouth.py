@@ -10,7 +10,7 @@ import pytest
 
 from ditto import ops
 from ditto.lite.rendering import mouth, teeth
-from ditto.lite.rendering.mouth_source import measure_blur, polygon_cover
+from ditto.lite.rendering.mouth_source import measure_blur, measure_side_light, polygon_cover
 from ditto.ops import reference
 from ditto.ops.reference import mouth as definition
 from ditto.portrait import face_mesh as g
@@ -173,6 +173,26 @@ def test_lip_chains_keep_their_order() -> None:
         before, after = np.diff(geometry.canonical[list(chain), 1]), np.diff(moved[list(chain), 1])
         assert (after * np.sign(before) >= mouth.KEEP * np.abs(before) - 1e-9).all()
     assert np.array_equal(mouth.part_lips(geometry, np.zeros((478, 3))), np.zeros((478, 3)))
+
+
+def test_teeth_take_the_light_of_the_side_it_comes_from() -> None:
+    image, geometry = picture()
+    across = np.linspace(-1, 1, SIZE)[None, :, None]
+    assert abs(measure_side_light(image, geometry)) < 0.02
+    shares = []
+    for slope in (-0.4, 0.4):
+        lit = np.clip(image * (1 + slope * across), 0, 255).astype(np.uint8)
+        layers = mouth.prepare_mouth(lit, geometry, np.ones((SIZE, SIZE), np.float32))
+        assert 0.03 < np.sign(slope) * layers.side_light <= 0.2
+        even = layers._replace(side_light=0.0)
+        drawn, without = (lit.copy() for _ in range(2))
+        mouth.draw_mouth(drawn, layers, geometry, posed(geometry, 0.12))
+        mouth.draw_mouth(without, even, geometry, posed(geometry, 0.12))
+        change = (drawn.astype(int) - without).sum(-1)
+        middle = round(float(geometry.landmarks[13, 0]))
+        shares.append((change[:, :middle].sum(), change[:, middle:].sum()))
+    (left_lit, left_dark), (right_dark, right_lit) = shares
+    assert left_lit > 0 > left_dark and right_lit > 0 > right_dark
 
 
 def test_a_lower_lip_that_is_pushed_up_rises_as_a_whole_and_does_not_thicken() -> None:
