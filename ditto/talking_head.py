@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,11 +31,12 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ditto.bundle import Bundle
+    from ditto.clip import Clip
     from ditto.controls import Controls
     from ditto.controls.driving import Performance
     from ditto.controls.timeline import Edit, Timeline
+    from ditto.full.released import ReleasedSettings
     from ditto.lite.rendering.core import CoreRenderer
-    from ditto.lite.video_source import Clip
     from ditto.live import AsyncSession, Session, SessionOptions
     from ditto.live.scene import AsyncScene
     from ditto.live.settings import Settings
@@ -47,9 +48,13 @@ if TYPE_CHECKING:
     from ditto.scene import Speaker
     from ditto.take import Take
 
+    OpenClip = Callable[[Performer, Clip, str, bool], tuple[Performer, Callable[[Iterable[Frame]], Iterator[Frame]]]]
+
 Samples = npt.NDArray[np.float32 | np.float64 | np.int16]  # in [-1, 1], or of 16 bits
 # Motion space of a bundle -> module with its `open_performer(bundle, device, precision)`.
 PERFORMERS = {"lite": "ditto.lite.performer", "full": "ditto.full.performer"}
+# Motion space of a bundle -> module with its `open_clip(performer, clip, loop, whole_face)`.
+CLIPS = {"lite": "ditto.lite.video_source", "full": "ditto.full.video_source"}
 
 
 class TalkingHead:
@@ -324,7 +329,7 @@ class TalkingHead:
             VideoError: the video cannot be decoded, is too short, or changes its size.
             NoFaceError: no frame shows a face that is large enough.
         """
-        from ditto.lite.video_source import read_clip
+        from ditto.clip import read_clip
 
         return read_clip(path, report)
 
@@ -347,21 +352,21 @@ class TalkingHead:
         Args:
             clip: from `read_video`.
             audio, seed, emotion, controls, style: as of `animate`. Edits show where the speech rules the face.
-            loop: how a clip that is shorter than the recording goes on: "pingpong", "forward", "once" (its last frame stays).
+            loop: how a clip that is shorter than the recording goes on: "pingpong", "mirror", "forward", "once", as of
+                `ditto.clip.order_of`.
             whole_face: whether brows and head move with the speech too, on top of the clip's own motion.
 
         Raises:
-            ValueError, TypeError, AudioError: as of `animate`; another bundle than lite.
+            ValueError, TypeError, AudioError: as of `animate`; another loop.
             VideoError: raised by the iteration: the file has changed since it was read.
         """
-        from ditto.lite.video_source import ClipRenderer, parts_for_clips
-
-        mover, mesh = parts_for_clips(self.performer)
-        renderer = ClipRenderer(mesh, clip, whole_face, loop)
-        frames = TalkingHead(self.bundle, mover).animate(
-            clip.portrait, audio, seed=seed, emotion=emotion, controls=controls, style=style
+        open_clip: OpenClip = importlib.import_module(CLIPS[self.bundle.motion_space]).open_clip
+        mover, draw = open_clip(self.performer, clip, loop, whole_face)
+        return draw(
+            TalkingHead(self.bundle, mover).animate(
+                clip.portrait, audio, seed=seed, emotion=emotion, controls=controls, style=style
+            )
         )
-        return renderer.frames(frames)
 
     def take(
         self,
@@ -505,7 +510,13 @@ def _frames(stream: Stream, blocks: Iterable[Samples]) -> Iterator[Frame]:
 
 
 def load(
-    bundle: str | Path = "lite", max_sessions: int | None = None, *, device: str = "cpu", precision: str = "float32"
+    bundle: str | Path = "lite",
+    max_sessions: int | None = None,
+    *,
+    device: str = "cpu",
+    precision: str = "float32",
+    settings: Literal["offline", "online"] | None = None,
+    changes: ReleasedSettings | None = None,
 ) -> TalkingHead:
     """Load a bundle of weights, by name or folder. Compares every file with its SHA-256.
 
@@ -514,9 +525,13 @@ def load(
             measured to cost (docs/streaming.md). On another device than the CPU: one a processor core.
         device: where the networks of a full bundle run: "cpu", "cuda", "cuda:1". The lite bundle runs on the CPU.
         precision: of a full bundle's image networks: "float32", "bfloat16", "float16" (GPU).
+        settings: "offline" or "online": the settings published with the checkpoints of a full bundle; None: the defaults here.
+        changes: released settings by name, in place of those or of the defaults here: `{"fade_type": "s", "fade_out": 10}`
+            (`ditto.full.released.ReleasedSettings`, docs/full.md).
 
     Raises:
-        InputError: a device or precision for a bundle without that choice.
+        InputError: a device, a precision or settings for a bundle without that choice; a setting that is unknown or out of
+            its range.
         NoBundleError: no such bundle.
         BundleError: the bundle is damaged, or of a kind that this version does not know.
         EngineError: a network of it cannot be run on this machine.
@@ -531,7 +546,13 @@ def load(
             "version of ditto or another bundle"
         )
     module = importlib.import_module(PERFORMERS[opened.motion_space])
-    open_performer: Callable[[Bundle, str, str], Performer] = module.open_performer
+    open_performer: Callable[..., Performer] = module.open_performer
+    how = {name: value for name, value in (("settings", settings), ("changes", changes)) if value}
+    if how and opened.motion_space != "full":
+        raise InputError(
+            f"expected a full bundle with {' and '.join(how)}, got the bundle {opened.name!r}; leave them out, or load a "
+            "full bundle"
+        )
     if max_sessions is None and device != "cpu":
         max_sessions = cores()
-    return TalkingHead(opened, open_performer(opened, device, precision), max_sessions)
+    return TalkingHead(opened, open_performer(opened, device, precision, **how), max_sessions)

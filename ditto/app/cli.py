@@ -49,6 +49,7 @@ from ditto.app.console import (
 from ditto.app.options import (
     Background,
     BundleName,
+    Changes,
     Codec,
     ControlsFile,
     Device,
@@ -58,6 +59,7 @@ from ditto.app.options import (
     LabelText,
     MaxSize,
     NoProvenance,
+    PublishedSettings,
     Quality,
     Quiet,
     Seed,
@@ -69,6 +71,7 @@ from ditto.app.options import (
     parse_emotion,
     parse_label,
     parse_provenance,
+    parse_settings,
     parse_style,
     parse_timeline,
 )
@@ -159,12 +162,14 @@ def animate(
     background: Background = None,
     bundle: BundleName = "lite",
     device: Device = "cpu",
+    settings: PublishedSettings = None,
+    changes: Changes = None,
     face: Face = "0",
     still: Still = False,
     max_size: MaxSize = None,
     loop: Annotated[
         str,
-        typer.Option(help="Of a video: how it goes on where AUDIO is longer: pingpong (default), forward, once."),
+        typer.Option(help="Of a video: how it goes on where AUDIO is longer: pingpong (default), mirror, forward, once."),
     ] = "",
     whole_face: Annotated[
         bool, typer.Option("--whole-face", help="Of a video: brows and head move with the speech too, not lips and jaw alone.")
@@ -183,6 +188,7 @@ def animate(
     with errors_reported(as_json, debug):
         provenance = parse_provenance(no_provenance, signing_certificate, signing_key)
         drawn = parse_label(label, label_corner, label_font)
+        released = parse_settings(settings, changes)
         video = cli_video.is_video(portrait)
         if not video and (loop or whole_face):
             raise InputError(f"expected a video with --loop or --whole-face, got {portrait}; leave them out, or give a video")
@@ -194,7 +200,7 @@ def animate(
             if audio is None:
                 raise InputError("expected a recording, got none; give AUDIO")
             result = cli_video.run_video(
-                portrait, audio, output, codec, quality, seed, emotion, style, controls, bundle, device,
+                portrait, audio, output, codec, quality, seed, emotion, style, controls, bundle, device, released,
                 loop or "pingpong", whole_face, provenance, drawn, quiet or as_json,
             )  # fmt: skip
         elif speaker:
@@ -203,16 +209,15 @@ def animate(
             if given := [name for name, value in alone.items() if value]:
                 raise InputError(f"expected {given[0]} or --speaker, got both; leave one of them out")
             result = cli_scene.run_scene(
-                portrait, speaker, output, codec, quality, seed, emotion, style, bundle, device, still, max_size,
-                provenance, drawn,
-                quiet or as_json,
+                portrait, speaker, output, codec, quality, seed, emotion, style, bundle, device, released, still,
+                max_size, provenance, drawn, quiet or as_json,
             )  # fmt: skip
         elif audio is None:
             raise InputError("expected a recording, got none; give AUDIO, or a --speaker for each face that speaks")
         else:
             result = run_animate(
                 portrait, audio, output, codec, quality, background, seed, emotion, download_hsemotion, style, controls, drive,
-                drive_regions, bundle, device, face, still, max_size, provenance, drawn, quiet or as_json,
+                drive_regions, bundle, device, released, face, still, max_size, provenance, drawn, quiet or as_json,
             )  # fmt: skip
         if as_json:
             print_result(json.dumps(result))
@@ -240,6 +245,7 @@ def run_animate(
     drive_regions: str,
     bundle: str,
     device: str,
+    released: dict[str, Any],
     face: str,
     still: bool,
     max_size: int | None,
@@ -284,7 +290,7 @@ def run_animate(
 
     with progress_of(console, "loading the bundle"):
         start = time.perf_counter()
-        head = ditto.load(bundle, device=device)
+        head = ditto.load(bundle, device=device, **released)
         interruption.check()
         loaded = time.perf_counter()
     with progress_of(console, "finding the face"):

@@ -43,6 +43,7 @@ def run_scene(
     style: str,
     bundle: str,
     device: str,
+    released: dict[str, Any],
     still: bool,
     max_size: int | None,
     provenance: Provenance | None,
@@ -83,7 +84,7 @@ def run_scene(
     sounds = [read_audio(recording) for recording in recordings]
     with progress_of(console, "loading the bundle"):
         start = time.perf_counter()
-        head = ditto.load(bundle, device=device)
+        head = ditto.load(bundle, device=device, **released)
         loaded = time.perf_counter()
     with progress_of(console, "finding the faces"):
         try:

@@ -36,6 +36,7 @@ def run_video(
     controls: Path | None,
     bundle: str,
     device: str,
+    released: dict[str, Any],
     loop: str,
     whole_face: bool,
     provenance: Provenance | None,
@@ -64,7 +65,7 @@ def run_video(
     provenance = provenance and provenance.made_from(portrait=clip_path, speech=audio_path)
     with progress_of(console, "loading the bundle"):
         start = time.perf_counter()
-        head = ditto.load(bundle, device=device)
+        head = ditto.load(bundle, device=device, **released)
         loaded = time.perf_counter()
     with progress_of(console, "following the face"):
         clip = head.read_video(clip_path, lambda frames: interruption.check())

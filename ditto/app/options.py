@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,6 +35,19 @@ ControlsFile = Annotated[
 ]
 BundleName = Annotated[str, typer.Option(help="Name or folder of the weights.")]
 Device = Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")]
+PublishedSettings = Annotated[
+    str | None,
+    typer.Option("--settings", help="Of a full bundle: offline or online, the settings published with its checkpoints."),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Of a full bundle, again and again: a released setting (docs/full.md), its value as in JSON or the name of an "
+        ".npy file: --set fade_type=s --set overall_ctrl_info.vad_alpha=0.5; or a file of settings, .yaml or .json.",
+    ),
+]
 Face = Annotated[
     str,
     typer.Option(
@@ -105,6 +119,61 @@ LabelFont = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+
+
+def parse_settings(settings: str | None, changes: list[str] | None) -> dict[str, Any]:
+    """`--settings` and `--set` as arguments of `ditto.load`.
+
+    Raises:
+        InputError: another kind of settings, a file that cannot be read, or no NAME=VALUE.
+    """
+    if settings not in (None, "offline", "online"):
+        raise InputError(f"expected --settings offline or online, got {settings!r}; choose one of them")
+    found: dict[str, Any] = {}
+    for item in changes or ():
+        name, equals, text = item.partition("=")
+        if not equals:
+            found |= _settings_of(Path(item))
+            continue
+        inside, (*path, last) = found, name.strip().split(".")
+        for key in path:
+            inside = inside.setdefault(key, {})
+            if not isinstance(inside, dict):
+                raise InputError(f"expected --set {name}=VALUE, got a value for {key} before; leave one of them out")
+        inside[last] = _value_of(text)
+    return {"settings": settings, "changes": found or None}
+
+
+def _value_of(text: str) -> Any:
+    """A value of `--set`: JSON, the array of a file, or the text itself."""
+    if text.endswith(".npy"):
+        import numpy as np
+
+        try:
+            return np.load(text, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"expected an array of NumPy in {text}, got: {error}; check the name") from None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _settings_of(file: Path) -> dict[str, Any]:
+    """The settings of a file."""
+    if file.suffix.lower() not in (".yaml", ".yml", ".json"):
+        raise InputError(f"expected --set NAME=VALUE or a file .yaml or .json, got {str(file)!r}; write it so")
+    import yaml
+
+    try:
+        data = file.read_text(encoding="utf-8")
+        found = json.loads(data) if file.suffix.lower() == ".json" else yaml.safe_load(data)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"expected settings by name in {file}, got: {reason}; correct the file") from None
+    if not isinstance(found, dict):
+        raise InputError(f"expected settings by name in {file}, got {type(found).__name__}; write them as NAME: VALUE")
+    return found
 
 
 def parse_emotion(text: str) -> dict[str, float]:

@@ -9,7 +9,7 @@ Source: the released Ditto at e9191cf (tests/fixtures/reference, wiring_conditio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +43,22 @@ def emotion_of_weights(weights: npt.ArrayLike) -> Array:
     return np.asarray((w[..., :, None] * single).sum(-2), np.float32)
 
 
-class SourceCondition(NamedTuple):
+class Conditions(Protocol):
     """The conditions that come from the source.
+
+    Attributes:
+        canonical: (63,) keypoints.
+    """
+
+    @property
+    def canonical(self) -> Array: ...
+
+    def eyes(self, frames: Sequence[int]) -> tuple[Array, Array]:
+        """Opening of each eye (T, 2) and gaze (T, 6) of the frames that are made, numbers from 0 on."""
+
+
+class SourceCondition(NamedTuple):
+    """The conditions of a picture, or of frames that are shown forwards, then backwards, and so on (`mirror_index`).
 
     Attributes:
         eye_open: (N, 2) opening of each eye.
@@ -56,23 +70,25 @@ class SourceCondition(NamedTuple):
     eye_ball: Array
     canonical: Array
 
+    def eyes(self, frames: Sequence[int]) -> tuple[Array, Array]:
+        shown = [mirror_index(k, len(self.eye_open)) for k in frames]
+        return self.eye_open[shown], self.eye_ball[shown]
 
-def condition_rows(speech: Array, first: int, emotions: Array, source: SourceCondition) -> Array:
+
+def condition_rows(speech: Array, first: int, emotions: Array, source: Conditions) -> Array:
     """Conditions (T, 1103) of frames first, first + 1, ...
 
     Args:
         speech: (T, 1024) features.
         first: index of the first frame; frames before 0 are as frame 0.
         emotions: (M, 8); frame k takes row k modulo M.
-        source: its frames are shown forwards, then backwards, and so on (`mirror_index`).
+        source: the source's.
     """
     frames = [max(0, first + k) for k in range(len(speech))]
-    shown = [mirror_index(k, len(source.eye_open)) for k in frames]
     columns = (
         speech,
         emotions[[k % len(emotions) for k in frames]],
-        source.eye_open[shown],
-        source.eye_ball[shown],
+        *source.eyes(frames),
         np.broadcast_to(source.canonical, (len(speech), source.canonical.size)),
     )
     return np.concatenate(columns, 1).astype(np.float32, copy=False)

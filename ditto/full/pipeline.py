@@ -13,7 +13,7 @@ import torch
 
 from ditto.bundle import Bundle, Part
 from ditto.engines import Engine, open_engine
-from ditto.errors import EngineError
+from ditto.errors import BundleError, EngineError
 from ditto.full.conversion.settings import released_settings
 from ditto.full.cropping import FACE
 from ditto.full.detection import OriginalLandmarks
@@ -26,7 +26,7 @@ from ditto.full.networks.loading import load_part
 from ditto.full.networks.neural_renderer import NeuralRenderer
 from ditto.full.networks.streaming_hubert import StreamingHubert
 from ditto.full.networks.warping import WarpingNetwork
-from ditto.full.released import read_released
+from ditto.full.released import ReleasedSettings, check_changes, read_released
 from ditto.full.renderer import NeuralFaceRenderer
 from ditto.full.retargeting import check_choices
 from ditto.full.sampler import FullSampler, Sampling
@@ -58,6 +58,7 @@ class FullOptions:
         sampling: how motion is sampled.
         settings: "offline" or "online": the settings published with the checkpoints, which the bundle has if the converter
             found them; None: the defaults here.
+        changes: released settings by their names, which take the place of those of `settings` or of the defaults here.
         landmarks: folder with the released ONNX files of face detector and landmarks (`detection`, `face_mesh`), for the crop
             and the eyes; None: the portrait's own MediaPipe landmarks. InsightFace's files are for research only.
         backend: of every network, one of `ditto.engines.BACKENDS`; ONNX Runtime runs the released HuBERT file.
@@ -73,6 +74,7 @@ class FullOptions:
     context: Array | None = None
     sampling: Sampling = field(default_factory=Sampling)
     settings: Literal["offline", "online"] | None = None
+    changes: ReleasedSettings = field(default_factory=lambda: ReleasedSettings())
     landmarks: str | Path | None = None
     backend: str = "torch"
     device: str = "cpu"
@@ -121,17 +123,17 @@ def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
     """Encoder, sampler and renderer of a full bundle.
 
     Raises:
-        BundleError: a part is missing, damaged, or does not fit its network.
+        BundleError: a part is missing, damaged, or does not fit its network; the settings cannot be used.
+        InputError: `FullOptions.changes` cannot be used.
         EngineError: a network cannot run here.
         ValueError: an unknown option.
     """
     options = options or FullOptions()
+    check_changes(options.changes)
     parts = {name: bundle.part(name) for name in PARTS}
     encoder, silence = open_encoder(parts["encoder"], options)
-    sampling, precision, released = options.sampling, options.precision, options.sampling.released
-    if options.settings is not None:
-        released = read_released(released_settings(bundle.part("settings"), options.settings))
-        sampling = replace(sampling, released=released)
+    sampling, precision = with_settings(bundle, options), options.precision
+    released = sampling.released
     source_of = SourceReader(
         options.open(load_part(parts["appearance"]), precision),
         options.open(load_part(parts["motion_extractor"]), precision),
@@ -156,6 +158,26 @@ def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
         NeuralFaceRenderer(source_of, options.open(renderer, precision), stitching),
         FullSpace(source_of),
     )
+
+
+def with_settings(bundle: Bundle, options: FullOptions) -> Sampling:
+    """How motion is sampled, with the settings of the bundle and those in their place. Errors as of `open_parts`."""
+    sampling, changes = options.sampling, dict(options.changes)
+    if options.settings is not None:
+        if "settings" not in bundle.parts:
+            raise BundleError(
+                f"expected a part 'settings' in {bundle.path}, got {', '.join(bundle.parts)}; open it without settings, or "
+                "convert the published files with theirs"
+            )
+        return replace(
+            sampling, released=read_released(released_settings(bundle.part("settings"), options.settings) | changes)
+        )
+    if not changes:
+        return sampling
+    released = read_released({"sampling_timesteps": sampling.steps} | changes)
+    if "overall_ctrl_info" not in changes:
+        released = released._replace(edit=sampling.edit)
+    return replace(sampling, released=released)
 
 
 def first_features(encoder: Encoder[E]) -> Array:

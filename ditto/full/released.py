@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
-from ditto.errors import BundleError
+from ditto.errors import BundleError, InputError
 from ditto.full.conditioning import SourceCondition, emotion_of_labels
 from ditto.full.cropping import FACE, Framing
 from ditto.full.motion_math import ANGLES, LAYOUT, Floats
@@ -32,6 +32,95 @@ BLINK_SHAPE = (BLINK_FRAMES, EXPRESSION_SIZE)
 BLINK_PLAN_FRAMES = 3000  # for how many frames the released code plans blinks if it does not know the length
 LARGEST_TURN = 90.0  # degrees; the bins of an angle end at 97.5
 LARGEST_FACTOR = 10.0  # of a motion: our bound, which turns a mistyped setting into an error
+SOURCE_SMOOTHING = 13  # frames that the motion of a source video is averaged over, as released
+LARGEST_SMOOTHING = 250  # frames, 10 s: our bound, likewise
+STREAM_OVERLAP = 70  # frames; as the released settings for streams
+
+Numbers = npt.ArrayLike  # of plain lists, as JSON has them, or arrays
+
+
+class FrameControl(TypedDict, total=False):
+    """Changes to a frame, by their released names.
+
+    Attributes:
+        delta_pitch, delta_yaw, delta_roll: degrees that are added to an angle.
+        alpha_pitch, alpha_yaw, alpha_roll: factors on an angle, after that.
+        delta_exp: (63,) or one number, added to the expression, canonical units.
+        vad_alpha: 1: the motion; 0: closed lips; as of `FrameEdit.speaking`.
+        fade_alpha: 1: the motion; 0: what `fade_type` fades to. No effect without `fade_type`.
+        fade_out_keys: names of the parts that fade, in place of the setting of that name.
+    """
+
+    delta_pitch: float
+    delta_yaw: float
+    delta_roll: float
+    alpha_pitch: float
+    alpha_yaw: float
+    alpha_roll: float
+    delta_exp: Numbers
+    vad_alpha: float
+    fade_alpha: float
+    fade_out_keys: Sequence[str]
+
+
+class ReleasedSettings(TypedDict, total=False):
+    """The settings of the released code by their names there; what they do is a table in docs/full.md.
+
+    Attributes:
+        sampling_timesteps: steps of DDIM, 1 to 1000.
+        overlap_v2: frames that windows share, 0 to 79; with `online_mode` 40 to 79.
+        online_mode: whether `overlap_v2` is for streams.
+        smo_k_d: frames that the generated pose is averaged over.
+        fix_kp_cond, fix_kp_cond_dim, v_min_max_for_clip: as of `WindowRules` and `Released`.
+        emo: a label 0 to 7 (`EMOTIONS`), several at once, a list of such lists, one a frame, or (m, 8) numbers, one row a
+            frame; repeated.
+        use_d_keys: names, or factors by name, of exp, pitch, yaw, roll, t, scale that the speech moves.
+        relative_d: whether motion is added to the source's.
+        drive_eye: whether the speech moves the eyes.
+        delta_eye_arr: (15, 63) expression of a blink.
+        delta_eye_open_n: frames between blinks; several in turn; 0: random; below 0: none.
+        N_d: frames for which blinks are planned at once.
+        fade_type: what fades go to: "s" the source, "d0" the first frame; "": no fades.
+        fade_in, fade_out: frames of a fade at the beginning and at the end of the speech.
+        fade_out_keys: names of the parts that fade.
+        overall_ctrl_info: changes to every frame.
+        ctrl_info: changes to single frames, by number; they come on top of those to every frame.
+        ch_info: the face that conditions come from, in place of the source.
+        eye_f0_mode: whether lids and gaze of the first frame alone are conditions.
+        template_n_frames: frames of a source video that are used; -1: all.
+        smo_k_s: frames that the motion of a source video is averaged over.
+        flag_stitching: whether keypoints go through the stitching network.
+        crop_scale, crop_vy_ratio, crop_flag_do_rot: of the crop, as of `Framing`.
+    """
+
+    sampling_timesteps: int
+    overlap_v2: int
+    online_mode: bool
+    smo_k_d: int
+    fix_kp_cond: int
+    fix_kp_cond_dim: Sequence[int]
+    v_min_max_for_clip: Numbers
+    emo: Numbers
+    use_d_keys: Sequence[str] | Mapping[str, float]
+    relative_d: bool
+    drive_eye: bool
+    delta_eye_arr: Numbers
+    delta_eye_open_n: int | Sequence[int]
+    N_d: int
+    fade_type: Literal["", "s", "d0"]
+    fade_in: int
+    fade_out: int
+    fade_out_keys: Sequence[str]
+    overall_ctrl_info: FrameControl
+    ctrl_info: Mapping[int, FrameControl]
+    ch_info: Mapping[str, Any]
+    eye_f0_mode: bool
+    template_n_frames: int
+    smo_k_s: int
+    flag_stitching: bool
+    crop_scale: float
+    crop_vy_ratio: float
+    crop_flag_do_rot: bool
 
 
 class Reference(NamedTuple):
@@ -46,6 +135,36 @@ class Reference(NamedTuple):
     condition: SourceCondition
 
 
+class Fade(NamedTuple):
+    """How a stream fades in and out.
+
+    Attributes:
+        first: whether what is faded to is the first frame, not the source.
+        frames_in: frames of the fade at the beginning.
+        frames_out: frames of the fade at the end. The last `frames_out` + 1 frames wait for the end of the speech.
+    """
+
+    first: bool = False
+    frames_in: int = 0
+    frames_out: int = 0
+
+    @property
+    def held(self) -> int:
+        """Frames that wait for the end of the speech."""
+        return self.frames_out + 1 if self.frames_out else 0
+
+    def opacity(self, frame: int, frames: int | None) -> float | None:
+        """The `FrameEdit.opacity` of a frame; None: the frame's own. `frames` is their number; None: not near the end.
+
+        Source: the released `setup_Nd` (tests/fixtures/reference, wiring_stitch, fade_ctrl).
+        """
+        if frames is not None and self.frames_out:
+            after = frame - (frames - self.frames_out - 1)
+            if after >= 0:
+                return max(1.0 - after / self.frames_out, 0.0)
+        return frame / self.frames_in if frame < self.frames_in else None
+
+
 class Released(NamedTuple):
     """The published settings.
 
@@ -57,6 +176,8 @@ class Released(NamedTuple):
         reset_every: as of `WindowRules`.
         reset_keeps: likewise.
         edit: changes to every frame.
+        edits: changes to single frames, by number; in place of `edit`.
+        fade: how a stream fades in and out; None: not at all.
         retarget: fields of `RetargetOptions` that the settings name, with their values.
         limits: lowest and highest motion (265,) each, or None.
         blinks: (15, 63) expression of the eyes in a blink, or None: eyes move as generated.
@@ -67,6 +188,9 @@ class Released(NamedTuple):
             neutral emotion.
         framing: of the crop that is animated.
         stitching: whether keypoints go through the stitching network.
+        first_eyes: whether lids and gaze of a clip's first frame alone are conditions.
+        source_frames: frames of a clip that are used; 0: all.
+        source_smoothing: frames that the motion of a clip is averaged over.
     """
 
     steps: int = 10
@@ -76,6 +200,8 @@ class Released(NamedTuple):
     reset_every: int = 0
     reset_keeps: slice | None = None
     edit: FrameEdit = NO_EDIT
+    edits: Mapping[int, FrameEdit] = {}
+    fade: Fade | None = None
     retarget: Mapping[str, Any] = {}
     limits: tuple[Floats, Floats] | None = None
     blinks: Floats | None = None
@@ -85,14 +211,17 @@ class Released(NamedTuple):
     emotions: Array | None = None
     framing: Framing = FACE
     stitching: bool = True
+    first_eyes: bool = False
+    source_frames: int = 0
+    source_smoothing: int = SOURCE_SMOOTHING
 
 
-# Settings without an effect on a portrait, and why.
+# Settings without an effect, and why.
 NOT_NEEDED = {
     "crop_vx_ratio": "the released code does not use it either",
-    "template_n_frames": "for videos as sources",
-    "smo_k_s": "for videos as sources",
-    "fade_out_keys": "no effect without fade_alpha",
+    "fade_in": "no effect without fade_type",
+    "fade_out": "no effect without fade_type",
+    "fade_out_keys": "no effect without fade_type",
     "max_size": "give it where the portrait is registered",
 }
 
@@ -118,24 +247,40 @@ def read_released(settings: Mapping[str, Any]) -> Released:
     return released
 
 
+def check_changes(changes: ReleasedSettings) -> None:
+    """Refuse settings that a caller gives in place of a bundle's.
+
+    Raises:
+        InputError: a name that is unknown or has no effect here, or a value out of its range; the message says which.
+    """
+    given = dict(changes)
+    try:
+        _read(given)
+    except ValueError as error:
+        raise InputError(f"a setting is not usable: {error}; correct it") from None
+    for name in given:
+        if name in NOT_NEEDED:
+            raise InputError(f"expected settings with an effect, got {name}: {NOT_NEEDED[name]}; leave it out")
+        known = ", ".join(ReleasedSettings.__annotations__)
+        raise InputError(f"expected settings of {known}, got {name!r}; correct the name")
+
+
 def _read(given: dict[str, Any]) -> Released:
     """The settings; what is left in `given` has no effect. Raises ValueError for a value that cannot be used."""
     if _whole("seq_frames", given.pop("seq_frames", WINDOW), 1) != WINDOW:
         raise ValueError(f"expected seq_frames to be {WINDOW}, the length of the published network's windows")
     online = _flag("online_mode", given.pop("online_mode", False))
     lowest = WINDOW // 2 if online else 0
-    overlap = _whole("overlap_v2", given.pop("overlap_v2", 10), lowest, WINDOW - 1)
+    overlap = _whole("overlap_v2", given.pop("overlap_v2", STREAM_OVERLAP if online else 10), lowest, WINDOW - 1)
     keeps, limits, blinks = (given.pop(key, None) for key in ("fix_kp_cond_dim", "v_min_max_for_clip", "delta_eye_arr"))
     character, emotions = given.pop("ch_info", None), given.pop("emo", None)
     first_eyes = _flag("eye_f0_mode", given.pop("eye_f0_mode", False))
     blink_plan = _whole("N_d", given.pop("N_d", -1), -1)
     if blink_plan == 0:
         raise ValueError("expected N_d to be -1 or a number of frames, got 0")
-    if given.pop("ctrl_info", None):
-        raise ValueError("expected ctrl_info to be empty; give `controls` a function of the frame in its place")
-    retarget = _retarget(given)
-    if "keypoints" in retarget and retarget["keypoints"] == "lips":
-        blinks = None  # as released: eyes that are not retargeted do not blink
+    retarget, fade = _retarget(given), _fade(given)
+    edit, edits = _edits(given, fade is not None)
+    source_frames = _whole("template_n_frames", given.pop("template_n_frames", -1), -1)
     return Released(
         steps=_whole("sampling_timesteps", given.pop("sampling_timesteps", 50), 1, LEVELS),
         overlap=overlap,
@@ -143,7 +288,9 @@ def _read(given: dict[str, Any]) -> Released:
         smoothing=_whole("smo_k_d", given.pop("smo_k_d", 3), 0, WINDOW),
         reset_every=_whole("fix_kp_cond", given.pop("fix_kp_cond", 0), 0),
         reset_keeps=None if keeps is None else _columns(keeps),
-        edit=_edit(given),
+        edit=edit,
+        edits=edits,
+        fade=fade,
         retarget=retarget,
         limits=None if limits is None else _limits(limits),
         blinks=None if blinks is None else _array("delta_eye_arr", blinks, BLINK_SHAPE),
@@ -158,6 +305,9 @@ def _read(given: dict[str, Any]) -> Released:
             _flag("crop_flag_do_rot", given.pop("crop_flag_do_rot", FACE.upright)),
         ),
         stitching=_flag("flag_stitching", given.pop("flag_stitching", True)),
+        first_eyes=first_eyes,
+        source_frames=max(source_frames, 0),
+        source_smoothing=_whole("smo_k_s", given.pop("smo_k_s", SOURCE_SMOOTHING), 0, LARGEST_SMOOTHING),
     )
 
 
@@ -183,18 +333,48 @@ def _retarget(given: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _edit(given: dict[str, Any]) -> FrameEdit:
-    """The changes to every frame in `overall_ctrl_info`."""
-    control = given.pop("overall_ctrl_info", None) or {}
-    if not isinstance(control, Mapping):
-        raise ValueError(f"expected overall_ctrl_info to be values by name, got {type(control).__name__}")
+def _fade(given: dict[str, Any]) -> Fade | None:
+    """The fades; None without a type, and then what belongs to them stays in `given`."""
+    kind = given.pop("fade_type", "")
+    if kind not in ("", "d0", "s"):
+        raise ValueError(f"expected fade_type to be '', 'd0' or 's', got {kind!r}")
+    if not kind:
+        return None
+    frames_in, frames_out = (max(_whole(key, given.pop(key, -1), -1), 0) for key in ("fade_in", "fade_out"))
+    return Fade(kind == "d0", frames_in, frames_out)
+
+
+def _edits(given: dict[str, Any], fades: bool) -> tuple[FrameEdit, dict[int, FrameEdit]]:
+    """The changes to every frame, and those to single frames with the former under them."""
+    faded = _names("fade_out_keys", given.pop("fade_out_keys", ("exp",))) if fades else ("exp",)
+    overall, single = (
+        _by_name(key, given.pop(key, None) or {}) for key in ("overall_ctrl_info", "ctrl_info")
+    )
+    edits = {}
+    for number, control in single.items():
+        frame = int(number) if isinstance(number, str) and number.isdecimal() else number  # JSON has no other keys
+        edits[_whole("ctrl_info's frames", frame, 0)] = _edit(overall | _by_name(f"ctrl_info.{number}", control), fades, faded)
+    return _edit(overall, fades, faded), edits
+
+
+def _by_name(key: str, values: Any) -> dict[Any, Any]:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"expected {key} to be values by name, got {type(values).__name__}")
+    return dict(values)
+
+
+def _names(key: str, names: Any) -> tuple[str, ...]:
+    """Names of the parts of a motion."""
+    if not isinstance(names, (list, tuple)) or any(name not in LAYOUT for name in names):
+        raise ValueError(f"expected {key} to be names of {', '.join(LAYOUT)}, got {names!r}")
+    return tuple(names)
+
+
+def _edit(control: dict[str, Any], fades: bool, faded: tuple[str, ...]) -> FrameEdit:
+    """The changes to a frame. Where nothing fades, `fade_alpha` has no effect, as released."""
     control = dict(control)
-    fade = given.pop("fade_type", "")
-    if fade not in ("", "d0", "s"):
-        raise ValueError(f"expected fade_type to be '', 'd0' or 's', got {fade!r}")
-    if _number("fade_alpha", control.pop("fade_alpha", 1.0), 0.0, 1.0) != 1.0 and fade:
-        raise ValueError("expected overall_ctrl_info.fade_alpha to be 1: a fade over all frames is not supported")
-    control.pop("fade_out_keys", None)
+    opacity = _number("fade_alpha", control.pop("fade_alpha", 1.0), 0.0, 1.0)
+    faded = _names("fade_out_keys", control.pop("fade_out_keys", faded))
     turn, factor = (
         {
             name: _number(f"{kind}_{name}", control.pop(f"{kind}_{name}"), -largest, largest)
@@ -211,11 +391,18 @@ def _edit(given: dict[str, Any]) -> FrameEdit:
         else _array("delta_exp", offset, (EXPRESSION_SIZE,))
     )
     if control:
+        known = ", ".join(FrameControl.__annotations__)
         raise ValueError(
-            "expected overall_ctrl_info to have delta_, alpha_ (pitch, yaw, roll), delta_exp and vad_alpha, got "
-            + ", ".join(map(str, control))
+            f"expected overall_ctrl_info and ctrl_info to have {known}, got {', '.join(map(str, control))}"
         )
-    return FrameEdit(speaking=speaking, turn=turn, turn_factor=factor, expression=expression)
+    return FrameEdit(
+        speaking=speaking,
+        turn=turn,
+        turn_factor=factor,
+        expression=expression,
+        opacity=opacity if fades else 1.0,
+        faded=faded,
+    )
 
 
 def _whole(key: str, value: Any, low: int, high: int | None = None) -> int:
@@ -304,6 +491,10 @@ def _emotions(value: Any) -> Array:
         return value.astype(np.float32)
     if isinstance(value, np.ndarray):
         value = value.tolist()
+    if isinstance(value, (list, tuple)) and value and all(
+        isinstance(row, (list, tuple)) and len(row) == len(EMOTIONS) for row in value
+    ):
+        return _array("emo", value, (len(value), len(EMOTIONS))).astype(np.float32)
     several = isinstance(value, (list, tuple)) and len(value) > 0 and isinstance(value[0], (list, tuple))
     return np.stack([_labels(labels) for labels in (value if several else [value])])
 

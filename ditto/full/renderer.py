@@ -27,20 +27,23 @@ class NeuralFaceRenderer:
         source_of: portrait -> its source.
         renderer: engine: feature_3d, kp_source, kp_driving -> image (1, 3, 512, 512) in 0..1.
         stitching: engine: kp_source, kp_driving -> kp_stitched (1, 21, 3); None: no stitching.
+
+    Attributes:
+        source_of: as given.
     """
 
     def __init__(self, source_of: Callable[[Portrait], Source], renderer: Call, stitching: Call | None) -> None:
-        self._source_of = source_of
+        self.source_of = source_of
         self._renderer = renderer
         self._stitching = stitching
 
     def prepare(self, portrait: Portrait) -> Source:
         """The portrait's source."""
-        return self._source_of(portrait)
+        return self.source_of(portrait)
 
     def paste_back(self, portrait: Portrait) -> PasteBack:
         """Puts rendered crops into the portrait's picture."""
-        return PasteBack(portrait.picture, self._source_of(portrait).crop_to_picture, FACE.size)
+        return PasteBack(portrait.picture, self.source_of(portrait).crop_to_picture, FACE.size)
 
     def retarget(self, portrait: Portrait, motion: Motion) -> Motion:
         """One frame as `render` takes it: the motion (70,) itself."""

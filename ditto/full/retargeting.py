@@ -103,7 +103,7 @@ class FrameEdit:
         turn_factor: factor on an angle, by name.
         expression: (63,) added to exp.
         blink: (63,) added to the source's expression at the eyes, in place of the motion there; None: no blink.
-        opacity: 1: the motion; 0: the source; between them a mixture.
+        opacity: 1: the motion; 0: the source, or the `goal` of `retarget_motion`; between them a mixture.
         faded: names of the parts that fade.
 
     Raises:
@@ -148,6 +148,7 @@ def retarget_motion(
     origin: npt.ArrayLike,
     options: RetargetOptions,
     edit: FrameEdit = NO_EDIT,
+    goal: MotionParts | None = None,
 ) -> Pose:
     """The pose of a source with a frame of generated motion retargeted to it.
 
@@ -156,13 +157,11 @@ def retarget_motion(
         origin: (265,) the frame that motion is relative to.
         options: how it is retargeted.
         edit: changes to this frame.
+        goal: what is shown where `FrameEdit.opacity` is 0, as `mixed_motion` gives it; None: the source.
     """
-    rest, moved, first = split_motion(source), split_motion(motion), split_motion(origin)
-    parts = rest.copy()
-    for name, factor in options.factors.items():
-        amount = factor * options.strength if name in SCALED_BY_STRENGTH else factor
-        parts[name] = rest[name] + amount * (moved[name] - first[name]) if options.relative else amount * moved[name]
-    parts["exp"] = _mix_expression(rest["exp"], parts["exp"], options, edit)
+    rest, parts = split_motion(source), mixed_motion(source, motion, origin, options, edit)
+    goal = goal or rest
+    parts["exp"] = _quiet(rest["exp"], parts["exp"], options, edit)
     if options.angles == "degrees":
         parts, rest = in_degrees(parts), in_degrees(rest)
 
@@ -174,7 +173,7 @@ def retarget_motion(
     parts["exp"] = parts["exp"] + np.asarray(edit.expression, np.float64)
     if edit.opacity != 1.0:
         for name in edit.faded:
-            parts[name] = _between(rest[name], parts[name], edit.opacity)
+            parts[name] = _between(goal[name], parts[name], edit.opacity)
 
     degrees = np.concatenate([_degrees(parts[name]) for name in ANGLES])
     expression = parts["exp"]
@@ -182,6 +181,26 @@ def retarget_motion(
         rest_degrees = np.concatenate([_degrees(rest[name]) for name in ANGLES])
         expression = hold_gaze(expression, *(degrees - rest_degrees)[:2])
     return Pose(float(parts["scale"][0]), degrees, parts["t"], expression)
+
+
+def mixed_motion(
+    source: npt.ArrayLike,
+    motion: npt.ArrayLike,
+    origin: npt.ArrayLike,
+    options: RetargetOptions,
+    edit: FrameEdit = NO_EDIT,
+) -> MotionParts:
+    """The source's motion with the parts and keypoints that are retargeted; of `edit` with its blink alone.
+
+    Arguments as of `retarget_motion`.
+    """
+    rest, moved, first = split_motion(source), split_motion(motion), split_motion(origin)
+    parts = rest.copy()
+    for name, factor in options.factors.items():
+        amount = factor * options.strength if name in SCALED_BY_STRENGTH else factor
+        parts[name] = rest[name] + amount * (moved[name] - first[name]) if options.relative else amount * moved[name]
+    parts["exp"] = _mix_expression(rest["exp"], parts["exp"], options, edit)
+    return parts
 
 
 def in_degrees(parts: MotionParts) -> MotionParts:
@@ -214,9 +233,16 @@ def _mix_expression(rest: Floats, moved: Floats, options: RetargetOptions, edit:
     if edit.blink is not None:
         blink = np.asarray(edit.blink, np.float64).reshape(KEYPOINTS, 3)
         mixed[list(EYES)] = (source + blink)[list(EYES)]
-    if edit.speaking != 1.0:
-        closing = list(LIPS) if options.silence == "lips" else list(range(KEYPOINTS))
-        mixed[closing] = source[closing] + edit.speaking * (mixed[closing] - source[closing])
+    return mixed.reshape(-1)
+
+
+def _quiet(rest: Floats, moved: Floats, options: RetargetOptions, edit: FrameEdit) -> Floats:
+    """Expression (63,): the source's where and as far as the frame does not speak."""
+    if edit.speaking == 1.0:
+        return moved
+    source, mixed = rest.reshape(KEYPOINTS, 3), moved.reshape(KEYPOINTS, 3).copy()
+    closing = list(LIPS) if options.silence == "lips" else list(range(KEYPOINTS))
+    mixed[closing] = source[closing] + edit.speaking * (mixed[closing] - source[closing])
     return mixed.reshape(-1)
 
 

@@ -14,11 +14,21 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ditto.full.conditioning import SourceCondition, condition_rows, emotion_of_weights
+from ditto.full.conditioning import Conditions, condition_rows, emotion_of_weights
+from ditto.full.motion_math import pose_of
 from ditto.full.released import BLINK_PLAN_FRAMES, Released
-from ditto.full.retargeting import NO_EDIT, FrameEdit, RetargetOptions, blink_frames, check_choices, retarget_motion
+from ditto.full.retargeting import (
+    NO_EDIT,
+    FrameEdit,
+    MotionParts,
+    RetargetOptions,
+    blink_frames,
+    check_choices,
+    mixed_motion,
+    retarget_motion,
+)
 from ditto.full.sizes import LEVELS, WINDOW
-from ditto.full.source import Call, Source
+from ditto.full.source import Call, Subject
 from ditto.full.windows import (
     RecordingWindows,
     Sample,
@@ -104,20 +114,24 @@ class FullState(NamedTuple):
     """The state of a stream of motion.
 
     Attributes:
-        source: of the portrait.
+        source: what the stream is for.
         seed: of all noise.
         windows: state of their joining; None before the first features.
         origin: (265,) what motion is relative to; None before it is known.
         received: frames of features so far.
         given: frames of motion so far.
+        held: (n, 265) motion that waits for the end of the speech, because it fades out.
+        first: the first frame before edits, which fades may go to; None before it is known.
     """
 
-    source: Source
+    source: Subject
     seed: int
     windows: StreamWindows | RecordingWindows | None
     origin: Array | None
     received: int
     given: int
+    held: Array
+    first: MotionParts | None = None
 
 
 class FullSampler:
@@ -126,7 +140,7 @@ class FullSampler:
     Args:
         engine: cond_frame (1, 265), cond (1, 80, 1103), start (1, 80, 265), noise (steps - 1, 1, 80, 265) -> motion
             (1, 80, 265).
-        source_of: portrait -> its source.
+        source_of: portrait -> its source, or the clip's that it stands for.
         silence: (n, D) features of silence.
         encoder: the encoder that gives the features.
         sampling: how motion is sampled.
@@ -139,7 +153,7 @@ class FullSampler:
     def __init__(
         self,
         engine: Call,
-        source_of: Callable[[Portrait], Source],
+        source_of: Callable[[Portrait], Subject],
         silence: Array,
         encoder: FeatureTiming,
         sampling: Sampling | None = None,
@@ -150,7 +164,7 @@ class FullSampler:
                 f"expected latency to be one of {', '.join(LATENCIES)}, got {latency!r}; choose one of them"
             )
         self.sampling = sampling or Sampling()
-        self.rules, self.recording = LATENCIES[latency], latency == RECORDING
+        self.latency, self.rules, self.recording = latency, LATENCIES[latency], latency == RECORDING
         released = self.sampling.released
         if released is not None:
             own = latency == (STREAM if released.online else RECORDING)
@@ -171,6 +185,17 @@ class FullSampler:
         """Names that `at` takes."""
         return tuple(LATENCIES)
 
+    def for_source(self, source: Subject, retarget: RetargetOptions) -> FullSampler:
+        """The same network for a clip, at the same latency, with its motion retargeted in another way."""
+        sampling = replace(self.sampling, retarget=retarget)
+        return FullSampler(self._engine, lambda portrait: source, self._silence, self._encoder, sampling, self.latency)
+
+    @property
+    def _held(self) -> int:
+        """Frames that wait for the end of the speech."""
+        released = self.sampling.released
+        return 0 if released is None or released.fade is None else released.fade.held
+
     @property
     def delay_seconds(self) -> float:
         """The longest time from the first sample of a frame to the last sample that the frame waits for."""
@@ -183,11 +208,11 @@ class FullSampler:
             else:
                 first, due = window * hop, (window + 2) * hop
             waits = max(waits, -(-due // features) * features + self._encoder.lookahead - first)
-        return waits / FPS
+        return (waits + self._held) / FPS
 
     def begin(self, portrait: Portrait, seed: int = 0) -> FullState:
         """The state before the first features."""
-        return FullState(self._source_of(portrait), seed, None, None, 0, 0)
+        return FullState(self._source_of(portrait), seed, None, None, 0, 0, np.zeros((0, PACKED_SIZE), np.float32))
 
     def __call__(
         self, features: npt.ArrayLike, emotion: npt.ArrayLike, state: FullState, final: bool = False
@@ -227,11 +252,14 @@ class FullSampler:
                 origin = windows.origin[: rules.overlap] if self.sampling.origin == "silence" else windows.origin[:1]
                 origin = self._limited(origin).mean(0)
         received = state.received + len(rows)
-        motion = self._limited(motion[: received - state.given])  # the last windows reach beyond the features
+        motion = np.concatenate([state.held, self._limited(motion)])
+        motion = motion[: received - state.given]  # the last windows reach beyond the features
         if origin is None and len(motion):
             origin = motion[0]
-        shown = self._relative(state, motion, origin)
-        return shown, FullState(state.source, state.seed, windows, origin, received, state.given + len(shown))
+        ready = len(motion) if final else max(0, len(motion) - self._held)
+        shown, first = self._relative(state, motion[:ready], origin, received if final else None)
+        given = state.given + ready
+        return shown, FullState(state.source, state.seed, windows, origin, received, given, motion[ready:], first)
 
     def step_batch(
         self,
@@ -280,8 +308,8 @@ class FullSampler:
             return emotion_of_weights(weights)[None]
         return released.emotions
 
-    def _conditioning(self, source: Source) -> tuple[Array, SourceCondition]:
-        """The known motion (265,) and the constant conditions of the face that the network is conditioned on."""
+    def _conditioning(self, source: Subject) -> tuple[Array, Conditions]:
+        """The known motion (265,) and the conditions of the face that the network is conditioned on."""
         released = self.sampling.released
         if released is None or released.reference is None:
             return source.motion, source.condition
@@ -292,25 +320,45 @@ class FullSampler:
         limits = None if self.sampling.released is None else self.sampling.released.limits
         return motion if limits is None else np.clip(motion, *limits).astype(np.float32)
 
-    def _relative(self, state: FullState, motion: Array, origin: Array | None) -> Array:
-        """Motion (n, 265) retargeted to the source, as the change from it (n, 70)."""
-        source, retarget, released = state.source, self.sampling.retarget, self.sampling.released
-        rest, base = source.pose, self.sampling.edit
-        if released is not None:
-            retarget, base = replace(retarget, **released.retarget), released.edit
+    def _relative(
+        self, state: FullState, motion: Array, origin: Array | None, frames: int | None
+    ) -> tuple[Array, MotionParts | None]:
+        """Motion (n, 265) retargeted to the source, as the change from it (n, 70), and the first frame of the stream.
+
+        Args:
+            frames: of the whole stream; None: it does not end soon.
+        """
+        source, retarget, released = state.source, self.sampling.retarget, self.sampling.released or Released()
+        if self.sampling.released is not None:
+            retarget = replace(retarget, **released.retarget)
             if released.reference is not None:
-                strength = retarget.strength * float(released.reference.motion[0] + 1.0) / rest.scale
+                strength = retarget.strength * float(released.reference.motion[0] + 1.0) / (float(source.motion[0]) + 1.0)
                 retarget = replace(retarget, strength=strength)
+        fade, first = released.fade, state.first
         rows = np.zeros((len(motion), MOTION_SIZE), np.float32)
         for number, (row, frame) in enumerate(zip(rows, motion, strict=True), state.given):
-            edit = base
-            if released is not None and released.blinks is not None:
-                index = blink_index(state.seed, number, released.blink_plan_frames, released.waits)
-                edit = replace(base, blink=released.blinks[index])
-            pose = retarget_motion(source.motion, frame, frame if origin is None else origin, retarget, edit)
+            edit, still = self._edit(state.seed, number, retarget), source.motion_at(number)
+            start = frame if origin is None else origin
+            if fade is not None:
+                first = first or mixed_motion(still, frame, start, retarget, edit)
+                opacity = fade.opacity(number, frames)
+                edit = edit if opacity is None else replace(edit, opacity=opacity)
+            goal = first if fade is not None and fade.first else None
+            pose, rest = retarget_motion(still, frame, start, retarget, edit, goal), pose_of(still)
             row[SCALE], row[DEGREES] = pose.scale / rest.scale - 1.0, pose.degrees - rest.degrees
             row[TRANSLATION], row[EXPRESSION] = pose.t - rest.t, pose.exp - rest.exp
-        return rows
+        return rows, first
+
+    def _edit(self, seed: int, number: int, retarget: RetargetOptions) -> FrameEdit:
+        """The changes to a frame, without its fade."""
+        released = self.sampling.released
+        if released is None:
+            return self.sampling.edit
+        edit = released.edits.get(number, released.edit)
+        if released.blinks is None or retarget.keypoints == "lips":  # as released: eyes that are not retargeted do not blink
+            return edit
+        index = blink_index(seed, number, released.blink_plan_frames, released.waits)
+        return replace(edit, blink=released.blinks[index])
 
 
 @lru_cache(maxsize=64)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ditto.full.conditioning import SourceCondition
+from ditto.full.conditioning import Conditions, SourceCondition
 from ditto.full.cropping import (
     FACE,
     FaceOutline,
@@ -35,6 +35,51 @@ Floats = npt.NDArray[np.float64]
 Call = Callable[..., Mapping[str, npt.NDArray[Any]]]  # a network as an `Engine` runs it: arrays in and out by name
 
 
+class Subject(Protocol):
+    """What motion is generated for and retargeted to: a picture, or a clip with a pose of its own in every frame.
+
+    Attributes:
+        motion: (265,) of its first frame, known before the first window.
+        condition: lids and gaze of its frames, canonical keypoints.
+    """
+
+    @property
+    def motion(self) -> Array: ...
+
+    @property
+    def condition(self) -> Conditions: ...
+
+    def motion_at(self, frame: int) -> Array:
+        """Its motion (265,) in a frame that is made, counted from 0."""
+
+
+class SourceFrame(NamedTuple):
+    """What the networks find in one picture of a face.
+
+    Attributes:
+        crop_to_picture: (3, 3) affine, pixels of the 512 crop -> picture pixels.
+        motion: (265,) that the motion extractor gives for the crop.
+        canonical: (63,) keypoints, likewise.
+        eye_open, eye_ball: (2,) and (6,) lids and gaze.
+    """
+
+    crop_to_picture: Floats
+    motion: Array
+    canonical: Array
+    eye_open: Array
+    eye_ball: Array
+
+
+class OutlineFinder(Protocol):
+    """Finds the outline of a face by networks of its own."""
+
+    def __call__(self, picture: Bytes, at: Floats) -> FaceOutline:
+        """The outline of the face nearest to the pixel `at` of a picture (H, W, 3)."""
+
+    def follow(self, picture: Bytes, rough: FaceOutline) -> FaceOutline:
+        """The outline of a face in a picture (H, W, 3) that is about at `rough`."""
+
+
 class Source(NamedTuple):
     """A portrait as the networks take it.
 
@@ -55,6 +100,10 @@ class Source(NamedTuple):
     keypoints: Floats
     volume: Array | torch.Tensor
     eye_closure: Floats
+
+    def motion_at(self, frame: int) -> Array:
+        """The motion (265,) of the picture."""
+        return self.motion
 
 
 def motion_vector(parts: Mapping[str, npt.ArrayLike]) -> Array:
@@ -81,7 +130,7 @@ class SourceReader:
         motion_extractor: engine: image -> pitch, yaw, roll, t, exp, scale, kp.
         eye_retargeting: engine: x (1, 66) keypoints, the eyes' openings, target opening -> offsets (1, 63); None: not in
             the bundle.
-        outline_of: picture, middle of a face in it -> its outline; None: from the portrait's own landmarks.
+        outline_of: finds outlines; None: from the portrait's own landmarks.
         mesh_of: upright crop -> 478 landmarks in it; None: the portrait's own.
         place: moves a volume to the renderer's device, once.
         framing: of the crop that is animated.
@@ -92,7 +141,7 @@ class SourceReader:
         appearance: Call,
         motion_extractor: Call,
         eye_retargeting: Call | None = None,
-        outline_of: Callable[[Bytes, Floats], FaceOutline] | None = None,
+        outline_of: OutlineFinder | None = None,
         mesh_of: Callable[[Bytes], Floats] | None = None,
         place: Callable[[Array], Array | torch.Tensor] = np.asarray,
         framing: Framing = FACE,
@@ -109,31 +158,53 @@ class SourceReader:
         """The source of a portrait."""
         return self._known.get(portrait, self._read)
 
+    def frame(self, picture: Bytes, landmarks: Floats, seen: bool = True) -> SourceFrame:
+        """A frame of a clip (H, W, 3), in which the face is followed.
+
+        Args:
+            landmarks: (478, 3) of the face, picture pixels.
+            seen: whether the frame shows the face; if not, nothing is looked for beside the landmarks.
+        """
+        outline = outline_of_mediapipe(landmarks)
+        if seen and self._outline_of is not None:
+            outline = self._outline_of.follow(picture, outline)
+        return self._extract(picture, landmarks, outline, seen)[0]
+
+    def volume(self, picture: Bytes, crop_to_picture: Floats) -> Array | torch.Tensor:
+        """The appearance feature volume of a face, as of `Source`."""
+        image = network_input(cut(picture, invert(crop_to_picture), self._framing.size))
+        return self._place(self._appearance(image=image)["volume"])
+
     def _read(self, portrait: Portrait) -> Source:
         landmarks = _transform_landmarks(portrait.landmarks, portrait.crop_to_picture)
         if self._outline_of is None:
             outline = outline_of_mediapipe(landmarks)
         else:
             outline = self._outline_of(portrait.picture, landmarks[:, :2].mean(0))
+        found, image = self._extract(portrait.picture, landmarks, outline)
+        pose = pose_of(found.motion)
+        keypoints = posed_keypoints(found.canonical, pose)
+        return Source(
+            found.crop_to_picture,
+            found.motion,
+            pose,
+            SourceCondition(found.eye_open[None], found.eye_ball[None], found.canonical),
+            keypoints,
+            self._place(self._appearance(image=image)["volume"]),
+            self._eye_closure(keypoints, found.eye_open, pose.scale),
+        )
+
+    def _extract(
+        self, picture: Bytes, landmarks: Floats, outline: FaceOutline, seen: bool = True
+    ) -> tuple[SourceFrame, Array]:
+        """What a picture shows, and the image (1, 3, 256, 256) in which the networks see it."""
         to_crop = crop_matrix(outline, self._framing)
-        crop = cut(portrait.picture, to_crop, self._framing.size)
-        mesh = _transform_landmarks(landmarks, to_crop) if self._mesh_of is None else self._mesh_of(crop)
+        crop = cut(picture, to_crop, self._framing.size)
+        mesh = self._mesh_of(crop) if seen and self._mesh_of is not None else _transform_landmarks(landmarks, to_crop)
         image = network_input(crop)
         found = self._motion_extractor(image=image)
         eye_open, eye_ball = eye_state(mesh, self._framing.size)
-        canonical = found["kp"].reshape(-1)
-        motion = motion_vector(found)
-        pose = pose_of(motion)
-        keypoints = posed_keypoints(canonical, pose)
-        return Source(
-            invert(to_crop),
-            motion,
-            pose,
-            SourceCondition(eye_open[None], eye_ball[None], canonical),
-            keypoints,
-            self._place(self._appearance(image=image)["volume"]),
-            self._eye_closure(keypoints, eye_open, pose.scale),
-        )
+        return SourceFrame(invert(to_crop), motion_vector(found), found["kp"].reshape(-1), eye_open, eye_ball), image
 
     def _eye_closure(self, keypoints: Floats, eye_open: Array, scale: float) -> Floats:
         """Change of expression that closes the eyes, by the retargeting network. That takes an opening as one lid distance

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from drawn import drawn_portrait
 
-from ditto.errors import BundleError
+from ditto import load
+from ditto.app.options import parse_settings
+from ditto.errors import BundleError, InputError
 from ditto.full import detection, face_mesh
 from ditto.full.conditioning import emotion_of_labels
 from ditto.full.cropping import Framing
 from ditto.full.motion_math import degrees_of, posed_keypoints
-from ditto.full.released import Released, read_released
+from ditto.full.released import Released, ReleasedSettings, check_changes, read_released
 from ditto.full.retargeting import LIPS, FrameEdit, RetargetOptions, blink_frames, retarget_motion, split_motion
 from ditto.full.sampler import FullSampler, Sampling
 from ditto.full.source import SourceReader
@@ -191,10 +193,13 @@ OUT_OF_RANGE = {
     "eye_f0_mode": ["no", None],
     "flag_stitching": ["no", None],
     "fade_type": ["d1", None],
-    "ctrl_info": [{3: {"delta_pitch": 2}}],
+    "ctrl_info": [{-1: {"delta_pitch": 2}}, {"first": {}}, {3: 2}, {3: {"delta_pitch": 91}}, {3: {"delta_nod": 1}}, 4],
+    "fade_in": [-2, 1.5], "fade_out": [-2, "long"], "fade_out_keys": ["exp", ["kp"]], "template_n_frames": [-2, 1.5],
+    "smo_k_s": [-1, 251, None],
     "overall_ctrl_info": [
         {"delta_pitch": float("nan")}, {"delta_yaw": 91}, {"alpha_roll": float("inf")}, {"vad_alpha": 1.5},
-        {"vad_alpha": -0.1}, {"delta_exp": np.ones(62)}, {"delta_exp": np.full(63, np.nan)}, {"delta_nod": 1}, 3,
+        {"vad_alpha": -0.1}, {"fade_alpha": 1.5}, {"fade_out_keys": ["kp"]},
+        {"delta_exp": np.ones(62)}, {"delta_exp": np.full(63, np.nan)}, {"delta_nod": 1}, 3,
     ],
     "ch_info": [
         {}, 3, {"x_s_info_lst": [{"kp": np.ones(63)}]},
@@ -209,7 +214,7 @@ OUT_OF_RANGE = {
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in OUT_OF_RANGE.items() for value in values])
 def test_a_setting_out_of_its_range_is_refused_by_name(key, value):
     with pytest.raises(BundleError) as raised:
-        read_released(settings_of(**{key: value}))
+        read_released(settings_of(**{"fade_type": "s", key: value}))
     named = next(iter(value)) if key == "overall_ctrl_info" and isinstance(value, dict) else key
     assert re.search(rf"\b{named}\b", str(raised.value))
     assert "open the bundle without settings" in str(raised.value)
@@ -218,12 +223,11 @@ def test_a_setting_out_of_its_range_is_refused_by_name(key, value):
 def test_an_overlap_that_leaves_gaps_in_a_stream_is_refused():
     with pytest.raises(BundleError, match="overlap_v2 to be a whole number, 40 to 79, got 10"):
         read_released(settings_of(online_mode=True, overlap_v2=10))
-    with pytest.raises(BundleError, match="fade over all frames is not supported"):
-        read_released(settings_of(fade_type="s", overall_ctrl_info={"fade_alpha": 0.5}))
+    assert read_released(settings_of(online_mode=True)).overlap == 70
 
 
 def test_settings_that_have_no_effect_are_named_and_all_others_are_taken(caplog):
-    described = dict.fromkeys(("max_size", "template_n_frames", "crop_vx_ratio", "smo_k_s", "new_key"), 7)
+    described = dict.fromkeys(("max_size", "fade_in", "crop_vx_ratio", "fade_out_keys", "new_key"), 7)
     read_released(settings_of(**described))
     (message,) = caplog.messages
     assert all(key in message for key in described)
@@ -241,7 +245,7 @@ RELEASED_DEFAULTS = {  # what `setup` of the released code takes where nothing i
     "overlap_v2": 10, "fix_kp_cond": 0, "fix_kp_cond_dim": None, "sampling_timesteps": 50, "online_mode": False,
     "v_min_max_for_clip": None, "smo_k_d": 3, "N_d": -1, "use_d_keys": None, "relative_d": True, "drive_eye": None,
     "delta_eye_arr": None, "delta_eye_open_n": 0, "fade_type": "", "flag_stitching": True, "ctrl_info": {},
-    "overall_ctrl_info": {}, "seq_frames": 80,
+    "overall_ctrl_info": {}, "seq_frames": 80, "template_n_frames": -1, "smo_k_s": 13,
 }  # fmt: skip
 
 
@@ -289,6 +293,81 @@ def test_settings_that_change_every_frame(source_of, portrait):
         )  # fmt: skip
         np.testing.assert_array_equal(found, run(sampler, np.zeros((30, 4), np.float32), portrait))
         assert np.abs(found - plain).max() > 1e-3
+
+
+def test_settings_of_a_caller():
+    check_changes({"emo": [[3]], "fade_type": "d0", "fade_in": 3, "ctrl_info": {3: {"fade_alpha": 0.5}}, "smo_k_s": 5})
+    for changes, message in (
+        ({"emo": 9}, "a setting is not usable: expected emo to be a whole number, 0 to 7, got 9"),
+        ({"crop_scal": 2}, "expected settings of sampling_timesteps, .*, got 'crop_scal'; correct the name"),
+        ({"fade_in": 3}, "got fade_in: no effect without fade_type; leave it out"),
+        ({"max_size": 512}, "got max_size: give it where the portrait is registered"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_changes(changes)
+    rows = np.arange(24.0).reshape(3, 8)
+    np.testing.assert_array_equal(read_released({"emo": rows.tolist()}).emotions, rows)  # one row a frame, as from JSON
+    fades = {"fade_in", "fade_out", "fade_out_keys"}
+    assert set(ReleasedSettings.__annotations__) == {*RELEASED_DEFAULTS, *fades} - {"seq_frames"}
+
+
+def test_settings_of_the_command_line(tmp_path):
+    np.save(tmp_path / "moods.npy", np.eye(8))
+    (tmp_path / "more.yaml").write_text("smo_k_s: 5\novergiven: 1\n")
+    given = [str(tmp_path / "more.yaml"), f"emo={tmp_path / 'moods.npy'}", "fade_type=s", "overall_ctrl_info.delta_yaw=2"]
+    found = parse_settings("online", given)
+    np.testing.assert_array_equal(found["changes"].pop("emo"), np.eye(8))
+    expected = {"smo_k_s": 5, "overgiven": 1, "fade_type": "s", "overall_ctrl_info": {"delta_yaw": 2}}
+    assert found == {"settings": "online", "changes": expected}
+    assert parse_settings(None, None) == {"settings": None, "changes": None}
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    for wrong, message in (
+        (["words"], "expected --set NAME=VALUE or a file"),
+        ([str(tmp_path / "list.json")], "expected settings by name in .*, got list"),
+        ([str(tmp_path / "bad.yaml")], "expected settings by name in .*, got: while parsing"),
+        ([str(tmp_path / "none.json")], "No such file"),
+        (["emo=none.npy"], "expected an array of NumPy in none.npy"),
+        (["emo=3", "emo.first=3"], "got a value for emo before"),
+    ):
+        with pytest.raises(InputError, match=message):
+            parse_settings(None, wrong)
+    with pytest.raises(InputError, match="expected --settings offline or online, got 'live'"):
+        parse_settings("live", None)
+    with pytest.raises(InputError, match="expected a full bundle with changes, got the bundle 'lite'"):
+        load("lite", changes={"emo": 3})
+
+
+def test_fades_and_changes_to_single_frames(source_of, portrait):
+    plain, _ = shown_with({}, source_of, portrait)
+    faded, _ = shown_with({"fade_type": "s", "fade_in": 4, "fade_out": 5}, source_of, portrait)
+    np.testing.assert_array_equal(faded[4:25], plain[4:25])  # 25 is the first of the last 5 that fade, from 1 on
+    assert not faded[[0, 29], 7:].any() and np.abs(plain[[0, 29], 7:]).max() > 1e-3
+    np.testing.assert_array_equal(faded[:, :7], plain[:, :7])  # the head does not fade
+    lips = [7 + 3 * k + i for k in LIPS for i in range(3)]
+    shares = [1.0, 0.8, 0.6, 0.4, 0.2]
+    np.testing.assert_allclose(faded[24:29, lips], np.array(shares)[:, None] * plain[24:29, lips], atol=1e-5)
+    whole, _ = shown_with({"fade_type": "d0", "fade_out": 5, "fade_out_keys": ["exp", "yaw"]}, source_of, portrait)
+    np.testing.assert_allclose(whole[29, lips], plain[0, lips], atol=1e-5)
+    assert whole[29, 2] == pytest.approx(plain[0, 2], abs=1e-5) and whole[29, 1] == plain[29, 1]
+    settings = {"overall_ctrl_info": {"delta_yaw": 3.0}, "ctrl_info": {"7": {"delta_pitch": 2.0}, 9: {"vad_alpha": 0.0}}}
+    changed, _ = shown_with(settings, source_of, portrait)
+    np.testing.assert_allclose(changed[:, 2] - plain[:, 2], 3.0, atol=1e-4)
+    np.testing.assert_allclose(changed[:, 1] - plain[:, 1], 2.0 * np.eye(1, 30, 7)[0], atol=1e-4)
+    assert not changed[9, lips].any() and np.abs(changed[10, lips]).max() > 1e-3
+
+
+def test_a_fade_at_the_end_waits_for_the_end(source_of, portrait):
+    def sampler(**fade):
+        sampling = Sampling(released=read_released({"fade_type": "s"} | fade))
+        return FullSampler(
+            lambda cond_frame, cond, start, noise: {"motion": 0.3 * start}, source_of, SILENCE, ENCODER, sampling, "low"
+        )
+
+    assert sampler(fade_out=5).delay_seconds == pytest.approx(sampler(fade_in=5).delay_seconds + 6 / 25)
+    whole = run(sampler(fade_out=5), np.zeros((30, 4), np.float32), portrait, block=30)
+    np.testing.assert_array_equal(run(sampler(fade_out=5), np.zeros((30, 4), np.float32), portrait), whole)
+    assert len(run(sampler(fade_in=3, fade_out=50), np.zeros((10, 4), np.float32), portrait)) == 10
 
 
 def test_degrees_are_added_as_released(source_of, portrait):

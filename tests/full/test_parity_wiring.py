@@ -18,7 +18,15 @@ from ditto.full.cropping import (
 )
 from ditto.full.motion_math import degrees_of, mirror_index, pose_of, posed_keypoints, smooth_rows
 from ditto.full.paste_back import PasteBack, soft_mask
-from ditto.full.retargeting import FrameEdit, RetargetOptions, blink_frames, hold_gaze, retarget_motion
+from ditto.full.released import Fade
+from ditto.full.retargeting import (
+    FrameEdit,
+    RetargetOptions,
+    blink_frames,
+    hold_gaze,
+    mixed_motion,
+    retarget_motion,
+)
 from ditto.full.speech_window import WindowEncoder
 from ditto.full.windows import WindowRules, advance_stream, recording_motion, start_stream
 from ditto.media.rates import SAMPLES_PER_FRAME
@@ -339,6 +347,7 @@ SHOWN = {
     "alpha_pose_bins": (BINS, [{"turn_factor": {"pitch": 0.5}}] * 4),
     "delta_exp": ({}, [{"expression": "recorded"}] * 4),
     "vad": (BINS, [{"speaking": v} for v in (1, 0.7, 0.3, 0.0)]),
+    "fade_d0": (BINS, [{"opacity": v} for v in (0.0, 0.3, 0.6, 1.0)]),
     "fade_s_all": (BINS, [{"opacity": v, "faded": POSES} for v in (1.0, 0.6, 0.3, 0.0)]),
     "delta_eye": ({}, [{"blink": "recorded"}] * 4),
     "no_drive_eye": ({"keypoints": "lips"}, [{}] * 4),
@@ -360,10 +369,20 @@ def test_shown_motion(case):
     for frame, edit in enumerate(edits):
         given = {"expression": arrays["delta_exp"][0], "blink": blinks[frame]}
         edit = FrameEdit(**{key: given[key] if value == "recorded" else value for key, value in edit.items()})
-        motion = vector(arrays, "drv", frame)
-        found.append(posed_keypoints(canonical, retarget_motion(source, motion, origin, RetargetOptions(**how), edit)))
+        motion, options = vector(arrays, "drv", frame), RetargetOptions(**how)
+        goal = mixed_motion(source, origin, origin, options) if case == "fade_d0" else None
+        found.append(posed_keypoints(canonical, retarget_motion(source, motion, origin, options, edit, goal)))
     assert distance(found, arrays[f"{case}/x_d"]) <= WIRING
     assert distance(posed_keypoints(canonical, pose_of(source)), arrays[f"{case}/x_s"][0]) <= WIRING
+
+
+def test_fades():
+    arrays = recorded("stitch")
+    fade = Fade(frames_in=5, frames_out=7)
+    found = {frame: share for frame in range(40) if (share := fade.opacity(frame, 40)) is not None}
+    assert list(found) == arrays["fade_ctrl/N40_in5_out7/idx"].tolist()
+    assert distance(list(found.values()), arrays["fade_ctrl/N40_in5_out7/alpha"]) <= WIRING
+    assert fade.held == 8 and fade.opacity(39, None) is None
 
 
 # Paste-back

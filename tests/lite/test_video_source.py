@@ -10,8 +10,8 @@ from footage import write_video
 from wav import write_wav
 
 import ditto
+from ditto.clip import LOOPS, _Reader, best_loop, frames_of, order_of, read_clip
 from ditto.errors import NoFaceError, VideoError
-from ditto.lite.video_source import LOOPS, _Reader, best_loop, frames_of, order_of, read_clip
 from ditto.media.audio import read_audio
 from ditto.portrait.follow import follow
 
@@ -106,7 +106,7 @@ def test_a_recording_may_be_longer_than_the_clip(head, clip, speech):
 
 
 def shown(clip, loop, count):
-    return list(islice(order_of(clip, loop), count))
+    return list(map(order_of(clip, loop), range(count)))
 
 
 def test_orders_of_a_clip(clip):
@@ -122,8 +122,10 @@ def test_orders_of_a_clip(clip):
     for before, after in pairwise(forward):
         arrives = before.other if before.other >= 0 and after.other < 0 else before.frame
         assert after.frame == arrives + 1 or after.frame == before.frame + 1
-    assert LOOPS == ("pingpong", "forward", "once")
-    with pytest.raises(ValueError, match="expected a loop of pingpong, forward, once, got 'round'"):
+    mirrored = [one.frame for one in shown(clip, "mirror", 3 * FRAMES)]  # as released: both ends twice
+    assert mirrored == [*range(FRAMES), *reversed(range(FRAMES)), *range(FRAMES)]
+    assert LOOPS == ("pingpong", "mirror", "forward", "once")
+    with pytest.raises(ValueError, match="expected a loop of pingpong, mirror, forward, once, got 'round'"):
         order_of(clip, "round")
 
 
