@@ -13,7 +13,7 @@ ROOMS = (
     ("live",),
     ("talking_head", "stream", "take", "scene"),
     ("lite", "full", "latent"),
-    ("performer", "row_performer", "frame"),
+    ("performer", "row_performer", "frame", "clip"),
     ("exchange",),
     ("controls",),
     ("motion", "portrait"),
