@@ -20,11 +20,12 @@ import ditto  # noqa: E402
 from ditto.app.cli import app  # noqa: E402
 from ditto.clip import Clip, Tracked, first_frames, order_of  # noqa: E402
 from ditto.errors import InputError, VideoError  # noqa: E402
+from ditto.full.cropping import cut, invert  # noqa: E402
 from ditto.full.motion_math import pose_of  # noqa: E402
 from ditto.full.retargeting import FrameEdit, RetargetOptions, retarget_motion  # noqa: E402
 from ditto.full.sampler import FullSampler, Sampling  # noqa: E402
 from ditto.full.source import SourceFrame, _transform_landmarks, motion_vector  # noqa: E402
-from ditto.full.video_source import ClipSource, ShownClip, clip_retarget, open_clip  # noqa: E402
+from ditto.full.video_source import ClipRenderer, ClipSource, ShownClip, clip_retarget, open_clip  # noqa: E402
 from ditto.motion.emotion import emotion_vector  # noqa: E402
 from ditto.motion.motion import LIPS  # noqa: E402
 
@@ -192,6 +193,17 @@ def test_a_frame_of_a_clip_is_seen_as_its_picture(head, clip):
     crop = ClipSource(clip, reader.frame, 13).crop_to_picture(clip.reference)
     middles = np.stack([crop, still.crop_to_picture]) @ (256, 256, 1)
     assert np.linalg.norm(middles[0] - middles[1]) < 3.0  # registration finds its landmarks in another crop
+
+
+def test_a_crop_goes_back_to_where_it_came_from(head, clip, recorded_pictures):
+    shown = ShownClip(ClipSource(clip, head.performer.renderer.source_of.frame, 13), order_of(clip, "once"), first_eyes=False)
+    reader = SimpleNamespace(volume=lambda picture, crop: cut(picture, invert(crop), 512))  # the volume is the crop itself
+    same = SimpleNamespace(render=lambda source, motion: source.volume)
+    for k in (0, FRAMES - 1):
+        drawn = ClipRenderer(same, reader, shown).draw(shown.order(k), recorded_pictures[k], None, None)
+        away = np.abs(drawn.astype(int) - recorded_pictures[k])
+        assert away.mean() < 2.0 and 0 < away.max()
+        assert np.abs(np.roll(drawn, 1, 1).astype(int) - recorded_pictures[k]).mean() > 2.0  # a pixel aside is seen
 
 
 def test_the_whole_face_moves_when_asked(head, clip, speech):
