@@ -227,6 +227,14 @@ def test_a_batch_depends_on_seed_step_and_process_alone(clips):
     assert all(name.startswith("clip_") and name != "clip_3" for step in range(7) for name in sampler(step, 0).clips)
 
 
+def test_a_short_clip_is_drawn_for_short_lengths_alone(clips):
+    first, *others = clips.clips
+    mixed = replace(clips, clips=(replace(first, frames=6), *others))
+    recipe = replace(TINY, stages=tuple(replace(stage, steps=30) for stage in TINY.stages))
+    names = [Sampler(mixed, recipe, 0)(step, 0).clips for step in range(60)]
+    assert any(first.name in drawn for drawn in names[:30]) and not any(first.name in drawn for drawn in names[30:])
+
+
 def test_pictures_and_references_change_alike(clips):
     """A still clip stays still: all frames get the same shift, mirror and colours."""
     still = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 20, 20, 3), np.uint8), 6, 0)
@@ -393,7 +401,7 @@ def test_a_recipe_that_does_not_fit_is_refused(change, message):
     ("change", "message"),
     [
         ({"window": (8, 0, SIDE)}, r"pictures that hold a window \(8, 0, 16\), got 16 a side"),
-        ({"stages": (CodecStage(2, 1e-3, lengths=(Length(17, 1),)),)}, "clips of 17 frames or more, got clip_0, clip_1"),
+        ({"stages": (CodecStage(2, 1e-3, lengths=(Length(17, 1),)),)}, "clip of 17 frames or more to train on"),
     ],
 )
 def test_clips_that_do_not_fit_are_refused(clips, change, message):

@@ -27,7 +27,7 @@ from ditto.errors import BundleError, InputError
 from ditto.latent.codec import Codec, Encoded
 from ditto.latent.config import CODEC_PAPER, CODEC_RAP_SMALL, CODEC_SMALL, CodecConfig, from_json, to_json
 from ditto.training.dataset import write_bytes, write_json
-from ditto.training.latent.data import Clips, open_clips
+from ditto.training.latent.data import ClipInfo, Clips, open_clips
 from ditto.training.latent.loop import Objective, Run, Stage, Terms, train
 from ditto.training.motion_loop import Workers, open_workers
 
@@ -196,19 +196,18 @@ class Sampler:
     """Draws the batch of an update by its number: all of it from the seed, the number and the process.
 
     Raises:
-        InputError: no clip to train on, clips shorter than the recipe's, or pictures smaller than its window.
+        InputError: no clip to train on of a length of the recipe, or pictures smaller than its window.
     """
 
     def __init__(self, clips: Clips, recipe: CodecRecipe, seed: int) -> None:
         self._clips, self._recipe, self._seed = clips, recipe, seed
-        self._train = clips.of("train")
-        longest = max(length.frames for stage in recipe.stages for length in stage.lengths)
-        if not self._train:
-            raise InputError(f"expected a clip to train on in {clips.folder}, got none; render some")
-        if short := [clip.name for clip in self._train if clip.frames < longest]:
-            raise InputError(
-                f"expected clips of {longest} frames or more, got {', '.join(short[:5])} shorter; render longer ones"
-            )
+        self._fitting: dict[int, list[ClipInfo]] = {}
+        for frames in sorted({length.frames for stage in recipe.stages for length in stage.lengths}):
+            self._fitting[frames] = [clip for clip in clips.of("train") if clip.frames >= frames]
+            if not self._fitting[frames]:
+                raise InputError(
+                    f"expected a clip of {frames} frames or more to train on in {clips.folder}, got none; render longer ones"
+                )
         top, left, side = recipe.window
         if max(top, left) + side > clips.side:
             raise InputError(
@@ -225,9 +224,10 @@ class Sampler:
         references = int(alike.integers(1, recipe.references + 1))
         with_references = bool(alike.random() >= recipe.without_references)
         own = np.random.default_rng((self._seed, step, rank))
+        fitting = self._fitting[length.frames]
         names, videos, pictures = [], [], []
         for _ in range(length.batch):
-            clip = self._train[own.integers(len(self._train))]
+            clip = fitting[own.integers(len(fitting))]
             start = int(own.integers(0, clip.frames - length.frames + 1))
             frames = [self._clips.frames(clip, start, length.frames)]
             frames += [self._clips.frames(clip, int(own.integers(clip.frames)), 1) for _ in range(references)]
