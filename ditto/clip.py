@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ditto.errors import NoFaceError, VideoError
 from ditto.exchange.from_video import smooth, trust
+from ditto.media.files import temporary_files
 from ditto.media.footage import pictures
 from ditto.media.images import LUMA
 from ditto.media.rates import FPS
@@ -99,6 +100,7 @@ def read_clip(path: str | PathLike[str], report: Callable[[int], None] = lambda 
     Raises:
         VideoError: the video cannot be decoded, is shorter than `SHORTEST` frames, or its size changes.
         NoFaceError: no frame shows a face that is large enough.
+        OutputError: the temporary file cannot be written.
     """
     name = fsdecode(path)
     tracked = _track(name, report)
@@ -117,7 +119,7 @@ def first_frames(clip: Clip, count: int) -> Clip:
 
 
 def _track(name: str, report: Callable[[int], None]) -> Tracked:
-    """The face in every frame. Raises VideoError, NoFaceError."""
+    """The face in every frame. Raises VideoError, NoFaceError, OutputError."""
     size: tuple[int, int] | None = None
     lost: list[bool] = []
 
@@ -133,7 +135,8 @@ def _track(name: str, report: Callable[[int], None]) -> Tracked:
             report(number)
             yield picture
 
-    spool = tempfile.TemporaryFile(prefix="ditto-clip-")
+    with temporary_files():
+        spool = tempfile.TemporaryFile(prefix="ditto-clip-")
     last = np.zeros((g.LANDMARKS, 3), np.float32)
     shots = _Shots(watched())
     cuts: list[int] = []
@@ -143,13 +146,15 @@ def _track(name: str, report: Callable[[int], None]) -> Tracked:
             lost.append(found is None)
             if found is not None:
                 last = np.column_stack([found[:, :2] - 0.5, found[:, 2]]).astype(np.float32)  # pixel centres at whole numbers
-            spool.write(last.tobytes())
+            with temporary_files():
+                spool.write(last.tobytes())
     count = len(lost)
     if size is None or count < SHORTEST:
         raise VideoError(f"expected a video of {SHORTEST} frames or more, got {count} in {name}; give a longer one")
     if all(lost):
         raise NoFaceError(f"expected a face in {name}, got none in {count} frames; give a video that shows one")
-    spool.flush()
+    with temporary_files():
+        spool.flush()
     landmarks = np.memmap(spool, np.float32, "r+", shape=(count, g.LANDMARKS, 3))
     known = np.flatnonzero(~np.array(lost))
     every = np.arange(count)

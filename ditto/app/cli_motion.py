@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -229,6 +229,7 @@ def run_render(
 ) -> dict[str, Any]:
     """Runs `ditto motion render`; returns its report."""
     import ditto
+    from ditto.media.files import temporary_files
     from ditto.media.images import MAX_SIZE
     from ditto.media.rates import FPS
     from ditto.media.video import VideoWriter, check_output
@@ -254,11 +255,12 @@ def run_render(
     height, width = portrait.picture.shape[:2]
     if label is not None:
         label.check(height, width)
-    with tempfile.TemporaryDirectory(prefix="ditto.") as folder:
+    with ExitStack() as stack:
         track = sound.whole
         if track is None:
-            track = Path(folder) / "sound.wav"
-            sound.write(track)
+            with temporary_files():
+                track = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ditto."))) / "sound.wav"
+                sound.write(track)
         frames = head.render(portrait, take, audio=audio or None)
         if format.audio_codec is None:
             console.print(f"{format.name} carries no sound", highlight=False)

@@ -6,6 +6,7 @@ import json
 import math
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,6 +58,7 @@ def run_scene(
     """
     import ditto
     from ditto.media.audio import read_audio
+    from ditto.media.files import temporary_files
     from ditto.media.images import MAX_SIZE
     from ditto.media.joining import write_mixed
     from ditto.media.rates import FPS, SAMPLES_PER_FRAME
@@ -70,7 +72,9 @@ def run_scene(
         face, equals, recording = text.rpartition("=")
         if not equals or not face or not recording:
             raise InputError(f"expected --speaker as WHICH=AUDIO, got {text!r}; write it as 0=speech.wav")
-        faces.append(parse_face(face))
+        if recording == "-":
+            raise InputError("expected the name of a recording with --speaker, got - (standard input); give a file")
+        faces.append(parse_face(face, "WHICH of --speaker"))
         recordings.append(Path(recording))
     if is_saved(picture) or str(picture) == "-":
         raise InputError(f"expected a picture file with --speaker, got {picture}; give the picture with all faces")
@@ -101,10 +105,11 @@ def run_scene(
     height, width = portraits[0].picture.shape[:2]
     if label is not None:
         label.check(height, width)
-    with tempfile.TemporaryDirectory(prefix="ditto.") as folder:
+    with ExitStack() as stack:
         count = max(math.ceil(len(sound) / SAMPLES_PER_FRAME) for sound in sounds)
-        mixed = Path(folder) / "sound.wav"
-        write_mixed(recordings, count, mixed)
+        with temporary_files():
+            mixed = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ditto."))) / "sound.wav"
+            write_mixed(recordings, count, mixed)
         frames = head.animate_scene(scene, seed=seed)
         if format.audio_codec is None:
             console.print(f"{format.name} carries no sound", highlight=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ditto.app.console import Debug, Json, errors_reported, print_output
+from ditto.app.console import Debug, Json, errors_reported, print_output, printable
 
 if TYPE_CHECKING:
     from ditto.provenance import Verdict
@@ -39,7 +39,7 @@ def verify(
         if as_json:
             print_output(json.dumps(report(file, verdict)))
         else:
-            print_output(f"{file}: {sentence(verdict)}")
+            print_output(printable(f"{file}: {sentence(verdict)}"))  # makers write names into their files
         if code := exit_code(verdict, trust is not None):
             raise typer.Exit(code)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ditto.app.cli_motion import check_distinct
 from ditto.app.console import interruption, open_console, progress, progress_of, show_warnings
 from ditto.app.options import parse_emotion, parse_style, parse_timeline
-from ditto.app.pictures import check_picture
+from ditto.app.pictures import check_picture, standard_input
 from ditto.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run_video(
     check_distinct(output, clip_path, audio_path)
     console = open_console(quiet)
     show_warnings(console)
-    reader = AudioReader(audio_path)
+    reader = AudioReader(audio_path if str(audio_path) != "-" else standard_input("a recording"))
     next(iter(reader))  # decodes at least the beginning
     timeline = parse_timeline(controls, reader.duration_seconds)
     provenance = provenance and provenance.made_from(portrait=clip_path, speech=audio_path)

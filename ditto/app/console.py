@@ -192,13 +192,18 @@ def errors_reported(as_json: bool, debug: bool) -> Iterator[None]:
             advice = ""
         elif isinstance(error, ImportError):
             advice = " (a package that ditto needs is missing or broken; `ditto doctor` says what to do)"
-        message = " ".join(str(error).split()) or "no message"
+        message = printable(" ".join(str(error).split())) or "no message"
         print_error(f"ditto: {type(error).__name__}: {message}{advice}")
         if as_json:
             with suppress(OSError, OutputError):
                 print_output(json.dumps({"error": type(error).__name__, "message": message}))
         discard_output()
         raise typer.Exit(EXIT_FAILURE if ours else EXIT_INPUT_ERROR) from None
+
+
+def printable(text: str) -> str:
+    """A text in which characters that end the line or control a terminal are shown as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_error(text: str) -> None:

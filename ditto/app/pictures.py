@@ -28,8 +28,8 @@ def standard_input(noun: str) -> BinaryIO:
     return sys.stdin.buffer
 
 
-def parse_face(text: str) -> int | tuple[float, float, float, float] | Path:
-    """`--face`: a number, `left,top,width,height`, or the name of a picture.
+def parse_face(text: str, option: str = "--face") -> int | tuple[float, float, float, float] | Path:
+    """`--face`, or another option that names a face: a number, `left,top,width,height`, or the name of a picture.
 
     Raises:
         InputError: none of these.
@@ -45,7 +45,7 @@ def parse_face(text: str) -> int | tuple[float, float, float, float] | Path:
     if Path(text).is_file():
         return Path(text)
     raise InputError(
-        f"expected --face as a number (0: the largest face), a box left,top,width,height or the name of a picture, got "
+        f"expected {option} as a number (0: the largest face), a box left,top,width,height or the name of a picture, got "
         f"{text!r}; `ditto faces PICTURE` lists the faces"
     )
 

@@ -196,6 +196,17 @@ def complete_file(part: Path, file: Path) -> None:
 
 
 @contextmanager
+def temporary_files() -> Iterator[None]:
+    """Temporary files are made and written in the block; raises OutputError where the system refuses that."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"a temporary file cannot be written: {error.strerror or error}; free some space, or name another folder in TMPDIR"
+        ) from error
+
+
+@contextmanager
 def whole_file(file: Path) -> Iterator[Path]:
     """An empty file beside `file` to write in the block; at its end it gets the name of `file`, after an error it is removed.
 

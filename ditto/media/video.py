@@ -65,6 +65,8 @@ def check_output(
                 "its wheels (pip install --force-reinstall av), or choose another codec or suffix"
             ) from error
     if format.place is Place.ADDRESS:
+        if not os.fsdecode(path).partition("://")[2].strip("/"):
+            raise OutputError(f"expected an address, got {os.fsdecode(path)!r}; write it as {format.suffix}host/live/key")
         return format
     file = Path(path)
     if format.place is Place.PICTURES:

@@ -171,7 +171,8 @@ class Portrait:
         except PermissionError as error:
             raise InputError(f"the portrait {name} may not be read ({error.strerror}); check its permissions") from None
         except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, *_DAMAGED) as error:
-            raise InputError(f"{name} is damaged or no saved portrait ({error}); {advice}") from None
+            reason = "another kind of file" if "pickle" in str(error) else error  # NumPy advises to load it unsafely
+            raise InputError(f"{name} is damaged or no saved portrait ({reason}); {advice}") from None
 
     @classmethod
     def from_packed(cls, data: bytes, name: str = "the packed portrait") -> Portrait:

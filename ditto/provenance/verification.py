@@ -64,11 +64,15 @@ def verify(file: str | PathLike[str], trust: str | PathLike[str] | None = None) 
     path = Path(file)
     source = Source(path, "a video or picture", ProvenanceError)
     suffix = path.suffix.lower()
+    if suffix == SIDECAR:
+        raise ProvenanceError(f"expected a video or picture, got the credentials {path}; give the file that lies beside them")
     format = EMBEDDED.get(suffix) or BESIDE.get(suffix, "application/octet-stream")
     beside = path.with_suffix(SIDECAR)
     sidecar = beside if suffix not in EMBEDDED and beside.is_file() else None
     if suffix not in EMBEDDED and sidecar is None:
-        return Verdict("absent")
+        if suffix in BESIDE or not _has_credentials(source):
+            return Verdict("absent")
+        format = "video/mp4"  # of a file without a suffix that is known; c2pa-python looks at the content
     settings = SETTINGS if trust is None else SETTINGS | {"trust": {"user_anchors": _anchors(trust)}}
     try:
         manifest = () if sidecar is None else (Source(sidecar, "content credentials", ProvenanceError).read(),)
@@ -80,10 +84,11 @@ def verify(file: str | PathLike[str], trust: str | PathLike[str] | None = None) 
         told = " ".join(str(error).split())
         if told.startswith("Remote"):  # the file has only the address of its credentials
             return Verdict("absent", problems=(told,))
-        if sidecar is not None or _has_credentials(source):
+        if sidecar is not None or (suffix in EMBEDDED and _has_credentials(source)):
             return Verdict("altered", problems=(told,), sidecar=sidecar)
+        noun = EMBEDDED.get(suffix, "a video or picture")
         raise ProvenanceError(
-            f"expected {format} at {path}, got a file that cannot be read ({told}); check its name and content"
+            f"expected {noun} at {path}, got a file that cannot be read ({told}); check its name and content"
         ) from None
 
 

@@ -1,5 +1,6 @@
 """`ditto faces` and `ditto animate --speaker`."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def test_two_speakers_make_a_video(folder):
     ("words", "message"),
     [
         (["--speaker", "0"], "expected --speaker as WHICH=AUDIO"),
-        (["--speaker", "first=a.wav"], "expected --face as a number"),
+        (["--speaker", "first=a.wav"], "expected WHICH of --speaker as a number"),
+        (["--speaker", "0=-"], "expected the name of a recording with --speaker, got - (standard input)"),
         (["--speaker", "0=none.wav"], "none.wav"),
         (["--speaker", "7=a.wav"], "face 7 was asked for, but the picture has 2 faces"),
         (["--speaker", "0=a.wav", "--speaker", "0=a.wav"], "expected different faces, got face 0 twice"),
@@ -73,4 +75,15 @@ def test_what_cannot_be_used(folder, monkeypatch, words, message):
     monkeypatch.chdir(folder)
     done = run("animate", "two.png", *words, "-o", "no.mp4")
     assert done.exit_code == 2 and message in done.output.replace("\n", " ")
+    assert not (folder / "no.mp4").exists()
+
+
+def test_a_full_temporary_folder_is_told(folder, monkeypatch):
+    def refuse(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("ditto.app.cli_scene.tempfile.TemporaryDirectory", refuse)
+    done = run("animate", "two.png", "--speaker", "0=a.wav", "-o", "no.mp4")
+    assert done.exit_code == 2 and "a temporary file cannot be written: No space left" in done.output.replace("\n", " ")
     assert not (folder / "no.mp4").exists()

@@ -142,6 +142,10 @@ def test_a_note_is_one_line_however_long(capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines() == ["note: " + "words " * 40]
 
 
+def test_what_a_file_says_controls_no_terminal():
+    assert console.printable("a\x1b[2Kb\nvalid: \x9bé 人\ud800") == r"a\x1b[2Kb\nvalid: \x9bé 人\ud800"
+
+
 @pytest.mark.parametrize("charset", ["ascii", "latin-1", "utf-8"])
 def test_tables_and_lines_take_every_character(charset):
     from ditto.app.cli_bundle import app as bundle

@@ -1,5 +1,7 @@
 """A video as the source: the person of a clip says something else (docs/video.md)."""
 
+import errno
+import io
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from wav import write_wav
 
 import ditto
 from ditto.clip import LOOPS, _Reader, best_loop, frames_of, order_of, read_clip
-from ditto.errors import NoFaceError, VideoError
+from ditto.errors import NoFaceError, OutputError, VideoError
 from ditto.media.audio import read_audio
 from ditto.portrait.follow import follow
 
@@ -200,7 +202,17 @@ def test_a_clip_that_was_cut_since_is_refused(head, recorded, speech, tmp_path):
         list(head.animate_video(clip, speech))
 
 
-def test_the_command_writes_a_video(video, speech, tmp_path):
+def test_a_full_temporary_folder_is_an_output_error(video, monkeypatch):
+    class Full:
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ditto.clip.tempfile.TemporaryFile", lambda **_: Full())
+    with pytest.raises(OutputError, match=r"temporary file cannot be written: No space left on device; .* TMPDIR"):
+        read_clip(video)
+
+
+def test_the_command_writes_a_video(video, speech, tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
     from ditto.app.cli import app
@@ -213,6 +225,9 @@ def test_the_command_writes_a_video(video, speech, tmp_path):
     assert done.exit_code == 0, done.output
     with av.open(str(tmp_path / "out.mp4")) as written:
         assert written.streams.video[0].width == 256 and written.streams.audio
+    monkeypatch.setattr("ditto.app.cli_video.standard_input", lambda noun: io.BytesIO((tmp_path / "speech.wav").read_bytes()))
+    done = CliRunner().invoke(app, ["animate", str(video), "-", "-o", str(tmp_path / "piped.mp4"), "-q"])
+    assert done.exit_code == 0 and (tmp_path / "piped.mp4").exists(), done.output
     for words, message in [
         (["--loop", "round"], "expected a loop of pingpong"),
         (["--still"], "expected a picture with --still"),

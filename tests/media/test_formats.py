@@ -291,6 +291,12 @@ def test_a_server_that_is_not_there_is_an_output_error():
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize("address", ["rtmp://", "srt://", "rtmps:///"])
+def test_an_address_without_a_host_is_refused_before_any_work(address):
+    with pytest.raises(OutputError, match="expected an address, got"):
+        check_output(address)
+
+
 def test_a_protocol_that_this_build_lacks_is_an_output_error():
     with pytest.raises(OutputError, match=r"SRT"), VideoWriter(f"srt://127.0.0.1:{free_port()}", WIDTH, HEIGHT) as writer:
         writer.write(picture(0))

@@ -181,6 +181,23 @@ def test_files_that_cannot_be_read_are_told_from_files_without_credentials(tmp_p
             verify(tmp_path / name)
 
 
+def test_a_signed_file_of_any_name_is_verified(video, tmp_path):
+    for name in ("a", "a.bin", "a.heic"):
+        (tmp_path / name).write_bytes(video.read_bytes())
+        assert verify(tmp_path / name).state == "untrusted"
+    (tmp_path / "a").write_bytes(video.read_bytes() + b"x")
+    assert verify(tmp_path / "a").state == "altered"
+    (tmp_path / "notes.txt").write_text("c2pa.claim")
+    with pytest.raises(ProvenanceError, match=r"expected a video or picture at .*notes\.txt"):
+        verify(tmp_path / "notes.txt")
+
+
+def test_credentials_alone_are_not_called_altered(tmp_path):
+    write_video(tmp_path / "a.webm")
+    with pytest.raises(ProvenanceError, match=r"expected a video or picture, got the credentials .*a\.c2pa"):
+        verify(tmp_path / "a.c2pa")
+
+
 class Asked(BaseHTTPRequestHandler):
     """Refuses every request, and counts them."""
 
