@@ -72,7 +72,7 @@ def check_output(
     if format.place is Place.PICTURES:
         check_writable(_sequence_folder(file) / "pictures")
         if there := _pictures_there(file):
-            raise OutputError(f"expected no pictures of the name {file}, got {there}; remove them or choose another name")
+            raise _taken(file, there)
     else:
         check_writable(file)
     return format
@@ -93,6 +93,10 @@ def _pictures_there(file: Path) -> str | None:
     pattern = re.compile(re.escape(before) + r"\d+" + re.escape(after))
     names = os.listdir(file.parent) if file.parent.is_dir() else []
     return min(filter(pattern.fullmatch, names), default=None)
+
+
+def _taken(file: Path, there: str) -> OutputError:
+    return OutputError(f"expected no pictures of the name {file}, got {there}; remove them or choose another name")
 
 
 class VideoWriter:
@@ -247,8 +251,10 @@ class VideoWriter:
             if self.format.place is Place.SEGMENTS:
                 self._check_segments(self._muxed)
             for part, target in self._complete_parts():
-                self.signed = publish(part, target, self._provenance)
+                if self.format.place is Place.PICTURES and not named:
+                    self._claim(target)
                 named.append(target)
+                self.signed = publish(part, target, self._provenance)
             named = []
             if self.format.place is Place.FILE:
                 self._part = None
@@ -258,6 +264,13 @@ class VideoWriter:
             for picture in named if self.format.place is Place.PICTURES else ():  # not all of them
                 picture.unlink(missing_ok=True)
             self.abort()
+
+    def _claim(self, first: Path) -> None:
+        """Take the name of a sequence's first picture, so that two processes do not write one sequence. Raises OutputError."""
+        try:
+            first.touch(exist_ok=False)
+        except FileExistsError:
+            raise _taken(self.path, first.name) from None
 
     def abort(self) -> None:
         """Remove the unfinished file; end a playlist or a stream. Does nothing after `close`."""

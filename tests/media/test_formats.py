@@ -156,6 +156,18 @@ def test_a_sequence_replaces_no_pictures_and_appears_whole(tmp_path):
         VideoWriter(path, WIDTH, HEIGHT)
 
 
+def test_of_two_that_write_one_sequence_the_second_is_refused(tmp_path):
+    writers = [VideoWriter(tmp_path / "f%d.png", WIDTH, HEIGHT, provenance=None) for _ in range(2)]
+    for number, writer in enumerate(writers):
+        for frame in range(2 + number):
+            writer.write(picture(frame + 5 * number))
+    writers[0].close()
+    there = {file.name: file.read_bytes() for file in tmp_path.glob("f*.png")}
+    with pytest.raises(OutputError, match=r"expected no pictures of the name .*, got f0\.png"):
+        writers[1].close()
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == there and len(there) == 2
+
+
 def test_a_sequence_that_cannot_be_completed_leaves_nothing(tmp_path, monkeypatch):
     calls = []
 
