@@ -251,6 +251,9 @@ def codec(
     steps: Annotated[int | None, typer.Option(min=2, help="Updates in all, if other than the preset's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1.")] = "cpu",
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write curves and pictures for TensorBoard.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -262,7 +265,7 @@ def codec(
             from ditto.training.latent.codec import preset as preset_of
         recipe, report = preset_of(preset).shortened(steps), report_of(quiet or as_json)
         with interruptible(output):
-            made = train_codec(Options(clips, output, recipe, seed, resume, device, report))
+            made = train_codec(Options(clips, output, recipe, seed, resume, device, report, tensorboard))
         if as_json:
             held = {n: {name: f._asdict() for name, f in groups.items()} for n, groups in made.figures.items()}
             print_result(json.dumps({"output": str(made.folder), "held": held, "seed": seed}))

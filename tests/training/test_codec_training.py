@@ -450,6 +450,31 @@ def test_the_command_trains_and_says_what_is_wrong(clips, whole, tmp_path, monke
         assert refused.exit_code == 2 and message in refused.stderr and len(refused.stderr.splitlines()) == 1
 
 
+def test_a_picture_shows_clip_and_codec(clips):
+    torch.manual_seed(0)
+    objective, batch = CodecObjective(TINY), batch_of(clips, step=4)
+    picture = objective(batch).picture
+    frames = batch.video.shape[2]
+    assert picture.shape == (3, 2 * SIDE, frames * SIDE)
+    torch.testing.assert_close(picture[:, :SIDE, SIDE : 2 * SIDE], batch.video[0, :, 1] / 2 + 0.5)
+
+
+def test_tensorboard_gets_curves_and_pictures(clips, tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train_codec(quiet(clips, tmp_path, replace(TINY, stages=TINY.stages[:1]), tensorboard=True))
+    found = events.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in found.Scalars("l1")] == [1, 2, 3, 4]
+    assert [event.step for event in found.Images("picture")] == [2, 4]
+
+
+def test_a_missing_tensorboard_is_said(clips, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match="TensorBoard is not installed"):
+        train_codec(quiet(clips, tmp_path, tensorboard=True))
+
+
 def test_held_clips_are_measured(clips, whole):
     """PSNR by hand, and a group for portraits that were trained on and one for the others."""
     assert training.psnr(torch.full((4,), 0.5), torch.full((4,), 0.3)) == pytest.approx(20.0)

@@ -322,7 +322,8 @@ class CodecObjective(Objective):
             losses = losses * recipe.without_weight
         kl = divergence(encoded)
         figures = {"l1": difference.abs().mean() / 2, "kl": kl.mean(), "spread": encoded.mean.std()}
-        return Terms(losses + recipe.divergence * kl, figures)
+        strips = [x.detach()[0].movedim(1, 2).flatten(2) / 2 + 0.5 for x in (batch.video, made)]
+        return Terms(losses + recipe.divergence * kl, figures, torch.cat(strips, 1))
 
 
 def installed_lpips(report: Callable[[str], None]) -> Perceptual | None:
@@ -453,6 +454,7 @@ class Options:
         resume: go on with the run in `out`.
         device: "cpu", "cuda" or "cuda:1".
         report: takes lines of progress.
+        tensorboard: also write curves and pictures (clip above codec) for TensorBoard, to `out`/tensorboard.
     """
 
     data: Path
@@ -462,6 +464,7 @@ class Options:
     resume: bool = False
     device: str = "cpu"
     report: Callable[[str], None] = field(default=print)
+    tensorboard: bool = False
 
 
 class Made(NamedTuple):
@@ -486,18 +489,24 @@ def train_codec(options: Options, workers: Workers | None = None) -> Made:
     sampler = Sampler(clips, recipe, options.seed)
     torch.manual_seed(options.seed)
     objective = CodecObjective(recipe, installed_lpips(options.report) if recipe.perceptual else None)
-    words = {"recipe": asdict(recipe), "data": clips.fingerprint}
     run = Run(
-        words, out, options.seed, recipe.optimizer, average=recipe.average, bfloat16=recipe.bfloat16,
-        checkpoint_every=recipe.checkpoint_every, report=options.report,
-    )  # fmt: skip
+        {"recipe": asdict(recipe), "data": clips.fingerprint},
+        out,
+        options.seed,
+        recipe.optimizer,
+        average=recipe.average,
+        bfloat16=recipe.bfloat16,
+        checkpoint_every=recipe.checkpoint_every,
+        report=options.report,
+        board=out / "tensorboard" if options.tensorboard else None,
+    )
     codec = train(objective, sampler, recipe.stages, run, workers, options.resume).cpu()
     assert isinstance(codec, Codec)
     measure_latents(codec, clips, recipe.window)
     figures = {str(frames): evaluate(codec, clips, recipe.window, frames) for frames in (17, 125)}
     if workers.rank == 0:
         kept = {frames: {name: group._asdict() for name, group in groups.items()} for frames, groups in figures.items()}
-        write_codec(out, codec, {"window": recipe.window, "seed": options.seed, "figures": kept, "words": words})
+        write_codec(out, codec, {"window": recipe.window, "seed": options.seed, "figures": kept, "words": run.words})
         for line in lines(figures):
             options.report(line)
     return Made(out, figures)

@@ -44,10 +44,12 @@ class Terms(NamedTuple):
     Attributes:
         losses: (B,) one for each clip.
         figures: named numbers to show.
+        picture: (3, H, W) in [0, 1] to show in TensorBoard, if any.
     """
 
     losses: Tensor
     figures: Mapping[str, Tensor]
+    picture: Tensor | None = None
 
 
 class Objective(nn.Module):
@@ -97,6 +99,7 @@ class Run:
         bfloat16: run the network in bfloat16 under autocast.
         checkpoint_every: updates between two checkpoints.
         report: takes lines of progress.
+        board: folder for TensorBoard, if any: figures of every update, a picture at every checkpoint.
     """
 
     words: Mapping[str, Any]
@@ -109,6 +112,7 @@ class Run:
     bfloat16: bool = True
     checkpoint_every: int = 50
     report: Callable[[str], None] = print
+    board: Path | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -186,9 +190,11 @@ def train(
         found = workers.mean(torch.stack([value.detach().float().mean() for value in figures.values()])).tolist()
         log.add(done, ends[-1], rate, dict(zip(figures, found, strict=True)))
         if workers.rank == 0 and (done % run.checkpoint_every == 0 or done in ends):
+            log.show(done, terms.picture)
             kept = {"format": FORMAT, "step": done, "seed": run.seed, "words": json.dumps(run.words, sort_keys=True)}
             kept |= {"model": average.state_dict(), "trained": network.state_dict(), "optimizer": optimizer.state_dict()}
             write_checkpoint(run.checkpoint, kept)
+    log.close()
     return average
 
 
@@ -245,18 +251,30 @@ def _restore(run: Run, network: nn.Module, average: nn.Module) -> tuple[int, dic
 
 
 class _Log:
-    """`log.jsonl` and lines of progress, of the first process only."""
+    """`log.jsonl`, lines of progress, and TensorBoard if a folder for it is given; of the first process only."""
 
     def __init__(self, run: Run, start: int, shown: bool) -> None:
         self._run, self._shown, self._path = run, shown, run.out / "log.jsonl"
+        self._board: Any = None
         if not shown:
             return
+        if run.board is not None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise InputError(
+                    f"TensorBoard is not installed ({error}); pip install tensorboard, or leave the option out"
+                ) from error
+            self._board = SummaryWriter(str(run.board), purge_step=start + 1)
         kept = []
         if start and self._path.is_file():  # an interrupted run may have gone on after its last checkpoint
             kept = [line for line in self._path.read_text().splitlines() if json.loads(line)["step"] <= start]
         write_bytes(self._path, "".join(f"{line}\n" for line in kept).encode())
 
     def add(self, step: int, last: int, rate: float, figures: Mapping[str, float]) -> None:
+        if self._board is not None:
+            for name, value in {**figures, "learning rate": rate}.items():
+                self._board.add_scalar(name, value, step)
         if not self._shown or (step % SHOWN_EVERY and step not in (1, last)):
             return
         try:
@@ -265,3 +283,11 @@ class _Log:
         except OSError as error:
             raise unwritable(self._path, error) from error
         self._run.report(f"step {step:6d} of {last}  " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+
+    def show(self, step: int, picture: Tensor | None) -> None:
+        if self._board is not None and picture is not None:
+            self._board.add_image("picture", picture.detach().float().clamp(0, 1).cpu(), step)
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
