@@ -1,5 +1,7 @@
 """Native code and package layout; everything else stands in pyproject.toml."""
 
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,6 +15,32 @@ if sys.platform == "win32":
 else:
     # Never -ffast-math: linked in, its start-up code changes denormals for the whole process.
     flags = ["-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-g0"]
+
+# The GPU kernels are a library of their own, ditto/_cuda.so, built when DITTO_CUDA=1. It holds code for these architectures,
+# and for later GPUs what their driver compiles. -fmad=false: the same bits as the kernel bodies give on a CPU.
+ARCHITECTURES = ("80", "90", "100")
+NVCC_FLAGS = ["-O3", "-std=c++17", "-fmad=false"]
+
+
+class BuildNative(build_ext):
+    """Builds the extension, and the GPU kernels where they are asked for."""
+
+    def run(self):
+        super().run()
+        if os.environ.get("DITTO_CUDA", "0") == "0":
+            return
+        nvcc = os.environ.get("NVCC") or shutil.which("nvcc")
+        if nvcc is None:
+            raise SystemExit("expected nvcc with DITTO_CUDA=1, got none; install the CUDA toolkit, or set NVCC to its path")
+        target = Path("ditto") if self.inplace else Path(self.build_lib) / "ditto"
+        target.mkdir(parents=True, exist_ok=True)
+        codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
+        codes.append(f"-gencode=arch=compute_{ARCHITECTURES[-1]},code=compute_{ARCHITECTURES[-1]}")
+        part = target / "_cuda.so.part"
+        output = ["-shared", "-Xcompiler", "-fPIC", "-o", str(part)]
+        self.spawn([nvcc, *NVCC_FLAGS, *codes, *output, "csrc/cuda/kernels.cu"])
+        os.replace(part, target / "_cuda.so")
+
 
 # ditto/engines, ditto/controls and ditto/live/server/client are symlinks to folders at the top: type checkers and a plain
 # checkout see them, and the build takes each package from its real place.
@@ -28,5 +56,5 @@ setup(
             "ditto._native", sources, include_dirs=["csrc"], depends=headers, cxx_std=17, extra_compile_args=flags
         )
     ],
-    cmdclass={"build_ext": build_ext},
+    cmdclass={"build_ext": BuildNative},
 )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 
 from ditto.full.networks.upsampling import RepeatedConv2d
 from ditto.full.networks.weights import load_state
+from ditto.ops import neural
+from ditto.ops.reference import neural as reference
 
 SLOPE = 0.2  # of the leaky ReLUs, as published
 HIDDEN = 128  # channels between the feature map and a norm's scale and shift, as published
@@ -105,13 +108,15 @@ class Spade(nn.Module):
         self.mlp_gamma = nn.Conv2d(HIDDEN, channels, 3, padding=1)
         self.mlp_beta = nn.Conv2d(HIDDEN, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, feature: Tensor) -> Tensor:
-        """x (B, C, H, W), feature (B, map_channels, h, w) -> (B, C, H, W)."""
+    def forward(self, x: Tensor, feature: Tensor, slope: float = 1.0) -> Tensor:
+        """x (B, C, H, W), feature (B, map_channels, h, w) -> (B, C, H, W), after a leaky ReLU of that slope."""
         if not isinstance(self.mlp_shared[0], RepeatedConv2d):
             feature = F.interpolate(feature, size=x.shape[2:])
         hidden = self.mlp_shared(feature)
-        out: Tensor = F.instance_norm(x) * (1 + self.mlp_gamma(hidden)) + self.mlp_beta(hidden)
-        return out
+        gamma, beta = self.mlp_gamma(hidden), self.mlp_beta(hidden)
+        if neural.ready(x) and x.is_contiguous() and x.dtype == gamma.dtype == beta.dtype:
+            return cast(Tensor, neural.spade(x, gamma, beta, slope))
+        return reference.spade(x, gamma, beta, slope)
 
 
 class SpadeBlock(nn.Module):
@@ -131,8 +136,8 @@ class SpadeBlock(nn.Module):
 
     def forward(self, x: Tensor, feature: Tensor) -> Tensor:
         """x (B, inputs, H, W), feature (B, map_channels, h, w) -> (B, outputs, H, W)."""
-        y = self.conv_0(F.leaky_relu(self.norm_0(x, feature), SLOPE))
-        y = self.conv_1(F.leaky_relu(self.norm_1(y, feature), SLOPE))
+        y = self.conv_0(self.norm_0(x, feature, SLOPE))
+        y = self.conv_1(self.norm_1(y, feature, SLOPE))
         if self.widens:
             x = self.conv_s(self.norm_s(x, feature))
         out: Tensor = x + y

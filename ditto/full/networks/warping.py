@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditto.motion.motion import KEYPOINTS
+from ditto.ops import neural
 
 VARIANCE = 0.01  # of a keypoint's heatmap, as published
 
@@ -139,11 +140,15 @@ class Hourglass(nn.Module):
         return out
 
 
+def axes_of(like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x (W,), y (H,), z (D,) of the voxels, the outermost ones at -1 and 1; `like` (..., D, H, W)."""
+    z, y, x = (torch.linspace(-1, 1, n, dtype=like.dtype, device=like.device) for n in like.shape[-3:])
+    return x, y, z
+
+
 def coordinate_grid(like: Tensor) -> Tensor:
-    """x, y, z of every voxel, (D, H, W, 3), the outermost ones at -1 and 1; `like` (..., D, H, W)."""
-    axes = [torch.linspace(-1, 1, n, dtype=like.dtype, device=like.device) for n in like.shape[-3:]]
-    z, y, x = torch.meshgrid(*axes, indexing="ij")
-    return torch.stack((x, y, z), -1)
+    """x, y, z of every voxel, (D, H, W, 3); `like` (..., D, H, W)."""
+    return torch.stack(torch.meshgrid(*axes_of(like)[::-1], indexing="ij")[::-1], -1)
 
 
 def heatmap(grid: Tensor, keypoints: Tensor) -> Tensor:
@@ -175,7 +180,19 @@ class DenseMotionNetwork(nn.Module):
         by_keypoint = grid + (kp_source - kp_driving)[:, :, None, None, None]
         still = grid.expand(batch, 1, -1, -1, -1, -1)
         motions = torch.cat((still, by_keypoint), 1)  # (B, K + 1, D, H, W, 3)
-        count = motions.shape[1]
+        x = self.hourglass(self.seen(compressed, motions, kp_source, kp_driving).flatten(1, 2))
+
+        mask = self.mask(x).softmax(1)
+        deformation = (motions * mask[..., None]).sum(1)
+        occlusion = self.occlusion(x.reshape(batch, -1, height, width)).sigmoid()
+        return DenseMotion(mask, deformation, occlusion)
+
+    def seen(self, compressed: Tensor, motions: Tensor, kp_source: Tensor, kp_driving: Tensor) -> Tensor:
+        """What the hourglass takes, (B, K + 1, 5, D, H, W): heatmap difference and moved volume of every motion."""
+        if neural.ready(compressed):
+            axes = axes_of(compressed.float())
+            return cast(Tensor, neural.dense_motion(compressed.float(), kp_source, kp_driving, *axes, VARIANCE))
+        batch, count = motions.shape[:2]
         # align_corners=False: -1 and 1 are the outer faces of the voxels, not their centres. The weights were trained so.
         moved = F.grid_sample(
             compressed[:, None].expand(-1, count, -1, -1, -1, -1).flatten(0, 1),
@@ -183,14 +200,10 @@ class DenseMotionNetwork(nn.Module):
             align_corners=False,
         ).unflatten(0, (batch, count))  # (B, K + 1, 4, D, H, W)
 
+        grid = motions[0, 0]
         blobs = heatmap(grid, kp_driving) - heatmap(grid, kp_source)
         blobs = torch.cat((torch.zeros_like(blobs[:, :1]), blobs), 1)[:, :, None]  # zero for the background
-        x = self.hourglass(torch.cat((blobs, moved), 2).flatten(1, 2))
-
-        mask = self.mask(x).softmax(1)
-        deformation = (motions * mask[..., None]).sum(1)
-        occlusion = self.occlusion(x.reshape(batch, -1, height, width)).sigmoid()
-        return DenseMotion(mask, deformation, occlusion)
+        return torch.cat((blobs, moved), 2)
 
 
 class ConvNorm2d(nn.Module):
