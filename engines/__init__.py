@@ -64,6 +64,7 @@ def open_engine(
     example: Example | None = None,
     cache: str | PathLike[str] | None = None,
     compiled: bool = False,
+    shape: tuple[int, ...] | None = None,
 ) -> Engine:
     """The engine that runs a network.
 
@@ -80,6 +81,8 @@ def open_engine(
             published networks.
         cache: folder for exported networks and plans; the platform's by default, or $DITTO_CACHE.
         compiled: run through `torch.compile` ("torch" only); opening then takes a minute or more.
+        shape: the only shape that the one input of a file with free axes will have ("onnxruntime"); CUDA needs it where the
+            file computes with sizes.
 
     Raises:
         ValueError: an unknown backend, device or precision, a combination that is not supported (a file has a precision
@@ -94,7 +97,7 @@ def open_engine(
             try:
                 return open_engine(
                     network, first, threads, device=device, precision=precision, example=example, cache=cache,
-                    compiled=compiled,
+                    compiled=compiled, shape=shape,
                 )  # fmt: skip
             except EngineError as error:
                 log.warning("%s cannot run the network: %s", first, error)
@@ -135,12 +138,13 @@ def open_engine(
         torch_device(device)  # fails here, before an export, which takes minutes
         import_tensorrt()
         return TensorRTEngine(network_file(network, example, precision, folder), device, folder)
-    from .onnx_engine import OnnxEngine, require_provider
+    from .onnx_engine import OnnxEngine, free_axes, require_provider
 
     provider = "tensorrt" if backend == "onnxruntime-tensorrt" else kind
     require_provider(provider, Path(network).name if isinstance(network, (str, PathLike)) else type(network).__name__)
     file = network_file(network, example, precision, folder)
-    return OnnxEngine(file, threads, provider, int(number or 0), folder)
+    sizes = None if shape is None else free_axes(file, shape)
+    return OnnxEngine(file, threads, provider, int(number or 0), folder, sizes)
 
 
 def network_file(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,21 @@ class OnnxEngine:
         provider: one of `PROVIDERS`. A network that it cannot run completely is refused, not split with the CPU.
         index: of the GPU.
         cache: where the TensorRT provider keeps its engines and timings; None: `cache_folder()`.
+        sizes: of free axes, by their names. ONNX Runtime then folds what computes shapes before it gives nodes to a provider;
+            CUDA leaves such nodes to the CPU, and a network that needs both is refused here.
 
     Raises:
         EngineError: ONNX Runtime is not installed, refuses the file, or cannot run it on the provider.
     """
 
     def __init__(
-        self, path: Path, threads: int = 1, provider: str = "cpu", index: int = 0, cache: Path | None = None
+        self,
+        path: Path,
+        threads: int = 1,
+        provider: str = "cpu",
+        index: int = 0,
+        cache: Path | None = None,
+        sizes: Mapping[str, int] | None = None,
     ) -> None:
         onnxruntime = require_provider(provider, path.name)
         expected = PROVIDERS[provider]
@@ -60,6 +69,8 @@ class OnnxEngine:
         options.log_severity_level = 3
         # Idle workers must not spin on the cores that the renderer needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for axis, size in (sizes or {}).items():
+            options.add_free_dimension_override_by_name(axis, size)
         if provider != "cpu":
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
@@ -187,6 +198,21 @@ def provider_options(provider: str, index: int, cache: Path | None) -> dict[str,
             "trt_timing_cache_enable": "1", "trt_timing_cache_path": str(folder),
         }  # fmt: skip
     return options
+
+
+def free_axes(path: Path, shape: tuple[int, ...]) -> dict[str, int]:
+    """Names of the free axes of a file's only input, with their sizes when it has that shape.
+
+    Raises:
+        EngineError: the file has several inputs, or none of that shape.
+    """
+    inputs = OnnxEngine(path).inputs
+    if len(inputs) == 1 and len(inputs[0].shape) == len(shape):
+        pairs = list(zip(inputs[0].shape, shape, strict=True))
+        if all(axis == size or isinstance(axis, str) for axis, size in pairs):
+            return {axis: size for axis, size in pairs if isinstance(axis, str)}
+    got = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in inputs)
+    raise EngineError(f"expected {path.name} to have one input that can be {shape}, got {got}; export it again")
 
 
 def describe(node: Any) -> Tensor:

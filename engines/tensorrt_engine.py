@@ -22,6 +22,7 @@ from .cache import build_once, cache_folder, file_name, read_plan, write_bytes, 
 from .torch_engine import as_tensor, describe, torch_device
 
 log = logging.getLogger(__name__)
+WORKSPACE = 0.8  # of the free memory, for the algorithms that a build tries; the other engines need some too
 OLDEST = (11, 2)  # the first whose GridSample takes five axes (release notes)
 
 
@@ -92,8 +93,9 @@ class TensorRTEngine:
         came = {describe(name, value) for name, value in tensors.items()}
         if came != set(self.inputs):
             raise EngineError(f"{self.path.name}: expected {self.inputs}, got {sorted(came)}; convert them")
+        made_on = torch.cuda.current_stream(self.device)  # the caller's: there its inputs are made
         with self._lock, torch.cuda.device(self.device), torch.cuda.stream(self._stream):
-            self._stream.wait_stream(torch.cuda.default_stream(self.device))
+            self._stream.wait_stream(made_on)
             for name, value in tensors.items():
                 self._buffers[name].copy_(value, non_blocking=True)
             if not self._context.execute_async_v3(self._stream.cuda_stream):
@@ -175,6 +177,9 @@ def build_plan(trt: Any, logger: Any, path: Path, timing: Path) -> bytes:
             f"expected a network that TensorRT {trt.__version__} can parse, got {path.name}: {reason}; set backend='torch'"
         )
     config = builder.create_builder_config()
+    free, _ = torch.cuda.mem_get_info()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(WORKSPACE * free))
+    config.progress_monitor = progress_of(trt, path.name)
     known = timing.read_bytes() if timing.is_file() else b""
     config.set_timing_cache(config.create_timing_cache(known) or config.create_timing_cache(b""), False)
     plan = builder.build_serialized_network(network, config)
@@ -189,6 +194,26 @@ def build_plan(trt: Any, logger: Any, path: Path, timing: Path) -> bytes:
     except EngineError as unwritable:
         log.warning("TensorRT's timings are not kept: %s", unwritable)
     return bytes(plan)
+
+
+def progress_of(trt: Any, name: str) -> Any:
+    """A monitor of a build, which takes minutes: the log says which of its phases begins."""
+
+    class Progress(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            log.info("%s: TensorRT begins %r, %d steps", name, phase_name, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            log.debug("%s: TensorRT did step %d of %r", name, step + 1, phase_name)
+            return True  # go on
+
+        def phase_finish(self, phase_name: str) -> None:
+            log.debug("%s: TensorRT finished %r", name, phase_name)
+
+    return Progress()
 
 
 def names_of(engine: Any) -> list[str]:

@@ -22,6 +22,10 @@ PRECISIONS = {
     "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.float32
 }  # fmt: skip
 WARM_UPS = 3  # calls before a CUDA graph is captured, as in torch's notes on CUDA graphs
+# Opening an engine on a GPU changes settings of the whole process, and a capture is undone by what others do meanwhile.
+OPENING = threading.RLock()
+# How CUDA and its libraries say that memory is too small where torch does not raise `torch.OutOfMemoryError`.
+NO_MEMORY = ("out of memory", "cudaErrorMemoryAllocation", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 class PackedLinear(nn.Module):
@@ -101,6 +105,55 @@ def put_channels_last(network: nn.Module) -> None:
             module.weight.data = module.weight.data.to(memory_format=torch.channels_last_3d)
 
 
+def store_reduced(network: nn.Module, dtype: torch.dtype) -> None:
+    """Store the weights of linear layers and convolutions in a reduced precision, in place; autocast then casts none.
+
+    Autocast keeps a cast weight only where it requires a gradient; else it would cast every weight in every call.
+    """
+    for module in network.modules():
+        own = module._parameters
+        weight = own.get("weight")
+        if weight is None or weight.ndim < 2 or isinstance(module, nn.Embedding):
+            continue
+        for name in {"weight", "bias"} & own.keys():
+            stored = own[name]
+            if stored is not None:
+                stored.data = stored.data.to(dtype)
+
+
+@contextlib.contextmanager
+def exact_math() -> Iterator[None]:
+    """Float32 means float32, and cuDNN tries its deterministic algorithms and keeps the fastest, whatever the program set.
+
+    The settings belong to the process: one engine at a time. A captured graph keeps what they were.
+    """
+    with OPENING, torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=True, allow_tf32=False):
+        matmul = torch.backends.cuda.matmul
+        new = getattr(matmul, "fp32_precision", None)  # since torch 2.9 beside the older one; each has a state of its own
+        try:
+            old = torch.get_float32_matmul_precision()
+        except RuntimeError:  # the program set the new one alone: the older one is at its default
+            old = "highest"
+        matmul.allow_tf32 = False  # sets both
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(old)
+            if new is not None:
+                matmul.fp32_precision = new
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, is a lack of memory: the end of a capture hides the first error."""
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError):
+            return True
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 class TorchEngine:
     """A torch network with fixed shapes.
 
@@ -113,7 +166,9 @@ class TorchEngine:
             for linear layers. Inputs and outputs keep their types.
         threads: on the CPU; torch has one number for the whole process.
         compiled: run through `torch.compile`, which packs weights itself; the first call takes minutes.
-        channels_last: store the weights of convolutions with the channels innermost, which their outputs then have too.
+        channels_last: store the weights of convolutions with the channels innermost, which their outputs then have too;
+            None: in half precision on a GPU, whose tensor cores take them so.
+        graph: on a GPU, capture the network and replay it; False: run it operator by operator, with the same results.
 
     Raises:
         EngineError: the device does not exist, or has too little memory; the message says what fits.
@@ -129,7 +184,8 @@ class TorchEngine:
         precision: str = "float32",
         threads: int = 1,
         compiled: bool = False,
-        channels_last: bool = False,
+        channels_last: bool | None = None,
+        graph: bool = True,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(
@@ -154,6 +210,10 @@ class TorchEngine:
         elif self.device.type == "cpu" and can_pack() and not compiled:
             dtype = PRECISIONS[precision]
             replace_linears(self._network, lambda layer: PackedLinear(layer, dtype))
+        if PRECISIONS[precision] != torch.float32:
+            store_reduced(self._network, PRECISIONS[precision])
+        if channels_last is None:
+            channels_last = self.device.type == "cuda" and PRECISIONS[precision] != torch.float32
         self._run: Callable[..., Any] = torch.compile(self._network) if compiled else self._network
         with self._explain_oom(given):
             self._network.to(self.device)
@@ -161,7 +221,7 @@ class TorchEngine:
                 put_channels_last(self._network)
             self._fixed = {name: value.to(self.device, copy=True) for name, value in given.items()}
             self._results = self._forward(self._fixed)
-            if self.device.type == "cuda":
+            if self.device.type == "cuda" and graph:
                 self._capture()
         self.outputs = tuple(describe(name, value) for name, value in self._results.items())
 
@@ -216,7 +276,7 @@ class TorchEngine:
             if dtype != torch.float32:
                 stack.enter_context(torch.autocast(self.device.type, dtype))
             if self.device.type == "cuda":
-                stack.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
+                stack.enter_context(exact_math())
             found = self._run(*(pick(tensors) for pick in self._arguments))
         results = flatten(self._names, found)
         return {name: value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
@@ -224,6 +284,10 @@ class TorchEngine:
 
     def _capture(self) -> None:
         """Capture the network's kernels over the fixed buffers as one CUDA graph; a replay launches all of them."""
+        with OPENING:  # one capture at a time
+            self._graph = self._captured()
+
+    def _captured(self) -> torch.cuda.CUDAGraph:
         side = torch.cuda.Stream(self.device)
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):
@@ -234,14 +298,16 @@ class TorchEngine:
         # Without `stream` torch captures on the GPU it first captured on. "thread_local": other engines may be running.
         with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             self._results = self._forward(self._fixed)
-        self._graph = graph
+        return graph
 
     @contextlib.contextmanager
     def _explain_oom(self, tensors: Mapping[str, torch.Tensor]) -> Iterator[None]:
         """Turn torch's out-of-memory error into one that says which batch fits."""
         try:
             yield
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:  # torch.OutOfMemoryError is one
+            if not out_of_memory(error):
+                raise
             batch = min((len(value) for value in tensors.values() if value.ndim), default=1)
             message = (
                 f"{type(self._network).__name__} with a batch of {batch} in {self.precision} does not fit into the memory of "
@@ -266,7 +332,9 @@ class TorchEngine:
                 torch.cuda.empty_cache()
             try:
                 self._forward({name: value[:batch].to(self.device) for name, value in tensors.items()})
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
                 continue
             return batch
         return 0

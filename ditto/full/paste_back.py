@@ -5,11 +5,17 @@ Source: the released Ditto at e9191cf (tests/fixtures/reference, wiring_putback)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
 from ditto.full.cropping import invert, taps
 from ditto.full.sizes import CROP_SIZE
+
+if TYPE_CHECKING:
+    import torch
 
 Bytes = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float32]
@@ -50,6 +56,27 @@ class PasteBack:
         weight = part.sample(soft_mask(size)[..., None])[0]
         self._taps = part._replace(weights=part.weights * weight)
         self._rest: Array = (1 - weight) * picture[self._part].reshape(-1, 3).T
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Indices, weights and rest of `ditto.ops.neural.blend_crop`, on the CPU."""
+        import torch
+
+        indices = torch.from_numpy(self._taps.indices.astype(np.int32))
+        return indices, torch.from_numpy(self._taps.weights), torch.from_numpy(self._rest)
+
+    def on_device(self, device: torch.device) -> Callable[[torch.Tensor], Bytes]:
+        """The same with the crop on a GPU: image (3, S, S) in 0..1 -> frame. Only the part that the crop covers comes down."""
+        from ditto.ops import neural
+
+        tensors = [tensor.to(device) for tensor in self.tensors()]
+
+        def frame_of(image: torch.Tensor) -> Bytes:
+            frame = self._picture.copy()
+            part = frame[self._part]
+            part[...] = neural.blend_crop(image.float(), *tensors).cpu().numpy().reshape(part.shape)
+            return frame
+
+        return frame_of
 
     def __call__(self, render: npt.NDArray[np.uint8] | Array) -> Bytes:
         """The frame (H, W, 3) uint8 for a render (S, S, 3), 0..255."""

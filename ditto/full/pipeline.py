@@ -30,6 +30,7 @@ from ditto.full.released import ReleasedSettings, check_changes, read_released
 from ditto.full.renderer import NeuralFaceRenderer
 from ditto.full.retargeting import check_choices
 from ditto.full.sampler import FullSampler, Sampling
+from ditto.full.sizes import WINDOW_SAMPLES
 from ditto.full.source import SourceReader
 from ditto.full.space import FullSpace
 from ditto.full.speech_stream import CachedEncoder
@@ -94,7 +95,7 @@ class FullOptions:
         """ONNX Runtime's engine for a file: on the GPU if its provider can run all of it, else on the CPU with a warning."""
         if self.device != "cpu":
             try:
-                return open_engine(network, device=self.device)
+                return open_engine(network, device=self.device, shape=(1, WINDOW_SAMPLES))
             except EngineError as error:
                 log.warning("%s runs on the CPU: %s", network.name, error)
         return open_engine(network, threads=self.threads or cores())
@@ -155,7 +156,9 @@ def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
     return FullParts(
         encoder,
         FullSampler(options.open(motion), source_of, silence, encoder, sampling),
-        NeuralFaceRenderer(source_of, options.open(renderer, precision), stitching),
+        NeuralFaceRenderer(
+            source_of, options.open(renderer, precision), stitching, options.backend == "torch" and options.device != "cpu"
+        ),
         FullSpace(source_of),
     )
 

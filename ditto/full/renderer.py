@@ -6,6 +6,7 @@ Source: LivePortrait (arXiv:2407.03168), section 3.1 and 3.3.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,11 @@ from ditto.full.source import Call, Source
 from ditto.motion.motion import DEGREES, EXPRESSION, SCALE, TRANSLATION, Motion
 from ditto.portrait.portrait import Portrait
 
+if TYPE_CHECKING:
+    from ditto.engines.torch_engine import TorchEngine
+
 Array = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
 
 
 class NeuralFaceRenderer:
@@ -27,23 +32,29 @@ class NeuralFaceRenderer:
         source_of: portrait -> its source.
         renderer: engine: feature_3d, kp_source, kp_driving -> image (1, 3, 512, 512) in 0..1.
         stitching: engine: kp_source, kp_driving -> kp_stitched (1, 21, 3); None: no stitching.
+        stays: the crop stays on the device of `renderer`, a `TorchEngine`, and is blended into the picture there; then
+            8-bit pixels come down in place of float32.
 
     Attributes:
         source_of: as given.
     """
 
-    def __init__(self, source_of: Callable[[Portrait], Source], renderer: Call, stitching: Call | None) -> None:
+    def __init__(
+        self, source_of: Callable[[Portrait], Source], renderer: Call, stitching: Call | None, stays: bool = False
+    ) -> None:
         self.source_of = source_of
         self._renderer = renderer
         self._stitching = stitching
+        self._engine = cast("TorchEngine", renderer) if stays else None
 
     def prepare(self, portrait: Portrait) -> Source:
         """The portrait's source."""
         return self.source_of(portrait)
 
-    def paste_back(self, portrait: Portrait) -> PasteBack:
+    def paste_back(self, portrait: Portrait) -> Callable[[Any], Pixels]:
         """Puts rendered crops into the portrait's picture."""
-        return PasteBack(portrait.picture, self.source_of(portrait).crop_to_picture, FACE.size)
+        paste = PasteBack(portrait.picture, self.source_of(portrait).crop_to_picture, FACE.size)
+        return paste if self._engine is None else paste.on_device(self._engine.device)
 
     def retarget(self, portrait: Portrait, motion: Motion) -> Motion:
         """One frame as `render` takes it: the motion (70,) itself."""
@@ -62,12 +73,20 @@ class NeuralFaceRenderer:
         )
         return posed_keypoints(source.condition.canonical, pose).astype(np.float32)
 
-    def render(self, source: Source, motion: Motion) -> Array:
-        """One frame of the face crop, (512, 512, 3) RGB float32, 0..255; `PasteBack` rounds it."""
+    def render(self, source: Source, motion: Motion) -> Any:
+        """One frame of the face crop for `paste_back`: (512, 512, 3) RGB float32, 0..255, which it truncates; where the crop
+        stays on the device, a tensor (3, 512, 512) in 0..1.
+        """
         still = source.keypoints.astype(np.float32)[None]
         moved = self.keypoints(source, motion)[None]
         if self._stitching is not None:
             moved = self._stitching(kp_source=still, kp_driving=moved)["kp_stitched"]
+        if self._engine is not None:
+            from ditto.engines.torch_engine import as_tensor
+
+            volume = as_tensor("feature_3d", source.volume)
+            given = {"kp_source": as_tensor("kp_source", still), "kp_driving": as_tensor("kp_driving", moved)}
+            return self._engine.run(feature_3d=volume, **given)["image"][0]
         image = self._renderer(feature_3d=source.volume, kp_source=still, kp_driving=moved)["image"][0]
         crop = np.clip(image.transpose(1, 2, 0), 0.0, 1.0) * np.float32(255.0)
         return np.ascontiguousarray(crop, np.float32)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -154,10 +155,17 @@ class FakeTensorRT:
 
     __version__ = "11.2.0"
     builds = 0
+    limits: ClassVar[list] = []
     refuse_file = refuse_plan = False
 
     class NetworkDefinitionCreationFlag:
         STRONGLY_TYPED = 1
+
+    class MemoryPoolType:
+        WORKSPACE = "workspace"
+
+    class IProgressMonitor:
+        pass
 
     def Builder(self, logger):
         self.at("Builder")
@@ -170,6 +178,7 @@ class FakeTensorRT:
 
             def create_builder_config(self):
                 return types.SimpleNamespace(
+                    set_memory_pool_limit=lambda pool, size: outer.limits.append((pool, size)),
                     create_timing_cache=lambda known: known or b"empty",
                     set_timing_cache=lambda timing, ignore_mismatch: None,
                     get_timing_cache=lambda: types.SimpleNamespace(serialize=lambda: b"timings"),
@@ -178,6 +187,9 @@ class FakeTensorRT:
             def build_serialized_network(self, network, config):
                 outer.at("build")
                 outer.builds += 1
+                config.progress_monitor.phase_start("Tactic Selection", None, 7)
+                assert config.progress_monitor.step_complete("Tactic Selection", 0)
+                config.progress_monitor.phase_finish("Tactic Selection")
                 return None if outer.refuse_plan else b"plan %d" % outer.builds
 
         return Builder()
@@ -199,6 +211,7 @@ def planned(tmp_path, monkeypatch):
 
     gpu = types.SimpleNamespace(name="A100", major=8, minor=0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1000, 2000))
     (tmp_path / "net.onnx").write_bytes(b"network")
     fake = FakeTensorRT()
     return lambda: plan_of(fake, None, tmp_path / "net.onnx", torch.device("cuda"), tmp_path / "plans"), fake, gpu
@@ -229,6 +242,15 @@ def test_a_plan_that_was_put_there_or_damaged_is_built_again(planned, tmp_path, 
     other.write_bytes(other.read_bytes()[:-2])
     assert plan() == b"plan 4"
     assert json.loads(other.read_bytes().split(b"\n", 1)[0])["depends"]["gpu"] == "T4, compute 8.0"
+
+
+def test_a_build_may_use_most_of_the_free_memory_and_says_how_far_it_is(planned, caplog):
+    plan, fake, _ = planned
+    fake.limits.clear()
+    with caplog.at_level("INFO"):
+        plan()
+    assert fake.limits == [("workspace", 800)]
+    assert "net.onnx: TensorRT begins 'Tactic Selection', 7 steps" in caplog.text
 
 
 def test_with_a_full_disk_a_plan_is_used_but_not_kept(planned, tmp_path, full_disk, caplog):
@@ -286,13 +308,14 @@ class FakeGpus(FakeTensorRT):
                 self.current = inner.before
 
         stream = types.SimpleNamespace(
-            cuda_stream=7, wait_stream=lambda other: None, synchronize=lambda: None, device=torch.device("cuda:1")
+            cuda_stream=7, wait_stream=lambda other: self.at(f"wait for {other}"), synchronize=lambda: None,
+            device=torch.device("cuda:1"),
         )
         cuda = {
             "is_available": lambda: True, "device_count": lambda: 2, "device": Current,
             "get_device_properties": lambda device: types.SimpleNamespace(name="T4", major=7, minor=5),
             "Stream": lambda device: stream, "stream": lambda given: contextlib.nullcontext(),
-            "default_stream": lambda device: stream,
+            "current_stream": lambda device: "the caller's stream", "mem_get_info": lambda: (1000, 2000),
         }  # fmt: skip
         for name, value in cuda.items():
             monkeypatch.setattr(torch.cuda, name, value)
@@ -334,6 +357,9 @@ def test_tensorrt_builds_loads_and_runs_on_the_gpu_it_was_asked_for(device, inde
     engine = TensorRTEngine(tmp_path / "net.onnx", device, tmp_path / "plans")
     assert engine.device == torch.device("cuda", index)
     engine.run(x=torch.ones(1, 2))
-    assert [call for call, _ in fake.calls] == ["Builder", "build", "Runtime", "deserialize", "context", "execute"]
+    called = [call for call, _ in fake.calls]
+    assert called == [
+        "Builder", "build", "Runtime", "deserialize", "context", "wait for the caller's stream", "execute"
+    ]  # fmt: skip
     assert {current for _, current in fake.calls} == {index}
     assert fake.current == elsewhere  # and stays there

@@ -52,18 +52,13 @@ def pasted(size=40, picture=(70, 90)):
     return PasteBack(pixels, invert(to_crop), size)
 
 
-def tensors_of(paste):
-    taps = paste._taps
-    return torch.from_numpy(taps.indices.astype(np.int32)), torch.from_numpy(taps.weights), torch.from_numpy(paste._rest)
-
-
 def test_blend_crop_gives_the_bits_of_the_paste_back(bodies, noise):
     paste = pasted()
     image = noise(3, 40, 40) * 0.6 + 0.5  # some of it outside 0..1
     image[0, 3, 3] = float("nan")
     crop = np.clip(np.nan_to_num(image.numpy().transpose(1, 2, 0)), 0.0, 1.0) * np.float32(255.0)
     expected = paste(crop)[paste._part].reshape(-1, 3)
-    given = (image, *tensors_of(paste))
+    given = (image, *paste.tensors())
     assert len(np.unique(expected)) > 100
     assert np.array_equal(neural.run_blend(bodies, *given), expected)
     assert np.array_equal(neural.blend_crop(*given), expected)
@@ -140,7 +135,7 @@ def test_the_networks_have_the_definitions_of_the_kernels(noise):
 def test_operators_are_what_torch_expects(noise):
     x = noise(1, 2, 4, 4)
     checks = {
-        torch.ops.ditto.blend_crop: (noise(3, 40, 40), *tensors_of(pasted())),
+        torch.ops.ditto.blend_crop: (noise(3, 40, 40), *pasted().tensors()),
         torch.ops.ditto.spade: (x, x, x, 0.2),
         torch.ops.ditto.dense_motion: motion_inputs(noise),
     }
@@ -158,7 +153,7 @@ def test_wrong_arguments_are_refused(noise):
         volume, source, driving, _, y, z, variance = motion_inputs(noise)
         neural.dense_motion(volume, source, driving, y, y, z, variance)
     with pytest.raises(TypeError, match=r"blend_crop takes indices as torch.int32, got torch.int64"):
-        indices, weights, rest = tensors_of(pasted())
+        indices, weights, rest = pasted().tensors()
         neural.blend_crop(noise(3, 40, 40), indices.long(), weights, rest)
 
 
