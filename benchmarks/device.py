@@ -240,7 +240,7 @@ def run_networks(report: Report, device: torch.device, tiny: bool) -> dict[str, 
     for name, build in networks_of(tiny).items():
         with report.part(f"network {name}"):
             network = make({name: build}, name)
-            example = example_of(network, size=16 if tiny else 64)
+            example = example_of(network, size=8 if tiny else 64)
             networks[name] = network, example
             expected = by_module(network, example)
             placed = {key: value.to(device) for key, value in example.inputs.items()}
@@ -282,7 +282,7 @@ def run_pipeline(
             engines, inputs = {}, {}
             for name, precision in (("hubert", "float32"), ("lmdm_fast", "float32"), ("renderer", half)):
                 network = copy.deepcopy(networks[name][0])
-                example = example_of(network, batch, 16 if tiny else 64)
+                example = example_of(network, batch, 8 if tiny else 64)
                 engines[name] = TorchEngine(network, *example, str(device), precision)
                 inputs[name] = {key: value.to(device) for key, value in example.inputs.items()}
             side = engines["renderer"].outputs[0].shape[-1]
@@ -298,7 +298,7 @@ def run_pipeline(
                 name: spread(milliseconds(lambda n=name: engines[n].run(**inputs[n]), device, 10))["p50"]  # type: ignore[misc] # noqa: B023
                 for name in ("hubert", "lmdm_fast")
             }
-            ms["frames"] = spread(milliseconds(frame, device, 10))["p50"]
+            ms["frames"] = spread(milliseconds(frame, device, 1 if tiny else 10))["p50"]
             per_frame = ms["hubert"] / FRAMES_PER_UNIT + ms["lmdm_fast"] / (WINDOW - OVERLAP) + ms["frames"]
             report.add("pipeline", f"batch {batch}", {
                 **ms, "real_time_factor_of_all": round(per_frame / (1e3 / FPS), 4),

@@ -53,7 +53,11 @@ class NeuralFaceRenderer:
 
     def paste_back(self, portrait: Portrait) -> Callable[[Any], Pixels]:
         """Puts rendered crops into the portrait's picture."""
-        paste = PasteBack(portrait.picture, self.source_of(portrait).crop_to_picture, FACE.size)
+        return self.paste_into(portrait.picture, self.source_of(portrait).crop_to_picture)
+
+    def paste_into(self, picture: Pixels, crop_to_picture: npt.ArrayLike) -> Callable[[Any], Pixels]:
+        """Puts rendered crops into a picture (H, W, 3); `crop_to_picture` is (3, 3)."""
+        paste = PasteBack(picture, crop_to_picture, int(self._engine.outputs[0].shape[-1]) if self._engine else FACE.size)
         return paste if self._engine is None else paste.on_device(self._engine.device)
 
     def retarget(self, portrait: Portrait, motion: Motion) -> Motion:

@@ -22,9 +22,7 @@ from ditto.clip import Clip, Shown, first_frames, frames_of, landmarks_at, order
 from ditto.errors import InputError, VideoError
 from ditto.frame import Frame
 from ditto.full.conditioning import Conditions, SourceCondition
-from ditto.full.cropping import FACE
 from ditto.full.motion_math import pose_of, posed_keypoints
-from ditto.full.paste_back import PasteBack
 from ditto.full.released import Released
 from ditto.full.renderer import NeuralFaceRenderer
 from ditto.full.retargeting import RetargetOptions
@@ -194,7 +192,8 @@ class ClipRenderer:
         if trust <= 0.0:
             return picture
         source = self._source(shown, picture)
-        drawn = PasteBack(picture, source.crop_to_picture, FACE.size)(self._renderer.render(source, motion))
+        paste = self._renderer.paste_into(picture, source.crop_to_picture)
+        drawn = paste(self._renderer.render(source, motion))
         return drawn if trust == 1.0 else np.rint(trust * drawn + (1.0 - trust) * picture).astype(np.uint8)
 
     def _source(self, shown: Shown, picture: Bytes) -> Source:

@@ -22,6 +22,7 @@ from ditto.clip import Clip, Tracked, first_frames, order_of  # noqa: E402
 from ditto.errors import InputError, VideoError  # noqa: E402
 from ditto.full.cropping import cut, invert  # noqa: E402
 from ditto.full.motion_math import pose_of  # noqa: E402
+from ditto.full.paste_back import PasteBack  # noqa: E402
 from ditto.full.retargeting import FrameEdit, RetargetOptions, retarget_motion  # noqa: E402
 from ditto.full.sampler import FullSampler, Sampling  # noqa: E402
 from ditto.full.source import SourceFrame, _transform_landmarks, motion_vector  # noqa: E402
@@ -198,7 +199,7 @@ def test_a_frame_of_a_clip_is_seen_as_its_picture(head, clip):
 def test_a_crop_goes_back_to_where_it_came_from(head, clip, recorded_pictures):
     shown = ShownClip(ClipSource(clip, head.performer.renderer.source_of.frame, 13), order_of(clip, "once"), first_eyes=False)
     reader = SimpleNamespace(volume=lambda picture, crop: cut(picture, invert(crop), 512))  # the volume is the crop itself
-    same = SimpleNamespace(render=lambda source, motion: source.volume)
+    same = SimpleNamespace(render=lambda source, motion: source.volume, paste_into=PasteBack)
     for k in (0, FRAMES - 1):
         drawn = ClipRenderer(same, reader, shown).draw(shown.order(k), recorded_pictures[k], None, None)
         away = np.abs(drawn.astype(int) - recorded_pictures[k])
