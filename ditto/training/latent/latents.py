@@ -1,0 +1,163 @@
+"""Clips as latents of a trained codec, with what conditions a generator: what V's generator and RAP learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ditto.errors import InputError
+from ditto.latent.audio import FeatureUnits
+from ditto.latent.codec import Codec
+from ditto.latent.config import to_json
+from ditto.latent.tokens import LatentUnits
+from ditto.training.dataset import write_bytes, write_json
+from ditto.training.latent.codec import as_video
+from ditto.training.latent.data import FACE_MARGIN, Clips
+
+FORMAT = 1  # of the file that `write_network` writes
+SMALLEST_SPREAD = 0.05  # of a feature that hardly changes
+
+Window = tuple[int, int, int]  # top, left and side, in pixels of the clips' pictures
+
+
+class LatentClip(NamedTuple):
+    """A piece of a clip, coded from its first frame on, which is a latent of its own.
+
+    Attributes:
+        name: of the clip.
+        latents: (C, T, h, w), normalised.
+        references: (C, R, h, w) pictures coded alone: the portrait, then frames of the clip.
+        repeated: (C, T, h, w) the portrait, repeated and coded as a video; what RAP looks at.
+        audio: (F, A) speech features of the F frames.
+        motion: (F, D).
+        mask: (T, h, w) share of each latent's position that shows the face.
+    """
+
+    name: str
+    latents: Tensor
+    references: Tensor
+    repeated: Tensor
+    audio: Tensor
+    motion: Tensor
+    mask: Tensor
+
+
+@torch.no_grad()
+def encode_clips(
+    codec: Codec,
+    clips: Clips,
+    window: Window,
+    length: int | None,
+    references: int = 8,
+    seed: int = 0,
+    split: str = "train",
+) -> list[LatentClip]:
+    """The clips of a split as latents.
+
+    Args:
+        codec: trained, with the statistics of its latents.
+        window: of the pictures.
+        length: latents of a piece; pieces overlap by about two thirds. None: whole clips.
+        references: frames of the piece that are coded alone.
+        seed: of their choice.
+
+    Raises:
+        InputError: no clip is as long as a piece.
+    """
+    made = []
+    side = window[2] // codec.config.space
+    for place, info in enumerate(clips.of(split)):
+        clip = clips.load(info)
+        random = np.random.default_rng((seed, place))
+        count = codec.config.frames(length) if length else info.frames - (info.frames - 1) % codec.config.time
+        source = as_video(clip.source[None], window)
+        repeated = _coded(codec, source.expand(-1, -1, count, -1, -1))
+        latents = repeated.shape[1]
+        boxes = np.repeat(face_box(clips.side, window)[None], count, 0)
+        mask = face_masks(boxes, side, codec.config.time)
+        hop = max(1, count // 3)
+        for start in range(0, info.frames - count + 1, hop):
+            end = start + count
+            shown = [as_video(clip.frames[[i]], window) for i in start + random.integers(0, count, references)]
+            alone = codec.normalise(codec.encode(torch.cat([source, *shown])).mean)[:, :, 0]
+            made.append(
+                LatentClip(
+                    info.name, _coded(codec, as_video(clip.frames[start:end], window)), alone.transpose(0, 1), repeated,
+                    torch.from_numpy(clip.features[start:end]).float(), torch.from_numpy(clip.motion[start:end]),
+                    mask[:latents],
+                )
+            )  # fmt: skip
+    if not made:
+        raise InputError(
+            f"expected clips of {codec.config.frames(length or 1)} frames or more in {clips.folder}, got shorter ones; render "
+            "longer ones"
+        )
+    return made
+
+
+def _coded(codec: Codec, video: Tensor) -> Tensor:
+    return codec.normalise(codec.encode(video).mean)[0]
+
+
+def face_box(side: int, window: Window) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The face in pictures of a window of clips: left, top, right and bottom, in sides of the window.
+
+    Clips show a square of `FACE_MARGIN` times the box of the landmarks to each side of its middle.
+    """
+    top, left, size = window
+    low, high = side * (0.5 - 0.25 / FACE_MARGIN), side * (0.5 + 0.25 / FACE_MARGIN)
+    return np.array([low - left, low - top, high - left, high - top]) / size
+
+
+def face_masks(boxes: np.ndarray[Any, np.dtype[np.float64]], side: int, frames: int) -> Tensor:
+    """The share of each position of latents that a face covers: its boxes in all frames of a latent, 10 % larger.
+
+    Args:
+        boxes: (F, 4) left, top, right and bottom of each frame, in sides of the picture; F = frames n + 1.
+        side: positions of a latent's side.
+        frames: of a latent, but for the first, which has one.
+
+    Returns:
+        (n + 1, side, side).
+
+    Source: RAP (arXiv:2508.05115), mask loss; union, margin and pooling are ours.
+    """
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * 1.1
+    edges = np.arange(side + 1) / side
+    masks = []
+    for start, end in [(0, 1)] + [(i, i + frames) for i in range(1, len(boxes), frames)]:
+        low = (centre - half)[start:end].min(0)
+        high = (centre + half)[start:end].max(0)
+        covered = [
+            (np.minimum(edges[1:], high[axis]) - np.maximum(edges[:-1], low[axis])).clip(0) * side for axis in (0, 1)
+        ]
+        masks.append(np.outer(covered[1], covered[0]))
+    return torch.from_numpy(np.stack(masks).astype(np.float32))
+
+
+def measure_units(units: LatentUnits, clips: Sequence[LatentClip], reference: Callable[[LatentClip], Tensor]) -> None:
+    """Set the spread of the generator's latents, as `units` has them, to that of these clips."""
+    units.spread.fill_(1.0)
+    if units.residual:
+        rows = [units.encode(clip.latents[None], reference(clip)[None])[0].flatten(1) for clip in clips]
+        units.spread.copy_(torch.cat(rows, 1).square().mean(1).sqrt().clamp_min(1e-4))
+
+
+def measure_features(units: FeatureUnits, rows: Iterable[Tensor]) -> None:
+    """Set mean and spread of features to those of rows, (F, A) each."""
+    every = torch.cat(list(rows))
+    units.mean.copy_(every.mean(0))
+    units.spread.copy_(every.std(0).clamp_min(SMALLEST_SPREAD))
+
+
+def write_network(folder: Path, name: str, network: nn.Module, words: Mapping[str, Any]) -> None:
+    """Write `NAME.safetensors` and `NAME.json`, a generator's weights and config. Raises OutputError."""
+    weights = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    write_bytes(folder / f"{name}.safetensors", save(weights))
+    write_json(folder / f"{name}.json", {"format": FORMAT, "config": to_json(network.config), **words})
