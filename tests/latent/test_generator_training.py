@@ -135,7 +135,7 @@ def test_the_loss_of_rap_is_the_sum_of_its_terms(rap_clips):
     error = batch.latents - batch.noise
     expected = 3 * error.square().mean() + 3 * error.diff(dim=2).square().mean()  # the mask is 1
     assert terms.losses.mean().item() == pytest.approx(float(expected), rel=1e-5)
-    assert float(terms.figures["velocity"]) == pytest.approx(float(error.square().mean()), rel=1e-5)
+    assert terms.figures["velocity"].item() == pytest.approx(float(error.square().mean()), rel=1e-5)
 
 
 def test_latents_relative_to_the_reference_have_a_spread_of_one(rap_clips, flow_clips):
