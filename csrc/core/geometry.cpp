@@ -20,7 +20,7 @@ constexpr double kClampKnee = 0.75;
 constexpr double kFoldArea = 0.22, kFoldSpan[2] = {0.5, 2e-4}, kFoldKeep = 0.4;
 constexpr int kFoldSteps = 3;
 // mouth.py
-constexpr double kPress = 0.004, kNarrowest = 0.36, kKeep = 0.45, kKeepAlong = 0.25, kThicken = 1.4;
+constexpr double kPress = 0.004, kNarrowest = 0.36, kKeep = 0.45, kKeepAlong = 0.25, kThicken = 1.75;
 constexpr double kLipRises[] = {0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0, 0.5};
 // eyelids.py
 constexpr double kApertureFloor = 0.6, kClosureRange[2] = {-0.45, 1.0}, kSnap[2] = {0.60, 0.92}, kRingFollows = 0.35;

@@ -66,8 +66,9 @@ NO_TEETH: Array = np.zeros((2, 2, 4), np.float32)
 KEEP = 0.45
 KEEP_ALONG = 0.25  # and neighbours along a lip this much
 # A lower lip grows no thicker than this share of its own; beyond it the whole lip rises and the skin below stretches. In
-# speech lips that are shut in the picture grow to 1.5; without a limit disgust thickens small painted ones to 2.
-THICKEN = 1.4
+# speech lips that are shut in the picture grow to 1.5; without a limit disgust thickens small painted ones to 2. With 1.65
+# MediaPipe no longer sees disgust (`benchmarks.controls emotion`: mouthUpperUp .245; .258 with 1.75, .271 without a limit).
+THICKEN = 1.75
 LIP_RISES = (0.0, 1 / 3, 2 / 3, 1.0, 0.5)  # share of that, from the inner edge to the skin below
 CHAINS = (
     (14, 15, 16, 17, 18, 200, 199), (87, 86, 85, 84, 83, 201), (317, 316, 315, 314, 313, 421),
