@@ -329,7 +329,7 @@ def test_on_a_gpu_the_log_says_that_the_released_hubert_file_runs_on_the_cpu(bun
     monkeypatch.setattr(pipeline, "open_engine", engine)
     file = bundle.part("encoder").file("weights")
     assert FullOptions(device="cuda", threads=3).open_file(file) == "engine"
-    assert asked == [{"device": "cuda"}, {"threads": 3}]
+    assert asked == [{"device": "cuda", "shape": (1, 6480)}, {"threads": 3}]  # the one length that it gets
     assert "encoder.safetensors runs on the CPU: no CUDAExecutionProvider" in caplog.text
 
 
