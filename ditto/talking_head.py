@@ -22,6 +22,7 @@ from ditto.motion.emotion import emotion_vector
 from ditto.motion.motion import FPS
 from ditto.motion.style import style_strength
 from ditto.once import Once
+from ditto.performer import Capability, check_capabilities
 from ditto.portrait.matting import cut_out
 from ditto.portrait.portrait import Portrait
 from ditto.portrait.registration import register, register_faces
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 Samples = npt.NDArray[np.float32 | np.float64 | np.int16]  # in [-1, 1], or of 16 bits
 # Motion space of a bundle -> module with its `open_performer(bundle, device, precision)`.
 PERFORMERS = {"lite": "ditto.lite.performer", "full": "ditto.full.performer"}
+PERFORMERS |= dict.fromkeys(("v", "rap"), "ditto.latent.performer")  # no explicit motion: docs/latent.md
 # Motion space of a bundle -> module with its `open_clip(performer, clip, loop, whole_face)`.
 CLIPS = {"lite": "ditto.lite.video_source", "full": "ditto.full.video_source"}
 
@@ -357,9 +359,10 @@ class TalkingHead:
             whole_face: whether brows and head move with the speech too, on top of the clip's own motion.
 
         Raises:
-            ValueError, TypeError, AudioError: as of `animate`; another loop.
+            ValueError, TypeError, AudioError: as of `animate`; another loop; a bundle that generates latent video.
             VideoError: raised by the iteration: the file has changed since it was read.
         """
+        check_capabilities(self.performer, [Capability.MOTION])
         open_clip: OpenClip = importlib.import_module(CLIPS[self.bundle.motion_space]).open_clip
         mover, draw = open_clip(self.performer, clip, loop, whole_face)
         return draw(

@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from block_performer import BlockPerformer
+from block_performer import BLOCK, BlockPerformer
 from drawn import drawn_portrait
 
 from ditto.controls import Controls
@@ -16,9 +16,9 @@ from ditto.performer import Advance, Capability, Draw, Edits, Idle, Performer
 from ditto.stream import Stream
 from ditto.talking_head import TalkingHead, load
 
-PERFORMERS = "lite", "full", "block"
+PERFORMERS = "lite", "full", "block", "v", "rap"
 NEUTRAL = emotion_vector(None)
-FRAME = 640
+FRAME = 640  # samples; BLOCK, 16 frames, is also that of V and RAP once a stream runs
 PORTRAIT = drawn_portrait()
 
 
@@ -46,10 +46,22 @@ def full(tmp_path_factory):
         yield load(convert_tiny(folder, folder / "bundle" / "full").path).performer
 
 
+@pytest.fixture(scope="module")
+def latent(tmp_path_factory):
+    """The performers of V and RAP with tiny random networks."""
+    pytest.importorskip("torch", reason="V and RAP need torch (pip install ditto[full])")
+    from latent_bundles import write_tiny
+
+    folder = tmp_path_factory.mktemp("latent")
+    return {system: load(write_tiny(folder / system, system).path).performer for system in ("v", "rap")}
+
+
 @pytest.fixture(params=PERFORMERS)
 def performer(request) -> Performer:
     if request.param == "full":
         return request.getfixturevalue("full")
+    if request.param in ("v", "rap"):
+        return request.getfixturevalue("latent")[request.param]
     return {"lite": lite, "block": block}[request.param]()
 
 
@@ -356,7 +368,7 @@ def test_a_session_is_idle_speaks_is_interrupted_and_comes_to_rest(head, perform
         assert all(item.kind != "speech" and item.epoch == 1 and not item.audio.any() for item in rest)
         assert rest[0].kind == "transition" and rest[-1].kind == "idle"
         if Capability.REDRAW not in performer.supports:  # the rest of the block that was being read, and no more
-            assert [item.kind for item in rest].count("transition") == performer.hop_samples // FRAME - 3
+            assert [item.kind for item in rest].count("transition") == BLOCK - 3
         session.push(speech(3, 7))
         session.flush()
         items = []

@@ -225,8 +225,8 @@ class Scheduler:
             if self._fps >= MIN_FPS:
                 return
             start = self._clock.now()
-            session.draw_at_rest()
-            seconds = self._clock.now() - start
+            frames = session.draw_at_rest()
+            seconds = (self._clock.now() - start) / frames
             self._fps = max(self._fps, 1.0 / max(seconds, 1e-6))
             if trial > 1 and seconds > SLOW_FRAME_SECONDS:
                 break

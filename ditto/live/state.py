@@ -476,12 +476,17 @@ class SessionState:
         alpha = self._portrait.alpha if drawn.alpha is None else drawn.alpha
         return timed("convert", lambda: picture_of(drawn.image, alpha, output, label)), drawn
 
-    def draw_at_rest(self) -> None:
-        """Compute an idle frame and drop it, to measure the speed; nothing if the performer has no capability IDLE."""
-        if Capability.IDLE in self._performer.supports:
-            face = self._performer.face(self.appearance, self.settings.seed)
-            task = Task(0, Position(face), None, None, [], self._ramps, Cues(), 0)
-            self.draw(task, lambda name, call: call())
+    def draw_at_rest(self) -> int:
+        """Compute an idle frame and drop it, to measure the speed; nothing if the performer has no capability IDLE.
+
+        Returns:
+            Of how many frames that was the work: of more than one if the performer makes idle shots in blocks.
+        """
+        if Capability.IDLE not in self._performer.supports:
+            return 1
+        face = self._performer.face(self.appearance, self.settings.seed)
+        task = Task(0, Position(face), None, None, [], self._ramps, Cues(), 0)
+        return 1 + len(self.draw(task, lambda name, call: call()).more_shots)
 
     def _edits(self, task: Task) -> Edits:
         """The edits of a frame."""

@@ -11,9 +11,10 @@ pytest.importorskip("torch")
 from wav import write_wav
 
 from ditto.errors import InputError
+from ditto.latent.region import cut_square, square_of
 from ditto.media.audio import read_audio
 from ditto.training.latent import data
-from ditto.training.latent.data import Job, cut_square, open_clips, plan, render_clips, square_of
+from ditto.training.latent.data import Job, open_clips, plan, render_clips
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -21,13 +21,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ditto.errors import DatasetError, DittoError, InputError
+from ditto.latent.region import cut_square, square_of
 from ditto.media.audio import read_audio
 from ditto.media.rates import SAMPLE_RATE, SAMPLES_PER_FRAME
 from ditto.portrait.portrait import Portrait
@@ -37,9 +37,6 @@ from ditto.training.prepare.clips import encoder_of, features_of
 
 FORMAT = 1
 PICTURE_SIZE = 640  # pixels that a portrait has at most
-FACE_MARGIN = 0.66  # half the side of the square, in larger sides of the box of the landmarks
-FACE_RISE = 0.02  # of its height: the square's centre above that of the box
-SUPERSAMPLING = 3
 HELD_SPEECHES = 24  # the last ones of the sorted folder
 
 Pictures = npt.NDArray[np.uint8]
@@ -227,25 +224,6 @@ def plan(portraits: Sequence[Path], speeches: Sequence[Path], clips: int, held_p
             speech = unheard[(2 * who + turn) % len(unheard)]
             jobs.append(Job(f"held_{who:02d}_{turn}", portrait, speech, 1000 + 2 * who + turn, "held"))
     return jobs
-
-
-def square_of(portrait: Portrait) -> Floats:
-    """A square around a face: (3,) centre x, y and half the side, in pixels of the picture."""
-    matrix = portrait.crop_to_picture
-    points = portrait.landmarks[:, :2] @ matrix[:2, :2].T + matrix[:2, 2]
-    low, high = points.min(0), points.max(0)
-    centre = (low + high) / 2 - (0, FACE_RISE * (high - low)[1])
-    return np.array([*centre, FACE_MARGIN * (high - low).max()])
-
-
-def cut_square(picture: Pictures, square: Floats, side: int) -> Pictures:
-    """(side, side, 3): the square of a picture, its border repeated outside."""
-    x, y, half = square
-    large = SUPERSAMPLING * side
-    scale = large / (2 * half)
-    to_square = np.array([[scale, 0, large / 2 - scale * x - 0.5], [0, scale, large / 2 - scale * y - 0.5]])
-    cut = cv2.warpAffine(picture, to_square, (large, large), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(cv2.resize(cut, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def render_clips(

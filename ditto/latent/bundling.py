@@ -1,0 +1,225 @@
+"""Bundles of V and RAP: three parts, `codec`, `generator` and `audio`, each with its sizes and weights (docs/latent.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ditto.bundle import FORMAT, Bundle, Part, check_keys, seal
+from ditto.errors import BundleError, InputError, OutputError
+from ditto.latent.audio import FPS, SAMPLE_RATE, MelEncoder
+from ditto.latent.block_performer import LatentPerformer
+from ditto.latent.codec import Codec
+from ditto.latent.config import CodecConfig, FlowConfig, RapConfig, from_json, to_json
+from ditto.latent.flow import FlowGenerator, FlowSampling
+from ditto.latent.generators import FlowBlocks, Generator, RapBlocks, RapLatency, check_fit
+from ditto.latent.rap import RapDenoiser
+from ditto.latent.region import Region
+from ditto.latent.speech import LiteConfig, MelConfig, MelSpeech, Speech
+
+T = TypeVar("T")
+N = TypeVar("N", bound=nn.Module)
+
+VERSION = 1  # of these parts
+V, RAP = "v", "rap"  # `motion_space` of a bundle, and the model of its generator
+CODEC, LITE, MEL = "latent_codec", "lite_encoder", "mel_encoder"  # models of the other parts
+LATENCIES = "quality", "low"  # every bundle has both: for recordings, and for live sessions
+
+
+@dataclass(frozen=True)
+class LatentParts:
+    """What a bundle holds.
+
+    Attributes:
+        codec: its network.
+        generator: of V or RAP.
+        region: that the codec codes.
+        latencies: name -> how the generator is sampled: `FlowSampling` for V, `RapLatency` for RAP.
+        audio: the mel encoder, or which of the shipped encoders of lite.
+    """
+
+    codec: Codec
+    generator: FlowGenerator | RapDenoiser
+    region: Region
+    latencies: Mapping[str, FlowSampling] | Mapping[str, RapLatency]
+    audio: MelEncoder | LiteConfig
+
+
+def write_bundle(folder: str | os.PathLike[str], parts: LatentParts, name: str, licence: str, origin: str) -> Bundle:
+    """Write a bundle; its folder appears under its name when it is complete.
+
+    Raises:
+        InputError: something of that name is there; parts that do not fit each other.
+        OutputError: it cannot be written there.
+    """
+    target = Path(folder)
+    if target.exists():
+        raise InputError(f"expected a new folder for the bundle, got {target}, which is there; give another name")
+    performer_of(parts)  # what cannot be opened is not written
+    system = V if isinstance(parts.generator, FlowGenerator) else RAP
+    networks: dict[str, nn.Module] = {"codec": parts.codec, "generator": parts.generator}
+    latencies = {latency: to_json(sampling) for latency, sampling in parts.latencies.items()}
+    configs = {
+        "codec": (CODEC, {"sizes": to_json(parts.codec.config), "region": to_json(parts.region)}),
+        "generator": (system, {"sizes": to_json(parts.generator.config), "latencies": latencies}),
+    }
+    if isinstance(parts.audio, LiteConfig):
+        configs["audio"] = (LITE, {"sizes": to_json(parts.audio)})
+    else:
+        networks["audio"] = parts.audio
+        configs["audio"] = (MEL, {"sizes": to_json(MelConfig.of(parts.audio))})
+    described = {
+        "format": FORMAT, "name": name, "licence": licence, "origin": origin, "fps": FPS, "sample_rate": SAMPLE_RATE,
+        "motion_space": system,
+        "parts": {
+            part: {
+                "model": model,
+                "config": {"version": VERSION, **config},
+                "files": {"weights": f"{part}.safetensors"} if part in networks else {},
+                "sha256": {},
+            }
+            for part, (model, config) in configs.items()
+        },
+    }  # fmt: skip
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as beside:
+            new = Path(beside) / target.name
+            new.mkdir()
+            for part, network in networks.items():
+                tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
+                save_file(tensors, new / f"{part}.safetensors")
+            (new / "bundle.json").write_text(json.dumps(described), encoding="utf-8")
+            seal(new)
+            os.replace(new, target)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{target} cannot be written: {error}; free some space or choose another folder") from error
+    return Bundle.open(target)
+
+
+def open_parts(bundle: Bundle) -> LatentPerformer:
+    """The performer of a bundle whose files are as it says.
+
+    Raises:
+        BundleError: a part is missing or damaged, of another system or version, or does not fit the others.
+    """
+    system = bundle.motion_space
+    codec_words = _words(bundle, "codec", (CODEC,), ("sizes", "region"))
+    generator_words = _words(bundle, "generator", (system,), ("sizes", "latencies"))
+    audio_words = _words(bundle, "audio", (LITE, MEL), ("sizes",))
+    codec = Codec(_read(bundle, "codec", CodecConfig, codec_words["sizes"]))
+    region = _read(bundle, "codec", Region, codec_words["region"])
+    words = generator_words["latencies"]
+    where = f"{bundle.path / 'bundle.json'}, part 'generator', latencies"
+    check_keys(words, LATENCIES, where)
+    generator: FlowGenerator | RapDenoiser
+    latencies: dict[str, Any]
+    if system == V:
+        generator = FlowGenerator(_read(bundle, "generator", FlowConfig, generator_words["sizes"]))
+        latencies = {name: _read(bundle, "generator", FlowSampling, words[name]) for name in LATENCIES}
+    else:
+        generator = RapDenoiser(_read(bundle, "generator", RapConfig, generator_words["sizes"]))
+        latencies = {name: _read(bundle, "generator", RapLatency, words[name]) for name in LATENCIES}
+    audio: MelEncoder | LiteConfig
+    if bundle.part("audio").model == LITE:
+        audio = _read(bundle, "audio", LiteConfig, audio_words["sizes"])
+    else:
+        audio = _load(_read(bundle, "audio", MelConfig, audio_words["sizes"]).network(), bundle.part("audio"))
+    parts = LatentParts(
+        _load(codec, bundle.part("codec")), _load(generator, bundle.part("generator")), region, latencies, audio
+    )
+    try:
+        return performer_of(parts)
+    except InputError as error:
+        raise BundleError(f"{bundle.path}: {error}") from error
+
+
+def performer_of(parts: LatentParts) -> LatentPerformer:
+    """The performer of parts.
+
+    Raises:
+        InputError: they do not fit each other; latencies other than "quality" and "low".
+        BundleError: the shipped speech encoder is not the one that is asked for.
+    """
+    if tuple(parts.latencies) != LATENCIES:
+        raise InputError(
+            f"expected latencies {', '.join(LATENCIES)}, got {', '.join(parts.latencies) or 'none'}; name them so"
+        )
+    audio = parts.audio
+    speech = audio.open() if isinstance(audio, LiteConfig) else Speech(MelSpeech(audio), audio.output.out_features)
+    check_fit(parts.codec.config, parts.generator.config, parts.region.size, speech.features)
+    generators: dict[str, Generator[Any, Any]] = {}
+    for name, latency in parts.latencies.items():
+        if isinstance(parts.generator, FlowGenerator) and isinstance(latency, FlowSampling):
+            generators[name] = FlowBlocks(parts.generator, latency)
+        elif isinstance(parts.generator, RapDenoiser) and isinstance(latency, RapLatency):
+            generators[name] = RapBlocks(parts.generator, latency)
+        else:
+            raise InputError(
+                f"expected FlowSampling for V or RapLatency for RAP, got {type(latency).__name__} for a "
+                f"{type(parts.generator).__name__}; give one that fits"
+            )
+    return LatentPerformer(parts.codec, generators, speech, parts.region)
+
+
+def _words(bundle: Bundle, name: str, models: tuple[str, ...], keys: tuple[str, ...]) -> Mapping[str, Any]:
+    """The config of a part, its keys checked.
+
+    Raises:
+        BundleError: no such part, one of another system or version, or other keys.
+    """
+    part, where = bundle.part(name), f"{bundle.path / 'bundle.json'}, part {name!r}"
+    if part.model not in models:
+        raise BundleError(
+            f"{where}: expected model {' or '.join(models)} for a bundle of {bundle.motion_space!r}, got {part.model!r}; use "
+            "the parts of one system"
+        )
+    if part.config.get("version") != VERSION:
+        raise BundleError(
+            f"{where}: expected version {VERSION}, got {part.config.get('version')!r}; use another version of ditto, or get "
+            "the bundle again"
+        )
+    check_keys(part.config, ("version", *keys), f"{where}, config")
+    return part.config
+
+
+def _read(bundle: Bundle, name: str, kind: type[T], words: object) -> T:
+    try:
+        return from_json(kind, words)
+    except InputError as error:
+        raise BundleError(f"{bundle.path / 'bundle.json'}, part {name!r}: {error}") from error
+
+
+def _load(network: N, part: Part) -> N:
+    """The network with the weights of a part.
+
+    Raises:
+        BundleError: they are missing, unreadable, of other names or shapes, or not finite.
+    """
+    path = part.file("weights")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"expected a readable safetensors file at {path}, got: {error}; get the bundle again") from error
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in tensors.items()}
+    if wrong := sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)):
+        key = wrong[0]
+        raise BundleError(
+            f"{path}: expected {key} as {expected.get(key, 'not there')}, got {found.get(key, 'none')} ({len(wrong)} tensors "
+            "differ); get the bundle again"
+        )
+    if bad := [key for key, value in tensors.items() if not torch.isfinite(value).all()]:
+        raise BundleError(f"{path}: expected finite weights, got NaN or infinity in {bad[0]}; get the bundle again")
+    network.load_state_dict(tensors)
+    return network.eval()

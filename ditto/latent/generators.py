@@ -1,0 +1,175 @@
+"""V and RAP behind one interface: rows of speech features to new latents, block by block, for several streams at once."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from ditto.errors import InputError
+from ditto.latent.codec import Codec, References
+from ditto.latent.config import CodecConfig, FlowConfig, RapConfig
+from ditto.latent.flow import FlowGenerator, FlowReference, FlowSampler, FlowSampling, FlowState
+from ditto.latent.rap import RapDenoiser, RapSampler, RapSampling, RapState
+
+R = TypeVar("R")  # what a portrait gives a generator
+S = TypeVar("S")  # what a stream remembers
+
+
+class Block(NamedTuple, Generic[S]):
+    """What a block adds: the codec's latents (C, T, h, w), normalised, and the state after it."""
+
+    latents: Tensor
+    state: S
+
+
+class Generator(Protocol[R, S]):
+    """A generator at one latency."""
+
+    def reference(self, codec: Codec, picture: Tensor, references: References) -> R:
+        """What a portrait gives: its picture (1, 3, 1, H, W), and what the codec made of it."""
+
+    def begin(self, reference: R, seed: int) -> S:
+        """The state before a stream's first frame."""
+
+    def go_on(self, state: S, seed: int) -> S:
+        """The state with another seed of the noise that comes."""
+
+    def number(self, state: S) -> int:
+        """The number of the next block in its stream."""
+
+    def frames(self, number: int) -> int:
+        """How many frames a block has, by its number."""
+
+    def place(self, state: S) -> Hashable:
+        """Streams at equal places do the same work next, and can be one batch."""
+
+    def generate(self, states: Sequence[S], rows: Sequence[Tensor]) -> list[Block[S]]:
+        """The next block of each of some streams at one place, from the rows (frames, features) of its frames."""
+
+
+class FlowBlocks:
+    """V at one latency. At the paper's sizes a stream's first block has 13 frames, every later one 16."""
+
+    def __init__(self, network: FlowGenerator, sampling: FlowSampling) -> None:
+        self.sampler = FlowSampler(network, sampling)
+
+    def reference(self, codec: Codec, picture: Tensor, references: References) -> FlowReference:
+        return self.sampler.reference(codec.normalise(references.latents)[0])
+
+    def begin(self, reference: FlowReference, seed: int) -> FlowState:
+        return self.sampler.begin(reference, seed)
+
+    def go_on(self, state: FlowState, seed: int) -> FlowState:
+        return replace(state, seed=seed)
+
+    def number(self, state: FlowState) -> int:
+        return state.block
+
+    def frames(self, number: int) -> int:
+        config = self.sampler.network.config
+        return config.block * config.frames_per_latent - (0 if number else config.frames_per_latent - 1)
+
+    def place(self, state: FlowState) -> Hashable:
+        return state.block == 0, state.position
+
+    def generate(self, states: Sequence[FlowState], rows: Sequence[Tensor]) -> list[Block[FlowState]]:
+        return [Block(made.latents, made.state) for made in self.sampler.generate(states, rows)]
+
+
+@dataclass(frozen=True)
+class RapLatency:
+    """How RAP generates at one latency.
+
+    Attributes:
+        sampling: of every clip.
+        first, later: latents of a stream's first clip, and of every later one, which inherits some of them. With 3 of 8
+            frames inherited: 3 are 17 frames at first; 5, 8 and 11 are 16, 40 and 64 later.
+    """
+
+    sampling: RapSampling
+    first: int
+    later: int
+
+
+class RapBlocks:
+    """RAP at one latency: a block is what a clip adds.
+
+    Raises:
+        InputError: lengths of clips that the network was not made for.
+    """
+
+    def __init__(self, network: RapDenoiser, latency: RapLatency) -> None:
+        self.sampler, self.latency, config = RapSampler(network, latency.sampling), latency, network.config
+        if latency.first not in config.lengths or latency.later not in config.lengths or latency.later <= config.inherited:
+            raise InputError(
+                f"expected clips of {', '.join(map(str, config.lengths))} latents, later ones of more than "
+                f"{config.inherited}, got {latency.first} and {latency.later}; give others"
+            )
+        self._layers = config.audio_layers
+        self._repeats = (config.reference_latents - 1) * config.frames_per_latent + 1
+
+    def reference(self, codec: Codec, picture: Tensor, references: References) -> Tensor:
+        video = picture.expand(-1, -1, self._repeats, -1, -1)
+        return self.sampler.reference(codec.normalise(codec.encode(video).mean)[0])
+
+    def begin(self, reference: Tensor, seed: int) -> RapState:
+        return self.sampler.begin(reference, seed)
+
+    def go_on(self, state: RapState, seed: int) -> RapState:
+        return replace(state, seed=seed)
+
+    def number(self, state: RapState) -> int:
+        return state.clip
+
+    def frames(self, number: int) -> int:
+        config = self.sampler.network.config
+        if number:
+            return (self.latency.later - config.inherited) * config.frames_per_latent
+        return (self.latency.first - 1) * config.frames_per_latent + 1
+
+    def place(self, state: RapState) -> Hashable:
+        config = self.sampler.network.config
+        return state.clip == 0, state.frames < config.inherited * config.frames_per_latent
+
+    def generate(self, states: Sequence[RapState], rows: Sequence[Tensor]) -> list[Block[RapState]]:
+        audio = [row.unflatten(1, (self._layers, -1)) for row in rows]
+        length = self.latency.later if states[0].clip else self.latency.first
+        return [Block(made.latents, made.state) for made in self.sampler.generate(states, audio, length)]
+
+
+def check_fit(codec: CodecConfig, generator: FlowConfig | RapConfig, size: int, features: int) -> None:
+    """Raises InputError unless codec, generator, pictures of `size` pixels and rows of `features` numbers fit together."""
+    if isinstance(generator, FlowConfig):
+        rows_size = generator.audio_features
+    else:
+        rows_size = generator.audio_layers * generator.audio_features
+    for what, expected, got in (
+        ("latent channels", generator.channels, codec.latent_channels),
+        ("frames of a latent", generator.frames_per_latent, codec.time),
+        ("pixels of a picture's height", generator.rows * codec.space, size),
+        ("pixels of a picture's width", generator.columns * codec.space, size),
+        ("numbers of a row of speech", rows_size, features),
+    ):
+        if expected != got:
+            raise InputError(f"expected {expected} {what} for this generator, got {got}; use the parts of one training")
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """All tensors in a value made of tuples, lists and dataclasses, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, (tuple, list)):
+        return [tensor for item in value for tensor in tensors_of(item)]
+    if hasattr(value, "__dataclass_fields__"):
+        return [tensor for name in value.__dataclass_fields__ for tensor in tensors_of(getattr(value, name))]
+    return []
+
+
+def same_bits(some: Any, others: Any) -> bool:
+    """Whether all tensors of two values are equal."""
+    pairs = zip(tensors_of(some), tensors_of(others), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
