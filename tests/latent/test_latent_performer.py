@@ -88,6 +88,13 @@ def test_blocks_come_as_soon_as_their_speech_is_there(heads, system, latency, bl
     assert [number + 1 for number, count in enumerate(counts) if count] == hops
 
 
+def test_a_recording_becomes_a_picture_for_every_forty_milliseconds(head):
+    """As docs/latent.md shows it."""
+    frames = list(head.animate(PORTRAIT, speech(20)[:-100]))
+    assert len(frames) == 20
+    assert all(frame.image.shape == PORTRAIT.picture.shape and frame.motion is None for frame in frames)
+
+
 def test_speech_moves_the_region_and_nothing_else(head, performer):
     appearance, pictures = head.appearance(PORTRAIT), []
     for loudness in (0.01, 1.0):
