@@ -13,6 +13,9 @@ import torch
 
 from ditto.bundle import Bundle, Part
 from ditto.engines import Engine, open_engine
+from ditto.engines.networks import example_of
+from ditto.engines.shared import SharedEngine
+from ditto.engines.torch_engine import TorchEngine
 from ditto.errors import BundleError, EngineError
 from ditto.full.conversion.settings import released_settings
 from ditto.full.cropping import FACE
@@ -66,9 +69,11 @@ class FullOptions:
         device: "cpu", "cuda" or "cuda:1".
         precision: of the networks for pictures; those for speech and motion stay float32, as released.
         threads: on the CPU; None: one for each core.
+        batch: streams that share a forward of the motion network and of the renderer ("torch"). Every forward then has that
+            size, so that bits do not depend on who else speaks; worth it on a GPU with several sessions.
 
     Raises:
-        ValueError: fewer than one thread.
+        ValueError: fewer than one thread or stream, or several streams with another backend.
     """
 
     encoder: Literal["window", "streaming"] = "window"
@@ -81,14 +86,24 @@ class FullOptions:
     device: str = "cpu"
     precision: str = "float32"
     threads: int | None = None
+    batch: int = 1
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"expected threads to be 1 or more, got {self.threads}; give another number")
+        if self.batch < 1 or (self.batch > 1 and self.backend != "torch"):
+            raise ValueError(
+                f"expected batch to be 1 or more, and 1 with a backend other than torch, got {self.batch} with "
+                f"{self.backend}; give another number"
+            )
 
-    def open(self, network: torch.nn.Module, precision: str = "float32") -> Engine:
-        """An engine for a network."""
+    def open(self, network: torch.nn.Module, precision: str = "float32", shared: bool = False) -> Engine:
+        """An engine for a network; `shared` by the streams of a batch."""
         threads = self.threads or cores()
+        if shared and self.batch > 1:
+            example = example_of(network, self.batch)
+            engine = TorchEngine(network, *example, self.device, precision, threads)
+            return SharedEngine(engine, example_of(network))
         return open_engine(network, self.backend, threads, device=self.device, precision=precision)
 
     def open_file(self, network: Path) -> Engine:
@@ -155,9 +170,10 @@ def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
     stitching = options.open(load_part(parts["stitching"])) if stitches else None
     return FullParts(
         encoder,
-        FullSampler(options.open(motion), source_of, silence, encoder, sampling),
+        FullSampler(options.open(motion, shared=True), source_of, silence, encoder, sampling),
         NeuralFaceRenderer(
-            source_of, options.open(renderer, precision), stitching, options.backend == "torch" and options.device != "cpu"
+            source_of, options.open(renderer, precision, shared=True), stitching,
+            stays=options.backend == "torch" and options.device != "cpu",
         ),
         FullSpace(source_of),
     )

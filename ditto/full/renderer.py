@@ -32,8 +32,8 @@ class NeuralFaceRenderer:
         source_of: portrait -> its source.
         renderer: engine: feature_3d, kp_source, kp_driving -> image (1, 3, 512, 512) in 0..1.
         stitching: engine: kp_source, kp_driving -> kp_stitched (1, 21, 3); None: no stitching.
-        stays: the crop stays on the device of `renderer`, a `TorchEngine`, and is blended into the picture there; then
-            8-bit pixels come down in place of float32.
+        stays: the crop stays on the device of `renderer`, a `TorchEngine` or `SharedEngine`, and is blended into the picture
+            there; then 8-bit pixels come down in place of float32.
 
     Attributes:
         source_of: as given.

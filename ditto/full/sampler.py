@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal, NamedTuple, Protocol
@@ -268,8 +269,12 @@ class FullSampler:
         states: Sequence[FullState],
         final: Sequence[bool],
     ) -> list[tuple[Array, FullState]]:
-        """One step of several streams, one after another: the arguments of a call for each."""
-        return [self(*job) for job in zip(features, emotions, states, final, strict=True)]
+        """One step of several streams: the arguments of a call for each; as batches where the engine is shared."""
+        jobs = list(zip(features, emotions, states, final, strict=True))
+        if len(jobs) < 2 or getattr(self._engine, "rows", 1) < 2:
+            return [self(*job) for job in jobs]
+        with ThreadPoolExecutor(len(jobs), "sample") as pool:
+            return list(pool.map(lambda job: self(*job), jobs))
 
     def _begin(self, state: FullState, emotions: Array) -> tuple[StreamWindows | RecordingWindows, Array | None]:
         """The state before the first window, and the origin if it is known then."""

@@ -333,6 +333,17 @@ def test_on_a_gpu_the_log_says_that_the_released_hubert_file_runs_on_the_cpu(bun
     assert "encoder.safetensors runs on the CPU: no CUDAExecutionProvider" in caplog.text
 
 
+def test_streams_that_share_a_batch_move_as_alone(bundle, portrait):
+    parts = open_parts(bundle, FullOptions(batch=2))
+    sampler = parts.sampler.at("low")
+    features = [features_of(parts.encoder, speech_of(10, seed)) for seed in (0, 1)]
+    begun = [sampler.begin(portrait, seed) for seed in (0, 1)]
+    together = sampler.step_batch(features, [NEUTRAL, NEUTRAL], begun, [True, True])
+    for (rows, _), speech, state in zip(together, features, begun, strict=True):
+        assert len(rows) == 10 and np.array_equal(rows, sampler(speech, NEUTRAL, state, final=True)[0])
+    assert not np.array_equal(together[0][0], together[1][0])
+
+
 def test_a_streaming_encoder_with_context(bundle, portrait):
     options = FullOptions(encoder="streaming", context=speech_of(25, 7))
     parts = open_parts(bundle, options)
