@@ -273,6 +273,66 @@ def codec(
             print_result(str(made.folder))
 
 
+@app.command()
+def flow(
+    clips: Annotated[Path, typer.Argument(metavar="CLIPS", help="A folder of ditto.training.latent.data.")],
+    codec: Annotated[Path, typer.Argument(metavar="CODEC", help="A folder of `ditto train codec`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, curve and generator.")],
+    preset: Annotated[str, typer.Option(help="small: for a small codec, on a CPU; paper: the full size.")] = "small",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates, if other than the preset's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1.")] = "cpu",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train V's generator on CLIPS, in latents of CODEC: speech to latents, block by block."""
+    with errors_reported(as_json, debug):
+        with packages_of_training():
+            from ditto.training.latent.flow import Options, train_flow
+            from ditto.training.latent.flow import preset as preset_of
+            from ditto.training.latent.latents import codec_window
+        recipe, report = preset_of(preset).shortened(steps), report_of(quiet or as_json)
+        with interruptible(output):
+            train_flow(Options(clips, codec, output, seed, resume, device, report), recipe, codec_window(codec))
+        _print_made(output / "flow.safetensors", as_json, quiet)
+
+
+@app.command()
+def rap(
+    clips: Annotated[Path, typer.Argument(metavar="CLIPS", help="A folder of ditto.training.latent.data.")],
+    codec: Annotated[Path, typer.Argument(metavar="CODEC", help="A folder of `ditto train codec --preset small-rap`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, curve and denoiser.")],
+    preset: Annotated[str, typer.Option(help="small: for a small codec, on a CPU; paper: the full size.")] = "small",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates, if other than the preset's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1.")] = "cpu",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train RAP's denoiser on CLIPS, in latents of CODEC: speech to clips of latents."""
+    with errors_reported(as_json, debug):
+        with packages_of_training():
+            from ditto.training.latent.flow import Options
+            from ditto.training.latent.latents import codec_window
+            from ditto.training.latent.rap import preset as preset_of
+            from ditto.training.latent.rap import train_rap
+        recipe, report = preset_of(preset).shortened(steps), report_of(quiet or as_json)
+        with interruptible(output):
+            train_rap(Options(clips, codec, output, seed, resume, device, report), recipe, codec_window(codec))
+        _print_made(output / "rap.safetensors", as_json, quiet)
+
+
+def _print_made(path: Path, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        print_result(json.dumps({"output": str(path)}))
+    elif not quiet:
+        print_result(str(path))
+
+
 @contextmanager
 def packages_of_training() -> Iterator[None]:
     """Raises InputError where a package of training is not installed."""

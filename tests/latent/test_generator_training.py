@@ -1,24 +1,45 @@
 """Training of V's generator and of RAP: what a batch holds, losses by hand, resuming, and that they learn."""
 
+import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 import numpy as np  # noqa: E402
+from safetensors.numpy import save  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
 
+from ditto.app.cli import app  # noqa: E402
 from ditto.errors import InputError, TrainingError  # noqa: E402
-from ditto.latent.config import FLOW_TINY, RAP_TINY, FlowConfig, from_json  # noqa: E402
+from ditto.latent.codec import Codec  # noqa: E402
+from ditto.latent.config import CODEC_TINY, FLOW_TINY, RAP_TINY, FlowConfig, from_json  # noqa: E402
 from ditto.latent.flow import FlowGenerator, FlowSampler, FlowSampling  # noqa: E402
 from ditto.latent.rap import RapSampler, RapSampling  # noqa: E402
 from ditto.latent.schedule import Guidance  # noqa: E402
-from ditto.training.latent.flow import FlowDraw, FlowObjective, FlowRecipe, new_flow  # noqa: E402
-from ditto.training.latent.latents import LatentClip, face_box, face_masks, write_network  # noqa: E402
+from ditto.training.dataset import write_bytes  # noqa: E402
+from ditto.training.latent.codec import as_video, read_codec, write_codec  # noqa: E402
+from ditto.training.latent.data import ClipInfo, Clips, open_clips  # noqa: E402
+from ditto.training.latent.flow import (  # noqa: E402
+    FlowDraw,
+    FlowObjective,
+    FlowRecipe,
+    Options,
+    new_flow,
+    train_flow,
+)
+from ditto.training.latent.latents import (  # noqa: E402
+    LatentClip,
+    encode_clips,
+    face_box,
+    face_masks,
+    write_network,
+)
 from ditto.training.latent.loop import Run, Stage, train  # noqa: E402
-from ditto.training.latent.rap import RapDraw, RapObjective, RapRecipe, new_rap, rap_losses  # noqa: E402
+from ditto.training.latent.rap import RapDraw, RapObjective, RapRecipe, new_rap, rap_losses, train_rap  # noqa: E402
 
 FLOW = replace(FLOW_TINY, motion_features=0)
 RAP = replace(RAP_TINY, motion_features=0, audio_layers=1)
@@ -303,3 +324,63 @@ def test_rap_learns_to_follow_speech_over_several_clips(rap_clips, tmp_path):
 
     assert correlation(spoken(long.audio), long) > 0.9
     assert abs(correlation(spoken(other.audio), long)) < 0.4
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """A folder of two clips of drawn pictures, and that of a codec with new weights."""
+    folder = tmp_path_factory.mktemp("rendered")
+    infos = []
+    for place in range(2):
+        random = np.random.default_rng(place)
+        arrays = {
+            "frames": random.integers(0, 255, (66, 16, 16, 3), np.uint8),
+            "source": random.integers(0, 255, (16, 16, 3), np.uint8),
+            "square": np.zeros(3),
+            "features": random.standard_normal((66, 6)).astype(np.float16),
+            "motion": random.standard_normal((66, 70)).astype(np.float32),
+            "sound": np.zeros(66 * 640, np.int16),
+        }
+        data = save(arrays)
+        write_bytes(folder / "clips" / f"clip_{place}.safetensors", data)
+        infos.append(
+            ClipInfo(f"clip_{place}", "face.png", "a.flac", place, 66, "train", hashlib.sha256(data).hexdigest())
+        )
+    clips = Clips(folder, 16, tuple(infos))
+    (folder / "clips.jsonl").write_text("".join(json.dumps(asdict(info)) + "\n" for info in infos))
+    (folder / "clips.json").write_text(json.dumps({"format": 1, "side": 16, "fingerprint": clips.fingerprint}))
+    torch.manual_seed(0)
+    write_codec(folder / "codec", Codec(CODEC_TINY), {"window": (0, 0, 16)})
+    return folder
+
+
+@pytest.mark.parametrize("command", ["flow", "rap"])
+def test_the_command_refuses_clips_and_codecs_of_other_sizes(rendered, tmp_path, command):
+    """The presets are for other codecs than this tiny one."""
+    arguments = ["train", command, str(rendered), str(rendered / "codec"), "-o", str(tmp_path / "out"), "-q"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2 and "of latents of 4 channels, 2 rows" in result.stderr
+    missing = CliRunner().invoke(app, ["train", command, str(rendered), str(tmp_path), "-o", str(tmp_path / "out")])
+    assert missing.exit_code != 0 and "codec.json" in missing.stderr and "Traceback" not in missing.stderr
+    other = CliRunner().invoke(app, [*arguments, "--preset", "huge"])
+    assert other.exit_code == 2 and "expected a preset of small, paper, got 'huge'" in other.stderr
+
+
+def test_generators_are_trained_from_clips_and_a_codec(rendered, tmp_path):
+    codec, clips = read_codec(rendered / "codec"), open_clips(rendered)
+    (whole, _), parts = encode_clips(codec, clips, (0, 0, 16), None), encode_clips(codec, clips, (0, 0, 16), 13)
+    assert whole.latents.shape == (4, 17, 2, 2) and len(whole.audio) == 65 and len(parts) == 4
+    video = as_video(clips.frames(clips.of("train")[0], 16, 49), (0, 0, 16))
+    assert torch.allclose(parts[1].latents, codec.normalise(codec.encode(video).mean)[0], atol=1e-5)
+    source = as_video(clips.source(clips.of("train")[0])[None], (0, 0, 16))
+    assert torch.allclose(whole.references[:, :1], codec.normalise(codec.encode(source).mean)[0], atol=1e-5)
+    flow = replace(FLOW_RECIPE, config=replace(FLOW_TINY, channels=4), stages=(Stage(2, 1e-3),))
+    config = replace(RAP_TINY, channels=4, audio_layers=1, frames_per_latent=4)
+    rap = replace(RAP_RECIPE, config=config, stages=(Stage(2, 1e-3),))
+    for name, run, recipe in (("flow", train_flow, flow), ("rap", train_rap, rap)):
+        options = Options(rendered, rendered / "codec", tmp_path / name, report=quiet)
+        network = run(options, recipe, (0, 0, 16))
+        written = load_file(tmp_path / name / f"{name}.safetensors")
+        assert all(torch.equal(value, written[key]) for key, value in network.state_dict().items())
+        with pytest.raises(InputError, match=r"expected a .* of latents of 4 channels, 2 rows"):
+            run(options, replace(recipe, config=replace(recipe.config, channels=8)), (0, 0, 16))

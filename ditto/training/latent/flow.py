@@ -105,6 +105,13 @@ PRESETS: Mapping[str, FlowRecipe] = MappingProxyType(
 )  # fmt: skip
 
 
+def preset(name: str) -> FlowRecipe:
+    """The recipe of a name. Raises InputError: no recipe has it."""
+    if name not in PRESETS:
+        raise InputError(f"expected a preset of {', '.join(PRESETS)}, got {name!r}; give one of them")
+    return PRESETS[name]
+
+
 class FlowBatch(NamedTuple):
     """Windows of clips, and all randomness of their loss.
 

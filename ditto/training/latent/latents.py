@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ditto.errors import InputError
+from ditto.errors import BundleError, InputError
 from ditto.latent.audio import FeatureUnits
 from ditto.latent.codec import Codec
 from ditto.latent.config import to_json
@@ -99,6 +100,21 @@ def encode_clips(
             "longer ones"
         )
     return made
+
+
+def codec_window(folder: Path) -> Window:
+    """The window of the clips' pictures that the codec in a folder was trained on.
+
+    Raises:
+        BundleError: the codec's description is missing or damaged.
+    """
+    try:
+        top, left, side = json.loads((folder / "codec.json").read_text(encoding="utf-8"))["window"]
+        return int(top), int(left), int(side)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BundleError(
+            f"expected the window of a codec in {folder / 'codec.json'}, got: {error}; train it again"
+        ) from error
 
 
 def _coded(codec: Codec, video: Tensor) -> Tensor:

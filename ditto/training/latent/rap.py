@@ -95,6 +95,13 @@ PRESETS: Mapping[str, RapRecipe] = MappingProxyType(
 )
 
 
+def preset(name: str) -> RapRecipe:
+    """The recipe of a name. Raises InputError: no recipe has it."""
+    if name not in PRESETS:
+        raise InputError(f"expected a preset of {', '.join(PRESETS)}, got {name!r}; give one of them")
+    return PRESETS[name]
+
+
 class RapBatch(NamedTuple):
     """Clips, and all randomness of their loss.
 
