@@ -16,10 +16,11 @@ from ditto.errors import BundleError, InputError
 from ditto.latent.audio import FeatureUnits
 from ditto.latent.codec import Codec
 from ditto.latent.config import to_json
+from ditto.latent.region import FACE_MARGIN
 from ditto.latent.tokens import LatentUnits
 from ditto.training.dataset import write_bytes, write_json
 from ditto.training.latent.codec import as_video
-from ditto.training.latent.data import FACE_MARGIN, Clips
+from ditto.training.latent.data import Clips
 
 FORMAT = 1  # of the file that `write_network` writes
 SMALLEST_SPREAD = 0.05  # of a feature that hardly changes
