@@ -21,7 +21,7 @@ from ditto.full.paste_back import PasteBack  # noqa: E402
 from ditto.ops import neural  # noqa: E402
 from ditto.ops.reference import neural as reference  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 SUMS = 1e-5  # float32 sums over a plane in another order
 EXP = 1e-6  # of expf from two libraries, for values up to 1
 
