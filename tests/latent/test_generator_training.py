@@ -382,5 +382,9 @@ def test_generators_are_trained_from_clips_and_a_codec(rendered, tmp_path):
         network = run(options, recipe, (0, 0, 16))
         written = load_file(tmp_path / name / f"{name}.safetensors")
         assert all(torch.equal(value, written[key]) for key, value in network.state_dict().items())
+        other = tmp_path / "codec"
+        write_codec(other, Codec(CODEC_TINY), {})
+        with pytest.raises(InputError, match="got others: codec;"):
+            run(replace(options, codec=other, resume=True), recipe, (0, 0, 16))
         with pytest.raises(InputError, match=r"expected a .* of latents of 4 channels, 2 rows"):
             run(options, replace(recipe, config=replace(recipe.config, channels=8)), (0, 0, 16))

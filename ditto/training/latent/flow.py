@@ -31,6 +31,7 @@ from ditto.training.latent.latents import (
     LatentClip,
     Window,
     encode_clips,
+    fingerprint,
     measure_features,
     measure_units,
     write_network,
@@ -269,7 +270,7 @@ def train_flow(options: Options, recipe: FlowRecipe, window: Window, workers: Wo
     clips = encode_clips(codec, found, window, None, seed=options.seed)
     torch.manual_seed(options.seed)
     network = new_flow(config, clips)
-    words = {"recipe": asdict(recipe), "window": list(window), "data": found.fingerprint}
+    words = {"recipe": asdict(recipe), "window": list(window), "data": found.fingerprint, "codec": fingerprint(codec)}
     run = Run(
         words, options.out, options.seed, recipe.optimizer, recipe.weight_decay, average=recipe.average,
         bfloat16=recipe.bfloat16, checkpoint_every=recipe.checkpoint_every, report=options.report,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -171,6 +172,14 @@ def measure_features(units: FeatureUnits, rows: Iterable[Tensor]) -> None:
     every = torch.cat(list(rows))
     units.mean.copy_(every.mean(0))
     units.spread.copy_(every.std(0).clamp_min(SMALLEST_SPREAD))
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Of a network's weights: another one for other bytes."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def write_network(folder: Path, name: str, network: nn.Module, words: Mapping[str, Any]) -> None:

@@ -32,6 +32,7 @@ from ditto.training.latent.latents import (
     LatentClip,
     Window,
     encode_clips,
+    fingerprint,
     measure_features,
     measure_units,
     write_network,
@@ -234,7 +235,7 @@ def train_rap(options: Options, recipe: RapRecipe, window: Window, workers: Work
     clips = encode_clips(codec, found, window, config.reference_latents, seed=options.seed)
     torch.manual_seed(options.seed)
     network = new_rap(config, clips)
-    words = {"recipe": asdict(recipe), "window": list(window), "data": found.fingerprint}
+    words = {"recipe": asdict(recipe), "window": list(window), "data": found.fingerprint, "codec": fingerprint(codec)}
     run = Run(
         words, options.out, options.seed, recipe.optimizer, recipe.weight_decay, average=recipe.average,
         bfloat16=recipe.bfloat16, checkpoint_every=recipe.checkpoint_every, report=options.report,
