@@ -147,6 +147,18 @@ def hop_seconds(performer: Performer, appearance: Appearance, latency: str, rows
     return spent / max(hops, 1) / rows
 
 
+def try_hops(performer: Performer, appearance: Appearance, latency: str, rows: int) -> None:
+    """Advance `rows` streams in one batch until every step has run."""
+    emotion = emotion_vector(None)
+    silence = np.zeros(performer.hop_samples, np.float32)
+    states = [performer.begin(appearance, seed, latency) for seed in range(rows)]
+    for _ in range(MAX_TRIAL_HOPS):
+        advanced = performer.advance([Advance(state, silence, emotion) for state in states])
+        if advanced[0].shots:
+            return
+        states = [one.state for one in advanced]
+
+
 def frame_seconds(draw: Callable[[], int]) -> float:
     """Processor seconds of a frame, least of a few calls, each of which says how many frames it made."""
     found = []

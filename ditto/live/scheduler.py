@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.errors import BusyError, TooSlowError
-from ditto.live.capacity import Capacity, Kind, frame_seconds, hop_seconds
+from ditto.live.capacity import Capacity, Kind, frame_seconds, hop_seconds, try_hops
 from ditto.live.clock import Clock
 from ditto.live.intake import Piece
 from ditto.live.settings import Settings
@@ -78,6 +78,7 @@ class Scheduler:
         self._sessions: list[SessionState] = []
         self._reserved = 0  # sessions, open or being opened
         self._capacity = Capacity(cores(), self.performer.hop_samples)
+        self._tried: set[tuple[str, int]] = set()  # latencies and sizes of batches
         self._threads: list[threading.Thread] = []
         self._timers: dict[threading.Thread, float] = {}  # until when each worker waits that has nothing to do
 
@@ -165,8 +166,10 @@ class Scheduler:
             )
             if settings.draws and not settings.any_speed:
                 self._check_speed(session)
-            if self._limit is None and not settings.any_speed:
-                self._measure(session)
+            if not settings.any_speed:
+                if self._limit is None:
+                    self._measure(session)
+                self._try_batch(session)
         except BaseException:
             with self.lock:
                 self._release(settings.kind)
@@ -218,6 +221,19 @@ class Scheduler:
                 capacity.check(kind)
             finally:
                 capacity.take(kind)
+
+    def _try_batch(self, session: SessionState) -> None:
+        """Advance a batch as large as this session makes possible, once for each size: the first of a size takes long.
+
+        A network is compared with itself row by row then (`ditto.engines.batched`), which no conversation should wait for.
+        """
+        latency = session.settings.latency
+        with self.lock:
+            rows = min(self._reserved, MAX_BATCH)
+            if rows < 2 or (latency, rows) in self._tried:
+                return
+            self._tried.add((latency, rows))
+        try_hops(self.performer, session.appearance, latency, rows)
 
     def _check_speed(self, session: SessionState) -> None:
         """Measure the drawing speed, unless an earlier session already showed that it is enough. Raises TooSlowError."""

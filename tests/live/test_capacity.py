@@ -109,7 +109,8 @@ def test_a_kind_is_measured_when_its_first_session_opens(one_core):
         assert hops >= MAX_BATCH * TRIAL_HOPS and frames > 0
         assert actor.scheduler.load > 0.025 / HEADROOM
         with actor.blocking_session(idle=False):
-            assert (actor.hops, actor.frames) == (hops, frames)
+            # Measured once. A batch of two, now possible, was tried: some hops, fewer than a measurement takes.
+            assert actor.frames == frames and actor.hops - hops < MAX_BATCH * TRIAL_HOPS
 
 
 def test_costs_are_followed_while_sessions_run(one_core):

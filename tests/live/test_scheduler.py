@@ -2,6 +2,8 @@
 
 import threading
 import time
+from contextlib import ExitStack
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -112,7 +114,7 @@ def test_two_workers_advance_at_once(monkeypatch):
             return super().advance(jobs)
 
     actor = Meeting()
-    with actor.blocking_session(idle=False) as first, actor.blocking_session(idle=False) as second:
+    with actor.blocking_session(idle=False) as first, actor.blocking_session(idle=False, any_speed=True) as second:
         first.push(said(2))
         assert until(lambda: actor.batches == 1)
         second.push(said(2))
@@ -133,10 +135,27 @@ def test_idle_frames_go_on_while_another_worker_computes(monkeypatch):
 
     clock = HandClock()
     actor = Stuck(clock=clock)
-    with actor.blocking_session() as idle, actor.blocking_session(idle=False) as speaking:
+    with actor.blocking_session() as idle, actor.blocking_session(idle=False, any_speed=True) as speaking:
         speaking.push(said(2))
         for _ in range(5):
             assert idle.get(PATIENT).kind == "idle"
             clock.advance(1.1 / FPS)
         released.set()
         frames_of(speaking, 2)
+
+
+def test_a_size_of_batch_is_tried_before_a_conversation_needs_it():
+    class Counting(Actor):
+        """Says how many streams each call advanced together."""
+
+        sizes: ClassVar[list[int]] = []
+
+        def advance(self, jobs):
+            self.sizes.append(len(jobs))
+            return super().advance(jobs)
+
+    actor = Counting(max_sessions=6)
+    with ExitStack() as opened:
+        for _ in range(6):
+            opened.enter_context(actor.blocking_session(idle=False))
+    assert set(actor.sizes) == {2, 3, 4}  # `MAX_BATCH` at most
