@@ -90,3 +90,9 @@ def test_the_page_of_rooms_names_every_room():
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     for room in LEVEL:
         assert room in page or room == "_native", f"docs/architecture.md does not name {room}"
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by name alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
