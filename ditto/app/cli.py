@@ -42,7 +42,6 @@ from ditto.app.console import (
     print_output,
     print_result,
     print_table,
-    progress,
     progress_of,
     show_warnings,
 )
@@ -76,6 +75,7 @@ from ditto.app.options import (
     parse_timeline,
 )
 from ditto.app.pictures import check_picture, load_portrait, standard_input
+from ditto.app.writing import write_frames
 from ditto.errors import InputError
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ def run_animate(
     import ditto
     from ditto.media.audio import AudioReader
     from ditto.media.images import MAX_SIZE
-    from ditto.media.video import VideoWriter, check_output
+    from ditto.media.video import check_output
     from ditto.motion.motion import FPS
     from ditto.portrait.emotion_reader import READERS, read_emotion
 
@@ -306,22 +306,15 @@ def run_animate(
         console.print(f"the picture shows {shown_words(weights)}, by {READERS[read_by]}")
     lay = None if background is None else background_of(background, given.picture, portrait.alpha)
     height, width = portrait.picture.shape[:2]
-    if label is not None:
-        label.check(height, width)
     total = None if reader.duration_seconds is None else math.ceil(reader.duration_seconds * FPS)
     frames = head.animate(
         portrait, reader, seed=seed, emotion=weights, still=still, style=strength, controls=timeline, performance=performance,
         output="rgb24" if background is None else "rgba",
     )  # fmt: skip
-    if format.audio_codec is None:
-        console.print(f"{format.name} carries no sound", highlight=False)
-    with VideoWriter(
-        output, width, height, audio=reader, codec=codec, quality=quality, alpha=background == "transparent",
-        provenance=provenance,
-    ) as writer:  # fmt: skip
-        for frame in progress(frames, total, console):
-            image = frame.image if lay is None else lay(frame.image)
-            writer.write(image if label is None else label.draw(image))
+    writer = write_frames(
+        (frame.image if lay is None else lay(frame.image) for frame in frames), total, console, format, label, output, width,
+        height, audio=reader, codec=codec, quality=quality, alpha=background == "transparent", provenance=provenance,
+    )  # fmt: skip
     finished = time.perf_counter()
     duration = writer.frames / FPS
     return {

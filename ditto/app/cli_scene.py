@@ -21,12 +21,12 @@ from ditto.app.console import (
     open_console,
     print_result,
     print_table,
-    progress,
     progress_of,
     show_warnings,
 )
 from ditto.app.options import parse_emotion, parse_style
 from ditto.app.pictures import SUFFIXES, check_picture, check_sheet, parse_face, write_sheet
+from ditto.app.writing import write_frames
 from ditto.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,14 +62,16 @@ def run_scene(
     from ditto.media.images import MAX_SIZE
     from ditto.media.joining import write_mixed
     from ditto.media.rates import FPS, SAMPLES_PER_FRAME
-    from ditto.media.video import VideoWriter, check_output
+    from ditto.media.video import check_output
     from ditto.portrait.portrait import is_saved
 
     format = check_output(output, codec, quality)
     weights, strength = parse_emotion(emotion), parse_style(style)
     faces, recordings = [], []
     for text in speakers:
-        face, equals, recording = text.rpartition("=")
+        face, equals, recording = text.partition("=")
+        if not face.replace(",", "").replace(".", "").strip().isdecimal():  # a picture, whose name may have a "="
+            face, equals, recording = text.rpartition("=")
         if not equals or not face or not recording:
             raise InputError(f"expected --speaker as WHICH=AUDIO, got {text!r}; write it as 0=speech.wav")
         if recording == "-":
@@ -103,21 +105,16 @@ def run_scene(
             head.appearance(portrait)
         registered = time.perf_counter()
     height, width = portraits[0].picture.shape[:2]
-    if label is not None:
-        label.check(height, width)
     with ExitStack() as stack:
         count = max(math.ceil(len(sound) / SAMPLES_PER_FRAME) for sound in sounds)
         with temporary_files():
             mixed = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ditto."))) / "sound.wav"
             write_mixed(recordings, count, mixed)
         frames = head.animate_scene(scene, seed=seed)
-        if format.audio_codec is None:
-            console.print(f"{format.name} carries no sound", highlight=False)
-        with VideoWriter(
-            output, width, height, audio=mixed, codec=codec, quality=quality, provenance=provenance
-        ) as writer:
-            for frame in progress(frames, count, console):
-                writer.write(frame.image if label is None else label.draw(frame.image))
+        writer = write_frames(
+            (frame.image for frame in frames), count, console, format, label, output, width, height,
+            audio=mixed, codec=codec, quality=quality, provenance=provenance,
+        )  # fmt: skip
     finished = time.perf_counter()
     duration = writer.frames / FPS
     return {

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ditto.app.cli_motion import check_distinct
-from ditto.app.console import interruption, open_console, progress, progress_of, show_warnings
+from ditto.app.console import interruption, open_console, progress_of, show_warnings
 from ditto.app.options import parse_emotion, parse_style, parse_timeline
 from ditto.app.pictures import check_picture, standard_input
+from ditto.app.writing import write_frames
 from ditto.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def run_video(
     import ditto
     from ditto.media.audio import AudioReader
     from ditto.media.rates import FPS
-    from ditto.media.video import VideoWriter, check_output
+    from ditto.media.video import check_output
 
     weights, strength = parse_emotion(emotion), parse_style(style)
     format = check_output(output, codec, quality)
@@ -77,16 +78,11 @@ def run_video(
     except ValueError as error:
         raise InputError(str(error)) from None
     height, width = clip.tracked.size
-    if label is not None:
-        label.check(height, width)
     total = None if reader.duration_seconds is None else math.ceil(reader.duration_seconds * FPS)
-    if format.audio_codec is None:
-        console.print(f"{format.name} carries no sound", highlight=False)
-    with VideoWriter(
-        output, width, height, audio=reader, codec=codec, quality=quality, provenance=provenance
-    ) as writer:
-        for frame in progress(frames, total, console):
-            writer.write(frame.image if label is None else label.draw(frame.image))
+    writer = write_frames(
+        (frame.image for frame in frames), total, console, format, label, output, width, height,
+        audio=reader, codec=codec, quality=quality, provenance=provenance,
+    )  # fmt: skip
     finished = time.perf_counter()
     duration = writer.frames / FPS
     return {

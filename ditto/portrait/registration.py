@@ -423,7 +423,7 @@ def register(picture: Picture, face: FaceChoice = 0, max_size: int = MAX_SIZE) -
 def register_faces(
     picture: Picture, faces: Sequence[FaceChoice] | None = None, max_size: int = MAX_SIZE
 ) -> tuple[Portrait, ...]:
-    """Several faces of one picture, as portraits that share it, for `ditto.scene.Scene`.
+    """Several faces of one picture, as portraits that share it, for `ditto.scene`.
 
     Args:
         picture, max_size: as of `register`; the picture is not cut.

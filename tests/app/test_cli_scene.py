@@ -57,6 +57,12 @@ def test_two_speakers_make_a_video(folder):
     assert min(left, right) > 30
 
 
+def test_a_recording_may_have_an_equals_sign_in_its_name(folder):
+    (folder / "a=1.wav").write_bytes((folder / "b.wav").read_bytes())
+    done = run("animate", folder / "two.png", "--speaker", f"0={folder / 'a=1.wav'}", "-o", folder / "one.mp4", "--json")
+    assert done.exit_code == 0 and json.loads(done.stdout)["frames"] == 10, done.output
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
