@@ -279,6 +279,9 @@ def flow(
     codec: Annotated[Path, typer.Argument(metavar="CODEC", help="A folder of `ditto train codec`.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, curve and generator.")],
     preset: Annotated[str, typer.Option(help="small: for a small codec, on a CPU; paper: the full size.")] = "small",
+    motion: Annotated[
+        bool, typer.Option("--motion", help="Also train the condition on motion: gaze, head and emotion can be controlled.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Updates, if other than the preset's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
@@ -294,6 +297,8 @@ def flow(
             from ditto.training.latent.flow import preset as preset_of
             from ditto.training.latent.latents import codec_window
         recipe, report = preset_of(preset).shortened(steps), report_of(quiet or as_json)
+        if motion:
+            recipe = recipe.with_motion()
         with interruptible(output):
             train_flow(Options(clips, codec, output, seed, resume, device, report), recipe, codec_window(codec))
         _print_made(output / "flow.safetensors", as_json, quiet)
@@ -305,6 +310,9 @@ def rap(
     codec: Annotated[Path, typer.Argument(metavar="CODEC", help="A folder of `ditto train codec --preset small-rap`.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, curve and denoiser.")],
     preset: Annotated[str, typer.Option(help="small: for a small codec, on a CPU; paper: the full size.")] = "small",
+    motion: Annotated[
+        bool, typer.Option("--motion", help="Also train the condition on motion: gaze, head and emotion can be controlled.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Updates, if other than the preset's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
@@ -321,6 +329,8 @@ def rap(
             from ditto.training.latent.rap import preset as preset_of
             from ditto.training.latent.rap import train_rap
         recipe, report = preset_of(preset).shortened(steps), report_of(quiet or as_json)
+        if motion:
+            recipe = recipe.with_motion()
         with interruptible(output):
             train_rap(Options(clips, codec, output, seed, resume, device, report), recipe, codec_window(codec))
         _print_made(output / "rap.safetensors", as_json, quiet)

@@ -143,9 +143,6 @@ class FlowGenerator(nn.Module):
         self.context = begin_linear(nn.Linear(size, width))
         self.reference = begin_linear(nn.Linear(size, width))
         self.audio = LatentEmbedder(config.audio_features, config.frames_per_latent, config.audio_width)
-        self.motion = None
-        if config.motion_features:
-            self.motion = MotionCondition(config.motion_features, config.frames_per_latent, config.motion_width, width)
         self.null_audio = nn.Parameter(0.02 * torch.randn(config.audio_width))
         self.null_reference = nn.Parameter(0.02 * torch.randn(width))
         self.first_latent = nn.Parameter(0.02 * torch.randn(width))
@@ -153,6 +150,9 @@ class FlowGenerator(nn.Module):
         self.blocks = nn.ModuleList(FlowBlock(width, config.heads) for _ in range(config.layers))
         self.head_modulation = nn.Sequential(nn.SiLU(), zero_linear(width, 2 * width))
         self.head = zero_linear(width, size)
+        self.motion = None  # made last: what begins at random before it is the same with and without
+        if config.motion_features:
+            self.motion = MotionCondition(config.motion_features, config.frames_per_latent, config.motion_width, width)
         times = [REFERENCE_TIME, *range(config.window)]
         positions = grid_positions(times, config.rows, config.columns, config.patch)
         rotation = rotation_of(positions, width // config.heads, config.theta)

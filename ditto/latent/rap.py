@@ -147,14 +147,14 @@ class RapDenoiser(nn.Module):
         )
         self.audio_places = nn.Parameter(0.02 * torch.randn(config.frames_per_latent, config.audio_layers, width))
         self.null_audio = nn.Parameter(0.02 * torch.randn(width))
-        self.motion = None
-        if config.motion_features:
-            self.motion = MotionCondition(config.motion_features, config.frames_per_latent, config.motion_width, width)
         self.time = TimeEmbedding(config.frequencies, width)
         self.time_projection = nn.Sequential(nn.SiLU(), begin_linear(nn.Linear(width, 6 * width)))
         self.blocks = nn.ModuleList(RapBlock(width, config.heads, config.inner) for _ in range(config.layers))
         self.head_modulation = nn.Parameter(torch.randn(1, 2, width) / width**0.5)
         self.head = zero_linear(width, size)
+        self.motion = None  # made last: what begins at random before it is the same with and without
+        if config.motion_features:
+            self.motion = MotionCondition(config.motion_features, config.frames_per_latent, config.motion_width, width)
         positions = grid_positions(list(range(config.lengths[-1])), config.rows, config.columns, config.patch)
         rotation = rotation_of(positions, width // config.heads, config.theta)
         self.register_buffer("rotation_cos", rotation.cos, persistent=False)

@@ -212,6 +212,41 @@ def test_a_run_that_was_interrupted_has_the_same_bits(kind, flow_clips, rap_clip
         assert torch.equal(one, other), name
 
 
+def with_motion(kind, flow_clips, rap_clips, hide):
+    """Objective and draws of a run with the motion condition, and its recipe."""
+    clips = [one._replace(motion=torch.randn(len(one.motion), 70)) for one in (flow_clips if kind == "flow" else rap_clips)]
+    recipe = replace(FLOW_RECIPE if kind == "flow" else RAP_RECIPE, hide_motion=hide).with_motion()
+    torch.manual_seed(0)
+    if kind == "flow":
+        return FlowObjective(new_flow(recipe.config, clips)), FlowDraw(clips, recipe, 0)
+    return RapObjective(new_rap(recipe.config, clips), recipe), RapDraw(clips, recipe, 0)
+
+
+@pytest.mark.parametrize("kind", ["flow", "rap"])
+def test_a_run_whose_motion_is_always_hidden_has_the_bits_of_one_without(kind, flow_clips, rap_clips, tmp_path):
+    torch.set_num_threads(1)
+    stages = (Stage(4, 2e-2),)
+    base = train(*pieces(kind, flow_clips, rap_clips), stages, Run({}, tmp_path / "base", average=0.5, report=quiet))
+    objective, draw = with_motion(kind, flow_clips, rap_clips, hide=1.0)
+    hidden = train(objective, draw, stages, Run({}, tmp_path / "hidden", average=0.5, report=quiet))
+    found = hidden.state_dict()
+    for name, value in base.state_dict().items():
+        assert torch.equal(found[name], value), name
+
+
+@pytest.mark.parametrize("kind", ["flow", "rap"])
+def test_a_run_with_motion_learns_what_it_adds(kind, flow_clips, rap_clips, tmp_path):
+    objective, draw = with_motion(kind, flow_clips, rap_clips, hide=0.5)
+    plain, drawn = pieces(kind, flow_clips, rap_clips)[1](0, 0), draw(0, 0)
+    assert torch.equal(plain.latents, drawn.latents) and torch.equal(plain.noise, drawn.noise)
+    for name, value in plain.given._asdict().items():
+        assert value is None or torch.equal(value, getattr(drawn.given, name)), name
+    trained = train(objective, draw, (Stage(4, 2e-3),), Run({}, tmp_path, average=0.5, report=quiet))
+    assert trained.motion.output.weight.any()
+    spread = trained.motion.embedder.units.spread
+    assert torch.allclose(spread, torch.full((70,), 1.0), atol=0.35)  # that of the clips' motion
+
+
 @pytest.mark.parametrize("kind", ["flow", "rap"])
 def test_a_loss_that_is_not_finite_names_the_clip(kind, flow_clips, rap_clips, tmp_path):
     objective, draw = pieces(kind, flow_clips, rap_clips)

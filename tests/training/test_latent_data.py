@@ -91,6 +91,38 @@ def test_held_speech_and_portraits_are_never_trained_on():
     assert not {job.speech for job in trained} & {job.speech for job in held}
 
 
+def test_edited_clips_are_trained_on_after_the_others():
+    portraits, speeches = [Path(f"{name}.png") for name in "ab"], [Path(f"{i}.wav") for i in range(6)]
+    jobs = plan(portraits, speeches, 3, edited=2)
+    assert [job for job in jobs if not job.edited] == plan(portraits, speeches, 3)
+    assert [(job.name, job.portrait.name, job.speech.name, job.split) for job in jobs if job.edited] == [
+        ("edited_0000", "b.png", "3.wav", "train"), ("edited_0001", "a.png", "0.wav", "train")
+    ]  # fmt: skip
+    assert len({job.seed for job in jobs}) == len(jobs)
+
+
+def test_edits_follow_from_the_seed_and_move_smoothly():
+    (controls, emotion), (again, same), (other, _) = (data.edits_of(seed, 125) for seed in (0, 0, 1))
+    assert emotion == same and all(controls(frame) == again(frame) for frame in range(125))
+    assert any(controls(frame) != other(frame) for frame in range(125))
+    emotions = [data.edits_of(seed, 125)[1] for seed in range(50)]
+    assert 10 < sum(map(bool, emotions)) < 30
+    yaws = np.array([[data.edits_of(seed, 125)[0](frame).yaw_degrees for frame in range(125)] for seed in range(30)])
+    assert 5 < (yaws != 0).any(1).sum() < 20 and np.abs(yaws).max() > 8 and np.abs(np.diff(yaws)).max() < 2
+
+
+def test_an_edited_clip_has_the_motion_that_it_shows(rendered):
+    job, folder = rendered
+    edited = job._replace(name="edited", seed=2, edited=True)
+    controls, emotion = data.edits_of(2, 13)
+    assert emotion and controls(12) != controls(0)
+    render_clips([edited], folder.parent / "edited", side=32, report=lambda line: None)
+    clips = open_clips(folder.parent / "edited")
+    clip, plain = clips.load(clips.clips[0]), open_clips(folder).load(open_clips(folder).clips[0])
+    assert np.array_equal(clip.sound, plain.sound) and np.array_equal(clip.features, plain.features)
+    assert np.abs(clip.motion - plain.motion).max() > 0.02 and (clip.frames != plain.frames).any()
+
+
 @pytest.mark.parametrize(
     ("held", "speeches", "message"),
     [(["x"], 9, "begin with x, got none"), (["a", "b", "c"], 9, "got 0 and 9"), ([], 2, "got 3 and 2")],

@@ -1,12 +1,15 @@
 """Clips of talking faces for the latent systems: pictures rendered by lite, with their exact motion, features and sound.
 
-    python -m ditto.training.latent.data PORTRAITS SPEECH OUT --clips 55 [--seconds 8] [--side 64] [--held-portrait NAME]
+    python -m ditto.training.latent.data PORTRAITS SPEECH OUT --clips 55 [--edited 55] [--seconds 8] [--side 64]
+        [--held-portrait NAME]
 
     OUT/clips/NAME.safetensors    one clip, see `Clip`
     OUT/clips.jsonl               one `ClipInfo` a line
     OUT/clips.json                written last: format, side, fingerprint
 
 A square around the face, fixed for a portrait, is reduced to `side` pixels. A rendering that was interrupted goes on.
+Edited clips show what speech alone does not: heads, eyes and faces as controls move them, and emotions. From them a generator
+learns what motion means as its condition (`ditto train flow --motion`).
 """
 
 from __future__ import annotations
@@ -26,10 +29,13 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from ditto.controls import CATALOG, Controls
 from ditto.errors import DatasetError, DittoError, InputError
 from ditto.latent.region import cut_square, square_of
 from ditto.media.audio import read_audio
 from ditto.media.rates import SAMPLE_RATE, SAMPLES_PER_FRAME
+from ditto.motion.emotion import EMOTIONS
+from ditto.portrait.face_mesh import smoothstep
 from ditto.portrait.portrait import Portrait
 from ditto.talking_head import TalkingHead, load
 from ditto.training.dataset import SPLITS, read_json, read_lines, write_bytes, write_json
@@ -38,6 +44,13 @@ from ditto.training.prepare.clips import encoder_of, features_of
 FORMAT = 1
 PICTURE_SIZE = 640  # pixels that a portrait has at most
 HELD_SPEECHES = 24  # the last ones of the sorted folder
+# Of edited clips: the deviation of numbers of the catalog, of some together; about what users ask for, chosen by hand.
+EDITED = {
+    ("head.pitch",): 5.0, ("head.yaw",): 8.0, ("head.roll",): 5.0, ("gaze.right",): 12.0, ("gaze.down",): 8.0,
+    ("lids.right", "lids.left"): 0.3, ("mouthSmileLeft", "mouthSmileRight"): 0.4, ("browInnerUp",): 0.4, ("jawOpen",): 0.2,
+}  # fmt: skip
+EDIT_FRAMES = 30  # from one value of a number to the next
+EDITED_SHARE = 0.4  # of the numbers, in a clip; of the edited clips that show an emotion
 
 Pictures = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -186,6 +199,7 @@ class Job(NamedTuple):
         portrait, speech: files.
         seed: of the motion.
         split: "train" or "held".
+        edited: whether controls and emotions, drawn from the seed, change the face.
     """
 
     name: str
@@ -193,10 +207,14 @@ class Job(NamedTuple):
     speech: Path
     seed: int
     split: str
+    edited: bool = False
 
 
-def plan(portraits: Sequence[Path], speeches: Sequence[Path], clips: int, held_portraits: Iterable[str] = ()) -> list[Job]:
-    """Clips to render: for training, portraits in turn with speech of their own; then two held ones of each portrait.
+def plan(
+    portraits: Sequence[Path], speeches: Sequence[Path], clips: int, held_portraits: Iterable[str] = (), edited: int = 0
+) -> list[Job]:
+    """Clips to render: for training, portraits in turn with speech of their own, then `edited` more with edits; and two held
+    ones of each portrait.
 
     The last `HELD_SPEECHES` files of speech (at most a third of all) are heard in held clips alone. Portraits whose name
     begins with one of `held_portraits` are seen in held clips alone.
@@ -215,10 +233,10 @@ def plan(portraits: Sequence[Path], speeches: Sequence[Path], clips: int, held_p
     kept = min(HELD_SPEECHES, len(speeches) // 3)
     spoken, unheard = speeches[: len(speeches) - kept], speeches[len(speeches) - kept :]
     jobs = []
-    for place in range(clips):
-        turn, who = divmod(place, len(seen))
-        speech = spoken[(turn * len(seen) + who) % len(spoken)]
-        jobs.append(Job(f"train_{place:04d}", seen[who], speech, place, "train"))
+    for place in range(clips + edited):
+        name = f"train_{place:04d}" if place < clips else f"edited_{place - clips:04d}"
+        seed = place if place < clips else 100_000 + place - clips
+        jobs.append(Job(name, seen[place % len(seen)], spoken[place % len(spoken)], seed, "train", place >= clips))
     for who, portrait in enumerate(portraits):
         for turn in range(2):
             speech = unheard[(2 * who + turn) % len(unheard)]
@@ -281,7 +299,8 @@ def render_clip(head: TalkingHead, portrait: Portrait, job: Job, side: int, seco
     samples = samples[: count * SAMPLES_PER_FRAME]
     square = square_of(portrait)
     pictures, motions = [], []
-    for frame in head.animate(portrait, samples, seed=job.seed):
+    controls, emotion = edits_of(job.seed, count) if job.edited else (None, None)
+    for frame in head.animate(portrait, samples, seed=job.seed, controls=controls, emotion=emotion):
         if frame.motion is None:
             raise InputError(f"expected a bundle with explicit motion, got {bundle!r}; use lite")
         pictures.append(cut_square(frame.image, square, side))
@@ -298,10 +317,36 @@ def render_clip(head: TalkingHead, portrait: Portrait, job: Job, side: int, seco
     )
 
 
+def edits_of(seed: int, frames: int) -> tuple[Callable[[int], Controls], dict[str, float]]:
+    """The controls of each frame of an edited clip, and its emotion: numbers that go from one random value to the next."""
+    random = np.random.default_rng((seed, frames))
+    values = {
+        name: spread * (random.random() < EDITED_SHARE) * random.standard_normal(frames // EDIT_FRAMES + 2)
+        for name, spread in EDITED.items()
+    }
+    emotion = {}
+    if random.random() < EDITED_SHARE:
+        shown = EMOTIONS[int(random.integers(len(EMOTIONS)))]
+        emotion = {shown: float(random.uniform(0.3, 1.0))}
+
+    def controls(frame: int) -> Controls:
+        place, since = divmod(frame, EDIT_FRAMES)
+        share = smoothstep(0.0, 1.0, since / EDIT_FRAMES)
+        numbers = {}
+        for names, track in values.items():
+            for name in names:
+                number = float((1 - share) * track[place] + share * track[place + 1])
+                numbers[name] = min(max(number, CATALOG[name].low), CATALOG[name].high)
+        return Controls.from_names(numbers)
+
+    return controls, emotion
+
+
 def _asked(job: Job, side: int, seconds: float, bundle: str) -> dict[str, str]:
     """What a clip is made of: texts, as the metadata of its file."""
     parts = {"portrait": job.portrait.name, "speech": job.speech.name, "seed": job.seed, "side": side, "seconds": seconds}
-    return {name: str(value) for name, value in {**parts, "bundle": bundle, "format": FORMAT}.items()}
+    asked = {name: str(value) for name, value in {**parts, "bundle": bundle, "format": FORMAT}.items()}
+    return asked | ({"edited": str((EDITED, EDIT_FRAMES, EDITED_SHARE))} if job.edited else {})
 
 
 def _made_for(path: Path) -> Mapping[str, str]:
@@ -326,13 +371,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("speech", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--clips", type=int, default=55)
+    parser.add_argument("--edited", type=int, default=0, help="more clips to train on, with controls and emotions")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--held-portrait", action="append", default=[])
     given = parser.parse_args(arguments)
     try:
         portraits, speeches = files_of(given.portraits, "portraits"), files_of(given.speech, "speech")
-        render_clips(plan(portraits, speeches, given.clips, given.held_portrait), given.out, given.side, given.seconds)
+        jobs = plan(portraits, speeches, given.clips, given.held_portrait, given.edited)
+        render_clips(jobs, given.out, given.side, given.seconds)
     except DittoError as error:
         print(f"ditto: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,6 @@
 """Train V's generator on clips, as latents of a trained codec.
 
-    ditto train flow CLIPS CODEC -o OUT [--preset small] [--seed 0] [--resume]
+    ditto train flow CLIPS CODEC -o OUT [--preset small] [--motion] [--seed 0] [--resume]
 
 OUT gets checkpoints, the curve (`log.jsonl`) and, at the end, `flow.safetensors` and `flow.json`.
 
@@ -25,9 +25,11 @@ from ditto.errors import InputError
 from ditto.latent.config import FLOW_PAPER, FLOW_SMALL, FlowConfig
 from ditto.latent.flow import FlowGenerator, FlowInputs
 from ditto.latent.schedule import noised
+from ditto.motion.motion import MOTION_SIZE
 from ditto.training.latent.codec import read_codec
 from ditto.training.latent.data import open_clips
 from ditto.training.latent.latents import (
+    SMALLEST_MOVE,
     LatentClip,
     Window,
     encode_clips,
@@ -54,7 +56,7 @@ class FlowRecipe:
         time_mean, time_spread: noise levels are sigmoid of a normal with these; one for each block (ours).
         context_time: largest noise level of the past, one for each block (ours).
         hide: share of windows without speech, and independently without references.
-        hide_motion: share of windows without motion.
+        hide_motion: share of windows without motion; 1 gives the bits of a run without the condition.
         optimizer, average, bfloat16, weight_decay, checkpoint_every: as `loop.Run`.
     """
 
@@ -85,6 +87,10 @@ class FlowRecipe:
     def shortened(self, steps: int | None) -> FlowRecipe:
         """This recipe with so many updates in its stages, in proportion."""
         return self if steps is None else replace(self, stages=shortened(self.stages, steps))
+
+    def with_motion(self) -> FlowRecipe:
+        """This recipe with motion as one more condition. The other weights begin, and all draws are, as without."""
+        return replace(self, config=replace(self.config, motion_features=MOTION_SIZE))
 
 
 def shortened(stages: Sequence[Stage], steps: int) -> tuple[Stage, ...]:
@@ -197,7 +203,7 @@ class FlowDraw:
         noise, context_noise = (torch.randn(shape, generator=torch_random) for _ in range(2))
         normal = torch.randn(batch, blocks, generator=torch_random)
         hidden = torch.rand(3, batch, generator=torch_random)
-        moved = config.motion_features > 0
+        moved = config.motion_features > 0 and recipe.hide_motion < 1
         given = FlowInputs(
             noisy=torch.empty(0),
             context=torch.empty(0),
@@ -299,5 +305,5 @@ def new_flow(config: FlowConfig, clips: Sequence[LatentClip]) -> FlowGenerator:
     measure_units(network.units, clips, lambda clip: clip.references[:, :1])
     measure_features(network.audio.units, (clip.audio for clip in clips))
     if network.motion is not None:
-        measure_features(network.motion.embedder.units, (clip.motion for clip in clips))
+        measure_features(network.motion.embedder.units, (clip.motion for clip in clips), SMALLEST_MOVE)
     return network

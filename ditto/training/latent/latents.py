@@ -24,7 +24,8 @@ from ditto.training.latent.codec import as_video
 from ditto.training.latent.data import Clips
 
 FORMAT = 1  # of the file that `write_network` writes
-SMALLEST_SPREAD = 0.05  # of a feature that hardly changes
+SMALLEST_SPREAD = 0.05  # of a feature of speech that hardly changes
+SMALLEST_MOVE = 0.005  # of a number of motion: about what irises and brows move in talk, in face units
 
 Window = tuple[int, int, int]  # top, left and side, in pixels of the clips' pictures
 
@@ -167,11 +168,11 @@ def measure_units(units: LatentUnits, clips: Sequence[LatentClip], reference: Ca
         units.spread.copy_(torch.cat(rows, 1).square().mean(1).sqrt().clamp_min(1e-4))
 
 
-def measure_features(units: FeatureUnits, rows: Iterable[Tensor]) -> None:
-    """Set mean and spread of features to those of rows, (F, A) each."""
+def measure_features(units: FeatureUnits, rows: Iterable[Tensor], least: float = SMALLEST_SPREAD) -> None:
+    """Set mean and spread of features to those of rows, (F, A) each; a spread is `least` or more."""
     every = torch.cat(list(rows))
     units.mean.copy_(every.mean(0))
-    units.spread.copy_(every.std(0).clamp_min(SMALLEST_SPREAD))
+    units.spread.copy_(every.std(0).clamp_min(least))
 
 
 def fingerprint(network: nn.Module) -> str:

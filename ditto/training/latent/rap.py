@@ -1,6 +1,6 @@
 """Train RAP's denoiser on clips, as latents of a trained codec.
 
-    ditto train rap CLIPS CODEC -o OUT [--preset small] [--seed 0] [--resume]
+    ditto train rap CLIPS CODEC -o OUT [--preset small] [--motion] [--seed 0] [--resume]
 
 OUT gets checkpoints, the curve (`log.jsonl`) and, at the end, `rap.safetensors` and `rap.json`.
 
@@ -25,10 +25,12 @@ from ditto.errors import InputError
 from ditto.latent.config import RAP_PAPER, RAP_SMALL, RapConfig
 from ditto.latent.rap import RapDenoiser, RapInputs
 from ditto.latent.schedule import noised
+from ditto.motion.motion import MOTION_SIZE
 from ditto.training.latent.codec import read_codec
 from ditto.training.latent.data import open_clips
 from ditto.training.latent.flow import Options, shortened
 from ditto.training.latent.latents import (
+    SMALLEST_MOVE,
     LatentClip,
     Window,
     encode_clips,
@@ -52,7 +54,7 @@ class RapRecipe:
         dynamic: share of clips that are the last latents of a piece.
         longest: share of updates with the longest clips; the others have one of the shorter lengths (ours).
         hide: share of clips without speech.
-        hide_motion: share of clips without motion.
+        hide_motion: share of clips without motion; 1 gives the bits of a run without the condition.
         face: lambda, weight of the error in the face; the paper gives no number.
         temporal: mu, weight of the error of differences of neighbouring latents; the paper gives no number.
         optimizer, average, bfloat16, weight_decay, checkpoint_every: as `loop.Run`.
@@ -83,6 +85,10 @@ class RapRecipe:
     def shortened(self, steps: int | None) -> RapRecipe:
         """This recipe with so many updates in its stages, in proportion."""
         return self if steps is None else replace(self, stages=shortened(self.stages, steps))
+
+    def with_motion(self) -> RapRecipe:
+        """This recipe with motion as one more condition. The other weights begin, and all draws are, as without."""
+        return replace(self, config=replace(self.config, motion_features=MOTION_SIZE))
 
 
 # `paper`: batch 4 on 32 processes, Adam at 1e-5 from Wan's weights; from new ones 1e-4 (ours). It does not say how long.
@@ -182,7 +188,7 @@ class RapDraw:
         torch_random = torch.Generator().manual_seed(int(random.integers(2**62)))
         pieces = [self._clips[random.integers(len(self._clips))] for _ in range(recipe.batch)]
         dynamic = (random.random(recipe.batch) < recipe.dynamic).tolist()
-        frames, moved = length * config.frames_per_latent, config.motion_features > 0
+        frames, moved = length * config.frames_per_latent, config.motion_features > 0 and recipe.hide_motion < 1
         shape = (recipe.batch, config.channels, length, config.rows, config.columns)
         noise = torch.randn(shape, generator=torch_random)
         time, hidden, hidden_motion = torch.rand(3, recipe.batch, generator=torch_random)
@@ -264,5 +270,5 @@ def new_rap(config: RapConfig, clips: Sequence[LatentClip]) -> RapDenoiser:
     measure_units(network.units, clips, lambda clip: clip.repeated)
     measure_features(network.audio_units, (clip.audio for clip in clips))
     if network.motion is not None:
-        measure_features(network.motion.embedder.units, (clip.motion for clip in clips))
+        measure_features(network.motion.embedder.units, (clip.motion for clip in clips), SMALLEST_MOVE)
     return network
