@@ -1,4 +1,4 @@
-"""The GPU kernels, as far as no GPU is needed: their bodies run in a loop on the CPU, and nvcc compiles them."""
+"""The GPU kernels, as far as no GPU is needed: they run under an emulation on the CPU, and nvcc compiles them."""
 
 import os
 import shutil
@@ -11,8 +11,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the GPU kernels belong to the full bundle (pip install ditto[full])")
 
-from engine_networks import DECODER, WARPING  # noqa: E402
+import emulated_cuda  # noqa: E402
+from engine_networks import DECODER, TINY, WARPING, make  # noqa: E402
 
+from ditto.engines.networks import example_of  # noqa: E402
+from ditto.engines.torch_engine import TorchEngine  # noqa: E402
 from ditto.errors import EngineError  # noqa: E402
 from ditto.full.cropping import Framing, crop_matrix, invert, outline_of_106  # noqa: E402
 from ditto.full.networks.decoder import SpadeDecoder  # noqa: E402
@@ -28,20 +31,24 @@ EXP = 1e-6  # of expf from two libraries, for values up to 1
 
 @pytest.fixture(scope="module")
 def bodies(tmp_path_factory):
-    """csrc/cuda compiled for the CPU."""
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("needs a C++ compiler")
-    file = tmp_path_factory.mktemp("cuda") / "host.so"
-    flags = ["-O2", "-std=c++17", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Werror"]
-    subprocess.run([compiler, *flags, str(ROOT / "csrc" / "cuda" / "host.cpp"), "-o", str(file)], check=True)
-    return neural.open_library(file)
+    """kernels.cu compiled for the CPU, its threads emulated."""
+    if emulated_cuda.compiler() is None:
+        pytest.skip("needs Linux and a C++ compiler")
+    return emulated_cuda.build(tmp_path_factory.mktemp("cuda"))
 
 
 @pytest.fixture
 def noise():
-    make = torch.Generator().manual_seed(0)
-    return lambda *shape: torch.randn(*shape, generator=make)
+    def start():
+        make = torch.Generator().manual_seed(0)
+
+        def draw(*shape):
+            return torch.randn(*shape, generator=make)
+
+        draw.again = start
+        return draw
+
+    return start()
 
 
 def pasted(size=40, picture=(70, 90)):
@@ -95,6 +102,123 @@ def test_spade_adds_in_the_order_of_the_gpu(bodies, noise):
     assert np.array_equal(neural.run_spade(bodies, x, zero, zero, 1.0).numpy().ravel(), away * inverse)
 
 
+def channels_last(*tensors):
+    return [tensor.contiguous(memory_format=torch.channels_last) for tensor in tensors]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 5, 19, 23), (1, 1, 2, 3), (1, 33, 2, 1)])
+def test_spade_has_the_same_bits_in_both_layouts(bodies, noise, shape, dtype):
+    x, gamma, beta = (noise(*shape).to(dtype) for _ in range(3))
+    first, last = (neural.run_spade(bodies, *given, 0.2) for given in ((x, gamma, beta), channels_last(x, gamma, beta)))
+    assert torch.equal(first, last) and first.is_contiguous() and last.is_contiguous(memory_format=torch.channels_last)
+    expected = reference.spade(x.float(), gamma.float(), beta.float(), 0.2)
+    step = torch.finfo(dtype).eps / 2 if dtype != torch.float32 else SUMS
+    assert (first.float() - expected).abs().max() <= step * expected.abs().max() + SUMS
+    mixed = neural.run_spade(bodies, *channels_last(x), gamma, beta, 0.2)  # the scale and the shift in the other layout
+    assert torch.equal(mixed, first)
+
+
+def test_no_kernel_needs_a_barrier_that_it_lacks(bodies, noise):
+    """The threads of a block take turns backwards: the same bits."""
+    x, gamma, beta = (noise(1, 9, 19, 21) for _ in range(3))
+    works = (
+        lambda: neural.run_spade(bodies, x, gamma, beta, 0.2),
+        lambda: neural.run_spade(bodies, *channels_last(x, gamma, beta), 0.2),
+        lambda: neural.run_motion(bodies, *motion_inputs(noise.again())),
+        lambda: neural.run_blend(bodies, noise.again()(3, 40, 40), *pasted().tensors()),
+    )
+    forwards = [work() for work in works]
+    bodies.ditto_emulate_backwards(1)
+    try:
+        assert all(torch.equal(work(), found) for work, found in zip(works, forwards, strict=True))
+    finally:
+        bodies.ditto_emulate_backwards(0)
+
+
+def test_kernels_stay_inside_their_tensors(bodies, noise, monkeypatch):
+    """Inputs lie between NaN, results between ones: nothing of the first comes in, nothing of the second is written."""
+    edge, results = 64, []
+
+    def between(tensor):
+        room = torch.full((tensor.numel() + 2 * edge,), float("nan") if tensor.is_floating_point() else 0, dtype=tensor.dtype)
+        room[edge:-edge] = tensor.flatten()
+        return room[edge:-edge].view(tensor.shape)
+
+    def empty(shape, dtype=torch.float32, device=None):
+        room = torch.ones(np.prod(shape, dtype=int) + 2 * edge, dtype=dtype)
+        results.append(room)
+        return room[edge:-edge].view(shape)
+
+    def empty_like(x):
+        if x.is_contiguous():
+            return empty(x.shape, x.dtype)
+        return empty(x.permute(0, 2, 3, 1).shape, x.dtype).permute(0, 3, 1, 2)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    monkeypatch.setattr(torch, "empty_like", empty_like)
+    motion, paste = motion_inputs(noise), pasted().tensors()
+    for channels in (1, 31, 37):
+        x = noise(2, channels, 5, 7)
+        assert neural.run_spade(bodies, *(between(x) for _ in range(3)), 0.2).isfinite().all()
+        rows = x.permute(0, 2, 3, 1).contiguous()
+        last = [between(rows).permute(0, 3, 1, 2) for _ in range(3)]
+        assert neural.run_spade(bodies, *last, 0.2).isfinite().all()
+    for count in (1, 255, 256, 257):
+        few = [between(tensor[:, :count].contiguous()) for tensor in paste]
+        neural.run_blend(bodies, between(noise(3, 40, 40)), *few)
+    for room in results:
+        assert (room[:edge] == 1).all() and (room[-edge:] == 1).all()
+    monkeypatch.undo()
+    found = neural.run_motion(bodies, *(between(x) if isinstance(x, torch.Tensor) else x for x in motion))
+    assert torch.equal(found, neural.run_motion(bodies, *motion))
+
+
+def test_nothing_is_a_result_of_nothing(bodies):
+    for shape in ((0, 3, 4, 4), (2, 0, 4, 4), (2, 3, 0, 4)):
+        assert neural.run_spade(bodies, *(torch.zeros(shape) for _ in range(3)), 0.2).shape == shape
+    axes = torch.zeros(4), torch.zeros(4), torch.zeros(0)
+    empty = neural.run_motion(bodies, torch.zeros(1, 2, 0, 4, 4), torch.zeros(1, 5, 3), torch.zeros(1, 5, 3), *axes, 0.01)
+    assert empty.shape == (1, 6, 3, 0, 4, 4)
+    nothing = torch.zeros(4, 0, dtype=torch.int32), torch.zeros(4, 0), torch.zeros(3, 0)
+    assert neural.run_blend(bodies, torch.zeros(3, 8, 8), *nothing).shape == (0, 3)
+
+
+def test_a_kernel_runs_on_the_gpu_of_its_tensors_and_the_stream_of_torch(monkeypatch):
+    class Placed(torch.Tensor):
+        device = torch.device("cuda", 1)
+
+    called = []
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: type("", (), {"cuda_stream": 7000 + device.index}))
+    kernels = {"ditto_spade": lambda *given: called.append(given[-2:]) or 209}
+    with pytest.raises(EngineError, match="kernel ditto_spade to start on cuda:1, got CUDA error 209"):
+        neural._call(kernels, "ditto_spade", torch.device("cuda", 1), torch.zeros(3).as_subclass(Placed), 2)
+    ((number, stream),) = called
+    assert (number.value, stream.value) == (1, 7001)
+    with pytest.raises(ValueError, match="takes tensors on cuda:1, got one on cpu"):
+        neural._call(kernels, "ditto_spade", torch.device("cuda", 1), torch.zeros(3))
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_renderer_runs_the_kernels_in_the_layout_of_its_convolutions(bodies, monkeypatch, last):
+    """What a GPU does, but for where the kernels run: warping and decoding, channels first and last."""
+    network, plain = make(TINY, "renderer"), make(TINY, "renderer")
+    example, layouts, run = example_of(network, size=8), [], neural.run_spade
+    monkeypatch.setattr(neural, "ready", lambda x: True)
+    monkeypatch.setattr(neural, "_kernels", lambda tensor: bodies)
+
+    def noted(kernels, x, *more):
+        layouts.append(neural.layout_of(x))
+        return run(kernels, x, *more)
+
+    monkeypatch.setattr(neural, "run_spade", noted)
+    found = TorchEngine(network, *example, channels_last=last, graph=False).run(**example.inputs)["image"]
+    assert set(layouts) == {torch.channels_last if last else torch.contiguous_format}
+    monkeypatch.undo()
+    with torch.no_grad():
+        assert (found - plain(**example.inputs)).abs().max() <= 1e-4  # of 0..1; sums in another order
+
+
 def motion_inputs(noise):
     x, y, z = (torch.linspace(-1, 1, n) for n in (9, 7, 4))
     source = noise(2, 5, 3) * 0.4
@@ -139,7 +263,7 @@ def test_operators_are_what_torch_expects(noise):
         torch.ops.ditto.spade: (x, x, x, 0.2),
         torch.ops.ditto.dense_motion: motion_inputs(noise),
     }
-    for op, given in checks.items():
+    for op, given in [*checks.items(), (torch.ops.ditto.spade, (*channels_last(x, x, x), 0.2))]:
         assert set(torch.library.opcheck(op.default, given).values()) == {"SUCCESS"}
 
 

@@ -1,5 +1,5 @@
-// Kernel bodies are plain functions that nvcc compiles for the GPU and any compiler for the CPU, where tests run them in a
-// loop (host.cpp). nvcc gets -fmad=false, so that both give the same bits wherever a body calls no expf.
+// Kernel bodies are plain functions, which the tests run on a CPU too (csrc/cuda/emulated). nvcc gets -fmad=false, so that
+// both give the same bits wherever a body calls no expf.
 #pragma once
 #include <cmath>
 #include <cstdint>

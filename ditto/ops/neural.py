@@ -24,6 +24,7 @@ __all__ = ["blend_crop", "dense_motion", "library", "ready", "spade"]
 
 log = logging.getLogger(__name__)
 LIBRARY = Path(__file__).parents[1] / "_cuda.so"
+SCRATCH = 258  # numbers of a plane that SPADE keeps between its kernels: sums of 256 lanes, mean, inverse deviation
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
@@ -57,21 +58,23 @@ def ready(x: Tensor) -> bool:
     return x.is_cuda and not torch.compiler.is_compiling() and library() is not None
 
 
-def _call(kernels: ctypes.CDLL, name: str, device: torch.device, *arguments: Tensor | float) -> None:
-    """Call a kernel: tensors as pointers, then the stream that torch uses now."""
+def _call(kernels: ctypes.CDLL, name: str, device: torch.device, *arguments: Tensor | float | None) -> None:
+    """Call a kernel: tensors as pointers, then the GPU's number and the stream that torch uses on it now."""
     given: list[object] = []
     for argument in arguments:
-        if isinstance(argument, Tensor):
-            if argument.device != device or not argument.is_contiguous():
-                raise ValueError(f"{name} takes contiguous tensors on {device}, got one on {argument.device}; move it")
+        if argument is None:
+            given.append(ctypes.c_void_p())
+        elif isinstance(argument, Tensor):
+            if argument.device != device:
+                raise ValueError(f"{name} takes tensors on {device}, got one on {argument.device}; move it")
             given.append(ctypes.c_void_p(argument.data_ptr()))
         else:
             given.append(ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_int(argument))
+    number, stream = 0, None
     if device.type == "cuda":
-        with torch.cuda.device(device):
-            failed = kernels[name](*given, ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream))
-    else:
-        failed = kernels[name](*given, ctypes.c_void_p())
+        number = torch.cuda.current_device() if device.index is None else device.index
+        stream = torch.cuda.current_stream(device).cuda_stream
+    failed = kernels[name](*given, ctypes.c_int(number), ctypes.c_void_p(stream))
     if failed:
         raise EngineError(f"expected the kernel {name} to start on {device}, got CUDA error {failed}; update the driver")
 
@@ -124,13 +127,21 @@ def run_blend(kernels: ctypes.CDLL, image: Tensor, indices: Tensor, weights: Ten
     return out
 
 
+def layout_of(x: Tensor) -> torch.memory_format:
+    """Channels last where a tensor (B, C, H, W) is stored so and not the other way as well; else channels first."""
+    last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
 def run_spade(kernels: ctypes.CDLL, x: Tensor, gamma: Tensor, beta: Tensor, slope: float) -> Tensor:
     """`spade` by a build of csrc/cuda."""
     batch, channels, height, width = x.shape
-    x, gamma, beta = x.contiguous(), gamma.contiguous(), beta.contiguous()
-    out = torch.empty_like(x)
-    how = (batch * channels, height * width, float(reference.EPSILON), float(slope), TYPES[x.dtype])
-    _call(kernels, "ditto_spade", x.device, x, gamma, beta, *how, out)
+    layout = layout_of(x)
+    x, gamma, beta = (tensor.contiguous(memory_format=layout) for tensor in (x, gamma, beta))
+    out, last = torch.empty_like(x), layout == torch.channels_last
+    scratch = torch.empty((SCRATCH, batch, channels), dtype=torch.float32, device=x.device) if last else None
+    how = (batch, channels, height * width, int(last), float(reference.EPSILON), float(slope), TYPES[x.dtype])
+    _call(kernels, "ditto_spade", x.device, x, gamma, beta, *how, out, scratch)
     return out
 
 
@@ -173,7 +184,7 @@ def _(image: Tensor, indices: Tensor, weights: Tensor, rest: Tensor) -> Tensor:
 
 @torch.library.custom_op("ditto::spade", mutates_args=())
 def spade(x: Tensor, gamma: Tensor, beta: Tensor, slope: float) -> Tensor:
-    """`ditto.ops.reference.neural.spade`, the result contiguous.
+    """`ditto.ops.reference.neural.spade`, the result stored as `x` is: channels first or last.
 
     Raises:
         ValueError: a wrong shape.
@@ -182,13 +193,13 @@ def spade(x: Tensor, gamma: Tensor, beta: Tensor, slope: float) -> Tensor:
     check_spade(x, gamma, beta)
     kernels = _kernels(x)
     if kernels is None:
-        return reference.spade(x, gamma, beta, slope).contiguous()
+        return reference.spade(x, gamma, beta, slope).contiguous(memory_format=layout_of(x))
     return run_spade(kernels, x, gamma, beta, slope)
 
 
 @spade.register_fake
 def _(x: Tensor, gamma: Tensor, beta: Tensor, slope: float) -> Tensor:
-    return x.new_empty(x.shape)
+    return x.new_empty(x.shape).contiguous(memory_format=layout_of(x))
 
 
 @torch.library.custom_op("ditto::dense_motion", mutates_args=())

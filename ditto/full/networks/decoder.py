@@ -114,7 +114,7 @@ class Spade(nn.Module):
             feature = F.interpolate(feature, size=x.shape[2:])
         hidden = self.mlp_shared(feature)
         gamma, beta = self.mlp_gamma(hidden), self.mlp_beta(hidden)
-        if neural.ready(x) and x.is_contiguous() and x.dtype == gamma.dtype == beta.dtype:
+        if neural.ready(x) and x.dtype == gamma.dtype == beta.dtype:
             return cast(Tensor, neural.spade(x, gamma, beta, slope))
         return reference.spade(x, gamma, beta, slope)
 

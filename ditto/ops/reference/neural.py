@@ -17,7 +17,7 @@ def blend_crop(image: Tensor, indices: Tensor, weights: Tensor, rest: Tensor) ->
 
     Args:
         image: (3, S, S), 0..1; NaN counts as 0.
-        indices: (4, N) int32 of the crop's pixels.
+        indices: (4, N) int32 of the crop's pixels, 0 to S * S - 1, which a GPU does not check.
         weights: (4, N) of these: bilinear, times the crop's mask.
         rest: (3, N) what the picture adds, 0..255.
 
