@@ -98,11 +98,11 @@ def fold_parametrizations(network: nn.Module) -> None:
 
 def put_channels_last(network: nn.Module) -> None:
     """Store the weights of every convolution with the channels innermost, in place; its output has the same layout."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            module.weight.data = module.weight.data.to(memory_format=torch.channels_last)
-        elif isinstance(module, nn.Conv3d):
-            module.weight.data = module.weight.data.to(memory_format=torch.channels_last_3d)
+        weight = module._parameters.get("weight")
+        if weight is not None and weight.ndim in layouts:
+            weight.data = weight.data.to(memory_format=layouts[weight.ndim])
 
 
 def store_reduced(network: nn.Module, dtype: torch.dtype) -> None:
@@ -245,10 +245,14 @@ class TorchEngine:
                 found: dict[str, torch.Tensor] = self._forward({n: value.to(self.device) for n, value in tensors.items()})
                 return found
         with self._lock, self._explain_oom(tensors):  # one call at a time may use the buffers
+            stream = torch.cuda.current_stream(self.device)
+            stream.wait_event(self._done)  # the call before may have been queued on another stream
             for name, value in tensors.items():
                 self._fixed[name].copy_(value, non_blocking=True)
             self._graph.replay()
-            return {name: value.clone() for name, value in self._results.items()}
+            results = {name: value.clone() for name, value in self._results.items()}
+            self._done.record(stream)
+            return results
 
     def _check(self, tensors: Mapping[str, torch.Tensor]) -> None:
         expected = {tensor.name: tensor for tensor in self.inputs}
@@ -285,7 +289,7 @@ class TorchEngine:
     def _capture(self) -> None:
         """Capture the network's kernels over the fixed buffers as one CUDA graph; a replay launches all of them."""
         with OPENING:  # one capture at a time
-            self._graph = self._captured()
+            self._done, self._graph = torch.cuda.Event(), self._captured()
 
     def _captured(self) -> torch.cuda.CUDAGraph:
         side = torch.cuda.Stream(self.device)

@@ -69,11 +69,26 @@ class FakeGraph(contextlib.AbstractContextManager):
 
 
 class FakeStream:
+    """Notes which events calls waited for, and which they recorded, in the order of the calls."""
+
+    current, queued = "default", []
+
     def __init__(self, device=None):
-        pass
+        self.name = type(self).current
 
     def wait_stream(self, other):
         pass
+
+    def wait_event(self, event):
+        self.queued.append(("wait", self.name, event.recorded))
+
+
+class FakeEvent:
+    recorded = None
+
+    def record(self, stream):
+        self.recorded = stream.name
+        FakeStream.queued.append(("record", stream.name))
 
 
 @pytest.fixture
@@ -91,12 +106,14 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: self)
     for name, value in {
         "Stream": FakeStream, "stream": lambda given: contextlib.nullcontext(), "graph": FakeGraph,
-        "current_stream": FakeStream, "empty_cache": lambda: None, "mem_get_info": lambda device: (2**30, 2**31),
+        "current_stream": FakeStream, "Event": FakeEvent,
+        "empty_cache": lambda: None, "mem_get_info": lambda device: (2**30, 2**31),
         "CUDAGraph": lambda: type("Graph", (), {"replay": lambda self: None})(),
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, value)
     FakeGraph.capturing = FakeGraph.most = 0
     FakeGraph.fail = None
+    FakeStream.current, FakeStream.queued = "default", []
 
 
 class Watching(torch.nn.Module):
@@ -141,6 +158,16 @@ def test_one_capture_at_a_time(gpu):
     for thread in threads:
         thread.join()
     assert FakeGraph.most == 1 and FakeGraph.capturing == 0
+
+
+def test_a_call_waits_for_the_one_before_it_on_whichever_stream(gpu):
+    """Both copy into the same buffers; the lock alone orders only what threads queue."""
+    engine = opened(Watching())
+    for FakeStream.current in ("first", "second"):
+        engine.run(x=torch.zeros(1, 4))
+    assert FakeStream.queued == [
+        ("wait", "first", None), ("record", "first"), ("wait", "second", "first"), ("record", "second")
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("lacks", [
