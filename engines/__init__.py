@@ -17,11 +17,12 @@ import numpy.typing as npt
 from ditto.errors import EngineError
 
 if TYPE_CHECKING:  # the base install has no torch
+    import torch
     from torch import nn
 
     from .networks import Example
 
-__all__ = ["BACKENDS", "Engine", "Tensor", "open_engine"]
+__all__ = ["BACKENDS", "DeviceEngine", "Engine", "Tensor", "open_engine"]
 
 log = logging.getLogger(__name__)
 BACKENDS = ("onnxruntime", "onnxruntime-tensorrt", "torch", "tensorrt")
@@ -54,6 +55,15 @@ class Engine(Protocol):
     def __call__(self, **arrays: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]: ...
 
 
+class DeviceEngine(Engine, Protocol):
+    """An engine that also takes tensors and leaves its results on its device. Every engine that ditto opens is one."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def run(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]: ...
+
+
 def open_engine(
     network: str | PathLike[str] | nn.Module,
     backend: str | Sequence[str] = "onnxruntime",
@@ -65,7 +75,7 @@ def open_engine(
     cache: str | PathLike[str] | None = None,
     compiled: bool = False,
     shape: tuple[int, ...] | None = None,
-) -> Engine:
+) -> DeviceEngine:
     """The engine that runs a network.
 
     Args:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from ditto.privacy import import_onnxruntime
 
 from . import Tensor
 from .cache import cache_folder, explain
+
+if TYPE_CHECKING:  # `run` alone needs torch
+    import torch
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 GPU_BUILD = "onnxruntime-gpu>=1.25"  # the first whose CUDA provider has GridSample with five axes (volumes)
@@ -92,6 +95,7 @@ class OnnxEngine:
                 f"{INSTALL[provider]}, or set device='cpu'"
             )
         self.path = path
+        self._place = ("cpu" if provider == "cpu" else "cuda", index)
         self.inputs = tuple(describe(node) for node in session.get_inputs())
         self.outputs = tuple(describe(node) for node in session.get_outputs())
         self._dtypes = {tensor.name: tensor.dtype for tensor in self.inputs}
@@ -104,26 +108,76 @@ class OnnxEngine:
         Raises:
             EngineError: a name is missing or unknown, a type is another one, or a shape does not fit.
         """
-        if arrays.keys() != self._dtypes.keys():
-            missing, unknown = self._dtypes.keys() - arrays.keys(), arrays.keys() - self._dtypes.keys()
+        self._check({name: array.dtype for name, array in arrays.items()})
+        with self._explain({name: array.shape for name, array in arrays.items()}):
+            results = self._session.run(self._output_names, arrays)
+        return dict(zip(self._output_names, results, strict=True))
+
+    @property
+    def device(self) -> torch.device:
+        """Where `run` takes tensors and leaves them."""
+        import torch
+
+        return torch.device("cpu") if self._place[0] == "cpu" else torch.device(*self._place)
+
+    def run(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The same with tensors in and out, which stay on the provider's device: ONNX Runtime reads and writes their memory.
+
+        Raises:
+            EngineError: as a call, or the size of an output is free.
+        """
+        import torch
+
+        from .torch_engine import describe as describe_tensor
+
+        self._check({name: describe_tensor(name, value).dtype for name, value in tensors.items()})
+        free = [f"{tensor.name} {tensor.shape}" for tensor in self.outputs if any(isinstance(n, str) for n in tensor.shape)]
+        if free:
+            raise EngineError(
+                f"{self.path.name}: expected outputs of fixed sizes, got {', '.join(free)}; open it with `shape`, or "
+                "export it with fixed sizes"
+            )
+        kind, index = self._place
+        binding, device = self._session.io_binding(), self.device
+        placed = {name: value.to(device).contiguous() for name, value in tensors.items()}
+        results = {
+            tensor.name: torch.empty([int(n) for n in tensor.shape], dtype=getattr(torch, tensor.dtype.name), device=device)
+            for tensor in self.outputs
+        }
+        if kind == "cuda":  # ONNX Runtime has a stream of its own, and ends when that has ended
+            torch.cuda.current_stream(device).synchronize()
+        with self._explain({name: tuple(value.shape) for name, value in placed.items()}):
+            for name, value in placed.items():
+                binding.bind_input(name, kind, index, self._dtypes[name], tuple(value.shape), value.data_ptr())
+            for tensor in self.outputs:
+                memory = results[tensor.name].data_ptr()
+                binding.bind_output(tensor.name, kind, index, tensor.dtype, tensor.shape, memory)
+            self._session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+        return results
+
+    def _check(self, came: Mapping[str, np.dtype[Any]]) -> None:
+        if came.keys() != self._dtypes.keys():
+            missing, unknown = self._dtypes.keys() - came.keys(), came.keys() - self._dtypes.keys()
             raise EngineError(
                 f"{self.path.name}: expected the inputs {', '.join(self._dtypes)}, got missing: "
                 f"{', '.join(sorted(missing)) or 'none'}, unknown: {', '.join(sorted(unknown)) or 'none'}; pass each by name"
             )
         for name, dtype in self._dtypes.items():
-            if arrays[name].dtype != dtype:
-                raise EngineError(
-                    f"{self.path.name}: expected {name} to be {dtype}, got {arrays[name].dtype}; convert it"
-                )
+            if came[name] != dtype:
+                raise EngineError(f"{self.path.name}: expected {name} to be {dtype}, got {came[name]}; convert it")
+
+    @contextlib.contextmanager
+    def _explain(self, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[None]:
+        """Turn what ONNX Runtime raises in a call into an error that names the shapes."""
         try:
-            results = self._session.run(self._output_names, arrays)
+            yield
         except Exception as error:  # as in __init__
             expected = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in self.inputs)
-            came = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            came = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
             raise EngineError(
                 f"{self.path.name}: expected {expected}, got {came}: {first_line(error)}; give arrays of these shapes"
             ) from error
-        return dict(zip(self._output_names, results, strict=True))
 
 
 def require_provider(provider: str, what: str) -> Any:

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 
 from ditto.bundle import Bundle, Part
-from ditto.engines import Engine, open_engine
+from ditto.engines import DeviceEngine, Engine, open_engine
 from ditto.engines.networks import example_of
 from ditto.engines.shared import SharedEngine
-from ditto.engines.torch_engine import TorchEngine
+from ditto.engines.torch_engine import TorchEngine, torch_device
 from ditto.errors import BundleError, EngineError
 from ditto.full.conversion.settings import released_settings
 from ditto.full.cropping import FACE
@@ -97,7 +97,7 @@ class FullOptions:
                 f"{self.backend}; give another number"
             )
 
-    def open(self, network: torch.nn.Module, precision: str = "float32", shared: bool = False) -> Engine:
+    def open(self, network: torch.nn.Module, precision: str = "float32", shared: bool = False) -> DeviceEngine:
         """An engine for a network; `shared` by the streams of a batch."""
         threads = self.threads or cores()
         if shared and self.batch > 1:
@@ -115,9 +115,16 @@ class FullOptions:
                 log.warning("%s runs on the CPU: %s", network.name, error)
         return open_engine(network, threads=self.threads or cores())
 
+    @property
+    def stays(self) -> bool:
+        """Whether images and volumes stay on the device between networks."""
+        return self.device != "cpu"
+
     def place(self, array: Array) -> Array | torch.Tensor:
-        """An input that an engine gets again and again; for torch a tensor on the device, so that it moves only once."""
-        return torch.as_tensor(array, device=self.device) if self.backend == "torch" else array
+        """An input that an engine gets again and again; for torch or a GPU a tensor on the device: it moves only once."""
+        if self.backend != "torch" and not self.stays:
+            return array
+        return torch.as_tensor(array, device=torch_device(self.device))
 
 
 class FullParts(NamedTuple):
@@ -171,10 +178,7 @@ def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
     return FullParts(
         encoder,
         FullSampler(options.open(motion, shared=True), source_of, silence, encoder, sampling),
-        NeuralFaceRenderer(
-            source_of, options.open(renderer, precision, shared=True), stitching,
-            stays=options.backend == "torch" and options.device != "cpu",
-        ),
+        NeuralFaceRenderer(source_of, options.open(renderer, precision, shared=True), stitching, options.stays),
         FullSpace(source_of),
     )
 

@@ -19,7 +19,7 @@ from ditto.motion.motion import DEGREES, EXPRESSION, SCALE, TRANSLATION, Motion
 from ditto.portrait.portrait import Portrait
 
 if TYPE_CHECKING:
-    from ditto.engines.torch_engine import TorchEngine
+    from ditto.engines import DeviceEngine
 
 Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -32,8 +32,8 @@ class NeuralFaceRenderer:
         source_of: portrait -> its source.
         renderer: engine: feature_3d, kp_source, kp_driving -> image (1, 3, 512, 512) in 0..1.
         stitching: engine: kp_source, kp_driving -> kp_stitched (1, 21, 3); None: no stitching.
-        stays: the crop stays on the device of `renderer`, a `TorchEngine` or `SharedEngine`, and is blended into the picture
-            there; then 8-bit pixels come down in place of float32.
+        stays: the crop stays on the device of `renderer`, a `DeviceEngine`, and is blended into the picture there; then 8-bit
+            pixels come down in place of float32.
 
     Attributes:
         source_of: as given.
@@ -45,7 +45,7 @@ class NeuralFaceRenderer:
         self.source_of = source_of
         self._renderer = renderer
         self._stitching = stitching
-        self._engine = cast("TorchEngine", renderer) if stays else None
+        self._engine = cast("DeviceEngine", renderer) if stays else None
 
     def prepare(self, portrait: Portrait) -> Source:
         """The portrait's source."""
