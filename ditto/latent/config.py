@@ -474,6 +474,7 @@ FLOW_SMALL = FlowConfig(
     channels=16, rows=4, columns=4, patch=2, width=192, heads=3, layers=6, window=16, audio_features=368,
     frequencies=128, theta=_NEAR, residual=True,
 )  # fmt: skip
+FLOW_FACE = replace(FLOW_SMALL, rows=8, columns=8)  # of 64 x 64 pixels
 FLOW_TINY = FlowConfig(
     channels=8, rows=2, columns=2, width=64, heads=4, layers=2, window=16, audio_features=6, audio_width=16,
     motion_features=70, motion_width=8, frequencies=32, theta=_NEAR,

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -77,6 +78,8 @@ class CodecRecipe:
         window: top, left and side of the square of the clips' pictures that is learnt.
         shift: pixels by which the window moves at random.
         references: pictures of the clip that the decoder sees, 1 to this many.
+        portrait: share of clips whose first reference is the portrait, not a frame of the clip; ours: the portrait is what
+            a bundle has.
         without_references: share of updates without references.
         without_weight: of their loss: it is much larger and would take over.
         pyramid: of L1 on the picture, on means of 2 x 2 and 4 x 4 pixels, and half of it on differences of neighbours.
@@ -86,6 +89,7 @@ class CodecRecipe:
         perceptual: of LPIPS, where its weights are present.
         divergence: of the latents' KL divergence from a standard normal, as a mean over numbers.
         colours: spread of the random colour matrix.
+        warp: spread of a random affine change of the picture, in its sides: faces of other shapes than the few portraits'.
         optimizer, average, bfloat16, checkpoint_every: as `loop.Run`.
     """
 
@@ -94,6 +98,7 @@ class CodecRecipe:
     window: tuple[int, int, int]
     shift: int = 3
     references: int = 1
+    portrait: float = 0.0
     without_references: float = 0.12
     without_weight: float = 0.3
     pyramid: float = 1.0
@@ -102,6 +107,7 @@ class CodecRecipe:
     perceptual: float = 1.0
     divergence: float = 1e-5
     colours: float = 0.06
+    warp: float = 0.0
     optimizer: str = "muon"
     average: float = 0.99
     bfloat16: bool = True
@@ -128,23 +134,34 @@ class CodecRecipe:
         return replace(self, stages=stages)
 
 
-# `small`: 22 CPU minutes in our measurements gave a lower face of 32 x 32 pixels (of 64 x 64 around the face). Stage 1 alone
-# drifts after its 17 frames by 4 dB; stage 2 has seen long streams, and leaves the latents valid.
-# `small-rap` is the same with 8 frames a latent; not measured yet.
+# `small` is the lower face, 32 x 32 of the 64 x 64 pixels around a face; `face` is all of them. Stage 1 alone drifts after its
+# 17 frames by 4 dB; stage 2 has seen long streams, and leaves the latents valid (small_recipe).
+# `small-rap` is `small` with 8 frames a latent.
 # `paper`: 256 x 256 pixels; its stages at 512 are these again on other clips. Batches are those of a process of 128.
 def _small(config: CodecConfig) -> CodecRecipe:
     short = (Length(1, 12, 0.06), Length(1 + config.time, 12, 0.06))
     long = (Length(73, 2, 0.5), Length(97, 1, 0.25), Length(17, 8, 0.25))
     stages = (
-        CodecStage(940, 2.5e-3, lengths=(Length(17, 6, 0.88), *short)),
-        CodecStage(490, 1e-3, 0.03, 20, long, decoder_only=True, latent_noise=0.1),
+        CodecStage(1800, 2.5e-3, lengths=(Length(17, 6, 0.88), *short)),
+        CodecStage(800, 1e-3, 0.03, 20, long, decoder_only=True, latent_noise=0.1),
     )
-    return CodecRecipe(config, stages, window=(32, 16, 32))
+    return CodecRecipe(config, stages, window=(32, 16, 32), portrait=0.4, without_references=0.1, warp=0.05)
+
+
+def _face(config: CodecConfig) -> CodecRecipe:
+    short = (Length(1, 12, 0.06), Length(1 + config.time, 8, 0.06))
+    long = (Length(73, 1, 0.55), Length(97, 1, 0.2), Length(17, 4, 0.25))
+    stages = (
+        CodecStage(2200, 2.5e-3, lengths=(Length(17, 4, 0.88), *short)),
+        CodecStage(900, 1e-3, 0.03, 20, long, decoder_only=True, latent_noise=0.1),
+    )
+    return CodecRecipe(config, stages, window=(0, 0, 64), portrait=0.4, without_references=0.1, warp=0.05)
 
 
 PRESETS: Mapping[str, CodecRecipe] = MappingProxyType(
     {
         "small": _small(CODEC_SMALL),
+        "face": _face(CODEC_SMALL),
         "small-rap": _small(CODEC_RAP_SMALL),
         "paper": CodecRecipe(
             CODEC_PAPER,
@@ -231,6 +248,8 @@ class Sampler:
             start = int(own.integers(0, clip.frames - length.frames + 1))
             frames = [self._clips.frames(clip, start, length.frames)]
             frames += [self._clips.frames(clip, int(own.integers(clip.frames)), 1) for _ in range(references)]
+            if recipe.portrait and own.random() < recipe.portrait:
+                frames[1] = self._clips.source(clip)[None]
             changed = augmented(np.concatenate(frames), recipe, own)
             names.append(clip.name)
             videos.append(changed[:, : length.frames])
@@ -243,8 +262,10 @@ class Sampler:
 
 
 def augmented(frames: Pictures, recipe: CodecRecipe, random: np.random.Generator) -> Tensor:
-    """(T, S, S, 3) uint8 -> (3, T, side, side) in [-1, 1]: moved, mirrored, in other colours, all frames alike."""
+    """(T, S, S, 3) uint8 -> (3, T, side, side) in [-1, 1]: moved, warped, mirrored, in other colours, all frames alike."""
     top, left, side = recipe.window
+    if recipe.warp:
+        frames = warped(frames, random.normal(0, recipe.warp, (2, 2)))
     limit = frames.shape[1] - side
     top, left = (int(np.clip(at + random.integers(-recipe.shift, recipe.shift + 1), 0, limit)) for at in (top, left))
     x = torch.from_numpy(np.ascontiguousarray(frames[:, top : top + side, left : left + side])).float() / 255
@@ -255,6 +276,14 @@ def augmented(frames: Pictures, recipe: CodecRecipe, random: np.random.Generator
         gain, lift = random.uniform(0.8, 1.2), random.normal(0, 0.04)
         x = (x @ torch.from_numpy((gain * mixing.T).astype(np.float32)) + lift).clamp(0, 1)
     return (x * 2 - 1).movedim(-1, 0)
+
+
+def warped(frames: Pictures, change: npt.NDArray[np.float64]) -> Pictures:
+    """(T, S, S, 3) uint8, changed alike around their middle by the affine matrix 1 + `change` (2, 2); borders are repeated."""
+    middle, matrix = (frames.shape[1] - 1) / 2, np.eye(2) + change
+    to_frame = np.concatenate([matrix, (middle - matrix.sum(1) * middle)[:, None]], 1)
+    size, how = frames.shape[1:3], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.stack([cv2.warpAffine(frame, to_frame, size, flags=how, borderMode=cv2.BORDER_REPLICATE) for frame in frames])
 
 
 def pyramid_l1(difference: Tensor) -> Tensor:

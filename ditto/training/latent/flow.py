@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ditto.errors import InputError
-from ditto.latent.config import FLOW_PAPER, FLOW_SMALL, FlowConfig
+from ditto.latent.config import FLOW_FACE, FLOW_PAPER, FLOW_SMALL, FlowConfig
 from ditto.latent.flow import FlowGenerator, FlowInputs
 from ditto.latent.schedule import noised
 from ditto.motion.motion import MOTION_SIZE
@@ -105,6 +105,10 @@ PRESETS: Mapping[str, FlowRecipe] = MappingProxyType(
     {
         "small": FlowRecipe(
             FLOW_SMALL, (Stage(1020, 2e-3, warmup=50),), 16, references=1, time_mean=0.3, optimizer="muon", average=0.995,
+            weight_decay=0.0, checkpoint_every=50,
+        ),
+        "face": FlowRecipe(
+            FLOW_FACE, (Stage(1200, 2e-3, warmup=50),), 16, references=1, time_mean=0.3, optimizer="muon", average=0.995,
             weight_decay=0.0, checkpoint_every=50,
         ),
         "paper": FlowRecipe(FLOW_PAPER, (Stage(250_000, 1e-4, final_rate=1.0, warmup=1000),), 2),

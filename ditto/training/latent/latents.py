@@ -6,17 +6,17 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ditto.errors import BundleError, InputError
 from ditto.latent.audio import FeatureUnits
 from ditto.latent.codec import Codec
-from ditto.latent.config import to_json
+from ditto.latent.config import from_json, to_json
 from ditto.latent.region import FACE_MARGIN
 from ditto.latent.tokens import LatentUnits
 from ditto.training.dataset import write_bytes, write_json
@@ -27,6 +27,8 @@ FORMAT = 1  # of the file that `write_network` writes
 SMALLEST_SPREAD = 0.05  # of a feature of speech that hardly changes
 SMALLEST_MOVE = 0.005  # of a number of motion: about what irises and brows move in talk, in face units
 
+C = TypeVar("C")
+N = TypeVar("N", bound=nn.Module)
 Window = tuple[int, int, int]  # top, left and side, in pixels of the clips' pictures
 
 
@@ -188,3 +190,25 @@ def write_network(folder: Path, name: str, network: nn.Module, words: Mapping[st
     weights = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     write_bytes(folder / f"{name}.safetensors", save(weights))
     write_json(folder / f"{name}.json", {"format": FORMAT, "config": to_json(network.config), **words})
+
+
+def read_network(folder: Path, name: str, kind: type[C], make: Callable[[C], N]) -> N:
+    """The generator that `write_network` wrote.
+
+    Args:
+        kind: of its config.
+        make: a network from a config.
+
+    Raises:
+        BundleError: missing, damaged or of another format.
+    """
+    try:
+        words = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        if words.get("format") != FORMAT:
+            raise ValueError(f"format {words.get('format')!r}")
+        network = make(from_json(kind, words.get("config")))
+        network.load_state_dict(load_file(folder / f"{name}.safetensors"))
+    except Exception as error:  # safetensors and torch raise errors of their own
+        reason = " ".join(str(error).split())[:200]
+        raise BundleError(f"expected a generator of format {FORMAT} in {folder}, got: {reason}; train it again") from error
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,357 @@
+"""A small bundle of V or RAP that talks, from nothing but portraits and recordings of speech, on a CPU.
+
+    python -m ditto.training.latent_demo --system v|rap [--portraits DIR] [--speech DIR] [-o latent-demo]
+
+    -o/clips/, calibration/, long/   clips rendered by lite (`ditto.training.latent.data`), for both systems
+    -o/SYSTEM/codec/, generator/     runs of training
+    -o/SYSTEM/bundle/                the bundle: `ditto animate --bundle -o/SYSTEM/bundle portrait.jpg speech.wav`
+    -o/SYSTEM/figures.json, *.png    figures and sheets
+
+Every step that is finished is kept, and an interrupted one goes on: run the same command again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import wave
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from ditto.errors import DittoError
+from ditto.latent.bundling import LatentParts, write_bundle
+from ditto.latent.codec import Codec
+from ditto.latent.config import FlowConfig, RapConfig
+from ditto.latent.flow import FlowGenerator, FlowSampling
+from ditto.latent.generators import RapLatency
+from ditto.latent.rap import RapDenoiser, RapSampling
+from ditto.latent.region import Region
+from ditto.latent.schedule import Guidance
+from ditto.latent.speech import LiteConfig, shipped_encoder
+from ditto.media.audio import read_audio
+from ditto.media.rates import SAMPLE_RATE
+from ditto.portrait.portrait import Portrait
+from ditto.talking_head import TalkingHead, load
+from ditto.training.dataset import write_bytes, write_json
+from ditto.training.latent import codec as codec_training
+from ditto.training.latent import flow as flow_training
+from ditto.training.latent import rap as rap_training
+from ditto.training.latent.codec import as_video, read_codec, train_codec
+from ditto.training.latent.data import PICTURE_SIZE, Clips, Job, files_of, plan, render_clips
+from ditto.training.latent.evaluation import (
+    Figure,
+    Pictures,
+    Talk,
+    drift_of,
+    lips_of,
+    lite_openings,
+    parts_of,
+    reader_of,
+    show,
+    talk,
+)
+from ditto.training.latent.latents import read_network
+from ditto.training.latent.sheets import codec_rows, lips_rows, long_rows, write_png
+
+T = TypeVar("T")
+PORTRAITS = Path("../shared/data/portraits/public_domain")
+SPEECH = Path("../shared/data/speech/librispeech_train")
+HELD_PORTRAIT = "lady_agnew"
+SIDE = 64  # pixels of the square around a face
+CLIPS = 56  # to train on, 8 s each
+CALIBRATION = 6  # clips of the held portrait that the reader of its mouth learns from; no network sees them
+LONG_SECONDS = 60.0
+STREAM_FRAMES = 125  # of the codec's figures
+
+FLOW_LATENCIES: Mapping[str, FlowSampling] = {
+    "quality": FlowSampling(steps=12, shift=3.0, audio=Guidance(), reference=Guidance()),
+    "low": FlowSampling(steps=4, shift=3.0, audio=Guidance(), reference=Guidance()),
+}
+RAP_LATENCIES: Mapping[str, RapLatency] = {
+    "quality": RapLatency(RapSampling(steps=10, audio=Guidance()), 11, 11),
+    "low": RapLatency(RapSampling(steps=4, audio=Guidance()), 3, 5),
+}
+
+
+@dataclass(frozen=True)
+class System:
+    """What is trained of a system, and what is asked of it.
+
+    Attributes:
+        codec, generator: names of presets.
+        lips: least correlation of the lips with lite's.
+        spread: least spread of the opening over lite's.
+    """
+
+    codec: str
+    generator: str
+    lips: float
+    spread: float = 0.85
+
+
+SYSTEMS: Mapping[str, System] = {"v": System("face", "face", 0.85), "rap": System("small-rap", "small", 0.75)}
+
+
+class Demo:
+    """The steps of the demo, each kept when it is finished.
+
+    Args:
+        name: "v" or "rap".
+        portraits, speech: folders.
+        out: of the demo.
+        seed: of all randomness.
+        report: takes lines of progress.
+    """
+
+    def __init__(
+        self, name: str, portraits: Path, speech: Path, out: Path, seed: int = 0, report: Callable[[str], None] = print
+    ) -> None:
+        self.name, self.system, self.seed, self.report = name, SYSTEMS[name], seed, report
+        self.portraits = {path.name: path for path in files_of(portraits, "portraits")}
+        self.speeches = files_of(speech, "speech")
+        self.out, self.run = out, out / name
+        self._minutes: dict[str, float] = {}
+
+    # ---- data
+
+    @cached_property
+    def clips(self) -> Clips:
+        """To train on, and held ones."""
+        return self._rendered("clips", plan(list(self.portraits.values()), self.speeches, CLIPS, (HELD_PORTRAIT,)))
+
+    @cached_property
+    def calibration(self) -> Clips:
+        """Clips of the portrait that no network sees, for the reader of its mouth."""
+        held = next(path for name, path in self.portraits.items() if name.startswith(HELD_PORTRAIT))
+        jobs = [Job(f"calibration_{i}", held, self.speeches[-30 - i], 3000 + i, "train") for i in range(CALIBRATION)]
+        return self._rendered("calibration", jobs)
+
+    @cached_property
+    def long(self) -> Clips:
+        """A minute of held speech, for a known portrait and the one never seen."""
+        jobs = []
+        for i, portrait in enumerate((next(iter(self._known())), HELD_PORTRAIT)):
+            path = next(path for name, path in self.portraits.items() if name.startswith(portrait))
+            jobs.append(Job(f"long_{i}", path, self._long_speech(i), 4000 + i, "held"))
+        return self._rendered("long", jobs, LONG_SECONDS)
+
+    def _known(self) -> list[str]:
+        return [name for name in self.portraits if not name.startswith(HELD_PORTRAIT)]
+
+    def _long_speech(self, place: int) -> Path:
+        """Held recordings one after the other."""
+        path = self.out / "speech" / f"long_{place}.wav"
+        if not path.is_file():
+            parts, size = [], 0
+            for speech in self.speeches[-2 - 12 * place :: -1]:
+                parts.append(read_audio(speech))
+                size += len(parts[-1])
+                if size >= LONG_SECONDS * SAMPLE_RATE:
+                    break
+            path.parent.mkdir(parents=True, exist_ok=True)
+            samples = np.concatenate(parts)[: int(LONG_SECONDS * SAMPLE_RATE)]
+            with wave.open(str(path), "wb") as out:
+                out.setparams((1, 2, SAMPLE_RATE, 0, "NONE", "not compressed"))
+                out.writeframes(np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes())
+        return path
+
+    def _rendered(self, name: str, jobs: Sequence[Job], seconds: float = 8.0) -> Clips:
+        return self._timed(name, lambda: render_clips(jobs, self.out / name, SIDE, seconds, report=self.report))
+
+    # ---- training
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The codec, trained."""
+        folder = self.run / "codec"
+        if not (folder / "codec.json").is_file():
+            recipe = codec_training.preset(self.system.codec)
+            resume = (folder / "checkpoint.pt").is_file()
+            options = codec_training.Options(
+                self.clips.folder, folder, recipe, self.seed, resume, report=self.report
+            )
+            self._timed("codec", lambda: train_codec(options))
+        return read_codec(folder)
+
+    @cached_property
+    def generator(self) -> FlowGenerator | RapDenoiser:
+        """The generator, trained."""
+        folder, kind = self.run / "generator", "flow" if self.name == "v" else "rap"
+        if not (folder / f"{kind}.json").is_file():
+            resume, window = (folder / "checkpoint.pt").is_file(), codec_training.preset(self.system.codec).window
+            assert self.codec is not None
+            options = flow_training.Options(
+                self.clips.folder, self.run / "codec", folder, self.seed, resume, report=self.report
+            )
+            if kind == "flow":
+                recipe = flow_training.preset(self.system.generator)
+                self._timed("generator", lambda: flow_training.train_flow(options, recipe, window))
+            else:
+                rap_recipe = rap_training.preset(self.system.generator)
+                self._timed("generator", lambda: rap_training.train_rap(options, rap_recipe, window))
+        if kind == "flow":
+            return read_network(folder, kind, FlowConfig, FlowGenerator)
+        return read_network(folder, kind, RapConfig, RapDenoiser)
+
+    @cached_property
+    def bundle(self) -> Path:
+        """The bundle."""
+        folder = self.run / "bundle"
+        if not folder.is_dir():
+            top, left, size = codec_training.preset(self.system.codec).window
+            region = Region(SIDE, left, top, size)
+            latencies: Any = FLOW_LATENCIES if self.name == "v" else RAP_LATENCIES
+            parts = LatentParts(self.codec, self.generator, region, latencies, LiteConfig(shipped_encoder()))
+            origin = f"python -m ditto.training.latent_demo --system {self.name}, seed {self.seed}; clips rendered by lite"
+            write_bundle(folder, parts, f"{self.name} demo", "Apache-2.0", origin)
+        return folder
+
+    # ---- figures
+
+    def evaluate(self) -> list[Figure]:
+        """The figures; sheets are written on the way."""
+        figures = self._codec_figures()
+        head = load(self.bundle)
+        registered = {
+            name: head.register(path, max_size=PICTURE_SIZE) for name, path in self.portraits.items()
+        }
+        figures += self._lips_figures(head, registered)
+        return figures + self._long_figures(head, registered)
+
+    def _codec_figures(self) -> list[Figure]:
+        window = codec_training.preset(self.system.codec).window
+        found = codec_training.evaluate(self.codec, self.clips, window, STREAM_FRAMES)
+        figures = []
+        for group, least in (("known", 28.0), ("unseen", 30.0)):
+            f = found[group]
+            figures += [
+                Figure(f"codec, {group} portraits, dB", f.with_reference, least),
+                Figure(f"codec, {group} portraits, the reference repeated, dB", f.repeated),
+                Figure(f"codec, {group} portraits, gain of the reference, dB", f.with_reference - f.without_reference, 1.5),
+                Figure(f"codec, {group} portraits, movement, cosine", f.movement, 0.75),
+            ]
+        rows, worst = [], 0.0
+        for clip in self.clips.of("held")[::2]:
+            loaded = self.clips.load(clip)
+            real, source = as_video(loaded.frames, window), as_video(loaded.source[None], window)
+            with torch.no_grad():
+                latents, references = self.codec.encode(real).mean, self.codec.references(source)
+                whole = self.codec.decode(latents, references)
+                worst = max(worst, float((self._streamed(latents, references) - whole).abs().max()))
+            shown = [_pixels(video) for video in (real, whole, source)]
+            rows += codec_rows(clip.portrait, shown[0], shown[1], shown[2][0], lite_openings(loaded.motion))
+        write_png(self.run / "codec.png", rows)
+        return [*figures, Figure("codec, stream against whole, of a range of 2", worst, most=1e-4)]
+
+    def _streamed(self, latents: torch.Tensor, references: Any) -> torch.Tensor:
+        from ditto.latent.layers import StreamState
+
+        state, parts = StreamState(), []
+        for piece in latents.split(4, 2):
+            made, state = self.codec.decode_stream(piece, state, references)
+            parts.append(made)
+        return torch.cat(parts, 2)
+
+    def _lips_figures(self, head: TalkingHead, registered: Mapping[str, Portrait]) -> list[Figure]:
+        rows, figures, seconds, spoken = list[tuple[str, Pictures]](), list[Figure](), 0.0, 0.0
+        held = self.clips.of("held")
+        groups: dict[str, list[tuple[Talk, Any, Any]]] = {"known": [], "unseen": []}
+        readers = {name: reader_of(self.clips, name) for name in self._known()}
+        for place, clip in enumerate(held):
+            unseen = clip.portrait.startswith(HELD_PORTRAIT)
+            reader = readers.get(clip.portrait) or reader_of(self.calibration, clip.portrait)
+            portrait = registered[clip.portrait]
+            found = talk(head, portrait, self.clips, clip, reader)
+            other = lite_openings(self.clips.load(held[(place + 2) % len(held)]).motion)
+            silence = np.zeros(clip.frames * 640, np.float32)
+            still = reader(show(head, portrait, silence, SIDE, clip.seed).pictures)
+            groups["unseen" if unseen else "known"].append((found, other, still))
+            seconds, spoken = seconds + found.seconds, spoken + len(found.made) / 25
+            if place % 2 == 0:
+                rows += lips_rows(found)
+        write_png(self.run / "lips.png", rows)
+        for group, talks in groups.items():
+            lips = lips_of(*zip(*talks, strict=True))
+            figures += [
+                Figure(f"lips, {group}, speech, r", lips.speech, self.system.lips),
+                Figure(f"lips, {group}, wrong speech, r", abs(lips.wrong), most=0.15),
+                Figure(f"lips, {group}, no speech, r", abs(lips.still), most=0.15),
+                Figure(f"lips, {group}, lite's own pictures, r", lips.real),
+                Figure(f"lips, {group}, loudness alone, r", lips.loudness),
+                Figure(f"lips, {group}, spread over lite's", lips.spread, self.system.spread),
+            ]
+        return [*figures, Figure("real-time factor on one core", seconds / spoken, most=0.3)]
+
+    def _long_figures(self, head: TalkingHead, registered: Mapping[str, Portrait]) -> list[Figure]:
+        figures, rows = list[Figure](), list[tuple[str, Pictures]]()
+        for clip in self.long.of("held"):
+            clips = self.calibration if clip.portrait.startswith(HELD_PORTRAIT) else self.clips
+            found = talk(head, registered[clip.portrait], self.long, clip, reader_of(clips, clip.portrait))
+            parts, rows = parts_of(found), rows + long_rows(found)
+            group = "unseen" if clips is self.calibration else "known"
+            for place, part in enumerate(parts):
+                words = "  ".join(f"{name} {value:.3g}" for name, value in part._asdict().items())
+                self.report(f"60 s, {group}, part {place + 1}: {words}")
+            figures += [Figure(f"60 s, {group}, {f.name}", f.value, f.least, f.most) for f in drift_of(parts)]
+        write_png(self.run / "long.png", rows)
+        return figures
+
+    def __call__(self) -> list[Figure]:
+        """All steps; the figures, which are also written."""
+        figures = self._timed("evaluation", self.evaluate)
+        words = {
+            "system": self.name, "seed": self.seed, "minutes": self._minutes,
+            "figures": [{**asdict(figure), "met": figure.met} for figure in figures],
+        }  # fmt: skip
+        write_json(self.run / "figures.json", words)
+        return figures
+
+    def _timed(self, step: str, work: Callable[[], T]) -> T:
+        """Do a step; keep the minutes of processor time of those that took some."""
+        path, before = self.run / "minutes.json", time.process_time()
+        kept = json.loads(path.read_text()) if path.is_file() else {}
+        made = work()
+        minutes = (time.process_time() - before) / 60
+        if minutes > kept.get(step, 0.0):
+            write_bytes(path, json.dumps({**kept, step: round(minutes, 2)}).encode())
+        self._minutes = json.loads(path.read_text()) if path.is_file() else {}
+        return made
+
+
+def _pixels(video: torch.Tensor) -> Pictures:
+    """(1, 3, T, H, W) in [-1, 1] -> (T, H, W, 3)."""
+    found: Pictures = ((video[0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 3, 0).numpy()
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m ditto.training.latent_demo", description="A small bundle that talks.")
+    parser.add_argument("--system", choices=tuple(SYSTEMS), required=True)
+    parser.add_argument("--portraits", type=Path, default=PORTRAITS)
+    parser.add_argument("--speech", type=Path, default=SPEECH)
+    parser.add_argument("-o", "--output", type=Path, default=Path("latent-demo"))
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        figures = Demo(given.system, given.portraits, given.speech, given.output, given.seed)()
+    except DittoError as error:
+        print(f"ditto: {error}", file=sys.stderr)
+        return 2
+    for figure in figures:
+        print(figure)
+    missed = sum(figure.met is False for figure in figures)
+    print(f"{missed} of {sum(figure.met is not None for figure in figures)} bars missed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
