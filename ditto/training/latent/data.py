@@ -274,11 +274,11 @@ def render_clips(
             clip = render_clip(head, portraits[job.portrait], job, side, seconds, bundle)
             arrays = {name: np.ascontiguousarray(array) for name, array in clip._asdict().items()}
             write_bytes(path, save(arrays, metadata=asked))
+            report(f"{job.name}, {len(clip.frames)} frames, {len(infos) + 1} of {len(jobs)} clips")
         with safe_open(path, framework="np") as file:
             frames = file.get_slice("frames").get_shape()[0]
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         infos.append(ClipInfo(job.name, job.portrait.name, job.speech.name, job.seed, frames, job.split, sha256))
-        report(f"{len(infos)} of {len(jobs)} clips: {job.name}, {frames} frames")
     clips = Clips(out, side, tuple(infos))
     write_bytes(out / "clips.jsonl", "".join(json.dumps(asdict(info)) + "\n" for info in infos).encode())
     write_json(out / "clips.json", {"format": FORMAT, "side": side, "fingerprint": clips.fingerprint})
