@@ -246,7 +246,7 @@ def encoder(
 def codec(
     clips: Annotated[Path, typer.Argument(metavar="CLIPS", help="A folder of ditto.training.latent.data.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, curve and codec.")],
-    preset: Annotated[str, typer.Option(help="small, small-rap: 32 x 32; face: 64 x 64; paper: full size.")] = "small",
+    preset: Annotated[str, typer.Option(help="small, small-rap: 32 x 32; face, face-rap: 64 x 64; paper.")] = "small",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 0,
     steps: Annotated[int | None, typer.Option(min=2, help="Updates in all, if other than the preset's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
@@ -309,7 +309,7 @@ def rap(
     clips: Annotated[Path, typer.Argument(metavar="CLIPS", help="A folder of ditto.training.latent.data.")],
     codec: Annotated[Path, typer.Argument(metavar="CODEC", help="A folder of `ditto train codec --preset small-rap`.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, curve and denoiser.")],
-    preset: Annotated[str, typer.Option(help="small: for a small codec, on a CPU; paper: the full size.")] = "small",
+    preset: Annotated[str, typer.Option(help="small, face: for a codec of that preset; paper: the full size.")] = "small",
     motion: Annotated[
         bool, typer.Option("--motion", help="Also train the condition on motion: gaze, head and emotion can be controlled.")
     ] = False,

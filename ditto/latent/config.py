@@ -484,6 +484,7 @@ RAP_SMALL = RapConfig(
     channels=16, rows=4, columns=4, patch=2, width=192, heads=3, layers=6, inner=768, audio_features=368, audio_layers=1,
     frequencies=128, theta=_NEAR, residual=True,
 )  # fmt: skip
+RAP_FACE = replace(RAP_SMALL, rows=8, columns=8)
 RAP_TINY = RapConfig(
     channels=8, rows=2, columns=2, width=64, heads=4, layers=3, inner=128, audio_features=6, audio_layers=2,
     motion_features=70, motion_width=8, frequencies=32, theta=_NEAR,

@@ -45,7 +45,7 @@ from ditto.training.latent import codec as codec_training
 from ditto.training.latent import flow as flow_training
 from ditto.training.latent import rap as rap_training
 from ditto.training.latent.codec import as_video, read_codec, train_codec
-from ditto.training.latent.data import PICTURE_SIZE, Clips, Job, files_of, plan, render_clips
+from ditto.training.latent.data import PICTURE_SIZE, SIDE, Clips, Job, files_of, plan, render_clips
 from ditto.training.latent.evaluation import (
     Figure,
     Pictures,
@@ -65,8 +65,7 @@ T = TypeVar("T")
 PORTRAITS = Path("../shared/data/portraits/public_domain")
 SPEECH = Path("../shared/data/speech/librispeech_train")
 HELD_PORTRAIT = "lady_agnew"
-SIDE = 64  # pixels of the square around a face
-CLIPS = 56  # to train on, 8 s each
+CLIPS, EDITED = 140, 70  # to train on, 8 s each
 CALIBRATION = 6  # clips of the held portrait that the reader of its mouth learns from; no network sees them
 LONG_SECONDS = 60.0
 STREAM_FRAMES = 125  # of the codec's figures
@@ -97,7 +96,7 @@ class System:
     spread: float = 0.85
 
 
-SYSTEMS: Mapping[str, System] = {"v": System("face", "face", 0.85), "rap": System("small-rap", "small", 0.75)}
+SYSTEMS: Mapping[str, System] = {"v": System("face", "face", 0.85), "rap": System("face-rap", "face", 0.75)}
 
 
 class Demo:
@@ -125,7 +124,7 @@ class Demo:
     @cached_property
     def clips(self) -> Clips:
         """To train on, and held ones."""
-        return self._rendered("clips", plan(list(self.portraits.values()), self.speeches, CLIPS, (HELD_PORTRAIT,)))
+        return self._rendered("clips", plan(list(self.portraits.values()), self.speeches, CLIPS, (HELD_PORTRAIT,), EDITED))
 
     @cached_property
     def calibration(self) -> Clips:

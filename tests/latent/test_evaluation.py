@@ -77,7 +77,13 @@ def test_a_colour_that_comes_late_is_drift(tint, met):
 
 @pytest.mark.parametrize(
     "value, least, most, met",
-    [(1.0, None, None, None), (1.0, 1.0, None, True), (0.9, 1.0, None, False), (1.1, None, 1.0, False), (float("nan"), 1.0, None, False)],
+    [
+        (1.0, None, None, None),
+        (1.0, 1.0, None, True),
+        (0.9, 1.0, None, False),
+        (1.1, None, 1.0, False),
+        (float("nan"), 1.0, None, False),
+    ],
 )
 def test_a_figure_knows_whether_its_bar_is_met(value, least, most, met):
     assert Figure("f", value, least, most).met is met

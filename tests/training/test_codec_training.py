@@ -76,7 +76,7 @@ def write_clips(folder, frames=12):
         infos.append(ClipInfo(name, f"face_{place}.png", "a.flac", place, frames, split, hashlib.sha256(data).hexdigest()))
     clips = Clips(folder, SIDE, tuple(infos))
     (folder / "clips.jsonl").write_text("".join(json.dumps(asdict(info)) + "\n" for info in infos))
-    (folder / "clips.json").write_text(json.dumps({"format": 1, "side": SIDE, "fingerprint": clips.fingerprint}))
+    (folder / "clips.json").write_text(json.dumps({"format": 2, "side": SIDE, "fingerprint": clips.fingerprint}))
     return clips
 
 
@@ -247,6 +247,23 @@ def test_pictures_and_references_change_alike(clips):
     assert any(not torch.equal(found[0], found[seed]) for seed in range(1, 8))
 
 
+def test_a_warp_moves_a_point_as_its_matrix_says_and_keeps_the_middle():
+    picture = np.zeros((1, 49, 49, 3), np.uint8)
+    picture[0, 24, 24] = 255
+    picture[0, 34, 24] = 200  # 10 below the middle
+    found = training.warped(picture, np.array([[0.0, 0.0], [0.0, 1.0]]))  # twice as far: half as high
+    assert found[0, 24, 24, 0] == 255 and found[0, 29, 24, 0] == 200 and found[0, 34, 24, 0] == 0
+
+
+def test_the_portrait_is_a_reference_as_often_as_asked(clips):
+    recipe = replace(TINY, portrait=1.0, colours=0.0)
+    batch = Sampler(clips, recipe, 0)(0, 0)
+    sources = [training.as_video(clips.source(clip)[None], TINY.window)[0] for clip in clips.of("train")]
+    for name, picture in zip(batch.clips, batch.pictures[:, :, :1], strict=True):
+        source = sources[[clip.name for clip in clips.of("train")].index(name)]
+        assert any(torch.allclose(picture, x, atol=1e-6) for x in (source, source.flip(-1)))
+
+
 def test_the_same_seed_gives_the_same_bits(clips, whole, tmp_path):
     train_codec(quiet(clips, tmp_path))
     assert (tmp_path / "codec.safetensors").read_bytes() == (whole / "codec.safetensors").read_bytes()
@@ -402,6 +419,7 @@ def test_a_recipe_that_does_not_fit_is_refused(change, message):
     [
         ({"window": (8, 0, SIDE)}, r"pictures that hold a window \(8, 0, 16\), got 16 a side"),
         ({"stages": (CodecStage(2, 1e-3, lengths=(Length(17, 1),)),)}, "clip of 17 frames or more to train on"),
+        ({"pictures": 80}, "pictures of 80 pixels a side for this recipe, got 16"),
     ],
 )
 def test_clips_that_do_not_fit_are_refused(clips, change, message):

@@ -76,6 +76,7 @@ class CodecRecipe:
         config: of the codec.
         stages: the curriculum.
         window: top, left and side of the square of the clips' pictures that is learnt.
+        pictures: side of the clips' pictures that this window is meant for; none: any that hold it.
         shift: pixels by which the window moves at random.
         references: pictures of the clip that the decoder sees, 1 to this many.
         portrait: share of clips whose first reference is the portrait, not a frame of the clip; ours: the portrait is what
@@ -96,6 +97,7 @@ class CodecRecipe:
     config: CodecConfig
     stages: tuple[CodecStage, ...]
     window: tuple[int, int, int]
+    pictures: int | None = None
     shift: int = 3
     references: int = 1
     portrait: float = 0.0
@@ -134,9 +136,9 @@ class CodecRecipe:
         return replace(self, stages=stages)
 
 
-# `small` is the lower face, 32 x 32 of the 64 x 64 pixels around a face; `face` is all of them. Stage 1 alone drifts after its
-# 17 frames by 4 dB; stage 2 has seen long streams, and leaves the latents valid (small_recipe).
-# `small-rap` is `small` with 8 frames a latent.
+# Of the 80 x 80 pixels around a face, `face` is the box of its landmarks, 64 x 64, and `small` the mouth, 32 x 32. Stage 1
+# alone drifts after its 17 frames by 4 dB; stage 2 has seen long streams, and leaves the latents valid (small_recipe).
+# `...-rap` are the same with 8 frames a latent.
 # `paper`: 256 x 256 pixels; its stages at 512 are these again on other clips. Batches are those of a process of 128.
 def _small(config: CodecConfig) -> CodecRecipe:
     short = (Length(1, 12, 0.06), Length(1 + config.time, 12, 0.06))
@@ -145,7 +147,7 @@ def _small(config: CodecConfig) -> CodecRecipe:
         CodecStage(1800, 2.5e-3, lengths=(Length(17, 6, 0.88), *short)),
         CodecStage(800, 1e-3, 0.03, 20, long, decoder_only=True, latent_noise=0.1),
     )
-    return CodecRecipe(config, stages, window=(32, 16, 32), portrait=0.4, without_references=0.1, warp=0.05)
+    return CodecRecipe(config, stages, window=(42, 24, 32), pictures=80, portrait=0.4, without_references=0.1, warp=0.05)
 
 
 def _face(config: CodecConfig) -> CodecRecipe:
@@ -155,7 +157,7 @@ def _face(config: CodecConfig) -> CodecRecipe:
         CodecStage(2200, 2.5e-3, lengths=(Length(17, 4, 0.88), *short)),
         CodecStage(900, 1e-3, 0.03, 20, long, decoder_only=True, latent_noise=0.1),
     )
-    return CodecRecipe(config, stages, window=(0, 0, 64), portrait=0.4, without_references=0.1, warp=0.05)
+    return CodecRecipe(config, stages, window=(14, 8, 64), pictures=80, portrait=0.4, without_references=0.1, warp=0.05)
 
 
 PRESETS: Mapping[str, CodecRecipe] = MappingProxyType(
@@ -163,6 +165,7 @@ PRESETS: Mapping[str, CodecRecipe] = MappingProxyType(
         "small": _small(CODEC_SMALL),
         "face": _face(CODEC_SMALL),
         "small-rap": _small(CODEC_RAP_SMALL),
+        "face-rap": _face(CODEC_RAP_SMALL),
         "paper": CodecRecipe(
             CODEC_PAPER,
             (
@@ -226,6 +229,11 @@ class Sampler:
                     f"expected a clip of {frames} frames or more to train on in {clips.folder}, got none; render longer ones"
                 )
         top, left, side = recipe.window
+        if recipe.pictures not in (None, clips.side):
+            raise InputError(
+                f"expected clips of pictures of {recipe.pictures} pixels a side for this recipe, got {clips.side}; render "
+                "them so, or take another preset"
+            )
         if max(top, left) + side > clips.side:
             raise InputError(
                 f"expected pictures that hold a window {recipe.window}, got {clips.side} a side; render larger ones"

@@ -1,14 +1,15 @@
 """Clips of talking faces for the latent systems: pictures rendered by lite, with their exact motion, features and sound.
 
-    python -m ditto.training.latent.data PORTRAITS SPEECH OUT --clips 55 [--edited 55] [--seconds 8] [--side 64]
+    python -m ditto.training.latent.data PORTRAITS SPEECH OUT --clips 55 [--edited 55] [--seconds 8] [--side 80]
         [--held-portrait NAME]
 
     OUT/clips/NAME.safetensors    one clip, see `Clip`
     OUT/clips.jsonl               one `ClipInfo` a line
     OUT/clips.json                written last: format, side, fingerprint
 
-A square around the face, fixed for a portrait, is reduced to `side` pixels. A rendering that was interrupted goes on.
-Edited clips show what speech alone does not: heads, eyes and faces as controls move them, and emotions. From them a generator
+A square around the face, fixed for a portrait, is reduced to `side` pixels. The head stands still, as it does in the picture
+that a latent bundle composes; the face moves. A rendering that was interrupted goes on.
+Edited clips show what speech alone does not: eyes and faces as controls move them, and emotions. From them a generator
 learns what motion means as its condition (`ditto train flow --motion`).
 """
 
@@ -41,12 +42,13 @@ from ditto.talking_head import TalkingHead, load
 from ditto.training.dataset import SPLITS, read_json, read_lines, write_bytes, write_json
 from ditto.training.prepare.clips import encoder_of, features_of
 
-FORMAT = 1
+FORMAT = 2
 PICTURE_SIZE = 640  # pixels that a portrait has at most
+SIDE = 80  # pixels of the square around a face: the box of its landmarks has 61 of them
 HELD_SPEECHES = 24  # the last ones of the sorted folder
 # Of edited clips: the deviation of numbers of the catalog, of some together; about what users ask for, chosen by hand.
 EDITED = {
-    ("head.pitch",): 5.0, ("head.yaw",): 8.0, ("head.roll",): 5.0, ("gaze.right",): 12.0, ("gaze.down",): 8.0,
+    ("gaze.right",): 12.0, ("gaze.down",): 8.0,
     ("lids.right", "lids.left"): 0.3, ("mouthSmileLeft", "mouthSmileRight"): 0.4, ("browInnerUp",): 0.4, ("jawOpen",): 0.2,
 }  # fmt: skip
 EDIT_FRAMES = 30  # from one value of a number to the next
@@ -247,7 +249,7 @@ def plan(
 def render_clips(
     jobs: Sequence[Job],
     out: Path,
-    side: int = 64,
+    side: int = SIDE,
     seconds: float = 8.0,
     bundle: str = "lite",
     report: Callable[[str], None] = print,
@@ -264,7 +266,7 @@ def render_clips(
     """
     head: TalkingHead | None = None
     portraits = dict[Path, Portrait]()
-    infos = []
+    infos = list[ClipInfo]()
     for job in jobs:
         path, asked = clip_file(out, job.name), _asked(job, side, seconds, bundle)
         if not path.is_file() or _made_for(path) != asked:
@@ -274,6 +276,7 @@ def render_clips(
             clip = render_clip(head, portraits[job.portrait], job, side, seconds, bundle)
             arrays = {name: np.ascontiguousarray(array) for name, array in clip._asdict().items()}
             write_bytes(path, save(arrays, metadata=asked))
+            report(f"{job.name}, {len(clip.frames)} frames, {len(infos) + 1} of {len(jobs)} clips")
             report(f"{job.name}, {len(clip.frames)} frames, {len(infos) + 1} of {len(jobs)} clips")
         with safe_open(path, framework="np") as file:
             frames = file.get_slice("frames").get_shape()[0]
@@ -300,7 +303,7 @@ def render_clip(head: TalkingHead, portrait: Portrait, job: Job, side: int, seco
     square = square_of(portrait)
     pictures, motions = [], []
     controls, emotion = edits_of(job.seed, count) if job.edited else (None, None)
-    for frame in head.animate(portrait, samples, seed=job.seed, controls=controls, emotion=emotion):
+    for frame in head.animate(portrait, samples, seed=job.seed, still=True, controls=controls, emotion=emotion):
         if frame.motion is None:
             raise InputError(f"expected a bundle with explicit motion, got {bundle!r}; use lite")
         pictures.append(cut_square(frame.image, square, side))
@@ -373,7 +376,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--clips", type=int, default=55)
     parser.add_argument("--edited", type=int, default=0, help="more clips to train on, with controls and emotions")
     parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--side", type=int, default=SIDE)
     parser.add_argument("--held-portrait", action="append", default=[])
     given = parser.parse_args(arguments)
     try:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ditto.errors import InputError
-from ditto.latent.config import RAP_PAPER, RAP_SMALL, RapConfig
+from ditto.latent.config import RAP_FACE, RAP_PAPER, RAP_SMALL, RapConfig
 from ditto.latent.rap import RapDenoiser, RapInputs
 from ditto.latent.schedule import noised
 from ditto.motion.motion import MOTION_SIZE
@@ -96,6 +96,9 @@ PRESETS: Mapping[str, RapRecipe] = MappingProxyType(
     {
         "small": RapRecipe(
             RAP_SMALL, (Stage(1500, 2e-3, warmup=50),), 16, optimizer="muon", average=0.995, checkpoint_every=50
+        ),
+        "face": RapRecipe(
+            RAP_FACE, (Stage(1500, 2e-3, warmup=50),), 16, optimizer="muon", average=0.995, checkpoint_every=50
         ),
         "paper": RapRecipe(RAP_PAPER, (Stage(250_000, 1e-4, final_rate=1.0, warmup=1000),), 4),
     }
