@@ -191,10 +191,10 @@ class Demo:
                 self.clips.folder, self.run / "codec", folder, self.seed, resume, report=self.report
             )
             if kind == "flow":
-                recipe = flow_training.preset(self.system.generator)
+                recipe = flow_training.preset(self.system.generator).with_motion()
                 self._timed("generator", lambda: flow_training.train_flow(options, recipe, window))
             else:
-                rap_recipe = rap_training.preset(self.system.generator)
+                rap_recipe = rap_training.preset(self.system.generator).with_motion()
                 self._timed("generator", lambda: rap_training.train_rap(options, rap_recipe, window))
         if kind == "flow":
             return read_network(folder, kind, FlowConfig, FlowGenerator)

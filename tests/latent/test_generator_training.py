@@ -100,6 +100,19 @@ def test_what_v_hides_and_how_noisy_its_windows_are(flow_clips):
     assert set(given.reference_count.tolist()) == {1, 2}
 
 
+@pytest.mark.parametrize("draws, clips, recipe", [(FlowDraw, "flow_clips", FLOW_RECIPE), (RapDraw, "rap_clips", RAP_RECIPE)])
+def test_edited_clips_are_never_without_their_motion(request, draws, clips, recipe):
+    plain, edited = request.getfixturevalue(clips)
+    both, recipe = [plain, edited._replace(edited=True)], replace(recipe, batch=60)
+    batch = draws(both, recipe, 0)(0, 0)
+    of_edited = torch.tensor([name == edited.name for name in batch.clips])
+    assert of_edited.any() and not batch.given.hide_motion[of_edited].any()
+    assert 0 < batch.given.hide_motion[~of_edited].float().mean() < 1
+    for without in (replace(recipe, hide_motion=1.0), replace(recipe, config=replace(recipe.config, motion_features=0))):
+        batch = draws(both, without, 0)(0, 0)
+        assert batch.given.motion is None and set(batch.clips) == {plain.name}
+
+
 def test_the_loss_of_v_by_hand(flow_clips):
     network = new_flow(FLOW, flow_clips)  # its last layer is zero: it predicts a velocity of 0
     batch = FlowDraw(flow_clips, FLOW_RECIPE, 0)(0, 0)

@@ -51,6 +51,7 @@ EDITED = {
     ("gaze.right",): 12.0, ("gaze.down",): 8.0,
     ("lids.right", "lids.left"): 0.3, ("mouthSmileLeft", "mouthSmileRight"): 0.4, ("browInnerUp",): 0.4, ("jawOpen",): 0.2,
 }  # fmt: skip
+EDITED_NAME = "edited_"  # how their names begin
 EDIT_FRAMES = 30  # from one value of a number to the next
 EDITED_SHARE = 0.4  # of the numbers, in a clip; of the edited clips that show an emotion
 
@@ -99,6 +100,11 @@ class ClipInfo:
     frames: int
     split: str
     sha256: str
+
+    @property
+    def edited(self) -> bool:
+        """Whether it shows more than its speech: controls and emotions, drawn from the seed."""
+        return self.name.startswith(EDITED_NAME)
 
 
 @dataclass(frozen=True)
@@ -236,7 +242,7 @@ def plan(
     spoken, unheard = speeches[: len(speeches) - kept], speeches[len(speeches) - kept :]
     jobs = []
     for place in range(clips + edited):
-        name = f"train_{place:04d}" if place < clips else f"edited_{place - clips:04d}"
+        name = f"train_{place:04d}" if place < clips else f"{EDITED_NAME}{place - clips:04d}"
         seed = place if place < clips else 100_000 + place - clips
         jobs.append(Job(name, seen[place % len(seen)], spoken[place % len(spoken)], seed, "train", place >= clips))
     for who, portrait in enumerate(portraits):

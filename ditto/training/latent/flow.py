@@ -56,7 +56,8 @@ class FlowRecipe:
         time_mean, time_spread: noise levels are sigmoid of a normal with these; one for each block (ours).
         context_time: largest noise level of the past, one for each block (ours).
         hide: share of windows without speech, and independently without references.
-        hide_motion: share of windows without motion; 1 gives the bits of a run without the condition.
+        hide_motion: share of windows without motion; 1 gives the bits of a run without the condition. Edited clips are
+            never without it, and left out where there is no such condition.
         optimizer, average, bfloat16, weight_decay, checkpoint_every: as `loop.Run`.
     """
 
@@ -178,6 +179,8 @@ class FlowDraw:
     """
 
     def __init__(self, clips: Sequence[LatentClip], recipe: FlowRecipe, seed: int) -> None:
+        self._moved = recipe.config.motion_features > 0 and recipe.hide_motion < 1
+        clips = [clip for clip in clips if self._moved or not clip.edited]
         self._clips = [clip for clip in clips if clip.latents.shape[1] >= recipe.config.window]
         self._recipe, self._seed = recipe, seed
         if not self._clips:
@@ -188,7 +191,7 @@ class FlowDraw:
         random = np.random.default_rng((self._seed, step, rank))
         torch_random = torch.Generator().manual_seed(int(random.integers(2**62)))
         batch, blocks = recipe.batch, config.window // config.block
-        names, latents, references, audio, motion, first = [], [], [], [], [], []
+        names, latents, references, audio, motion, first, edited = [], [], [], [], [], [], []
         for _ in range(batch):
             clip = self._clips[random.integers(len(self._clips))]
             last = clip.latents.shape[1] - config.window
@@ -203,11 +206,11 @@ class FlowDraw:
             audio.append(_rows(clip.audio, start, config))
             motion.append(_rows(clip.motion, start, config))
             first.append(start == 0)
+            edited.append(clip.edited)
         shape = (batch, config.channels, config.window, config.rows, config.columns)
         noise, context_noise = (torch.randn(shape, generator=torch_random) for _ in range(2))
         normal = torch.randn(batch, blocks, generator=torch_random)
         hidden = torch.rand(3, batch, generator=torch_random)
-        moved = config.motion_features > 0 and recipe.hide_motion < 1
         given = FlowInputs(
             noisy=torch.empty(0),
             context=torch.empty(0),
@@ -219,8 +222,8 @@ class FlowDraw:
             audio=torch.stack(audio),
             hide_audio=hidden[0] < recipe.hide,
             hide_references=hidden[1] < recipe.hide,
-            motion=torch.stack(motion) if moved else None,
-            hide_motion=hidden[2] < recipe.hide_motion if moved else None,
+            motion=torch.stack(motion) if self._moved else None,
+            hide_motion=(hidden[2] < recipe.hide_motion) & ~torch.tensor(edited) if self._moved else None,
         )
         return FlowBatch(tuple(names), torch.stack(latents), noise, context_noise, given)
 

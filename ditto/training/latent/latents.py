@@ -43,6 +43,7 @@ class LatentClip(NamedTuple):
         audio: (F, A) speech features of the F frames.
         motion: (F, D).
         mask: (T, h, w) share of each latent's position that shows the face.
+        edited: whether it shows more than its speech, so that nobody can learn it without the motion.
     """
 
     name: str
@@ -52,6 +53,7 @@ class LatentClip(NamedTuple):
     audio: Tensor
     motion: Tensor
     mask: Tensor
+    edited: bool = False
 
 
 @torch.no_grad()
@@ -96,7 +98,7 @@ def encode_clips(
                 LatentClip(
                     info.name, _coded(codec, as_video(clip.frames[start:end], window)), alone.transpose(0, 1), repeated,
                     torch.from_numpy(clip.features[start:end]).float(), torch.from_numpy(clip.motion[start:end]),
-                    mask[:latents],
+                    mask[:latents], info.edited,
                 )
             )  # fmt: skip
     if not made:

@@ -54,7 +54,8 @@ class RapRecipe:
         dynamic: share of clips that are the last latents of a piece.
         longest: share of updates with the longest clips; the others have one of the shorter lengths (ours).
         hide: share of clips without speech.
-        hide_motion: share of clips without motion; 1 gives the bits of a run without the condition.
+        hide_motion: share of clips without motion; 1 gives the bits of a run without the condition. Edited clips are never
+            without it, and left out where there is no such condition.
         face: lambda, weight of the error in the face; the paper gives no number.
         temporal: mu, weight of the error of differences of neighbouring latents; the paper gives no number.
         optimizer, average, bfloat16, weight_decay, checkpoint_every: as `loop.Run`.
@@ -174,6 +175,8 @@ class RapDraw:
     """
 
     def __init__(self, clips: Sequence[LatentClip], recipe: RapRecipe, seed: int) -> None:
+        self._moved = recipe.config.motion_features > 0 and recipe.hide_motion < 1
+        clips = [clip for clip in clips if self._moved or not clip.edited]
         self._clips = [clip for clip in clips if clip.latents.shape[1] == recipe.config.reference_latents]
         self._recipe, self._seed = recipe, seed
         if not self._clips:
@@ -190,8 +193,9 @@ class RapDraw:
         random = np.random.default_rng((self._seed, step, rank))
         torch_random = torch.Generator().manual_seed(int(random.integers(2**62)))
         pieces = [self._clips[random.integers(len(self._clips))] for _ in range(recipe.batch)]
+        edited = torch.tensor([piece.edited for piece in pieces])
         dynamic = (random.random(recipe.batch) < recipe.dynamic).tolist()
-        frames, moved = length * config.frames_per_latent, config.motion_features > 0 and recipe.hide_motion < 1
+        frames = length * config.frames_per_latent
         shape = (recipe.batch, config.channels, length, config.rows, config.columns)
         noise = torch.randn(shape, generator=torch_random)
         time, hidden, hidden_motion = torch.rand(3, recipe.batch, generator=torch_random)
@@ -213,8 +217,8 @@ class RapDraw:
             static=~torch.tensor(dynamic),
             audio=cut("audio", frames, 0, lacking)[:, :, None],
             hide_audio=hidden < recipe.hide,
-            motion=cut("motion", frames, 0, lacking) if moved else None,
-            hide_motion=hidden_motion < recipe.hide_motion if moved else None,
+            motion=cut("motion", frames, 0, lacking) if self._moved else None,
+            hide_motion=(hidden_motion < recipe.hide_motion) & ~edited if self._moved else None,
         )
         names = tuple(piece.name for piece in pieces)
         return RapBatch(names, cut("latents", length, 1), noise, cut("mask", length, 0)[:, None], given)
