@@ -145,11 +145,13 @@ def rows_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
     return table
 
 
-def publish(benchmark: str, figures: Sequence[Figure], tables: Sequence[Table], **more: Any) -> None:
-    """The JSON line, then the tables, on standard output."""
-    print(json_line(benchmark, figures, **more), flush=True)
+def publish(benchmark: str, figures: Sequence[Figure], tables: Sequence[Table], **more: Any) -> str:
+    """The JSON line, which it gives, then the tables, on standard output."""
+    line = json_line(benchmark, figures, **more)
+    print(line, flush=True)
     console = Console()
     if not console.is_terminal:
         console = Console(width=150)  # a log has no width: do not fold the tables
     for table in tables:
         console.print(table)
+    return line

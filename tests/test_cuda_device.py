@@ -17,6 +17,8 @@ def test_the_command_checks_and_times_everything(tmp_path, capsys):
     spade = "kernel spade 8 x 16 x 16"
     kernels = {"kernel blend_crop", spade, f"{spade}, channels last", "kernel dense_motion"}
     assert kernels | {"renderer, float32", "lmdm_fast, bfloat16, unequal bits in a race"} <= found["checks"].keys()
+    assert {"V, tiny, latents, float32", "RAP, tiny, video, bfloat16"} <= found["checks"].keys()
+    assert found["times_ms"]["V, tiny, a later block of 16 frames"]["real_time_factor"] > 0
     assert set(found["pipeline"]) == {"batch 1", "batch 4", "batch 8"}
     assert found["times_ms"]["renderer, float32"]["p50"] > 0
     assert "passed; " in capsys.readouterr().out

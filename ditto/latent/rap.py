@@ -370,7 +370,8 @@ class RapSampler:
         kept_frames = tail * config.frames_per_latent
         new = [self.frames(state, length) for state in states]
         # Where a clip begins with the video, its latent 0 has one frame, and the reference is that of the video's start.
-        static = torch.tensor([state.frames < kept_frames for state in states], device=device)
+        begins = [state.frames < kept_frames for state in states]
+        static = torch.tensor(begins, device=device)
         size = (config.audio_layers, config.audio_features)
         heard = torch.stack(
             [
@@ -387,8 +388,8 @@ class RapSampler:
             moved = network.moved(shown, static, hidden)
         references = torch.stack(
             [
-                state.reference[:, :length] if begins else state.reference[:, -length:]
-                for state, begins in zip(states, static.tolist(), strict=True)
+                state.reference[:, :length] if at_start else state.reference[:, -length:]
+                for state, at_start in zip(states, begins, strict=True)
             ]
         )
         shape = (config.channels, length, config.rows, config.columns)
