@@ -60,21 +60,10 @@ from ditto.portrait.portrait import Portrait
 NAMES = {V: "V", RAP: "RAP"}
 SAME = 1e-4  # largest difference of latents of unit size, float32
 REAL_TIME = 0.3  # of issue 14, on one core
+QUALITY, LOW = LATENCIES
 SETTINGS: dict[str, Mapping[str, Any]] = {  # by system and latency: the paper's, and one for conversation
-    V: dict(
-        zip(
-            LATENCIES,
-            (FlowSampling(), FlowSampling(steps=4, shift=3.0, audio=Guidance(), reference=Guidance())),
-            strict=True,
-        )
-    ),
-    RAP: dict(
-        zip(
-            LATENCIES,
-            (RapLatency(RapSampling(), 11, 11), RapLatency(RapSampling(steps=4, audio=Guidance()), 3, 5)),
-            strict=True,
-        )
-    ),
+    V: {QUALITY: FlowSampling(), LOW: FlowSampling(steps=4, shift=3.0, audio=Guidance(), reference=Guidance())},
+    RAP: {QUALITY: RapLatency(RapSampling(), 11, 11), LOW: RapLatency(RapSampling(steps=4, audio=Guidance()), 3, 5)},
 }
 
 
@@ -282,21 +271,21 @@ def compare(ways: Ways, turns: int) -> dict[str, Compared]:
 
 
 class Measured(NamedTuple):
-    """Figures, tables, and for the JSON a line of each stream by its name."""
+    """Figures, tables, and what the JSON has besides."""
 
     figures: list[Figure]
     tables: list[Table]
-    streams: dict[str, Any]
+    details: dict[str, Any]
 
 
 def measure(subject: Subject, portrait: Portrait, speech: Any, blocks: int, turns: int) -> Measured:
     """Of one performer."""
     name, performer, limit = subject
-    figures, rows, streams = [], [], {}
+    figures, rows, details = [], [], {}
     for latency in performer.latencies:
         spent = time_stream(performer, portrait, speech, latency, blocks, turns)
         figures.append(Figure(f"{name}, {latency}: real-time factor", spent.real_time_factor, high=limit))
-        streams[f"{name}, {latency}"] = {**spent._asdict(), "block": spent.block}
+        details[f"{name}, {latency}"] = {**spent._asdict(), "block": spent.block}
         rows.append(
             [latency, spent.frames, spent.generate, spent.decode, spent.listen, spent.draw, spent.block,
              1e3 * spent.frames / spent.block, spent.real_time_factor, spent.speech, spent.first, spent.state_bytes / 1e3]
@@ -307,7 +296,7 @@ def measure(subject: Subject, portrait: Portrait, speech: Any, blocks: int, turn
     generator = performer.generators[performer.latencies[0]]
     frames = generator.frames(1)
     encode, decode = time_codec(performer, frames, turns)
-    streams[f"{name}, codec"] = {"frames": frames, "encode": encode, "decode": decode}
+    details[f"{name}, codec"] = {"frames": frames, "encode": encode, "decode": decode}
     title = f"{name}: the codec, {frames} frames"
     tables.append(rows_table(title, ("", "ms"), [["encode", encode], ["decode", decode]]))
     assert isinstance(generator, (FlowBlocks, RapBlocks))
@@ -321,7 +310,7 @@ def measure(subject: Subject, portrait: Portrait, speech: Any, blocks: int, turn
     lines = [[way, found.ms, found.ratio, f"{found.difference:.1e}"] for way, found in compared.items()]
     title = f"{name}, {performer.latencies[0]}: the same latents in other ways, {turns} turns"
     tables.append(rows_table(title, ("", "ms a block", "times ditto's", "largest difference"), lines))
-    return Measured(figures, tables, streams)
+    return Measured(figures, tables, details)
 
 
 def measured(options: argparse.Namespace) -> Measured:
@@ -344,7 +333,7 @@ def measured(options: argparse.Namespace) -> Measured:
     found = Measured([], [], {})
     for subject in subjects:
         one = measure(subject, portrait, speech, options.blocks, options.turns)
-        found = Measured(found.figures + one.figures, found.tables + one.tables, found.streams | one.streams)
+        found = Measured(found.figures + one.figures, found.tables + one.tables, found.details | one.details)
     return found._replace(tables=[figures_table("V and RAP on this machine", found.figures), *found.tables])
 
 
@@ -389,7 +378,7 @@ def costs(options: argparse.Namespace) -> Measured:
             cost = v_cost(*V_SIZES[size]) if system == V else rap_cost(*RAP_SIZES[size])
             found.tables.extend([counts_table(cost, size), predictions_table(cost, size)])
             works = {**cost.generate, "decode": cost.decode, "encode": cost.encode}
-            found.streams[f"{cost.name}, {size}, counted"] = {
+            found.details[f"{cost.name}, {size}, counted"] = {
                 "frames": cost.frames, "parameters": cost.parameters, "state_numbers": cost.state,
                 "works": {
                     way: {
@@ -399,7 +388,7 @@ def costs(options: argparse.Namespace) -> Measured:
                     for way, work in works.items()
                 },
             }  # fmt: skip
-            found.streams[f"{cost.name}, {size}, predicted seconds a block"] = {
+            found.details[f"{cost.name}, {size}, predicted seconds a block"] = {
                 device.name: predicted(cost, device) for device in DEVICES
             }
     return found
@@ -431,11 +420,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = costs(options) if options.cost else measured(options)
     except DittoError as error:
         command.error(str(error))
-    line = publish("latent", found.figures, found.tables, streams=found.streams, torch=torch.__version__, threads=1)
+    line = publish("latent", found.figures, found.tables, details=found.details, torch=torch.__version__, threads=1)
     if options.json is not None:
-        part = partial_file(options.json)
-        part.write_text(json.dumps(json.loads(line), indent=1) + "\n", encoding="utf-8")
-        complete_file(part, options.json)
+        try:
+            part = partial_file(options.json)
+            part.write_text(json.dumps(json.loads(line), indent=1) + "\n", encoding="utf-8")
+            complete_file(part, options.json)
+        except OSError as error:
+            command.error(f"{options.json} cannot be written: {error}; choose another file")
     return int(any(figure.met is False for figure in found.figures))
 
 

@@ -134,7 +134,7 @@ def test_the_command_measures_random_networks(tmp_path, capsys):
     assert latent.main(words) == 0
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["benchmark"] == "latent" and found["machine"]["cores"] >= 1
-    stream = found["streams"]["V, tiny, quality"]
+    stream = found["details"]["V, tiny, quality"]
     assert stream["frames"] == 16 and stream["speech"] == 640 and stream["state_bytes"] > 0
     assert stream["block"] == pytest.approx(sum(stream[part] for part in ("generate", "decode", "listen", "draw")), rel=1e-3)
     assert "difference x 1e4" in capsys.readouterr().out
@@ -143,13 +143,13 @@ def test_the_command_measures_random_networks(tmp_path, capsys):
 def test_the_command_measures_a_bundle(tmp_path, capsys):
     write_tiny(tmp_path / "mine", "rap")
     assert latent.main(["--bundle", str(tmp_path / "mine"), "--blocks", "1", "--turns", "1"]) in (0, 1)  # a slow machine
-    streams = json.loads(capsys.readouterr().out.splitlines()[0])["streams"]
+    streams = json.loads(capsys.readouterr().out.splitlines()[0])["details"]
     assert streams["mine, quality"]["frames"] == 64 and streams["mine, low"]["frames"] == 16
 
 
 def test_the_command_predicts_without_running(capsys):
     assert latent.main(["--cost", "--system", "v", "--size", TINY]) == 0
-    found = json.loads(capsys.readouterr().out.splitlines()[0])["streams"]
+    found = json.loads(capsys.readouterr().out.splitlines()[0])["details"]
     assert found["V, tiny, predicted seconds a block"]["H100"]["and CUDA graphs"] > 0
 
 
