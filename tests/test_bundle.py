@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ditto.bundle import (
+    SAME_BITS,
     SHIPPED,
     Bundle,
     digest,
@@ -228,6 +229,24 @@ def test_sealing_prints_every_name_and_says_in_a_line_what_is_wrong(folder, tmp_
     done = seal_in_a_process(tmp_path / "nowhere")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert done.stderr.startswith("ditto: BundleError: ") and "cannot be sealed" in done.stderr
+
+
+def test_a_network_written_again_with_the_same_bits_keeps_its_identity(folder, monkeypatch):
+    before = Bundle.open(folder)
+    (folder / "motion.onnx").write_bytes(b"the same, but faster")
+    reseal(folder)
+    now = Bundle.open(folder)
+    assert now.id != before.id and now.part("motion").identity("onnx") == now.part("motion").sha256["onnx"]
+    monkeypatch.setitem(SAME_BITS, now.part("motion").sha256["onnx"], before.part("motion").sha256["onnx"])
+    assert now.id == before.id and now.part("motion").identity("onnx") == before.part("motion").sha256["onnx"]
+    now.verify()  # of the file that is there
+    with pytest.raises(BundleError, match="expected file 'other' in part 'motion'"):
+        now.part("motion").identity("other")
+
+
+def test_every_network_that_replaces_another_is_shipped():
+    parts = [part for name in shipped_bundles() for part in Bundle.open(name).parts.values()]
+    assert SAME_BITS.keys() <= {sha256 for part in parts for sha256 in part.sha256.values()}
 
 
 def test_exporters_reseal_a_bundle_and_leave_other_folders_alone(folder, tmp_path_factory):

@@ -56,8 +56,8 @@ class LiteConfig:
 
 
 def shipped_encoder() -> str:
-    """SHA-256 of the network of the speech encoder that this version ships."""
-    return Bundle.open("lite").part("encoder").sha256["network"]
+    """SHA-256 that the network of the shipped speech encoder is known by (`Part.identity`)."""
+    return Bundle.open("lite").part("encoder").identity("network")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ditto.bundle import read_tensors
 from ditto.engines import open_engine
-from ditto.engines.batched import BatchedEngine, cut, join
+from ditto.engines.batched import BatchedEngine
 from ditto.errors import BundleError
 from ditto.lite.phones import PHONES
 from ditto.media.audio import HOP_SAMPLES as HOP_SAMPLES
@@ -22,6 +22,7 @@ FEATURE_SIZE = HIDDEN_SIZE + 2 * len(PHONES)  # 368: hidden | phone probabilitie
 
 Floats = npt.NDArray[np.float32]
 SpeechState = dict[str, Floats]
+CACHE = {"state.keys": -1, "state.values": -2}  # arrays (B, layers, heads, ..., ...) -> axis of the tokens
 
 
 class SpeechEncoder:
@@ -52,16 +53,24 @@ class SpeechEncoder:
                     f"expected encoder.onnx and encoder.safetensors in {folder}, {path.name} is missing; get the bundle again"
                 )
         self._engine = BatchedEngine(open_engine(network, threads=1))
-        self._initial = {
+        initial = {
             "state." + name.removeprefix("initial."): values.astype(np.float32)
             for name, values in read_tensors(weights, "initial.")
         }
-        expected = {tensor.name for tensor in self._engine.inputs} - {"samples"}
-        if set(self._initial) != expected:
+        self._small = sorted(initial.keys() - CACHE.keys())  # arrays of the state that are inputs as they are
+        self._layers = range(initial["state.keys"].shape[1] if "state.keys" in initial else 0)
+        inputs = {tensor.name: tensor.shape for tensor in self._engine.inputs}
+        expected = {"samples", *self._small, *(f"{name}.{layer}" for name in CACHE for layer in self._layers)}
+        if not self._layers or inputs.keys() != expected:
             raise BundleError(
-                f"expected an initial state of {sorted(expected)} in {weights}, got {sorted(self._initial)}; "
-                "get the bundle again"
+                f"expected a network with the inputs {sorted(expected)} beside {weights}, got {sorted(inputs)}; get the "
+                "bundle again, or export it again (python -m ditto.training.export_encoder)"
             )
+        heads, size = (int(length) for length in inputs["state.keys.0"][1:3])
+        for name in CACHE:  # (1, layers, left, heads * size) in the file
+            rows = initial[name].reshape(*initial[name].shape[:3], heads, size).transpose(0, 1, 3, 2, 4)
+            initial[name] = np.ascontiguousarray(rows.swapaxes(-1, -2) if name == "state.keys" else rows)
+        self._initial = initial
 
     def initial_state(self, batch: int = 1) -> SpeechState:
         """The state a stream starts from: as after a few seconds of other speech, but with no level measured yet."""
@@ -86,8 +95,8 @@ class SpeechEncoder:
                 f"expected samples (batch, {HOP_SAMPLES}), got {hop.shape}; "
                 "let Stream buffer, or pad with zeros"
             )
-        found = self._engine(samples=hop, **state)
-        return found.pop("features"), {name.removeprefix("next_"): value for name, value in found.items()}
+        features, (following,) = self._step(hop, [state])
+        return features, following
 
     def step_batch(self, hops: Sequence[npt.ArrayLike], states: Sequence[SpeechState]) -> list[tuple[Floats, SpeechState]]:
         """One hop of each of several streams, as one batch.
@@ -110,9 +119,28 @@ class SpeechEncoder:
             raise ValueError("expected states of one row each, got states of several rows; call the encoder for each of those")
         if not hops:
             return []
-        if len(hops) == 1:
-            features, state = self(np.asarray(hops[0])[None], states[0])
-            return [(features[0], state)]
-        features, state = self(np.stack(hops), join(list(states)))
-        rows = [{name: value.copy() for name, value in cut(state, i, 1).items()} for i in range(len(hops))]
-        return list(zip(features, rows, strict=True))
+        features, following = self._step(np.stack(hops).astype(np.float32, copy=False), states)
+        return list(zip(features, following, strict=True))
+
+    def _step(self, hops: Floats, states: Sequence[SpeechState]) -> tuple[Floats, list[SpeechState]]:
+        """Features of all rows (B, 1280), which are those of the states one after another, and the next state of each."""
+        inputs = {name: joined([state[name] for state in states]) for name in self._small}
+        for name in CACHE:
+            for layer in self._layers:
+                inputs[f"{name}.{layer}"] = joined([state[name][:, layer] for state in states])
+        found = self._engine(samples=hops, **inputs)
+        following, start = [], 0
+        for state in states:
+            end = start + len(state["state.keys"])
+            following.append({name: found[f"next_{name}"][start:end].copy() for name in self._small})
+            for name, axis in CACHE.items():
+                new = found[name.replace("state", "new")][start:end]
+                _, kept = np.split(state[name], [new.shape[axis]], axis)
+                following[-1][name] = np.concatenate([kept, new], axis)
+            start = end
+        return found["features"], following
+
+
+def joined(rows: list[Floats]) -> Floats:
+    """Rows of several states as one batch; those of one as they are."""
+    return np.ascontiguousarray(rows[0]) if len(rows) == 1 else np.concatenate(rows)

@@ -13,18 +13,31 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
+import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ditto.bundle import reseal
 from ditto.full.networks.weights import load_state
-from ditto.lite.networks.speech_encoder import SpeechEncoder, SpeechEncoderConfig, SpeechEncoderState
+from ditto.lite.networks.speech_encoder import (
+    AHEAD,
+    BLOCK,
+    CONTEXT,
+    Layer,
+    SpeechEncoder,
+    SpeechEncoderConfig,
+    SpeechEncoderState,
+    follow_level,
+    rotary_table,
+    zero_state,
+)
 from ditto.lite.phones import PHONE_INDEX
 from ditto.media.audio import HOP_SAMPLES
 from ditto.training.encoder import context_speech, measure, pseudo_context
@@ -83,28 +96,111 @@ def load_encoder(path: Path) -> tuple[SpeechEncoder, SpeechEncoderState]:
     return encoder.eval(), SpeechEncoderState(**initial)
 
 
-class Flat(nn.Module):
-    """The encoder with its state as plain arguments, for the exporter."""
+class OneHop(nn.Module):
+    """The encoder for one hop a call, written so that little is copied: the form that is exported.
+
+    Its sums are those of `SpeechEncoder` in the same order, so ONNX Runtime gives the same bits for both. Cached keys lie as
+    (heads, size, tokens): the rotation swaps rows, and the product needs no transpose. The three overlapping convolutions
+    of the stem are one, over gathered samples. The cache goes in a layer at a time; only the hop's own keys and values come
+    out, and the caller appends them.
+    """
+
+    partner: Tensor
+    query_turn: Tensor
+    key_turn: Tensor
+    columns: Tensor
 
     def __init__(self, encoder: SpeechEncoder) -> None:
         super().__init__()
         self.encoder = encoder
+        config = encoder.config
+        self.size = config.width // config.heads
+        cos, sin = rotary_table(range(-config.left, BLOCK + AHEAD), config.rotary)
+        sin = sin * torch.tensor([-1.0, 1.0]).repeat(config.rotary // 2)  # x[1] turns into -x[0]
+        kept = self.size - config.rotary  # numbers that do not turn
+        turn = torch.stack((F.pad(cos, (0, kept), value=1.0), F.pad(sin, (0, kept))))  # (2, left + 7, size)
+        partner = torch.arange(self.size)
+        partner[: config.rotary] ^= 1
+        starts = [5 * token + lag for lag in (0, 3, 6) for token in range(BLOCK)]
+        taps = torch.arange(encoder.stem.conv2.kernel_size[0])
+        # Buffers: the file has each once.
+        self.register_buffer("partner", partner)
+        self.register_buffer("query_turn", turn[:, -BLOCK - AHEAD :, None])
+        self.register_buffer("key_turn", turn.transpose(1, 2).contiguous())
+        self.register_buffer("columns", (torch.tensor(starts)[:, None] + taps).flatten())
 
-    def forward(self, samples: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        features, following = self.encoder(samples, SpeechEncoderState(*state))
-        return (features, *following)
+    def rotate(self, x: Tensor, turn: Tensor, axis: int) -> Tensor:
+        """`speech_encoder.rotate`, with the numbers of a head along any axis; turn: cosines and sines."""
+        return x * turn[0] + x.index_select(axis, self.partner) * turn[1]
+
+    def stem(self, samples: Tensor) -> Tensor:
+        """As `Stem`, for the four tokens of a hop."""
+        stem = self.encoder.stem
+        width, _, taps = stem.conv2.weight.shape
+        x = torch.tanh(stem.conv1(samples[:, None])) * stem.scale[:, None] + stem.shift[:, None]
+        x = F.gelu(F.conv1d(x.index_select(2, self.columns), stem.conv2.weight, stem.conv2.bias, stride=taps))
+        x = x.reshape(-1, width, 3, BLOCK).permute(0, 3, 2, 1).reshape(-1, BLOCK, 3 * width)
+        return F.gelu(stem.conv3(x))
+
+    def layer(self, layer: Layer, x: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Layer`: output (B, 7, width), and keys (B, heads, size, 4) and values (B, heads, 4, size) of the hop.
+
+        Args:
+            x: (B, 7, width).
+            keys, values: (B, heads, size, left) and (B, heads, left, size) of the tokens before.
+        """
+        length, heads = BLOCK + AHEAD, layer.heads
+        qkv = layer.qkv(layer.norm1(x)).reshape(-1, length, 3 * heads, self.size)
+        q, k, v = (qkv[:, :, i * heads : (i + 1) * heads] for i in range(3))
+        q = self.rotate(q, self.query_turn, 3)
+        # Scaled before the transpose, or ONNX Runtime scales the product in place of q, and rounds otherwise.
+        q = (q * self.size**-0.5).transpose(1, 2)
+        k, v = k.permute(0, 2, 3, 1), v.transpose(1, 2)
+        every_k = self.rotate(torch.cat((keys, k), 3), self.key_turn, 2)
+        y = (q @ every_k).softmax(-1) @ torch.cat((values, v), 2)
+        x = x + layer.out(y.transpose(1, 2).reshape(-1, length, heads * self.size))
+        x = x + layer.fc2(F.gelu(layer.fc1(layer.norm2(x))))
+        return x, k[..., :BLOCK], v[:, :, :BLOCK]
+
+    def forward(
+        self, samples: Tensor, level: Tensor, hops: Tensor, past: Tensor, tokens: Tensor, *cache: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Features (B, 2, 368), the next level, hops, samples, tokens, and the hop's keys and values as of `layer`, stacked.
+
+        Args:
+            samples: (B, 1280).
+            level, hops, past, tokens: of `SpeechEncoderState`; past: its samples.
+            cache: keys of each layer, then values of each, as `layer` takes them.
+        """
+        encoder, layers = self.encoder, self.encoder.config.layers
+        levelled, level, hops = follow_level(samples, level, hops)
+        context = torch.cat((past, levelled), 1)
+        x = tokens = torch.cat((tokens, self.stem(context)), 1)
+        new_keys, new_values = [], []
+        for i in range(layers):
+            x, keys, values = self.layer(cast(Layer, encoder.layers[i]), x, cache[i], cache[layers + i])
+            new_keys.append(keys)
+            new_values.append(values)
+        features = encoder.features(encoder.final(x[:, :BLOCK]))
+        new = torch.stack(new_keys, 1), torch.stack(new_values, 1)
+        return features, level, hops, context[:, -CONTEXT:], tokens[:, -AHEAD:], *new
 
 
-def export_onnx(
-    encoder: SpeechEncoder, state: SpeechEncoderState, rounded: dict[str, tuple[Tensor, Tensor]], path: Path
-) -> None:
+def export_onnx(encoder: SpeechEncoder, rounded: dict[str, tuple[Tensor, Tensor]], path: Path) -> None:
     """Write the ONNX file: one hop a call, any batch, large weights as int8 with a cast and a scale before use."""
-    inputs = ["samples", *(f"state.{f}" for f in SpeechEncoderState._fields)]
-    outputs = ["features", *(f"next_state.{f}" for f in SpeechEncoderState._fields)]
-    two = SpeechEncoderState(*(torch.cat((t, t)) for t in state))
+    config = encoder.config
+    size, layers = config.width // config.heads, range(config.layers)
+    small = zero_state(config, 2)[:4]
+    keys, values = (torch.zeros(2, config.heads, *shape) for shape in ((size, config.left), (config.left, size)))
+    names = SpeechEncoderState._fields[:4]
+    cached = [f"state.{name}.{i}" for name in ("keys", "values") for i in layers]
+    inputs = ["samples", *(f"state.{name}" for name in names), *cached]
+    outputs = ["features", *(f"next_state.{name}" for name in names), "new.keys", "new.values"]
     torch.onnx.export(
-        Flat(encoder).eval(), (torch.zeros(2, HOP_SAMPLES), *two), str(path), opset_version=17, dynamo=False,
-        input_names=inputs, output_names=outputs, dynamic_axes={name: {0: "batch"} for name in inputs + outputs},
+        OneHop(encoder).eval(),
+        (torch.zeros(2, HOP_SAMPLES), *small, *(keys for _ in layers), *(values for _ in layers)),
+        str(path), opset_version=17, dynamo=False, input_names=inputs, output_names=outputs,
+        dynamic_axes={name: {0: "batch"} for name in inputs + outputs},
     )  # fmt: skip
     model = onnx.load(str(path))
     small_weights(model, {k: (w.numpy(), s.numpy()) for k, (w, s) in rounded.items()})
@@ -194,7 +290,7 @@ def main() -> None:
     config = {"config": json.dumps(asdict(SpeechEncoderConfig())), "licence": "MIT (Moonshine weights, fine-tuned)"}
     (options.out / "encoder.safetensors").write_bytes(save(tensors, config))
     encoder, start = load_encoder(options.out / "encoder.safetensors")
-    export_onnx(encoder, start, rounded, options.out / "encoder.onnx")
+    export_onnx(encoder, rounded, options.out / "encoder.onnx")
     reseal(options.out)
     worst = check(options.out, np.concatenate([c.waveform for c in test[::10]]))
     print(f"{measure(encoder, test, start)}\nONNX Runtime against torch: {worst:.1e}")

@@ -107,7 +107,7 @@ def read_data(path: Path, bundle: Bundle, recipe: Recipe, shares: Mapping[str, f
 def check_encoder(dataset: Dataset, bundle: Bundle) -> None:
     """Raises InputError for features that another encoder made than the bundle's."""
     part = bundle.parts.get("encoder")
-    expected = None if part is None else part.sha256.get("network")
+    expected = None if part is None or "network" not in part.files else part.identity("network")
     if expected is not None and expected != dataset.encoder_sha256:
         raise InputError(
             f"expected features of the encoder of bundle {bundle.name!r} ({expected[:12]}...) in {dataset.folder}, got those "

@@ -17,8 +17,8 @@ STATE = {
     "state.hops": (1, 1),
     "state.samples": (1, 575),
     "state.tokens": (1, 3, 288),
-    "state.keys": (1, 6, 100, 288),
-    "state.values": (1, 6, 100, 288),
+    "state.keys": (1, 6, 8, 36, 100),
+    "state.values": (1, 6, 8, 100, 36),
 }
 
 
@@ -239,6 +239,58 @@ def test_onnx_runtime_equals_torch(shipped):
         padded = torch.from_numpy(np.concatenate([samples, np.zeros(HOP_SAMPLES, np.float32)]))[None]
         expected, _ = encoder(padded, state)
     np.testing.assert_allclose(run(shipped, samples), expected[0, 2:].numpy(), atol=1e-4, rtol=0)
+
+
+def cache_of(state, heads):
+    """Keys and values of a `SpeechEncoderState` as the exported form takes them: of each layer (B, heads, size, left), ..."""
+    keys, values = ([t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in every.unbind(1)] for every in state[4:])
+    return [*(t.transpose(2, 3).contiguous() for t in keys), *(t.contiguous() for t in values)]
+
+
+def test_the_exported_form_gives_the_bits_of_the_network(tiny, tmp_path):
+    torch = pytest.importorskip("torch", reason="needs torch")
+    pytest.importorskip("onnx", reason="needs onnx")
+    from ditto.engines import open_engine
+    from ditto.lite.networks.speech_encoder import SpeechEncoderState, zero_state
+    from ditto.training.export_encoder import export_onnx
+
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = tiny
+
+        def forward(self, samples, *state):
+            return self.network(samples, SpeechEncoderState(*state))
+
+    names, state = [f"s{i}" for i in range(6)], zero_state(tiny.config, 2)
+    export_onnx(tiny, {}, tmp_path / "fast.onnx")
+    torch.onnx.export(
+        Plain(), (torch.zeros(2, HOP_SAMPLES), *state), str(tmp_path / "plain.onnx"), opset_version=17, dynamo=False,
+        input_names=["samples", *names], output_names=["features", *(f"next_{name}" for name in names)],
+        dynamic_axes={name: {0: "batch"} for name in ("samples", *names)},
+    )  # fmt: skip
+    plain, fast = (open_engine(tmp_path / f"{name}.onnx") for name in ("plain", "fast"))
+    inputs = [tensor.name for tensor in fast.inputs]
+    for samples in np.stack([voice(0.8, 1), voice(0.8, 2, 0.2)], 1).reshape(-1, HOP_SAMPLES, 2).transpose(0, 2, 1):
+        hop = np.ascontiguousarray(samples)
+        known = plain(samples=hop, **{name: value.numpy() for name, value in zip(names, state, strict=True)})
+        given = [hop, *(value.numpy() for value in (*state[:4], *cache_of(state, tiny.config.heads)))]
+        found = fast(**dict(zip(inputs, given, strict=True)))
+        assert np.array_equal(found["features"], known["features"])
+        state = SpeechEncoderState(*(torch.from_numpy(known[f"next_{name}"]) for name in names))
+        for name, value in zip(SpeechEncoderState._fields[:4], state, strict=False):
+            assert np.array_equal(found[f"next_state.{name}"], value.numpy())
+        layers, cache = tiny.config.layers, cache_of(state, tiny.config.heads)
+        for layer in range(layers):
+            assert np.array_equal(found["new.keys"][:, layer], cache[layer][..., -4:].numpy())
+            assert np.array_equal(found["new.values"][:, layer], cache[layers + layer][:, :, -4:].numpy())
+
+
+def test_a_network_of_an_earlier_form_is_refused(tmp_path: Path):
+    for name in ("encoder.safetensors", "motion.onnx"):
+        (tmp_path / name.replace("motion", "encoder")).symlink_to(LITE / name)
+    with pytest.raises(BundleError, match=r"expected a network with the inputs \['samples', 'state.hops', .*export it again"):
+        SpeechEncoder(tmp_path)
 
 
 def test_silence_is_heard_as_silence(shipped):

@@ -9,8 +9,9 @@ keys and values, the hop's own four tokens, and three tokens ahead, computed aga
 
 The call that takes samples [1280 k, 1280 (k + 1)) returns the features of frames 2 (k - 1) and 2 (k - 1) + 1.
 
-In ONNX the inputs are `samples` and `state.<field>`, the outputs `features` and `next_state.<field>`, fields as in
-`SpeechEncoderState`.
+In ONNX (`ditto.training.export_encoder.OneHop`) the inputs are `samples`, `state.level`, `.hops`, `.samples`, `.tokens`, and
+`state.keys.<layer>` and `state.values.<layer>`; the outputs are `features`, `next_state.<field>`, and `new.keys` and
+`new.values` of the hop, which the caller appends.
 
 Source: Moonshine, arXiv:2410.15608 (weights: moonshine-voice 0.1.0, MIT), fine-tuned by `ditto.training.encoder`;
 right context: Emformer, arXiv:2010.10759. The level, the token rate and the phone head are ours.
@@ -247,10 +248,13 @@ class SpeechEncoder(nn.Module):
         context = torch.cat(levelled, 1)
         tokens = torch.cat((state.tokens, self.stem(context)), 1)
         hidden, keys, values = self.attend(tokens, state.keys, state.values)
+        return self.features(hidden), SpeechEncoderState(level, hops, context[:, -CONTEXT:], tokens[:, -AHEAD:], keys, values)
+
+    def features(self, hidden: Tensor) -> Tensor:
+        """Feature rows (B, 2 n, 368) of hidden states (B, 4 n, width)."""
         phones = self.phones(hidden).softmax(-1)
         pairs = (hidden[:, ::2] + hidden[:, 1::2]) / 2
-        features = torch.cat(((pairs - self.hidden_mean) / self.hidden_std, phones[:, ::2], phones[:, 1::2]), -1)
-        return features, SpeechEncoderState(level, hops, context[:, -CONTEXT:], tokens[:, -AHEAD:], keys, values)
+        return torch.cat(((pairs - self.hidden_mean) / self.hidden_std, phones[:, ::2], phones[:, 1::2]), -1)
 
     def phones(self, hidden: Tensor) -> Tensor:
         """Phone logits (..., 40) of hidden states (..., width)."""

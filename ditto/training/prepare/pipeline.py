@@ -186,7 +186,7 @@ def begin(work: Work, videos: Sequence[Video]) -> None:
         OutputError: it cannot be written.
     """
     output = work.steps.parent
-    encoder = Bundle.open(work.options.bundle).part("encoder").sha256["network"]
+    encoder = Bundle.open(work.options.bundle).part("encoder").identity("network")
     now = {"format": FORMAT, "encoder_sha256": encoder, **dataclasses.asdict(work.options)}
     path = work.steps / "options.json"
     try:
@@ -248,7 +248,7 @@ def finish(work: Work, videos: Sequence[Video], clips: Sequence[Piece]) -> Datas
             export_clip(work, clip)
         infos.append(info_of(clip, work.options.emotion, SPLITS[clip.id in held]))
     opened = Bundle.open(work.options.bundle)
-    encoder = opened.part("encoder").sha256["network"]
+    encoder = opened.part("encoder").identity("network")
     options = dataclasses.asdict(work.options)
     new = Dataset(folder, opened.name, encoder, options, tuple(infos))
     try:
