@@ -22,6 +22,7 @@ export class Player {
     this.id = 0;
     this.epoch = 0;
     this.interrupts = 0; // that the server has not answered
+    this.stopping = false; // the next frame without speech is shown as soon as it comes
     this.tick = this.tick.bind(this);
     this.request = requestAnimationFrame(this.tick);
   }
@@ -30,17 +31,24 @@ export class Player {
   add(frame) {
     const entry = { id: this.id++, kind: frame.kind, epoch: frame.epoch, samples: frame.sound };
     if (frame.kind === "speech" && frame.epoch < this.epoch) return;
-    this.frames.set(entry.id, { frame, entry });
+    const now = this.stopping && !this.frames.size && !this.begun.length;
+    this.stopping = false;
+    this.frames.set(entry.id, { frame, entry, shown: now });
     if (this.frames.size > MOST_FRAMES) this.frames.delete(this.frames.keys().next().value);
     if (this.sink) this.sink.post(entry);
     else this.silent.add(entry);
+    if (now) this.show(frame, 0);
   }
 
-  /** Drops speech that has not been heard, and all that comes until the server answers with `interrupted`. */
+  /**
+   * Drops speech that has not been heard, and all that comes until the server answers with `interrupted`. The frame that
+   * comes after it is shown at once: it has no sound to wait for.
+   */
   interrupt() {
     this.interrupts += 1;
     this.drop(Infinity);
     this.begun = this.begun.filter(({ frame }) => frame.kind !== "speech");
+    this.stopping = true;
   }
 
   /** The server has answered: speech of this epoch is new. */
@@ -110,6 +118,7 @@ export class Player {
     Object.assign(this.counts, { dry, jumps });
     if (!found) return;
     this.counts.due += 1;
+    if (found.shown) return;
     this.begun.push({ frame: found.frame, time });
     if (this.begun.length > MOST_FRAMES) this.begun.shift();
   }

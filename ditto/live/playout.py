@@ -38,7 +38,8 @@ class Playout:
 
     A jitter buffer of `buffer_frames`: frames may come unevenly. A frame that is too late for its tick is shown at the
     next one, and later frames follow it; leaving out idle frames reduces that delay again. Sound stays with its frame,
-    so the two cannot drift apart.
+    so the two cannot drift apart. After an interrupt that dropped speech, the first frame without speech is given as soon as
+    it comes, before its tick: the face stops at once.
 
     Args:
         session: an open session, or any iterator over its items; nobody else may read it.
@@ -55,12 +56,14 @@ class Playout:
         self._start: float | None = None  # of tick 0
         self._shift = 0  # tick of a frame minus its index
         self._late = False  # whether the next frame has missed a tick
+        self._stopping = False  # whether the next frame without speech is given at once
 
     def interrupted(self, epoch: int) -> int:
         """Drop buffered speech of earlier epochs; how many frames that is. Later frames take their ticks."""
         stale = [i for _, i in self._buffered if isinstance(i, Frame) and i.kind == "speech" and i.epoch < epoch]
         self._buffered = deque(entry for entry in self._buffered if entry[1] not in stale)
         self._shift -= len(stale)
+        self._stopping = len(stale) > 0
         self._changed.set()
         self._dropped.set()
         return len(stale)
@@ -101,12 +104,14 @@ class Playout:
                 due += missed / FPS
                 self._late = True
             tick = item.index + self._shift
+            if self._stopping and item.kind != "speech":
+                due = min(due, clock())
             self._dropped.clear()
             try:
                 await within(due - clock(), self._dropped.wait())
             except asyncio.TimeoutError:
                 self._take()
-                late, self._late = self._late, False
+                late, self._late, self._stopping = self._late, False, False
                 return Played(tick, item, due - arrived, late)
 
     def _take(self) -> None:

@@ -115,15 +115,28 @@ def test_an_error_of_the_session_comes_after_its_frames():
         played([(0.0, frame(0)), (0.01, SessionError("broken"))])
 
 
-def test_buffered_frames_of_an_interrupted_utterance_are_dropped():
+def test_an_interrupt_drops_the_buffered_speech_and_gives_what_follows_at_once():
     script = [(0.0, frame(index, "speech", epoch=0)) for index in range(4)]
     script += [(0.13, frame(4, "transition", epoch=1)), (0.14, frame(5, epoch=1)), (0.16, frame(6, epoch=1))]
     given, dropped = played(script, interrupt=(0.125, 1))
     assert [(at, item.tick, item.frame.index, item.frame.kind) for at, item in given] == [
-        (0.08, 0, 0, "speech"), (0.12, 1, 1, "speech"), (0.16, 2, 4, "transition"), (0.2, 3, 5, "idle"),
+        (0.08, 0, 0, "speech"), (0.12, 1, 1, "speech"), (0.13, 2, 4, "transition"), (0.2, 3, 5, "idle"),
         (0.24, 4, 6, "idle"),
     ]  # fmt: skip
     assert dropped == [2]  # so many of the frames that were read were never shown
+    assert given[2][1].waited_seconds == 0.0 and not given[2][1].late
+
+
+def test_speech_after_an_interrupt_waits_for_its_tick():
+    script = [(0.0, frame(index, "speech", epoch=0)) for index in range(4)]
+    script += [(0.13, frame(4, "speech", epoch=1)), (0.135, frame(5, epoch=1))]
+    given, _ = played(script, interrupt=(0.125, 1))
+    assert [(at, item.frame.index) for at, item in given[2:]] == [(0.16, 4), (0.2, 5)]
+
+
+def test_an_interrupt_without_buffered_speech_moves_nothing():
+    given, dropped = played([(0.0, frame(index)) for index in range(5)], interrupt=(0.09, 1))
+    assert dropped == [0] and [at for at, _ in given] == pytest.approx([0.08 + FRAME * index for index in range(len(given))])
 
 
 def test_the_end_of_a_segment_keeps_its_place():
