@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     from ditto.portrait.portrait import Portrait
     from ditto.talking_head import TalkingHead
 
-# Share of the cores that sessions may take. On two cores 5 sessions with pictures and 16 without fit in. In a simulation of
-# the scheduler with measured costs, 7 and 20 of them miss .1 % of their deadlines; the rest is for what is not counted: the
-# event loop, encoders of video, batches that are not full.
+# Share of the cores that sessions may take; the rest is for what is not counted: the event loop, encoders of video, batches
+# that are not full.
 HEADROOM = 0.7
+# A hop counts for more than it takes. A batch makes all of its sessions wait, and workers that run networks at the same time
+# share the memory's bandwidth. `benchmarks.rtf` on two cores, with a hop of 6 ms: 11 sessions of motion alone miss .085 % of
+# their deadlines, 12 miss .38 %, where 16 fit in by what they take. With this weight 11 fit in, and 5 with pictures, which
+# miss 0 to .19 %. (The encoder has become faster since: a hop of 5.5 ms lets 12 in.)
+HOP_WEIGHT = 1.5
 TRIAL_HOPS, MAX_TRIAL_HOPS = 4, 64  # measured at least; the window of the slowest latency, and one more, take 60
 TRIAL_FRAMES = 3
 AVERAGE = 0.02  # weight of the newest measurement
@@ -39,7 +43,7 @@ class Kind(NamedTuple):
 
 
 class Capacity:
-    """What sessions take, in cores: seconds of processor time for a second of a session.
+    """What sessions count for, in cores: seconds of processor time a second of a session, hops times `HOP_WEIGHT`.
 
     Args:
         cores: of the machine.
@@ -70,13 +74,13 @@ class Capacity:
         self._frame_seconds[draws] = _averaged(self._frame_seconds.get(draws), seconds)
 
     def cost(self, kind: Kind) -> float:
-        """Cores that a session takes while it speaks; 0 for what was not measured."""
+        """Cores that a session counts for while it speaks; 0 for what was not measured."""
         hop, frame = self._hop_seconds.get(kind.latency, 0.0), self._frame_seconds.get(kind.draws, 0.0)
-        return self._hops * hop + FPS * frame
+        return HOP_WEIGHT * self._hops * hop + FPS * frame
 
     @property
     def used(self) -> float:
-        """Cores that all sessions take while they speak."""
+        """Cores that all sessions count for while they speak."""
         return sum(count * self.cost(kind) for kind, count in self._held.items())
 
     @property
