@@ -34,6 +34,7 @@ from benchmarks._rtf_report import Report, publish
 from benchmarks.faces import SHARED, example_portrait
 from benchmarks.speech import example_speech
 from ditto.errors import DittoError
+from ditto.machine import leave_out_of_collections
 from ditto.media.files import complete_file, partial_file
 
 TURNS = 12  # of speaking and interrupting, each
@@ -55,6 +56,7 @@ async def measure(options: argparse.Namespace, words: Sequence[str]) -> Report:
     head, portrait, loading = load_and_register(
         options.bundle, options.portrait, most, options.device, options.latency
     )
+    leave_out_of_collections()  # as `ditto serve` does
     setting = Setting(head, portrait, speech, options.latency, options.seed, options.video)
 
     say("first frames and interrupts")

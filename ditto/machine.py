@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -10,6 +11,16 @@ from pathlib import Path
 def cores() -> int:
     """How many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def leave_out_of_collections() -> None:
+    """Collect garbage, then leave what is there now out of every later collection of this process: for programs that serve.
+
+    A full collection stops all threads. With what `ditto serve` has loaded, 97 000 objects, it took 53 ms of processor time:
+    a frame of several sessions came late at once. Without them it takes less than a millisecond.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def user_data() -> Path:

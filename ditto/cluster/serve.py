@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ditto.cluster.on_ray import import_ray
 from ditto.errors import InputError
-from ditto.machine import cores
+from ditto.machine import cores, leave_out_of_collections
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -153,7 +153,9 @@ def app(given: Mapping[str, Any]) -> Any:
         raise InputError(f"expected ray[serve], got {error}; pip install 'ditto-talking-head[cluster]'") from None
 
     def build() -> FastAPI:
-        return server_of(options)
+        server = server_of(options)
+        leave_out_of_collections()
+        return server
 
     class Ditto:
         """A replica. Ray Serve ends the application's lifespan before the replica, which waits for the conversations."""

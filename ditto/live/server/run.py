@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from ditto.errors import InputError
 from ditto.live.server.access import check_token, is_loopback
 from ditto.live.server.limits import END_SECONDS, MAX_CONNECTIONS, MAX_MESSAGE_BYTES, SILENCE_SECONDS, STOP_SECONDS
+from ditto.machine import leave_out_of_collections
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -118,6 +119,7 @@ def listen(address: Address) -> socket.socket:
 def serve(app: FastAPI, address: Address, listening: socket.socket) -> None:
     """Serve until SIGINT (Ctrl-C) or SIGTERM, then close every connection. A second signal ends the process at once."""
     server = server_of(app, address)
+    leave_out_of_collections()
     for number in (signal.SIGINT, signal.SIGTERM):  # before and after the server handles them
         signal.signal(number, signal.SIG_DFL)
     close_socket = getattr(signal, "SIGHUP", None)

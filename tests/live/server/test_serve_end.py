@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import random
@@ -11,7 +12,9 @@ import socket as sockets
 import struct
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -236,6 +239,33 @@ def test_real_connections_break_and_the_server_ends():
         assert head.sessions == []
         silent.close_socket()
         half.close()
+
+
+class Node:
+    """Something that may refer to itself."""
+
+
+def test_a_server_leaves_what_is_loaded_out_of_collections(monkeypatch):
+    from ditto.live.server import run
+
+    garbage, loaded = Node(), Node()
+    garbage.itself, loaded.itself = garbage, loaded
+    seen = weakref.ref(garbage), weakref.ref(loaded)
+    del garbage
+    counts = []
+    stand_in = SimpleNamespace(run=lambda sockets: counts.append(gc.get_freeze_count()), handle_exit=None)
+    monkeypatch.setattr(run, "server_of", lambda app, address: stand_in)
+    monkeypatch.setattr(run.signal, "signal", lambda number, handler: None)
+    try:
+        run.serve(None, run.Address(), None)
+        assert counts[0] > 1000
+        del loaded
+        gc.collect()
+        assert seen[0]() is None and seen[1]() is not None  # garbage of before is gone, what was there stays
+    finally:
+        gc.unfreeze()
+    gc.collect()
+    assert seen[1]() is None
 
 
 SERVER = """
