@@ -52,16 +52,15 @@ py::tuple warp(const U8& texture, const I32& triangles, const F32& destination, 
     return py::make_tuple(colour, alpha, map);
 }
 
-// plane (H, W), map (2, H, W) -> (H, W)
-U8 carry(const U8& plane, const F32& map) {
+// plane and flat (H, W), map (2, H, W) -> (H, W)
+U8 carry(const U8& plane, const U8& flat, const F32& map) {
     const int height = size_of(plane, 0), width = size_of(plane, 1);
     U8 out({height, width});
-    const uint8_t* values = plane.data();
     const float* origin = map.data();
-    uint8_t* carried = out.mutable_data();
+    const ditto::Carried carried{plane.data(), flat.data(), nullptr, out.mutable_data()};
     {
         py::gil_scoped_release release;
-        ditto::carry(values, height, width, origin, carried);
+        ditto::carry(carried, height, width, origin);
     }
     return out;
 }
@@ -159,12 +158,12 @@ void smooth_corner(U8& image, int left, int top, int right, int bottom, float x,
     ditto::smooth_corner(pixels, Box{left, top, right, bottom}, {x, y, outwards_x, outwards_y, scale, amount, reach, half});
 }
 
-// picture (H, W, 3), source and rendered (S, S, 3), ramp (2, S), to_crop (2, 3), the part of the picture the crop
-// touches, detail (height, width, 3) or empty, reduce -> frame (H, W, 3).
+// picture (H, W, C), source and rendered (S, S, C), C 1 or 3, ramp (2, S), to_crop (2, 3), the part of the picture the crop
+// touches, detail (height, width, C) or empty, reduce -> frame (H, W, C).
 U8 paste_back(const U8& picture, const U8& source, const U8& rendered, const F32& ramp, const F64& to_crop, int x, int y,
               int width, int height, const I16& detail, int reduce) {
-    U8 frame({picture.shape(0), picture.shape(1), static_cast<py::ssize_t>(3)});
-    const ditto::Paste paste{picture.data(), size_of(picture, 0), size_of(picture, 1), source.data(), size_of(rendered, 0),
+    U8 frame({picture.shape(0), picture.shape(1), picture.shape(2)});
+    const ditto::Paste paste{size_of(picture, 2), picture.data(), size_of(picture, 0), size_of(picture, 1), source.data(), size_of(rendered, 0),
                              ramp.data(),    to_crop.data(),      x,                   y,             width,
                              height,         detail.size() ? detail.data() : nullptr,  reduce};
     const uint8_t* crop = rendered.data();
@@ -181,7 +180,7 @@ PYBIND11_MODULE(_native, m) {
     m.doc() = "ditto's CPU kernels and the core of the lite renderer; call kernels through ditto.ops";
     m.def("warp", &warp, py::arg("texture"), py::kw_only(), py::arg("triangles"), py::arg("destination"), py::arg("source"),
           py::arg("lanes") = 0);
-    m.def("carry", &carry, py::arg("plane"), py::kw_only(), py::arg("map"));
+    m.def("carry", &carry, py::arg("plane"), py::kw_only(), py::arg("flat"), py::arg("map"));
     m.def("composite", &composite, py::arg("image").noconvert(), py::kw_only(), py::arg("alpha"), py::arg("plate"),
           py::arg("gate"));
     py::class_<EyeView>(m, "EyeView").def(py::init(&make_view));

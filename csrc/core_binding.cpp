@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/core.h"
+#include "cpu/kernels.h"
 
 namespace py = pybind11;
 
@@ -55,13 +56,13 @@ public:
     U8 picture(const Row& motion) { return frame(motion, false, true).second; }
     std::pair<U8, U8> both(const Row& motion) { return frame(motion, true, true); }
 
-    std::pair<U8, U8> with_plane(const Row& motion, const U8& plane, const U8& plate) {
+    std::pair<U8, U8> with_plane(const Row& motion, const U8& plane, const U8& flat, const U8& plate) {
         const py::ssize_t size = core_->size();
-        for (const U8* given : {&plane, &plate})
+        for (const U8* given : {&plane, &flat, &plate})
             if (given->ndim() != 2 || given->shape(0) != size || given->shape(1) != size)
                 throw py::value_error("expected planes as large as the crop, got others; sample them at the crop");
         U8 out({size, size});
-        const ditto::Carried carried{plane.data(), plate.data(), out.mutable_data()};
+        const ditto::Carried carried{plane.data(), flat.data(), plate.data(), out.mutable_data()};
         U8 crop = frame(motion, true, false, &carried).first;
         return {crop, out};
     }
@@ -161,7 +162,7 @@ void bind_core(py::module_& m) {
                     py::arg("plate"))
         .def_property_readonly("size", &SharedCore::size)
         .def("crop", &SharedCore::crop, py::arg("motion"))
-        .def("with_plane", &SharedCore::with_plane, py::arg("motion"), py::arg("plane"), py::arg("plate"))
+        .def("with_plane", &SharedCore::with_plane, py::arg("motion"), py::arg("plane"), py::arg("flat"), py::arg("plate"))
         .def("picture", &SharedCore::picture, py::arg("motion"))
         .def("frame", &SharedCore::both, py::arg("motion"))
         .def("vertices", &SharedCore::vertices, py::arg("motion"));

@@ -104,7 +104,7 @@ def test_the_core_moves_alpha_as_the_definition_does(renderer, head, rows):
     plane = renderer.mesh.prepare_alpha(portrait)
     moved = 0
     for row in rows[:12]:
-        crop, alpha = core.with_plane(row, plane.values, plane.plate)
+        crop, alpha = core.with_plane(row, *plane)
         expected = renderer.mesh.render_with_alpha(appearance, renderer.mesh.retarget(portrait, Motion(row)), plane)
         assert np.abs(crop.astype(int) - expected[0]).max() <= MOST_LEVELS
         assert np.abs(alpha.astype(int) - expected[1]).max() <= 2 * MOST_LEVELS  # sampled, and laid over the plate
@@ -112,7 +112,7 @@ def test_the_core_moves_alpha_as_the_definition_does(renderer, head, rows):
         moved = max(moved, int(np.abs(alpha.astype(int) - plane.values).max()))
     assert moved > 100
     with pytest.raises(ValueError, match="expected planes as large as the crop"):
-        core.with_plane(rows[0], plane.values[:-1], plane.plate)
+        core.with_plane(rows[0], *plane._replace(values=plane.values[:-1]))
 
 
 def test_the_lite_bundle_draws_with_the_core(head):

@@ -56,6 +56,18 @@ def test_a_plane_is_carried_as_its_definition_says(shake):
     assert (ops.carry(plane, at_rest) == plane).all()
 
 
+def test_how_far_a_plane_is_flat():
+    plane = np.zeros((40, 50), np.uint8)
+    plane[10:, 20:] = 9
+    flat = ops.flat_around(plane)
+    assert flat.max() > 9 and flat[0, 0] == 19  # columns 0 to 19 are 0
+    for y, x in np.argwhere(flat > 0)[::7]:
+        reach = int(flat[y, x])
+        around = plane[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
+        assert (around == plane[y, x]).all()
+    assert (ops.flat_around(plane[:, :20]) == 255).all()
+
+
 def test_all_ways_of_sampling_agree():
     texture = smooth_texture(96, 121)  # a width that no number of lanes divides
     points, triangles = grid_mesh(96, 121)

@@ -115,11 +115,8 @@ Status Core::frame(const float* motion, Workspace& work, uint8_t* crop, uint8_t*
         draw_creases(p, b.pose, b.map.data(), image);
         for (int eye = 0; eye < 2; ++eye) draw_eye(p, eye, b.pose, b.curves, image);
         const Plane gate = b.gate.make(b.map.data(), p.size);
-        composite(image, b.alpha.data(), p.plate, gate);
-        if (carried) {
-            carry(carried->values, p.size, p.size, b.map.data(), carried->out);
-            composite_plane(carried->out, p.size, p.size, b.alpha.data(), carried->plate, gate);
-        }
+        if (carried) carry(*carried, p.size, p.size, b.map.data());
+        composite(image, b.alpha.data(), p.plate, gate, carried);
         draw_mouth(p, b.pose, b.columns, image);
         if (picture) paste_back(p.paste, crop, b.paste, picture);
         return Status::kDrawn;

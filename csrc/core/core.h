@@ -17,6 +17,7 @@
 
 namespace ditto {
 
+struct Carried;  // a plane that moves with the colours: cpu/kernels.h
 struct Portrait;
 
 enum class Status {
@@ -46,12 +47,6 @@ struct Picture {
     int height, width, channels;
 };
 
-// A plane that moves with the colours, such as their alpha: its values and what is behind the person, (size, size) each.
-struct Carried {
-    const uint8_t *values, *plate;
-    uint8_t* out;  // (size, size)
-};
-
 class Core {
 public:
     // Copies the blob and checks all of it.
@@ -71,7 +66,7 @@ public:
     int vertices() const;  // landmarks, then points around the face
 
     // Draws a motion (70). crop (size, size, 3) and picture (height, width, 3) RGB; null for one that is not needed. `carried`,
-    // if given, moves along.
+    // if given, (size, size), moves along.
     Status frame(const float* motion, Workspace& work, uint8_t* crop, uint8_t* picture,
                  const Carried* carried = nullptr) const noexcept;
 

@@ -229,6 +229,7 @@ void Portrait::take_picture() {
     if (!has_picture) return;
     const Array<uint8_t> picture = blob.u8("picture", kAny, kAny, 3);
     Paste& p = paste;
+    p.channels = 3;
     p.picture = picture.data;
     p.height = picture.size[0];
     p.width = picture.size[1];

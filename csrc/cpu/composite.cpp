@@ -20,59 +20,54 @@ struct Between {
     int next;
 };
 
-// `count` pixels from column `first` on, at most kRun. `line` is the gate in this row.
-template <int kChannels>
-DITTO_PART void blend_run(uint8_t* image, const uint8_t* alpha, const uint8_t* plate, const float* line, const int* left,
-                      const float* part, int next, int count) {
+// What is laid over what in one row; `values` and `behind` of a plane that moves along, or null.
+struct Row {
+    uint8_t* image;
+    const uint8_t *alpha, *plate;
+    const float* line;  // the gate in this row
+    uint8_t* values;
+    const uint8_t* behind;
+};
+
+DITTO_PART void blend(uint8_t* own, const uint8_t* behind, const float* shares, int count) {
+    for (int i = 0; i < count; ++i) {
+        const float value = own[i];
+        own[i] = static_cast<uint8_t>(value + shares[i] * (static_cast<float>(behind[i]) - value) + 0.5f);
+    }
+}
+
+// `count` pixels from column `first` on, at most kRun.
+DITTO_PART void blend_run(const Row& row, const Between& between, int first, int count) {
+    const uint8_t* alpha = row.alpha + first;
     int least = 255;
     for (int x = 0; x < count; ++x) least = std::min(least, static_cast<int>(alpha[x]));
     if (least == 255) return;
-    float shares[kRun], wide[kChannels * kRun], most = 0.0f;
+    const int* left = between.left.data() + first;
+    const float* part = between.part.data() + first;
+    float shares[kRun], wide[3 * kRun], most = 0.0f;
     for (int x = 0; x < count; ++x) {
-        const float gate = line[left[x]] + part[x] * (line[left[x] + next] - line[left[x]]);
+        const float gate = row.line[left[x]] + part[x] * (row.line[left[x] + between.next] - row.line[left[x]]);
         shares[x] = static_cast<float>(255 - alpha[x]) * (1.0f / 255.0f) * gate;
         most = std::max(most, shares[x]);
     }
     if (most <= 0.0f) return;
     for (int x = count; x < kRun; ++x) shares[x] = 0.0f;
-    if (kChannels == 3)
-        for (int x = 0; x < kRun; x += 16) store_thrice(wide + 3 * x, load<Sixteen>(shares + x));
-    else
-        for (int x = 0; x < kRun; ++x) wide[x] = shares[x];
-    for (int i = 0; i < kChannels * count; ++i) {
-        const float own = image[i];
-        image[i] = static_cast<uint8_t>(own + wide[i] * (static_cast<float>(plate[i]) - own) + 0.5f);
-    }
+    for (int x = 0; x < kRun; x += 16) store_thrice(wide + 3 * x, load<Sixteen>(shares + x));
+    blend(row.image + 3 * first, row.plate + 3 * first, wide, 3 * count);
+    if (row.values) blend(row.values + first, row.behind + first, shares, count);
 }
 
-template <int kChannels>
-DITTO_PART void blend_runs(uint8_t* image, const uint8_t* alpha, const uint8_t* plate, const float* line, const Between& between,
-               int width) {
-    const int *left = between.left.data(), next = between.next;
-    const float* part = between.part.data();
+DITTO_MULTIVERSION
+void blend_row(const Row& row, const Between& between, int width) {
     int x = 0;
-    for (; x + kRun <= width; x += kRun)
-        blend_run<kChannels>(image + kChannels * x, alpha + x, plate + kChannels * x, line, left + x, part + x, next, kRun);
-    blend_run<kChannels>(image + kChannels * x, alpha + x, plate + kChannels * x, line, left + x, part + x, next, width - x);
+    for (; x + kRun <= width; x += kRun) blend_run(row, between, x, kRun);
+    blend_run(row, between, x, width - x);
 }
 
-using BlendRow = void (*)(uint8_t*, const uint8_t*, const uint8_t*, const float*, const Between&, int);
+}  // namespace
 
-DITTO_MULTIVERSION
-void blend_colours(uint8_t* image, const uint8_t* alpha, const uint8_t* plate, const float* line, const Between& between,
-                   int width) {
-    blend_runs<3>(image, alpha, plate, line, between, width);
-}
-
-DITTO_MULTIVERSION
-void blend_plane(uint8_t* image, const uint8_t* alpha, const uint8_t* plate, const float* line, const Between& between,
-                 int width) {
-    blend_runs<1>(image, alpha, plate, line, between, width);
-}
-
-void blend(uint8_t* pixels, int height, int width, int channels, BlendRow blend_row, const uint8_t* alpha,
-           const uint8_t* plate, const Plane& gate) {
-    const int rows = gate.height, columns = gate.width;
+void composite(const Image& image, const uint8_t* alpha, const uint8_t* plate, const Plane& gate, const Carried* carried) {
+    const int rows = gate.height, columns = gate.width, width = image.width, height = image.height;
     Between between{std::vector<int>(width), std::vector<float>(width), columns > 1 ? 1 : 0};
     std::vector<float> line(columns);
     for (int x = 0; x < width; ++x) {
@@ -93,18 +88,10 @@ void blend(uint8_t* pixels, int height, int width, int channels, BlendRow blend_
         }
         if (most <= 0.0f) continue;
         const size_t row = static_cast<size_t>(y) * width;
-        blend_row(pixels + channels * row, alpha + row, plate + channels * row, line.data(), between, width);
+        blend_row({image.pixels + 3 * row, alpha + row, plate + 3 * row, line.data(), carried ? carried->out + row : nullptr,
+                   carried ? carried->plate + row : nullptr},
+                  between, width);
     }
-}
-
-}  // namespace
-
-void composite(const Image& image, const uint8_t* alpha, const uint8_t* plate, const Plane& gate) {
-    blend(image.pixels, image.height, image.width, 3, blend_colours, alpha, plate, gate);
-}
-
-void composite_plane(uint8_t* plane, int height, int width, const uint8_t* alpha, const uint8_t* plate, const Plane& gate) {
-    blend(plane, height, width, 1, blend_plane, alpha, plate, gate);
 }
 
 }  // namespace ditto

@@ -55,17 +55,21 @@ enum class Lanes { kMost = 0, kOne = 1, kFour = 4, kEight = 8 };
 void warp(const uint8_t* texture, int height, int width, const Mesh& mesh, Lanes lanes, WarpWorkspace& work, uint8_t* rgb,
           uint8_t* alpha, float* map);
 
-// Another plane of the texture, (height, width), at the places of a map (2, height, width): sampled as `warp` samples where
-// nothing breaks off.
-void carry(const uint8_t* plane, int height, int width, const float* map, uint8_t* out);
+// A plane that moves with the colours, such as their alpha: its values, how far around each pixel they are all the same (px,
+// along rows and columns, 255 at most), and what is behind the person; (height, width) each.
+struct Carried {
+    const uint8_t *values, *flat, *plate;
+    uint8_t* out;  // (height, width)
+};
+
+// The values at the places of a map (2, height, width): sampled as `warp` samples where nothing breaks off.
+void carry(const Carried& carried, int height, int width, const float* map);
 
 // ---- composite.cpp
 
-// alpha (H, W), plate (H, W, 3), gate (h, w): bilinear over the image, cell centres.
-void composite(const Image& image, const uint8_t* alpha, const uint8_t* plate, const Plane& gate);
-
-// The same for one channel: plane and plate (height, width).
-void composite_plane(uint8_t* plane, int height, int width, const uint8_t* alpha, const uint8_t* plate, const Plane& gate);
+// alpha (H, W), plate (H, W, 3), gate (h, w): bilinear over the image, cell centres. `carried`, if given, is laid over its plate
+// alike.
+void composite(const Image& image, const uint8_t* alpha, const uint8_t* plate, const Plane& gate, const Carried* carried = nullptr);
 
 // ---- eyes.cpp
 
@@ -112,14 +116,15 @@ void smooth_corner(const Image& image, const Box& box, const Corner& corner);
 // ---- paste_back.cpp
 
 struct Paste {
-    const uint8_t* picture;  // (height, width, 3)
+    int channels;            // C: 3 of colours, or 1
+    const uint8_t* picture;  // (height, width, C)
     int height, width;
-    const uint8_t* source;  // (side, side, 3)
+    const uint8_t* source;  // (side, side, C)
     int side;
     const float* ramp;        // (2, side)
     const double* to_crop;    // (2, 3) picture -> crop
     int x, y, columns, rows;  // the part of the picture that the crop touches
-    const int16_t* detail;    // (rows, columns, 3), or null for none
+    const int16_t* detail;    // (rows, columns, C), or null for none
     int reduce;
 };
 
@@ -128,7 +133,7 @@ struct PasteWorkspace {
     std::vector<float> small;
 };
 
-// rendered (side, side, 3) -> frame (height, width, 3).
+// rendered (side, side, C) -> frame (height, width, C).
 void paste_back(const Paste& paste, const uint8_t* rendered, PasteWorkspace& work, uint8_t* frame);
 
 }  // namespace ditto

@@ -45,24 +45,26 @@ void add_absolute(const int16_t* values, int count, int* sums) {
 }
 
 DITTO_MULTIVERSION
-void cell_means(const int* sums, int cells, float* means) {
+void cell_means(const int* sums, int cells, int channels, float* means) {
+    const int numbers = channels * kCell;
     for (int i = 0; i < cells; ++i) {
         int total = 0;
-        for (int k = 0; k < 3 * kCell; ++k) total += sums[3 * kCell * i + k];
-        means[i] = static_cast<float>(total) / (3 * kCell * kCell);
+        for (int k = 0; k < numbers; ++k) total += sums[numbers * i + k];
+        means[i] = static_cast<float>(total) / static_cast<float>(numbers * kCell);
     }
 }
 
 // 0 .. 1 per cell: how busy the difference is there and in the cells around.
-Floats activity(const std::vector<int16_t>& d, const std::vector<char>& busy_row, int side) {
+Floats activity(const std::vector<int16_t>& d, const std::vector<char>& busy_row, int side, int channels) {
     const int cells = side / kCell, padded = cells + 2;
     Floats level(static_cast<size_t>(padded) * padded, 0.0f), most(level.size(), 0.0f), out;
     std::vector<int> sums;
     for (int row = 0; row < cells; ++row) {
-        sums.assign(static_cast<size_t>(cells) * 3 * kCell, 0);
+        sums.assign(static_cast<size_t>(cells) * channels * kCell, 0);
         for (int y = kCell * row; y < kCell * (row + 1); ++y)
-            if (busy_row[y]) add_absolute(d.data() + static_cast<size_t>(y) * side * 3, 3 * kCell * cells, sums.data());
-        cell_means(sums.data(), cells, level.data() + static_cast<size_t>(row + 1) * padded + 1);
+            if (busy_row[y])
+                add_absolute(d.data() + static_cast<size_t>(y) * side * channels, channels * kCell * cells, sums.data());
+        cell_means(sums.data(), cells, channels, level.data() + static_cast<size_t>(row + 1) * padded + 1);
     }
     for (int y = 1; y <= cells; ++y)
         for (int x = 1; x <= cells; ++x)
@@ -91,8 +93,8 @@ void mix_rows(const float* a, const float* b, const float* c, const float* d, co
     for (int i = 0; i < count; ++i) out[i] = w[0] * a[i] + w[1] * b[i] + w[2] * c[i] + w[3] * d[i];
 }
 
-// Pixels are padded to four channels. Results have three: each store's last float is written over by the next pixel, so
-// their buffers are one float longer.
+// Pixels of three channels are padded to four. Results have three: each store's last float is written over by the next pixel,
+// so their buffers are one float longer.
 DITTO_PART Four four_taps(const float* at, const float* w) {
     return w[0] * load<Four>(at) + w[1] * load<Four>(at + 4) + w[2] * load<Four>(at + 8) + w[3] * load<Four>(at + 12);
 }
@@ -101,6 +103,15 @@ DITTO_PART Four four_taps(const float* at, const float* w) {
 DITTO_MULTIVERSION
 void sample_row(const float* line, const int* index, const float* weights, int count, float* out) {
     for (int x = 0; x < count; ++x) store(out + 3 * x, four_taps(line + 4 * index[x], weights + 4 * x));
+}
+
+DITTO_PART float four_taps_of_one(const float* at, const float* w) {
+    return w[0] * at[0] + w[1] * at[1] + w[2] * at[2] + w[3] * at[3];
+}
+
+DITTO_MULTIVERSION
+void sample_row_of_one(const float* line, const int* index, const float* weights, int count, float* out) {
+    for (int x = 0; x < count; ++x) out[x] = four_taps_of_one(line + index[x], weights + 4 * x);
 }
 
 // The sum of a few rows, and then of as many neighbours in it, times `share`; four channels out.
@@ -115,6 +126,15 @@ void reduce_row(const float* sums, int reduce, float share, int count, float* ou
         Four sum = load<Four>(sums);
         for (int i = 1; i < reduce; ++i) sum = sum + load<Four>(sums + 3 * i);
         store(out + 4 * x, share * sum);
+    }
+}
+
+DITTO_MULTIVERSION
+void reduce_row_of_one(const float* sums, int reduce, float share, int count, float* out) {
+    for (int x = 0; x < count; ++x) {
+        float sum = 0.0f;
+        for (int i = 0; i < reduce; ++i) sum += sums[x * reduce + i];
+        out[x] = share * sum;
     }
 }
 
@@ -180,7 +200,7 @@ struct Turned {
     float a[6];  // picture -> crop
     float least_u, most_u, least_v, most_v;  // crop pixels between which something changes
     const float* small;
-    int n, line, reduce;
+    int n, line, reduce, channels;
     const float* busy;  // null where there is no detail
     int cells;
 };
@@ -208,8 +228,14 @@ void sample_turned_row(const Turned& t, int x0, int y, int count, float* change,
         float wx[4], wy[4], value[4];
         cubic(u - low_u, wx);
         cubic(v - low_v, wy);
-        const float* at = t.small + static_cast<size_t>(static_cast<int>(low_v) + 2) * t.line +
-                          4 * static_cast<size_t>(static_cast<int>(low_u) + 2);
+        const size_t column = static_cast<size_t>(static_cast<int>(low_u) + 2);
+        const float* row = t.small + static_cast<size_t>(static_cast<int>(low_v) + 2) * t.line;
+        if (t.channels == 1) {
+            change[x] = 0.0f;
+            for (int j = 0; j < 4; ++j) change[x] += wy[j] * four_taps_of_one(row + j * t.line + column, wx);
+            continue;
+        }
+        const float* at = row + 4 * column;
         store(value, wy[0] * four_taps(at, wx) + wy[1] * four_taps(at + t.line, wx) +
                          wy[2] * four_taps(at + 2 * t.line, wx) + wy[3] * four_taps(at + 3 * t.line, wx));
         for (int c = 0; c < 3; ++c) change[3 * x + c] = value[c];
@@ -219,7 +245,7 @@ void sample_turned_row(const Turned& t, int x0, int y, int count, float* change,
 }  // namespace
 
 void paste_back(const Paste& paste, const uint8_t* rendered, PasteWorkspace& work, uint8_t* frame) {
-    const int side = paste.side, stride = 3 * paste.width, reduce = paste.reduce;
+    const int side = paste.side, channels = paste.channels, stride = channels * paste.width, reduce = paste.reduce;
     const int x0 = paste.x, y0 = paste.y, width = paste.columns, height = paste.rows;
     const float *across = paste.ramp, *down = paste.ramp + side;
     const int16_t* fine = paste.detail;
@@ -228,21 +254,21 @@ void paste_back(const Paste& paste, const uint8_t* rendered, PasteWorkspace& wor
     std::memcpy(frame, paste.picture, static_cast<size_t>(paste.height) * stride);
 
     std::vector<int16_t>& d = work.difference;
-    d.resize(static_cast<size_t>(side) * side * 3);
+    d.resize(static_cast<size_t>(side) * side * channels);
     std::vector<char> busy_row(side);
-    Floats fade(static_cast<size_t>(side) * 3);
-    for (int x = 0; x < side; ++x) std::fill_n(fade.begin() + 3 * static_cast<std::ptrdiff_t>(x), 3, across[x]);
+    Floats fade(static_cast<size_t>(side) * channels);
+    for (int x = 0; x < side; ++x) std::fill_n(fade.begin() + channels * static_cast<std::ptrdiff_t>(x), channels, across[x]);
     int first = side, last = -1;
     for (int y = 0; y < side; ++y) {
-        const size_t at = static_cast<size_t>(y) * side * 3;
-        busy_row[y] = subtract_row(rendered + at, paste.source + at, fade.data(), down[y], 3 * side, d.data() + at) != 0;
+        const size_t at = static_cast<size_t>(y) * side * channels;
+        busy_row[y] = subtract_row(rendered + at, paste.source + at, fade.data(), down[y], channels * side, d.data() + at) != 0;
         if (busy_row[y]) {
             first = std::min(first, y);
             last = y;
         }
     }
     if (last < 0) return;
-    uint8_t* part = frame + static_cast<size_t>(y0) * stride + static_cast<size_t>(x0) * 3;
+    uint8_t* part = frame + static_cast<size_t>(y0) * stride + static_cast<size_t>(x0) * channels;
 
     const bool parallel = a[1] == 0.0f && a[3] == 0.0f;
     const float shift_x = a[2] + a[0] * static_cast<float>(x0), shift_y = a[5] + a[4] * static_cast<float>(y0);
@@ -254,29 +280,29 @@ void paste_back(const Paste& paste, const uint8_t* rendered, PasteWorkspace& wor
         for (int y = 0; y < height; ++y) {
             const int row = y + static_cast<int>(shift_y);
             if (row < 0 || row >= side || !busy_row[row] || right <= left) continue;
-            const int16_t* from = d.data() + (static_cast<size_t>(row) * side + left + static_cast<int>(shift_x)) * 3;
-            add_whole_row(part + static_cast<size_t>(y) * stride + 3 * static_cast<size_t>(left), from,
-                          3 * (right - left));
+            const int16_t* from = d.data() + (static_cast<size_t>(row) * side + left + static_cast<int>(shift_x)) * channels;
+            add_whole_row(part + static_cast<size_t>(y) * stride + channels * static_cast<size_t>(left), from,
+                          channels * (right - left));
         }
         return;
     }
 
     // Where in the crop anything changes: the taps reach two samples further, the fading of detail three cells.
-    std::vector<int16_t> marks(static_cast<size_t>(side) * 3, 0);
+    std::vector<int16_t> marks(static_cast<size_t>(side) * channels, 0);
     for (int y = first; y <= last; ++y)
-        if (busy_row[y]) mark(d.data() + static_cast<size_t>(y) * side * 3, 3 * side, marks.data());
-    int left = 3 * side, right = 0;
-    for (int i = 0; i < 3 * side; ++i)
+        if (busy_row[y]) mark(d.data() + static_cast<size_t>(y) * side * channels, channels * side, marks.data());
+    int left = channels * side, right = 0;
+    for (int i = 0; i < channels * side; ++i)
         if (marks[i]) {
             left = std::min(left, i);
             right = i;
         }
     const float reach = static_cast<float>(std::max(fine ? 4 * kCell : 0, 3 * reduce));
-    const float least_u = static_cast<float>(left / 3) - reach, most_u = static_cast<float>(right / 3) + reach;
+    const float least_u = static_cast<float>(left / channels) - reach, most_u = static_cast<float>(right / channels) + reach;
     const float least_v = static_cast<float>(first) - reach, most_v = static_cast<float>(last) + reach;
 
-    // The difference, reduced, as float of four channels with a border of three zeros.
-    const int n = side / reduce, line = (n + 6) * 4;
+    // The difference, reduced, as float of one channel or four, with a border of three zeros.
+    const int n = side / reduce, padded = channels == 1 ? 1 : 4, line = (n + 6) * padded;
     Floats& small = work.small;
     small.assign(static_cast<size_t>(n + 6) * line, 0.0f);
     const float share = 1.0f / static_cast<float>(reduce * reduce);
@@ -284,17 +310,19 @@ void paste_back(const Paste& paste, const uint8_t* rendered, PasteWorkspace& wor
     for (int y = 0; y < n; ++y) {
         const char* busy = busy_row.data() + static_cast<size_t>(y) * reduce;
         if (std::none_of(busy, busy + reduce, [](char b) { return b != 0; })) continue;
-        sums.assign(3 * static_cast<size_t>(side) + 1, 0.0f);
+        sums.assign(channels * static_cast<size_t>(side) + 1, 0.0f);
         for (int i = 0; i < reduce; ++i)
-            if (busy[i]) add_row_to(d.data() + (static_cast<size_t>(y) * reduce + i) * side * 3, 3 * side, sums.data());
-        reduce_row(sums.data(), reduce, share, n, small.data() + static_cast<size_t>(y + 3) * line + 12);
+            if (busy[i])
+                add_row_to(d.data() + (static_cast<size_t>(y) * reduce + i) * side * channels, channels * side, sums.data());
+        float* into = small.data() + static_cast<size_t>(y + 3) * line + 3 * static_cast<size_t>(padded);
+        (channels == 1 ? reduce_row_of_one : reduce_row)(sums.data(), reduce, share, n, into);
     }
 
     const int cells = side / kCell;
     Floats busy, cell_line(static_cast<size_t>(cells) + 1, 0.0f);
-    if (fine) busy = activity(d, busy_row, side);
-    Floats change(static_cast<size_t>(width) * 3 + 1, 0.0f), mixed(line), gate(width, 0.0f);
-    Floats gates(static_cast<size_t>(width) * 3, 0.0f);
+    if (fine) busy = activity(d, busy_row, side, channels);
+    Floats change(static_cast<size_t>(width) * channels + 1, 0.0f), mixed(line), gate(width, 0.0f);
+    Floats gates(static_cast<size_t>(width) * channels, 0.0f);
     Floats weights(static_cast<size_t>(width) * 4, 0.0f), cell_part(width, 0.0f);
     std::vector<int> index(width, 0), cell(width, 0);
     const float scale = 1.0f / static_cast<float>(reduce), limit = static_cast<float>(n) + 1.0f;
@@ -319,7 +347,7 @@ void paste_back(const Paste& paste, const uint8_t* rendered, PasteWorkspace& wor
     }
     if (end <= begin) return;
     const Turned turned = {{a[0], a[1], a[2], a[3], a[4], a[5]}, least_u,      most_u, least_v, most_v, small.data(), n,
-                           line,                                 reduce,       fine ? busy.data() : nullptr, cells};
+                           line,                                 reduce,       channels, fine ? busy.data() : nullptr, cells};
     const int count = end - begin;
     for (int y = 0; y < height; ++y) {
         if (parallel) {
@@ -331,8 +359,9 @@ void paste_back(const Paste& paste, const uint8_t* rendered, PasteWorkspace& wor
             cubic(v - low, w);
             const float* rows = small.data() + static_cast<size_t>(static_cast<int>(low) + 2) * line;
             mix_rows(rows, rows + line, rows + 2 * line, rows + 3 * line, w, line, mixed.data());
-            sample_row(mixed.data(), index.data() + begin, weights.data() + 4 * static_cast<size_t>(begin), count,
-                       change.data() + 3 * static_cast<size_t>(begin));
+            (channels == 1 ? sample_row_of_one : sample_row)(mixed.data(), index.data() + begin,
+                                                             weights.data() + 4 * static_cast<size_t>(begin), count,
+                                                             change.data() + channels * static_cast<size_t>(begin));
             if (fine) {
                 const CellAt row = cell_at(position, cells);
                 const float* upper = busy.data() + static_cast<size_t>(row.index) * cells;
@@ -345,13 +374,13 @@ void paste_back(const Paste& paste, const uint8_t* rendered, PasteWorkspace& wor
             std::fill(gate.begin(), gate.end(), 0.0f);
             sample_turned_row(turned, x0, y0 + y, width, change.data(), gate.data());
         }
-        const size_t from = 3 * static_cast<size_t>(begin);
+        const size_t from = channels * static_cast<size_t>(begin);
         if (fine) {
-            triple(gate.data() + begin, count, gates.data() + from);
-            take_off(change.data() + from, fine + static_cast<size_t>(y) * width * 3 + from, gates.data() + from,
-                     3 * count);
+            if (channels == 3) triple(gate.data() + begin, count, gates.data() + from);
+            take_off(change.data() + from, fine + static_cast<size_t>(y) * width * channels + from,
+                     channels == 3 ? gates.data() + from : gate.data() + begin, channels * count);
         }
-        add_row(part + static_cast<size_t>(y) * stride + from, change.data() + from, 3 * count);
+        add_row(part + static_cast<size_t>(y) * stride + from, change.data() + from, channels * count);
     }
 }
 

@@ -683,61 +683,20 @@ void sample_marked(const Texture& texture, WarpWorkspace& work, const float* map
 
 // ---- carry
 
-constexpr int kCell = 8, kRun = 16;
+constexpr int kRun = 16;
+constexpr float kTapsReach = 2.01f;  // px from a position to its furthest tap, and the rounding of positions
 
-// The least and the largest value of each cell of a plane.
-struct Cells {
-    std::vector<uint8_t> least, most;
-    int columns, rows;
+// Around which pixel a run of positions lies, and how far from it the values are the same.
+struct Flat {
+    size_t at;
+    float x, y, reach;
 };
 
-DITTO_MULTIVERSION
-void find_cells(const uint8_t* plane, int height, int width, Cells& cells) {
-    std::vector<uint8_t> low(width), high(width);
-    for (int row = 0; row < cells.rows; ++row) {
-        std::memset(low.data(), 255, low.size());
-        std::memset(high.data(), 0, high.size());
-        for (int y = kCell * row; y < std::min(kCell * (row + 1), height); ++y) {
-            const uint8_t* line = plane + static_cast<size_t>(y) * width;
-            for (int x = 0; x < width; ++x) {
-                low[x] = std::min(low[x], line[x]);
-                high[x] = std::max(high[x], line[x]);
-            }
-        }
-        for (int column = 0; column < cells.columns; ++column) {
-            const int first = kCell * column, last = std::min(first + kCell, width);
-            const size_t at = static_cast<size_t>(row) * cells.columns + column;
-            cells.least[at] = *std::min_element(low.begin() + first, low.begin() + last);
-            cells.most[at] = *std::max_element(high.begin() + first, high.begin() + last);
-        }
-    }
-}
-
-struct Reach {
-    int low, high;
-};
-
-// What the taps of a run of positions reach, `last` at most.
-DITTO_PART Reach reach_of(const float* positions, int last) {
-    int low = last, high = 0;
-    for (int i = 0; i < kRun; ++i) {
-        const int at = static_cast<int>(std::min(std::max(positions[i], 0.0f), static_cast<float>(last)));
-        low = std::min(low, at);
-        high = std::max(high, at);
-    }
-    return {std::max(low - 2, 0), std::min(high + 3, last)};
-}
-
-// The value that all taps of a run of positions have, or -1.
-DITTO_PART int common_value(const Cells& cells, const Reach& x, const Reach& y) {
-    int value = -1;
-    for (int row = y.low / kCell; row <= y.high / kCell; ++row)
-        for (int column = x.low / kCell; column <= x.high / kCell; ++column) {
-            const size_t at = static_cast<size_t>(row) * cells.columns + column;
-            if (cells.least[at] != cells.most[at] || (value >= 0 && value != cells.least[at])) return -1;
-            value = cells.least[at];
-        }
-    return value;
+DITTO_PART Flat flat_around(const Carried& carried, int height, int width, float x, float y) {
+    const int column = static_cast<int>(std::min(std::max(x, 0.0f), static_cast<float>(width - 1)));
+    const int row = static_cast<int>(std::min(std::max(y, 0.0f), static_cast<float>(height - 1)));
+    const size_t at = static_cast<size_t>(row) * width + column;
+    return {at, static_cast<float>(column), static_cast<float>(row), static_cast<float>(carried.flat[at]) - kTapsReach};
 }
 
 DITTO_PART uint8_t sample_plane(const CubicTable& table, const uint8_t* plane, int height, int width, float at_x,
@@ -751,10 +710,6 @@ DITTO_PART uint8_t sample_plane(const CubicTable& table, const uint8_t* plane, i
     float sum = 0.0f;
     if (left >= 0 && top >= 0 && left + 3 < width && top + 3 < height) {
         const uint8_t* taps = plane + static_cast<size_t>(top) * width + left;
-        uint32_t rows[4];
-        for (int j = 0; j < 4; ++j) std::memcpy(&rows[j], taps + static_cast<size_t>(j) * width, 4);
-        const uint32_t same = 0x01010101u * taps[0];
-        if (((rows[0] ^ same) | (rows[1] ^ same) | (rows[2] ^ same) | (rows[3] ^ same)) == 0) return taps[0];
         float line[4];
         store(line, wy[0] * load_bytes(taps) + wy[1] * load_bytes(taps + width) +
                         wy[2] * load_bytes(taps + 2 * static_cast<size_t>(width)) +
@@ -771,36 +726,96 @@ DITTO_PART uint8_t sample_plane(const CubicTable& table, const uint8_t* plane, i
     return static_cast<uint8_t>(std::lrintf(std::min(std::max(sum, 0.0f), 255.0f)));
 }
 
-DITTO_MULTIVERSION
-void carry_row(const uint8_t* plane, int height, int width, const Cells& cells, const float* xs, const float* ys,
-               uint8_t* out) {
+void carry_row_plain(const Carried& carried, int height, int width, const float* xs, const float* ys, int first, int last) {
     const CubicTable& table = cubic_table();
-    for (int start = 0; start < width; start += kRun) {
-        const int count = std::min(kRun, width - start);
-        const int value = count < kRun ? -1
-                                       : common_value(cells, reach_of(xs + start, width - 1), reach_of(ys + start, height - 1));
-        if (value >= 0) {
-            std::memset(out + start, value, count);
+    for (int i = first; i < last; ++i) {
+        const Flat flat = flat_around(carried, height, width, xs[i], ys[i]);
+        const bool same = flat.reach >= 1.0f;  // of all taps
+        carried.out[i] = same ? carried.values[flat.at] : sample_plane(table, carried.values, height, width, xs[i], ys[i]);
+    }
+}
+
+#if DITTO_HAS_AVX2
+// The 16 taps of a pixel, column by column in pairs of rows, weighted; `fx` and `fy` are the position between pixels.
+DITTO_AVX2
+inline __m256 weighted_taps(const CubicTable& table, const uint8_t* taps, int width, int fx, int fy) {
+    int rows[4];
+    for (int j = 0; j < 4; ++j) std::memcpy(&rows[j], taps + static_cast<size_t>(j) * width, 4);
+    const __m128i turned = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m128i bytes = _mm_shuffle_epi8(_mm_setr_epi32(rows[0], rows[1], rows[2], rows[3]), turned);
+    const __m256i down = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table.pairs[fy])));
+    const __m256 across = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_load_ps(table.scaled[fx])),
+                                                   _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_madd_epi16(_mm256_cvtepu8_epi16(bytes), down)), across);
+}
+
+DITTO_AVX2
+inline bool all_near(const float* values, float middle, __m256 reach) {
+    const __m256 sign = _mm256_set1_ps(-0.0f), at = _mm256_set1_ps(middle);
+    const __m256 a = _mm256_andnot_ps(sign, _mm256_sub_ps(_mm256_loadu_ps(values), at));
+    const __m256 b = _mm256_andnot_ps(sign, _mm256_sub_ps(_mm256_loadu_ps(values + 8), at));
+    return _mm256_movemask_ps(_mm256_cmp_ps(_mm256_max_ps(a, b), reach, _CMP_GT_OQ)) == 0;
+}
+
+// As carry_row_plain, but for the last bits.
+DITTO_AVX2
+void carry_row_avx2(const Carried& carried, int height, int width, const float* xs, const float* ys) {
+    const CubicTable& table = cubic_table();
+    const __m256 steps = _mm256_set1_ps(static_cast<float>(kSteps));
+    const __m256i one = _mm256_set1_epi32(1), fraction = _mm256_set1_epi32(kSteps - 1), zero = _mm256_setzero_si256();
+    const __m256i most_left = _mm256_set1_epi32(width - 4), most_top = _mm256_set1_epi32(height - 4);
+    int start = 0;
+    for (; start + kRun <= width; start += kRun) {
+        const Flat flat = flat_around(carried, height, width, xs[start + kRun / 2], ys[start + kRun / 2]);
+        const __m256 reach = _mm256_set1_ps(flat.reach);
+        if (all_near(xs + start, flat.x, reach) && all_near(ys + start, flat.y, reach)) {
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(carried.out + start), _mm_set1_epi8(static_cast<char>(carried.values[flat.at])));
             continue;
         }
-        for (int i = start; i < start + count; ++i) out[i] = sample_plane(table, plane, height, width, xs[i], ys[i]);
+        for (int first = start; first < start + kRun; first += 8) {
+            const __m256i x = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(xs + first), steps));
+            const __m256i y = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(ys + first), steps));
+            const __m256i left = _mm256_sub_epi32(_mm256_srai_epi32(x, 8), one), top = _mm256_sub_epi32(_mm256_srai_epi32(y, 8), one);
+            const __m256i beyond = _mm256_or_si256(_mm256_or_si256(_mm256_cmpgt_epi32(zero, left), _mm256_cmpgt_epi32(left, most_left)),
+                                                   _mm256_or_si256(_mm256_cmpgt_epi32(zero, top), _mm256_cmpgt_epi32(top, most_top)));
+            if (!_mm256_testz_si256(beyond, beyond)) {
+                carry_row_plain(carried, height, width, xs, ys, first, first + 8);
+                continue;
+            }
+            alignas(32) int at_x[8], at_y[8], fx[8], fy[8];
+            _mm256_store_si256(reinterpret_cast<__m256i*>(at_x), left);
+            _mm256_store_si256(reinterpret_cast<__m256i*>(at_y), top);
+            _mm256_store_si256(reinterpret_cast<__m256i*>(fx), _mm256_and_si256(x, fraction));
+            _mm256_store_si256(reinterpret_cast<__m256i*>(fy), _mm256_and_si256(y, fraction));
+            __m256 p[8];
+            for (int k = 0; k < 8; ++k)
+                p[k] = weighted_taps(table, carried.values + static_cast<size_t>(at_y[k]) * width + at_x[k], width, fx[k], fy[k]);
+            const __m256 a = _mm256_hadd_ps(_mm256_hadd_ps(p[0], p[1]), _mm256_hadd_ps(p[2], p[3]));
+            const __m256 b = _mm256_hadd_ps(_mm256_hadd_ps(p[4], p[5]), _mm256_hadd_ps(p[6], p[7]));
+            const __m128i upper = _mm_cvtps_epi32(_mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1)));
+            const __m128i lower = _mm_cvtps_epi32(_mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1)));
+            const __m128i words = _mm_packs_epi32(upper, lower);
+            _mm_storel_epi64(reinterpret_cast<__m128i*>(carried.out + first), _mm_packus_epi16(words, words));
+        }
     }
+    carry_row_plain(carried, height, width, xs, ys, start, width);
+}
+#endif
+
+void carry_row(const Carried& carried, int height, int width, const float* xs, const float* ys) {
+#if DITTO_HAS_AVX2
+    if (has_avx2()) return carry_row_avx2(carried, height, width, xs, ys);
+#endif
+    carry_row_plain(carried, height, width, xs, ys, 0, width);
 }
 
 }  // namespace
 
-void carry(const uint8_t* plane, int height, int width, const float* map, uint8_t* out) {
-    Cells cells;
-    cells.columns = (width + kCell - 1) / kCell;
-    cells.rows = (height + kCell - 1) / kCell;
-    cells.least.resize(static_cast<size_t>(cells.columns) * cells.rows);
-    cells.most.resize(cells.least.size());
-    find_cells(plane, height, width, cells);
+void carry(const Carried& carried, int height, int width, const float* map) {
     const float* map_y = map + static_cast<size_t>(width) * height;
-    for (int y = 0; y < height; ++y) {
-        const size_t row = static_cast<size_t>(y) * width;
-        carry_row(plane, height, width, cells, map + row, map_y + row, out + row);
-    }
+    Carried line = carried;
+    for (int y = 0; y < height; ++y, line.out += width)
+        carry_row(line, height, width, map + static_cast<size_t>(y) * width, map_y + static_cast<size_t>(y) * width);
 }
 
 void warp(const uint8_t* pixels, int height, int width, const Mesh& mesh, Lanes lanes, WarpWorkspace& work, uint8_t* rgb,

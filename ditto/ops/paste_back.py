@@ -19,19 +19,19 @@ def paste_back(
     detail: npt.NDArray[np.int16] | None,
     reduce: int = 1,
 ) -> npt.NDArray[np.uint8]:
-    """The picture with what changed between `source` and `rendered` added to it: a new (H, W, 3) frame.
+    """The picture with what changed between `source` and `rendered` added to it: a new (H, W, C) frame, C 3 or 1.
 
     Where nothing changed the picture comes back bit for bit. Where much changed, `detail` (what the picture has and
     the crop cannot hold) is taken off, so that it does not stand still over a moving face.
 
     Args:
-        picture: (H, W, 3).
-        source, rendered: (S, S, 3) crops before and after.
+        picture: (H, W, C).
+        source, rendered: (S, S, C) crops before and after.
         ramp: (2, S) in [0, 1]: fades the change towards the left and right, and the top and bottom of the crop.
         to_crop: (2, 3) affine, picture pixels (x, y, 1) -> crop pixels.
         corner: first column and row of the picture that the crop touches.
         size: width and height of the part it touches, inside the picture.
-        detail: (height, width, 3) or None for none: that part of the picture less the source crop drawn into it.
+        detail: (height, width, C) or None for none: that part of the picture less the source crop drawn into it.
         reduce: crops finer than the picture are first averaged over reduce x reduce pixels.
 
     Raises:
@@ -48,18 +48,20 @@ def paste_back(
     ):
         if array is not None and array.dtype != dtype:
             raise TypeError(f"paste_back takes {name} as {np.dtype(dtype)}, got {array.dtype}")
-    if picture.ndim != 3 or picture.shape[2] != 3:
-        raise ValueError(f"paste_back takes a picture (H, W, 3), got {picture.shape}")
-    side = rendered.shape[0]
-    if rendered.shape != (side, side, 3) or source.shape != rendered.shape or side < 8:
-        raise ValueError(f"paste_back takes crops (S, S, 3) of one size, S >= 8; got {source.shape}, {rendered.shape}")
+    if picture.ndim != 3 or picture.shape[2] not in (1, 3):
+        raise ValueError(f"paste_back takes a picture (H, W, 3) or (H, W, 1), got {picture.shape}")
+    side, channels = rendered.shape[0], picture.shape[2]
+    if rendered.shape != (side, side, channels) or source.shape != rendered.shape or side < 8:
+        raise ValueError(
+            f"paste_back takes crops (S, S, {channels}) of one size, S >= 8; got {source.shape}, {rendered.shape}"
+        )
     if ramp.shape != (2, side) or to_crop.shape != (2, 3):
         raise ValueError(f"paste_back takes a ramp (2, {side}) and to_crop (2, 3), got {ramp.shape}, {to_crop.shape}")
     (x, y), (width, height) = corner, size
     if min(x, y, width - 1, height - 1) < 0 or x + width > picture.shape[1] or y + height > picture.shape[0]:
         raise ValueError(f"paste_back: {width} x {height} at {x}, {y} is not inside the picture {picture.shape}")
-    if detail is not None and detail.shape != (height, width, 3):
-        raise ValueError(f"paste_back takes detail ({height}, {width}, 3), got {detail.shape}")
+    if detail is not None and detail.shape != (height, width, channels):
+        raise ValueError(f"paste_back takes detail ({height}, {width}, {channels}), got {detail.shape}")
     if not 1 <= reduce <= side // 4:
         raise ValueError(f"paste_back: reduce lies in 1 .. {side // 4}, got {reduce}")
     solid = np.ascontiguousarray
@@ -73,6 +75,6 @@ def paste_back(
         y=y,
         width=width,
         height=height,
-        detail=np.empty((0, 0, 3), np.int16) if detail is None else solid(detail),
+        detail=np.empty((0, 0, channels), np.int16) if detail is None else solid(detail),
         reduce=reduce,
     )

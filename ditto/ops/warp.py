@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -68,4 +69,11 @@ def carry(plane: U8, origin: F32) -> U8:
         raise ValueError(f"carry takes a plane (H, W) and an origin (2, H, W), got {plane.shape} and {origin.shape}")
     if not np.isfinite(origin).all():
         raise ValueError("carry takes finite places, got NaN or infinity")
-    return _native.carry(np.ascontiguousarray(plane), map=np.ascontiguousarray(origin))
+    return _native.carry(np.ascontiguousarray(plane), flat=flat_around(plane), map=np.ascontiguousarray(origin))
+
+
+def flat_around(plane: U8) -> U8:
+    """How far around each pixel of a plane (H, W) all values are the same, px along rows and columns, at most 255: (H, W)."""
+    square = np.ones((3, 3), np.uint8)
+    flat = np.asarray(cv2.dilate(plane, square) == cv2.erode(plane, square), np.uint8)
+    return np.minimum(cv2.distanceTransform(flat, cv2.DIST_C, 3), 255).astype(np.uint8)

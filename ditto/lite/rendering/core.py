@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -120,13 +118,11 @@ class CoreRenderer:
         """
         assert portrait.alpha is not None
         plane = self.mesh.prepare_alpha(portrait)
-        grey = [np.repeat(values[..., None], 3, -1) for values in (portrait.alpha, plane.values)]
-        paste_back = PasteBack(replace(portrait, picture=grey[0], crop=grey[1], alpha=None))
+        paste_back = PasteBack(portrait, portrait.alpha[..., None], plane.values[..., None])
 
         def draw(core: Core, pose: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-            crop, alpha = core.with_plane(pose, plane.values, plane.plate)
-            whole = paste_back(np.asarray(cv2.cvtColor(alpha, cv2.COLOR_GRAY2RGB), np.uint8))
-            return crop, np.asarray(cv2.extractChannel(whole, 0), np.uint8)
+            crop, alpha = core.with_plane(pose, *plane)
+            return crop, paste_back(alpha[..., None])[..., 0]
 
         return draw
 

@@ -77,10 +77,12 @@ class AlphaPlane(NamedTuple):
 
     Attributes:
         values: (S, S) at the crop.
+        flat: (S, S) of `ditto.ops.flat_around`.
         plate: (S, S) of the surroundings, which shows where the person leaves.
     """
 
     values: npt.NDArray[np.uint8]
+    flat: npt.NDArray[np.uint8]
     plate: npt.NDArray[np.uint8]
 
 
@@ -100,7 +102,7 @@ def render_pose_from_keypoints(portrait: Portrait, x_source: npt.ArrayLike, x_dr
     for name, x in (("x_source", x_source), ("x_driving", x_driving)):
         posed = np.asarray(x, np.float64)
         if posed.shape != (KEYPOINTS, 3):
-            raise ValueError(f"expected {name} ({KEYPOINTS}, 3), got {posed.shape}")
+            raise ValueError(f"expected {name} ({KEYPOINTS}, 3), got {posed.shape}; give one frame")
         scale, rotation, translation = g.procrustes(portrait.canonical_keypoints, posed, g.POSE_WEIGHTS)
         fits.append((scale, rotation, translation, ((posed - translation) / scale) @ rotation.T))
     (scale_0, rotation_0, translation_0, rest), (scale, rotation, translation, local) = fits
@@ -185,7 +187,8 @@ class MeshRenderer:
         crop = sample_crop(grey, portrait.crop_to_picture, len(portrait.crop))
         geometry = g.limit_slope(g.source_geometry(portrait.landmarks, len(portrait.crop)))
         plate = make_background(crop, portrait.mask, geometry).plate
-        return AlphaPlane(np.ascontiguousarray(crop[..., 0]), np.ascontiguousarray(plate[..., 0]))
+        values = np.ascontiguousarray(crop[..., 0])
+        return AlphaPlane(values, ops.flat_around(values), np.ascontiguousarray(plate[..., 0]))
 
     def render(self, appearance: Appearance, render_pose: RenderPose) -> npt.NDArray[np.uint8]:
         """One frame of the face crop, (S, S, 3) uint8 RGB."""

@@ -36,15 +36,18 @@ def picture_ends(portrait: Portrait) -> npt.NDArray[np.bool_]:
 
 
 class PasteBack:
-    """Frames of one portrait: the picture, with what the renderer changed in the crop added to it.
+    """Frames of one portrait: the picture (H, W, C), with what the renderer changed in the crop (S, S, C) added to it.
 
     An unchanged crop gives the picture back bit for bit. Only pixels the crop covers change. Where the picture is finer
     than the crop, its fine detail gives way to the rendered crop as far as the crop has changed there.
     """
 
-    def __init__(self, portrait: Portrait) -> None:
-        self.picture = portrait.picture
-        self.source = portrait.crop
+    def __init__(
+        self, portrait: Portrait, picture: npt.NDArray[np.uint8] | None = None, crop: npt.NDArray[np.uint8] | None = None
+    ) -> None:
+        """`picture` and `crop` in place of the portrait's: other channels of them."""
+        self.picture = portrait.picture if picture is None else picture
+        self.source = portrait.crop if crop is None else crop
         height, width = portrait.picture.shape[:2]
         size = portrait.crop.shape[0]
         matrix = portrait.crop_to_picture
@@ -71,14 +74,14 @@ class PasteBack:
         self.detail = None if copy else self._fine_detail()
 
     def _fine_detail(self) -> npt.NDArray[np.int16]:
-        """(height, width, 3): the touched part of the picture less the source crop drawn into it."""
+        """(height, width, C): the touched part of the picture less the source crop drawn into it."""
         (x0, y0), (width, height), n = self.corner, self.size, self.reduce
         x, y = np.arange(x0, x0 + width), np.arange(y0, y0 + height)[:, None]
         a, size = self.to_crop, self.source.shape[0]
         u = a[0, 0] * x + a[0, 1] * y + a[0, 2]
         v = a[1, 0] * x + a[1, 1] * y + a[1, 2]
         whole = size // n * n
-        small = self.source[:whole, :whole].reshape(whole // n, n, whole // n, n, 3).mean((1, 3), dtype=np.float32)
+        small = self.source[:whole, :whole].reshape(whole // n, n, whole // n, n, -1).mean((1, 3), dtype=np.float32)
         border = 3  # repeated, so that the edge of the crop is drawn at full strength
         small = np.pad(small, ((border, border), (border, border), (0, 0)), mode="edge")
         drawn = sample(small, (u + 0.5) / n - 0.5 + border, (v + 0.5) / n - 0.5 + border)
@@ -87,7 +90,7 @@ class PasteBack:
         return np.where(covered[..., None], np.rint(part - drawn), 0.0).astype(np.int16)
 
     def __call__(self, crop: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """The frame (H, W, 3) uint8 RGB for a rendered crop (S, S, 3) uint8 RGB."""
+        """The frame (H, W, C) uint8 for a rendered crop (S, S, C) uint8."""
         return paste_back(
             self.picture,
             self.source,

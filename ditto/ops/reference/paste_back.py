@@ -14,16 +14,16 @@ QUIET, BUSY = 0.6, 3.0  # levels of mean difference: below, the picture's own fi
 def difference(
     rendered: npt.NDArray[np.uint8], source: npt.NDArray[np.uint8], ramp: F32
 ) -> npt.NDArray[np.int16]:
-    """(S, S, 3): rendered minus source, faded by `ramp` (2, S): across and down."""
+    """(S, S, C): rendered minus source, faded by `ramp` (2, S): across and down."""
     d = rendered.astype(np.float32) - source.astype(np.float32)
     faded: F32 = d * (ramp[1][:, None] * ramp[0])[..., None]
     return np.rint(faded).astype(np.int16)
 
 
 def activity(d: npt.NDArray[np.int16]) -> F32:
-    """(cells, cells) in [0, 1] of a difference (S, S, 3): 1 where it is busy; neighbours of a busy cell count."""
-    cells = d.shape[0] // CELL
-    blocks = np.abs(d[: cells * CELL, : cells * CELL].astype(np.float32)).reshape(cells, CELL, cells, CELL * 3)
+    """(cells, cells) in [0, 1] of a difference (S, S, C): 1 where it is busy; neighbours of a busy cell count."""
+    cells, channels = d.shape[0] // CELL, d.shape[2]
+    blocks = np.abs(d[: cells * CELL, : cells * CELL].astype(np.float32)).reshape(cells, CELL, cells, CELL * channels)
     level = np.pad(blocks.mean((1, 3)), 1)
     window = np.lib.stride_tricks.sliding_window_view
     level = np.pad(window(level, (3, 3)).max((2, 3)), 1, mode="edge")
@@ -83,7 +83,7 @@ def paste_back(
     u = a[0, 0] * x + a[0, 1] * y + a[0, 2]
     v = a[1, 0] * x + a[1, 1] * y + a[1, 2]
     n = d.shape[0] // reduce
-    small = d[: n * reduce, : n * reduce].astype(np.float32).reshape(n, reduce, n, reduce, 3).mean((1, 3))
+    small = d[: n * reduce, : n * reduce].astype(np.float32).reshape(n, reduce, n, reduce, -1).mean((1, 3))
     change = sample(small, (u + 0.5) / reduce - 0.5, (v + 0.5) / reduce - 0.5)
     if detail is not None:
         busy = activity(d)

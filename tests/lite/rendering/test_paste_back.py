@@ -79,10 +79,10 @@ def changed(crop, amount=40, where=slice(20, 44)):
     return after
 
 
-def arguments(p, after):
+def arguments(p, after, *channels):
     """What PasteBack hands to the kernel."""
     calls = []
-    back = PasteBack(p)
+    back = PasteBack(p, *channels)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ditto.lite.rendering.paste_back.paste_back", lambda *a: calls.append(a))
         back(after)
@@ -106,6 +106,20 @@ def test_kernel_equals_twin(place):
         # Sums in another order: a value on the edge between two levels may fall to either.
         assert np.abs(got.astype(int) - want).max() <= 1
         assert (got != want).mean() < 1e-3
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_one_channel_is_pasted_as_one_of_three_equal_ones(place):
+    p = portrait(PLACES[place], texture(120, 160, fine=25))
+    grey, crop = p.picture[..., :1], p.crop[..., :1]
+    noise = np.random.default_rng(2).integers(-30, 30, crop.shape)
+    three = PasteBack(p, np.repeat(grey, 3, -1), np.repeat(crop, 3, -1))
+    for after in (changed(crop), np.clip(crop + noise, 0, 255).astype(np.uint8)):
+        given = arguments(p, after, grey, crop)
+        got, defined = ops.paste_back(*given), reference.paste_back(*given)
+        assert got.shape == grey.shape and np.abs(got.astype(int) - defined).max() <= 1
+        again = three(np.repeat(after, 3, -1))[..., :1]
+        assert np.abs(got.astype(int) - again).max() <= 1 and (got != again).mean() < 1e-3  # sums in another order
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -174,6 +188,7 @@ GOOD = {
     ("name", "value", "error", "words"),
     [
         ("picture", np.zeros((40, 50), np.uint8), ValueError, r"picture \(H, W, 3\)"),
+        ("picture", np.zeros((40, 50, 1), np.uint8), ValueError, r"crops \(S, S, 1\)"),
         ("picture", np.zeros((40, 50, 3), np.float32), TypeError, "picture as uint8"),
         ("rendered", np.zeros((16, 15, 3), np.uint8), ValueError, "crops"),
         ("source", np.zeros((8, 8, 3), np.uint8), ValueError, "crops"),
