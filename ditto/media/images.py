@@ -105,12 +105,16 @@ def straight_colours(rgb: Bytes, alpha: Bytes) -> Bytes:
     """The colours (H, W, 3) that, composited over white with alpha (H, W), give `rgb`; white where alpha is 0."""
     import cv2
 
-    clear = (alpha == 0).astype(np.uint8) * np.uint8(BACKDROP)
-    straight = np.asarray(cv2.bitwise_or(rgb, cv2.merge([clear] * 3)), np.uint8)
-    soft = (alpha > 0) & (alpha < 255)
-    share = alpha[soft][:, None] / np.float32(255.0)
-    straight[soft] = np.clip(np.rint(BACKDROP - (BACKDROP - rgb[soft].astype(np.float32)) / share), 0, 255)
+    straight = np.asarray(cv2.copyTo(rgb, alpha, np.full(rgb.shape, BACKDROP, np.uint8)), np.uint8)
+    soft, flat = soft_pixels(alpha), straight.reshape(-1, 3)
+    share = alpha.reshape(-1)[soft, None] / np.float32(255.0)
+    flat[soft] = np.clip(np.rint(BACKDROP - (BACKDROP - flat[soft].astype(np.float32)) / share), 0, 255)
     return straight
+
+
+def soft_pixels(alpha: Bytes) -> npt.NDArray[np.intp]:
+    """The numbers of the pixels, row by row, that are neither transparent nor opaque."""
+    return np.flatnonzero(alpha - np.uint8(1) < 254)  # 0 wraps around to 255
 
 
 def _composited(image: Image.Image) -> _Decoded:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ditto.media.images import straight_colours
+from ditto.media.images import soft_pixels, straight_colours
 from ditto.provenance import Label
 
 Pixels = npt.NDArray[np.uint8]
@@ -21,8 +21,8 @@ def _rgba(image: Pixels, alpha: Pixels | None) -> Pixels:
     """RGBA with straight alpha: undoes the white background that the portrait was composited over."""
     if alpha is None:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), np.uint8)
-    rgba = np.asarray(cv2.cvtColor(straight_colours(image, alpha), cv2.COLOR_RGB2RGBA), np.uint8)
-    rgba[..., 3] = alpha
+    rgba = np.empty((*alpha.shape, 4), np.uint8)
+    cv2.mixChannels([straight_colours(image, alpha), alpha], [rgba], [0, 0, 1, 1, 2, 2, 3, 3])
     return rgba
 
 
@@ -33,8 +33,12 @@ def _stacked(image: Pixels, alpha: Pixels | None) -> Pixels:
 
 def lay_over(rgba: Pixels, behind: Pixels) -> Pixels:
     """A picture (H, W, 4) with straight alpha over another (H, W, 3): (H, W, 3)."""
-    alpha = rgba[..., 3:].astype(np.uint16)
-    return np.asarray((rgba[..., :3] * alpha + behind * (255 - alpha) + 127) // 255, np.uint8)
+    alpha = np.asarray(cv2.extractChannel(rgba, 3), np.uint8)
+    laid = np.asarray(cv2.copyTo(cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB), alpha, behind.copy("C")), np.uint8)
+    soft, flat = soft_pixels(alpha), laid.reshape(-1, 3)
+    share = alpha.reshape(-1)[soft, None].astype(np.uint16)
+    flat[soft] = (flat[soft] * share + behind.reshape(-1, 3)[soft] * (255 - share) + 127) // 255
+    return laid
 
 
 def _green(image: Pixels, alpha: Pixels | None) -> Pixels:
