@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -42,7 +43,7 @@ def parse_face(text: str, option: str = "--face") -> int | tuple[float, float, f
             return left, top, width, height
     except ValueError:
         pass
-    if Path(text).is_file():
+    if os.path.isfile(text):
         return Path(text)
     raise InputError(
         f"expected {option} as a number (0: the largest face), a box left,top,width,height or the name of a picture, got "

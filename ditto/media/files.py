@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import io
 import os
-import shutil
 import stat
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
@@ -46,6 +45,7 @@ class Source:
     Raises:
         TypeError: `given` is of another type, or a file opened for text.
         `error`: the file is missing, a folder, a device, empty, closed or not readable.
+        OutputError: the temporary file cannot be written.
     """
 
     def __init__(self, given: Readable, noun: str, error: type[InputError]) -> None:
@@ -118,9 +118,13 @@ class Source:
             raise TypeError(f"expected a file opened for bytes, got {self.name} opened for text; open it with mode 'rb'")
         if hasattr(stream, "seekable") and stream.seekable():
             stream.seek(0)
-        self._copy = tempfile.TemporaryFile(prefix="ditto.")
-        shutil.copyfileobj(stream, self._copy, 1 << 20)
-        self._copy.flush()
+        with temporary_files():
+            self._copy = tempfile.TemporaryFile(prefix="ditto.")
+        while block := stream.read(1 << 20):
+            with temporary_files():
+                self._copy.write(block)
+        with temporary_files():
+            self._copy.flush()
         self.size = self._copy.tell()
 
     def _unreadable(self, cause: Exception) -> InputError:
@@ -238,9 +242,16 @@ def check_writable(file: Path) -> None:
             raise OutputError(f"expected a file name as output, {file} is a folder; add a name to it")
         if not file.parent.is_dir():
             raise OutputError(f"expected the folder {file.parent} for {file.name}, got no such folder; make it first")
+        check_name(file)
         os.unlink(partial_file(file))
     except (OSError, ValueError) as error:  # ValueError: a null character
         raise refused(file, error) from error
+
+
+def check_name(file: Path) -> None:
+    """Raise OSError or ValueError for a name that no file can have: too long, with a null character."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        os.lstat(file)
 
 
 def refused(path: Path, error: Exception) -> OutputError:

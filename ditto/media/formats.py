@@ -17,6 +17,7 @@ SEGMENT_SECONDS = 2  # of HLS; RFC 8216 recommends 6, which a viewer of a stream
 SEGMENT_FRAMES = SEGMENT_SECONDS * FPS
 QUALITIES = ("low", "standard", "high")
 SEQUENCE = re.compile(r"%0?\d*d")  # of a file name: the number of the picture
+MOST_DIGITS = 99
 SCHEME = re.compile(r"([a-z]+)://", re.IGNORECASE)
 
 
@@ -149,7 +150,7 @@ def format_of(path: str | PathLike[str], codec: str | None = None, quality: str 
 
     Raises:
         OutputError: a suffix, codec or quality that there is not, a codec that the suffix does not have, alpha in a format
-            without it, or a .png that does not number its pictures.
+            without it, or a .png that does not number its pictures, or in too many digits.
     """
     suffix, name = suffix_of(path), os.fsdecode(path)
     rows = [row for row in FORMATS if row.suffix == suffix]
@@ -172,7 +173,13 @@ def format_of(path: str | PathLike[str], codec: str | None = None, quality: str 
         raise OutputError(
             f"expected a name that numbers its pictures for {suffix}, got {Path(name).name!r}; name it frames/%05d.png"
         )
+    if row.place is Place.PICTURES and not _short_number(SEQUENCE.findall(Path(name).name)[0].strip("%d")):
+        raise OutputError(f"expected numbers of {MOST_DIGITS} digits or fewer, got {Path(name).name!r}; name it %05d.png")
     return row._replace(options={**row.options, **row.qualities.get(quality, {})})
+
+
+def _short_number(digits: str) -> bool:
+    return len(digits) < 4 and int(digits or "0") <= MOST_DIGITS
 
 
 def _among(names: tuple[str, ...] | list[str]) -> str:

@@ -24,17 +24,19 @@ import numpy.typing as npt
 
 from ditto.errors import AudioError, OutputError
 from ditto.media.audio import SAMPLE_RATE, AudioReader, Decoder, channels_of, silence
-from ditto.media.files import Readable, check_writable, ffmpeg_name, partial_file, refused
+from ditto.media.files import Readable, check_name, check_writable, ffmpeg_name, partial_file, refused
 from ditto.media.formats import SEGMENT_FRAMES, SEQUENCE, Format, Place, format_of
 from ditto.media.mixing import Mixer
 from ditto.media.palette import Palette
 from ditto.media.rates import FPS
 from ditto.provenance import Provenance, publish
+from ditto.provenance.marking import BESIDE, SIDECAR
 
 logger = logging.getLogger(__name__)
 
 # FFmpeg's numbers: colour spaces, transfer curve and range of the YUV pictures.
 BT709, BT601, SRGB_CURVE, LIMITED_RANGE = 1, 5, 13, 1
+MANY_FRAMES = 999_999  # 11 hours
 CONNECT_SECONDS = 10  # then a server that does not answer counts as gone
 TEE_SPECIAL = re.compile(r"[\\'|]")  # in an address; FFmpeg's tee would take them for its own
 
@@ -50,8 +52,8 @@ def check_output(
         codec, quality, alpha: as of `VideoWriter`.
 
     Raises:
-        OutputError: as of `ditto.media.formats.format_of`; an encoder that PyAV lacks; a folder that is missing or not
-            writable; pictures of that name that are there already.
+        OutputError: as of `ditto.media.formats.format_of`; an encoder or a protocol that PyAV lacks; a folder that is missing
+            or not writable; a name that is too long; pictures of that name that are there already.
     """
     import av
 
@@ -67,15 +69,64 @@ def check_output(
     if format.place is Place.ADDRESS:
         if not os.fsdecode(path).partition("://")[2].strip("/"):
             raise OutputError(f"expected an address, got {os.fsdecode(path)!r}; write it as {format.suffix}host/live/key")
+        _check_protocol(os.fsdecode(path), format)
         return format
     file = Path(path)
     if format.place is Place.PICTURES:
-        check_writable(_sequence_folder(file) / "pictures")
+        folder = _sequence_folder(file)
+        check_writable(folder / "pictures")
+        if os.path.exists(file.parent) and not os.path.isdir(file.parent):
+            raise OutputError(f"expected a folder for {file.name}, got the file {file.parent}; name another folder")
         if there := _pictures_there(file):
             raise _taken(file, there)
+        beside = [file.parent, *(folder / _picture(file, number).name for number in (0, MANY_FRAMES))]
     else:
         check_writable(file)
+        beside = []
+    if format.place is Place.SEGMENTS:
+        beside = [_segment(file, MANY_FRAMES), _first_segment(file)]
+    elif file.suffix.lower() in BESIDE:  # a file of its own has the credentials
+        check_writable(file.with_suffix(SIDECAR))
+    for name in beside:
+        try:
+            check_name(name)
+        except (OSError, ValueError) as error:
+            raise refused(name, error) from error
     return format
+
+
+def _check_protocol(address: str, format: Format) -> None:
+    """Raise OutputError if PyAV lacks the protocol of an address. Every FFmpeg with a network has the others."""
+    import av
+
+    if format.suffix != "srt://":
+        return
+    try:
+        av.open("srt://localhost").close()  # without a port, so that nothing connects
+    except av.error.ProtocolNotFoundError as error:
+        raise unreachable(address, error) from error
+    except (av.FFmpegError, OSError, ValueError):
+        return  # it knows SRT, and that a port is missing
+
+
+def _picture(file: Path, number: int) -> Path:
+    """A picture of a sequence."""
+    return file.parent / SEQUENCE.sub(lambda found: found[0] % number, file.name)
+
+
+def _segment_stem(file: Path) -> str:
+    """How the names of a playlist's segments begin; a % would be decoded by players, and by FFmpeg."""
+    return file.stem.replace("%", "_")
+
+
+def _segment(file: Path, number: int) -> Path:
+    """A segment of a playlist while it is written."""
+    return file.parent / f"{_segment_stem(file)}_{number:05d}.m4s.tmp"
+
+
+def _first_segment(file: Path) -> Path:
+    """What all segments of a playlist begin with."""
+    return file.parent / f"{_segment_stem(file)}_init.mp4"
 
 
 def _escaped(found: re.Match[str]) -> str:
@@ -84,14 +135,14 @@ def _escaped(found: re.Match[str]) -> str:
 
 def _sequence_folder(file: Path) -> Path:
     """The folder in which pictures wait for their names: their own, or above it where that is to be made."""
-    return file.parent if file.parent.is_dir() else file.parent.parent
+    return file.parent if os.path.isdir(file.parent) else file.parent.parent
 
 
 def _pictures_there(file: Path) -> str | None:
     """Name of a picture of a sequence that is there already."""
     before, after = SEQUENCE.split(file.name)
     pattern = re.compile(re.escape(before) + r"\d+" + re.escape(after))
-    names = os.listdir(file.parent) if file.parent.is_dir() else []
+    names = os.listdir(file.parent) if os.path.isdir(file.parent) else []
     return min(filter(pattern.fullmatch, names), default=None)
 
 
@@ -306,16 +357,12 @@ class VideoWriter:
             self._mux(self._sound.stream.encode(None))
         self._mux(self._video.encode(None))
 
-    def _segment_stem(self) -> str:
-        """How the names of segments begin; a % would be decoded by players, and by FFmpeg."""
-        return self.path.stem.replace("%", "_")
-
     def _check_segments(self, expected: int) -> None:
         """Raise OSError if the segments have fewer bytes than went into them: FFmpeg ignores what a full disk refuses."""
         written = 0
         for number in range(self.frames // SEGMENT_FRAMES + 1):
-            segment = self.path.parent / f"{self._segment_stem()}_{number:05d}.m4s"
-            for file in (segment, segment.with_name(f"{segment.name}.tmp")):
+            segment = _segment(self.path, number)
+            for file in (segment, segment.with_suffix("")):
                 written += file.stat().st_size if file.is_file() else 0
         if written < expected:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -329,8 +376,7 @@ class VideoWriter:
             return
         self.path.parent.mkdir(exist_ok=True)
         for number in range(self.frames):
-            name = SEQUENCE.sub(lambda found: found[0] % number, self.path.name)  # noqa: B023
-            yield self._part / f"{number}.png", self.path.parent / name
+            yield self._part / f"{number}.png", _picture(self.path, number)
 
     def _place(self) -> str:
         """What FFmpeg opens for writing."""
@@ -353,9 +399,9 @@ class VideoWriter:
         format = self.format
         container_options = dict(format.container_options)
         if format.place is Place.SEGMENTS:
-            stem = self._segment_stem()
-            container_options["hls_segment_filename"] = ffmpeg_name(self.path.parent / f"{stem}_%05d.m4s")
-            container_options["hls_fmp4_init_filename"] = f"{stem}_init.mp4"
+            segments = self.path.parent / f"{_segment_stem(self.path)}_%05d.m4s"
+            container_options["hls_segment_filename"] = ffmpeg_name(segments)
+            container_options["hls_fmp4_init_filename"] = _first_segment(self.path).name
         container = format.container
         if self._address is not None:
             container, container_options = "tee", {}  # opened by it, an address that does not answer is given up

@@ -335,11 +335,11 @@ class _Found(NamedTuple):
     chosen: list[Face]
 
 
-def _search(picture: OpenedPicture, choosers: Sequence[Chooser], max_size: int) -> _Found:
+def _search(picture: OpenedPicture, choosers: Sequence[Chooser], max_size: int, may_cut: bool) -> _Found:
     """The picture, at most `max_size` long, its alpha and its faces, so that the chosen ones are large enough if they can be.
 
-    Faces that are not found or too small in the reduced picture are looked for in the whole one. If there is one, the picture
-    is then cut to `max_size` around it.
+    Faces that are not found or too small in the reduced picture are looked for in the whole one. If it is one, and the picture
+    may be cut, it is then cut to `max_size` around it.
     """
 
     def numbers(faces: list[Face], rgb: Bytes, factor: float) -> list[int | None]:
@@ -370,10 +370,16 @@ def _search(picture: OpenedPicture, choosers: Sequence[Chooser], max_size: int) 
     if not large(in_full, chosen_in_full):  # `_check_found` tells what is wrong
         return found(full, full_alpha, in_full, chosen_in_full, 1.0) if in_full else found(rgb, alpha, faces, chosen, factor)
     picked = [in_full[number] for number in chosen_in_full if number is not None]
-    if min(face.size for face in picked) * factor >= MIN_FACE or len(picked) > 1:
+    smallest = min(face.size for face in picked)
+    if smallest * factor >= MIN_FACE:
         to_reduced = (rgb.shape[1] / width, rgb.shape[0] / height, factor)
         smaller = [Face(f.landmarks * to_reduced, f.presence, f.size * factor) for f in in_full]
         return found(rgb, alpha, smaller, chosen_in_full, factor)
+    if not may_cut:
+        raise NoFaceError(
+            f"expected a max_size in which every face is {MIN_FACE} pixels high, got {max_size}, in which one is "
+            f"{smallest * factor:.0f}; give {math.ceil(max(width, height) * MIN_FACE / smallest)} or more"
+        )
     if np.ptp(picked[0].landmarks[:, :2], 0).max() > max_size:
         enough = math.ceil(min(2 * picked[0].size, max(width, height) * MIN_FACE / picked[0].size))  # cut, or whole
         raise NoFaceError(
@@ -417,7 +423,7 @@ def register(picture: Picture, face: FaceChoice = 0, max_size: int = MAX_SIZE) -
         EngineError: ONNX Runtime is not installed or refuses a network.
         TypeError: `face` is of another kind.
     """
-    return _register(picture, [face], max_size)[0]
+    return _register(picture, [face], max_size, may_cut=True)[0]
 
 
 def register_faces(
@@ -435,13 +441,15 @@ def register_faces(
     """
     if faces is not None and not faces:
         raise ValueError("expected one face or more, got none; leave faces out for all of them")
-    return _register(picture, faces, max_size)
+    return _register(picture, faces, max_size, may_cut=False)
 
 
-def _register(picture: Picture, choices: Sequence[FaceChoice] | None, max_size: int) -> tuple[Portrait, ...]:
+def _register(
+    picture: Picture, choices: Sequence[FaceChoice] | None, max_size: int, may_cut: bool
+) -> tuple[Portrait, ...]:
     networks()  # imports all that is needed, in a way that `fork` can be called at any time
     choosers = [ByNumber(0)] if choices is None else [chooser_of(choice, _reference_patch) for choice in choices]
-    rgb, alpha, faces, chosen = _search(OpenedPicture(picture), choosers, max_size)
+    rgb, alpha, faces, chosen = _search(OpenedPicture(picture), choosers, max_size, may_cut)
     if choices is None:
         chosen = [face for face in faces if face.size >= MIN_FACE and _is_seen(face, rgb, alpha)] or chosen
     for face in chosen:

@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import threading
@@ -65,6 +66,20 @@ def test_a_named_pipe_can_be_read_again(tmp_path):
 def test_what_cannot_be_read_is_a_typed_error(tmp_path, give, message):
     with pytest.raises(AudioError, match=message):
         source_of(give(tmp_path))
+
+
+def test_a_full_temporary_folder_is_told_and_not_blamed_on_the_recording(monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse(**_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for make, words in ((lambda **_: Full(), "No space left"), (refuse, "Read-only")):
+        monkeypatch.setattr("ditto.media.files.tempfile.TemporaryFile", make)
+        with pytest.raises(OutputError, match=f"a temporary file cannot be written: {words}.*; free some space, .* TMPDIR"):
+            source_of(io.BytesIO(CONTENT))
 
 
 def test_a_closed_file_is_a_typed_error():

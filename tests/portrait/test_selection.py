@@ -1,5 +1,6 @@
 """Which face of a picture is meant, and several of them at once."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,14 @@ def test_all_faces_share_one_picture(picture, faces):
         size = len(portrait.crop)
         if 0 <= x < size and 0 <= y < size:
             assert portrait.mask[int(y), int(x)] < 0.05
+
+
+@pytest.mark.parametrize("chosen", [None, [0, 1], [1]])
+def test_a_size_in_which_a_face_is_too_small_is_told_with_one_that_works(picture, chosen):
+    with pytest.raises(NoFaceError, match=r"every face is 40 pixels high, got 64, .*; give \d+ or more") as caught:
+        register_faces(picture, chosen, 64)
+    enough = int(re.search(r"give (\d+)", str(caught.value))[1])
+    assert max(register_faces(picture, chosen, enough)[0].picture.shape) <= enough
 
 
 def test_faces_come_in_the_order_asked_for(picture, faces):
