@@ -203,7 +203,7 @@ class MotionSampler:
         if canonical.shape != (KEYPOINTS, 3) or np.shape(eye_open) != (2,):
             raise ValueError(
                 f"expected canonical_keypoints ({KEYPOINTS}, 3) and eye_open (2,), "
-                f"got {canonical.shape} and {np.shape(eye_open)}"
+                f"got {canonical.shape} and {np.shape(eye_open)}; give those of a Portrait"
             )
         past = self.plan.past
         eyes = np.zeros((past, EYE_SIZE), np.float32)

@@ -114,7 +114,10 @@ class SpeechEncoder:
         """
         shapes = [np.shape(hop) for hop in hops]
         if len(hops) != len(states) or any(shape != (HOP_SAMPLES,) for shape in shapes):
-            raise ValueError(f"expected hops ({HOP_SAMPLES},) and as many states, got {shapes} and {len(states)} states")
+            raise ValueError(
+                f"expected hops ({HOP_SAMPLES},) and as many states, got {shapes} and {len(states)} states; give one hop and "
+                "one state for each stream"
+            )
         if any(len(value) != 1 for state in states for value in state.values()):
             raise ValueError("expected states of one row each, got states of several rows; call the encoder for each of those")
         if not hops:

@@ -76,7 +76,7 @@ def emotion_vector(emotion: Mapping[str, float] | None) -> npt.NDArray[np.float3
     weights = np.zeros(len(EMOTIONS), np.float32)
     for name, weight in (emotion or {}).items():
         if name not in EMOTIONS:
-            raise ValueError(f"unknown emotion {name!r}; choose from {', '.join(EMOTIONS)}")
+            raise ValueError(f"expected an emotion of {', '.join(EMOTIONS)}, got {name!r}; choose one of them")
         if not 0.0 <= float(weight) <= 1.0:
             raise ValueError(f"expected the weight of an emotion in [0, 1], got {name}={weight}; give a weight in it")
         weights[EMOTIONS.index(name)] = weight

@@ -157,7 +157,7 @@ def unpack_265(packed: npt.ArrayLike) -> Array:
 def _sized(values: npt.ArrayLike, size: int) -> Array:
     array = np.asarray(values, np.float32)
     if array.ndim == 0 or array.shape[-1] != size:
-        other = {MOTION_SIZE: "; unpack 265 numbers with Motion.from_265", PACKED_SIZE: ""}[size]
+        other = {MOTION_SIZE: "; unpack 265 numbers with Motion.from_265", PACKED_SIZE: "; give the published 265"}[size]
         raise ValueError(f"expected a motion of {size} numbers a frame, got shape {array.shape}{other}")
     return array
 
@@ -200,7 +200,7 @@ class Motion:
             return np.array(self.values, dtype)
         values = np.asarray(self.values, dtype)
         if copy is False and values is not self.values:
-            raise ValueError(f"expected copy=True or dtype float32, got copy=False with dtype {np.dtype(dtype)}")
+            raise ValueError(f"expected copy=True or dtype float32, got copy=False with {np.dtype(dtype)}; leave copy out")
         return values
 
     @property

@@ -76,7 +76,7 @@ def read_emotion(
     """
     points = np.asarray(landmarks, np.float64)
     if points.ndim != 3 or points.shape[1:] != (LANDMARKS, 3) or not len(points):
-        raise ValueError(f"expected landmarks (N, {LANDMARKS}, 3) of 1 picture or more, got shape {points.shape}")
+        raise ValueError(f"expected landmarks (N, {LANDMARKS}, 3) of 1 picture or more, got shape {points.shape}; stack them")
     if by not in ("auto", *READERS):
         raise ValueError(f"expected a reader of auto, {', '.join(READERS)}, got {by!r}; choose one of them")
     if by == "auto":
@@ -85,7 +85,7 @@ def read_emotion(
         weights = weights_of_landmarks(points)
     else:
         if len(pictures) != len(points):
-            raise ValueError(f"expected one picture for each of {len(points)} faces, got {len(pictures)}")
+            raise ValueError(f"expected one picture for each of {len(points)} faces, got {len(pictures)}; give as many")
         scores = np.mean([hsemotion_scores(*face, download) for face in zip(pictures, points, strict=True)], axis=0)
         weights = scores / scores.sum()
     return EmotionReading({name: float(weight) for name, weight in zip(EMOTIONS, weights, strict=True)}, by)

@@ -225,7 +225,7 @@ def fit_head(landmarks: npt.ArrayLike) -> tuple[float, Floats, Floats, Floats]:
     """
     points = np.asarray(landmarks, np.float64)
     if points.shape != (LANDMARKS, 3):
-        raise ValueError(f"expected landmarks ({LANDMARKS}, 3), got {points.shape}")
+        raise ValueError(f"expected landmarks ({LANDMARKS}, 3), got {points.shape}; give one face")
     scale, rotation, translation = procrustes(TEMPLATE[RIGID], points[RIGID])
     return scale, rotation, translation, ((points - translation) / scale) @ rotation.T
 

@@ -28,6 +28,7 @@ PACKED_SUFFIX = ".portrait"
 SUFFIXES = (".npz", PACKED_SUFFIX)
 MAX_FILE_BYTES = 1 << 29
 _DAMAGED = (SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error)  # by NumPy, zipfile and Pillow
+ADVICE = "make portraits with `register` or `Portrait.load`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,23 +97,23 @@ class Portrait:
                 continue
             array = np.asarray(given)
             if array.shape != shape:
-                raise ValueError(f"a portrait's {name} has shape {shape}, got {array.shape}")
+                raise ValueError(f"expected {name} {shape} of a portrait, got {array.shape}; {ADVICE}")
             if dtype is np.uint8 and array.dtype != np.uint8:
-                raise ValueError(f"a portrait's {name} is uint8, got {array.dtype}")
+                raise ValueError(f"expected {name} of a portrait as uint8, got {array.dtype}; {ADVICE}")
             view = np.ascontiguousarray(array, dtype).reshape(shape).view()
             if not np.isfinite(view).all():
-                raise ValueError(f"a portrait's {name} is finite; it holds NaN or infinity")
+                raise ValueError(f"expected finite {name} of a portrait, got NaN or infinity; {ADVICE}")
             view.flags.writeable = False
             object.__setattr__(self, name, float(view) if name == "scale" else view)
         if min(height, width, size) < 2 or not self.scale > 0.0:
-            raise ValueError(f"a portrait has pixels and a scale, got {width} x {height}, {size}, {self.scale}")
+            raise ValueError(f"expected pixels and a scale above 0, got {width} x {height}, {size}, {self.scale}; {ADVICE}")
         if abs(np.linalg.det(self.crop_to_picture[:2, :2])) < 1e-9:
-            raise ValueError("a portrait's crop_to_picture can be inverted; this one cannot")
+            raise ValueError(f"expected a crop_to_picture that can be inverted, got another; {ADVICE}")
         if not np.allclose(self.rotation @ self.rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(self.rotation) < 0:
-            raise ValueError("a portrait's rotation is a rotation; this one is not")
+            raise ValueError(f"expected a rotation of a portrait, got another matrix; {ADVICE}")
         face = self.landmarks[:, :2]
         if np.ptp(face, axis=0).min() < 1.0 or np.abs(face - size / 2).max() > 4 * size or self.scale > 100.0:
-            raise ValueError("a portrait's landmarks and scale are those of a face in the crop; these are not")
+            raise ValueError(f"expected landmarks and scale of a face in the crop, got others; {ADVICE}")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the portrait to one file (npz: images as PNG, no pickle); it appears under its name when complete.

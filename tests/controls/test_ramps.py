@@ -108,7 +108,7 @@ def test_a_quick_return_at_the_limit_stays_within_it():
 @pytest.mark.parametrize(
     ("what", "error", "words"),
     [
-        ({"emotion": {"joyful": 1.0}}, ValueError, "unknown emotion"),
+        ({"emotion": {"joyful": 1.0}}, ValueError, "expected an emotion of"),
         ({"emotion": {"happy": 1.2}}, ValueError, "expected the weight"),
         ({"emotion": "happy"}, TypeError, "weights by name"),
         ({"gaze": (40, 0)}, ValueError, "expected gaze in degrees in"),
