@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +16,12 @@ from ditto.app.pictures import write_sheet
 from ditto.controls.driving import Performance
 from ditto.controls.timeline import Timeline
 from ditto.controls.timeline_file import write_timeline
-from ditto.exchange import performance, visemes
+from ditto.exchange import performance, subtitles, visemes
+from ditto.exchange.subtitles import Word
 from ditto.exchange.track import BlendshapeTrack
 from ditto.exchange.visemes import Viseme
 from ditto.media.video import VideoWriter
+from ditto.media.virtual_camera import VirtualCamera
 from ditto.provenance import Provenance
 from ditto.take import Clip, Take
 
@@ -25,6 +29,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals as on Unix")
 
 PICTURE = np.zeros((64, 64, 3), np.uint8)
 TRACK = BlendshapeTrack(np.arange(5) / 25, np.full((5, 52), 0.1), np.zeros((5, 3)))
+WORDS = [Word("best", 0, 0.0, 0.5)]
 EMOTION = np.eye(8, dtype=np.float32)[4]
 
 
@@ -50,6 +55,9 @@ WRITERS = {
     "drive.safetensors": lambda path: performance.write(Performance(np.zeros((3, 70), np.float32)), path),
     "mouth.json": lambda path: visemes.write_json([Viseme("sil", 0.0, 1.0)], path),
     "mouth.vtt": lambda path: visemes.write_webvtt([Viseme("sil", 0.0, 1.0)], path),
+    "words.vtt": lambda path: subtitles.write_webvtt(WORDS, path),
+    "words.srt": lambda path: subtitles.write_subrip(WORDS, path),
+    "words.json": lambda path: subtitles.write_json(WORDS, path),
     **{f"track.{name}": lambda path, name=name: exchange.write(TRACK, path, name) for name in exchange.FORMATS},
 }
 
@@ -92,3 +100,24 @@ def test_a_signal_in_the_midst_of_writing_leaves_what_was_there(name, number, tm
     monkeypatch.undo()
     assert len(seen) == 2  # the file before, and the one being written
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(name, b"the file before")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_in_the_midst_of_showing_gives_the_camera_back(number, monkeypatch, watched):
+    class Camera:
+        device, closed = "Camera 1", 0
+
+        def __init__(self, *size, device):
+            cameras.append(self)
+
+        def send(self, frame):
+            os.kill(os.getpid(), number)
+
+        def close(self):
+            self.closed += 1
+
+    cameras = []
+    monkeypatch.setitem(sys.modules, "pyvirtualcam", SimpleNamespace(Camera=Camera))
+    with pytest.raises(KeyboardInterrupt), VirtualCamera(64, 64) as camera:
+        camera.write(PICTURE)
+    assert [camera.closed for camera in cameras] == [1]
