@@ -26,6 +26,7 @@ from ditto.frame import Frame
 from ditto.media.audio import AudioReader, check_samples
 from ditto.media.files import Readable, is_readable, write_file
 from ditto.media.joining import Piece, blocks_of, crossfaded, write_joined
+from ditto.media.pixels import OF_ALPHA, OUTPUTS
 from ditto.media.rates import FPS
 from ditto.motion.emotion import EMOTIONS
 from ditto.motion.motion import MOTION_SIZE, Motion
@@ -362,15 +363,17 @@ def frames_of(
     take: Take,
     sound: Iterable[Array],
     performance: Performance | None = None,
+    output: str = "rgb24",
 ) -> Iterator[Frame]:
-    """The frames of a take, with the blocks (640,) of its sound."""
+    """The frames of a take in a pixel format, one of `OUTPUTS`, with the blocks (640,) of its sound."""
     face = performer.face(appearance, take.clips[0].seed)
     for index, ((shot, edits), block) in enumerate(zip(take.shots(View.of(portrait)), sound, strict=False)):
         if performance is not None:
             edits = replace(edits, driving=performance.at(index))
-        drawn = performer.draw([Draw(face, shot, edits)])[0]
+        drawn = performer.draw([Draw(face, shot, edits, alpha=output in OF_ALPHA)])[0]
         face = drawn.face
-        yield Frame(drawn.image, index, index / FPS, block, drawn.motion, speech_index=index)
+        alpha = portrait.alpha if drawn.alpha is None else drawn.alpha
+        yield Frame(OUTPUTS[output](drawn.image, alpha), index, index / FPS, block, drawn.motion, speech_index=index)
 
 
 def motion_of(performer: Performer, portrait: Portrait, appearance: Appearance, take: Take) -> Motion:

@@ -18,6 +18,7 @@ from ditto.lite.speech_encoder import HOP_SAMPLES
 from ditto.machine import cores
 from ditto.media.audio import SAMPLE_RATE
 from ditto.media.files import is_readable, write_file
+from ditto.media.pixels import check_pixels
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.motion import FPS
 from ditto.motion.style import style_strength
@@ -417,6 +418,7 @@ class TalkingHead:
         *,
         audio: Readable | Samples | Sequence[Readable | Samples] | None = None,
         performance: Performance | None = None,
+        output: str = "rgb24",
     ) -> Iterator[Frame]:
         """The frames of a take, one by one. Nothing is generated; rendering twice gives the same bits.
 
@@ -424,17 +426,20 @@ class TalkingHead:
             audio: the recording, where the file that the take names is not there any more, or where samples were given;
                 several for a take of several recordings.
             performance: as of `stream`, from the beginning of the take.
+            output: as of `stream`.
 
         Raises:
             TakeError: the take comes from another bundle.
+            ValueError: an unknown output.
             AudioError: a recording is not there any more, has changed, or is not among those given.
         """
         from ditto.take import TakeSound, frames_of
 
         take.check_bundle(self.bundle.id)
         sound = TakeSound(take, audio)
+        driving = check_performance(performance)
         return frames_of(
-            self.performer, portrait, self.appearance(portrait), take, sound.blocks(), check_performance(performance)
+            self.performer, portrait, self.appearance(portrait), take, sound.blocks(), driving, check_pixels(output)
         )
 
     def motion(self, portrait: Portrait, take: Take) -> Motion:

@@ -79,11 +79,6 @@ from ditto.app.writing import write_frames
 from ditto.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-    import numpy.typing as npt
-
     from ditto.app.doctor import Check
     from ditto.provenance import Label, Provenance
 
@@ -186,15 +181,22 @@ def animate(
 ) -> None:
     """Make PORTRAIT say AUDIO."""
     with errors_reported(as_json, debug):
+        from ditto.media.footage import is_video
+
         provenance = parse_provenance(no_provenance, signing_certificate, signing_key)
         drawn = parse_label(label, label_corner, label_font)
         released = parse_settings(settings, changes)
-        video = cli_video.is_video(portrait)
+        video = is_video(portrait)
         if not video and (loop or whole_face):
             raise InputError(f"expected a video with --loop or --whole-face, got {portrait}; leave them out, or give a video")
         if video:
             alone = {"--speaker": speaker, "--face": face != "0", "--drive": drive, "--still": still, "--max-size": max_size,
-                     "--emotion portrait": emotion == "portrait", "--background": background is not None}  # fmt: skip
+                     "--emotion portrait": emotion == "portrait"}  # fmt: skip
+            if background is not None:
+                raise InputError(
+                    f"expected a picture with --background, got the video {portrait}, whose pictures are not cut out one by "
+                    "one; leave the option out"
+                )
             if given := [name for name, value in alone.items() if value]:
                 raise InputError(f"expected a picture with {given[0]}, got the video {portrait}; leave the option out")
             if audio is None:
@@ -205,7 +207,12 @@ def animate(
             )  # fmt: skip
         elif speaker:
             alone = {"AUDIO": audio, "--face": face != "0", "--controls": controls, "--drive": drive,
-                     "--emotion portrait": emotion == "portrait", "--background": background is not None}  # fmt: skip
+                     "--emotion portrait": emotion == "portrait"}  # fmt: skip
+            if background is not None:
+                raise InputError(
+                    "expected --background or --speaker, got both; the alpha of several faces does not move with them: leave "
+                    "one of them out"
+                )
             if given := [name for name, value in alone.items() if value]:
                 raise InputError(f"expected {given[0]} or --speaker, got both; leave one of them out")
             result = cli_scene.run_scene(
@@ -260,6 +267,7 @@ def run_animate(
     """
     import ditto
     from ditto.media.audio import AudioReader
+    from ditto.media.backgrounds import TRANSPARENT, check_background, laid
     from ditto.media.images import MAX_SIZE
     from ditto.media.video import check_output
     from ditto.motion.motion import FPS
@@ -270,7 +278,9 @@ def run_animate(
     strength = parse_style(style)
     if download_hsemotion and emotion != "portrait":
         raise InputError(f"expected --emotion portrait with --download-hsemotion, got {emotion!r}; leave one of them out")
-    format = check_output(output, codec, quality, background == "transparent")
+    format = check_output(output, codec, quality, background == TRANSPARENT)
+    if background is not None:
+        check_background(background)
     check_picture(portrait_path, face, max_size)
     if drive is None and drive_regions:
         raise InputError(f"expected --drive with --drive-regions {drive_regions}, got none; give a performance")
@@ -304,7 +314,7 @@ def run_animate(
         registered = time.perf_counter()
     if read_by is not None:
         console.print(f"the picture shows {shown_words(weights)}, by {READERS[read_by]}")
-    lay = None if background is None else background_of(background, given.picture, portrait.alpha)
+    lay = laid(background, given.picture, portrait.alpha)
     height, width = portrait.picture.shape[:2]
     total = None if reader.duration_seconds is None else math.ceil(reader.duration_seconds * FPS)
     frames = head.animate(
@@ -312,8 +322,8 @@ def run_animate(
         output="rgb24" if background is None else "rgba",
     )  # fmt: skip
     writer = write_frames(
-        (frame.image if lay is None else lay(frame.image) for frame in frames), total, console, format, label, output, width,
-        height, audio=reader, codec=codec, quality=quality, alpha=background == "transparent", provenance=provenance,
+        (lay(frame.image) for frame in frames), total, console, format, label, output, width, height,
+        audio=reader, codec=codec, quality=quality, alpha=background == TRANSPARENT, provenance=provenance,
     )  # fmt: skip
     finished = time.perf_counter()
     duration = writer.frames / FPS
@@ -337,23 +347,6 @@ def run_animate(
     }
 
 
-def background_of(
-    given: str, original: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8] | None
-) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]] | None:
-    """What lays frames over the background of `--background`; None for a transparent one.
-
-    Args:
-        original, alpha: the portrait's picture with what was behind the person, and its alpha.
-
-    Raises:
-        InputError: the background cannot be used.
-    """
-    from ditto.media.backgrounds import background
-
-    lay = background("white" if given == "transparent" else given, original, alpha)
-    return None if given == "transparent" else lay
-
-
 def shown_words(weights: Mapping[str, float]) -> str:
     """Weights as a person reads them, the largest first: `happy 0.55, neutral 0.45`."""
     largest = sorted(weights.items(), key=lambda item: -item[1])
@@ -375,6 +368,8 @@ def serve(
     ] = None,
     bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "lite",
     device: Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")] = "cpu",
+    settings: PublishedSettings = None,
+    changes: Changes = None,
     sessions: Annotated[
         int | None, typer.Option(min=1, help="Most sessions at once; as many as the machine holds by default.")
     ] = None,
@@ -425,6 +420,7 @@ def serve(
         address = Address(host, port, token, certificate, key, drain)
         ice_servers = tuple(map(parse_ice_server, ice_server or []))
         check_client_drawing(client_drawing, record)
+        released = parse_settings(settings, changes)
         drawn = parse_label(label, label_corner, label_font)
         provenance = None
         if record is not None:
@@ -436,7 +432,7 @@ def serve(
         show_warnings(console)
         with listen(address) as listening:
             with progress_of(console, "loading the bundle, finding the face"):
-                head = ditto.load(bundle, max_sessions=sessions, device=device)
+                head = ditto.load(bundle, max_sessions=sessions, device=device, **released)
                 first = load_portrait(head, picture, "0", max_size)
                 head.blocking_session(first, label=drawn).close()  # prepares the portrait; raises if the machine is too slow
                 interruption.check()

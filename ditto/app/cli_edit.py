@@ -17,7 +17,16 @@ from ditto.app.console import (
     progress_of,
     show_warnings,
 )
-from ditto.app.options import Face, NoProvenance, SigningCertificate, SigningKey, parse_provenance
+from ditto.app.options import (
+    Changes,
+    Face,
+    NoProvenance,
+    PublishedSettings,
+    SigningCertificate,
+    SigningKey,
+    parse_provenance,
+    parse_settings,
+)
 from ditto.errors import InputError
 
 PACKAGES = ("fastapi", "uvicorn")
@@ -40,6 +49,8 @@ def edit(
     seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of all randomness; of a recording only.")] = 0,
     bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "lite",
     device: Annotated[str, typer.Option(help="Where a full bundle's networks run: cpu, cuda, cuda:1.")] = "cpu",
+    settings: PublishedSettings = None,
+    changes: Changes = None,
     face: Face = "0",
     max_size: Annotated[int, typer.Option(min=64, help="Longest side of the picture in pixels.")] = 768,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 8401,
@@ -62,6 +73,7 @@ def edit(
 
         address = Address(port=port)
         path = controls or timeline_file(recording)
+        released = parse_settings(settings, changes)
         check_picture(portrait, face, max_size)
         check_recording(recording, path)
         provenance = parse_provenance(no_provenance, signing_certificate, signing_key)
@@ -70,7 +82,7 @@ def edit(
         show_warnings(console)
         with listen(address) as listening, tempfile.TemporaryDirectory(prefix="ditto-edit-") as folder:
             with progress_of(console, "loading the bundle, finding the face, generating the motion"):
-                head = ditto.load(bundle, device=device)
+                head = ditto.load(bundle, device=device, **released)
                 shown = load_portrait(head, portrait, face, max_size)
                 interruption.check()
                 project = open_project(head, shown, recording, path, Path(folder), seed)

@@ -19,12 +19,13 @@ from ditto.app.console import (
     interruption,
     open_console,
     print_result,
-    progress,
     progress_of,
     show_warnings,
 )
 from ditto.app.options import (
+    Background,
     BundleName,
+    Changes,
     Codec,
     ControlsFile,
     Device,
@@ -35,6 +36,7 @@ from ditto.app.options import (
     LabelText,
     MaxSize,
     NoProvenance,
+    PublishedSettings,
     Quality,
     Quiet,
     Seed,
@@ -46,10 +48,12 @@ from ditto.app.options import (
     parse_emotion,
     parse_label,
     parse_provenance,
+    parse_settings,
     parse_style,
     parse_timeline,
 )
 from ditto.app.pictures import check_picture, load_portrait, standard_input
+from ditto.app.writing import write_frames
 from ditto.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,6 +90,8 @@ def extract(
     controls: ControlsFile = None,
     bundle: BundleName = "lite",
     device: Device = "cpu",
+    settings: PublishedSettings = None,
+    changes: Changes = None,
     face: Face = "0",
     still: Still = False,
     as_json: Json = False,
@@ -97,6 +103,7 @@ def extract(
         from ditto.media.audio import AudioReader
 
         weights, strength = parse_emotion(emotion), parse_style(style)
+        released = parse_settings(settings, changes)
         check_place(output, portrait, audio, *given(controls))
         check_picture(portrait, face, None)
         if str(portrait) == str(audio) == "-":
@@ -106,7 +113,7 @@ def extract(
         reader = AudioReader(audio if str(audio) != "-" else standard_input("a recording"))
         timeline = parse_timeline(controls, reader.duration_seconds)
         with progress_of(console, "loading the bundle"):
-            head = ditto.load(bundle, device=device)
+            head = ditto.load(bundle, device=device, **released)
         with progress_of(console, "finding the face"):
             registered = load_portrait(head, portrait, face, 640)
         interruption.check()
@@ -182,8 +189,11 @@ def render(
     ] = None,
     codec: Codec = None,
     quality: Quality = "standard",
+    background: Background = None,
     bundle: BundleName = "lite",
     device: Device = "cpu",
+    settings: PublishedSettings = None,
+    changes: Changes = None,
     face: Face = "0",
     max_size: MaxSize = None,
     no_provenance: NoProvenance = False,
@@ -199,9 +209,9 @@ def render(
     """Draw PORTRAIT with the motion of a take; nothing is generated again."""
     with errors_reported(as_json, debug):
         result = run_render(
-            portrait, take, output, audio or [], codec, quality, bundle, device, face, max_size,
-            parse_provenance(no_provenance, signing_certificate, signing_key), parse_label(label, label_corner, label_font),
-            quiet or as_json,
+            portrait, take, output, audio or [], codec, quality, background, bundle, device, parse_settings(settings, changes),
+            face, max_size, parse_provenance(no_provenance, signing_certificate, signing_key),
+            parse_label(label, label_corner, label_font), quiet or as_json,
         )  # fmt: skip
         if as_json:
             print_result(json.dumps(result))
@@ -219,8 +229,10 @@ def run_render(
     audio: list[Path],
     codec: str | None,
     quality: str,
+    background: str | None,
     bundle: str,
     device: str,
+    released: dict[str, Any],
     face: str,
     max_size: int | None,
     provenance: Provenance | None,
@@ -229,13 +241,16 @@ def run_render(
 ) -> dict[str, Any]:
     """Runs `ditto motion render`; returns its report."""
     import ditto
+    from ditto.media.backgrounds import TRANSPARENT, check_background, laid
     from ditto.media.files import temporary_files
     from ditto.media.images import MAX_SIZE
     from ditto.media.rates import FPS
-    from ditto.media.video import VideoWriter, check_output
+    from ditto.media.video import check_output
     from ditto.take import Take, TakeSound
 
-    format = check_output(output, codec, quality)
+    format = check_output(output, codec, quality, background == TRANSPARENT)
+    if background is not None:
+        check_background(background)
     check_distinct(output, portrait_path, take_path, *audio)
     check_picture(portrait_path, face, max_size)
     take = Take.load(take_path)
@@ -243,32 +258,29 @@ def run_render(
     console = open_console(quiet)
     show_warnings(console)
     with progress_of(console, "loading the bundle"):
-        head = ditto.load(bundle, device=device)
+        head = ditto.load(bundle, device=device, **released)
         take.check_bundle(head.bundle.id)
     with progress_of(console, "finding the face"):
-        portrait = load_portrait(head, portrait_path, face, MAX_SIZE if max_size is None else max_size)
+        given = load_portrait(head, portrait_path, face, MAX_SIZE if max_size is None else max_size)
+        portrait = given if background is None else head.cut_out(given)
         head.appearance(portrait)
+    lay = laid(background, given.picture, portrait.alpha)
     if provenance is not None:
         speech = {"speech": sound.whole} if isinstance(sound.whole, (str, Path)) else {}
         provenance = provenance.made_from(portrait=portrait_path, take=take_path, **speech)
     started = time.perf_counter()
     height, width = portrait.picture.shape[:2]
-    if label is not None:
-        label.check(height, width)
     with ExitStack() as stack:
         track = sound.whole
         if track is None:
             with temporary_files():
                 track = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ditto."))) / "sound.wav"
                 sound.write(track)
-        frames = head.render(portrait, take, audio=audio or None)
-        if format.audio_codec is None:
-            console.print(f"{format.name} carries no sound", highlight=False)
-        with VideoWriter(
-            output, width, height, audio=track, codec=codec, quality=quality, provenance=provenance
-        ) as writer:
-            for frame in progress(frames, take.frames, console):
-                writer.write(frame.image if label is None else label.draw(frame.image))
+        frames = head.render(portrait, take, audio=audio or None, output="rgb24" if background is None else "rgba")
+        writer = write_frames(
+            (lay(frame.image) for frame in frames), take.frames, console, format, label, output, width, height,
+            audio=track, codec=codec, quality=quality, alpha=background == TRANSPARENT, provenance=provenance,
+        )  # fmt: skip
     return {
         "output": output,
         "codec": format.codec,

@@ -17,13 +17,6 @@ from ditto.errors import InputError
 if TYPE_CHECKING:
     from ditto.provenance import Label, Provenance
 
-SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts")
-
-
-def is_video(path: Path) -> bool:
-    """Whether a file is a video by its name."""
-    return path.suffix.lower() in SUFFIXES
-
 
 def run_video(
     clip_path: Path,

@@ -6,11 +6,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from ditto.clip import LOOPS
 from ditto.controls.timeline_file import timeline_of
-from ditto.errors import InputError
-from ditto.media.formats import FORMATS, Place, suffix_of
+from ditto.errors import InputError, OutputError
+from ditto.media.backgrounds import TRANSPARENT, check_background
+from ditto.media.footage import is_video
+from ditto.media.formats import FORMATS, Place, format_of, suffix_of
 from ditto.media.images import MAX_SIZE
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.regions import REGIONS
@@ -36,6 +39,9 @@ class Job:
         timeline: the timeline itself, as its JSON file would have it, in place of `controls`.
         drive: a performance that drives the face.
         drive_regions: what it moves, shares by name; None: everything.
+        background: a picture or a video, or in words: a colour, blur, transparent.
+        settings, set: of a full bundle, as `settings` and `changes` of `ditto.load`.
+        loop, whole_face: of a video as the portrait, as of `TalkingHead.animate_video`.
     """
 
     line: int
@@ -54,12 +60,17 @@ class Job:
     timeline: Mapping[str, Any] | None = None
     drive: Path | None = None
     drive_regions: Mapping[str, float] | None = None
+    background: Path | str | None = None
+    settings: Literal["offline", "online"] | None = None
+    set: Mapping[str, Any] | None = None
+    loop: str | None = None
+    whole_face: bool = False
 
     @property
     def files(self) -> dict[str, Path]:
         """The files that it is made of, by field."""
-        found = {name: getattr(self, name) for name in FILES}
-        return {name: path for name, path in found.items() if path is not None}
+        found = {name: getattr(self, name) for name in (*FILES, "background")}
+        return {name: path for name, path in found.items() if isinstance(path, Path)}
 
     @property
     def options(self) -> Object:
@@ -67,6 +78,8 @@ class Job:
         added = {
             "controls": self.controls and str(self.controls), "timeline": self.timeline,
             "drive": self.drive and str(self.drive), "drive_regions": self.drive_regions,
+            "background": self.background and str(self.background), "settings": self.settings, "set": self.set,
+            "loop": self.loop, "whole_face": self.whole_face or None,
         }  # fmt: skip
         return {
             "portrait": str(self.portrait), "audio": str(self.audio), "seed": self.seed, "emotion": dict(self.emotion or {}),
@@ -137,6 +150,7 @@ def job_of(line: int, text: bytes, base: Path, folder: Path) -> Job:
             raise InputError(f"expected {name} to be {expected}, got {_short(value)}; correct it")
     if is_saved(given["portrait"]) and (given.get("face", 0) or given.get("max_size") is not None):
         raise InputError("expected a picture with face or max_size, got a saved portrait; leave these out")
+    _check_source(given)
     if "controls" in given and "timeline" in given:
         raise InputError("expected controls or timeline, got both; leave one of them out")
     if "timeline" in given:
@@ -146,7 +160,33 @@ def job_of(line: int, text: bytes, base: Path, folder: Path) -> Job:
     name = given.pop("output")
     if not (folder / name).resolve().is_relative_to(folder.resolve()):
         raise InputError(f"expected an output inside of the folder of the batch, got {_short(name)}; name one in it")
-    return Job(line, name, **given | {field: base / given[field] for field in FILES if field in given})
+    files: Object = {field: base / given[field] for field in FILES if field in given}
+    if "background" in given:
+        files["background"] = _background(given["background"], base)
+    if given.get("background") == TRANSPARENT:
+        try:
+            format_of(name, alpha=True)
+        except OutputError as error:
+            raise InputError(str(error)) from None
+    return Job(line, name, **given | files)
+
+
+def _check_source(given: Object) -> None:
+    """Raise InputError for an option that the kind of source does not take."""
+    if is_video(given["portrait"]):
+        for name in ("face", "still", "max_size", "drive", "background"):
+            if given.get(name):
+                raise InputError(f"expected a picture with {name}, got the video {_short(given['portrait'])}; leave it out")
+    elif "loop" in given or given.get("whole_face"):
+        raise InputError(f"expected a video with loop or whole_face, got {_short(given['portrait'])}; leave them out")
+
+
+def _background(text: str, base: Path) -> Path | str:
+    """The background of a line: a file beside the manifest, or words. Raises InputError."""
+    if (base / text).is_file():
+        return base / text
+    check_background(text)
+    return text
 
 
 def _once(pairs: list[tuple[str, Any]]) -> Object:
@@ -187,7 +227,7 @@ def _regions(value: object) -> bool:
 
 # Name -> whether a value is right, and what it should be.
 FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "portrait": (_path, "the name of a picture or a saved portrait"),
+    "portrait": (_path, "the name of a picture, a saved portrait or a video"),
     "audio": (_path, "the name of a recording"),
     "output": (
         lambda value: _path(value) and suffix_of(value) in VIDEO_SUFFIXES,
@@ -207,5 +247,10 @@ FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "controls": (_path, "the name of a timeline file"),
     "timeline": (lambda value: isinstance(value, dict), "a timeline, as its JSON file"),
     "drive": (_path, "the name of a performance"),
+    "background": (_path, "a colour, blur, transparent, or the name of a picture or a video"),
+    "settings": (lambda value: value in ("offline", "online"), "offline or online"),
+    "set": (lambda value: isinstance(value, dict), 'released settings by name, as {"fade_type": "s"}'),
+    "loop": (lambda value: value in LOOPS, " or ".join(LOOPS)),
+    "whole_face": (lambda value: isinstance(value, bool), "true or false"),
     "drive_regions": (_regions, f'shares from 0 to 1 by name, as {{"head": 0.5}}, of {", ".join(REGIONS)}'),
 }

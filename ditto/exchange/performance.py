@@ -15,11 +15,11 @@ from ditto.errors import ExchangeError
 from ditto.exchange.files import Given, opened, whole
 from ditto.exchange.track import BlendshapeTrack
 from ditto.media.files import write_file
+from ditto.media.footage import is_video
 from ditto.motion.motion import MOTION_SIZE
 
 FORMAT, VERSION = "ditto.performance", "1"
 SUFFIX = ".safetensors"
-VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")  # that people name where a performance is expected
 MOST = 1000.0  # of any value, as of a take
 
 
@@ -49,7 +49,7 @@ def read(given: Given, regions: Mapping[str, float] | None = None, start_seconds
         ExchangeError: the file cannot be read or used.
         ValueError: an unknown region, a share or a start out of range.
     """
-    if isinstance(given, (str, Path)) and Path(given).suffix.lower() in VIDEOS:
+    if isinstance(given, (str, Path)) and is_video(given):
         raise ExchangeError(
             f"expected a performance, got the video {given}; make one: ditto motion from-video {given} -o "
             f"{Path(given).stem}.safetensors"

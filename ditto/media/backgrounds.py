@@ -5,28 +5,45 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from os import PathLike
-from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ditto.errors import InputError, VideoError
-from ditto.media.footage import pictures
+from ditto.media.footage import is_video, pictures
 from ditto.media.images import FULL_SIZE, read_picture
 from ditto.media.pixels import lay_over
 
 Bytes = npt.NDArray[np.uint8]
 
-VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
 BLUR = 0.03  # of the longer side: sigma of "blur"; like a fast lens behind a portrait, by eye
+
+
+TRANSPARENT = "transparent"  # of the option: frames keep their alpha
+
+
+def check_background(given: str) -> None:
+    """Check the option `--background` before any work is done. Raises InputError."""
+    if given not in (TRANSPARENT, "blur") and not os.path.isfile(given) and _colour(given) is None:
+        raise InputError(
+            f"expected a colour, blur, a picture or a video as the background, got {given!r}; write a colour as '#20c040'"
+        )
+
+
+def laid(given: str | None, original: Bytes, alpha: Bytes | None) -> Callable[[Bytes], Bytes]:
+    """The function that lays frames over the background of the option `--background`, as of `background`.
+
+    Without one (None), frames (H, W, 3) stay as they are, and frames (H, W, 4) before a transparent one.
+    """
+    return (lambda frame: frame) if given in (None, TRANSPARENT) else background(given, original, alpha)
 
 
 def background(given: str | PathLike[str] | Bytes, original: Bytes, alpha: Bytes | None) -> Callable[[Bytes], Bytes]:
     """The function that lays frames (H, W, 4) with straight alpha, in their order, over a background: (H, W, 3).
 
     Args:
-        given: a colour as CSS writes it, `#20c040` or `navy`; "blur"; the path of a picture, or of a video (`VIDEOS`), which
+        given: a colour as CSS writes it, `#20c040` or `navy`; "blur"; the path of a picture, or of a video, which
             loops at 25 pictures a second; or a picture (H, W, 3). Pictures and videos are cropped so that they fill the frame.
         original: (H, W, 3) the portrait's picture.
         alpha: (H, W) its alpha.
@@ -46,15 +63,12 @@ def background(given: str | PathLike[str] | Bytes, original: Bytes, alpha: Bytes
     text = os.fsdecode(given)
     if text == "blur":
         return _still(_blurred(original, alpha))
-    if Path(text).suffix.lower() in VIDEOS:
+    if is_video(text):
         return _moving(text, size)
     colour = _colour(text)
-    if colour is not None and not Path(text).is_file():
+    if colour is not None and not os.path.isfile(text):
         return _still(np.full((size[1], size[0], 3), colour, np.uint8))
-    if not Path(text).exists():
-        raise InputError(
-            f"expected a colour, blur, a picture or a video as the background, got {text!r}; write a colour as '#20c040'"
-        )
+    check_background(text)
     return _still(_cover(read_picture(text, FULL_SIZE)[0], size))
 
 

@@ -7,8 +7,10 @@ rate and a rotation in the metadata are taken into account.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -22,12 +24,18 @@ logger = logging.getLogger(__name__)
 
 Bytes = npt.NDArray[np.uint8]
 
+SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts")
 LONGEST_STILL = 10.0  # seconds between two pictures; more is a jump in the time stamps
 MISSING_SECONDS = 1.0  # fewer at the end of a video are not worth a warning: headers are seldom exact
 NEAR = 0.5 / FPS  # seconds: a picture may be shown so much before its time, not more
 BAD_PACKETS_IN_A_ROW = 50  # then the rest of the video counts as lost
 HDR = (16, 18)  # transfer characteristics of PQ and HLG (ITU-T H.273, table 3)
 SEEK_SECONDS = 1.0  # decoding begins so much before the first frame that is asked for
+
+
+def is_video(path: str | PathLike[str]) -> bool:
+    """Whether a file is a video by its name."""
+    return os.path.splitext(os.fsdecode(path))[1].lower() in SUFFIXES
 
 
 @contextmanager

@@ -112,6 +112,26 @@ def test_a_recording_that_moved_is_given(folder, tmp_path):
     assert run(*render, "--audio", tmp_path / "there.wav").code == 0
 
 
+def test_a_take_is_rendered_before_a_background(folder, tmp_path):
+    cut = folder / "talk.take", "--background", "navy", "-o", tmp_path / "a.mp4"
+    assert run("motion", "render", folder / "face.npz", *cut).code == 0
+    frames = decoded(tmp_path / "a.mp4")
+    assert len(frames) == FRAMES and np.abs(frames[:, 10, -10].astype(int) - (0, 0, 128)).max() < 12
+    assert np.abs(frames[:, frames.shape[1] // 2, frames.shape[2] // 2].astype(int) - (0, 0, 128)).max() > 60  # the person
+
+
+@pytest.mark.parametrize("command", [("serve",), ("edit", "face.npz", "speech.wav")])
+def test_released_settings_reach_the_page_and_the_editor(folder, monkeypatch, command):
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    pytest.importorskip("aiortc")
+    monkeypatch.chdir(folder)
+    done = run(*command, "--port", 0, "--set", "fade_type")
+    assert done.code == 2 and "expected --set NAME=VALUE or a file" in done.err
+    done = run(*command, "--port", 0, "--set", "fade_type=s")
+    assert done.code == 2 and "expected a full bundle with changes" in done.err
+
+
 def test_the_schema_is_printed():
     assert json.loads(run("controls", "schema").out) == timeline_schema()
 
@@ -140,6 +160,11 @@ def test_the_schema_is_printed():
         ("motion join talk.take other.take -o a.take", "TakeError: expected takes of one bundle"),
         ("motion render face.npz other.take -o a.mp4", "TakeError: expected a take of the bundle lite .*got one of full"),
         ("motion render face.npz talk.take -o a.avi", "OutputError"),
+        ("motion render face.npz talk.take -o a.mp4 --background transparent", "OutputError: .*keeps alpha"),
+        ("motion render face.npz talk.take -o a.mp4 --background purpel", "expected a colour, blur"),
+        ("motion render face.npz talk.take -o a.mp4 --set fade_type=s", "expected a full bundle with changes"),
+        ("motion extract face.npz speech.wav -o a.take --settings online", "expected a full bundle with settings"),
+        ("animate clip.mp4 speech.wav -o a.mp4 --background blur", "whose pictures are not cut out"),
         ("motion render none.npz talk.take -o a.mp4", "InputError"),
         ("motion render face.npz talk.take -o a.mp4 --audio none.wav", "AudioError"),
         ("animate face.npz speech.wav -o a.mp4 --controls bad.yaml", "TimelineError: .*line 4"),

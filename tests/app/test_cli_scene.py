@@ -74,6 +74,8 @@ def test_a_recording_may_have_an_equals_sign_in_its_name(folder):
         (["--speaker", "0=a.wav", "--speaker", "0=a.wav"], "expected different faces, got face 0 twice"),
         (["a.wav", "--speaker", "0=a.wav"], "expected AUDIO or --speaker, got both"),
         (["--face", "1", "--speaker", "0=a.wav"], "expected --face or --speaker, got both"),
+        (["--background", "blur", "--speaker", "0=a.wav"], "the alpha of several faces does not move with them"),
+        (["--max-size", "64", "--speaker", "0=a.wav", "--speaker", "1=b.wav"], "expected a max_size in which every face"),
         ([], "expected a recording, got none"),
     ],
 )

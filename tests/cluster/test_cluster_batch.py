@@ -1,5 +1,6 @@
 """`ditto batch` on this machine: manifests, resuming, workers that die, files that are there."""
 
+import io
 import json
 import os
 import re
@@ -9,12 +10,14 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import batch_work
 import numpy as np
 import pytest
 from actors import PATIENT, until
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from typer.testing import CliRunner
 from wav import write_wav
 
@@ -48,6 +51,12 @@ def manifest(place, *lines):
     file = place / "manifest.jsonl"
     file.write_text(text)
     return read_manifest(file, place / "out")
+
+
+def png(pixels):
+    packed = io.BytesIO()
+    Image.fromarray(pixels).save(packed, "PNG")
+    return packed.getvalue()
 
 
 def run(place, lines, work=batch_work.write, count=2, told=lambda result: None):
@@ -102,6 +111,14 @@ def statuses(results):
         ({"output": "a.mp4", "drive": "a.csv", "drive_regions": {"hand": 1}}, "expected drive_regions to be shares"),
         ({"output": "a.mp4", "drive": "a.csv", "drive_regions": {"head": 1.5}}, "expected drive_regions to be shares"),
         ({"output": "a.mp4", "drive": "a.csv", "drive_regions": {"head": True}}, "expected drive_regions to be shares"),
+        ({"output": "a.mp4", "portrait": "p.mp4", "still": True}, "expected a picture with still, got the video"),
+        ({"output": "a.mp4", "portrait": "p.mp4", "background": "blur"}, "expected a picture with background"),
+        ({"output": "a.mp4", "portrait": "p.mp4", "loop": "round"}, "expected loop to be pingpong"),
+        ({"output": "a.mp4", "loop": "once"}, "expected a video with loop or whole_face"),
+        ({"output": "a.mp4", "background": "purpel"}, "expected a colour, blur"),
+        ({"output": "a.mp4", "background": "transparent"}, "keeps alpha"),
+        ({"output": "a.mp4", "settings": "live"}, "expected settings to be offline or online"),
+        ({"output": "a.mp4", "set": ["fade_type"]}, "expected set to be released settings"),
     ],
 )
 def test_a_bad_line_is_told_by_its_number_and_the_others_are_done(place, line, expected):
@@ -150,7 +167,7 @@ def test_controls_and_a_performance_act_as_in_animate(tmp_path, portrait, monkey
         asked.append(options)
         return iter([SimpleNamespace(image=face.picture)])
 
-    monkeypatch.setattr(work, "_head", lambda bundle, device: SimpleNamespace(animate=animate))
+    monkeypatch.setattr(work, "_head", lambda *which: SimpleNamespace(animate=animate))
     line = {"portrait": "face.npz", "audio": "sound.wav", "output": "a.mp4"}
     own = {"controls": "edit.yaml"}, {"timeline": data_of(edit), "drive": "actor.csv", "drive_regions": {"head": 0.5}}, {}
     for options in own:
@@ -166,6 +183,48 @@ def test_controls_and_a_performance_act_as_in_animate(tmp_path, portrait, monkey
         with pytest.raises(error):
             work.animate(job, tmp_path / "b.mp4")
     assert not (tmp_path / "b.mp4").exists()
+
+
+def test_a_clip_as_the_portrait_a_background_and_released_settings_act_as_in_animate(tmp_path, portrait, monkeypatch):
+    portrait.save(tmp_path / "face.npz")
+    (tmp_path / "clip.mp4").write_bytes(b"a clip")
+    (tmp_path / "room.png").write_bytes(png(np.full((8, 8, 3), 70, np.uint8)))
+    write_wav(tmp_path / "sound.wav", np.ones(640 * 8, np.int16))
+    asked = []
+
+    class Head:
+        def read_video(self, path):
+            return SimpleNamespace(tracked=SimpleNamespace(size=(64, 96)), path=path)
+
+        def animate_video(self, clip, audio, **options):
+            asked.append((clip.path.name, options["loop"], options["whole_face"]))
+            return iter([SimpleNamespace(image=np.zeros((64, 96, 3), np.uint8))])
+
+        def cut_out(self, face):
+            return SimpleNamespace(picture=face.picture, alpha=np.zeros(face.picture.shape[:2], np.uint8))
+
+        def animate(self, face, audio, **options):
+            asked.append(options["output"])
+            return iter([SimpleNamespace(image=np.dstack([face.picture, face.alpha]))])
+
+    def load(bundle, **options):
+        asked.append(options)
+        return Head()
+
+    monkeypatch.setattr("ditto.load", load)
+    work._head.cache_clear()
+    line = {"portrait": "face.npz", "audio": "sound.wav", "output": "a.mp4"}
+    released = {"settings": "online", "set": {"fade_type": "s"}}
+    (job,) = manifest(tmp_path, line | {"portrait": "clip.mp4", "loop": "once", "whole_face": True} | released)
+    assert work.animate(job, tmp_path / "a.mp4")["width"] == 96
+    assert asked == [{"device": "cpu", "settings": "online", "changes": {"fade_type": "s"}}, ("clip.mp4", "once", True)]
+    (job,) = manifest(tmp_path, line | {"background": "room.png"})
+    assert job.files["background"] == tmp_path / "room.png"
+    work.animate(job, tmp_path / "b.mp4")
+    work._head.cache_clear()
+    assert asked[-1] == "rgba"
+    with av.open(str(tmp_path / "b.mp4")) as video:
+        assert abs(next(video.decode(video=0)).to_ndarray(format="rgb24").astype(int) - 70).max() < 8
 
 
 def test_a_manifest_that_is_none_is_refused(place):
@@ -321,8 +380,6 @@ def real(tmp_path):
 
 
 def test_the_command_makes_videos_and_reports_each_failure(real):
-    import av
-
     arguments = ["batch", str(real / "list.jsonl"), "-o", str(real / "out"), "--workers", "1"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 1

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from ditto.errors import ImageError, InputError, VideoError
-from ditto.media.backgrounds import background
-from ditto.media.pixels import OUTPUTS
+from ditto.media.backgrounds import background, check_background
+from ditto.media.pixels import OUTPUTS, lay_over
 from ditto.media.video import VideoWriter
 
 ALPHA = np.zeros((32, 48), np.uint8)
@@ -24,6 +24,28 @@ def test_alpha_above_and_below_and_over_green():
     green = OUTPUTS["rgb24_green"](SEEN, ALPHA)
     assert green[0, 0].tolist() == [0, 255, 0] and green[16, 16].tolist() == [200, 0, 0]
     assert abs(green[16, 40].astype(int) - (100, 127, 0)).max() <= 1
+
+
+def test_colours_and_alpha_are_laid_over_as_defined():
+    rng = np.random.default_rng(0)
+    alpha = np.clip(rng.integers(-200, 456, (40, 56)), 0, 255).astype(np.uint8)
+    seen, behind = (rng.integers(0, 256, (40, 56, 3)).astype(np.uint8) for _ in range(2))
+    rgba = OUTPUTS["rgba"](seen, alpha)
+    share = alpha[..., None].astype(np.float32) / np.float32(255.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        straight = np.clip(np.rint(255 - (255 - seen.astype(np.float32)) / share), 0, 255)
+    straight = np.where(alpha[..., None] == 0, 255, straight)
+    np.testing.assert_array_equal(rgba, np.dstack([straight, alpha]))
+    wide = alpha[..., None].astype(np.uint16)
+    np.testing.assert_array_equal(lay_over(rgba, behind), (rgba[..., :3] * wide + behind * (255 - wide) + 127) // 255)
+
+
+@pytest.mark.parametrize("given", ["purpel", "none.png", 300 * "a", "a\0b", "."])
+def test_the_option_is_checked_before_any_work(given):
+    with pytest.raises(InputError, match="expected a colour, blur, a picture or a video"):
+        check_background(given)
+    for known in ("navy", "#20c040", "blur", "transparent", __file__):
+        check_background(known)
 
 
 def test_a_colour_a_picture_and_a_blur(tmp_path):
