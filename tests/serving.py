@@ -98,7 +98,7 @@ class StandInSession:
 
     def control(self, **changes):
         if "joy" in (changes.get("emotion") or {}):
-            raise ValueError("unknown emotion 'joy'")
+            raise ValueError("expected an emotion of happy, got 'joy'; choose it")
         self.controls.append(changes)
 
     def listen(self, pcm, sample_rate=16000):

@@ -142,7 +142,7 @@ def test_wrong_arguments_are_named(head, portrait):
         head.stream("face.npz")
     with pytest.raises(TypeError, match="weights by name"):
         head.stream(portrait, emotion="happy")
-    with pytest.raises(ValueError, match="unknown emotion"):
+    with pytest.raises(ValueError, match="expected an emotion of"):
         head.stream(portrait, emotion={"hapy": 1.0})
     with pytest.raises(ValueError, match=r"expected a style of calm, natural, lively, or a number in .*got 'wild'"):
         head.stream(portrait, style="wild")

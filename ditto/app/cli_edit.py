@@ -30,6 +30,7 @@ from ditto.app.options import (
 from ditto.errors import InputError
 
 PACKAGES = ("fastapi", "uvicorn")
+MAX_SIZE = 768  # of the preview
 
 
 def edit(
@@ -52,7 +53,9 @@ def edit(
     settings: PublishedSettings = None,
     changes: Changes = None,
     face: Face = "0",
-    max_size: Annotated[int, typer.Option(min=64, help="Longest side of the picture in pixels.")] = 768,
+    max_size: Annotated[
+        int | None, typer.Option(min=64, help=f"Longest side of a picture in pixels; {MAX_SIZE} by default.")
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 8401,
     no_provenance: NoProvenance = False,
     signing_certificate: SigningCertificate = None,
@@ -83,7 +86,7 @@ def edit(
         with listen(address) as listening, tempfile.TemporaryDirectory(prefix="ditto-edit-") as folder:
             with progress_of(console, "loading the bundle, finding the face, generating the motion"):
                 head = ditto.load(bundle, device=device, **released)
-                shown = load_portrait(head, portrait, face, max_size)
+                shown = load_portrait(head, portrait, face, MAX_SIZE if max_size is None else max_size)
                 interruption.check()
                 project = open_project(head, shown, recording, path, Path(folder), seed)
                 project.preview(0, project.timeline)  # prepares the portrait

@@ -111,7 +111,7 @@ def _of_picture(
     max_size = MAX_SIZE if job.max_size is None else job.max_size
     given = _portrait(_picture(job), is_saved(job.portrait), job.face, max_size)
     portrait = given if job.background is None else head.cut_out(given)
-    lay = laid(job.background and str(job.background), given.picture, portrait.alpha)
+    lay = laid(None if job.background is None else str(job.background), given.picture, portrait.alpha)
     frames = head.animate(
         portrait, reader, seed=job.seed, emotion=job.emotion, still=job.still, controls=timeline, style=job.style,
         performance=driving, output="rgb24" if job.background is None else "rgba",
