@@ -13,6 +13,7 @@ Every step that is finished is kept, and an interrupted one goes on: run the sam
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ditto.errors import DittoError
@@ -45,7 +47,7 @@ from ditto.training.latent import codec as codec_training
 from ditto.training.latent import flow as flow_training
 from ditto.training.latent import rap as rap_training
 from ditto.training.latent.codec import as_video, read_codec, train_codec
-from ditto.training.latent.data import PICTURE_SIZE, SIDE, Clips, Job, files_of, plan, render_clips
+from ditto.training.latent.data import PICTURE_SIZE, SIDE, Clips, Job, files_of, plan, render_clips, split_speeches
 from ditto.training.latent.evaluation import (
     Figure,
     Pictures,
@@ -130,7 +132,8 @@ class Demo:
     def calibration(self) -> Clips:
         """Clips of the portrait that no network sees, for the reader of its mouth."""
         held = next(path for name, path in self.portraits.items() if name.startswith(HELD_PORTRAIT))
-        jobs = [Job(f"calibration_{i}", held, self.speeches[-30 - i], 3000 + i, "train") for i in range(CALIBRATION)]
+        spoken = split_speeches(self.speeches)[0][::-1]
+        jobs = [Job(f"calibration_{i}", held, spoken[i % len(spoken)], 3000 + i, "train") for i in range(CALIBRATION)]
         return self._rendered("calibration", jobs)
 
     @cached_property
@@ -149,9 +152,10 @@ class Demo:
         """Held recordings one after the other."""
         path = self.out / "speech" / f"long_{place}.wav"
         if not path.is_file():
-            parts, size = [], 0
-            for speech in self.speeches[-2 - 12 * place :: -1]:
-                parts.append(read_audio(speech))
+            unheard = split_speeches(self.speeches)[1]
+            parts, size = list[npt.NDArray[np.float32]](), 0
+            for i in itertools.count(12 * place):
+                parts.append(read_audio(unheard[i % len(unheard)]))
                 size += len(parts[-1])
                 if size >= LONG_SECONDS * SAMPLE_RATE:
                     break

@@ -238,8 +238,7 @@ def plan(
         raise InputError(
             f"expected a portrait to train on and three files of speech, got {len(seen)} and {len(speeches)}; give more"
         )
-    kept = min(HELD_SPEECHES, len(speeches) // 3)
-    spoken, unheard = speeches[: len(speeches) - kept], speeches[len(speeches) - kept :]
+    spoken, unheard = split_speeches(speeches)
     jobs = []
     for place in range(clips + edited):
         name = f"train_{place:04d}" if place < clips else f"{EDITED_NAME}{place - clips:04d}"
@@ -250,6 +249,12 @@ def plan(
             speech = unheard[(2 * who + turn) % len(unheard)]
             jobs.append(Job(f"held_{who:02d}_{turn}", portrait, speech, 1000 + 2 * who + turn, "held"))
     return jobs
+
+
+def split_speeches(speeches: Sequence[Path]) -> tuple[Sequence[Path], Sequence[Path]]:
+    """What is spoken in training, and the last `HELD_SPEECHES` files (at most a third of all), which are not."""
+    kept = min(HELD_SPEECHES, len(speeches) // 3)
+    return speeches[: len(speeches) - kept], speeches[len(speeches) - kept :]
 
 
 def render_clips(

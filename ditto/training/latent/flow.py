@@ -109,7 +109,7 @@ PRESETS: Mapping[str, FlowRecipe] = MappingProxyType(
             weight_decay=0.0, checkpoint_every=50,
         ),
         "face": FlowRecipe(
-            FLOW_FACE, (Stage(1200, 2e-3, warmup=50),), 16, references=1, time_mean=0.3, optimizer="muon", average=0.995,
+            FLOW_FACE, (Stage(1400, 2e-3, warmup=50),), 10, references=1, time_mean=0.3, optimizer="muon", average=0.995,
             weight_decay=0.0, checkpoint_every=50,
         ),
         "paper": FlowRecipe(FLOW_PAPER, (Stage(250_000, 1e-4, final_rate=1.0, warmup=1000),), 2),
