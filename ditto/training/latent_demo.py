@@ -46,7 +46,7 @@ from ditto.training.dataset import write_bytes, write_json
 from ditto.training.latent import codec as codec_training
 from ditto.training.latent import flow as flow_training
 from ditto.training.latent import rap as rap_training
-from ditto.training.latent.codec import as_video, read_codec, train_codec
+from ditto.training.latent.codec import as_video, read_codec, train_codec, whole_latents
 from ditto.training.latent.data import PICTURE_SIZE, SIDE, Clips, Job, files_of, plan, render_clips, split_speeches
 from ditto.training.latent.evaluation import (
     Figure,
@@ -231,7 +231,8 @@ class Demo:
 
     def _codec_figures(self) -> list[Figure]:
         window = codec_training.preset(self.system.codec).window
-        found = codec_training.evaluate(self.codec, self.clips, window, STREAM_FRAMES)
+        frames = whole_latents(self.codec.config, STREAM_FRAMES)
+        found = codec_training.evaluate(self.codec, self.clips, window, frames)
         figures = []
         for group, least in (("known", 28.0), ("unseen", 30.0)):
             f = found[group]
@@ -244,13 +245,14 @@ class Demo:
         rows, worst = [], 0.0
         for clip in self.clips.of("held")[::2]:
             loaded = self.clips.load(clip)
-            real, source = as_video(loaded.frames, window), as_video(loaded.source[None], window)
+            frames = whole_latents(self.codec.config, clip.frames)
+            real, source = as_video(loaded.frames[:frames], window), as_video(loaded.source[None], window)
             with torch.no_grad():
                 latents, references = self.codec.encode(real).mean, self.codec.references(source)
                 whole = self.codec.decode(latents, references)
                 worst = max(worst, float((self._streamed(latents, references) - whole).abs().max()))
             shown = [_pixels(video) for video in (real, whole, source)]
-            rows += codec_rows(clip.portrait, shown[0], shown[1], shown[2][0], lite_openings(loaded.motion))
+            rows += codec_rows(clip.portrait, shown[0], shown[1], shown[2][0], lite_openings(loaded.motion)[:frames])
         write_png(self.run / "codec.png", rows)
         return [*figures, Figure("codec, stream against whole, of a range of 2", worst, most=1e-4)]
 

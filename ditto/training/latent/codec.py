@@ -33,6 +33,7 @@ from ditto.training.latent.loop import Objective, Run, Stage, Terms, train
 from ditto.training.motion_loop import Workers, open_workers
 
 FORMAT = 1  # of codec.json
+MEASURED = 17, 125  # frames of the figures of held clips, or a little fewer: whole latents
 LONGEST_MEASURED = 197  # frames of a clip that the latents' statistics are measured on
 
 Pictures = npt.NDArray[np.uint8]
@@ -392,8 +393,7 @@ def measure_latents(codec: Codec, clips: Clips, window: tuple[int, int, int]) ->
     total, squares = torch.zeros(2, codec.config.latent_channels, dtype=torch.float64).unbind()
     count = 0
     for clip in clips.of("train"):
-        frames = min(clip.frames, LONGEST_MEASURED)
-        frames -= (frames - 1) % codec.config.time
+        frames = whole_latents(codec.config, min(clip.frames, LONGEST_MEASURED))
         mean = codec.encode(as_video(clips.frames(clip, 0, frames), window)).mean.double()
         total += mean.sum((0, 2, 3, 4))
         squares += mean.square().sum((0, 2, 3, 4))
@@ -401,6 +401,11 @@ def measure_latents(codec: Codec, clips: Clips, window: tuple[int, int, int]) ->
     mean = total / count
     codec.latent_mean.copy_(mean)
     codec.latent_deviation.copy_((squares / count - mean.square()).clamp(min=1e-8).sqrt())
+
+
+def whole_latents(config: CodecConfig, frames: int) -> int:
+    """The most frames, up to `frames`, that a stream's first latents are."""
+    return frames - (frames - 1) % config.time
 
 
 def as_video(frames: Pictures, window: tuple[int, int, int]) -> Tensor:
@@ -540,7 +545,8 @@ def train_codec(options: Options, workers: Workers | None = None) -> Made:
     codec = train(objective, sampler, recipe.stages, run, workers, options.resume).cpu()
     assert isinstance(codec, Codec)
     measure_latents(codec, clips, recipe.window)
-    figures = {str(frames): evaluate(codec, clips, recipe.window, frames) for frames in (17, 125)}
+    lengths = [whole_latents(codec.config, frames) for frames in MEASURED]
+    figures = {str(frames): evaluate(codec, clips, recipe.window, frames) for frames in lengths}
     if workers.rank == 0:
         kept = {frames: {name: group._asdict() for name, group in groups.items()} for frames, groups in figures.items()}
         write_codec(out, codec, {"window": recipe.window, "seed": options.seed, "figures": kept, "words": run.words})

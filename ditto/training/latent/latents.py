@@ -20,7 +20,7 @@ from ditto.latent.config import from_json, to_json
 from ditto.latent.region import FACE_MARGIN
 from ditto.latent.tokens import LatentUnits
 from ditto.training.dataset import write_bytes, write_json
-from ditto.training.latent.codec import as_video
+from ditto.training.latent.codec import as_video, whole_latents
 from ditto.training.latent.data import Clips
 
 FORMAT = 1  # of the file that `write_network` writes
@@ -83,7 +83,7 @@ def encode_clips(
     for place, info in enumerate(clips.of(split)):
         clip = clips.load(info)
         random = np.random.default_rng((seed, place))
-        count = codec.config.frames(length) if length else info.frames - (info.frames - 1) % codec.config.time
+        count = codec.config.frames(length) if length else whole_latents(codec.config, info.frames)
         source = as_video(clip.source[None], window)
         repeated = _coded(codec, source.expand(-1, -1, count, -1, -1))
         latents = repeated.shape[1]
