@@ -288,7 +288,6 @@ def render_clips(
             arrays = {name: np.ascontiguousarray(array) for name, array in clip._asdict().items()}
             write_bytes(path, save(arrays, metadata=asked))
             report(f"{job.name}, {len(clip.frames)} frames, {len(infos) + 1} of {len(jobs)} clips")
-            report(f"{job.name}, {len(clip.frames)} frames, {len(infos) + 1} of {len(jobs)} clips")
         with safe_open(path, framework="np") as file:
             frames = file.get_slice("frames").get_shape()[0]
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
