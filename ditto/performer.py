@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ditto.motion.emotion import emotion_vector
+from ditto.motion.emotion import EMOTIONS, emotion_vector
 from ditto.motion.listening import NEUTRAL, Reaction
 
 if TYPE_CHECKING:
@@ -32,13 +32,15 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 Observer = Callable[[str, float, int], None]
+EditsAt = Callable[[int], "Edits"]
 T = TypeVar("T")
 
 
 class Capability(Enum):
     """What a performer can do. A stream or session that needs a capability it lacks is refused when it is opened."""
 
-    CONTROLS = "controls"  # edits of the motion: `Controls`, gaze, head pose
+    CONTROLS = "controls"  # edits of the motion: `Controls`, gaze
+    HEAD = "head pose"  # the head can be turned and moved
     EMOTION = "emotion"
     IDLE = "idle"  # pictures without speech
     LISTENING = "listening"  # idle frames react to the other party
@@ -93,12 +95,15 @@ class Advance:
         samples: (hop_samples,) float32, mono, 16 kHz; with `final`, also fewer, or none.
         emotion: (8,) weights, as `ditto.motion.emotion.emotion_vector` gives them.
         final: whether the utterance ends with these samples.
+        edits: of the shots that the job gives, by their number, from 0 on, for a performer that cannot draw a shot again with
+            other edits (`Capability.REDRAW`). None: the emotion alone.
     """
 
     state: State
     samples: Array
     emotion: Array
     final: bool = False
+    edits: EditsAt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +113,12 @@ class Idle:
     Attributes:
         state: from `begin`, `advance` or `idle`.
         emotion: (8,) weights.
+        edits: as of `Advance`.
     """
 
     state: State
     emotion: Array
+    edits: EditsAt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +156,16 @@ class Edits:
     def none(cls) -> Edits:
         """A neutral emotion and no changes."""
         return cls(emotion_vector(None))
+
+    @property
+    def are_neutral(self) -> bool:
+        """Whether they change nothing of what speech alone gives. A reaction is no edit."""
+        return (
+            self.emotion[EMOTIONS.index("neutral")] == 1.0
+            and self.style == 1.0
+            and self.driving is None
+            and all(one.is_neutral for one in self.controls)
+        )
 
 
 @dataclass(frozen=True, slots=True)

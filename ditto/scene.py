@@ -153,13 +153,15 @@ class Part:
                 self._appearance,
                 seed,
                 self._performer.latencies[0],
-                lambda frame: self._edits.emotion_at(turn.first + frame),
+                lambda: self._edits,
+                turn.first,
             )
             sound = self._samples[turn.first * SAMPLES_PER_FRAME : turn.end * SAMPLES_PER_FRAME]
             self._shots.extend(speech.push(sound))
             self._shots.extend(speech.flush())
         if not self._shots:
-            (idle,) = self._performer.idle([Idle(self._state, self._edits.emotion_at(number))])
+            job = Idle(self._state, self._edits.emotion_at(number), lambda shot: self._edits.at(number + shot))
+            (idle,) = self._performer.idle([job])
             self._state = idle.state
             self._shots.extend(idle.shots)
         return self._shots.popleft()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ditto.controls import HEAD_STILL, Controls
+from ditto.controls import HEAD_STILL, Controls, moves_head
 from ditto.controls.driving import Performance
 from ditto.controls.timeline import MIDDLE, Edit, Timeline, View, moment_of
 from ditto.frame import Frame as Frame
@@ -126,28 +126,42 @@ def edit_needs(controls: Edit | None) -> set[Capability]:
     """The capabilities that a performer needs for edits of every frame."""
     names = controls.names if isinstance(controls, Timeline) else ()
     needs = set() if controls is None else {Capability.CONTROLS}
+    if (isinstance(controls, Controls) and moves_head(controls)) or any(map(is_of_head, names)):
+        needs.add(Capability.HEAD)
     if any(name.startswith("emotion.") for name in names):
         needs.add(Capability.EMOTION)
     return needs | {Capability.STYLE} if "style" in names else needs
+
+
+def is_of_head(name: str) -> bool:
+    """Whether a number of the catalog, by its name, turns or moves the head."""
+    return name.startswith(("head.", "pose."))
 
 
 class Speech:
     """One utterance, from samples to shots: gives the performer whole hops.
 
     Args:
-        emotion_at: number of a frame -> emotion (8,) to sample it with.
+        edits: gives those of all frames, as they are now.
+        first: number of its first frame in the edits.
 
     Attributes:
         shots: how many have come.
     """
 
     def __init__(
-        self, performer: Performer, appearance: Appearance, seed: int, latency: str, emotion_at: Callable[[int], Array]
+        self,
+        performer: Performer,
+        appearance: Appearance,
+        seed: int,
+        latency: str,
+        edits: Callable[[], FrameEdits],
+        first: int = 0,
     ) -> None:
         self.shots = 0
         self._performer = performer
         self._state = performer.begin(appearance, seed, latency)
-        self._emotion_at = emotion_at
+        self._edits, self._first = edits, first
         self._waiting = np.zeros(0, np.float32)  # samples that do not fill a hop yet
 
     def push(self, samples: Array) -> list[Shot]:
@@ -165,8 +179,9 @@ class Speech:
         return list(self._advance(self._waiting, True))
 
     def _advance(self, samples: Array, final: bool) -> Sequence[Shot]:
-        emotion = self._emotion_at(self.shots)
-        advanced = self._performer.advance([Advance(self._state, samples, emotion, final)])[0]
+        edits, number = self._edits(), self._first + self.shots
+        job = Advance(self._state, samples, edits.emotion_at(number), final, lambda shot: edits.at(number + shot))
+        advanced = self._performer.advance([job])[0]
         self._state = advanced.state
         self.shots += len(advanced.shots)
         return advanced.shots
@@ -209,9 +224,7 @@ class Stream:
 
     def reset(self) -> None:
         """Begin again: the next push starts a new utterance at frame 0 with the same seed."""
-        self._speech = Speech(
-            self._performer, self._appearance, self._seed, self._latency, lambda frame: self._edits.emotion_at(frame)
-        )
+        self._speech = Speech(self._performer, self._appearance, self._seed, self._latency, lambda: self._edits)
         self._face = self._performer.face(self._appearance, self._seed, joined=False)
         self._sound = np.zeros(0, np.float32)  # samples whose frames have not come yet
         self._samples = 0
@@ -220,7 +233,7 @@ class Stream:
 
     @property
     def controls(self) -> Edit | None:
-        """Edits of every frame; new ones show from the next frame on."""
+        """Edits of every frame; new ones show from the next frame on, of latent video from its next block on."""
         return self._edits.controls
 
     @controls.setter

@@ -312,7 +312,7 @@ def record(
         ValueError: the performer has no rows of motion.
     """
     check_capabilities(performer, [Capability.MOTION, Capability.REDRAW, *edits.needs])
-    speech = Speech(performer, appearance, seed, performer.latencies[0], edits.emotion_at)
+    speech = Speech(performer, appearance, seed, performer.latencies[0], lambda: edits)
     shots, digest, size = [], hashlib.sha256(), 0
     for given in blocks:
         block = check_samples(given, size)

@@ -104,6 +104,11 @@ class PictureQueue:
         return len(self._shots)
 
     @property
+    def next_new(self) -> int:
+        """Number of the frame of the next shot that is put in."""
+        return self.last_drawn.frames + sum(isinstance(shot, QueuedShot) for shot in self._shots)
+
+    @property
     def pictures(self) -> int:
         """Unread pictures and ends of utterances."""
         return len(self._pictures)

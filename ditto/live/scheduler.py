@@ -26,7 +26,7 @@ from ditto.live.settings import Settings
 from ditto.live.state import NEVER, NOW, Result, SessionState, Task
 from ditto.live.utterance import Utterance
 from ditto.machine import cores
-from ditto.performer import Advance, Advanced, Appearance, Observer, Performer, State
+from ditto.performer import Advance, Advanced, Appearance, EditsAt, Observer, Performer, State
 
 if TYPE_CHECKING:
     from ditto.portrait.portrait import Portrait
@@ -341,9 +341,9 @@ class Scheduler:
     def _advance_batch(self, batch: list[BatchItem]) -> None:
         """Advance the speech of every session of the batch; give each its shots, or the error that breaks it."""
         with self.lock:
-            emotions = [session.emotion for session, *_ in batch]
+            edits = [(session.emotion, session.coming_edits) for session, *_ in batch]
         start, spent = time.perf_counter(), time.thread_time()
-        answers = self._advance_all(batch, emotions)
+        answers = self._advance_all(batch, edits)
         seconds, spent = time.perf_counter() - start, time.thread_time() - spent
         with self.lock:
             latencies = {session.settings.latency for session, *_ in batch}
@@ -357,13 +357,15 @@ class Scheduler:
                 else:
                     session.accept_shots(utterance, answer, seconds)
 
-    def _advance_all(self, batch: list[BatchItem], emotions: list[Array]) -> list[Advanced | Exception | None]:
+    def _advance_all(
+        self, batch: list[BatchItem], edits: list[tuple[Array, EditsAt]]
+    ) -> list[Advanced | Exception | None]:
         """For each session: its shots; None if it has no whole hop yet; or an error."""
         found: list[Advanced | Exception | None] = [None] * len(batch)
         jobs: list[tuple[int, Advance]] = []
-        for i, ((_, utterance, piece, performer_state), emotion) in enumerate(zip(batch, emotions, strict=True)):
+        for i, ((_, utterance, piece, performer_state), (emotion, coming)) in enumerate(zip(batch, edits, strict=True)):
             try:
-                job = utterance.next_job(piece, emotion, performer_state)
+                job = utterance.next_job(piece, emotion, performer_state, coming)
             except Exception as error:  # of this session, whatever it is
                 found[i] = error
                 continue

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.controls import HEAD_STILL, Controls
+from ditto.controls import HEAD_STILL, Controls, moves_head
 from ditto.controls.ramps import Ramps
 from ditto.controls.timeline import Timeline
 from ditto.errors import DittoError, SessionError
@@ -32,8 +32,8 @@ from ditto.media.pixels import OF_ALPHA, picture_of
 from ditto.motion.listening import NEUTRAL, Listener
 from ditto.motion.motion import FPS
 from ditto.motion.style import style_strength
-from ditto.performer import Capability, Draw, Drawn, Edits, Idle, Moved, Performer, State, check_capabilities
-from ditto.stream import edit_needs
+from ditto.performer import Capability, Draw, Drawn, Edits, EditsAt, Idle, Moved, Performer, State, check_capabilities
+from ditto.stream import edit_needs, is_of_head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -236,13 +236,16 @@ class SessionState:
         """Change what is given, from the frame after the next unread one on.
 
         The next unread frame stays as it is, drawn or being drawn, so that frames keep coming however often this is
-        called. A performer without the capability REDRAW shows the change from its next shots on.
+        called. A performer without the capability REDRAW shows the change, and a ramp begins, with its next shots.
         """
         self.check()
         kinds = {name.partition(".")[0] for name in names or {}}
         needed = [Capability.EMOTION] if emotion or "emotion" in kinds else []
         if not (gaze is None and head is None and controls is None) or kinds - {"emotion", "style"}:
             needed.append(Capability.CONTROLS)
+        turned = isinstance(controls, Controls) and moves_head(controls)
+        if head is not None or turned or any(map(is_of_head, names or ())):
+            needed.append(Capability.HEAD)
         if (style is not None and style_strength(style) != 1.0) or "style" in kinds:
             needed.append(Capability.STYLE)
         if timeline is not None and not isinstance(timeline, Timeline):
@@ -250,7 +253,9 @@ class SessionState:
         check_capabilities(self._performer, [*needed, *edit_needs(timeline)])
         drawing = self._current_shot()
         keep = self._pictures.pictures_to_keep()
-        if keep:
+        if not self._redrawable:
+            first = self._next_new
+        elif keep:
             first = self._pictures.position_after(keep).frames
         else:
             first = self._pictures.last_read.frames + (self._current() is not None)
@@ -367,6 +372,17 @@ class SessionState:
             emotion = moment.mixed(emotion, 1.0)[0]
         return emotion
 
+    @property
+    def coming_edits(self) -> EditsAt:
+        """The edits of the next shots, by their number, from 0 on."""
+        ramps, cues, first = self._ramps, self._cues, self._next_new
+        return lambda shot: self._edits_at(ramps, cues, first + shot)
+
+    @property
+    def _next_new(self) -> int:
+        """Number of the frame of the next shot that the performer makes."""
+        return self._pictures.next_new + (self._current() is not None)
+
     def accept_shots(self, utterance: Utterance, advanced: Advanced | None, seconds: float) -> None:
         """Queue the shots of a hop, unless the utterance was interrupted; `advanced` is None if no hop was whole."""
         if utterance is not self._utterance:
@@ -454,7 +470,8 @@ class SessionState:
         edits = self._edits(task)
         if shot is None:
             state = task.performer_state if task.performer_state is not None else self._begin(task.epoch, None)
-            advanced = self._performer.idle([Idle(state, edits.emotion)])[0]
+            job = Idle(state, edits.emotion, lambda shot: self._edits_at(task.ramps, task.cues, index + shot))
+            advanced = self._performer.idle([job])[0]
             group, silence = ShotGroup(advanced.state), np.zeros(self._sound_size, np.float32)
             shot, *more = [QueuedShot(one, group, None, 0, 0.0, silence) for one in advanced.shots]
         image, drawn = self._drawn(Draw(task.position.face, shot.shot, edits), timed)
@@ -495,15 +512,18 @@ class SessionState:
             for piece in task.listened:
                 self._listener.push(piece.resampler.push(piece.samples))
             reaction = self._listener.react()
-        frame = task.position.frames
-        emotion, ramped, style = task.ramps.at(frame)
+        return replace(self._edits_at(task.ramps, task.cues, task.position.frames), reaction=reaction)
+
+    def _edits_at(self, ramps: Ramps, cues: Cues, frame: int) -> Edits:
+        """The edits of a frame, by its number, but for the reaction."""
+        emotion, ramped, style = ramps.at(frame)
         own = [ramped]
-        for moment in task.cues.at(frame):
+        for moment in cues.at(frame):
             emotion, style = moment.mixed(emotion, style)
             own.append(moment.controls)
         controls = [HEAD_STILL] if self.settings.still else []
         controls += [one for one in own if not one.is_neutral]
-        return Edits(emotion, tuple(controls), reaction, style)
+        return Edits(emotion, tuple(controls), style=style)
 
     def _current(self) -> Task | None:
         """The task that a worker is drawing, unless it is out of date."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.live.intake import Piece
-from ditto.performer import Advance, State
+from ditto.performer import Advance, EditsAt, State
 
 Array = npt.NDArray[np.float32]
 
@@ -42,13 +42,16 @@ class Utterance:
         self._sound = np.zeros(0, np.float32)
         self._unpublished: list[Array] = []
 
-    def next_job(self, piece: Piece | None, emotion: Array, performer_state: State | None) -> Advance | None:
+    def next_job(
+        self, piece: Piece | None, emotion: Array, performer_state: State | None, edits: EditsAt | None = None
+    ) -> Advance | None:
         """Take a piece; the next job for the performer, or None until there is a whole hop or the end.
 
         Args:
             piece: at most a hop; None if `has_hop`.
             emotion: (8,) weights for the shots.
             performer_state: after the last shot of the stream; None before the first.
+            edits: of the shots.
         """
         if piece is not None:
             speech, sound = piece.convert()
@@ -60,7 +63,7 @@ class Utterance:
         if self._state is None:
             self._state = self._begin(performer_state)  # here and not earlier: it takes time
         final = self._last and self._samples.size <= self._hop
-        return Advance(self._state, self._samples[: self._hop], emotion, final)
+        return Advance(self._state, self._samples[: self._hop], emotion, final, edits)
 
     def accept_shots(self, job: Advance, shots: int, state: State) -> None:
         """Record that the performer has done a job."""
