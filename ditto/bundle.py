@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
@@ -44,6 +44,7 @@ SAME_BITS = {
 
 SETTINGS = "released_settings"  # the model of a part that holds settings; their arrays may be infinite
 NEVER_ZERO = ("weight_orig", "weight_u", "weight_v", "original0", "original1")  # of layers with spectral or weight norm
+CONDITION = ("motion.output.weight",)  # of V and RAP: zero where the condition on motion was not trained (`ditto.latent`)
 FREE_SIZES, FREE_SIZE = {"batch": 1}, 16  # for the dynamic axes of an ONNX file: by name, and of every other name
 
 Config = TypeVar("Config", bound="DataclassInstance")
@@ -333,13 +334,14 @@ def examine(bundle: Bundle) -> Iterator[FileCheck]:
 
     For networks of the published Ditto, if torch is installed: names and shapes of the weights, and one finite forward.
     """
+    may_be_zero = () if "motion" in bundle.parts else CONDITION
     for part in bundle.parts.values():
         for role, path in part.files.items():
             try:
                 part.verify(role)
                 detail = [f"{path.stat().st_size / 1e6:,.1f} MB"]
                 if path.suffix == ".safetensors":
-                    detail += examine_weights(part, path)
+                    detail += examine_weights(part, path, may_be_zero)
                 elif path.suffix == ".onnx":
                     detail.append(examine_onnx(part.model, path, path))
             except BundleError as error:
@@ -348,8 +350,11 @@ def examine(bundle: Bundle) -> Iterator[FileCheck]:
                 yield FileCheck(part.name, path.name, True, ", ".join(detail))
 
 
-def examine_weights(part: Part, path: Path) -> list[str]:
+def examine_weights(part: Part, path: Path, may_be_zero: Sequence[str] = ()) -> list[str]:
     """Check a file of weights; what it holds, in words.
+
+    Args:
+        may_be_zero: names of tensors that nothing uses, so that zeros are no fault.
 
     Raises:
         BundleError: unreadable, implausible weights, not the weights of the part's network, or they give NaN or infinity.
@@ -357,7 +362,7 @@ def examine_weights(part: Part, path: Path) -> list[str]:
     shapes = {}
     for name, values in read_tensors(path):
         shapes[name] = (values.shape, values.dtype.name)
-        if part.model != SETTINGS and (fault := find_fault(name, values)):
+        if part.model != SETTINGS and (fault := find_fault(name, values, name in may_be_zero)):
             raise BundleError(f"{path}: {fault}; get the bundle again")
     words = [f"{len(shapes)} tensors", "no NaN"]
     if part.model in NETWORKS:
@@ -428,7 +433,7 @@ def examine_onnx(model: str, path: Path, where: Path) -> str:
     return "one call is finite"
 
 
-def find_fault(name: str, values: Any) -> str | None:
+def find_fault(name: str, values: Any, may_be_zero: bool = False) -> str | None:
     """What is wrong with a tensor of weights, judged by its name and values (an array); None if nothing is.
 
     No sound training gives such weights: the file is damaged, or the training failed.
@@ -442,7 +447,7 @@ def find_fault(name: str, values: Any) -> str | None:
     last = name.rpartition(".")[2]
     if last == "running_var" and (values < 0).any():
         return f"{name} holds {int((values < 0).sum())} numbers of {values.size} below zero, but it is a variance"
-    if (last in NEVER_ZERO or last.endswith("weight")) and values.size > 1 and not values.any():
+    if not may_be_zero and (last in NEVER_ZERO or last.endswith("weight")) and values.size > 1 and not values.any():
         return f"all {values.size} numbers of {name} are zero, so its layer gives nothing"
     return None
 
