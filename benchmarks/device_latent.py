@@ -76,7 +76,7 @@ def first_blocks(networks: Networks, device: torch.device, guided: bool) -> Stre
     draw, side = torch.Generator().manual_seed(0), generator.config.rows * codec.config.space
     picture = (torch.rand(1, 3, 1, side, side, generator=draw) * 2 - 1).to(device)
     references = codec.references(picture)
-    state, decoder = blocks.begin(blocks.reference(codec, picture, references), 0), StreamState()
+    state, decoder = blocks.begin(blocks.reference(codec, picture, references.latents), 0), StreamState()
     latents, video = [], []
     for number in range(2):
         rows = torch.randn(blocks.frames(number), features, generator=draw).to(device)

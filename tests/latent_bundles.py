@@ -9,6 +9,7 @@ from ditto.latent.codec import Codec
 from ditto.latent.config import CODEC_TINY, FLOW_TINY, RAP_TINY, Level
 from ditto.latent.flow import FlowGenerator, FlowSampling
 from ditto.latent.generators import RapLatency
+from ditto.latent.motion_source import MotionConfig, shipped_motion
 from ditto.latent.rap import RapDenoiser, RapSampling
 from ditto.latent.region import Region
 from ditto.latent.schedule import Guidance
@@ -33,8 +34,27 @@ def random_network(make, seed):
     return network
 
 
+def hears_lite(parts):
+    """The same, with features of lite's encoder as speech."""
+    sizes = replace(parts.generator.config, audio_features=368)
+    generator = random_network(lambda: type(parts.generator)(sizes), 1)
+    return replace(parts, generator=generator, audio=LiteConfig(shipped_encoder()))
+
+
+def with_motion(parts, still=True):
+    """The same, with a condition on motion, which acts; the other numbers are those of `hears_lite`."""
+    parts = hears_lite(parts)
+    sizes = replace(parts.generator.config, motion_features=70)
+    generator = random_network(lambda: type(parts.generator)(sizes), 1)
+    generator.load_state_dict(parts.generator.state_dict(), strict=False)
+    generator.motion.embedder.units.spread.fill_(0.05)
+    return replace(parts, generator=generator, motion=MotionConfig(shipped_motion(), still))
+
+
 def tiny_parts(system):
-    """The parts of a bundle of "v" or "rap"."""
+    """The parts of a bundle of "v" or "rap"; of "v motion" or "rap motion" with a condition on motion."""
+    if system.endswith(" motion"):
+        return with_motion(tiny_parts(system.removesuffix(" motion")))
     if system == "v":
         codec = random_network(lambda: Codec(CODEC_TINY), 0)
         sizes = replace(FLOW_TINY, channels=4, audio_features=368, width=32, motion_features=0)

@@ -16,7 +16,8 @@ from ditto.performer import Advance, Capability, Draw, Edits, Idle, Performer
 from ditto.stream import Stream
 from ditto.talking_head import TalkingHead, load
 
-PERFORMERS = "lite", "full", "block", "v", "rap"
+LATENT = "v", "rap", "v motion"
+PERFORMERS = "lite", "full", "block", *LATENT
 NEUTRAL = emotion_vector(None)
 FRAME = 640  # samples; BLOCK, 16 frames, is also that of V and RAP once a stream runs
 PORTRAIT = drawn_portrait()
@@ -48,19 +49,19 @@ def full(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def latent(tmp_path_factory):
-    """The performers of V and RAP with tiny random networks."""
+    """The performers of V and RAP with tiny random networks, and of V with a condition on motion."""
     pytest.importorskip("torch", reason="V and RAP need torch (pip install ditto[full])")
     from latent_bundles import write_tiny
 
     folder = tmp_path_factory.mktemp("latent")
-    return {system: load(write_tiny(folder / system, system).path).performer for system in ("v", "rap")}
+    return {system: load(write_tiny(folder / system, system).path).performer for system in LATENT}
 
 
 @pytest.fixture(params=PERFORMERS)
 def performer(request) -> Performer:
     if request.param == "full":
         return request.getfixturevalue("full")
-    if request.param in ("v", "rap"):
+    if request.param in LATENT:
         return request.getfixturevalue("latent")[request.param]
     return {"lite": lite, "block": block}[request.param]()
 
@@ -269,7 +270,8 @@ def test_idle_pictures_follow_from_the_seed(performer):
 
 def test_controls_emotions_and_styles_act_or_are_refused(head, performer):
     asked = {
-        Capability.CONTROLS: ({"controls": Controls(yaw_degrees=9.0)}, {"still": True}),
+        Capability.CONTROLS: ({"controls": Controls(gaze=(9.0, 0.0))}, {"still": True}),
+        Capability.HEAD: ({"controls": Controls(yaw_degrees=9.0)},),
         Capability.EMOTION: ({"emotion": {"happy": 1.0}},),
         Capability.STYLE: ({"style": "calm"}, {"style": 1.5}),
     }
@@ -278,9 +280,10 @@ def test_controls_emotions_and_styles_act_or_are_refused(head, performer):
             if capability in performer.supports:
                 assert frames_of(head, speech(2), **option)
             else:
-                with pytest.raises(ValueError, match=f"does not support {capability.value}"):
+                missing = "(controls|head pose)" if capability is Capability.HEAD else capability.value
+                with pytest.raises(ValueError, match=f"does not support {missing}"):
                     head.stream(PORTRAIT, **option)
-                with pytest.raises(ValueError, match=f"does not support {capability.value}"):
+                with pytest.raises(ValueError, match=f"does not support {missing}"):
                     head.blocking_session(PORTRAIT, any_speed=True, **option)
 
 

@@ -1,7 +1,8 @@
 """LatentPerformer: the performer of V and RAP. Speech in hops, rows of features, blocks of latents, a drawn region, a picture.
 
 A block is generated and decoded as soon as the rows of its frames are there. What a stream remembers is a value of constant
-size: states of encoder, generator and decoder, some rows, and the frames of the last block that nothing showed yet.
+size: states of encoder, generator and decoder, some rows, and the frames of the last block that nothing showed yet. With a
+source of motion, edits of a block's frames make it their condition (`ditto.latent.motion_source`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from ditto.latent.attention import KeysValues
 from ditto.latent.codec import Codec, References
 from ditto.latent.generators import Generator, same_bits
 from ditto.latent.layers import StreamState
+from ditto.latent.motion_source import MotionJob, MotionSource, MotionState
 from ditto.latent.region import Composer, Region, square_of
 from ditto.latent.speech import Speech
+from ditto.latent.views import Views
 from ditto.media.rates import SAMPLE_RATE, SAMPLES_PER_FRAME
 from ditto.performer import (
     Advance,
@@ -30,6 +33,7 @@ from ditto.performer import (
     Capability,
     Draw,
     Drawn,
+    Edits,
     Face,
     Idle,
     Moved,
@@ -58,12 +62,14 @@ class LatentAppearance(Appearance):
         references: of the decoder.
         conditions: what the portrait gives the generator, by latency.
         compose: from the drawn region to the whole picture.
+        motion: what it gives the source of motion, if there is one.
     """
 
     portrait: Portrait
     references: References
     conditions: Mapping[str, Any]
     compose: Callable[[Pixels], Pixels]
+    motion: Appearance | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +93,7 @@ class LatentState(State):
     Attributes:
         appearance: of its portrait.
         latency: its name.
+        seed: of its utterance.
         encoder: state of the speech encoder.
         generator: state of the generator.
         decoder: state of the codec's decoder.
@@ -96,10 +103,12 @@ class LatentState(State):
         shown: frames of the utterance so far.
         speaking: whether its utterance goes on, so that the rows are of speech.
         rest: frames of the last block that lie after the end of the utterance; idle frames begin with them.
+        motion: of its last block; None if that had none.
     """
 
     appearance: LatentAppearance
     latency: str
+    seed: int
     encoder: Any
     generator: Any
     decoder: StreamState
@@ -109,6 +118,7 @@ class LatentState(State):
     shown: int = 0
     speaking: bool = False
     rest: tuple[LatentShot, ...] = ()
+    motion: MotionState | None = None
 
 
 class _Made(NamedTuple):
@@ -127,15 +137,24 @@ class LatentPerformer:
         generators: by name of their latency, first the one for recordings.
         speech: encoder of the features that the generators were trained with.
         region: the part of the portrait that the codec codes.
+        motion: of the generators' condition; None: no edits.
+        views: more references of a portrait; None: its picture alone.
     """
 
-    supports = frozenset({Capability.IDLE})
     motion_space = None
 
     def __init__(
-        self, codec: Codec, generators: Mapping[str, Generator[Any, Any]], speech: Speech, region: Region
+        self,
+        codec: Codec,
+        generators: Mapping[str, Generator[Any, Any]],
+        speech: Speech,
+        region: Region,
+        motion: MotionSource | None = None,
+        views: Views | None = None,
     ) -> None:
         self.codec, self.generators, self.speech, self.region = codec.eval(), dict(generators), speech, region
+        self.motion, self.views = motion, views
+        self.supports = frozenset({Capability.IDLE}) | (frozenset() if motion is None else motion.supports)
         self._batches: dict[Hashable, bool] = {}  # whether a batch gives what its streams give alone
         self._observers: list[Observer] = []
 
@@ -158,14 +177,18 @@ class LatentPerformer:
 
     @torch.no_grad()
     def prepare(self, portrait: Portrait) -> LatentAppearance:
-        pixels = self.region.cut(portrait.picture, square_of(portrait))
-        picture = torch.from_numpy(pixels).permute(2, 0, 1)[None, :, None] / 127.5 - 1
-        references = self.codec.references(picture)
-        still = _to_pixels(self.codec.decode(references.latents[:, :, :1], references))[0, 0].numpy()
+        square, shown = square_of(portrait), [portrait.picture] + ([] if self.views is None else self.views(portrait))
+        pixels = np.stack([self.region.cut(picture, square) for picture in shown])
+        pictures = torch.from_numpy(pixels).permute(3, 0, 1, 2)[None] / 127.5 - 1
+        references = self.codec.references(pictures)
+        own = references.latents[:, :, :1]
+        still = _to_pixels(self.codec.decode(own, references))[0, 0].numpy()
+        seen = references.latents if self.views is not None and self.views.config.generator else own
         conditions = {
-            name: generator.reference(self.codec, picture, references) for name, generator in self.generators.items()
+            name: generator.reference(self.codec, pictures[:, :, :1], seen) for name, generator in self.generators.items()
         }
-        return LatentAppearance(portrait, references, conditions, Composer(portrait, self.region, still))
+        motion = None if self.motion is None else self.motion.prepare(portrait)
+        return LatentAppearance(portrait, references, conditions, Composer(portrait, self.region, still), motion)
 
     def begin(self, appearance: Appearance, seed: int, latency: str, after: State | None = None) -> LatentState:
         """As of `Performer`. The utterance goes on from the last picture of `after`, if that is of the same latency."""
@@ -175,20 +198,21 @@ class LatentPerformer:
         before = None if after is None else expect_own(after, LatentState)
         if before is not None and before.latency == latency and before.appearance is own:
             state, decoder = generator.go_on(before.generator, seed), before.decoder
+            motion = None if before.motion is None else MotionState(before.motion.face)
         else:
-            state, decoder = generator.begin(own.conditions[latency], seed), StreamState()
-        return LatentState(own, latency, encoder, state, decoder, np.zeros((0, self.speech.features), np.float32), lead)
+            state, decoder, motion = generator.begin(own.conditions[latency], seed), StreamState(), None
+        rows = np.zeros((0, self.speech.features), np.float32)
+        return LatentState(own, latency, seed, encoder, state, decoder, rows, lead, motion=motion)
 
     def advance(self, jobs: Sequence[Advance]) -> list[Advanced]:
-        runs = [_Run(self, expect_own(job.state, LatentState), job.samples, job.final) for job in jobs]
-        return self._run(runs)
+        return self._run([_Run(self, job) for job in jobs])
 
     def idle(self, jobs: Sequence[Idle]) -> list[Advanced]:
         """As of `Performer`: what the last block has left after an utterance, or else a block from silent speech."""
         states = [expect_own(job.state, LatentState) for job in jobs]
         results = [Advanced(list(state.rest), replace(state, rest=())) for state in states]
         dry = [place for place, state in enumerate(states) if not state.rest]
-        for place, made in zip(dry, self._run([_Run(self, states[place]) for place in dry]), strict=True):
+        for place, made in zip(dry, self._run([_Run(self, jobs[place]) for place in dry]), strict=True):
             results[place] = made
         return results
 
@@ -202,7 +226,7 @@ class LatentPerformer:
         raise ValueError("expected a bundle with explicit motion, got one that generates latent video; use lite or full")
 
     def observe(self, observer: Observer) -> Callable[[], None]:
-        """Steps are "encode" and "block" (a batch; rows: streams in it), and "compose" (one frame)."""
+        """Steps are "encode", "motion" and "block" (a batch; rows: streams in it), and "compose" (one frame)."""
         self._observers.append(observer)
         return lambda: self._observers.remove(observer)
 
@@ -221,17 +245,31 @@ class LatentPerformer:
             groups: dict[Hashable, list[_Run]] = {}
             for run in runs:
                 if run.ready:
+                    run.look_up_edits()
                     groups.setdefault((run.state.latency, run.place), []).append(run)
             for key, group in groups.items():
                 for start in range(0, len(group), LARGEST_BATCH):
                     part = group[start : start + LARGEST_BATCH]
-                    made = self._timed("block", lambda: self._blocks(key, part), len(part))  # noqa: B023
+                    motion = self._motion(part)
+                    made = self._timed("block", lambda: self._blocks(key, part, motion), len(part))  # noqa: B023
                     for run, block in zip(part, made, strict=True):
                         run.accept_block(block)
             if not hungry and not groups:
                 return [Advanced(run.shots, run.state) for run in runs]
 
-    def _blocks(self, key: Hashable, runs: Sequence[_Run]) -> list[_Made]:
+    def _motion(self, runs: Sequence[_Run]) -> list[torch.Tensor] | None:
+        """The motion (frames, 70) of the next block of streams that all have edits, or None as none of them has."""
+        if self.motion is None or not runs[0].edits:
+            for run in runs:
+                run.accept_motion(None)
+            return None
+        source, jobs = self.motion, [run.motion_job() for run in runs]
+        blocks = self._timed("motion", lambda: source.follow(jobs), len(jobs))
+        for run, block in zip(runs, blocks, strict=True):
+            run.accept_motion(block.state)
+        return [torch.from_numpy(block.motion) for block in blocks]
+
+    def _blocks(self, key: Hashable, runs: Sequence[_Run], motion: Sequence[torch.Tensor] | None) -> list[_Made]:
         """The next blocks of streams at one place, as one batch where that gives each stream the bits it gets alone.
 
         PyTorch promises no such bits, so the first batch of a size and place is compared with its streams alone.
@@ -239,19 +277,24 @@ class LatentPerformer:
         states, rows = [run.state for run in runs], [torch.from_numpy(run.block_rows) for run in runs]
         key = (key, len(runs))
         if len(runs) == 1 or self._batches.get(key):
-            return self._together(states, rows)
-        alone = [self._together([state], [row])[0] for state, row in zip(states, rows, strict=True)]
+            return self._together(states, rows, motion)
+        alone = [
+            self._together([state], [rows[place]], None if motion is None else [motion[place]])[0]
+            for place, state in enumerate(states)
+        ]
         if key not in self._batches:
-            if same_bits(self._together(states, rows), alone):
+            if same_bits(self._together(states, rows, motion), alone):
                 self._batches.setdefault(key, True)  # another thread may have found a difference meanwhile
             else:
                 self._batches[key] = False
         return alone
 
     @torch.no_grad()
-    def _together(self, states: Sequence[LatentState], rows: Sequence[torch.Tensor]) -> list[_Made]:
+    def _together(
+        self, states: Sequence[LatentState], rows: Sequence[torch.Tensor], motion: Sequence[torch.Tensor] | None
+    ) -> list[_Made]:
         generator = self.generators[states[0].latency]
-        blocks = generator.generate([state.generator for state in states], rows)
+        blocks = generator.generate([state.generator for state in states], rows, motion)
         latents = self.codec.denormalise(torch.stack([block.latents for block in blocks]))
         video, decoder = self.codec.decode_stream(
             latents,
@@ -279,15 +322,18 @@ class LatentPerformer:
 class _Run:
     """One job on its way: its speech as hops, its state, its shots.
 
-    Args:
-        samples: (N,) speech; None: silence, until one block has come.
-        final: whether the utterance ends with it; then silence follows until its frames have come.
+    An `Idle` job hears silence until one block has come, the last job of an utterance until its frames have come.
+
+    Attributes:
+        edits: of the next block's frames; empty if they change nothing, or the performer has no motion.
     """
 
-    def __init__(
-        self, performer: LatentPerformer, state: LatentState, samples: Floats | None = None, final: bool = False
-    ) -> None:
+    def __init__(self, performer: LatentPerformer, job: Advance | Idle) -> None:
         self.shots: list[LatentShot] = []
+        self.edits: list[Edits] = []
+        state, emotion = expect_own(job.state, LatentState), job.emotion
+        samples, final = (job.samples, job.final) if isinstance(job, Advance) else (None, False)
+        self._edits_at = (job.edits or (lambda shot: Edits(emotion))) if performer.motion is not None else None
         self._hop, self._generator = performer.hop_samples, performer.generators[state.latency]
         self._idle, self._final = samples is None, final
         size = 0 if samples is None else samples.size
@@ -309,7 +355,12 @@ class _Run:
         """Whether frames are to come, whatever they take."""
         if self._idle:
             return not self.shots
-        return self._final and self.state.shown * SAMPLES_PER_FRAME < self.state.samples
+        return self._final and self._frames_left > 0
+
+    @property
+    def _frames_left(self) -> int:
+        """How many frames of the utterance so far were not shown."""
+        return -(-self.state.samples // SAMPLES_PER_FRAME) - self.state.shown
 
     @property
     def _frames(self) -> int:
@@ -333,13 +384,38 @@ class _Run:
 
     @property
     def place(self) -> Hashable:
-        """Of the generator, and of the decoder."""
-        return self._generator.place(self.state.generator), self.state.decoder.first
+        """Of the generator, and of the decoder; and whether the block has motion."""
+        return self._generator.place(self.state.generator), self.state.decoder.first, bool(self.edits)
 
     @property
     def block_rows(self) -> Floats:
         """The rows of the next block."""
         return self.state.rows[: self._frames]
+
+    def look_up_edits(self) -> None:
+        """Look up the edits of the next block's frames; those after the end of an utterance have the last one's."""
+        if self._edits_at is None:
+            return
+        first, last = len(self.shots), len(self.shots) + self._frames
+        if self._final:
+            last = min(last, first + self._frames_left)
+        known = [self._edits_at(shot) for shot in range(first, last)]
+        self.edits = []
+        if not all(edits.are_neutral for edits in known):
+            self.edits = known + known[-1:] * (self._frames - len(known))
+
+    def motion_job(self) -> MotionJob:
+        """The next block for the source of motion."""
+        state = self.state
+        assert state.appearance.motion is not None
+        features = None if self._idle else state.rows
+        return MotionJob(
+            state.motion, state.appearance.motion, state.appearance.portrait, state.seed, features, self.edits
+        )
+
+    def accept_motion(self, state: MotionState | None) -> None:
+        """Take the state after the motion of the next block."""
+        self.state = replace(self.state, motion=state)
 
     def take_hop(self) -> Floats:
         """The next hop: speech, then silence."""
@@ -361,7 +437,7 @@ class _Run:
         shots = [LatentShot(frame.copy()) for frame in frames]
         count = len(shots)
         if self._final:
-            count = min(count, -(-state.samples // SAMPLES_PER_FRAME) - state.shown)
+            count = min(count, self._frames_left)
         self.shots += shots[:count]
         self.state = replace(
             state,

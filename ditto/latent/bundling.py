@@ -1,4 +1,6 @@
-"""Bundles of V and RAP: three parts, `codec`, `generator` and `audio`, each with its sizes and weights (docs/latent.md)."""
+"""Bundles of V and RAP: parts `codec`, `generator` and `audio`, each with its sizes and weights; `motion` where the generator
+has a condition on motion, `views` where there are more references than the portrait (docs/latent.md).
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,12 @@ from ditto.latent.block_performer import LatentPerformer
 from ditto.latent.codec import Codec
 from ditto.latent.config import CodecConfig, FlowConfig, RapConfig, from_json, to_json
 from ditto.latent.flow import FlowGenerator, FlowSampling
-from ditto.latent.generators import FlowBlocks, Generator, RapBlocks, RapLatency, check_fit
+from ditto.latent.generators import FlowBlocks, Generator, RapBlocks, RapLatency, check_fit, check_motion
+from ditto.latent.motion_source import MotionConfig
 from ditto.latent.rap import RapDenoiser
 from ditto.latent.region import Region
 from ditto.latent.speech import LiteConfig, MelConfig, MelSpeech, Speech
+from ditto.latent.views import ViewsConfig
 
 T = TypeVar("T")
 N = TypeVar("N", bound=nn.Module)
@@ -33,6 +37,7 @@ N = TypeVar("N", bound=nn.Module)
 VERSION = 1  # of these parts
 V, RAP = "v", "rap"  # `motion_space` of a bundle, and the model of its generator
 CODEC, LITE, MEL = "latent_codec", "lite_encoder", "mel_encoder"  # models of the other parts
+MOTION, VIEWS = "lite_motion", "lite_views"
 LATENCIES = "quality", "low"  # every bundle has both: for recordings, and for live sessions
 
 
@@ -46,6 +51,8 @@ class LatentParts:
         region: that the codec codes.
         latencies: name -> how the generator is sampled: `FlowSampling` for V, `RapLatency` for RAP.
         audio: the mel encoder, or which of the shipped encoders of lite.
+        motion: which of the shipped motion networks of lite; None: nothing can be controlled.
+        views: more references, rendered by lite; None: the portrait alone.
     """
 
     codec: Codec
@@ -53,6 +60,8 @@ class LatentParts:
     region: Region
     latencies: Mapping[str, FlowSampling] | Mapping[str, RapLatency]
     audio: MelEncoder | LiteConfig
+    motion: MotionConfig | None = None
+    views: ViewsConfig | None = None
 
 
 def write_bundle(folder: str | os.PathLike[str], parts: LatentParts, name: str, licence: str, origin: str) -> Bundle:
@@ -78,6 +87,10 @@ def write_bundle(folder: str | os.PathLike[str], parts: LatentParts, name: str, 
     else:
         networks["audio"] = parts.audio
         configs["audio"] = (MEL, {"sizes": to_json(MelConfig.of(parts.audio))})
+    if parts.motion is not None:
+        configs["motion"] = (MOTION, {"sizes": to_json(parts.motion)})
+    if parts.views is not None:
+        configs["views"] = (VIEWS, {"sizes": to_json(parts.views)})
     described = {
         "format": FORMAT, "name": name, "licence": licence, "origin": origin, "fps": FPS, "sample_rate": SAMPLE_RATE,
         "motion_space": system,
@@ -135,9 +148,13 @@ def open_parts(bundle: Bundle) -> LatentPerformer:
         audio = _read(bundle, "audio", LiteConfig, audio_words["sizes"])
     else:
         audio = _load(_read(bundle, "audio", MelConfig, audio_words["sizes"]).network(), bundle.part("audio"))
-    parts = LatentParts(
-        _load(codec, bundle.part("codec")), _load(generator, bundle.part("generator")), region, latencies, audio
-    )
+    motion = views = None
+    if "motion" in bundle.parts:
+        motion = _read(bundle, "motion", MotionConfig, _words(bundle, "motion", (MOTION,), ("sizes",))["sizes"])
+    if "views" in bundle.parts:
+        views = _read(bundle, "views", ViewsConfig, _words(bundle, "views", (VIEWS,), ("sizes",))["sizes"])
+    codec, generator = _load(codec, bundle.part("codec")), _load(generator, bundle.part("generator"))
+    parts = LatentParts(codec, generator, region, latencies, audio, motion, views)
     try:
         return performer_of(parts)
     except InputError as error:
@@ -149,7 +166,7 @@ def performer_of(parts: LatentParts) -> LatentPerformer:
 
     Raises:
         InputError: they do not fit each other; latencies other than "quality" and "low".
-        BundleError: the shipped speech encoder is not the one that is asked for.
+        BundleError: the shipped speech encoder or motion network is not the one that is asked for.
     """
     if tuple(parts.latencies) != LATENCIES:
         raise InputError(
@@ -169,7 +186,11 @@ def performer_of(parts: LatentParts) -> LatentPerformer:
                 f"expected FlowSampling for V or RapLatency for RAP, got {type(latency).__name__} for a "
                 f"{type(parts.generator).__name__}; give one that fits"
             )
-    return LatentPerformer(parts.codec, generators, speech, parts.region)
+    if parts.motion is not None:
+        check_motion(parts.generator, isinstance(audio, LiteConfig))
+    motion = None if parts.motion is None else parts.motion.open()
+    views = None if parts.views is None else parts.views.open()
+    return LatentPerformer(parts.codec, generators, speech, parts.region, motion, views)
 
 
 def _words(bundle: Bundle, name: str, models: tuple[str, ...], keys: tuple[str, ...]) -> Mapping[str, Any]:

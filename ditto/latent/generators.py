@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ditto.errors import InputError
-from ditto.latent.codec import Codec, References
+from ditto.latent.codec import Codec
 from ditto.latent.config import CodecConfig, FlowConfig, RapConfig
 from ditto.latent.flow import FlowGenerator, FlowReference, FlowSampler, FlowSampling, FlowState
 from ditto.latent.rap import RapDenoiser, RapSampler, RapSampling, RapState
+from ditto.motion.motion import MOTION_SIZE
 
 R = TypeVar("R")  # what a portrait gives a generator
 S = TypeVar("S")  # what a stream remembers
@@ -29,8 +30,8 @@ class Block(NamedTuple, Generic[S]):
 class Generator(Protocol[R, S]):
     """A generator at one latency."""
 
-    def reference(self, codec: Codec, picture: Tensor, references: References) -> R:
-        """What a portrait gives: its picture (1, 3, 1, H, W), and what the codec made of it."""
+    def reference(self, codec: Codec, picture: Tensor, latents: Tensor) -> R:
+        """What a portrait gives: its picture (1, 3, 1, H, W), and the latents (1, C, M, h, w) of M references, it first."""
 
     def begin(self, reference: R, seed: int) -> S:
         """The state before a stream's first frame."""
@@ -47,8 +48,15 @@ class Generator(Protocol[R, S]):
     def place(self, state: S) -> Hashable:
         """Streams at equal places do the same work next, and can be one batch."""
 
-    def generate(self, states: Sequence[S], rows: Sequence[Tensor]) -> list[Block[S]]:
-        """The next block of each of some streams at one place, from the rows (frames, features) of its frames."""
+    def generate(
+        self, states: Sequence[S], rows: Sequence[Tensor], motion: Sequence[Tensor] | None = None
+    ) -> list[Block[S]]:
+        """The next block of each of some streams at one place.
+
+        Args:
+            rows: for each (frames, features) of the block's frames.
+            motion: for each (frames, 70); None: the condition is hidden.
+        """
 
 
 class FlowBlocks:
@@ -57,8 +65,8 @@ class FlowBlocks:
     def __init__(self, network: FlowGenerator, sampling: FlowSampling) -> None:
         self.sampler = FlowSampler(network, sampling)
 
-    def reference(self, codec: Codec, picture: Tensor, references: References) -> FlowReference:
-        return self.sampler.reference(codec.normalise(references.latents)[0])
+    def reference(self, codec: Codec, picture: Tensor, latents: Tensor) -> FlowReference:
+        return self.sampler.reference(codec.normalise(latents)[0])
 
     def begin(self, reference: FlowReference, seed: int) -> FlowState:
         return self.sampler.begin(reference, seed)
@@ -76,8 +84,10 @@ class FlowBlocks:
     def place(self, state: FlowState) -> Hashable:
         return state.block == 0, state.position
 
-    def generate(self, states: Sequence[FlowState], rows: Sequence[Tensor]) -> list[Block[FlowState]]:
-        return [Block(made.latents, made.state) for made in self.sampler.generate(states, rows)]
+    def generate(
+        self, states: Sequence[FlowState], rows: Sequence[Tensor], motion: Sequence[Tensor] | None = None
+    ) -> list[Block[FlowState]]:
+        return [Block(made.latents, made.state) for made in self.sampler.generate(states, rows, motion)]
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,7 @@ class RapBlocks:
         self._layers = config.audio_layers
         self._repeats = (config.reference_latents - 1) * config.frames_per_latent + 1
 
-    def reference(self, codec: Codec, picture: Tensor, references: References) -> Tensor:
+    def reference(self, codec: Codec, picture: Tensor, latents: Tensor) -> Tensor:
         video = picture.expand(-1, -1, self._repeats, -1, -1)
         return self.sampler.reference(codec.normalise(codec.encode(video).mean)[0])
 
@@ -135,10 +145,12 @@ class RapBlocks:
         config = self.sampler.network.config
         return state.clip == 0, state.frames < config.inherited * config.frames_per_latent
 
-    def generate(self, states: Sequence[RapState], rows: Sequence[Tensor]) -> list[Block[RapState]]:
+    def generate(
+        self, states: Sequence[RapState], rows: Sequence[Tensor], motion: Sequence[Tensor] | None = None
+    ) -> list[Block[RapState]]:
         audio = [row.unflatten(1, (self._layers, -1)) for row in rows]
         length = self.latency.later if states[0].clip else self.latency.first
-        return [Block(made.latents, made.state) for made in self.sampler.generate(states, audio, length)]
+        return [Block(made.latents, made.state) for made in self.sampler.generate(states, audio, length, motion)]
 
 
 def check_fit(codec: CodecConfig, generator: FlowConfig | RapConfig, size: int, features: int) -> None:
@@ -156,6 +168,26 @@ def check_fit(codec: CodecConfig, generator: FlowConfig | RapConfig, size: int, 
     ):
         if expected != got:
             raise InputError(f"expected {expected} {what} for this generator, got {got}; use the parts of one training")
+
+
+def check_motion(generator: FlowGenerator | RapDenoiser, hears_lite: bool) -> None:
+    """Raises InputError unless lite's motion can be the condition of a generator, from the features that the generator hears.
+
+    Lite samples motion for two frames at a time, so blocks have an even number of them, but for the first.
+    """
+    config, condition = generator.config, generator.motion
+    if condition is None or config.motion_features != MOTION_SIZE:
+        raise InputError(
+            f"expected a generator with a condition of {MOTION_SIZE} numbers of motion, got {config.motion_features}; "
+            "train it with --motion, or leave motion out"
+        )
+    if not condition.output.weight.any():
+        raise InputError("expected a trained condition on motion, got zeros; train it with --motion, or leave motion out")
+    if not hears_lite:
+        raise InputError("expected lite's speech encoder beside lite's motion, got another one; leave motion out")
+    frames = config.frames_per_latent * (config.block if isinstance(config, FlowConfig) else 1)
+    if frames % 2:
+        raise InputError(f"expected blocks of an even number of frames for lite's motion, got {frames}; leave motion out")
 
 
 def tensors_of(value: Any) -> list[Tensor]:

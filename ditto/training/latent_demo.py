@@ -34,6 +34,7 @@ from ditto.latent.codec import Codec
 from ditto.latent.config import FlowConfig, RapConfig
 from ditto.latent.flow import FlowGenerator, FlowSampling
 from ditto.latent.generators import RapLatency
+from ditto.latent.motion_source import MotionConfig, shipped_motion
 from ditto.latent.rap import RapDenoiser, RapSampling
 from ditto.latent.region import Region
 from ditto.latent.schedule import Guidance
@@ -213,7 +214,9 @@ class Demo:
             top, left, size = codec_training.preset(self.system.codec).window
             region = Region(SIDE, left, top, size)
             latencies: Any = FLOW_LATENCIES if self.name == "v" else RAP_LATENCIES
-            parts = LatentParts(self.codec, self.generator, region, latencies, LiteConfig(shipped_encoder()))
+            parts = LatentParts(
+                self.codec, self.generator, region, latencies, LiteConfig(shipped_encoder()), MotionConfig(shipped_motion())
+            )
             origin = f"python -m ditto.training.latent_demo --system {self.name}, seed {self.seed}; clips rendered by lite"
             write_bundle(folder, parts, f"{self.name} demo", "Apache-2.0", origin)
         return folder

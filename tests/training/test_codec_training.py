@@ -505,6 +505,20 @@ def test_held_clips_are_measured(clips, whole):
     assert training.evaluate(read_codec(whole), clips, TINY.window, 13) == {}
 
 
+def test_more_references_are_measured(clips, whole):
+    """Pictures of the clip itself in place of views of its portrait: the decoder gets them, behind the source."""
+    asked, codec = [], read_codec(whole)
+
+    def extra(clip):
+        asked.append(clip.name)
+        return clips.frames(clip, 4, 2)
+
+    one, more = (training.evaluate(codec, clips, TINY.window, 9, given)["unseen"] for given in (None, extra))
+    assert asked == [clips.of("held")[0].name]
+    assert more.with_reference != one.with_reference
+    assert (more.without_reference, more.repeated) == (one.without_reference, one.repeated)
+
+
 def test_batches_go_to_a_device(clips):
     batch = batch_of(clips)
     moved = batch.to(torch.device("meta"))

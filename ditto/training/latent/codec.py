@@ -433,8 +433,18 @@ class Figures(NamedTuple):
 
 
 @torch.no_grad()
-def evaluate(codec: Codec, clips: Clips, window: tuple[int, int, int], frames: int) -> dict[str, Figures]:
-    """Figures of held clips' first `frames` frames, as one stream: "known" portraits, and those "unseen" in training."""
+def evaluate(
+    codec: Codec,
+    clips: Clips,
+    window: tuple[int, int, int],
+    frames: int,
+    extra: Callable[[ClipInfo], Pictures] | None = None,
+) -> dict[str, Figures]:
+    """Figures of held clips' first `frames` frames, as one stream: "known" portraits, and those "unseen" in training.
+
+    Args:
+        extra: gives (M, side, side, 3) references of a clip's portrait beside its source picture.
+    """
     codec.eval()
     trained = {clip.portrait for clip in clips.of("train")}
     groups: dict[str, list[tuple[float, ...]]] = {"known": [], "unseen": []}
@@ -444,7 +454,8 @@ def evaluate(codec: Codec, clips: Clips, window: tuple[int, int, int], frames: i
         real = as_video(clips.frames(clip, 0, frames), window)
         source = as_video(clips.source(clip)[None], window)
         latents = codec.encode(real).mean
-        made, alone = codec.decode(latents, codec.references(source)), codec.decode(latents)
+        seen = source if extra is None else torch.cat([source, as_video(extra(clip), window)], 2)
+        made, alone = codec.decode(latents, codec.references(seen)), codec.decode(latents)
         moving, moved = (x - x.mean(2, keepdim=True) for x in (real, made))
         cosine = float((moving * moved).sum() / (moving.norm() * moved.norm()).clamp(min=1e-9))
         found = (psnr(made, real), psnr(alone, real), psnr(source.expand_as(real), real), cosine)
