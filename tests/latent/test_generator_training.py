@@ -103,7 +103,7 @@ def test_what_v_hides_and_how_noisy_its_windows_are(flow_clips):
 @pytest.mark.parametrize("draws, clips, recipe", [(FlowDraw, "flow_clips", FLOW_RECIPE), (RapDraw, "rap_clips", RAP_RECIPE)])
 def test_edited_clips_are_never_without_their_motion(request, draws, clips, recipe):
     plain, edited = request.getfixturevalue(clips)
-    both, recipe = [plain, edited._replace(edited=True)], replace(recipe, batch=60)
+    both, recipe = [plain, edited._replace(edited=True)], replace(recipe, batch=60).with_motion()
     batch = draws(both, recipe, 0)(0, 0)
     of_edited = torch.tensor([name == edited.name for name in batch.clips])
     assert of_edited.any() and not batch.given.hide_motion[of_edited].any()
@@ -422,6 +422,10 @@ def test_generators_are_trained_from_clips_and_a_codec(rendered, tmp_path):
     assert torch.allclose(parts[1].latents, codec.normalise(codec.encode(video).mean)[0], atol=1e-5)
     source = as_video(clips.source(clips.of("train")[0])[None], (0, 0, 16))
     assert torch.allclose(whole.references[:, :1], codec.normalise(codec.encode(source).mean)[0], atol=1e-5)
+    (varied, _), (again, _) = (encode_clips(codec, clips, (0, 0, 16), None, variety=1.0) for _ in range(2))
+    assert torch.equal(varied.latents, again.latents) and not torch.allclose(varied.latents, whole.latents, atol=1e-2)
+    assert not torch.allclose(varied.references[:, 0], whole.references[:, 0], atol=1e-2)  # the portrait varies with its clip
+    assert torch.equal(varied.audio, whole.audio)
     flow = replace(FLOW_RECIPE, config=replace(FLOW_TINY, channels=4), stages=(Stage(2, 1e-3),))
     config = replace(RAP_TINY, channels=4, audio_layers=1, frames_per_latent=4)
     rap = replace(RAP_RECIPE, config=config, stages=(Stage(2, 1e-3),))

@@ -281,10 +281,15 @@ def augmented(frames: Pictures, recipe: CodecRecipe, random: np.random.Generator
     if random.random() < 0.5:
         x = x.flip(2)
     if recipe.colours and random.random() < 0.6:
-        mixing = np.eye(3) + random.normal(0, recipe.colours, (3, 3))
-        gain, lift = random.uniform(0.8, 1.2), random.normal(0, 0.04)
-        x = (x @ torch.from_numpy((gain * mixing.T).astype(np.float32)) + lift).clamp(0, 1)
+        x = recoloured(x, recipe.colours, random)
     return (x * 2 - 1).movedim(-1, 0)
+
+
+def recoloured(pictures: Tensor, spread: float, random: np.random.Generator) -> Tensor:
+    """Pictures (..., 3) in [0, 1] in other colours: a random matrix near 1, brightness and contrast."""
+    mixing = np.eye(3) + random.normal(0, spread, (3, 3))
+    gain, lift = random.uniform(0.8, 1.2), random.normal(0, 0.04)
+    return (pictures @ torch.from_numpy((gain * mixing.T).astype(np.float32)) + lift).clamp(0, 1)
 
 
 def warped(frames: Pictures, change: npt.NDArray[np.float64]) -> Pictures:

@@ -58,6 +58,7 @@ class FlowRecipe:
         hide: share of windows without speech, and independently without references.
         hide_motion: share of windows without motion; 1 gives the bits of a run without the condition. Edited clips are
             never without it, and left out where there is no such condition.
+        variety: share of pieces of clips in colours and of a shape of their own; ours, for few portraits.
         optimizer, average, bfloat16, weight_decay, checkpoint_every: as `loop.Run`.
     """
 
@@ -72,6 +73,7 @@ class FlowRecipe:
     context_time: float = 0.7
     hide: float = 0.1
     hide_motion: float = 0.5
+    variety: float = 0.0
     optimizer: str = "adamw"
     average: float = 0.9999
     bfloat16: bool = True
@@ -280,7 +282,7 @@ def train_flow(options: Options, recipe: FlowRecipe, window: Window, workers: Wo
             f"frames, got {config.channels}, {config.rows} and {config.columns}, {config.frames_per_latent}; give another "
             "preset"
         )
-    clips = encode_clips(codec, found, window, None, seed=options.seed)
+    clips = encode_clips(codec, found, window, None, seed=options.seed, variety=recipe.variety)
     torch.manual_seed(options.seed)
     network = new_flow(config, clips)
     words = {"recipe": asdict(recipe), "window": list(window), "data": found.fingerprint, "codec": fingerprint(codec)}

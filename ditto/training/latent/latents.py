@@ -20,10 +20,11 @@ from ditto.latent.config import from_json, to_json
 from ditto.latent.region import FACE_MARGIN
 from ditto.latent.tokens import LatentUnits
 from ditto.training.dataset import write_bytes, write_json
-from ditto.training.latent.codec import as_video, whole_latents
+from ditto.training.latent.codec import Pictures, as_video, recoloured, warped, whole_latents
 from ditto.training.latent.data import Clips
 
 FORMAT = 1  # of the file that `write_network` writes
+COLOURS, WARP = 0.06, 0.05  # spreads of what varies pieces, as in training of the codec
 SMALLEST_SPREAD = 0.05  # of a feature of speech that hardly changes
 SMALLEST_MOVE = 0.005  # of a number of motion: about what irises and brows move in talk, in face units
 
@@ -65,6 +66,7 @@ def encode_clips(
     references: int = 8,
     seed: int = 0,
     split: str = "train",
+    variety: float = 0.0,
 ) -> list[LatentClip]:
     """The clips of a split as latents.
 
@@ -74,6 +76,7 @@ def encode_clips(
         length: latents of a piece; pieces overlap by about two thirds. None: whole clips.
         references: frames of the piece that are coded alone.
         seed: of their choice.
+        variety: share of pieces in colours and of a shape of their own, so that a few portraits stand for more faces.
 
     Raises:
         InputError: no clip is as long as a piece.
@@ -84,19 +87,22 @@ def encode_clips(
         clip = clips.load(info)
         random = np.random.default_rng((seed, place))
         count = codec.config.frames(length) if length else whole_latents(codec.config, info.frames)
-        source = as_video(clip.source[None], window)
-        repeated = _coded(codec, source.expand(-1, -1, count, -1, -1))
-        latents = repeated.shape[1]
+        latents = codec.config.latents(count)
         boxes = np.repeat(face_box(clips.side, window)[None], count, 0)
         mask = face_masks(boxes, side, codec.config.time)
         hop = max(1, count // 3)
         for start in range(0, info.frames - count + 1, hop):
             end = start + count
-            shown = [as_video(clip.frames[[i]], window) for i in start + random.integers(0, count, references)]
+            frames, portrait = clip.frames[start:end], clip.source[None]
+            if variety and random.random() < variety:
+                frames, portrait = np.split(_varied(np.concatenate([frames, portrait]), random), [count])
+            source = as_video(portrait, window)
+            repeated = _coded(codec, source.expand(-1, -1, count, -1, -1))
+            shown = [as_video(frames[[i]], window) for i in random.integers(0, count, references)]
             alone = codec.normalise(codec.encode(torch.cat([source, *shown])).mean)[:, :, 0]
             made.append(
                 LatentClip(
-                    info.name, _coded(codec, as_video(clip.frames[start:end], window)), alone.transpose(0, 1), repeated,
+                    info.name, _coded(codec, as_video(frames, window)), alone.transpose(0, 1), repeated,
                     torch.from_numpy(clip.features[start:end]).float(), torch.from_numpy(clip.motion[start:end]),
                     mask[:latents], info.edited,
                 )
@@ -107,6 +113,13 @@ def encode_clips(
             "longer ones"
         )
     return made
+
+
+def _varied(pictures: Pictures, random: np.random.Generator) -> Pictures:
+    """(T, S, S, 3) uint8 in other colours and of another shape, all alike."""
+    changed = torch.from_numpy(warped(pictures, random.normal(0, WARP, (2, 2)))).float() / 255
+    found: Pictures = (recoloured(changed, COLOURS, random) * 255).round().byte().numpy()
+    return found
 
 
 def codec_window(folder: Path) -> Window:

@@ -58,6 +58,7 @@ class RapRecipe:
             without it, and left out where there is no such condition.
         face: lambda, weight of the error in the face; the paper gives no number.
         temporal: mu, weight of the error of differences of neighbouring latents; the paper gives no number.
+        variety: share of pieces of clips in colours and of a shape of their own; ours, for few portraits.
         optimizer, average, bfloat16, weight_decay, checkpoint_every: as `loop.Run`.
     """
 
@@ -70,6 +71,7 @@ class RapRecipe:
     hide_motion: float = 0.5
     face: float = 1.0
     temporal: float = 0.5
+    variety: float = 0.0
     optimizer: str = "adamw"
     average: float = 0.9999
     bfloat16: bool = True
@@ -99,7 +101,8 @@ PRESETS: Mapping[str, RapRecipe] = MappingProxyType(
             RAP_SMALL, (Stage(1500, 2e-3, warmup=50),), 16, optimizer="muon", average=0.995, checkpoint_every=50
         ),
         "face": RapRecipe(
-            RAP_FACE, (Stage(1500, 2e-3, warmup=50),), 16, optimizer="muon", average=0.995, checkpoint_every=50
+            RAP_FACE, (Stage(1500, 2e-3, warmup=50),), 16, variety=0.75, optimizer="muon", average=0.995,
+            checkpoint_every=50,
         ),
         "paper": RapRecipe(RAP_PAPER, (Stage(250_000, 1e-4, final_rate=1.0, warmup=1000),), 4),
     }
@@ -245,7 +248,7 @@ def train_rap(options: Options, recipe: RapRecipe, window: Window, workers: Work
             f"frames, got {config.channels}, {config.rows} and {config.columns}, {config.frames_per_latent}; give another "
             "preset"
         )
-    clips = encode_clips(codec, found, window, config.reference_latents, seed=options.seed)
+    clips = encode_clips(codec, found, window, config.reference_latents, seed=options.seed, variety=recipe.variety)
     torch.manual_seed(options.seed)
     network = new_rap(config, clips)
     words = {"recipe": asdict(recipe), "window": list(window), "data": found.fingerprint, "codec": fingerprint(codec)}
