@@ -12,6 +12,7 @@ from ditto.training.latent.evaluation import (
     Talk,
     agreement,
     drift_of,
+    followed,
     lips_of,
     parts_of,
 )
@@ -64,6 +65,13 @@ def test_half_of_the_movement_has_half_of_the_spread():
 def test_a_face_that_stands_still_has_no_agreement():
     wanted = curve(150, 3)
     assert lips_of([talk(pictures(np.full(150, 0.4)), wanted)], [wanted], [wanted]).speech == 0.0
+
+
+@pytest.mark.parametrize("factor, cosine", [(0.5, 1.0), (-2.0, -1.0)])
+def test_how_far_an_edit_is_followed(factor, cosine):
+    real = np.random.default_rng(0).normal(0, 1, (8, 8, 3))
+    found = followed(factor * real, real)
+    assert found.cosine == pytest.approx(cosine) and found.size == pytest.approx(factor)
 
 
 @pytest.mark.parametrize("tint, met", [(0.0, True), (20.0, False)])

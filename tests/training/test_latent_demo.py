@@ -29,10 +29,10 @@ GENERATOR = flow.FlowRecipe(SIZES, (Stage(2, 1e-3),), 2, references=1, bfloat16=
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
     """Two portraits and a few recordings; everything is small."""
-    for name, value in {
-        "CLIPS": 2, "EDITED": 1, "CALIBRATION": 1, "LONG_SECONDS": 10.5, "PICTURE_SIZE": 160, "STREAM_FRAMES": 29,
-    }.items():  # fmt: skip
+    small = {"CLIPS": 2, "EDITED": 1, "CALIBRATION": 1, "LONG_SECONDS": 1.2, "PICTURE_SIZE": 160, "STREAM_FRAMES": 29}
+    for name, value in {**small, "EDITED_SECONDS": 0.4, "EDITS": {"jaw": demo.EDITS["jaw"]}}.items():
         monkeypatch.setattr(demo, name, value)
+    monkeypatch.setattr("ditto.training.latent.evaluation.PART_SECONDS", 1)
     monkeypatch.setattr("ditto.training.latent.data.PICTURE_SIZE", 160)
     monkeypatch.setattr(codec, "PRESETS", {"face": CODEC})
     monkeypatch.setattr(flow, "PRESETS", {"face": GENERATOR})
@@ -52,10 +52,10 @@ def test_the_demo_makes_a_bundle_with_figures_and_sheets_and_goes_on_where_it_wa
     given = ("v", folders / "portraits", folders / "speech", folders / "out")
     figures = demo.Demo(*given, report=said.append)()
     names = {figure.name for figure in figures}
-    assert len(names) == len(figures) == 28 and any(figure.met is False for figure in figures)
+    assert len(names) == len(figures) == 32 and any(figure.met is False for figure in figures)
     run = folders / "out" / "v"
     words = json.loads((run / "figures.json").read_text())
-    assert words["system"] == "v" and len(words["figures"]) == 28 and words["minutes"].keys() >= {"codec", "generator"}
+    assert words["system"] == "v" and len(words["figures"]) == 32 and words["minutes"].keys() >= {"codec", "generator"}
     assert all((run / f"{name}.png").is_file() for name in ("codec", "lips", "long"))
     head = ditto.load(run / "bundle")
     assert next(iter(head.animate(head.register(FACE, max_size=160), np.zeros(16000, np.float32)))).image.shape[2] == 3

@@ -8,9 +8,9 @@ moves is free.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -205,6 +205,41 @@ def lips_of(talks: Sequence[Talk], others: Sequence[Floats], silent: Sequence[Fl
         for talk, other, still in zip(talks, others, silent, strict=True)
     ]
     return Lips(len(rows), *(float(value) for value in np.mean(rows, 0)))
+
+
+class Followed(NamedTuple):
+    """What an edit changes in the pictures of a bundle, beside what it changes in lite's, averaged over time.
+
+    Attributes:
+        cosine: between the two changes.
+        size: of the bundle's change along that of lite, of that of lite.
+    """
+
+    cosine: float
+    size: float
+
+
+def followed(made: Floats, real: Floats) -> Followed:
+    """Changes of mean pictures (S, S, 3): of the bundle and of lite."""
+    along = float((made * real).sum())
+    sizes = float(np.linalg.norm(made) * np.linalg.norm(real))
+    return Followed(along / max(sizes, 1e-9), along / max(float((real * real).sum()), 1e-9))
+
+
+def change_of(
+    head: TalkingHead, portrait: Portrait, samples: npt.NDArray[np.float32], side: int, edits: Sequence[Mapping[str, Any]]
+) -> Floats:
+    """(S, S, 3) the mean picture with the first of two edits less that with the second, for the same speech and seed.
+
+    Args:
+        edits: words of `TalkingHead.animate`.
+    """
+    square = square_of(portrait)
+    means = [
+        np.mean([cut_square(frame.image, square, side) for frame in head.animate(portrait, samples, **edit)], 0)
+        for edit in edits
+    ]
+    return np.asarray(means[0] - means[1], np.float64)
 
 
 class Part(NamedTuple):
