@@ -25,7 +25,22 @@ from ditto.app.console import (
 from ditto.errors import InputError
 
 if TYPE_CHECKING:
+    from ditto.training.latent.generator import GeneratorSystem
+    from ditto.training.latent.loop import Options
     from ditto.training.prepare import Result
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, curve and trained network.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Updates, if other than the preset's.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1.")]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write curves, and pictures if any, for TensorBoard.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Clips = Annotated[Path, typer.Argument(metavar="CLIPS", help="A folder of clips, of `ditto train clips` or rendered.")]
+Motion = Annotated[
+    bool, typer.Option("--motion", help="Also train the condition on motion: gaze, head and emotion can be controlled.")
+]
+Codec = Annotated[Path, typer.Argument(metavar="CODEC", help="A folder of `ditto train codec`.")]
 
 app = typer.Typer(no_args_is_help=True, help="Prepare footage and train on it.")
 
@@ -66,7 +81,7 @@ def prepare(
     shards: Annotated[
         int | None, typer.Option(min=1, metavar="MEGABYTES", help="Also write the clips as tar files of this size.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -136,22 +151,22 @@ def motion(
         str, typer.Option(help="short: fine-tune the bundle; lite: as the shipped weights; paper: the full-size LMDM.")
     ] = "short",
     bundle: Annotated[str, typer.Option(help="Name or folder of the bundle to start from.")] = "lite",
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Updates, if other than the preset's.")] = None,
+    seed: Seed = 0,
+    steps: Steps = None,
     short_steps: Annotated[
         int | None,
         typer.Option(min=0, help="Updates of the half that balanced, low and lowest use; 0 takes that of quality for them.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1.")] = "cpu",
+    resume: Resume = False,
+    device: Device = "cpu",
     adaptive_weights: Annotated[
         bool | None,
         typer.Option(
             "--adaptive-weights/--fixed-weights", help="Whether loss weights follow the losses of motion groups."
         ),
     ] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write curves for TensorBoard.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    tensorboard: TensorBoard = False,
+    quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -166,10 +181,7 @@ def motion(
         options = Options(dataset, output, recipe, bundle, seed, resume, device, tensorboard=tensorboard, report=report)
         with interruptible(output):
             made = train_motion(options)
-        if as_json:
-            print_result(json.dumps({"output": str(made), "steps": recipe.steps, "seed": seed}))
-        elif not quiet:
-            print_result(str(made))
+        print_made(made, as_json, quiet, steps=recipe.steps, seed=seed)
 
 
 @app.command()
@@ -187,11 +199,11 @@ def avatar(
     person: Annotated[str | None, typer.Option(help="Whose clips to take, if the dataset has several people.")] = None,
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help="The videos have no scene cuts: look for none.")] = False,
     rank: Annotated[int, typer.Option(min=1, help="Of the adapter: its size, and how much it can change.")] = 8,
-    steps: Annotated[int | None, typer.Option(min=1, help="Updates, if other than usual.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1.")] = "cpu",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    steps: Steps = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    device: Device = "cpu",
+    quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -203,13 +215,9 @@ def avatar(
         options = Options(dataset, output, bundle, person, rank, recipe, seed, resume, device, report, not no_cuts)
         with interruptible(output):
             made = train_avatar(options)
-        if as_json:
-            lips = {"before": made.before, "after": made.after}
-            held = {name: None if figures is None else figures._asdict() for name, figures in lips.items()}
-            words = {"output": str(made.bundle), "adapter": str(made.adapter), "minutes": made.minutes, "held": held}
-            print_result(json.dumps(words))
-        elif not quiet:
-            print_result(str(made.bundle))
+        lips = {"before": made.before, "after": made.after}
+        held = {name: None if figures is None else figures._asdict() for name, figures in lips.items()}
+        print_made(made.bundle, as_json, quiet, adapter=str(made.adapter), minutes=made.minutes, held=held)
 
 
 @app.command()
@@ -221,9 +229,9 @@ def encoder(
     align: Annotated[Path | None, typer.Option(help="Phone alignments, of ditto.training.align.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Updates.")] = 3100,
     batch: Annotated[int, typer.Option(min=1, help="Segments of an update.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    seed: Seed = 0,
+    resume: Resume = False,
+    quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -236,109 +244,105 @@ def encoder(
             made = train_encoder(
                 Options(data, tracks, moonshine, output, align, steps, batch, seed, resume, report)
             )
-        if as_json:
-            print_result(json.dumps({"output": str(made), "steps": steps, "seed": seed}))
-        elif not quiet:
-            print_result(str(made))
+        print_made(made, as_json, quiet, steps=steps, seed=seed)
 
 
 @app.command()
 def codec(
-    clips: Annotated[Path, typer.Argument(metavar="CLIPS", help="A folder of ditto.training.latent.data.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, curve and codec.")],
+    clips: Clips,
+    output: Output,
     preset: Annotated[str, typer.Option(help="small, small-rap: 32 x 32; face, face-rap: 64 x 64; paper.")] = "small",
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=2, help="Updates in all, if other than the preset's.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1.")] = "cpu",
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write curves and pictures for TensorBoard.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    seed: Seed = 0,
+    steps: Steps = None,
+    resume: Resume = False,
+    device: Device = "cpu",
+    tensorboard: TensorBoard = False,
+    quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Train the codec of the latent systems on CLIPS: video to latents and back."""
     with errors_reported(as_json, debug):
         with packages_of_training():
-            from ditto.training.latent.codec import Options, train_codec
-            from ditto.training.latent.codec import preset as preset_of
-        recipe, report = preset_of(preset).shortened(steps), report_of(quiet or as_json)
+            from ditto.training.latent.codec import PRESETS, train_codec
+            from ditto.training.latent.loop import Options
+            from ditto.training.recipe import named
+        recipe = named(PRESETS, preset).shortened(steps)
+        options = Options(clips, output, seed, resume, device, report_of(quiet or as_json), tensorboard)
         with interruptible(output):
-            made = train_codec(Options(clips, output, recipe, seed, resume, device, report, tensorboard))
-        if as_json:
-            held = {n: {name: f._asdict() for name, f in groups.items()} for n, groups in made.figures.items()}
-            print_result(json.dumps({"output": str(made.folder), "held": held, "seed": seed}))
-        elif not quiet:
-            print_result(str(made.folder))
+            made = train_codec(options, recipe)
+        held = {n: {name: f._asdict() for name, f in groups.items()} for n, groups in made.figures.items()}
+        print_made(made.folder, as_json, quiet, held=held, seed=seed)
 
 
 @app.command()
 def flow(
-    clips: Annotated[Path, typer.Argument(metavar="CLIPS", help="A folder of ditto.training.latent.data.")],
-    codec: Annotated[Path, typer.Argument(metavar="CODEC", help="A folder of `ditto train codec`.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, curve and generator.")],
+    clips: Clips,
+    codec: Codec,
+    output: Output,
     preset: Annotated[str, typer.Option(help="small, face: for a codec of that preset; paper: the full size.")] = "small",
-    motion: Annotated[
-        bool, typer.Option("--motion", help="Also train the condition on motion: gaze, head and emotion can be controlled.")
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Updates, if other than the preset's.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1.")] = "cpu",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    motion: Motion = False,
+    seed: Seed = 0,
+    steps: Steps = None,
+    resume: Resume = False,
+    device: Device = "cpu",
+    tensorboard: TensorBoard = False,
+    quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Train V's generator on CLIPS, in latents of CODEC: speech to latents, block by block."""
     with errors_reported(as_json, debug):
         with packages_of_training():
-            from ditto.training.latent.flow import Options, train_flow
-            from ditto.training.latent.flow import preset as preset_of
-            from ditto.training.latent.latents import codec_window
-        recipe, report = preset_of(preset).shortened(steps), report_of(quiet or as_json)
-        if motion:
-            recipe = recipe.with_motion()
-        with interruptible(output):
-            train_flow(Options(clips, codec, output, seed, resume, device, report), recipe, codec_window(codec))
-        _print_made(output / "flow.safetensors", as_json, quiet)
+            from ditto.training.latent.flow import FLOW
+            from ditto.training.latent.loop import Options
+        options = Options(clips, output, seed, resume, device, report_of(quiet or as_json), tensorboard)
+        train_system(FLOW, options, codec, preset, motion, steps)
+        print_made(output / "flow.safetensors", as_json, quiet, seed=seed)
 
 
 @app.command()
 def rap(
-    clips: Annotated[Path, typer.Argument(metavar="CLIPS", help="A folder of ditto.training.latent.data.")],
-    codec: Annotated[Path, typer.Argument(metavar="CODEC", help="A folder of `ditto train codec --preset small-rap`.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, curve and denoiser.")],
+    clips: Clips,
+    codec: Codec,
+    output: Output,
     preset: Annotated[str, typer.Option(help="small, face: for a codec of that preset; paper: the full size.")] = "small",
-    motion: Annotated[
-        bool, typer.Option("--motion", help="Also train the condition on motion: gaze, head and emotion can be controlled.")
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Updates, if other than the preset's.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1.")] = "cpu",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    motion: Motion = False,
+    seed: Seed = 0,
+    steps: Steps = None,
+    resume: Resume = False,
+    device: Device = "cpu",
+    tensorboard: TensorBoard = False,
+    quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Train RAP's denoiser on CLIPS, in latents of CODEC: speech to clips of latents."""
     with errors_reported(as_json, debug):
         with packages_of_training():
-            from ditto.training.latent.flow import Options
-            from ditto.training.latent.latents import codec_window
-            from ditto.training.latent.rap import preset as preset_of
-            from ditto.training.latent.rap import train_rap
-        recipe, report = preset_of(preset).shortened(steps), report_of(quiet or as_json)
-        if motion:
-            recipe = recipe.with_motion()
-        with interruptible(output):
-            train_rap(Options(clips, codec, output, seed, resume, device, report), recipe, codec_window(codec))
-        _print_made(output / "rap.safetensors", as_json, quiet)
+            from ditto.training.latent.loop import Options
+            from ditto.training.latent.rap import RAP
+        options = Options(clips, output, seed, resume, device, report_of(quiet or as_json), tensorboard)
+        train_system(RAP, options, codec, preset, motion, steps)
+        print_made(output / "rap.safetensors", as_json, quiet, seed=seed)
 
 
-def _print_made(path: Path, as_json: bool, quiet: bool) -> None:
+def train_system(
+    system: GeneratorSystem[Any, Any], options: Options, codec: Path, preset: str, motion: bool, steps: int | None
+) -> None:
+    """Train the generator of a system by a preset, with motion as a condition if asked for."""
+    from ditto.training.latent.generator import train_generator
+    from ditto.training.recipe import named
+
+    recipe = named(system.presets, preset).shortened(steps)
+    with interruptible(options.out):
+        train_generator(system, options, codec, recipe.with_motion() if motion else recipe)
+
+
+def print_made(path: Path, as_json: bool, quiet: bool, **more: Any) -> None:
+    """Print where the result of a command lies; as JSON, with more of it."""
     if as_json:
-        print_result(json.dumps({"output": str(path)}))
+        print_result(json.dumps({"output": str(path), **more}))
     elif not quiet:
         print_result(str(path))
 

@@ -39,10 +39,12 @@ from ditto.training.dataset import ClipInfo, Dataset, check_folder, read_dataset
 from ditto.training.motion import check_encoder, units_of_bundle
 from ditto.training.motion_batches import Corpus, Drawn, corpus_of_dataset, draw
 from ditto.training.motion_eval import LipFigures, measure_lips, sampled_state, torch_sampler
-from ditto.training.motion_loop import SHOWN_EVERY, Run, open_workers, train
+from ditto.training.motion_loop import Run, train
 from ditto.training.motion_objectives import LiteDenoising
 from ditto.training.motion_short import ShortDistillation, begun
 from ditto.training.recipe import Recipe
+from ditto.training.runs import SHOWN_EVERY
+from ditto.training.workers import open_workers
 
 RECIPE = Recipe(
     steps=300, batch=16, learning_rate=1e-3, warmup=20, weight_decay=0.05, from_bundle=True, short_steps=0,

@@ -43,7 +43,7 @@ from ditto.media.audio import HOP_SAMPLES
 from ditto.media.files import whole_file
 from ditto.media.rates import SAMPLE_RATE
 from ditto.training.dataset import check_folder, unwritable, write_bytes
-from ditto.training.motion_loop import FORMAT, read_checkpoint, write_checkpoint
+from ditto.training.runs import FORMAT, check_resume, check_same, follow, read_checkpoint, write_checkpoint
 from ditto.training.speech_data import TOKEN, Clip, Floats, add_alignments, augment, crop, read_test, read_train
 from ditto.training.teacher import Teacher, phone_probe, read_weights, teacher_states, with_neighbours
 
@@ -354,11 +354,7 @@ def train(
     path, start, losses = run.out / "checkpoint.pt", 0, [0.0, 0.0]
     if run.resume:
         found = read_checkpoint(path)
-        if others := [name for name, value in run.identity.items() if found.get(name) != value]:
-            raise InputError(
-                f"expected the options of {path}, got others: {', '.join(others)}; resume with the same, or give another "
-                "folder"
-            )
+        check_same(path, [name for name, value in run.identity.items() if found.get(name) != value])
         encoder.load_state_dict(found["trained"])
         average.load_state_dict(found["model"])
         optimiser.load_state_dict(found["optimizer"])
@@ -383,10 +379,7 @@ def train(
                 "another seed (the last checkpoint is good)"
             )
         optimiser.step()
-        keep = min(0.998, step / (step + 10))
-        with torch.no_grad():
-            for slow, fast in zip(average.parameters(), encoder.parameters(), strict=True):
-                slow.lerp_(fast, 1 - keep)
+        follow(average, encoder, 0.998, step)
         for i, value in enumerate((distance, speech)):
             losses[i] += (value.item() - losses[i]) * max(0.02, 1 / step)
         if step % REPORT_STEPS == 0 or step == run.steps or step == 20:
@@ -445,11 +438,7 @@ def train_encoder(options: Options) -> Path:
         OutputError: a file cannot be written; the last good checkpoint is in the folder.
     """
     check_folder(options.out)
-    checkpoint = options.out / "checkpoint.pt"
-    if options.resume and not checkpoint.is_file():
-        raise InputError(f"expected a checkpoint to resume at {checkpoint}, got no such file; start without --resume")
-    if not options.resume and checkpoint.exists():
-        raise InputError(f"expected a folder without a checkpoint, got {checkpoint}; add --resume, or give another folder")
+    check_resume(options.out / "checkpoint.pt", options.resume)
     for path in (options.data / "speech", options.tracks, options.moonshine / MODEL, options.align):
         if path is not None and not path.exists():
             raise InputError(f"expected {path}, got no such file or folder; ditto/bundles/lite/README.md says what it is")

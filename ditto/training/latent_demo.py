@@ -46,9 +46,7 @@ from ditto.portrait.portrait import Portrait
 from ditto.talking_head import TalkingHead, load
 from ditto.training.dataset import write_bytes, write_json
 from ditto.training.latent import codec as codec_training
-from ditto.training.latent import flow as flow_training
-from ditto.training.latent import rap as rap_training
-from ditto.training.latent.codec import as_video, read_codec, train_codec, whole_latents
+from ditto.training.latent.codec import CodecRecipe, as_video, read_codec, train_codec, whole_latents
 from ditto.training.latent.data import PICTURE_SIZE, SIDE, Clips, Job, files_of, plan, render_clips, split_speeches
 from ditto.training.latent.evaluation import (
     Figure,
@@ -64,7 +62,11 @@ from ditto.training.latent.evaluation import (
     show,
     talk,
 )
+from ditto.training.latent.flow import FLOW
+from ditto.training.latent.generator import GeneratorSystem, train_generator
 from ditto.training.latent.latents import read_network
+from ditto.training.latent.loop import Options
+from ditto.training.latent.rap import RAP
 from ditto.training.latent.sheets import codec_rows, lips_rows, long_rows, write_png
 
 T = TypeVar("T")
@@ -188,17 +190,22 @@ class Demo:
 
     # ---- training
 
+    def _options(self, folder: Path) -> Options:
+        return Options(
+            self.clips.folder, folder, self.seed, (folder / "checkpoint.pt").is_file(), report=self.report
+        )
+
+    @property
+    def _codec_recipe(self) -> CodecRecipe:
+        return codec_training.PRESETS[self.system.codec]
+
     @cached_property
     def codec(self) -> Codec:
         """The codec, trained."""
         folder = self.run / "codec"
         if not (folder / "codec.json").is_file():
-            recipe = codec_training.preset(self.system.codec)
-            resume = (folder / "checkpoint.pt").is_file()
-            options = codec_training.Options(
-                self.clips.folder, folder, recipe, self.seed, resume, report=self.report
-            )
-            self._timed("codec", lambda: train_codec(options))
+            options = self._options(folder)
+            self._timed("codec", lambda: train_codec(options, self._codec_recipe))
         return read_codec(folder)
 
     @cached_property
@@ -206,17 +213,10 @@ class Demo:
         """The generator, trained."""
         folder, kind = self.run / "generator", "flow" if self.name == "v" else "rap"
         if not (folder / f"{kind}.json").is_file():
-            resume, window = (folder / "checkpoint.pt").is_file(), codec_training.preset(self.system.codec).window
             assert self.codec is not None
-            options = flow_training.Options(
-                self.clips.folder, self.run / "codec", folder, self.seed, resume, report=self.report
-            )
-            if kind == "flow":
-                recipe = flow_training.preset(self.system.generator).with_motion()
-                self._timed("generator", lambda: flow_training.train_flow(options, recipe, window))
-            else:
-                rap_recipe = rap_training.preset(self.system.generator).with_motion()
-                self._timed("generator", lambda: rap_training.train_rap(options, rap_recipe, window))
+            system: GeneratorSystem[Any, Any] = FLOW if kind == "flow" else RAP
+            recipe, options = system.presets[self.system.generator].with_motion(), self._options(folder)
+            self._timed("generator", lambda: train_generator(system, options, self.run / "codec", recipe))
         if kind == "flow":
             return read_network(folder, kind, FlowConfig, FlowGenerator)
         return read_network(folder, kind, RapConfig, RapDenoiser)
@@ -226,7 +226,7 @@ class Demo:
         """The bundle."""
         folder = self.run / "bundle"
         if not folder.is_dir():
-            top, left, size = codec_training.preset(self.system.codec).window
+            top, left, size = self._codec_recipe.window
             region = Region(SIDE, left, top, size)
             latencies: Any = FLOW_LATENCIES if self.name == "v" else RAP_LATENCIES
             parts = LatentParts(
@@ -250,7 +250,7 @@ class Demo:
         return figures + self._long_figures(head, registered)
 
     def _codec_figures(self) -> list[Figure]:
-        window = codec_training.preset(self.system.codec).window
+        window = self._codec_recipe.window
         frames = whole_latents(self.codec.config, STREAM_FRAMES)
         found = codec_training.evaluate(self.codec, self.clips, window, frames)
         figures = []

@@ -39,10 +39,11 @@ from ditto.training.motion_batches import (
 )
 from ditto.training.motion_eval import FullLipScore, LipScore
 from ditto.training.motion_export import SAMPLER_PREFIX, make_bundle, read_weights
-from ditto.training.motion_loop import Run, Score, Trained, open_workers, train
+from ditto.training.motion_loop import Run, Score, Trained, train
 from ditto.training.motion_objectives import FullDenoising, LiteDenoising, Objective, full_config, lite_network
 from ditto.training.motion_short import short_recipe, train_short
 from ditto.training.recipe import PRESETS, Recipe, preset
+from ditto.training.workers import open_workers
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ from ditto.lite.postprocess import PostprocessConfig
 from ditto.motion.motion import BROWS, DEGREES, EXPRESSION, EYES, KEYPOINTS
 from ditto.training.articulation import MOUTH_KEYPOINTS
 from ditto.training.dataset import unwritable
-from ditto.training.motion_loop import read_checkpoint
+from ditto.training.runs import read_checkpoint
 
 OPSET = 17
 SAMPLER_PREFIX = "sampler."

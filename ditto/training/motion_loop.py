@@ -7,124 +7,37 @@ next update depends on: weights, their running average, the optimizer, the adapt
 from __future__ import annotations
 
 import copy
-import io
-import json
 import math
-import os
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ditto.engines.torch_engine import torch_device
-from ditto.errors import InputError, TrainingError
-from ditto.training.dataset import unwritable, write_bytes
+from ditto.errors import InputError
 from ditto.training.motion_batches import Drawn, Units
 from ditto.training.motion_losses import GROUPS, AdaptiveWeights, Terms, loss_weights
 from ditto.training.motion_objectives import Objective
 from ditto.training.recipe import Recipe
+from ditto.training.runs import (
+    FORMAT,
+    SHOWN_EVERY,
+    Curve,
+    check_finite,
+    check_resume,
+    check_same,
+    cosine_rate,
+    follow,
+    read_checkpoint,
+    write_checkpoint,
+)
+from ditto.training.workers import OneProcess, Workers
 
-FORMAT = 1  # of a checkpoint
-SHOWN_EVERY = 50  # updates between two lines of progress
 Draw = Callable[[int, range], Drawn]
 Score = Callable[[nn.Module], float]
-
-
-class Workers(Protocol):
-    """The processes that train together. Each takes its own windows of an update; gradients are averaged.
-
-    `mean` is over the processes; `from_first` gives the first one's values to all. Those that go on from a checkpoint read
-    it themselves, so the folder of the run lies where all of them find it.
-    """
-
-    rank: int
-    count: int
-    device: torch.device
-
-    def wrap(self, objective: Objective) -> nn.Module: ...
-
-    def unsynchronised(self, module: nn.Module) -> AbstractContextManager[Any]: ...
-
-    def mean(self, values: Tensor) -> Tensor: ...
-
-    def from_first(self, values: Tensor) -> Tensor: ...
-
-
-class OneProcess:
-    """This process alone."""
-
-    rank, count = 0, 1
-
-    def __init__(self, device: str | torch.device = "cpu") -> None:
-        self.device = torch.device(device)
-
-    def wrap(self, objective: Objective) -> nn.Module:
-        return objective
-
-    def unsynchronised(self, module: nn.Module) -> AbstractContextManager[Any]:
-        return nullcontext()
-
-    def mean(self, values: Tensor) -> Tensor:
-        return values
-
-    def from_first(self, values: Tensor) -> Tensor:
-        return values
-
-
-class ManyProcesses:
-    """The processes that `accelerate launch` or `torchrun` started, on one machine or several.
-
-    Raises:
-        InputError: the package accelerate is not installed.
-    """
-
-    def __init__(self, cpu: bool = False) -> None:
-        try:
-            from accelerate import Accelerator
-        except ImportError as error:
-            raise InputError(
-                f"training in several processes needs accelerate ({error}); pip install 'ditto-talking-head[train]'"
-            ) from error
-        self._accelerator = Accelerator(cpu=cpu)
-        self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes
-        self.device = self._accelerator.device
-
-    def wrap(self, objective: Objective) -> nn.Module:
-        wrapped: nn.Module = self._accelerator.prepare_model(objective)
-        return wrapped
-
-    def unsynchronised(self, module: nn.Module) -> AbstractContextManager[Any]:
-        context: AbstractContextManager[Any] = self._accelerator.no_sync(module)
-        return context
-
-    def mean(self, values: Tensor) -> Tensor:
-        reduced: Tensor = self._accelerator.reduce(values, "mean")
-        return reduced
-
-    def from_first(self, values: Tensor) -> Tensor:
-        from accelerate.utils import broadcast
-
-        sent: Tensor = broadcast(values.clone(), from_process=0)
-        return sent
-
-
-def open_workers(device: str = "cpu") -> Workers:
-    """This process, or its part of those that `accelerate launch` or `torchrun` started.
-
-    Raises:
-        InputError: the name is none of cpu, cuda and cuda:N, or the package accelerate is not installed.
-        EngineError: the GPU does not exist, or torch is built without CUDA.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return ManyProcesses(cpu=device == "cpu")
-    try:
-        return OneProcess(torch_device(device))
-    except ValueError as error:
-        raise InputError(str(error)) from None
 
 
 class Trained(NamedTuple):
@@ -185,13 +98,6 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return optimizer
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Of update `step` (from 0): a linear rise, then a cosine down to `final_rate` of the recipe's rate."""
-    fall = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
-    rise = min(1.0, (step + 1) / max(recipe.warmup, 1))
-    return recipe.learning_rate * rise * (recipe.final_rate + (1 - recipe.final_rate) * fall)
-
-
 def train(
     objective: Objective,
     draw: Draw,
@@ -218,7 +124,7 @@ def train(
     """
     recipe, workers = run.recipe, workers or OneProcess()
     last, best = run.out / "checkpoint.pt", run.out / "best.pt"
-    _prepare_folder(run, last, resume)
+    check_resume(last, resume)
     objective.to(workers.device)
     network = objective.network
     average = copy.deepcopy(network).requires_grad_(False).eval()
@@ -234,7 +140,7 @@ def train(
     size = recipe.batch * workers.count
     try:
         for step in range(start, recipe.steps):
-            rate = learning_rate(recipe, step)
+            rate = cosine_rate(recipe.learning_rate, step, recipe.steps, recipe.warmup, recipe.final_rate)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             factors = (adaptive.factors if recipe.adaptive else torch.ones(len(GROUPS))).to(workers.device)
@@ -248,17 +154,17 @@ def train(
                         terms: Terms = module(
                             drawn.batch.to(workers.device), drawn.noise.to(workers.device), weights, factors
                         )
-                    _check_finite(terms.windows, drawn, step, "loss")
+                    check_finite(terms.windows, drawn.clips, step, "loss")
                     (terms.total / recipe.accumulate).backward()  # type: ignore[no-untyped-call]
                 found += torch.stack([terms.total.detach(), terms.x0, *terms.groups]) / recipe.accumulate
             norm = torch.nn.utils.clip_grad_norm_(objective.parameters(), recipe.clip)
-            _check_finite(norm, drawn, step, "gradient")
+            check_finite(norm, drawn.clips, step, "gradient")
             optimizer.step()
             optimizer.zero_grad()
             found = workers.mean(found).cpu()
             adaptive.update(found[2:])
-            _follow(average, network, min(recipe.average, (step + 1) / (step + 11)))
             done = step + 1
+            follow(average, network, recipe.average, done)
             log.add(done, rate, found, factors.cpu())
             if workers.rank == 0:
                 if score is not None and (done % recipe.score_every == 0 or done == recipe.steps):
@@ -289,36 +195,6 @@ def train(
     return Trained(average, chosen_step, best_score)
 
 
-def _follow(average: nn.Module, network: nn.Module, keep: float) -> None:
-    with torch.no_grad():
-        for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
-            slow.lerp_(fast, 1 - keep)
-
-
-def _check_finite(values: Tensor, drawn: Drawn, step: int, what: str) -> None:
-    finite = torch.isfinite(values.detach())
-    if bool(finite.all()):
-        return
-    clips = drawn.clips
-    if values.ndim:
-        clips = tuple(clip for clip, ok in zip(clips, finite.tolist(), strict=True) if not ok)
-    raise TrainingError(
-        f"expected a finite {what} at step {step + 1}, got NaN or infinity with the clips {', '.join(sorted(set(clips)))}; "
-        "look at their features and motion, or lower the learning rate (the last checkpoint is good)"
-    )
-
-
-def _prepare_folder(run: Run, last: Path, resume: bool) -> None:
-    if resume and not last.is_file():
-        raise InputError(f"expected a checkpoint to resume at {last}, got no such file; start without --resume")
-    if not resume and last.exists():
-        raise InputError(f"expected a folder without a checkpoint, got {last}; add --resume, or give another folder")
-    try:
-        run.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(run.out, error) from error
-
-
 def _checkpoint(run: Run, objective: Objective, average: nn.Module, step: int, best: float | None) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -331,35 +207,6 @@ def _checkpoint(run: Run, objective: Objective, average: nn.Module, step: int, b
         "units": {name: torch.from_numpy(values) for name, values in run.units._asdict().items()},
         "model": average.state_dict(),
     }
-
-
-def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Write a checkpoint whole.
-
-    Raises:
-        OutputError: it cannot be written; a file that was there stays as it was.
-    """
-    buffer = io.BytesIO()
-    torch.save(dict(checkpoint), buffer)
-    write_bytes(path, buffer.getbuffer())
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint, on the CPU.
-
-    Raises:
-        InputError: it cannot be read, or is of another format.
-    """
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises errors of its own, of zipfile and of pickle
-        raise InputError(
-            f"expected a checkpoint at {path}, got: {' '.join(str(error).split())[:200]}; train again"
-        ) from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        got = found.get("format") if isinstance(found, dict) else type(found).__name__
-        raise InputError(f"expected a checkpoint of format {FORMAT} at {path}, got {got}; train again")
-    return found
 
 
 def _restore(
@@ -378,12 +225,8 @@ def _restore(
     others += [name for name in ("seed", "data") if found[name] != getattr(run, name)]
     if found["config"] != objective.config:
         others.append("size of the network")
-    if others:
-        fewer = f" (steps {run.recipe.steps}, fewer than {before})" if "steps" in others else ""
-        raise InputError(
-            f"expected the options of {path}, got others: {', '.join(others)}{fewer}; resume with the same, or give another "
-            "folder"
-        )
+    fewer = f" (steps {run.recipe.steps}, fewer than {before})" if "steps" in others else ""
+    check_same(path, others, fewer)
     if longer:
         run.report(f"steps {run.recipe.steps} instead of {before}")
     objective.network.load_state_dict(found["trained"])
@@ -395,59 +238,29 @@ def _restore(
 
 
 class _Log:
-    """`log.jsonl`, lines of progress, and TensorBoard if a folder for it is given; of the first process only."""
+    """The curve of a run, in this loop's words."""
 
     def __init__(self, run: Run, start: int, shown: bool) -> None:
-        self._run, self._shown, self._smoothed = run, shown, None
-        self._path = run.out / "log.jsonl"
-        self._board: Any = None
-        if not shown:
-            return
-        kept = []
-        if start and self._path.is_file():  # an interrupted run may have gone on after its last checkpoint
-            kept = [line for line in self._path.read_text().splitlines() if json.loads(line)["step"] <= start]
-        write_bytes(self._path, "".join(f"{line}\n" for line in kept).encode())
-        if run.board is not None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise InputError(
-                    f"TensorBoard is not installed ({error}); pip install tensorboard, or leave the option out"
-                ) from error
-            self._board = SummaryWriter(str(run.board), purge_step=start + 1)
+        self._curve = Curve(run.out, start, run.report, run.board, shown)
+        self._steps, self._smoothed = run.recipe.steps, float("nan")
 
     def add(self, step: int, rate: float, found: Tensor, factors: Tensor) -> None:
-        if not self._shown:
-            return
         loss, x0, *groups = found.tolist()
-        self._smoothed = x0 if self._smoothed is None else 0.98 * self._smoothed + 0.02 * x0
-        if self._board is not None:
-            self._board.add_scalar("loss", loss, step)
-            self._board.add_scalar("x0", x0, step)
-            self._board.add_scalar("learning rate", rate, step)
-            for name, group, factor in zip(GROUPS, groups, factors.tolist(), strict=True):
-                self._board.add_scalar(f"x0/{name}", group, step)
-                self._board.add_scalar(f"factor/{name}", factor, step)
-        if step % SHOWN_EVERY and step not in (1, self._run.recipe.steps):
+        self._smoothed = x0 if math.isnan(self._smoothed) else 0.98 * self._smoothed + 0.02 * x0
+        values = {"loss": loss, "x0": x0, "learning rate": rate}
+        values |= {f"x0/{name}": group for name, group in zip(GROUPS, groups, strict=True)}
+        values |= {f"factor/{name}": factor for name, factor in zip(GROUPS, factors.tolist(), strict=True)}
+        self._curve.scalars(step, values)
+        if step % SHOWN_EVERY and step not in (1, self._steps):
             return
         named = dict(zip(GROUPS, (round(x, 6) for x in groups), strict=True))
         factors_named = dict(zip(GROUPS, (round(x, 4) for x in factors.tolist()), strict=True))
-        self._line({"step": step, "loss": loss, "x0": x0, "groups": named, "factors": factors_named, "rate": rate})
-        self._run.report(f"step {step:6d} of {self._run.recipe.steps}  x0 {self._smoothed:.4f}  loss {loss:.4f}")
+        entry = {"step": step, "loss": loss, "x0": x0, "groups": named, "factors": factors_named, "rate": rate}
+        self._curve.line(entry, f"step {step:6d} of {self._steps}  x0 {self._smoothed:.4f}  loss {loss:.4f}")
 
     def score(self, step: int, value: float) -> None:
-        self._line({"step": step, "score": value})
-        if self._board is not None:
-            self._board.add_scalar("score", value, step)
-        self._run.report(f"step {step:6d} of {self._run.recipe.steps}  lips {value:.4f}")
-
-    def _line(self, entry: Mapping[str, object]) -> None:
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-        except OSError as error:
-            raise unwritable(self._path, error) from error
+        self._curve.scalars(step, {"score": value})
+        self._curve.line({"step": step, "score": value}, f"step {step:6d} of {self._steps}  lips {value:.4f}")
 
     def close(self) -> None:
-        if self._board is not None:
-            self._board.close()
+        self._curve.close()

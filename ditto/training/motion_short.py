@@ -31,10 +31,12 @@ from ditto.lite.networks.motion_diffusion import (
 from ditto.motion.motion import MOTION_SIZE
 from ditto.training.motion_batches import Batch, Corpus, Noise, Units, draw, load_corpus
 from ditto.training.motion_export import SAMPLER_PREFIX, read_weights, write_short
-from ditto.training.motion_loop import Draw, Run, Trained, Workers, read_checkpoint, train
+from ditto.training.motion_loop import Draw, Run, Trained, train
 from ditto.training.motion_losses import GROUPS, Terms, motion_groups
 from ditto.training.motion_objectives import Objective
 from ditto.training.recipe import PRESETS, Recipe, preset
+from ditto.training.runs import read_checkpoint
+from ditto.training.workers import Workers
 
 BATCH = 16  # windows of 80 frames, each cut into two
 LEARNING_RATE = 8e-4

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
+from typing import TypeVar
 
 from ditto.errors import InputError
 from ditto.motion.motion import MOTION_SIZE, PACKED_SIZE
 
 HIDEABLE = ("emotion", "canonical")
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -120,11 +123,12 @@ PRESETS: Mapping[str, Recipe] = MappingProxyType(
 
 
 def preset(name: str) -> Recipe:
-    """The recipe of a name.
+    """The recipe of a name. Raises InputError: no recipe has it."""
+    return named(PRESETS, name)
 
-    Raises:
-        InputError: no recipe has this name.
-    """
-    if name not in PRESETS:
-        raise InputError(f"expected a preset of {', '.join(PRESETS)}, got {name!r}; give one of them")
-    return PRESETS[name]
+
+def named(presets: Mapping[str, R], name: str) -> R:
+    """The preset of a name. Raises InputError: none has it."""
+    if name not in presets:
+        raise InputError(f"expected a preset of {', '.join(presets)}, got {name!r}; give one of them")
+    return presets[name]

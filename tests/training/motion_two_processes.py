@@ -9,9 +9,10 @@ from small_corpus import small_corpus
 
 from ditto.lite.networks.motion_diffusion import MotionDiffusionConfig
 from ditto.training.motion_batches import Units, draw
-from ditto.training.motion_loop import Run, open_workers, train
+from ditto.training.motion_loop import Run, train
 from ditto.training.motion_objectives import LiteDenoising, lite_network
 from ditto.training.recipe import Recipe
+from ditto.training.workers import open_workers
 
 
 def main(out: Path, batch: int) -> None:

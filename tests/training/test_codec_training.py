@@ -1,16 +1,15 @@
 """Training of the codec: losses by hand, curriculum, the same bits again and after an interruption, what stops it."""
 
-import hashlib
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from safetensors.numpy import save  # noqa: E402
+from latent_clips import SIDE, write_clips  # noqa: E402
 
 from ditto.errors import BundleError, DatasetError, InputError, TrainingError  # noqa: E402
 from ditto.latent.codec import Encoded  # noqa: E402
@@ -24,7 +23,6 @@ from ditto.training.latent.codec import (  # noqa: E402
     CodecRecipe,
     CodecStage,
     Length,
-    Options,
     Sampler,
     divergence,
     measure_latents,
@@ -33,11 +31,10 @@ from ditto.training.latent.codec import (  # noqa: E402
     read_codec,
     train_codec,
 )
-from ditto.training.latent.data import ClipInfo, Clips, open_clips  # noqa: E402
-from ditto.training.latent.loop import Run, Stage, train  # noqa: E402
+from ditto.training.latent.data import open_clips  # noqa: E402
+from ditto.training.latent.loop import Options, Run, Stage, on_device, train  # noqa: E402
 from ditto.training.latent.muon import Muon, orthogonal  # noqa: E402
 
-SIDE = 16
 TINY = CodecRecipe(
     CODEC_TINY,
     (
@@ -51,35 +48,6 @@ TINY = CodecRecipe(
 )
 
 
-def drawn_face(opening, colour):
-    """(16, 16, 3) uint8: a plain face whose dark mouth opens by 0 to 4 rows."""
-    face = np.full((SIDE, SIDE, 3), colour, np.uint8)
-    face[9 : 9 + opening, 4:12] = 20
-    face[4:6, 3:6] = face[4:6, 10:13] = 60
-    return face
-
-
-def write_clips(folder, frames=12):
-    (folder / "clips").mkdir(parents=True)
-    infos = []
-    for place in range(4):
-        random = np.random.default_rng(place)
-        colour = random.integers(100, 230, 3)
-        openings = np.round(2 + 2 * np.sin(np.arange(frames) * (0.5 + 0.2 * place))).astype(int)
-        name, split = f"clip_{place}", "held" if place == 3 else "train"
-        arrays = {
-            "frames": np.stack([drawn_face(opening, colour) for opening in openings]),
-            "source": drawn_face(0, colour),
-        }
-        data = save(arrays)
-        (folder / "clips" / f"{name}.safetensors").write_bytes(data)
-        infos.append(ClipInfo(name, f"face_{place}.png", "a.flac", place, frames, split, hashlib.sha256(data).hexdigest()))
-    clips = Clips(folder, SIDE, tuple(infos))
-    (folder / "clips.jsonl").write_text("".join(json.dumps(asdict(info)) + "\n" for info in infos))
-    (folder / "clips.json").write_text(json.dumps({"format": 2, "side": SIDE, "fingerprint": clips.fingerprint}))
-    return clips
-
-
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     return write_clips(tmp_path_factory.mktemp("clips"))
@@ -89,12 +57,12 @@ def clips(tmp_path_factory):
 def whole(clips, tmp_path_factory):
     """The folder of a run that was not interrupted."""
     out = tmp_path_factory.mktemp("whole")
-    train_codec(quiet(clips, out))
+    start(clips, out)
     return out
 
 
-def quiet(clips, out, recipe=TINY, **options):
-    return Options(clips.folder, out, recipe, report=lambda line: None, **options)
+def start(clips, out, recipe=TINY, **options):
+    return train_codec(Options(clips.folder, out, report=lambda line: None, **options), recipe)
 
 
 def test_the_pyramid_by_hand():
@@ -265,7 +233,7 @@ def test_the_portrait_is_a_reference_as_often_as_asked(clips):
 
 
 def test_the_same_seed_gives_the_same_bits(clips, whole, tmp_path):
-    train_codec(quiet(clips, tmp_path))
+    start(clips, tmp_path)
     assert (tmp_path / "codec.safetensors").read_bytes() == (whole / "codec.safetensors").read_bytes()
     assert (tmp_path / "codec.json").read_bytes() == (whole / "codec.json").read_bytes()
 
@@ -285,15 +253,15 @@ def test_an_interrupted_run_goes_on_bit_for_bit(clips, whole, tmp_path, monkeypa
 
     monkeypatch.setattr(Sampler, "__call__", stopping)
     with pytest.raises(Stopped):
-        train_codec(quiet(clips, tmp_path))
+        start(clips, tmp_path)
     monkeypatch.undo()
     with pytest.raises(InputError, match="expected a folder without a checkpoint"):
-        train_codec(quiet(clips, tmp_path))
+        start(clips, tmp_path)
     with pytest.raises(InputError, match="got others: seed; resume with the same"):
-        train_codec(quiet(clips, tmp_path, seed=1, resume=True))
+        start(clips, tmp_path, seed=1, resume=True)
     with pytest.raises(InputError, match="got others: recipe; resume with the same"):
-        train_codec(quiet(clips, tmp_path, replace(TINY, motion=1.0), resume=True))
-    train_codec(quiet(clips, tmp_path, resume=True))
+        start(clips, tmp_path, replace(TINY, motion=1.0), resume=True)
+    start(clips, tmp_path, resume=True)
     for name in ("codec.safetensors", "log.jsonl"):
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
 
@@ -317,12 +285,12 @@ def test_processes_average_their_gradients():
 
 def test_there_is_nothing_to_resume(clips, tmp_path):
     with pytest.raises(InputError, match=r"expected a checkpoint to resume at .*checkpoint.pt, got no such file"):
-        train_codec(quiet(clips, tmp_path, resume=True))
+        start(clips, tmp_path, resume=True)
 
 
 def test_the_second_stage_leaves_latents_as_they_are(clips, whole, tmp_path):
     first = replace(TINY, stages=TINY.stages[:1])
-    train_codec(quiet(clips, tmp_path, first))
+    start(clips, tmp_path, first)
     before, after = read_codec(tmp_path), read_codec(whole)
     for name, tensor in before.encoder.state_dict().items():
         assert torch.equal(tensor, after.encoder.state_dict()[name]), name
@@ -341,7 +309,7 @@ def test_nan_stops_the_run_and_keeps_the_last_checkpoint(clips, tmp_path, monkey
 
     monkeypatch.setattr(Sampler, "__call__", poisoned)
     with pytest.raises(TrainingError, match=r"finite loss at step 4, got NaN .* \(the last checkpoint is good\)") as caught:
-        train_codec(quiet(clips, tmp_path))
+        start(clips, tmp_path)
     assert drawn["name"] in str(caught.value)
     kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert kept["step"] == 2 and all(torch.isfinite(tensor).all() for tensor in kept["model"].values())
@@ -468,18 +436,21 @@ def test_the_command_trains_and_says_what_is_wrong(clips, whole, tmp_path, monke
         assert refused.exit_code == 2 and message in refused.stderr and len(refused.stderr.splitlines()) == 1
 
 
-def test_a_picture_shows_clip_and_codec(clips):
-    torch.manual_seed(0)
-    objective, batch = CodecObjective(TINY), batch_of(clips, step=4)
-    picture = objective(batch).picture
-    frames = batch.video.shape[2]
-    assert picture.shape == (3, 2 * SIDE, frames * SIDE)
-    torch.testing.assert_close(picture[:, :SIDE, SIDE : 2 * SIDE], batch.video[0, :, 1] / 2 + 0.5)
+def test_a_picture_shows_a_held_clip_above_the_codec(clips, whole):
+    codec, clip = read_codec(whole), clips.of("held")[0]
+    picture = training.picture_of(clips, TINY)(codec)
+    real = training.as_video(clips.frames(clip, 0, 9), TINY.window)
+    made = codec.decode(codec.encode(real).mean, codec.references(training.as_video(clips.source(clip)[None], TINY.window)))
+    assert picture.shape == (3, 2 * SIDE, 8 * SIDE)  # of 9 frames, the fourth and the fifth are the same of eight
+    for row, video in enumerate((real, made)):
+        shown = picture[:, row * SIDE : (row + 1) * SIDE]
+        torch.testing.assert_close(shown[:, :, :SIDE], video[0, :, 0] / 2 + 0.5)
+        torch.testing.assert_close(shown[:, :, -SIDE:], video[0, :, 8] / 2 + 0.5)
 
 
 def test_tensorboard_gets_curves_and_pictures(clips, tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    train_codec(quiet(clips, tmp_path, replace(TINY, stages=TINY.stages[:1]), tensorboard=True))
+    start(clips, tmp_path, replace(TINY, stages=TINY.stages[:1]), tensorboard=True)
     found = events.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in found.Scalars("l1")] == [1, 2, 3, 4]
     assert [event.step for event in found.Images("picture")] == [2, 4]
@@ -490,7 +461,7 @@ def test_a_missing_tensorboard_is_said(clips, tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(InputError, match="TensorBoard is not installed"):
-        train_codec(quiet(clips, tmp_path, tensorboard=True))
+        start(clips, tmp_path, tensorboard=True)
 
 
 def test_held_clips_are_measured(clips, whole):
@@ -521,6 +492,6 @@ def test_more_references_are_measured(clips, whole):
 
 def test_batches_go_to_a_device(clips):
     batch = batch_of(clips)
-    moved = batch.to(torch.device("meta"))
+    moved = on_device(batch, torch.device("meta"))
     assert isinstance(moved, CodecBatch) and moved.video.device.type == moved.noise.device.type == "meta"
     assert moved.clips == batch.clips

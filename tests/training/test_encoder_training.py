@@ -14,7 +14,7 @@ from ditto.errors import InputError, TrainingError  # noqa: E402
 from ditto.lite.networks.speech_encoder import SpeechEncoder, SpeechEncoderConfig  # noqa: E402
 from ditto.training import encoder as training  # noqa: E402
 from ditto.training.encoder import Run, Segments, Targets, context_speech, fingerprint, make_targets, train  # noqa: E402
-from ditto.training.motion_loop import read_checkpoint  # noqa: E402
+from ditto.training.runs import read_checkpoint  # noqa: E402
 from ditto.training.speech_data import make_clip  # noqa: E402
 
 TINY = SpeechEncoderConfig(width=16, heads=2, layers=2, hidden=24, rotary=6, left=8, head=12)

@@ -35,7 +35,7 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr("ditto.training.latent.evaluation.PART_SECONDS", 1)
     monkeypatch.setattr("ditto.training.latent.data.PICTURE_SIZE", 160)
     monkeypatch.setattr(codec, "PRESETS", {"face": CODEC})
-    monkeypatch.setattr(flow, "PRESETS", {"face": GENERATOR})
+    monkeypatch.setattr(demo, "FLOW", replace(flow.FLOW, presets={"face": GENERATOR}))
     (tmp_path / "portraits").mkdir()
     (tmp_path / "speech").mkdir()
     for name in ("a.jpg", "lady_agnew.jpg"):

@@ -26,9 +26,9 @@ from ditto.training.motion import Options, make_score, parse_shares, train_motio
 from ditto.training.motion_batches import Units, load_corpus  # noqa: E402
 from ditto.training.motion_eval import FullLipScore, head_frame, lip_figures  # noqa: E402
 from ditto.training.motion_export import read_weights  # noqa: E402
-from ditto.training.motion_loop import read_checkpoint  # noqa: E402
 from ditto.training.motion_objectives import FACE_CONDITIONS  # noqa: E402
 from ditto.training.recipe import Recipe, preset  # noqa: E402
+from ditto.training.runs import read_checkpoint  # noqa: E402
 
 LITE = Bundle.open("lite")
 

@@ -16,10 +16,11 @@ from ditto.full.networks.lmdm import LMDM, LMDMConfig  # noqa: E402
 from ditto.lite.networks.motion_diffusion import MotionDiffusion, MotionDiffusionConfig  # noqa: E402
 from ditto.motion.motion import PACKED_SIZE  # noqa: E402
 from ditto.training.motion_batches import Units, draw, with_motion_size  # noqa: E402
-from ditto.training.motion_loop import Run, learning_rate, read_checkpoint, train, write_checkpoint  # noqa: E402
+from ditto.training.motion_loop import Run, train  # noqa: E402
 from ditto.training.motion_objectives import FACE_CONDITIONS, FullDenoising, LiteDenoising, lite_network  # noqa: E402
 from ditto.training.motion_short import ShortDistillation, short_recipe, train_short  # noqa: E402
 from ditto.training.recipe import Recipe  # noqa: E402
+from ditto.training.runs import cosine_rate, read_checkpoint, write_checkpoint  # noqa: E402
 
 TINY = MotionDiffusionConfig(width=32, heads=2, condition_layers=1, layers=2, time_size=16)
 CORPUS = small_corpus()
@@ -89,7 +90,7 @@ def test_a_lengthened_run_goes_on_with_the_learning_rate_of_the_longer_one(tmp_p
     start(tmp_path, longer, resume=True)
     rates = {line["step"]: line["rate"] for line in curve(tmp_path)}
     assert sorted(rates) == [1, 50, 100, 150]
-    assert rates[150] == learning_rate(longer, 149)
+    assert rates[150] == cosine_rate(longer.learning_rate, 149, 150, longer.warmup, longer.final_rate)
     with pytest.raises(InputError, match="steps 149, fewer than 150"):
         start(tmp_path, replace(longer, steps=149), resume=True)
 
@@ -209,7 +210,6 @@ def test_a_missing_optimizer_is_said(tmp_path, monkeypatch):
 
 
 def test_the_learning_rate_rises_and_falls():
-    recipe = replace(RECIPE, steps=100, warmup=10, learning_rate=1.0, final_rate=0.02)
-    rates = [learning_rate(recipe, step) for step in range(100)]
+    rates = [cosine_rate(1.0, step, 100, 10, 0.02) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] > 0.95
     assert rates[50] == pytest.approx(0.51) and rates[99] == pytest.approx(0.02, abs=1e-3)

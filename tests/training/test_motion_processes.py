@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch (pip install ditto[train])")
 pytest.importorskip("accelerate", reason="several processes need accelerate (pip install ditto[train])")
 
-from ditto.training.motion_loop import read_checkpoint  # noqa: E402
+from ditto.training.runs import read_checkpoint  # noqa: E402
 
 HERE = Path(__file__).parent
 PROGRAM = HERE / "motion_two_processes.py"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -29,11 +29,12 @@ from ditto.latent.codec import Codec, Encoded
 from ditto.latent.config import CODEC_PAPER, CODEC_RAP_SMALL, CODEC_SMALL, CodecConfig, from_json, to_json
 from ditto.training.dataset import write_bytes, write_json
 from ditto.training.latent.data import ClipInfo, Clips, open_clips
-from ditto.training.latent.loop import Objective, Run, Stage, Terms, train
-from ditto.training.motion_loop import Workers, open_workers
+from ditto.training.latent.loop import Objective, Options, Recipe, Stage, Terms, train
+from ditto.training.workers import Workers, open_workers
 
 FORMAT = 1  # of codec.json
 MEASURED = 17, 125  # frames of the figures of held clips, or a little fewer: whole latents
+SHOWN_FRAMES = 8  # of a clip, in a picture for TensorBoard
 LONGEST_MEASURED = 197  # frames of a clip that the latents' statistics are measured on
 
 Pictures = npt.NDArray[np.uint8]
@@ -70,12 +71,10 @@ class CodecStage(Stage):
 
 
 @dataclass(frozen=True)
-class CodecRecipe:
-    """The numbers of one run, besides its data and seed.
+class CodecRecipe(Recipe):
+    """The numbers of one run, besides its data and seed; the stages are the curriculum.
 
     Attributes:
-        config: of the codec.
-        stages: the curriculum.
         window: top, left and side of the square of the clips' pictures that is learnt.
         pictures: side of the clips' pictures that this window is meant for; none: any that hold it.
         shift: pixels by which the window moves at random.
@@ -92,12 +91,12 @@ class CodecRecipe:
         divergence: of the latents' KL divergence from a standard normal, as a mean over numbers.
         colours: spread of the random colour matrix.
         warp: spread of a random affine change of the picture, in its sides: faces of other shapes than the few portraits'.
-        optimizer, average, bfloat16, checkpoint_every: as `loop.Run`.
     """
 
     config: CodecConfig
     stages: tuple[CodecStage, ...]
     window: tuple[int, int, int]
+    _: KW_ONLY
     pictures: int | None = None
     shift: int = 3
     references: int = 1
@@ -113,7 +112,6 @@ class CodecRecipe:
     warp: float = 0.0
     optimizer: str = "muon"
     average: float = 0.99
-    bfloat16: bool = True
     checkpoint_every: int = 50
 
     def __post_init__(self) -> None:
@@ -127,14 +125,6 @@ class CodecRecipe:
                 raise InputError(f"expected a stage of steps and lengths, got {stage.steps} and {stage.lengths}; give some")
             for length in stage.lengths:
                 self.config.latents(length.frames)
-
-    def shortened(self, steps: int | None) -> CodecRecipe:
-        """This recipe with about so many updates in all, each stage with its share."""
-        if steps is None:
-            return self
-        whole = sum(stage.steps for stage in self.stages)
-        stages = tuple(replace(stage, steps=max(1, round(stage.steps * steps / whole))) for stage in self.stages)
-        return replace(self, stages=stages)
 
 
 # Of the 80 x 80 pixels around a face, `face` is the box of its landmarks, 64 x 64, and `small` the mouth, 32 x 32. Stage 1
@@ -181,13 +171,6 @@ PRESETS: Mapping[str, CodecRecipe] = MappingProxyType(
 )  # fmt: skip
 
 
-def preset(name: str) -> CodecRecipe:
-    """The recipe of a name. Raises InputError: no recipe has it."""
-    if name not in PRESETS:
-        raise InputError(f"expected a preset of {', '.join(PRESETS)}, got {name!r}; give one of them")
-    return PRESETS[name]
-
-
 class CodecBatch(NamedTuple):
     """What an update learns from.
 
@@ -206,11 +189,6 @@ class CodecBatch(NamedTuple):
     noise: Tensor
     latent_noise: float
     with_references: bool
-
-    def to(self, device: torch.device) -> CodecBatch:
-        return self._replace(
-            video=self.video.to(device), pictures=self.pictures.to(device), noise=self.noise.to(device)
-        )
 
 
 class Sampler:
@@ -365,8 +343,7 @@ class CodecObjective(Objective):
             losses = losses * recipe.without_weight
         kl = divergence(encoded)
         figures = {"l1": difference.abs().mean() / 2, "kl": kl.mean(), "spread": encoded.mean.std()}
-        strips = [x.detach()[0].movedim(1, 2).flatten(2) / 2 + 0.5 for x in (batch.video, made)]
-        return Terms(losses + recipe.divergence * kl, figures, torch.cat(strips, 1))
+        return Terms(losses + recipe.divergence * kl, figures)
 
 
 def installed_lpips(report: Callable[[str], None]) -> Perceptual | None:
@@ -500,31 +477,6 @@ def read_codec(folder: Path) -> Codec:
     return codec.eval().requires_grad_(False)
 
 
-@dataclass(frozen=True)
-class Options:
-    """One run of codec training.
-
-    Attributes:
-        data: a folder of clips (`ditto.training.latent.data`).
-        out: folder of the run.
-        recipe: its numbers.
-        seed: of all randomness.
-        resume: go on with the run in `out`.
-        device: "cpu", "cuda" or "cuda:1".
-        report: takes lines of progress.
-        tensorboard: also write curves and pictures (clip above codec) for TensorBoard, to `out`/tensorboard.
-    """
-
-    data: Path
-    out: Path
-    recipe: CodecRecipe
-    seed: int = 0
-    resume: bool = False
-    device: str = "cpu"
-    report: Callable[[str], None] = field(default=print)
-    tensorboard: bool = False
-
-
 class Made(NamedTuple):
     """The end of a run: where the codec lies, and its figures on held clips by frames and group."""
 
@@ -532,7 +484,7 @@ class Made(NamedTuple):
     figures: Mapping[str, Mapping[str, Figures]]
 
 
-def train_codec(options: Options, workers: Workers | None = None) -> Made:
+def train_codec(options: Options, recipe: CodecRecipe, workers: Workers | None = None) -> Made:
     """Train a codec, measure its latents and evaluate it; the same options give the same bits on one machine.
 
     Raises:
@@ -541,23 +493,12 @@ def train_codec(options: Options, workers: Workers | None = None) -> Made:
         TrainingError: a loss or gradient that is not finite.
         OutputError: a file cannot be written.
     """
-    recipe, out = options.recipe, options.out
     workers = workers or open_workers(options.device)
     clips = open_clips(options.data)
     sampler = Sampler(clips, recipe, options.seed)
     torch.manual_seed(options.seed)
     objective = CodecObjective(recipe, installed_lpips(options.report) if recipe.perceptual else None)
-    run = Run(
-        {"recipe": asdict(recipe), "data": clips.fingerprint},
-        out,
-        options.seed,
-        recipe.optimizer,
-        average=recipe.average,
-        bfloat16=recipe.bfloat16,
-        checkpoint_every=recipe.checkpoint_every,
-        report=options.report,
-        board=out / "tensorboard" if options.tensorboard else None,
-    )
+    run = options.run(recipe, {"recipe": asdict(recipe), "data": clips.fingerprint}, picture_of(clips, recipe))
     codec = train(objective, sampler, recipe.stages, run, workers, options.resume).cpu()
     assert isinstance(codec, Codec)
     measure_latents(codec, clips, recipe.window)
@@ -565,10 +506,32 @@ def train_codec(options: Options, workers: Workers | None = None) -> Made:
     figures = {str(frames): evaluate(codec, clips, recipe.window, frames) for frames in lengths}
     if workers.rank == 0:
         kept = {frames: {name: group._asdict() for name, group in groups.items()} for frames, groups in figures.items()}
-        write_codec(out, codec, {"window": recipe.window, "seed": options.seed, "figures": kept, "words": run.words})
+        words = {"window": recipe.window, "seed": options.seed, "figures": kept, "words": run.words}
+        write_codec(options.out, codec, words)
         for line in lines(figures):
             options.report(line)
-    return Made(out, figures)
+    return Made(options.out, figures)
+
+
+def picture_of(clips: Clips, recipe: CodecRecipe) -> Callable[[Any], Tensor]:
+    """What draws a clip as a codec decodes it, below the clip itself; a held one, if there is any."""
+    frames = max(length.frames for stage in recipe.stages for length in stage.lengths)
+
+    @torch.no_grad()
+    def draw(codec: Codec) -> Tensor:
+        clip, device = clips.to_show(frames), next(codec.parameters()).device
+        real = as_video(clips.frames(clip, 0, frames), recipe.window)
+        source = as_video(clips.source(clip)[None], recipe.window)
+        made = codec.decode(codec.encode(real.to(device)).mean, codec.references(source.to(device)))
+        return strip(real, made.cpu())
+
+    return draw
+
+
+def strip(real: Tensor, made: Tensor) -> Tensor:
+    """Videos (1, 3, T, H, W) in [-1, 1] as one picture in [0, 1]: up to 8 frames side by side, those of `real` above."""
+    frames = np.unique(np.linspace(0, real.shape[2] - 1, SHOWN_FRAMES).round().astype(int)).tolist()
+    return torch.cat([x[0, :, frames].movedim(1, 2).flatten(2) / 2 + 0.5 for x in (real, made)], 1)
 
 
 def lines(figures: Mapping[str, Mapping[str, Figures]]) -> Sequence[str]:

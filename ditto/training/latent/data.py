@@ -130,6 +130,17 @@ class Clips:
         """The clips of one split, "train" or "held"."""
         return tuple(clip for clip in self.clips if clip.split == split)
 
+    def to_show(self, frames: int) -> ClipInfo:
+        """A clip of so many frames or more to look at: a held one, if there is any.
+
+        Raises:
+            InputError: all clips are shorter.
+        """
+        for clip in (*self.of("held"), *self.of("train")):
+            if clip.frames >= frames:
+                return clip
+        raise InputError(f"expected a clip of {frames} frames or more in {self.folder}, got shorter ones; make longer ones")
+
     def frames(self, clip: ClipInfo, start: int, count: int) -> Pictures:
         """Some frames of a clip (count, side, side, 3), read alone.
 

@@ -8,48 +8,48 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from ditto.errors import InputError, TrainingError
-from ditto.training.dataset import unwritable, write_bytes
+from ditto.errors import InputError
 from ditto.training.latent.muon import Muon
-from ditto.training.motion_loop import OneProcess, Workers, read_checkpoint, write_checkpoint
+from ditto.training.runs import (
+    FORMAT,
+    SHOWN_EVERY,
+    Curve,
+    check_finite,
+    check_resume,
+    check_same,
+    cosine_rate,
+    follow,
+    read_checkpoint,
+    write_checkpoint,
+)
+from ditto.training.workers import OneProcess, Workers
 
-FORMAT = 1  # of a checkpoint; `read_checkpoint` checks it
-SHOWN_EVERY = 50  # updates between two lines of progress
 OPTIMIZERS = ("muon", "adamw")
 
-AnyBatch = TypeVar("AnyBatch", bound="Batch")
+V = TypeVar("V")
+R = TypeVar("R", bound="Recipe")
 
 
 class Batch(Protocol):
-    """What an update of one process learns from. `clips` names it, in messages."""
+    """What an update of one process learns from: a tuple of tensors and others. `clips` names it, in messages."""
 
     @property
     def clips(self) -> tuple[str, ...]: ...
 
-    def to(self: AnyBatch, device: torch.device) -> AnyBatch: ...
-
 
 class Terms(NamedTuple):
-    """What an objective finds.
-
-    Attributes:
-        losses: (B,) one for each clip.
-        figures: named numbers to show.
-        picture: (3, H, W) in [0, 1] to show in TensorBoard, if any.
-    """
+    """What an objective finds: the losses (B,), one for each clip, and named numbers to show."""
 
     losses: Tensor
     figures: Mapping[str, Tensor]
-    picture: Tensor | None = None
 
 
 class Objective(nn.Module):
@@ -79,9 +79,34 @@ class Stage:
 
     def rate(self, step: int) -> float:
         """The learning rate of update `step` (from 0)."""
-        fall = 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        rise = min(1.0, (step + 1) / max(self.warmup, 1))
-        return self.learning_rate * rise * (self.final_rate + (1 - self.final_rate) * fall)
+        return cosine_rate(self.learning_rate, step, self.steps, self.warmup, self.final_rate)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of one run, besides its data and seed.
+
+    Attributes:
+        config: of the network.
+        stages: one after the other.
+        optimizer, average, bfloat16, checkpoint_every: as `Run`.
+    """
+
+    config: Any
+    stages: tuple[Stage, ...]
+    _: KW_ONLY
+    optimizer: str = "adamw"
+    average: float = 0.9999
+    bfloat16: bool = True
+    checkpoint_every: int = 500
+
+    def shortened(self: R, steps: int | None) -> R:
+        """This recipe with about so many updates in all, each stage with its share."""
+        if steps is None:
+            return self
+        whole = sum(stage.steps for stage in self.stages)
+        stages = tuple(replace(stage, steps=max(1, round(stage.steps * steps / whole))) for stage in self.stages)
+        return replace(self, stages=stages)
 
 
 @dataclass(frozen=True)
@@ -100,6 +125,7 @@ class Run:
         checkpoint_every: updates between two checkpoints.
         report: takes lines of progress.
         board: folder for TensorBoard, if any: figures of every update, a picture at every checkpoint.
+        draw_picture: makes that picture, (3, H, W) in [0, 1], of the averaged network.
     """
 
     words: Mapping[str, Any]
@@ -113,10 +139,66 @@ class Run:
     checkpoint_every: int = 50
     report: Callable[[str], None] = print
     board: Path | None = None
+    draw_picture: Callable[[nn.Module], Tensor] | None = None
 
     @property
     def checkpoint(self) -> Path:
         return self.out / "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user says of a run, besides the recipe.
+
+    Attributes:
+        data: a folder of clips (`ditto.training.latent.data`).
+        out: folder of the run.
+        seed: of all randomness.
+        resume: go on with the run in `out`.
+        device: "cpu", "cuda" or "cuda:1".
+        report: takes lines of progress.
+        tensorboard: also write curves and pictures for TensorBoard, to `out`/tensorboard.
+    """
+
+    data: Path
+    out: Path
+    seed: int = 0
+    resume: bool = False
+    device: str = "cpu"
+    report: Callable[[str], None] = field(default=print)
+    tensorboard: bool = False
+
+    def run(
+        self,
+        recipe: Recipe,
+        words: Mapping[str, Any],
+        draw_picture: Callable[[nn.Module], Tensor] | None,
+        weight_decay: float = 0.0,
+    ) -> Run:
+        """The run of a recipe; see `Run`."""
+        return Run(
+            words,
+            self.out,
+            self.seed,
+            recipe.optimizer,
+            weight_decay,
+            average=recipe.average,
+            bfloat16=recipe.bfloat16,
+            checkpoint_every=recipe.checkpoint_every,
+            report=self.report,
+            board=self.out / "tensorboard" if self.tensorboard else None,
+            draw_picture=draw_picture,
+        )
+
+
+def on_device(value: V, device: torch.device) -> V:
+    """A value of named tuples and tensors with its tensors on a device."""
+    moved: Any = value
+    if isinstance(value, Tensor):
+        moved = value.to(device)
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        moved = type(value)(*(on_device(part, device) for part in value))
+    return cast(V, moved)
 
 
 def train(
@@ -145,12 +227,7 @@ def train(
     workers = workers or OneProcess()
     if run.optimizer not in OPTIMIZERS:
         raise InputError(f"expected an optimizer of {', '.join(OPTIMIZERS)}, got {run.optimizer!r}; give one of them")
-    if resume != run.checkpoint.is_file():
-        raise InputError(
-            f"expected a checkpoint to resume at {run.checkpoint}, got no such file; start without --resume"
-            if resume
-            else f"expected a folder without a checkpoint, got {run.checkpoint}; add --resume, or give another folder"
-        )
+    check_resume(run.checkpoint, resume)
     network = objective.to(workers.device).network
     for tensor in network.state_dict().values():
         tensor.copy_(workers.from_first(tensor))
@@ -158,43 +235,51 @@ def train(
     start, saved = 0, None
     if resume:
         start, saved = _restore(run, network, average)
-    log = _Log(run, start, workers.rank == 0)
+    curve = Curve(run.out, start, run.report, run.board, workers.rank == 0)
     ends = [sum(stage.steps for stage in stages[: place + 1]) for place in range(len(stages))]
     optimizer: torch.optim.Optimizer | None = None
-    for step in range(start, ends[-1]):
-        place = next(i for i, end in enumerate(ends) if step < end)
-        stage, inside = stages[place], step - (ends[place] - stages[place].steps)
-        if optimizer is None or not inside:
-            if not inside:
-                network.load_state_dict(average.state_dict())
-            objective.begin(place)
-            optimizer = _make_optimizer(network, run)
-            if inside and saved is not None:
-                optimizer.load_state_dict(saved)
-        rate = stage.rate(inside)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        batch = draw(step, workers.rank)
-        with torch.autocast(workers.device.type, torch.bfloat16, enabled=run.bfloat16):
-            terms: Terms = objective(batch.to(workers.device))
-        _check_finite(terms.losses, batch, step, "loss")
-        terms.losses.mean().backward()  # type: ignore[no-untyped-call]
-        trained = [p for p in network.parameters() if p.grad is not None]
-        _average_gradients(trained, workers)
-        _check_finite(torch.nn.utils.clip_grad_norm_(trained, run.clip), batch, step, "gradient")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        _follow(average, network, min(run.average, (inside + 1) / (inside + 11)))
-        done = step + 1
-        figures = {"loss": terms.losses.mean(), **terms.figures}
-        found = workers.mean(torch.stack([value.detach().float().mean() for value in figures.values()])).tolist()
-        log.add(done, ends[-1], rate, dict(zip(figures, found, strict=True)))
-        if workers.rank == 0 and (done % run.checkpoint_every == 0 or done in ends):
-            log.show(done, terms.picture)
-            kept = {"format": FORMAT, "step": done, "seed": run.seed, "words": json.dumps(run.words, sort_keys=True)}
-            kept |= {"model": average.state_dict(), "trained": network.state_dict(), "optimizer": optimizer.state_dict()}
-            write_checkpoint(run.checkpoint, kept)
-    log.close()
+    try:
+        for step in range(start, ends[-1]):
+            place = next(i for i, end in enumerate(ends) if step < end)
+            stage, inside = stages[place], step - (ends[place] - stages[place].steps)
+            if optimizer is None or not inside:
+                if not inside:
+                    network.load_state_dict(average.state_dict())
+                objective.begin(place)
+                optimizer = _make_optimizer(network, run)
+                if inside and saved is not None:
+                    optimizer.load_state_dict(saved)
+            rate = stage.rate(inside)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            batch = draw(step, workers.rank)
+            with torch.autocast(workers.device.type, torch.bfloat16, enabled=run.bfloat16):
+                terms: Terms = objective(on_device(batch, workers.device))
+            check_finite(terms.losses, batch.clips, step, "loss")
+            terms.losses.mean().backward()  # type: ignore[no-untyped-call]
+            trained = [p for p in network.parameters() if p.grad is not None]
+            _average_gradients(trained, workers)
+            norm = torch.nn.utils.clip_grad_norm_(trained, run.clip)
+            check_finite(norm, batch.clips, step, "gradient")
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            follow(average, network, run.average, inside + 1)
+            done = step + 1
+            figures = {"loss": terms.losses.mean(), **terms.figures}
+            means = workers.mean(torch.stack([value.detach().float().mean() for value in figures.values()])).tolist()
+            found = dict(zip(figures, means, strict=True))
+            curve.scalars(done, {**found, "learning rate": rate})
+            if not done % SHOWN_EVERY or done in (1, ends[-1]):
+                words = "  ".join(f"{name} {value:.4f}" for name, value in found.items())
+                curve.line({"step": done, "rate": rate, **found}, f"step {done:6d} of {ends[-1]}  {words}")
+            if workers.rank == 0 and (done % run.checkpoint_every == 0 or done in ends):
+                kept = {"format": FORMAT, "step": done, "seed": run.seed, "words": json.dumps(run.words, sort_keys=True)}
+                kept |= {"model": average.state_dict(), "trained": network.state_dict(), "optimizer": optimizer.state_dict()}
+                write_checkpoint(run.checkpoint, kept)
+                if run.board is not None and run.draw_picture is not None:
+                    curve.picture(done, run.draw_picture(average))
+    finally:
+        curve.close()
     return average
 
 
@@ -215,79 +300,13 @@ def _average_gradients(parameters: Sequence[nn.Parameter], workers: Workers) -> 
         gradient.copy_(mean.view_as(gradient))
 
 
-def _follow(average: nn.Module, network: nn.Module, keep: float) -> None:
-    with torch.no_grad():
-        for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
-            slow.lerp_(fast, 1 - keep)
-
-
-def _check_finite(values: Tensor, batch: Batch, step: int, what: str) -> None:
-    finite = torch.isfinite(values.detach())
-    if bool(finite.all()):
-        return
-    clips = batch.clips
-    if values.ndim:
-        clips = tuple(clip for clip, ok in zip(clips, finite.tolist(), strict=True) if not ok)
-    raise TrainingError(
-        f"expected a finite {what} at step {step + 1}, got NaN or infinity with the clips {', '.join(sorted(set(clips)))}; "
-        "look at them, or lower the learning rate (the last checkpoint is good)"
-    )
-
-
 def _restore(run: Run, network: nn.Module, average: nn.Module) -> tuple[int, dict[str, Any]]:
     found = read_checkpoint(run.checkpoint)
     before, now = json.loads(found["words"]), json.loads(json.dumps(run.words))
     others = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if found["seed"] != run.seed:
         others.append("seed")
-    if others:
-        raise InputError(
-            f"expected the options of {run.checkpoint}, got others: {', '.join(others)}; resume with the same, or give "
-            "another folder"
-        )
+    check_same(run.checkpoint, others)
     network.load_state_dict(found["trained"])
     average.load_state_dict(found["model"])
     return int(found["step"]), found["optimizer"]
-
-
-class _Log:
-    """`log.jsonl`, lines of progress, and TensorBoard if a folder for it is given; of the first process only."""
-
-    def __init__(self, run: Run, start: int, shown: bool) -> None:
-        self._run, self._shown, self._path = run, shown, run.out / "log.jsonl"
-        self._board: Any = None
-        if not shown:
-            return
-        if run.board is not None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise InputError(
-                    f"TensorBoard is not installed ({error}); pip install tensorboard, or leave the option out"
-                ) from error
-            self._board = SummaryWriter(str(run.board), purge_step=start + 1)
-        kept = []
-        if start and self._path.is_file():  # an interrupted run may have gone on after its last checkpoint
-            kept = [line for line in self._path.read_text().splitlines() if json.loads(line)["step"] <= start]
-        write_bytes(self._path, "".join(f"{line}\n" for line in kept).encode())
-
-    def add(self, step: int, last: int, rate: float, figures: Mapping[str, float]) -> None:
-        if self._board is not None:
-            for name, value in {**figures, "learning rate": rate}.items():
-                self._board.add_scalar(name, value, step)
-        if not self._shown or (step % SHOWN_EVERY and step not in (1, last)):
-            return
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, "rate": rate, **figures}) + "\n")
-        except OSError as error:
-            raise unwritable(self._path, error) from error
-        self._run.report(f"step {step:6d} of {last}  " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
-
-    def show(self, step: int, picture: Tensor | None) -> None:
-        if self._board is not None and picture is not None:
-            self._board.add_image("picture", picture.detach().float().clamp(0, 1).cpu(), step)
-
-    def close(self) -> None:
-        if self._board is not None:
-            self._board.close()

@@ -1,9 +1,5 @@
 """Train RAP's denoiser on clips, as latents of a trained codec.
 
-    ditto train rap CLIPS CODEC -o OUT [--preset small] [--motion] [--seed 0] [--resume]
-
-OUT gets checkpoints, the curve (`log.jsonl`) and, at the end, `rap.safetensors` and `rap.json`.
-
 Static-dynamic training: a piece of video is coded from its first frame on, whose latent is one frame. Half of the clips are
 its first latents, half its last, which all have as many frames; so the network learns to begin and to go on.
 
@@ -13,7 +9,7 @@ Source: RAP (arXiv:2508.05115), training and losses. What the paper leaves open 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -23,75 +19,34 @@ from torch import Tensor
 
 from ditto.errors import InputError
 from ditto.latent.config import RAP_FACE, RAP_PAPER, RAP_SMALL, RapConfig
-from ditto.latent.rap import RapDenoiser, RapInputs
-from ditto.latent.schedule import noised
-from ditto.motion.motion import MOTION_SIZE
-from ditto.training.latent.codec import read_codec
-from ditto.training.latent.data import open_clips
-from ditto.training.latent.flow import Options, shortened
-from ditto.training.latent.latents import (
-    SMALLEST_MOVE,
-    LatentClip,
-    Window,
-    encode_clips,
-    fingerprint,
-    measure_features,
-    measure_units,
-    write_network,
-)
-from ditto.training.latent.loop import Objective, Run, Stage, Terms, train
-from ditto.training.motion_loop import Workers, open_workers
+from ditto.latent.rap import RapDenoiser, RapInputs, RapSampler, RapSampling
+from ditto.latent.schedule import Guidance, noised
+from ditto.training.latent.generator import GeneratorRecipe, GeneratorSystem, check_features
+from ditto.training.latent.latents import SMALLEST_MOVE, LatentClip, measure_features, measure_units
+from ditto.training.latent.loop import Objective, Stage, Terms
+
+SHOWN = RapSampling(steps=4, shift=3.0, audio=Guidance())  # of pictures for TensorBoard
 
 
 @dataclass(frozen=True)
-class RapRecipe:
-    """The numbers of one run, besides its data and seed.
+class RapRecipe(GeneratorRecipe):
+    """The numbers of one run, besides its data and seed. A window is a clip of latents.
 
     Attributes:
-        config: of the denoiser.
-        stages: of the loop.
-        batch: clips of a process and an update.
         dynamic: share of clips that are the last latents of a piece.
         longest: share of updates with the longest clips; the others have one of the shorter lengths (ours).
-        hide: share of clips without speech.
-        hide_motion: share of clips without motion; 1 gives the bits of a run without the condition. Edited clips are never
-            without it, and left out where there is no such condition.
         face: lambda, weight of the error in the face; the paper gives no number.
         temporal: mu, weight of the error of differences of neighbouring latents; the paper gives no number.
-        variety: share of pieces of clips in colours and of a shape of their own; ours, for few portraits.
-        optimizer, average, bfloat16, weight_decay, checkpoint_every: as `loop.Run`.
     """
 
     config: RapConfig
-    stages: tuple[Stage, ...]
-    batch: int
+    _: KW_ONLY
     dynamic: float = 0.5
     longest: float = 0.5
-    hide: float = 0.1
-    hide_motion: float = 0.5
     face: float = 1.0
     temporal: float = 0.5
-    variety: float = 0.0
-    optimizer: str = "adamw"
-    average: float = 0.9999
-    bfloat16: bool = True
-    weight_decay: float = 0.0
-    checkpoint_every: int = 500
 
-    def __post_init__(self) -> None:
-        for name in ("dynamic", "longest", "hide", "hide_motion"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"expected {name} from 0 to 1, got {getattr(self, name)}; give another share")
-        if not self.stages or min(self.batch, *(stage.steps for stage in self.stages)) < 1:
-            raise InputError("expected steps and batch of 1 or more; give other numbers")
-
-    def shortened(self, steps: int | None) -> RapRecipe:
-        """This recipe with so many updates in its stages, in proportion."""
-        return self if steps is None else replace(self, stages=shortened(self.stages, steps))
-
-    def with_motion(self) -> RapRecipe:
-        """This recipe with motion as one more condition. The other weights begin, and all draws are, as without."""
-        return replace(self, config=replace(self.config, motion_features=MOTION_SIZE))
+    shares = (*GeneratorRecipe.shares, "dynamic", "longest")
 
 
 # `paper`: batch 4 on 32 processes, Adam at 1e-5 from Wan's weights; from new ones 1e-4 (ours). It does not say how long.
@@ -109,13 +64,6 @@ PRESETS: Mapping[str, RapRecipe] = MappingProxyType(
 )
 
 
-def preset(name: str) -> RapRecipe:
-    """The recipe of a name. Raises InputError: no recipe has it."""
-    if name not in PRESETS:
-        raise InputError(f"expected a preset of {', '.join(PRESETS)}, got {name!r}; give one of them")
-    return PRESETS[name]
-
-
 class RapBatch(NamedTuple):
     """Clips, and all randomness of their loss.
 
@@ -131,11 +79,6 @@ class RapBatch(NamedTuple):
     noise: Tensor
     mask: Tensor
     given: RapInputs
-
-    def to(self, device: torch.device) -> RapBatch:
-        moved = (None if part is None else part.to(device) for part in self.given)
-        tensors = (self.latents.to(device), self.noise.to(device), self.mask.to(device))
-        return RapBatch(self.clips, *tensors, RapInputs(*moved))  # type: ignore[arg-type]
 
 
 def rap_losses(velocity: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -227,58 +170,38 @@ class RapDraw:
         return RapBatch(names, cut("latents", length, 1), noise, cut("mask", length, 0)[:, None], given)
 
 
-def train_rap(options: Options, recipe: RapRecipe, window: Window, workers: Workers | None = None) -> RapDenoiser:
-    """Train RAP's denoiser and write it; the same options give the same bits on one machine.
-
-    Args:
-        window: of the clips' pictures, as the codec was trained.
-
-    Raises:
-        DatasetError, BundleError: clips or codec are missing or damaged.
-        InputError: clips or codec that do not fit the recipe, or a checkpoint of another run.
-        TrainingError: a loss or gradient that is not finite.
-        OutputError: a file cannot be written.
-    """
-    workers = workers or open_workers(options.device)
-    found, codec, config = open_clips(options.data), read_codec(options.codec), recipe.config
-    expected = (codec.config.latent_channels, window[2] // codec.config.space, codec.config.time)
-    if (config.channels, config.rows, config.frames_per_latent) != expected or config.rows != config.columns:
-        raise InputError(
-            f"expected a denoiser of latents of {expected[0]} channels, {expected[1]} rows and columns and {expected[2]} "
-            f"frames, got {config.channels}, {config.rows} and {config.columns}, {config.frames_per_latent}; give another "
-            "preset"
-        )
-    clips = encode_clips(codec, found, window, config.reference_latents, seed=options.seed, variety=recipe.variety)
-    torch.manual_seed(options.seed)
-    network = new_rap(config, clips)
-    words = {"recipe": asdict(recipe), "window": list(window), "data": found.fingerprint, "codec": fingerprint(codec)}
-    run = Run(
-        words, options.out, options.seed, recipe.optimizer, recipe.weight_decay, average=recipe.average,
-        bfloat16=recipe.bfloat16, checkpoint_every=recipe.checkpoint_every, report=options.report,
-    )  # fmt: skip
-    draw = RapDraw(clips, recipe, options.seed)
-    trained = train(RapObjective(network, recipe), draw, recipe.stages, run, workers, options.resume).cpu()
-    assert isinstance(trained, RapDenoiser)
-    if workers.rank == 0:
-        write_network(options.out, "rap", trained, {"seed": options.seed, "words": words})
-    return trained
-
-
 def new_rap(config: RapConfig, clips: Sequence[LatentClip]) -> RapDenoiser:
     """A denoiser in the units of these clips, for speech features of one layer.
 
     Raises:
         InputError: speech or motion features of other sizes than the config's.
     """
-    sizes = (clips[0].audio.shape[1], config.motion_features and clips[0].motion.shape[1])
-    if sizes != (config.audio_features, config.motion_features) or config.audio_layers != 1:
-        raise InputError(
-            f"expected {config.audio_layers} layers of {config.audio_features} speech features and {config.motion_features} "
-            f"motion features, got 1 of {sizes[0]} and {sizes[1]}; give another preset"
-        )
+    if config.audio_layers != 1:
+        raise InputError(f"expected a denoiser for one layer of speech, got {config.audio_layers}; give another preset")
+    check_features(config, clips)
     network = RapDenoiser(config)
     measure_units(network.units, clips, lambda clip: clip.repeated)
     measure_features(network.audio_units, (clip.audio for clip in clips))
     if network.motion is not None:
         measure_features(network.motion.embedder.units, (clip.motion for clip in clips), SMALLEST_MOVE)
     return network
+
+
+def sample_rap(network: RapDenoiser, clip: LatentClip) -> Tensor:
+    """The first of the longest clips of a piece from its speech and the portrait, (C, F, h, w)."""
+    sampler, length = RapSampler(network, SHOWN), network.config.lengths[-1]
+    state = sampler.begin(sampler.reference(clip.repeated), 0)
+    (made,) = sampler.generate([state], [clip.audio[: sampler.frames(state, length), None]], length)
+    return made.latents
+
+
+RAP = GeneratorSystem(
+    "rap",
+    PRESETS,
+    piece=lambda recipe: recipe.config.reference_latents,
+    new=lambda recipe, clips: new_rap(recipe.config, clips),
+    objective=RapObjective,
+    draw=RapDraw,
+    shown=lambda recipe: recipe.config.reference_latents,
+    sample=sample_rap,
+)
