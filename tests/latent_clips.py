@@ -20,8 +20,8 @@ def drawn_face(opening, colour):
     return face
 
 
-def write_clips(folder, frames=12, count=4, features=6, **changes):
-    """Clips with a mouth that opens and closes; the last one is held out. `changes` are of the first clip's arrays."""
+def write_clips(folder, frames=12, count=4, change=None):
+    """Clips with a mouth that opens and closes; the last one is held out. `change` has other arrays for the first clip."""
     (folder / "clips").mkdir(parents=True)
     infos = []
     for place in range(count):
@@ -32,11 +32,11 @@ def write_clips(folder, frames=12, count=4, features=6, **changes):
             "frames": np.stack([drawn_face(int(rows), colour) for rows in np.round(2 + 2 * opening)]),
             "source": drawn_face(0, colour),
             "square": np.array([8.0, 8.0, 8.0]),
-            "features": (opening[:, None] + random.normal(0, 0.1, (frames, features))).astype(np.float16),
+            "features": (opening[:, None] + random.normal(0, 0.1, (frames, 6))).astype(np.float16),
             "motion": random.normal(0, 1, (frames, 70)).astype(np.float32),
             "sound": np.zeros(frames * 640, np.int16),
         }
-        data = save({**arrays, **(changes if place == 0 else {})})
+        data = save({**arrays, **(change or {} if place == 0 else {})})
         name, split = f"clip_{place}", "held" if place == count - 1 else "train"
         (folder / "clips" / f"{name}.safetensors").write_bytes(data)
         infos.append(ClipInfo(name, f"face_{place}.png", "a.flac", place, frames, split, hashlib.sha256(data).hexdigest()))

@@ -9,9 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from boards import recorded_board  # noqa: E402
 from latent_clips import SIDE, write_clips  # noqa: E402
 
-from ditto.errors import BundleError, DatasetError, InputError, TrainingError  # noqa: E402
+from ditto.errors import BundleError, DatasetError, InputError, OutputError, TrainingError  # noqa: E402
 from ditto.latent.codec import Encoded  # noqa: E402
 from ditto.latent.config import CODEC_TINY, Level  # noqa: E402
 from ditto.training.latent import codec as training  # noqa: E402
@@ -115,6 +116,37 @@ def test_a_perceptual_loss_is_added(clips):
     torch.manual_seed(0)
     other = CodecObjective(replace(TINY, perceptual=0.5), lambda made, real: torch.full((len(made),), 3.0))
     torch.testing.assert_close(other(batch).losses, plain(batch).losses + 1.5)
+
+
+def test_lpips_enters_the_loss_where_its_package_and_weights_are(clips, monkeypatch, tmp_path):
+    import sys
+    from types import SimpleNamespace
+
+    class Distance(torch.nn.Module):
+        """In place of LPIPS, with its arguments and the shape (N, 1, 1, 1) of what it gives."""
+
+        def __init__(self, net, verbose):
+            super().__init__()
+            assert net == "alex" and not verbose
+            self.scale = torch.nn.Parameter(torch.tensor(3.0))
+
+        def forward(self, made, real):
+            assert made.shape == real.shape and made.shape[1:] == (3, SIDE, SIDE)
+            return self.scale * (made - real).abs().mean((1, 2, 3), keepdim=True)
+
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth").write_bytes(b"weights")
+    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=Distance))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    said, found = [], []
+    for perceptual in (None, training.installed_lpips(said.append)):
+        torch.manual_seed(0)
+        objective = CodecObjective(replace(TINY, perceptual=0.5), perceptual)
+        found.append(objective(batch_of(clips, with_references=True)))
+        found[-1].losses.sum().backward()
+    assert said == [] and len(list(objective.parameters())) == len(list(CodecObjective(TINY).parameters()))
+    l1 = 2 * found[0].figures["l1"]
+    torch.testing.assert_close((found[1].losses - found[0].losses).mean(), 0.5 * 3 * l1)
 
 
 def test_a_missing_lpips_is_said(monkeypatch, tmp_path):
@@ -407,7 +439,7 @@ def test_a_damaged_codec_is_refused(whole, tmp_path):
 def test_damaged_clips_are_refused(tmp_path):
     clips = write_clips(tmp_path / "clips")
     (tmp_path / "clips" / "clips" / "clip_0.safetensors").write_bytes(b"nothing")
-    with pytest.raises(DatasetError, match=r"expected frames of a clip in .*clip_0.* render the clips again"):
+    with pytest.raises(DatasetError, match=r"expected frames of a clip in .*clip_0.* make the clips again"):
         clips.frames(clips.clips[0], 0, 1)
     table = tmp_path / "clips" / "clips.jsonl"
     table.write_text(table.read_text().replace('"seed": 0', '"seed": 9'))
@@ -418,6 +450,24 @@ def test_damaged_clips_are_refused(tmp_path):
         open_clips(tmp_path / "clips")
     with pytest.raises(DatasetError, match=r"clips\.json"):
         open_clips(tmp_path)
+
+
+def test_clips_with_other_arrays_than_their_list_says_are_refused(tmp_path):
+    shorter = write_clips(tmp_path / "shorter", frames=12, change={"frames": np.zeros((8, SIDE, SIDE, 3), np.uint8)})
+    with pytest.raises(DatasetError, match=r"expected frames of a clip in .*clip_0.*; make the clips again"):
+        shorter.frames(shorter.clips[0], 0, 9)
+    smaller = write_clips(tmp_path / "smaller", change={"frames": np.zeros((12, 8, 8, 3), np.uint8)})
+    with pytest.raises(DatasetError, match=r"expected pictures \(9, 16, 16, 3\) of uint8 in .*clip_0.*, got \(9, 8, 8, 3\)"):
+        smaller.frames(smaller.clips[0], 0, 9)
+    infinite = write_clips(tmp_path / "infinite", change={"motion": np.full((12, 70), np.inf, np.float32)})
+    with pytest.raises(DatasetError, match=r"expected finite speech and motion in .*clip_0"):
+        infinite.load(infinite.clips[0])
+    path = tmp_path / "infinite" / "clips" / "clip_1.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DatasetError, match=r"expected the clip of clips.jsonl in .*clip_1.*, got other bytes"):
+        infinite.load(infinite.clips[1])
 
 
 def test_the_command_trains_and_says_what_is_wrong(clips, whole, tmp_path, monkeypatch):
@@ -441,11 +491,35 @@ def test_a_picture_shows_a_held_clip_above_the_codec(clips, whole):
     picture = training.picture_of(clips, TINY)(codec)
     real = training.as_video(clips.frames(clip, 0, 9), TINY.window)
     made = codec.decode(codec.encode(real).mean, codec.references(training.as_video(clips.source(clip)[None], TINY.window)))
-    assert picture.shape == (3, 2 * SIDE, 8 * SIDE)  # of 9 frames, the fourth and the fifth are the same of eight
+    assert picture.shape == (3, 2 * SIDE, 8 * SIDE)
     for row, video in enumerate((real, made)):
         shown = picture[:, row * SIDE : (row + 1) * SIDE]
         torch.testing.assert_close(shown[:, :, :SIDE], video[0, :, 0] / 2 + 0.5)
         torch.testing.assert_close(shown[:, :, -SIDE:], video[0, :, 8] / 2 + 0.5)
+
+
+def test_a_board_gets_curves_and_pictures_and_goes_on(clips, tmp_path, monkeypatch):
+    shown, recipe = recorded_board(monkeypatch), replace(TINY, stages=TINY.stages[:1])
+    start(clips, tmp_path, recipe, tensorboard=True)
+    assert [step for name, step, _ in shown if name == "l1"] == [1, 2, 3, 4]
+    assert [(step, value.shape) for name, step, value in shown if name == "picture"] == [
+        (2, (3, 2 * SIDE, 5 * SIDE)), (4, (3, 2 * SIDE, 5 * SIDE))
+    ]  # fmt: skip
+    start(clips, tmp_path, recipe, tensorboard=True, resume=True)
+    assert [step for name, step, _ in shown if name == "opened"] == [1, 5]
+
+
+def test_a_board_that_cannot_be_written_is_an_output_error(clips, tmp_path, monkeypatch):
+    import sys
+
+    recorded_board(monkeypatch)
+
+    def refuse(folder, purge_step):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys.modules["torch.utils.tensorboard"], "SummaryWriter", refuse)
+    with pytest.raises(OutputError, match=r"expected to write .*tensorboard, got: No space left on device; make room"):
+        start(clips, tmp_path, tensorboard=True)
 
 
 def test_tensorboard_gets_curves_and_pictures(clips, tmp_path):
