@@ -142,6 +142,26 @@ def lines(result: Result, output: Path) -> list[str]:
 
 
 @app.command()
+def clips(
+    dataset: Annotated[
+        Path, typer.Argument(metavar="DATASET", help="A folder of `ditto train prepare`, with steps and videos.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the clips; work that was begun in it goes on.")],
+    side: Annotated[int, typer.Option(min=16, help="Pixels of a side of the square around the face.")] = 80,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Cut the videos of DATASET to clips of faces, for `codec`, `flow` and `rap`."""
+    with errors_reported(as_json, debug):
+        from ditto.training.latent.footage import clips_of_footage
+
+        interruption.outcome = "finished clips are kept; run the same command again to go on"
+        made = clips_of_footage(dataset, output, side, report_of(quiet or as_json))
+        print_made(output, as_json, quiet, clips=len(made.clips))
+
+
+@app.command()
 def motion(
     dataset: Annotated[
         Path, typer.Argument(metavar="DATASET", help="A folder of `ditto train prepare`, or a corpus file (.npz).")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,18 +27,27 @@ FADE = 0.15  # of the region's side: what it shows fades in over it; by eye
 def square_of(portrait: Portrait) -> Floats:
     """The square around a face: (3,) centre x, y and half the side, in pixels of the picture."""
     matrix = portrait.crop_to_picture
-    points = portrait.landmarks[:, :2] @ matrix[:2, :2].T + matrix[:2, 2]
+    return square_around(portrait.landmarks[:, :2] @ matrix[:2, :2].T + matrix[:2, 2])
+
+
+def square_around(points: npt.NDArray[np.floating[Any]]) -> Floats:
+    """The square around the landmarks (N, 2) of a face, in pixels of its picture: (3,) as `square_of`."""
     low, high = points.min(0), points.max(0)
     centre = (low + high) / 2 - (0, FACE_RISE * (high - low)[1])
     return np.array([*centre, FACE_MARGIN * (high - low).max()])
 
 
-def cut_square(picture: Pixels, square: Floats, side: int) -> Pixels:
-    """(side, side, 3): the square of a picture (H, W, 3), its border repeated outside."""
+def cut_square(picture: Pixels, square: Floats, side: int, angle: float = 0.0) -> Pixels:
+    """(side, side, 3): the square of a picture (H, W, 3), its border repeated outside.
+
+    Args:
+        angle: radians by which the square is turned, clockwise on the screen.
+    """
     x, y, half = square
     large = SUPERSAMPLING * side
     scale = large / (2 * half)
-    to_square = np.array([[scale, 0, large / 2 - scale * x - 0.5], [0, scale, large / 2 - scale * y - 0.5]])
+    c, s = scale * np.cos(angle), scale * np.sin(angle)
+    to_square = np.array([[c, s, large / 2 - (c * x + s * y) - 0.5], [-s, c, large / 2 - (c * y - s * x) - 0.5]])
     cut = cv2.warpAffine(picture, to_square, (large, large), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(cv2.resize(cut, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 

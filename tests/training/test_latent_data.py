@@ -11,10 +11,11 @@ pytest.importorskip("torch")
 from wav import write_wav
 
 from ditto.errors import InputError
-from ditto.latent.region import cut_square, square_of
+from ditto.latent.region import cut_square, square_around, square_of
 from ditto.media.audio import read_audio
 from ditto.training.latent import data
 from ditto.training.latent.data import Job, open_clips, plan, render_clips
+from ditto.training.latent.footage import seen_motion, squares_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -73,6 +74,50 @@ def test_a_square_is_cut_and_repeats_the_border():
     assert cut.shape == (16, 16, 3) and (cut[:, :7] == 0).all() and (cut[:, 9:] == 200).all()
     outside = cut_square(picture, np.array([39.5, 0.0, 16.0]), 8)
     assert (outside == 200).all(axis=(0, 2))[1:].all()
+
+
+def test_a_turned_square_is_the_picture_turned_back():
+    picture = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    square = np.array([19.5, 19.5, 10.0])
+    upright, turned = (cut_square(picture, square, 20, angle).astype(int) for angle in (0.0, np.pi / 2))
+    assert np.abs(turned - np.rot90(upright)).max() <= 1  # a quarter clockwise: what was at the right is at the top
+
+
+def test_squares_follow_a_head_that_moves_grows_and_rolls(portrait):
+    steps = np.linspace(0, 1, 60)
+    turns = 0.3 * steps
+    c, s = np.exp(0.2 * steps) * np.cos(turns), np.exp(0.2 * steps) * np.sin(turns)
+    moves = np.column_stack([30 * steps, -12 * steps])
+
+    def posed(point, frame):
+        return np.array([[c[frame], -s[frame]], [s[frame], c[frame]]]) @ point + moves[frame]
+
+    face = np.asarray(portrait.landmarks, float)
+    landmarks = np.stack([np.repeat(face[None], 60, 0)[:, :, 2]] * 3, -1)
+    for frame in range(60):
+        opened = face[:, :2] + np.outer(np.arange(478) == 14, (0, 0 if frame == 20 else 15))
+        landmarks[frame, :, :2] = [posed(point, frame) for point in opened]
+        landmarks[frame, :, 2] = face[:, 2] * np.hypot(c[frame], s[frame])
+    found = squares_of(landmarks)
+    assert found.source == 20 and np.allclose(found.squares[20], square_around(landmarks[20, :, :2]))
+    turn = np.array([[c[20], s[20]], [-s[20], c[20]]]) / (c[20] ** 2 + s[20] ** 2)
+    centre = turn @ (found.squares[20, :2] - moves[20])
+    for frame in range(10, 50):  # beyond, the smoothing feels the ends
+        assert np.allclose(found.squares[frame, :2], posed(centre, frame), atol=0.1)
+        grown = np.exp(0.2 * (steps[frame] - steps[20]))
+        assert found.squares[frame, 2] == pytest.approx(found.squares[20, 2] * grown, rel=1e-3)
+        assert found.angles[frame] == pytest.approx(turns[frame] - turns[20], abs=1e-3)
+
+
+def test_the_motion_that_squares_leave_to_be_seen():
+    motion = np.zeros((1, 70), np.float32)
+    motion[0, :7] = 0.1, 90, 0, 30, 0.2, 0.3, 0.4
+    motion[0, 7:10] = 1, 2, 3
+    seen = seen_motion(motion)
+    assert seen[0, :7].tolist() == [0, 90, 0, 0, 0, 0, 0]
+    x, y, z = seen[0, 7:10]
+    assert x == pytest.approx(1) and sorted(abs(np.array([y, z]))) == pytest.approx([2, 3])  # nodded by a right angle
+    assert not seen[0, 10:].any()
 
 
 def test_the_square_holds_the_face(portrait):

@@ -25,6 +25,7 @@ import ditto
 from ditto.app import cli_train
 from ditto.app.cli import app
 from ditto.errors import DatasetError, InputError, OutputError, VideoError
+from ditto.latent.region import cut_square
 from ditto.media import files as media_files
 from ditto.media.audio import read_audio
 from ditto.media.footage import picture_of, pictures, pixel_aspect
@@ -32,6 +33,8 @@ from ditto.motion.motion import Keypoint
 from ditto.portrait import emotion_reader
 from ditto.training import dataset as dataset_files
 from ditto.training.dataset import read_dataset
+from ditto.training.latent.data import open_clips
+from ditto.training.latent.footage import clips_of_footage
 from ditto.training.prepare import (
     STEPS,
     Options,
@@ -697,6 +700,45 @@ def test_shards_hold_the_clips_and_are_the_same_each_time(footage, prepared, tmp
     shard.unlink()
     prepare(footage, output, QUICK, shard_megabytes=1)
     assert shard.read_bytes() == before
+
+
+def test_clips_for_the_latent_systems_are_cut_from_the_footage(prepared, footage, tmp_path):
+    """Their heads stand still, their mouths move; what was cut is kept."""
+    folder, said = prepared[0], []
+    dataset, made = read_dataset(folder), clips_of_footage(folder, tmp_path / "clips", 32, said.append)
+    assert [clip.name for clip in made.clips] == [f"footage_{info.id}" for info in dataset.clips]
+    assert open_clips(tmp_path / "clips") == made and len(said) == len(made.clips)
+    for info, clip in zip(dataset.clips, made.clips, strict=True):
+        arrays, found = dataset.load(info), made.load(clip)
+        count = info.frames - (info.frames - 1) % 4
+        assert (clip.frames, clip.portrait, clip.split) == (count, info.video, info.split)
+        assert found.frames.shape == (count, 32, 32, 3) and found.source.shape == (32, 32, 3)
+        assert np.array_equal(found.features, arrays.features[:count])
+        assert np.array_equal(found.sound, arrays.sound[: 640 * count])
+        assert not found.motion[:, [0, 3, 4, 5, 6]].any() and found.motion[:, 7:].any()
+        assert any(np.array_equal(found.source, frame) for frame in found.frames)
+        start, end = round(25 * info.start_seconds), round(25 * info.end_seconds)
+        fixed = [cut_square(picture, found.square, 32) for picture in pictures(str(footage / info.video), start, end)]
+        moved, in_fixed = (np.std(x, 0).mean(-1) for x in (found.frames, fixed))
+        assert moved[6:14, 8:24].mean() < 0.97 * in_fixed[6:14, 8:24].mean()  # brows and eyes
+        assert moved[20:26, 11:21].mean() > 5  # the mouth
+    clips_of_footage(folder, tmp_path / "clips", 32, said.append)
+    assert len(said) == len(made.clips)
+
+
+def test_footage_that_is_gone_or_has_changed_gives_no_clips(prepared, tmp_path):
+    import shutil
+
+    output = tmp_path / "dataset"
+    shutil.copytree(prepared[0], output)
+    prints = json.loads((output / "steps" / "videos.json").read_text())
+    (output / "steps" / "videos.json").write_text(json.dumps(dict.fromkeys(prints, "another")))
+    done = CliRunner().invoke(app, ["train", "clips", str(output), "-o", str(tmp_path / "clips"), "-q"])
+    assert done.exit_code == 2 and "as it was prepared, got none or another" in done.stderr
+    shutil.rmtree(output / "steps")
+    done = CliRunner().invoke(app, ["train", "clips", str(output), "-o", str(tmp_path / "clips"), "-q"])
+    assert done.exit_code == 2 and "expected the steps of the preparation" in done.stderr
+    assert not (tmp_path / "clips" / "clips.json").exists()
 
 
 # the command

@@ -85,9 +85,9 @@ class ClipInfo:
 
     Attributes:
         name: of its file.
-        portrait: file name of the portrait.
-        speech: file name of the sound.
-        seed: of the motion.
+        portrait: file name of the portrait; of footage, the person or else the video.
+        speech: file name of the sound; of footage, the video.
+        seed: of the motion; of footage, 0.
         frames: T.
         split: "train" or "held".
         sha256: of its file.
@@ -148,6 +148,11 @@ class Clips:
             DatasetError: the file is missing or damaged.
         """
         found: Pictures = self._read(clip, "frames", slice(start, start + count))
+        if found.shape != (count, self.side, self.side, 3) or found.dtype != np.uint8:
+            path, expected = clip_file(self.folder, clip.name), (count, self.side, self.side, 3)
+            raise DatasetError(
+                f"expected pictures {expected} of uint8 in {path}, got {found.shape} of {found.dtype}; make the clips again"
+            )
         return found
 
     def source(self, clip: ClipInfo) -> Pictures:
@@ -159,9 +164,15 @@ class Clips:
         """All arrays of a clip.
 
         Raises:
-            DatasetError: the file is missing or damaged.
+            DatasetError: the file is missing or damaged, or its speech or motion is not finite.
         """
-        return Clip(*(self._read(clip, name, slice(None)) for name in Clip._fields))
+        path = clip_file(self.folder, clip.name)
+        arrays = Clip(*(self._read(clip, name, slice(None)) for name in Clip._fields))
+        if hashlib.sha256(path.read_bytes()).hexdigest() != clip.sha256:
+            raise DatasetError(f"expected the clip of clips.jsonl in {path}, got other bytes; make the clips again")
+        if not (np.isfinite(arrays.features).all() and np.isfinite(arrays.motion).all()):
+            raise DatasetError(f"expected finite speech and motion in {path}, got NaN or infinity; make the clips again")
+        return arrays
 
     def _read(self, clip: ClipInfo, name: str, part: slice) -> Any:
         path = clip_file(self.folder, clip.name)
@@ -169,7 +180,7 @@ class Clips:
             with safe_open(path, framework="np") as file:
                 return file.get_slice(name)[part]
         except (OSError, SafetensorError) as error:
-            raise DatasetError(f"expected {name} of a clip in {path}, got: {error}; render the clips again") from error
+            raise DatasetError(f"expected {name} of a clip in {path}, got: {error}; make the clips again") from error
 
 
 def clip_file(folder: Path, name: str) -> Path:
@@ -186,7 +197,7 @@ def open_clips(folder: Path) -> Clips:
     header = read_json(folder / "clips.json")
     if header.get("format") != FORMAT or not isinstance(header.get("side"), int):
         raise DatasetError(
-            f"expected clips of format {FORMAT} in {folder}, got {header.get('format')!r}; render the clips again"
+            f"expected clips of format {FORMAT} in {folder}, got {header.get('format')!r}; make the clips again"
         )
     kinds = {name: {"str": str, "int": int}[str(kind)] for name, kind in ClipInfo.__annotations__.items()}
     clips = []
@@ -202,11 +213,11 @@ def open_clips(folder: Path) -> Clips:
             or words["split"] not in SPLITS
         ):
             where = f"{folder / 'clips.jsonl'}, line {place}"
-            raise DatasetError(f"expected a clip in {where}, got {line[:200]!r}; render the clips again")
+            raise DatasetError(f"expected a clip in {where}, got {line[:200]!r}; make the clips again")
         clips.append(ClipInfo(**words))
     found = Clips(folder, header["side"], tuple(clips))
     if found.fingerprint != header.get("fingerprint"):
-        raise DatasetError(f"expected the clips that {folder / 'clips.json'} tells of, got others; render the clips again")
+        raise DatasetError(f"expected the clips that {folder / 'clips.json'} tells of, got others; make the clips again")
     return found
 
 
@@ -291,20 +302,35 @@ def render_clips(
     infos = list[ClipInfo]()
     for job in jobs:
         path, asked = clip_file(out, job.name), _asked(job, side, seconds, bundle)
-        if not path.is_file() or _made_for(path) != asked:
+        if made_for(path) != asked:
             head = head or load(bundle)
             if job.portrait not in portraits:
                 portraits[job.portrait] = head.register(job.portrait, max_size=PICTURE_SIZE)
             clip = render_clip(head, portraits[job.portrait], job, side, seconds, bundle)
-            arrays = {name: np.ascontiguousarray(array) for name, array in clip._asdict().items()}
-            write_bytes(path, save(arrays, metadata=asked))
+            write_clip(path, clip, asked)
             report(f"{job.name}, {len(clip.frames)} frames, {len(infos) + 1} of {len(jobs)} clips")
-        with safe_open(path, framework="np") as file:
-            frames = file.get_slice("frames").get_shape()[0]
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        infos.append(ClipInfo(job.name, job.portrait.name, job.speech.name, job.seed, frames, job.split, sha256))
+        infos.append(info_of(path, job.portrait.name, job.speech.name, job.seed, job.split))
+    return write_index(out, side, infos)
+
+
+def write_clip(path: Path, clip: Clip, asked: Mapping[str, str]) -> None:
+    """Write the arrays of a clip, with what they were made of. Raises OutputError."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in clip._asdict().items()}
+    write_bytes(path, save(arrays, metadata=dict(asked)))
+
+
+def info_of(path: Path, portrait: str, speech: str, seed: int, split: str) -> ClipInfo:
+    """What is known of a clip that was written."""
+    with safe_open(path, framework="np") as file:
+        frames = file.get_slice("frames").get_shape()[0]
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return ClipInfo(path.stem, portrait, speech, seed, frames, split, sha256)
+
+
+def write_index(out: Path, side: int, infos: Iterable[ClipInfo]) -> Clips:
+    """Write the list of clips, which makes their folder complete. Raises OutputError."""
     clips = Clips(out, side, tuple(infos))
-    write_bytes(out / "clips.jsonl", "".join(json.dumps(asdict(info)) + "\n" for info in infos).encode())
+    write_bytes(out / "clips.jsonl", "".join(json.dumps(asdict(info)) + "\n" for info in clips.clips).encode())
     write_json(out / "clips.json", {"format": FORMAT, "side": side, "fingerprint": clips.fingerprint})
     return clips
 
@@ -373,7 +399,8 @@ def _asked(job: Job, side: int, seconds: float, bundle: str) -> dict[str, str]:
     return asked | ({"edited": str((EDITED, EDIT_FRAMES, EDITED_SHARE))} if job.edited else {})
 
 
-def _made_for(path: Path) -> Mapping[str, str]:
+def made_for(path: Path) -> Mapping[str, str]:
+    """What the clip in a file was made of, as `write_clip` got it; nothing where there is no clip."""
     try:
         with safe_open(path, framework="np") as file:
             return dict(file.metadata() or {})
