@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,37 @@ import torch
 from torch import Tensor
 
 FLOAT32, HALF = 1e-4, 2e-2  # largest relative L2 from the CPU's float32
+PARTS = ("checks", "times_ms", "pipeline", "predicted", "not_run")
 
 
 class Report:
-    """What was found: printed and written at once."""
+    """What was found: printed and written at once. Several processes, one after another, write one file.
+
+    Args:
+        file: JSON; what another process has written there is read, unless there is something `about` a new run.
+        seconds: after these no further timing begins.
+    """
 
     def __init__(self, file: Path, seconds: float, **about: Any) -> None:
         self.file, self.start, self.seconds = file, time.monotonic(), seconds
-        self.found: dict[str, Any] = {**about, "checks": {}, "times_ms": {}, "pipeline": {}, "not_run": {}}
-        file.parent.mkdir(parents=True, exist_ok=True)
+        self.found: dict[str, Any] = {**about, "began": time.time(), **{part: {} for part in PARTS}}
+        if about:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._write()
+        else:
+            self.read()
+
+    def read(self) -> None:
+        """Take what another process has written."""
+        self.found = json.loads(self.file.read_text(encoding="utf-8"))
 
     def add(self, part: str, name: str, value: Any) -> None:
         self.found[part][name] = value
-        self.found["seconds"] = round(time.monotonic() - self.start, 1)
+        self.found["seconds"] = round(time.time() - self.found["began"], 1)
         print(f"{self.found['seconds']:7.1f} s  {part:9} {name}: {value}", flush=True)
+        self._write()
+
+    def _write(self) -> None:
         beside = self.file.with_suffix(".part")
         beside.write_text(json.dumps(self.found, indent=1), encoding="utf-8")
         beside.replace(self.file)
@@ -36,7 +53,7 @@ class Report:
         self.add("checks", name, {"value": float(value), "limit": limit, "met": bool(value <= limit)})
 
     @contextlib.contextmanager
-    def part(self, name: str) -> Any:
+    def part(self, name: str) -> Iterator[None]:
         """A part whose failure is told and does not end the run; a check among them counts as failed."""
         try:
             yield

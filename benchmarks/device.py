@@ -1,30 +1,35 @@
-"""One command for a machine with a GPU: builds the GPU kernels, checks kernels and networks, then times them.
+"""One command for a machine with a GPU: builds the GPU kernels, checks kernels and networks, then times them and streams.
 
     python -m benchmarks.device [--device cuda] [--output out/device.json] [--seconds 540]
     python -m benchmarks.device --device cpu --tiny
 
 It needs the checkout, torch and NumPy; nvcc for the kernels. Weights are seeded noise, since neither time nor agreement
-depends on their meaning. Lines are printed, and the JSON file is written anew, after every result, so that a run that is
-stopped leaves what it had. Timings end when `--seconds` are over. The exit status is 1 where a check failed.
+depends on their meaning. Every section runs in a process of its own, which is ended when its time is over: an error of CUDA
+ends all work of a process. Lines are printed, and the JSON file is written anew, after every result. `not_run` says what
+failed. The exit status is 1 where a check failed or something did not run.
 
-With `--device cpu` the kernel bodies run in a loop on the CPU, which proves this command, not a GPU.
+With `--device cpu` the kernels run under an emulation, which proves this command, not a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import importlib
-import importlib.util
 import platform
 import shutil
 import subprocess
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -32,35 +37,49 @@ from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
-if importlib.util.find_spec("ditto._native") is None:  # the CPU kernels are not built here, and nothing below calls them
+try:
+    importlib.import_module("ditto._native")
+except ImportError:  # the CPU kernels are not built here, and nothing below calls them
     package = importlib.import_module("ditto")
     package._native = sys.modules["ditto._native"] = types.ModuleType("ditto._native")
 
 import emulated_cuda  # noqa: E402
-from engine_networks import FULL, TINY, decoder, make  # noqa: E402
+from engine_networks import FULL, TINY, TINY_PARTS, decoder, make  # noqa: E402
 
+from benchmarks._device_cost import PAPER_A100, PAPER_STREAM, STEPS, predictions  # noqa: E402
 from benchmarks._device_report import FLOAT32, HALF, Report, distance, milliseconds, spread  # noqa: E402
 from benchmarks.device_latent import run_latent  # noqa: E402
 from ditto.engines.networks import Example, example_of  # noqa: E402
 from ditto.engines.torch_engine import TorchEngine, arguments_of, flatten, torch_device  # noqa: E402
 from ditto.errors import EngineError  # noqa: E402
+from ditto.full.networks.appearance import AppearanceExtractor  # noqa: E402
 from ditto.full.networks.hubert import Hubert  # noqa: E402
 from ditto.full.networks.lmdm import LMDM, ddim_schedule  # noqa: E402
 from ditto.full.networks.lmdm_fast import FastLMDM  # noqa: E402
+from ditto.full.networks.motion_extractor import MotionExtractor  # noqa: E402
 from ditto.full.networks.neural_renderer import NeuralRenderer  # noqa: E402
+from ditto.full.networks.stitching import StitchingNetwork  # noqa: E402
 from ditto.full.networks.warping import VARIANCE, WarpingNetwork  # noqa: E402
 from ditto.full.paste_back import PasteBack  # noqa: E402
+from ditto.full.pipeline import FullOptions, encoder_of, parts_of  # noqa: E402
+from ditto.full.sampler import STREAM, Sampling  # noqa: E402
+from ditto.motion.emotion import emotion_vector  # noqa: E402
+from ditto.motion.motion import FPS  # noqa: E402
 from ditto.ops import neural  # noqa: E402
 from ditto.ops.reference import neural as reference  # noqa: E402
+from ditto.performer import Advance, Appearance, Draw, Edits, Performer  # noqa: E402
+from ditto.portrait import face_mesh  # noqa: E402
+from ditto.portrait.portrait import Portrait  # noqa: E402
 
 GREY = 1.0  # largest difference of a picture, levels of 255
-STEPS, FRAMES_PER_UNIT, OVERLAP, WINDOW, FPS = 10, 5, 70, 80, 25  # "balanced", as of ditto.full.sampler
-PAPER_A100 = {"hubert_window": 23.0, "lmdm_fast": 62.0, "renderer": 15.0, "first_frame": 385.0}  # ms, arXiv:2411.19509
-PAPER_RTF = (0.635, 0.895)
+SPEECH_FRAMES, TINY_FRAMES = 200, 4  # of the streams that are timed: 8 s
+SESSIONS, TINY_SESSIONS = (1, 4, 8), (1, 2)
+LAYOUTS = ("renderer", "appearance")  # networks of convolutions in two axes, timed in both layouts
 CONFIGS: dict[str, dict[str, Any]] = {  # how an engine can be opened on a GPU
-    "float32": {}, "float32, no graph": {"graph": False}, "float32, channels last": {"channels_last": True},
-    "float16": {"precision": "float16"}, "float16, channels first": {"precision": "float16", "channels_last": False},
+    "float32": {}, "float16": {"precision": "float16"}, "float32, no graph": {"graph": False},
     "float16, no graph": {"precision": "float16", "graph": False}, "bfloat16": {"precision": "bfloat16"},
+    "float16, channels first": {"precision": "float16", "channels_last": False},
+    "float32, channels last": {"channels_last": True},
 }  # fmt: skip
 CPU_CONFIGS: dict[str, dict[str, Any]] = {"float32": {}, "bfloat16": {"precision": "bfloat16"}}
 
@@ -84,8 +103,17 @@ def build_kernels(device: torch.device, folder: Path) -> Any:
     return neural.open_library(neural.LIBRARY)
 
 
-def kernel_cases(tiny: bool) -> dict[str, tuple[Any, Any, tuple[Any, ...], float]]:
-    """By kernel: its function, its reference, arguments on the CPU in the shapes of the pipeline, largest difference."""
+class Case(NamedTuple):
+    """A kernel, its reference, arguments on the CPU in the shapes of the pipeline, the largest difference from float32."""
+
+    kernel: Callable[..., Tensor]
+    definition: Callable[..., Tensor]
+    given: tuple[Any, ...]
+    limit: float
+
+
+def kernel_cases(tiny: bool) -> dict[str, Case]:
+    """By name."""
     draw = torch.Generator().manual_seed(0)
 
     def noise(*shape: int) -> Tensor:
@@ -95,48 +123,80 @@ def kernel_cases(tiny: bool) -> dict[str, tuple[Any, Any, tuple[Any, ...], float
     pixels = np.random.default_rng(0).integers(0, 256, (picture, picture, 3), np.uint8)
     paste = PasteBack(pixels, np.array([[0.9, -0.2, 20.0], [0.2, 0.9, 5.0], [0.0, 0.0, 1.0]]), side)
     blend = (noise(3, side, side) * 0.4 + 0.5, *paste.tensors())
-    cases = {"blend_crop": (neural.run_blend, reference.blend_crop, blend, 0.0)}
+    cases = {"blend_crop": Case(neural.run_blend, reference.blend_crop, blend, 0.0)}
     for channels, edge in ((8, 16),) if tiny else ((512, 64), (256, 256)):
-        x = [noise(1, channels, edge, edge) for _ in range(3)]
+        name, x = f"spade {channels} x {edge} x {edge}", [noise(1, channels, edge, edge) for _ in range(3)]
         last = [tensor.contiguous(memory_format=torch.channels_last) for tensor in x]
-        cases[f"spade {channels} x {edge} x {edge}"] = (neural.run_spade, reference.spade, (*x, 0.2), 1e-4)
-        cases[f"spade {channels} x {edge} x {edge}, channels last"] = (
-            neural.run_spade, reference.spade, (*last, 0.2), 1e-4
-        )  # fmt: skip
+        half = [tensor.half() for tensor in last]
+        cases[name] = Case(neural.run_spade, reference.spade, (*x, 0.2), 1e-4)
+        cases[f"{name}, channels last"] = Case(neural.run_spade, reference.spade, (*last, 0.2), 1e-4)
+        # Numbers up to 32, whose last bit is 2^-6 in half.
+        cases[f"{name}, channels last, half"] = Case(neural.run_spade, reference.spade, (*half, 0.2), 2.0**-6)
     depth, edge = (4, 8) if tiny else (16, 64)
     source = noise(1, 21, 3) * 0.3
     axes = (torch.linspace(-1, 1, edge), torch.linspace(-1, 1, edge), torch.linspace(-1, 1, depth))
     motion = (noise(1, 4, depth, edge, edge), source, source + noise(1, 21, 3) * 0.1, *axes, VARIANCE)
-    cases["dense_motion"] = (neural.run_motion, reference.dense_motion, motion, 1e-5)
+    cases["dense_motion"] = Case(neural.run_motion, reference.dense_motion, motion, 1e-5)
     return cases
 
 
-def run_kernels(report: Report, kernels: Any, device: torch.device, tiny: bool) -> None:
-    """Checks of the kernels against the reference on the CPU, then their times beside the reference's."""
-    for name, (kernel, definition, given, limit) in kernel_cases(tiny).items():
+def converted(given: Sequence[Any], change: Callable[[Tensor], Tensor]) -> list[Any]:
+    """Arguments with `change` applied to the tensors."""
+    return [change(x) if isinstance(x, Tensor) else x for x in given]
+
+
+def run_kernels(report: Report, device: torch.device, tiny: bool) -> None:
+    """Checks of the kernels against the reference on the CPU, then their times beside the reference's.
+
+    A library that fails a check is deleted: the networks then run without it.
+    """
+    kernels = None
+    with report.part("build of the kernels"):
+        kernels = build_kernels(device, report.file.parent)
+    if kernels is None:
+        return
+    repeats = 20 if device.type == "cuda" else 1  # an emulation is slow
+    for name, case in kernel_cases(tiny).items():
         with report.part(f"kernel {name}"):
-            placed = [x.to(device) if isinstance(x, Tensor) else x for x in given]
-            expected, found = definition(*given), kernel(kernels, *placed)
-            report.check(f"kernel {name}", (found.cpu().float() - expected.float()).abs().max(), limit)
-            repeats = 20 if device.type == "cuda" else 1  # an emulation is slow
-            times = {
-                "kernel": spread(milliseconds(lambda: kernel(kernels, *placed), device, repeats)),  # noqa: B023
-                "reference": spread(milliseconds(lambda: definition(*placed), device, repeats)),  # noqa: B023
-            }
-            report.add("times_ms", f"kernel {name}", times)
+            placed = converted(case.given, lambda x: x.to(device))
+            exact = converted(case.given, lambda x: x.float() if x.is_floating_point() else x)
+            found = case.kernel(kernels, *placed)
+            difference = (found.cpu().float() - case.definition(*exact).float()).abs().max()
+            report.check(f"kernel {name}", float(difference), case.limit)
+            moved = sum(x.numel() * x.element_size() for x in (*placed, found) if isinstance(x, Tensor))
+            times = spread(milliseconds(partial(case.kernel, kernels, *placed), device, repeats))
+            report.add("times_ms", f"kernel {name}", {
+                "kernel": times, "gigabytes_a_second": round(1e-6 * moved / times["p50"], 1),
+                "reference": spread(milliseconds(partial(case.definition, *placed), device, repeats)),
+            })  # fmt: skip
+    if device.type == "cuda":
+        with report.part("kernels against their emulation"):
+            emulated = emulated_cuda.build(report.file.parent)
+            for name, case in kernel_cases(tiny=True).items():
+                if name != "dense_motion":  # its expf is another library's
+                    found = case.kernel(kernels, *converted(case.given, lambda x: x.to(device)))
+                    unequal = int((found.cpu() != case.kernel(emulated, *case.given)).sum())
+                    report.check(f"kernel {name}, numbers that differ from the emulation", unequal, 0)
+        if not report.passed:
+            neural.LIBRARY.unlink(missing_ok=True)
 
 
 def networks_of(tiny: bool) -> Mapping[str, Callable[[], nn.Module]]:
-    """Every network that a stream runs."""
+    """Every network that a stream runs, the costly ones first."""
     if tiny:
-        names = ("appearance", "motion_extractor", "stitching", "hubert", "lmdm_fast", "renderer")
+        names = ("renderer", "lmdm_fast", "hubert", "appearance", "motion_extractor", "stitching")
         return {name: TINY[name] for name in names}
     return {
-        "appearance": FULL["appearance"], "motion_extractor": FULL["motion_extractor"], "stitching": TINY["stitching"],
-        "hubert": Hubert, "hubert_streaming": FULL["hubert_streaming"],
-        "lmdm_fast": lambda: FastLMDM(LMDM(), ddim_schedule(STEPS)),
         "renderer": lambda: NeuralRenderer(WarpingNetwork(), decoder()),
+        "lmdm_fast": lambda: FastLMDM(LMDM(), ddim_schedule(STEPS)), "hubert": Hubert,
+        "hubert_streaming": FULL["hubert_streaming"], "appearance": FULL["appearance"],
+        "motion_extractor": FULL["motion_extractor"], "stitching": TINY["stitching"],
     }  # fmt: skip
+
+
+def made(name: str, build: Callable[[], nn.Module], tiny: bool) -> tuple[nn.Module, Example]:
+    network = make({name: build}, name)
+    return network, example_of(network, size=8 if tiny else 64)
 
 
 def by_module(network: nn.Module, example: Example) -> dict[str, Tensor]:
@@ -148,7 +208,7 @@ def by_module(network: nn.Module, example: Example) -> dict[str, Tensor]:
 
 def check_engine(report: Report, name: str, engine: TorchEngine, placed: dict[str, Tensor], expected: dict[str, Tensor],
                  limit: float) -> None:  # fmt: skip
-    """Against the CPU; the same bits twice; the same bits from two threads at once."""
+    """Against the CPU; the same bits twice; the same bits from two threads at once, each on a stream of its own."""
     found = engine.run(**placed)
     first = next(iter(expected))
     report.check(name, max(distance(found[key], value) for key, value in expected.items() if value.any()), limit)
@@ -157,13 +217,15 @@ def check_engine(report: Report, name: str, engine: TorchEngine, placed: dict[st
         report.check(f"{name}, grey levels", float(levels), GREY)
     again = [engine.run(**placed)[first] for _ in range(2)]
     other = {key: value * 0.5 if value.is_floating_point() else value for key, value in placed.items()}
-    alone = {0: found[first], 1: engine.run(**other)[first]}
+    alone = {0: found[first].cpu(), 1: engine.run(**other)[first].cpu()}
     unequal: list[int] = []
 
     def race(which: int) -> None:
-        for _ in range(5):
-            if not torch.equal(engine.run(**(other if which else placed))[first], alone[which]):
-                unequal.append(which)
+        stream = torch.cuda.Stream(engine.device) if engine.device.type == "cuda" else None
+        with torch.cuda.stream(stream):
+            for _ in range(5):
+                if not torch.equal(engine.run(**(other if which else placed))[first].cpu(), alone[which]):
+                    unequal.append(which)
 
     threads = [threading.Thread(target=race, args=(which,), name=f"race {which}") for which in alone]
     for thread in threads:
@@ -174,105 +236,238 @@ def check_engine(report: Report, name: str, engine: TorchEngine, placed: dict[st
     report.check(f"{name}, unequal bits in a race", len(unequal), 0)
 
 
-def run_networks(report: Report, device: torch.device, tiny: bool) -> dict[str, tuple[nn.Module, Example]]:
-    """Checks of every network in float32 and half, then its times in every configuration."""
-    networks: dict[str, tuple[nn.Module, Example]] = {}
-    half, configs = ("float16", CONFIGS) if device.type == "cuda" else ("bfloat16", CPU_CONFIGS)
+def run_networks(report: Report, device: torch.device, tiny: bool) -> None:
+    """Checks of every network in float32 and half; a replayed graph against the network run operator by operator."""
+    half = "float16" if device.type == "cuda" else "bfloat16"
     for name, build in networks_of(tiny).items():
+        if report.over:
+            report.add("not_run", "checks of networks", f"the time was over before {name}")
+            return
         with report.part(f"network {name}"):
-            network = make({name: build}, name)
-            example = example_of(network, size=8 if tiny else 64)
-            networks[name] = network, example
+            network, example = made(name, build, tiny)
             expected = by_module(network, example)
             placed = {key: value.to(device) for key, value in example.inputs.items()}
-            results = {}
             for precision, limit in (("float32", FLOAT32), (half, HALF if device.type == "cuda" else 3 * HALF)):
                 engine = TorchEngine(copy.deepcopy(network), *example, str(device), precision)
                 check_engine(report, f"{name}, {precision}", engine, placed, expected, limit)
-                results[precision] = engine.run(**placed)
-            if device.type == "cuda":
-                plain = TorchEngine(copy.deepcopy(network), *example, str(device), graph=False).run(**placed)
-                unequal = sum(not torch.equal(plain[key], results["float32"][key]) for key in plain)
-                report.check(f"{name}, results that differ between graph and eager", unequal, 0)
-    for name, (network, example) in networks.items():
-        for config, how in configs.items():
-            if report.over:
-                report.add("not_run", "timings", f"the time was over before {name}, {config}")
-                return networks
-            with report.part(f"time {name}, {config}"):
-                engine = TorchEngine(copy.deepcopy(network), *example, str(device), **how)
-                placed = {key: value.to(device) for key, value in example.inputs.items()}
-                times = spread(milliseconds(lambda: engine.run(**placed), device, 5 if tiny else 20))  # noqa: B023
-                report.add("times_ms", f"{name}, {config}", times)
-    return networks
+                if device.type == "cuda":
+                    results = engine.run(**placed)
+                    plain = TorchEngine(copy.deepcopy(network), *example, str(device), precision, graph=False)
+                    unequal = sum(not torch.equal(value, results[key]) for key, value in plain.run(**placed).items())
+                    report.check(f"{name}, {precision}, results that differ between graph and eager", unequal, 0)
 
 
-def run_pipeline(
-    report: Report, networks: Mapping[str, tuple[nn.Module, Example]], device: torch.device, tiny: bool
-) -> None:
-    """What a stream costs: HuBERT for 0.2 s, motion for a window, then render, blend and copy of every frame.
+def run_times(report: Report, device: torch.device, tiny: bool) -> None:
+    """Every network in every configuration; the renderer also without csrc/cuda."""
+    configs = CONFIGS if device.type == "cuda" else CPU_CONFIGS
+    for name, build in networks_of(tiny).items():
+        with report.part(f"times of {name}"):
+            network, example = made(name, build, tiny)
+            placed = {key: value.to(device) for key, value in example.inputs.items()}
+            jobs = [
+                (config, how, True) for config, how in configs.items() if name in LAYOUTS or "channels" not in config
+            ]
+            if name == "renderer" and device.type == "cuda":
+                jobs += [(f"{config}, without kernels", configs[config], False) for config in ("float32", "float16")]
+            for config, how, kernels in jobs:
+                if report.over:
+                    report.add("not_run", "times of networks", f"the time was over before {name}, {config}")
+                    return
+                with report.part(f"times of {name}, {config}"), patch.object(
+                    neural, "library", neural.library if kernels else lambda: None
+                ):
+                    engine = TorchEngine(copy.deepcopy(network), *example, str(device), **how)
+                    times = spread(milliseconds(partial(engine.run, **placed), device, 2 if tiny else 20))
+                    report.add("times_ms", f"{name}, {config}", times | {"paper_a100": PAPER_A100.get(name)})
 
-    The networks' work in the order of a stream, without detection, conditioning and encoding.
+
+def parts_for_streams(tiny: bool) -> dict[str, nn.Module]:
+    """Networks of a full bundle by part, weights seeded."""
+    if tiny:
+        return {name: make(TINY_PARTS, name) for name in TINY_PARTS}
+    builds = {
+        "encoder": Hubert, "motion": LMDM, "appearance": AppearanceExtractor, "motion_extractor": MotionExtractor,
+        "warping": WarpingNetwork, "decoder": decoder, "stitching": StitchingNetwork,
+    }  # fmt: skip
+    return {name: make(builds, name) for name in builds}
+
+
+def plain_portrait(size: int = 512) -> Portrait:
+    """The template face over a gradient."""
+    y, x = np.mgrid[:size, :size] * 255 // size
+    picture = np.stack([x, y, (x + y) // 2], -1).astype(np.uint8)
+    return Portrait(
+        picture=picture, alpha=None, crop=picture, crop_to_picture=np.eye(3),
+        landmarks=0.42 * size * face_mesh.TEMPLATE + (size / 2, size / 2, 0), mask=np.ones((size, size), np.float32),
+        canonical_keypoints=face_mesh.keypoints(face_mesh.TEMPLATE), scale=0.84, rotation=np.eye(3),
+        translation=np.zeros(3), expression=np.zeros((21, 3)), eye_open=np.ones(2, np.float32),
+        eye_ball=np.zeros(6, np.float32),
+    )  # fmt: skip
+
+
+def open_performer(networks: Mapping[str, nn.Module], device: torch.device, sessions: int) -> Performer:
+    """The performer of a full bundle whose sessions share a forward."""
+    precision = "float16" if device.type == "cuda" else "float32"
+    options = FullOptions(device=str(device), precision=precision, batch=sessions, sampling=Sampling(steps=STEPS))
+    fresh = {name: partial(copy.deepcopy, network) for name, network in networks.items()}
+    encoder, silence = encoder_of(fresh["encoder"](), options)  # type: ignore[arg-type]
+    return parts_of(fresh, encoder, silence, options).performer()
+
+
+class Played(NamedTuple):
+    """Streams that were played.
+
+    Attributes:
+        frames: of each.
+        seconds: for all frames of all streams.
+        first: seconds from the last sample that the first frame waits for to its pictures, one a stream.
+        digest: of the first stream's pictures.
     """
-    half = "float16" if device.type == "cuda" else "float32"
-    for batch in (1, 4, 8):
+
+    frames: int
+    seconds: float
+    first: float
+    digest: str
+
+
+def play(performer: Performer, appearance: Appearance, sessions: int, frames: int) -> Played:
+    """Streams of seeded noise in step, as fast as the machine can; a thread draws each, as the threads of a scheduler do."""
+    neutral, digest, count, first = emotion_vector(None), hashlib.sha256(), 0, None
+    hop = performer.hop_samples
+    speech = 0.1 * np.random.default_rng(0).standard_normal((frames, hop)).astype(np.float32)
+    states = [performer.begin(appearance, seed, STREAM) for seed in range(sessions)]
+    faces = [performer.face(appearance, seed) for seed in range(sessions)]
+    start = time.perf_counter()
+    with ThreadPoolExecutor(sessions, "draw") as pool:
+        for number, samples in enumerate(speech):
+            began = time.perf_counter()
+            jobs = [Advance(state, samples, neutral, number == frames - 1) for state in states]
+            advanced = performer.advance(jobs)
+            states = [one.state for one in advanced]
+            for shots in zip(*(one.shots for one in advanced), strict=True):
+                draws = [Draw(face, shot, Edits.none()) for face, shot in zip(faces, shots, strict=True)]
+                drawn = [one for (one,) in pool.map(performer.draw, [[draw] for draw in draws])]
+                faces = [one.face for one in drawn]
+                first = first or time.perf_counter() - began
+                digest.update(drawn[0].image.tobytes())
+                count += 1
+    return Played(count, time.perf_counter() - start, first or 0.0, digest.hexdigest())
+
+
+def run_pipeline(report: Report, device: torch.device, tiny: bool) -> None:
+    """Streams through a full bundle's performer: speech encoder, conditions, motion, stitching, rendering, blend, transitions.
+
+    The portrait's landmarks are given; a program finds them once for a portrait.
+    """
+    networks, portrait = parts_for_streams(tiny), plain_portrait()
+    for sessions in TINY_SESSIONS if tiny else SESSIONS:
         if report.over:
-            report.add("not_run", f"pipeline, batch {batch}", "the time was over")
+            report.add("not_run", f"pipeline, {sessions} sessions", "the time was over")
             return
-        with report.part(f"pipeline, batch {batch}"):
-            engines, inputs = {}, {}
-            for name, precision in (("hubert", "float32"), ("lmdm_fast", "float32"), ("renderer", half)):
-                network = copy.deepcopy(networks[name][0])
-                example = example_of(network, batch, 8 if tiny else 64)
-                engines[name] = TorchEngine(network, *example, str(device), precision)
-                inputs[name] = {key: value.to(device) for key, value in example.inputs.items()}
-            side = engines["renderer"].outputs[0].shape[-1]
-            picture = np.zeros((2 * int(side), 2 * int(side), 3), np.uint8)
-            to_picture = np.array([[1.0, 0.1, 30.0], [-0.1, 1.0, 60.0], [0.0, 0.0, 1.0]])
-            paste = PasteBack(picture, to_picture, int(side)).on_device(device)
+        with report.part(f"pipeline, {sessions} sessions"):
+            performer = open_performer(networks, device, sessions)
+            start = time.perf_counter()
+            appearance = performer.prepare(portrait)
+            prepared, spent = time.perf_counter() - start, dict.fromkeys(("encode", "sample", "render", "paste"), 0.0)
+            before = play(performer, appearance, sessions, TINY_FRAMES if tiny else SPEECH_FRAMES)
 
-            def frame(engines: Any = engines, inputs: Any = inputs, paste: Any = paste) -> None:
-                for image in engines["renderer"].run(**inputs["renderer"])["image"]:
-                    paste(image)
+            def add(step: str, seconds: float, rows: int, spent: dict[str, float] = spent) -> None:
+                spent[step] += seconds
 
-            ms = {
-                name: spread(milliseconds(lambda n=name: engines[n].run(**inputs[n]), device, 10))["p50"]  # type: ignore[misc] # noqa: B023
-                for name in ("hubert", "lmdm_fast")
-            }
-            ms["frames"] = spread(milliseconds(frame, device, 1 if tiny else 10))["p50"]
-            per_frame = ms["hubert"] / FRAMES_PER_UNIT + ms["lmdm_fast"] / (WINDOW - OVERLAP) + ms["frames"]
-            report.add("pipeline", f"batch {batch}", {
-                **ms, "real_time_factor_of_all": round(per_frame / (1e3 / FPS), 4),
-                "first_frame_ms": round(2 * ms["hubert"] + ms["lmdm_fast"] + ms["frames"], 2),
-                "sessions_in_real_time": int(batch * (1e3 / FPS) / per_frame),
+            stop = performer.observe(add)
+            played = play(performer, appearance, sessions, TINY_FRAMES if tiny else SPEECH_FRAMES)
+            stop()
+            report.check(f"pipeline, {sessions} sessions, other pictures twice", before.digest != played.digest, 0)
+            factor = played.seconds / (played.frames / FPS)
+            waits = performer.delay_seconds(STREAM)
+            report.add("pipeline", f"{sessions} sessions", {
+                "real_time_factor_of_all": round(factor, 4), "sessions_in_real_time": int(sessions / factor),
+                "first_frame_ms": round(1e3 * played.first, 2),
+                "first_frame_with_the_speech_it_waits_for_ms": round(1e3 * (played.first + waits), 2),
+                "portrait_ms": round(1e3 * prepared, 2), "frames": played.frames,
+                "ms_a_frame_by_step": {
+                    step: round(1e3 * seconds / (played.frames * sessions), 3) for step, seconds in spent.items()
+                },
+                "paper_a100": PAPER_STREAM,
             })  # fmt: skip
 
 
+def run_predicted(report: Report, device: torch.device, tiny: bool) -> None:
+    """What the times should be, from counts."""
+    with report.part("predicted"):
+        if tiny:
+            found = predictions(lambda: {name: make(TINY, name).to("meta") for name in PAPER_A100}, 8)
+        else:
+            found = predictions()
+        for name, about in found.items():
+            report.add("predicted", name, about)
+
+
+SECTIONS: dict[str, tuple[Callable[[Report, torch.device, bool], None], float]] = {  # what runs, and its seconds
+    "kernels": (run_kernels, 80), "networks": (run_networks, 140), "pipeline": (run_pipeline, 110),
+    "latent": (run_latent, 100), "times": (run_times, 90), "predicted": (run_predicted, 20),
+}  # fmt: skip
+LATE = 0.8  # of a section's time, after which no further timing begins in it
+
+
+def run_in_process(report: Report, name: str, command: Sequence[str], seconds: float) -> None:
+    """Run a section in a process of its own; how it ended is told, if not of itself.
+
+    Args:
+        command: which begins the section.
+        seconds: after which it is ended.
+    """
+    why = "the time was over"
+    if seconds > 0:
+        try:
+            code = subprocess.run(command, cwd=ROOT, timeout=seconds, check=False).returncode
+            why = "" if code == 0 else f"its process ended with {f'signal {-code}' if code < 0 else f'status {code}'}"
+        except subprocess.TimeoutExpired:
+            why = f"ended after {seconds:.0f} s"
+        report.read()
+    if why:
+        report.add("not_run", f"section {name}", why)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: all checks hold; 1: one does not, or a part could not run; 2: the device is not to be had."""
+    """0: all checks hold; 1: one does not, or something could not run; 2: the device is not to be had."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.device", description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cuda", help="cpu, cuda or cuda:N")
     parser.add_argument("--tiny", action="store_true", help="small networks and shapes, to try the command")
     parser.add_argument("--output", type=Path, default=ROOT / "out" / "device.json")
-    parser.add_argument("--seconds", type=float, default=540.0, help="after these no further timing begins")
+    parser.add_argument("--seconds", type=float, default=540.0, help="for all sections")
+    parser.add_argument("--only", choices=[*SECTIONS], action="append", help="a section; may be given more than once")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)  # goes on with the file of its parent
     options = parser.parse_args(arguments)
+    names = options.only or list(SECTIONS)
     try:
         device = torch_device(options.device)
     except (EngineError, ValueError) as wrong:
         print(f"device: {wrong}", file=sys.stderr)
         return 2
-    about = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
-        "torch": str(torch.__version__), "cuda": torch.version.cuda, "python": platform.python_version(),
-        "numpy": np.__version__, "tiny": options.tiny, "paper_a100_ms": PAPER_A100, "paper_a100_rtf": PAPER_RTF,
-    }  # fmt: skip
-    report = Report(options.output, options.seconds, **about)
-    with report.part("kernels"):
-        run_kernels(report, build_kernels(device, options.output.parent), device, options.tiny)
-    networks = run_networks(report, device, options.tiny)
-    run_latent(report, device, options.tiny)
-    run_pipeline(report, networks, device, options.tiny)
-    print(f"{'passed' if report.passed else 'FAILED'}; {options.output}")
+    output = options.output.resolve()
+    if options.child:
+        report = Report(output, LATE * options.seconds)
+        for name in names:
+            SECTIONS[name][0](report, device, options.tiny)
+        return 0
+    gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
+    report = Report(
+        output, options.seconds, device=platform.processor() or "cpu" if gpu is None else gpu.name,
+        compute_capability=None if gpu is None else f"{gpu.major}.{gpu.minor}", torch=str(torch.__version__),
+        cuda=torch.version.cuda, python=platform.python_version(), numpy=np.__version__, tiny=options.tiny,
+    )  # fmt: skip
+    for name in names:
+        left = min(SECTIONS[name][1], options.seconds - (time.monotonic() - report.start))
+        how = ["--only", name, "--child", "--device", options.device, "--output", str(output), "--seconds", str(left)]
+        command = [sys.executable, "-m", "benchmarks.device", *how, *(["--tiny"] if options.tiny else [])]
+        run_in_process(report, name, command, left)
+    for name, why in report.found["not_run"].items():
+        print(f"did not run: {name}: {why}")
+    for name, check in report.found["checks"].items():
+        if not check["met"]:
+            print(f"failed: {name}: {check['value']:g}, at most {check['limit']:g}")
+    print(f"{'passed' if report.passed else 'FAILED'}; {output}")
     return 0 if report.passed else 1
 
 

@@ -65,6 +65,7 @@ class SharedEngine:
         if came != set(self.inputs):
             raise EngineError(f"expected {self.inputs}, got {tuple(sorted(came, key=str))}; give one row of each by name")
         job = Job(tensors)
+        self._settle()
         with self._lock:
             self._waiting.append(job)
         with self._turn:  # one thread runs a batch; who waited here may find that it was in it
@@ -77,6 +78,11 @@ class SharedEngine:
             raise EngineError(str(job.error)) from job.error
         return job.results
 
+    def _settle(self) -> None:
+        """Wait for what this thread has queued on a GPU: another one, maybe on another stream, goes on with it."""
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
+
     def _run(self, jobs: Sequence[Job]) -> None:
         given = [job.tensors for job in jobs]
         given += [given[-1]] * (self.rows - len(given))
@@ -84,6 +90,7 @@ class SharedEngine:
             results = self.engine.run(**{
                 name: torch.cat([row[name].to(self.device) for row in given], axis) for name, axis in self._axes.items()
             })  # fmt: skip
+            self._settle()
         except EngineError as error:
             for job in jobs:
                 job.error = error

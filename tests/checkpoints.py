@@ -8,27 +8,16 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from engine_networks import HUBERT
+from engine_networks import PARTS as TINY
 from fixtures.reference.recipe import manifest, weights
 
 from ditto.full.conversion.bundling import convert
 from ditto.full.conversion.published import ENCODER, PUBLISHED
-from ditto.full.networks.appearance import AppearanceConfig
-from ditto.full.networks.decoder import DecoderConfig
 from ditto.full.networks.hubert import KERNELS, STRIDES, Hubert, HubertConfig
-from ditto.full.networks.lmdm import LMDM, LMDMConfig
+from ditto.full.networks.lmdm import LMDM
 from ditto.full.networks.loading import MODELS
-from ditto.full.networks.motion_extractor import MotionExtractorConfig
-from ditto.full.networks.warping import WarpingConfig
 
-HUBERT = HubertConfig(channels=32, width=64, layers=2, heads=4, inner=128, position_kernel=16, position_groups=4)
-TINY = {
-    "encoder": HUBERT,
-    "motion": LMDMConfig(condition=HUBERT.width + 79, width=32, inner=64, heads=4, condition_layers=1, layers=1),
-    "appearance": AppearanceConfig(base=8, channels=4, depth=4, residual_blocks=1),
-    "motion_extractor": MotionExtractorConfig(depths=(1, 1, 1, 1), widths=(8, 16, 24, 32)),
-    "warping": WarpingConfig(channels=4, depth=4, compressed=2, base=4, widest=16, levels=2, outputs=16),
-    "decoder": DecoderConfig(inputs=16, width=32, outputs=8),
-}
 RECORDED = {  # part -> network with recorded outputs
     "encoder": "hubert_large", "motion": "lmdm", "appearance": "appearance_feature_extractor",
     "motion_extractor": "motion_extractor", "warping": "warping_network", "decoder": "spade_decoder",

@@ -19,6 +19,14 @@ WARPING = WarpingConfig(channels=4, depth=4, compressed=2, base=8, widest=32, le
 DECODER = DecoderConfig(inputs=16, width=32, outputs=8)
 HUBERT = HubertConfig(channels=32, width=64, layers=2, heads=4, inner=128, position_kernel=16, position_groups=4)
 DIFFUSION = LMDMConfig(motion=9, condition=15, frames=12, width=32, inner=48, heads=4, condition_layers=1, layers=1)
+PARTS = {  # of a bundle whose networks fit together, as small as the others: what each part is made of
+    "encoder": HUBERT,
+    "motion": LMDMConfig(condition=HUBERT.width + 79, width=32, inner=64, heads=4, condition_layers=1, layers=1),
+    "appearance": AppearanceConfig(base=8, channels=4, depth=4, residual_blocks=1),
+    "motion_extractor": MotionExtractorConfig(depths=(1, 1, 1, 1), widths=(8, 16, 24, 32)),
+    "warping": WarpingConfig(channels=4, depth=4, compressed=2, base=4, widest=16, levels=2, outputs=16),
+    "decoder": DecoderConfig(inputs=16, width=32, outputs=8),
+}
 
 
 class ShortUnits(StreamingHubert):
@@ -44,6 +52,15 @@ TINY = {
     "lmdm_fast": lambda: FastLMDM(LMDM(DIFFUSION), ddim_schedule(2)),
     "hubert": lambda: Hubert(HUBERT),
     "hubert_streaming": lambda: ShortUnits(Hubert(HUBERT)),
+}
+TINY_PARTS = {
+    "encoder": lambda: Hubert(PARTS["encoder"]),
+    "motion": lambda: LMDM(PARTS["motion"]),
+    "appearance": lambda: AppearanceExtractor(PARTS["appearance"]),
+    "motion_extractor": lambda: MotionExtractor(PARTS["motion_extractor"]),
+    "warping": lambda: WarpingNetwork(PARTS["warping"]),
+    "decoder": lambda: decoder(PARTS["decoder"]),
+    "stitching": StitchingNetwork,
 }
 FULL = {
     "appearance": AppearanceExtractor,

@@ -1,5 +1,6 @@
 """The GPU kernels, as far as no GPU is needed: they run under an emulation on the CPU, and nvcc compiles them."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -188,13 +189,22 @@ def test_a_kernel_runs_on_the_gpu_of_its_tensors_and_the_stream_of_torch(monkeyp
     class Placed(torch.Tensor):
         device = torch.device("cuda", 1)
 
-    called = []
+    called, current = [], [0]
+
+    @contextlib.contextmanager
+    def made_current(device):
+        current.append(device.index)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", made_current)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: type("", (), {"cuda_stream": 7000 + device.index}))
     kernels = {"ditto_spade": lambda *given: called.append(given[-2:]) or 209}
     with pytest.raises(EngineError, match="kernel ditto_spade to start on cuda:1, got CUDA error 209"):
         neural._call(kernels, "ditto_spade", torch.device("cuda", 1), torch.zeros(3).as_subclass(Placed), 2)
     ((number, stream),) = called
-    assert (number.value, stream.value) == (1, 7001)
+    assert (number.value, stream.value) == (1, 7001) and current == [0]
     with pytest.raises(ValueError, match="takes tensors on cuda:1, got one on cpu"):
         neural._call(kernels, "ditto_spade", torch.device("cuda", 1), torch.zeros(3))
 
@@ -294,6 +304,17 @@ def test_nvcc_compiles_the_kernels_for_three_generations(tmp_path):
     flags = ["-std=c++17", "-fmad=false", "-Werror", "all-warnings", "-fatbin"]
     subprocess.run(["nvcc", *flags, *codes, "-o", str(output), str(source)], check=True)
     assert output.stat().st_size > 1000
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None or torch.cuda.is_available(), reason="needs nvcc and no GPU")
+def test_the_library_of_nvcc_opens_and_says_what_cuda_says(tmp_path, noise):
+    file = tmp_path / "_cuda.so"
+    flags = ["-std=c++17", "-fmad=false", "-arch=sm_90", "-Xcompiler", "-fPIC", "-shared"]
+    subprocess.run(["nvcc", *flags, "-o", str(file), str(ROOT / "csrc" / "cuda" / "kernels.cu")], check=True)
+    x = noise(1, 2, 4, 4)
+    for given in ((x, x, x), channels_last(x, x, x)):
+        with pytest.raises(EngineError, match=r"kernel ditto_spade to start on cpu, got CUDA error (35|100);"):
+            neural.run_spade(neural.open_library(file), *given, 0.2)  # 35: no driver, 100: no GPU
 
 
 def test_asking_for_kernels_without_nvcc_says_so(tmp_path):

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,6 +69,20 @@ def test_a_failure_reaches_everybody_in_the_batch_and_no_other(shared, monkeypat
         engine.run(**scaled(example, 1.0))
     monkeypatch.setattr(engine.engine, "run", run)
     assert engine.run(**scaled(example, 1.0))["motion"].shape == (1, 12, 9)
+
+
+def test_a_thread_waits_for_its_stream_before_another_goes_on(shared, monkeypatch):
+    """Rows are made in one thread and run in another; on a GPU each may have a stream of its own."""
+    engine, example = shared
+    done, run, moved = [], engine.engine.run, torch.Tensor.to
+    gpu = SimpleNamespace(type="cuda")
+    stream = SimpleNamespace(synchronize=lambda: done.append("settled"))
+    monkeypatch.setattr(engine, "device", gpu)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *how: self if how == (gpu,) else moved(self, *how))
+    monkeypatch.setattr(engine.engine, "run", lambda **given: done.append("run") or run(**given))
+    engine.run(**scaled(example, 1.0))
+    assert done == ["settled", "run", "settled"]
 
 
 def test_the_option_opens_shared_engines_with_torch_alone():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar, cast
 
@@ -154,13 +156,31 @@ def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
     options = options or FullOptions()
     check_changes(options.changes)
     parts = {name: bundle.part(name) for name in PARTS}
+    if EYES in bundle.parts:
+        parts[EYES] = bundle.part(EYES)
     encoder, silence = open_encoder(parts["encoder"], options)
-    sampling, precision = with_settings(bundle, options), options.precision
+    options = replace(options, sampling=with_settings(bundle, options))
+    return parts_of({name: partial(load_part, part) for name, part in parts.items()}, encoder, silence, options)
+
+
+def parts_of(
+    networks: Mapping[str, Callable[[], torch.nn.Module]],
+    encoder: WindowEncoder | CachedEncoder,
+    silence: Array,
+    options: FullOptions,
+) -> FullParts:
+    """Encoder, sampler and renderer from functions that give the networks of `PARTS` but the encoder, and of `EYES` if there
+    is one; encoder and silence as of `encoder_of`; of `options` neither settings nor changes are read.
+
+    Raises:
+        EngineError: a network cannot run here.
+    """
+    sampling, precision = options.sampling, options.precision
     released = sampling.released
     source_of = SourceReader(
-        options.open(load_part(parts["appearance"]), precision),
-        options.open(load_part(parts["motion_extractor"]), precision),
-        options.open(load_part(bundle.part(EYES))) if EYES in bundle.parts else None,
+        options.open(networks["appearance"](), precision),
+        options.open(networks["motion_extractor"](), precision),
+        options.open(networks[EYES]()) if EYES in networks else None,
         None if options.landmarks is None else OriginalLandmarks(options.landmarks),
         None if options.landmarks is None else OnnxFaceMesh(options.landmarks),
         options.place,
@@ -168,13 +188,11 @@ def open_parts(bundle: Bundle, options: FullOptions | None = None) -> FullParts:
     )
     dtype = torch.float64 if sampling.schedule == "float64" else torch.float32
     motion = FastLMDM(
-        cast(LMDM, load_part(parts["motion"])), ddim_schedule(sampling.ddim_steps, dtype), sampling.guidance
+        cast(LMDM, networks["motion"]()), ddim_schedule(sampling.ddim_steps, dtype), sampling.guidance
     )
-    renderer = NeuralRenderer(
-        cast(WarpingNetwork, load_part(parts["warping"])), cast(SpadeDecoder, load_part(parts["decoder"]))
-    )
+    renderer = NeuralRenderer(cast(WarpingNetwork, networks["warping"]()), cast(SpadeDecoder, networks["decoder"]()))
     stitches = released is None or released.stitching
-    stitching = options.open(load_part(parts["stitching"])) if stitches else None
+    stitching = options.open(networks["stitching"]()) if stitches else None
     return FullParts(
         encoder,
         FullSampler(options.open(motion, shared=True), source_of, silence, encoder, sampling),
@@ -236,7 +254,15 @@ def open_encoder(part: Part, options: FullOptions) -> tuple[WindowEncoder | Cach
     if options.encoder == "window" and "onnx" in part.files:
         encoder = WindowEncoder(released_hubert(options.open_file(part.file("onnx"))))
         return encoder, first_features(encoder)
-    hubert = cast(Hubert, load_part(part))
+    return encoder_of(cast(Hubert, load_part(part)), options)
+
+
+def encoder_of(hubert: Hubert, options: FullOptions) -> tuple[WindowEncoder | CachedEncoder, Array]:
+    """The speech encoder with this network, and its features (n, D) of silence.
+
+    Raises:
+        ValueError: a context shorter than a unit.
+    """
     if options.encoder == "window":
         network = options.open(hubert)
         encoder = WindowEncoder(lambda samples: network(samples=samples)["rows"])

@@ -70,11 +70,12 @@ def _call(kernels: ctypes.CDLL, name: str, device: torch.device, *arguments: Ten
             given.append(ctypes.c_void_p(argument.data_ptr()))
         else:
             given.append(ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_int(argument))
-    number, stream = 0, None
     if device.type == "cuda":
-        number = torch.cuda.current_device() if device.index is None else device.index
-        stream = torch.cuda.current_stream(device).cuda_stream
-    failed = kernels[name](*given, ctypes.c_int(number), ctypes.c_void_p(stream))
+        with torch.cuda.device(device):  # the kernel's own CUDA runtime sets it too, so that torch must set it back
+            number, stream = torch.cuda.current_device(), torch.cuda.current_stream(device).cuda_stream
+            failed = kernels[name](*given, ctypes.c_int(number), ctypes.c_void_p(stream))
+    else:
+        failed = kernels[name](*given, ctypes.c_int(0), ctypes.c_void_p())
     if failed:
         raise EngineError(f"expected the kernel {name} to start on {device}, got CUDA error {failed}; update the driver")
 

@@ -48,7 +48,7 @@ class Window(NamedTuple):
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     """A linear layer with a copy of these weights (outputs, inputs)."""
     layer: nn.Linear = nn.utils.skip_init(
-        nn.Linear, weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype
+        nn.Linear, weight.shape[1], weight.shape[0], bias=bias is not None, device=weight.device, dtype=weight.dtype
     )
     with torch.no_grad():
         layer.weight.copy_(weight)
