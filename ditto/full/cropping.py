@@ -174,8 +174,10 @@ def cut(picture: Bytes, matrix: npt.ArrayLike, size: int) -> Bytes:
 
 
 def network_input(crop: Bytes) -> npt.NDArray[np.float32]:
-    """A face crop (512, 512, 3) as the extractors take it: (1, 3, 256, 256), RGB in 0..1."""
-    import cv2
+    """A face crop (512, 512, 3) as the extractors take it: (1, 3, 256, 256), RGB in 0..1.
 
-    small = cv2.resize(crop, (EXTRACTOR_SIZE, EXTRACTOR_SIZE), interpolation=cv2.INTER_AREA)
+    As released by OpenCV's INTER_AREA: four pixels become their mean, halves rounded up.
+    """
+    four = crop.reshape(EXTRACTOR_SIZE, 2, EXTRACTOR_SIZE, 2, 3).sum((1, 3), dtype=np.int32)
+    small = (four + 2) >> 2
     return np.ascontiguousarray((small.astype(np.float32) / 255.0).transpose(2, 0, 1)[None])
