@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -74,6 +73,8 @@ def carry(plane: U8, origin: F32) -> U8:
 
 def flat_around(plane: U8) -> U8:
     """How far around each pixel of a plane (H, W) all values are the same, px along rows and columns, at most 255: (H, W)."""
+    import cv2  # the GPU kernels' wrappers lie beside this, and need none
+
     square = np.ones((3, 3), np.uint8)
     flat = np.asarray(cv2.dilate(plane, square) == cv2.erode(plane, square), np.uint8)
     return np.minimum(cv2.distanceTransform(flat, cv2.DIST_C, 3), 255).astype(np.uint8)
