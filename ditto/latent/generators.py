@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ R = TypeVar("R")  # what a portrait gives a generator
 S = TypeVar("S")  # what a stream remembers
 
 
-class Block(NamedTuple, Generic[S]):
+@dataclass(frozen=True)
+class Block(Generic[S]):
     """What a block adds: the codec's latents (C, T, h, w), normalised, and the state after it."""
 
     latents: Tensor

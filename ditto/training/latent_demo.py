@@ -290,15 +290,16 @@ class Demo:
         held = self.clips.of("held")
         groups: dict[str, list[tuple[Talk, Any, Any]]] = {"known": [], "unseen": []}
         readers = {name: reader_of(self.clips, name) for name in self._known()}
+        wanted = {clip.name: lite_openings(self.clips.load(clip).motion) for clip in held}
         for place, clip in enumerate(held):
             unseen = clip.portrait.startswith(HELD_PORTRAIT)
             reader = readers.get(clip.portrait) or reader_of(self.calibration, clip.portrait)
             portrait = registered[clip.portrait]
             found = talk(head, portrait, self.clips, clip, reader)
-            other = lite_openings(self.clips.load(held[(place + 2) % len(held)]).motion)
+            others = [opening for name, opening in wanted.items() if name != clip.name]
             silence = np.zeros(clip.frames * 640, np.float32)
             still = reader(show(head, portrait, silence, SIDE, clip.seed).pictures)
-            groups["unseen" if unseen else "known"].append((found, other, still))
+            groups["unseen" if unseen else "known"].append((found, others, still))
             seconds, spoken = seconds + found.seconds, spoken + len(found.made) / 25
             if place % 2 == 0:
                 rows += lips_rows(found)

@@ -50,21 +50,21 @@ def test_the_reader_finds_the_opening_in_pictures_that_it_never_saw():
 
 
 def test_the_lips_of_the_right_speech_agree_and_those_of_another_do_not():
-    wanted, other = curve(150, 3), curve(150, 4)
-    lips = lips_of([talk(pictures(wanted), wanted)], [other], [np.zeros(150)])
-    assert lips.speech > 0.97 and abs(lips.wrong) < 0.4 and lips.still == 0.0
+    wanted, others = curve(150, 3), [curve(150, seed) for seed in range(4, 20)]
+    lips = lips_of([talk(pictures(wanted), wanted)], [others], [np.zeros(150)])
+    assert lips.speech > 0.97 and abs(lips.wrong) < 0.15 and lips.still == 0.0
     assert lips.spread == pytest.approx(1.0, abs=1e-6)
 
 
 def test_half_of_the_movement_has_half_of_the_spread():
     wanted = curve(150, 3)
     smaller = wanted.mean() + 0.5 * (wanted - wanted.mean())
-    assert lips_of([talk(pictures(smaller), wanted)], [wanted], [wanted]).spread == pytest.approx(0.5, abs=0.1)
+    assert lips_of([talk(pictures(smaller), wanted)], [[wanted]], [wanted]).spread == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_face_that_stands_still_has_no_agreement():
     wanted = curve(150, 3)
-    assert lips_of([talk(pictures(np.full(150, 0.4)), wanted)], [wanted], [wanted]).speech == 0.0
+    assert lips_of([talk(pictures(np.full(150, 0.4)), wanted)], [[wanted]], [wanted]).speech == 0.0
 
 
 @pytest.mark.parametrize("factor, cosine", [(0.5, 1.0), (-2.0, -1.0)])
