@@ -122,6 +122,7 @@ def providers(device: str) -> list[str]:
     """What really runs the networks: every ONNX Runtime session alive in this process is asked; torch, if it is loaded."""
     import onnxruntime
 
+    gc.unfreeze()  # `get_objects` leaves out what `leave_out_of_collections` froze
     sessions = [thing for thing in gc.get_objects() if issubclass(type(thing), onnxruntime.InferenceSession)]
     found = sorted({"+".join(session.get_providers()) for session in sessions})
     torch = sys.modules.get("torch")

@@ -80,7 +80,8 @@ def first_blocks(networks: Networks, device: torch.device, guided: bool) -> Stre
     latents, video = [], []
     for number in range(2):
         rows = torch.randn(blocks.frames(number), features, generator=draw).to(device)
-        ((made, state),) = blocks.generate([state], [rows])
+        (block,) = blocks.generate([state], [rows])
+        made, state = block.latents, block.state
         frames, decoder = codec.decode_stream(codec.denormalise(made[None].float()), decoder, references)
         latents.append(made)
         video.append(frames)
