@@ -37,7 +37,8 @@ NETWORKS = (  # of the published Ditto, in ditto.full.networks
 # Networks that were written again so that they run faster, and give the same bits: SHA-256 of the file -> of the one that it
 # replaces. What was made with the earlier one (takes, datasets, latent bundles) stays valid.
 SAME_BITS = {
-    # The lite speech encoder without copies of its cache; 1900 hops of noise, speech and silence compared, ONNX Runtime 1.31, AVX-512.
+    # The lite speech encoder without copies of its cache; 1900 hops of noise, speech and silence compared, ONNX Runtime 1.31,
+    # AVX-512.
     "5d494f344252cb625dddc6f937989b620aacc3e90df7e7014d7a8822cbf527c0":
         "3e33979c3d93ca7b5c620e089cb872901aeccd02403f6e2c5f655545c2633431",
 }  # fmt: skip
