@@ -67,10 +67,26 @@ def report_checks(opened: Bundle, as_json: bool, report: Callable[[str], None] =
     if wrong:
         more = f" ({len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise BundleError(f"{wrong[0].detail}{more}")
+    check_latent(opened)
     if as_json:
         report(json.dumps({"bundle": opened.name, "path": str(opened.path), "files": files, "ok": True}))
     else:
         report(f"{opened.name}: all {len(files)} files passed ({opened.path})")
+
+
+def check_latent(opened: Bundle) -> None:
+    """Open a bundle of V or RAP, if torch is installed: the files may be whole and yet not fit each other.
+
+    Raises:
+        BundleError: a part of another version, system or size, or weights of another network.
+    """
+    if opened.motion_space not in ("v", "rap"):
+        return
+    try:
+        from ditto.latent.bundling import open_parts
+    except ImportError:
+        return
+    open_parts(opened)
 
 
 @app.command()

@@ -23,6 +23,8 @@ SUPERSAMPLING = 3  # before the reduction (small_recipe)
 COMPOSED_SIZE = 256  # pixels of the region when it is composed: detail goes in cells of 8 of them (`ditto.ops.paste_back`)
 FADE = 0.15  # of the region's side: what it shows fades in over it; by eye
 
+LARGEST_SIDE = 2048  # of the square: `SUPERSAMPLING` times it is what OpenCV still warps and the memory holds
+
 
 def square_of(portrait: Portrait) -> Floats:
     """The square around a face: (3,) centre x, y and half the side, in pixels of the picture."""
@@ -62,7 +64,7 @@ class Region:
         size: of a side of the window, which is what the codec codes.
 
     Raises:
-        InputError: the window is empty, or does not lie in the square.
+        InputError: the window is empty, or does not lie in the square; a square larger than `LARGEST_SIDE`.
     """
 
     side: int
@@ -74,6 +76,8 @@ class Region:
         if self.size < 2 or min(self.left, self.top) < 0 or max(self.left, self.top) + self.size > self.side:
             numbers = ", ".join(f"{field.name} {getattr(self, field.name)}" for field in fields(self))
             raise InputError(f"expected a window of 2 pixels or more inside of the square, got {numbers}; give others")
+        if self.side > LARGEST_SIDE:
+            raise InputError(f"expected a square of at most {LARGEST_SIDE} pixels a side, got {self.side}; give a smaller one")
 
     def cut(self, picture: Pixels, square: Floats) -> Pixels:
         """(size, size, 3): the window of a picture (H, W, 3) with this square around its face."""

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from ditto.errors import InputError
 
+MOST_STEPS = 1000  # more gain nothing, and each holds modulations: a damaged number must not fill the memory
+
 
 def shifted(sigma: float, shift: float) -> float:
     """A noise level moved towards noise: `s sigma / (1 + (s - 1) sigma)`.
@@ -32,10 +34,10 @@ def timesteps(steps: int, shift: float) -> tuple[float, ...]:
     """The `steps + 1` levels of a schedule, from 1 down to 0, evenly spaced before the shift.
 
     Raises:
-        InputError: no step, or a shift that is not above 0.
+        InputError: no step, more than `MOST_STEPS`, or a shift that is not above 0.
     """
-    if steps < 1 or not (math.isfinite(shift) and shift > 0):
-        raise InputError(f"expected 1 step or more and a shift above 0, got {steps} and {shift}; give other numbers")
+    if not 1 <= steps <= MOST_STEPS or not (math.isfinite(shift) and shift > 0):
+        raise InputError(f"expected 1 to {MOST_STEPS} steps and a shift above 0, got {steps} and {shift}; give other numbers")
     return tuple(shifted(1 - i / steps, shift) for i in range(steps + 1))
 
 

@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch", reason="V and RAP need torch")
 from latent_bundles import REGION, tiny_parts, write_tiny  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from ditto.app.cli_bundle import check_latent  # noqa: E402
 from ditto.bundle import Bundle, seal  # noqa: E402
 from ditto.errors import BundleError, InputError, OutputError  # noqa: E402
 from ditto.frame import SegmentEnd  # noqa: E402
@@ -243,6 +244,7 @@ def edited(folder, tmp_path, system, change):
         ("v", lambda d: d["parts"]["generator"]["config"]["latencies"].pop("low"), r"missing: low"),
         ("v", lambda d: d["parts"]["generator"]["config"]["sizes"].update(channels=8), r"tensors differ"),
         ("rap", lambda d: d["parts"]["codec"]["config"]["region"].update(size=12), r"expected 16 pixels .* got 12"),
+        ("v", lambda d: d["parts"]["codec"]["config"]["region"].update(side=10**6), r"at most 2048 pixels a side"),
         ("rap", lambda d: d["parts"]["generator"]["config"]["latencies"]["low"].update(later=3), r"got 3 and 3"),
         ("v", lambda d: d["parts"]["audio"]["config"]["sizes"].update(network="0" * 64), r"expected the speech encoder 0000"),
         ("v", lambda d: d["parts"]["codec"]["config"]["sizes"].update(stem="8"), r"expected stem"),
@@ -250,8 +252,10 @@ def edited(folder, tmp_path, system, change):
 )  # fmt: skip
 def test_bundles_that_cannot_be_used_are_refused(folder, tmp_path, system, change, message):
     copy = edited(folder, tmp_path, system, change)
-    with pytest.raises(BundleError, match=message):
-        load(copy)
+    for use in (load, lambda path: check_latent(Bundle.open(path))):  # the second is of `ditto bundle verify`
+        with pytest.raises(BundleError, match=message):
+            use(copy)
+    check_latent(Bundle.open(folder / system))
 
 
 def test_weights_that_are_not_finite_are_refused(folder, tmp_path):

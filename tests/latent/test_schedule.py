@@ -27,9 +27,9 @@ def test_the_schedule_of_v():
     assert timesteps(4, 1.0) == (1, 0.75, 0.5, 0.25, 0)
 
 
-@pytest.mark.parametrize("arguments", [(0, 5.0), (4, 0.0), (4, float("nan"))])
+@pytest.mark.parametrize("arguments", [(0, 5.0), (1001, 5.0), (4, 0.0), (4, float("nan"))])
 def test_schedules_that_make_no_sense_are_refused(arguments):
-    with pytest.raises(InputError, match="expected 1 step or more"):
+    with pytest.raises(InputError, match="expected 1 to 1000 steps"):
         timesteps(*arguments)
 
 

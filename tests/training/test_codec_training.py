@@ -12,9 +12,10 @@ torch = pytest.importorskip("torch")
 from boards import recorded_board  # noqa: E402
 from latent_clips import SIDE, write_clips  # noqa: E402
 
-from ditto.errors import BundleError, DatasetError, InputError, OutputError, TrainingError  # noqa: E402
+from ditto.errors import BundleError, DatasetError, InputError, NoBundleError, OutputError, TrainingError  # noqa: E402
 from ditto.latent.codec import Encoded  # noqa: E402
-from ditto.latent.config import CODEC_TINY, Level  # noqa: E402
+from ditto.latent.config import CODEC_TINY, FlowConfig, Level  # noqa: E402
+from ditto.latent.flow import FlowGenerator  # noqa: E402
 from ditto.training.latent import codec as training  # noqa: E402
 from ditto.training.latent import loop  # noqa: E402
 from ditto.training.latent.codec import (  # noqa: E402
@@ -33,6 +34,7 @@ from ditto.training.latent.codec import (  # noqa: E402
     train_codec,
 )
 from ditto.training.latent.data import open_clips  # noqa: E402
+from ditto.training.latent.latents import codec_window, read_network  # noqa: E402
 from ditto.training.latent.loop import Options, Run, Stage, on_device, train  # noqa: E402
 from ditto.training.latent.muon import Muon, orthogonal  # noqa: E402
 
@@ -428,8 +430,12 @@ def test_clips_that_do_not_fit_are_refused(clips, change, message):
 
 
 def test_a_damaged_codec_is_refused(whole, tmp_path):
-    with pytest.raises(BundleError, match=r"expected a codec of format 1 in .*; train it again"):
+    with pytest.raises(NoBundleError, match=r"expected a codec of format 1 in .*; train it again"):
         read_codec(tmp_path)
+    with pytest.raises(NoBundleError, match="expected the window of a codec"):
+        codec_window(tmp_path)
+    with pytest.raises(NoBundleError, match="expected a generator of format 1"):
+        read_network(tmp_path, "flow", FlowConfig, FlowGenerator)
     (tmp_path / "codec.json").write_bytes((whole / "codec.json").read_bytes())
     (tmp_path / "codec.safetensors").write_bytes((whole / "codec.safetensors").read_bytes()[:1000])
     with pytest.raises(BundleError, match="expected a codec of format 1"):

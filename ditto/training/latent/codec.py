@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ditto.errors import BundleError, InputError
+from ditto.errors import BundleError, InputError, NoBundleError
 from ditto.latent.codec import Codec, Encoded
 from ditto.latent.config import CODEC_PAPER, CODEC_RAP_SMALL, CODEC_SMALL, CodecConfig, from_json, to_json
 from ditto.training.dataset import write_bytes, write_json
@@ -463,7 +463,8 @@ def read_codec(folder: Path) -> Codec:
     """The codec that `write_codec` wrote.
 
     Raises:
-        BundleError: missing, damaged or of another format.
+        NoBundleError: missing.
+        BundleError: damaged or of another format.
     """
     try:
         words = json.loads((folder / "codec.json").read_text(encoding="utf-8"))
@@ -472,8 +473,10 @@ def read_codec(folder: Path) -> Codec:
         codec = Codec(from_json(CodecConfig, words.get("config")))
         codec.load_state_dict(load_file(folder / "codec.safetensors"))
     except Exception as error:  # safetensors and torch raise errors of their own
-        reason = " ".join(str(error).split())[:200]
-        raise BundleError(f"expected a codec of format {FORMAT} in {folder}, got: {reason}; train it again") from error
+        reason, missing = " ".join(str(error).split())[:200], isinstance(error, FileNotFoundError)
+        raise (NoBundleError if missing else BundleError)(
+            f"expected a codec of format {FORMAT} in {folder}, got: {reason}; train it again"
+        ) from error
     return codec.eval().requires_grad_(False)
 
 

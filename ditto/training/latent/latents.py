@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ditto.errors import BundleError, InputError
+from ditto.errors import BundleError, InputError, NoBundleError
 from ditto.latent.audio import FeatureUnits
 from ditto.latent.codec import Codec
 from ditto.latent.config import from_json, to_json
@@ -126,13 +126,14 @@ def codec_window(folder: Path) -> Window:
     """The window of the clips' pictures that the codec in a folder was trained on.
 
     Raises:
-        BundleError: the codec's description is missing or damaged.
+        NoBundleError: the codec's description is missing.
+        BundleError: it is damaged.
     """
     try:
         top, left, side = json.loads((folder / "codec.json").read_text(encoding="utf-8"))["window"]
         return int(top), int(left), int(side)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BundleError(
+        raise (NoBundleError if isinstance(error, FileNotFoundError) else BundleError)(
             f"expected the window of a codec in {folder / 'codec.json'}, got: {error}; train it again"
         ) from error
 
@@ -215,7 +216,8 @@ def read_network(folder: Path, name: str, kind: type[C], make: Callable[[C], N])
         make: a network from a config.
 
     Raises:
-        BundleError: missing, damaged or of another format.
+        NoBundleError: missing.
+        BundleError: damaged or of another format.
     """
     try:
         words = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
@@ -224,6 +226,8 @@ def read_network(folder: Path, name: str, kind: type[C], make: Callable[[C], N])
         network = make(from_json(kind, words.get("config")))
         network.load_state_dict(load_file(folder / f"{name}.safetensors"))
     except Exception as error:  # safetensors and torch raise errors of their own
-        reason = " ".join(str(error).split())[:200]
-        raise BundleError(f"expected a generator of format {FORMAT} in {folder}, got: {reason}; train it again") from error
+        reason, missing = " ".join(str(error).split())[:200], isinstance(error, FileNotFoundError)
+        raise (NoBundleError if missing else BundleError)(
+            f"expected a generator of format {FORMAT} in {folder}, got: {reason}; train it again"
+        ) from error
     return network.eval().requires_grad_(False)
