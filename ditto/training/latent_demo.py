@@ -13,6 +13,7 @@ Every step that is finished is kept, and an interrupted one goes on: run the sam
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import json
 import sys
@@ -178,11 +179,11 @@ class Demo:
                 size += len(parts[-1])
                 if size >= LONG_SECONDS * SAMPLE_RATE:
                     break
-            path.parent.mkdir(parents=True, exist_ok=True)
-            samples = np.concatenate(parts)[: int(LONG_SECONDS * SAMPLE_RATE)]
-            with wave.open(str(path), "wb") as out:
+            samples, buffer = np.concatenate(parts)[: int(LONG_SECONDS * SAMPLE_RATE)], io.BytesIO()
+            with wave.open(buffer, "wb") as out:
                 out.setparams((1, 2, SAMPLE_RATE, 0, "NONE", "not compressed"))
                 out.writeframes(np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes())
+            write_bytes(path, buffer.getbuffer())
         return path
 
     def _rendered(self, name: str, jobs: Sequence[Job], seconds: float = 8.0) -> Clips:
@@ -384,12 +385,17 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("-o", "--output", type=Path, default=Path("latent-demo"))
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
+    if given.seed < 0:
+        parser.error(f"expected a seed of 0 or more, got {given.seed}; give another")
     torch.set_num_threads(1)
     try:
         figures = Demo(given.system, given.portraits, given.speech, given.output, given.seed)()
     except DittoError as error:
         print(f"ditto: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("ditto: interrupted; finished steps are kept, run the same command again to go on", file=sys.stderr)
+        return 130
     for figure in figures:
         print(figure)
     missed = sum(figure.met is False for figure in figures)

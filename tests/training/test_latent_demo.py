@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="the latent systems need torch")
 import ditto  # noqa: E402
 from ditto.latent.config import CODEC_TINY, FLOW_TINY  # noqa: E402
 from ditto.training import latent_demo as demo  # noqa: E402
-from ditto.training.latent import codec, flow  # noqa: E402
+from ditto.training.latent import codec, data, flow  # noqa: E402
 from ditto.training.latent.codec import CodecRecipe, CodecStage, Length  # noqa: E402
 from ditto.training.latent.loop import Stage  # noqa: E402
 
@@ -70,3 +70,26 @@ def test_a_folder_without_portraits_is_told_in_one_line(tmp_path, capsys):
     assert demo.main(given) == 2
     told = capsys.readouterr().err
     assert told.startswith("ditto: expected a folder with portraits at") and told.count("\n") == 1
+
+
+def test_an_interrupted_demo_says_so_in_one_line_and_keeps_no_half_recording(folders, monkeypatch, capsys):
+    made = demo.Demo("v", folders / "portraits", folders / "speech", folders / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "rint", interrupt)  # while the long recording is made
+        with pytest.raises(KeyboardInterrupt):
+            made._long_speech(0)
+    assert not list((folders / "out").rglob("*.wav*"))
+    assert made._long_speech(0).stat().st_size == 44 + 2 * int(demo.LONG_SECONDS * 16000)
+
+    for main in (demo.main, data.main):
+        folders_of = ["--system", "v", "--portraits", str(folders / "portraits"), "--speech", str(folders / "speech")]
+        given = folders_of if main is demo.main else [str(folders / "portraits"), str(folders / "speech"), "out"]
+        for module in (demo, data):
+            monkeypatch.setattr(module, "render_clips", interrupt)
+        assert main(given) == 130
+        told = capsys.readouterr().err
+        assert told.startswith("ditto: interrupted; finished") and told.count("\n") == 1
+
+
+def interrupt(*args, **options):
+    raise KeyboardInterrupt

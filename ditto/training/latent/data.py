@@ -434,6 +434,9 @@ def main(arguments: list[str]) -> int:
     except DittoError as error:
         print(f"ditto: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("ditto: interrupted; finished clips are kept, run the same command again to go on", file=sys.stderr)
+        return 130
     return 0
 
 
