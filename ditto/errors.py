@@ -11,6 +11,10 @@ class InputError(DittoError):
     """An input file or a request cannot be used (command line: exit code 2)."""
 
 
+class UnsupportedError(InputError, ValueError):
+    """A request needs what the bundle lacks; a ValueError too, as all arguments that cannot be used."""
+
+
 class NoFaceError(InputError):
     """No usable face was found in a picture."""
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ditto.errors import UnsupportedError
 from ditto.motion.emotion import EMOTIONS, emotion_vector
 from ditto.motion.listening import NEUTRAL, Reaction
 
@@ -313,9 +314,9 @@ def check_latency(name: str, latencies: Sequence[str]) -> str:
 
 
 def check_capabilities(performer: Performer, needed: Sequence[Capability]) -> None:
-    """Raise ValueError if a performer lacks one of the capabilities."""
+    """Raise UnsupportedError, a ValueError, if a performer lacks one of the capabilities."""
     for capability in needed:
         if capability not in performer.supports:
-            raise ValueError(
+            raise UnsupportedError(
                 f"this bundle does not support {capability.value}; leave it out, or use another bundle"
             )

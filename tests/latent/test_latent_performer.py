@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from ditto.app.cli_bundle import check_latent  # noqa: E402
 from ditto.bundle import Bundle, seal  # noqa: E402
-from ditto.errors import BundleError, InputError, OutputError  # noqa: E402
+from ditto.errors import BundleError, InputError, OutputError, UnsupportedError  # noqa: E402
 from ditto.frame import SegmentEnd  # noqa: E402
 from ditto.latent.audio import mel_windows  # noqa: E402
 from ditto.latent.bundling import performer_of, write_bundle  # noqa: E402
@@ -180,7 +180,7 @@ def test_streams_at_one_place_are_one_batch(head, performer):
 
 def test_capabilities_are_said_honestly(head, performer):
     assert performer.supports == {Capability.IDLE}
-    with pytest.raises(ValueError, match="does not support motion"):
+    with pytest.raises(UnsupportedError, match="does not support motion"):
         head.animate_video(None, speech(1))
     with pytest.raises(ValueError, match="does not support"):
         head.take(PORTRAIT, speech(1))

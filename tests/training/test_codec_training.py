@@ -320,6 +320,9 @@ def test_processes_average_their_gradients():
 def test_there_is_nothing_to_resume(clips, tmp_path):
     with pytest.raises(InputError, match=r"expected a checkpoint to resume at .*checkpoint.pt, got no such file"):
         start(clips, tmp_path, resume=True)
+    torch.save({"format": 1, "step": 1}, tmp_path / "checkpoint.pt")
+    with pytest.raises(InputError, match=r"checkpoint of a latent system at .*checkpoint.pt, got one without seed"):
+        start(clips, tmp_path, resume=True)
 
 
 def test_the_second_stage_leaves_latents_as_they_are(clips, whole, tmp_path):

@@ -33,6 +33,7 @@ from ditto.training.runs import (
 from ditto.training.workers import OneProcess, Workers
 
 OPTIMIZERS = ("muon", "adamw")
+CHECKPOINT = "step", "seed", "words", "model", "trained", "optimizer"
 
 V = TypeVar("V")
 R = TypeVar("R", bound="Recipe")
@@ -302,6 +303,10 @@ def _average_gradients(parameters: Sequence[nn.Parameter], workers: Workers) -> 
 
 def _restore(run: Run, network: nn.Module, average: nn.Module) -> tuple[int, dict[str, Any]]:
     found = read_checkpoint(run.checkpoint)
+    if missing := [name for name in CHECKPOINT if name not in found]:
+        raise InputError(
+            f"expected a checkpoint of a latent system at {run.checkpoint}, got one without {missing[0]}; give another folder"
+        )
     before, now = json.loads(found["words"]), json.loads(json.dumps(run.words))
     others = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if found["seed"] != run.seed:
