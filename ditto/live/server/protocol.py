@@ -22,6 +22,7 @@ from ditto.errors import (
     NoFaceError,
     SessionError,
     TooSlowError,
+    UnsupportedError,
 )
 from ditto.live import Frame
 from ditto.live.server.limits import MAX_TEXT_CHARACTERS
@@ -301,6 +302,7 @@ CODES: tuple[tuple[type[Exception], str, int], ...] = (  # the first that fits
     (NoFaceError, "no_face", 422),
     (ImageError, "bad_picture", 422),
     (AudioError, "bad_sound", 422),
+    (UnsupportedError, "bad_message", 400),
     (InputError, "bad_input", 422),
     (SessionError, "session", 409),
     (EngineError, "engine", 500),
