@@ -30,22 +30,23 @@ import numpy.typing as npt
 import torch
 
 from ditto.controls import Controls
-from ditto.errors import DittoError
+from ditto.errors import DittoError, InputError
 from ditto.latent.bundling import LatentParts, write_bundle
 from ditto.latent.codec import Codec
 from ditto.latent.config import FlowConfig, RapConfig
 from ditto.latent.flow import FlowGenerator, FlowSampling
 from ditto.latent.generators import RapLatency
+from ditto.latent.layers import StreamState
 from ditto.latent.motion_source import MotionConfig, shipped_motion
 from ditto.latent.rap import RapDenoiser, RapSampling
 from ditto.latent.region import Region
 from ditto.latent.schedule import Guidance
 from ditto.latent.speech import LiteConfig, shipped_encoder
 from ditto.media.audio import read_audio
-from ditto.media.rates import SAMPLE_RATE
+from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from ditto.portrait.portrait import Portrait
 from ditto.talking_head import TalkingHead, load
-from ditto.training.dataset import write_bytes, write_json
+from ditto.training.dataset import read_json, write_bytes, write_json
 from ditto.training.latent import codec as codec_training
 from ditto.training.latent.codec import CodecRecipe, as_video, read_codec, train_codec, whole_latents
 from ditto.training.latent.data import PICTURE_SIZE, SIDE, Clips, Job, files_of, plan, render_clips, split_speeches
@@ -196,6 +197,24 @@ class Demo:
             self.clips.folder, folder, self.seed, (folder / "checkpoint.pt").is_file(), report=self.report
         )
 
+    def _finished(self, path: Path) -> bool:
+        """Whether a step is finished, as its description says.
+
+        Raises:
+            InputError: it is, but with another seed or other clips.
+        """
+        if not path.is_file():
+            return False
+        found = read_json(path)
+        words = found.get("words")
+        data = words.get("data") if isinstance(words, dict) else None
+        if (found.get("seed"), data) != (self.seed, self.clips.fingerprint):
+            raise InputError(
+                f"expected {path} of seed {self.seed} and of the clips in {self.clips.folder}, got one of seed "
+                f"{found.get('seed')} or of other clips; give another folder"
+            )
+        return True
+
     @property
     def _codec_recipe(self) -> CodecRecipe:
         return codec_training.PRESETS[self.system.codec]
@@ -204,7 +223,7 @@ class Demo:
     def codec(self) -> Codec:
         """The codec, trained."""
         folder = self.run / "codec"
-        if not (folder / "codec.json").is_file():
+        if not self._finished(folder / "codec.json"):
             options = self._options(folder)
             self._timed("codec", lambda: train_codec(options, self._codec_recipe))
         return read_codec(folder)
@@ -213,7 +232,7 @@ class Demo:
     def generator(self) -> FlowGenerator | RapDenoiser:
         """The generator, trained."""
         folder, kind = self.run / "generator", "flow" if self.name == "v" else "rap"
-        if not (folder / f"{kind}.json").is_file():
+        if not self._finished(folder / f"{kind}.json"):
             assert self.codec is not None
             system: GeneratorSystem[Any, Any] = FLOW if kind == "flow" else RAP
             recipe, options = system.presets[self.system.generator].with_motion(), self._options(folder)
@@ -225,13 +244,13 @@ class Demo:
     @cached_property
     def bundle(self) -> Path:
         """The bundle."""
-        folder = self.run / "bundle"
+        folder, codec, generator = self.run / "bundle", self.codec, self.generator
         if not folder.is_dir():
             top, left, size = self._codec_recipe.window
             region = Region(SIDE, left, top, size)
             latencies: Any = FLOW_LATENCIES if self.name == "v" else RAP_LATENCIES
             parts = LatentParts(
-                self.codec, self.generator, region, latencies, LiteConfig(shipped_encoder()), MotionConfig(shipped_motion())
+                codec, generator, region, latencies, LiteConfig(shipped_encoder()), MotionConfig(shipped_motion())
             )
             origin = f"python -m ditto.training.latent_demo --system {self.name}, seed {self.seed}; clips rendered by lite"
             write_bundle(folder, parts, f"{self.name} demo", "Apache-2.0", origin)
@@ -278,8 +297,6 @@ class Demo:
         return [*figures, Figure("codec, stream against whole, of a range of 2", worst, most=1e-4)]
 
     def _streamed(self, latents: torch.Tensor, references: Any) -> torch.Tensor:
-        from ditto.latent.layers import StreamState
-
         state, parts = StreamState(), []
         for piece in latents.split(4, 2):
             made, state = self.codec.decode_stream(piece, state, references)
@@ -298,10 +315,10 @@ class Demo:
             portrait = registered[clip.portrait]
             found = talk(head, portrait, self.clips, clip, reader)
             others = [opening for name, opening in wanted.items() if name != clip.name]
-            silence = np.zeros(clip.frames * 640, np.float32)
+            silence = np.zeros(clip.frames * SAMPLES_PER_FRAME, np.float32)
             still = reader(show(head, portrait, silence, SIDE, clip.seed).pictures)
             groups["unseen" if unseen else "known"].append((found, others, still))
-            seconds, spoken = seconds + found.seconds, spoken + len(found.made) / 25
+            seconds, spoken = seconds + found.seconds, spoken + len(found.made) / FPS
             if place % 2 == 0:
                 rows += lips_rows(found)
         write_png(self.run / "lips.png", rows)

@@ -12,6 +12,7 @@ from wav import write_wav
 torch = pytest.importorskip("torch", reason="the latent systems need torch")
 
 import ditto  # noqa: E402
+from ditto.errors import InputError  # noqa: E402
 from ditto.latent.config import CODEC_TINY, FLOW_TINY  # noqa: E402
 from ditto.training import latent_demo as demo  # noqa: E402
 from ditto.training.latent import codec, data, flow  # noqa: E402
@@ -63,6 +64,10 @@ def test_the_demo_makes_a_bundle_with_figures_and_sheets_and_goes_on_where_it_wa
     kept = {path: path.stat().st_mtime_ns for path in folders.glob("out/**/*.safetensors")}
     assert demo.Demo(*given).bundle == run / "bundle"
     assert {path: path.stat().st_mtime_ns for path in folders.glob("out/**/*.safetensors")} == kept
+
+
+    with pytest.raises(InputError, match=r"expected .*codec.json of seed 1 .* got one of seed 0 .* give another folder"):
+        _ = demo.Demo(*given, seed=1, report=said.append).bundle
 
 
 def test_a_folder_without_portraits_is_told_in_one_line(tmp_path, capsys):
