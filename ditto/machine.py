@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -21,6 +24,26 @@ def leave_out_of_collections() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@contextmanager
+def interrupts_left_to_parent() -> Iterator[None]:
+    """Processes that are started in here never get SIGINT (Ctrl-C); this one does, and ends them.
+
+    A terminal sends the signal to every process of a command. A process that still imports its modules, and so has no handler
+    yet, would end with a traceback. A blocked signal stays blocked in the processes that a thread starts.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    from multiprocessing import resource_tracker  # what serves and draws never starts processes
+
+    resource_tracker.ensure_running()  # or `multiprocessing` starts it with the first process, and unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def user_data() -> Path:

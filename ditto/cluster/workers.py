@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from ditto.cluster.manifest import Job
+from ditto.machine import interrupts_left_to_parent
 
 ATTEMPTS = 3  # at a job whose worker died; then it is the job that kills workers
 END_SECONDS = 5.0  # for a worker to remove its unfinished file
@@ -97,7 +98,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(target=serve_jobs, args=(theirs, work), daemon=True)
-        self.process.start()
+        with interrupts_left_to_parent():
+            self.process.start()
         theirs.close()
         self.job: Job | None = None
         self.file: Path | None = None

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ditto.errors import DatasetError, InputError, OutputError
+from ditto.machine import interrupts_left_to_parent
 from ditto.media.rates import FPS
 from ditto.training.dataset import read_json, write_json
 
@@ -248,7 +249,8 @@ class Workers:
                 run_item(work, step, item)
                 yield (done := done + 1)
             return
-        waiting: set[Future[None]] = {self._pool.submit(run_item, work, step, item) for item in todo}
+        with interrupts_left_to_parent():  # the pool starts its processes when it gets work
+            waiting: set[Future[None]] = {self._pool.submit(run_item, work, step, item) for item in todo}
         try:
             while waiting:
                 ready, waiting = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
