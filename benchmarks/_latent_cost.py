@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._roofline import A800, CPU, H100, RTX_4090, Device, Work, counted, seconds
-from ditto.latent import flow, rap
+from ditto.latent import flow_sampler, rap_sampler
 from ditto.latent.attention import Cache
 from ditto.latent.codec import Codec, References
 from ditto.latent.config import CodecConfig, FlowConfig, RapConfig
-from ditto.latent.flow import FlowGenerator, FlowSampler, FlowSampling, FlowState
+from ditto.latent.flow_network import FlowGenerator
+from ditto.latent.flow_sampler import FlowSampler, FlowSampling, FlowState
 from ditto.latent.layers import StreamState
-from ditto.latent.rap import RapDenoiser, RapSampler, RapSampling, RapState
+from ditto.latent.rap_network import RapDenoiser
+from ditto.latent.rap_sampler import RapSampler, RapSampling, RapState
 from ditto.latent.schedule import Branches, Guidance, combine
 
 FPS = 25
@@ -39,7 +41,8 @@ def one_by_one(
 @contextmanager
 def unbatched() -> Iterator[None]:
     """Inside it, both samplers run the branches of guidance one after another."""
-    with patch.object(flow, "guided_velocity", one_by_one), patch.object(rap, "guided_velocity", one_by_one):
+    name = "guided_velocity"
+    with patch.object(flow_sampler, name, one_by_one), patch.object(rap_sampler, name, one_by_one):
         yield
 
 

@@ -31,8 +31,10 @@ from ditto.latent.config import (
     Level,
     RapConfig,
 )
-from ditto.latent.flow import NO_AUDIO, NO_REFERENCE, FlowGenerator, FlowSampler, teacher_mask
-from ditto.latent.rap import RapDenoiser, RapInputs, RapSampler
+from ditto.latent.flow_network import FlowGenerator, teacher_mask
+from ditto.latent.flow_sampler import NO_AUDIO, NO_REFERENCE, FlowSampler
+from ditto.latent.rap_network import RapDenoiser, RapInputs
+from ditto.latent.rap_sampler import RapSampler
 from ditto.latent.schedule import Branches, euler_step, guided_velocity, seeded_noise
 from ditto.latent.tokens import from_tokens, to_tokens
 

@@ -30,10 +30,12 @@ from benchmarks._latent_plain import PAPER, RAP_SIZES, SMALL, TINY, V_SIZES, Net
 from benchmarks._roofline import H200
 from ditto.engines.torch_engine import exact_math, store_reduced
 from ditto.latent.codec import Codec, References
-from ditto.latent.flow import NO_AUDIO, NO_REFERENCE, FlowGenerator, FlowSampler, FlowSampling
+from ditto.latent.flow_network import FlowGenerator
+from ditto.latent.flow_sampler import NO_AUDIO, NO_REFERENCE, FlowSampler, FlowSampling
 from ditto.latent.generators import FlowBlocks, RapBlocks, RapLatency, same_bits
 from ditto.latent.layers import StreamState
-from ditto.latent.rap import RapDenoiser, RapSampler, RapSampling
+from ditto.latent.rap_network import RapDenoiser
+from ditto.latent.rap_sampler import RapSampler, RapSampling
 from ditto.latent.schedule import Guidance
 
 N = TypeVar("N", bound=nn.Module)

@@ -44,10 +44,10 @@ from benchmarks.speech import example_speech, read_speech
 from ditto.errors import DittoError
 from ditto.latent.block_performer import LatentPerformer
 from ditto.latent.bundling import LATENCIES, RAP, LatentParts, V, performer_of
-from ditto.latent.flow import FlowSampling
+from ditto.latent.flow_sampler import FlowSampling
 from ditto.latent.generators import FlowBlocks, RapBlocks, RapLatency
 from ditto.latent.layers import StreamState
-from ditto.latent.rap import RapSampling
+from ditto.latent.rap_sampler import RapSampling
 from ditto.latent.region import Region
 from ditto.latent.schedule import Guidance
 from ditto.latent.speech import LiteConfig, shipped_encoder

@@ -7,10 +7,12 @@ import torch
 from ditto.latent.bundling import LatentParts, write_bundle
 from ditto.latent.codec import Codec
 from ditto.latent.config import CODEC_TINY, FLOW_TINY, RAP_TINY, Level
-from ditto.latent.flow import FlowGenerator, FlowSampling
+from ditto.latent.flow_network import FlowGenerator
+from ditto.latent.flow_sampler import FlowSampling
 from ditto.latent.generators import RapLatency
 from ditto.latent.motion_source import MotionConfig, shipped_motion
-from ditto.latent.rap import RapDenoiser, RapSampling
+from ditto.latent.rap_network import RapDenoiser
+from ditto.latent.rap_sampler import RapSampling
 from ditto.latent.region import Region
 from ditto.latent.schedule import Guidance
 from ditto.latent.speech import LiteConfig, MelConfig, shipped_encoder

@@ -23,10 +23,11 @@ from ditto.latent.audio import FPS, SAMPLE_RATE, MelEncoder
 from ditto.latent.block_performer import LatentPerformer
 from ditto.latent.codec import Codec
 from ditto.latent.config import CodecConfig, FlowConfig, RapConfig, from_json, to_json
-from ditto.latent.flow import FlowGenerator, FlowSampling
+from ditto.latent.flow_network import FlowGenerator
+from ditto.latent.flow_sampler import FlowSampling
 from ditto.latent.generators import FlowBlocks, Generator, RapBlocks, RapLatency, check_fit, check_motion
 from ditto.latent.motion_source import MotionConfig
-from ditto.latent.rap import RapDenoiser
+from ditto.latent.rap_network import RapDenoiser
 from ditto.latent.region import Region
 from ditto.latent.speech import LiteConfig, MelConfig, MelSpeech, Speech
 from ditto.latent.views import ViewsConfig

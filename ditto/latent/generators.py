@@ -12,8 +12,10 @@ from torch import Tensor
 from ditto.errors import InputError
 from ditto.latent.codec import Codec
 from ditto.latent.config import CodecConfig, FlowConfig, RapConfig
-from ditto.latent.flow import FlowGenerator, FlowReference, FlowSampler, FlowSampling, FlowState
-from ditto.latent.rap import RapDenoiser, RapSampler, RapSampling, RapState
+from ditto.latent.flow_network import FlowGenerator
+from ditto.latent.flow_sampler import FlowReference, FlowSampler, FlowSampling, FlowState
+from ditto.latent.rap_network import RapDenoiser
+from ditto.latent.rap_sampler import RapSampler, RapSampling, RapState
 from ditto.motion.motion import MOTION_SIZE
 
 R = TypeVar("R")  # what a portrait gives a generator

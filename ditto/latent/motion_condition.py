@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ditto.errors import InputError
 from ditto.latent.audio import LatentEmbedder
 
 
@@ -40,3 +41,19 @@ class MotionCondition(nn.Module):
         """
         added: Tensor = self.output(self.embedder(motion, first))
         return torch.where(hidden[:, None, None], torch.zeros_like(added), added)[:, :, None]
+
+
+def added_motion(
+    condition: MotionCondition | None, motion: Tensor | None, first: Tensor, hidden: Tensor
+) -> Tensor | None:
+    """What motion adds to the tokens of a generator with this condition, as `MotionCondition`; None without motion.
+
+    Raises:
+        InputError: motion, for a generator without a condition on it.
+    """
+    if motion is None:
+        return None
+    if condition is None:
+        raise InputError("expected no motion for a generator without a motion condition, got some; leave it out")
+    added: Tensor = condition(motion, first, hidden)
+    return added

@@ -15,9 +15,9 @@ from benchmarks import _latent_cost as cost  # noqa: E402
 from benchmarks import _roofline as roofline  # noqa: E402
 from benchmarks import latent  # noqa: E402
 from benchmarks._latent_plain import RAP_SIZES, TINY, V_SIZES, random_networks  # noqa: E402
-from ditto.latent.flow import FlowSampling  # noqa: E402
+from ditto.latent.flow_sampler import FlowSampling  # noqa: E402
 from ditto.latent.generators import FlowBlocks, RapBlocks, RapLatency  # noqa: E402
-from ditto.latent.rap import RapSampling  # noqa: E402
+from ditto.latent.rap_sampler import RapSampling  # noqa: E402
 from ditto.latent.schedule import Guidance  # noqa: E402
 
 STEPS = 3

@@ -8,7 +8,8 @@ torch = pytest.importorskip("torch")
 
 from ditto.errors import InputError  # noqa: E402
 from ditto.latent.config import FLOW_PAPER, FLOW_SMALL, FLOW_TINY  # noqa: E402
-from ditto.latent.flow import FlowGenerator, FlowInputs, FlowSampler, FlowSampling  # noqa: E402
+from ditto.latent.flow_network import FlowGenerator, FlowInputs  # noqa: E402
+from ditto.latent.flow_sampler import FlowSampler, FlowSampling  # noqa: E402
 from ditto.latent.schedule import Guidance, euler_step, seeded_noise  # noqa: E402
 from ditto.latent.tokens import from_tokens, to_tokens  # noqa: E402
 

@@ -17,8 +17,9 @@ from ditto.app.cli import app  # noqa: E402
 from ditto.errors import InputError, TrainingError  # noqa: E402
 from ditto.latent.codec import Codec  # noqa: E402
 from ditto.latent.config import CODEC_TINY, FLOW_TINY, RAP_TINY, FlowConfig, from_json  # noqa: E402
-from ditto.latent.flow import FlowGenerator, FlowSampler, FlowSampling  # noqa: E402
-from ditto.latent.rap import RapSampler, RapSampling  # noqa: E402
+from ditto.latent.flow_network import FlowGenerator  # noqa: E402
+from ditto.latent.flow_sampler import FlowSampler, FlowSampling  # noqa: E402
+from ditto.latent.rap_sampler import RapSampler, RapSampling  # noqa: E402
 from ditto.latent.schedule import Guidance  # noqa: E402
 from ditto.training.latent import flow as flow_training  # noqa: E402
 from ditto.training.latent import rap as rap_training  # noqa: E402

@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch")
 
 from ditto.errors import InputError  # noqa: E402
 from ditto.latent.config import RAP_PAPER, RAP_TINY  # noqa: E402
-from ditto.latent.rap import HybridAttention, RapDenoiser, RapInputs, RapSampler, RapSampling  # noqa: E402
+from ditto.latent.rap_network import HybridAttention, RapDenoiser, RapInputs  # noqa: E402
+from ditto.latent.rap_sampler import RapSampler, RapSampling  # noqa: E402
 from ditto.latent.schedule import Guidance, seeded_noise  # noqa: E402
 
 BASE = replace(RAP_TINY, motion_features=0)

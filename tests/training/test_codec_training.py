@@ -15,7 +15,7 @@ from latent_clips import SIDE, write_clips  # noqa: E402
 from ditto.errors import BundleError, DatasetError, InputError, NoBundleError, OutputError, TrainingError  # noqa: E402
 from ditto.latent.codec import Encoded  # noqa: E402
 from ditto.latent.config import CODEC_TINY, FlowConfig, Level  # noqa: E402
-from ditto.latent.flow import FlowGenerator  # noqa: E402
+from ditto.latent.flow_network import FlowGenerator  # noqa: E402
 from ditto.training.latent import codec as training  # noqa: E402
 from ditto.training.latent import loop  # noqa: E402
 from ditto.training.latent.codec import (  # noqa: E402

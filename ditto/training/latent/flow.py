@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ditto.errors import InputError
 from ditto.latent.config import FLOW_FACE, FLOW_PAPER, FLOW_SMALL, FlowConfig
-from ditto.latent.flow import FlowGenerator, FlowInputs, FlowSampler, FlowSampling
+from ditto.latent.flow_network import FlowGenerator, FlowInputs
+from ditto.latent.flow_sampler import FlowSampler, FlowSampling
 from ditto.latent.schedule import Guidance, noised
 from ditto.training.latent.generator import GeneratorRecipe, GeneratorSystem, check_features
 from ditto.training.latent.latents import SMALLEST_MOVE, LatentClip, measure_features, measure_units

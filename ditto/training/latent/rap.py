@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ditto.errors import InputError
 from ditto.latent.config import RAP_FACE, RAP_PAPER, RAP_SMALL, RapConfig
-from ditto.latent.rap import RapDenoiser, RapInputs, RapSampler, RapSampling
+from ditto.latent.rap_network import RapDenoiser, RapInputs
+from ditto.latent.rap_sampler import RapSampler, RapSampling
 from ditto.latent.schedule import Guidance, noised
 from ditto.training.latent.generator import GeneratorRecipe, GeneratorSystem, check_features
 from ditto.training.latent.latents import SMALLEST_MOVE, LatentClip, measure_features, measure_units
