@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from math import prod
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from ditto.errors import InputError
 
@@ -31,13 +31,13 @@ def from_json(kind: type[T], words: object) -> T:
     """
     if not isinstance(words, Mapping):
         raise InputError(f"expected the numbers of a {kind.__name__}, got {type(words).__name__}; use another bundle")
-    hints = get_type_hints(kind)
-    if set(words) != set(hints):
-        others = ", ".join(sorted(map(str, set(words) ^ set(hints))))
+    hints, names = get_type_hints(kind), {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    if set(words) != names:
+        others = ", ".join(sorted(map(str, set(words) ^ names)))
         raise InputError(
             f"expected the numbers of a {kind.__name__}, got missing or unknown {others}; use a bundle of this version"
         )
-    return kind(**{name: _value(f"{name} of a {kind.__name__}", hints[name], words[name]) for name in hints})
+    return kind(**{name: _value(f"{name} of a {kind.__name__}", hints[name], words[name]) for name in names})
 
 
 def _value(name: str, kind: Any, found: Any) -> Any:
@@ -235,20 +235,9 @@ def _check_up(given: int, level: Level) -> None:
         )
 
 
-def _check_network(width: int, heads: int, patch: int, rows: int, columns: int, motion: int) -> None:
-    if width % heads or width // heads % 2 or width // heads < 6:
-        raise InputError(
-            f"expected heads of an even width of 6 or more, got {width} / {heads}; choose another number of heads"
-        )
-    if rows % patch or columns % patch:
-        raise InputError(f"expected a grid that patches of {patch} divide, got {rows} x {columns}; give another patch")
-    if motion not in FRAME_NUMBERS:
-        raise InputError(f"expected motion_features of 0, 70 or 265, got {motion}; give one of them")
-
-
-@dataclass(frozen=True)
-class FlowConfig:
-    """V's generator (arXiv:2606.01620, implementation details). The defaults are the paper's.
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """What the generators of V and RAP have in common.
 
     Attributes:
         channels: of a latent.
@@ -256,57 +245,53 @@ class FlowConfig:
         patch: a token covers patch x patch positions of a latent.
         frames_per_latent: video frames of a latent, but for the first of a video, which has one.
         width, heads, layers: of the transformer.
-        window: latents of a training window; positions never leave it.
-        block: latents that are generated together.
-        audio_features: numbers of a frame's speech features.
-        audio_width: numbers of a latent's speech (ours: the paper gives none).
-        motion_features: numbers of a frame of motion, the third condition; 0 for none.
+        audio_features: numbers of a frame's speech features; with several layers of them, of each.
+        motion_features: numbers of a frame of motion, one more condition; 0 for none.
         motion_width: numbers of a latent's motion.
         frequencies: numbers of the sinusoidal embedding of time.
         theta: bases of the rotary frequencies of time, row and column.
-        residual: whether latents are generated relative to that of the first reference.
+        residual: whether latents are generated relative to that of the (first) reference.
 
     Raises:
         InputError: numbers that do not fit each other.
     """
 
-    channels: int = 64
-    rows: int = 8
-    columns: int = 8
+    channels: int
+    rows: int
+    columns: int
     patch: int = 1
-    frames_per_latent: int = 4
+    frames_per_latent: int
     width: int = 1536
     heads: int = 12
-    layers: int = 24
-    window: int = 32
-    block: int = 4
-    audio_features: int = 512
-    audio_width: int = 64
+    layers: int
+    audio_features: int
     motion_features: int = 0
     motion_width: int = 64
     frequencies: int = 256
     theta: tuple[float, ...] = (10_000.0, 10_000.0, 10_000.0)
     residual: bool = False
 
+    counts: ClassVar[tuple[str, ...]] = (
+        "channels", "rows", "columns", "patch", "frames_per_latent", "width", "heads", "layers", "audio_features",
+        "motion_width", "frequencies",
+    )  # fmt: skip
+
     def __post_init__(self) -> None:
-        names = (
-            "channels",
-            "rows",
-            "columns",
-            "patch",
-            "frames_per_latent",
-            "width",
-            "heads",
-            "layers",
-            "window",
-            "block",
-        )
-        for name in (*names, "audio_features", "audio_width", "motion_width", "frequencies"):
+        for name in self.counts:
             _at_least(name, getattr(self, name), 1)
-        _check_network(self.width, self.heads, self.patch, self.rows, self.columns, self.motion_features)
-        if self.window % self.block or self.window == self.block:
+        head = self.width // self.heads
+        if self.width % self.heads or head % 2 or head < 6:
             raise InputError(
-                f"expected a window of two or more whole blocks of {self.block}, got {self.window}; give another window"
+                f"expected heads of an even width of 6 or more, got {self.width} / {self.heads}; choose another number of "
+                "heads"
+            )
+        if self.rows % self.patch or self.columns % self.patch:
+            raise InputError(
+                f"expected a grid that patches of {self.patch} divide, got {self.rows} x {self.columns}; give another patch"
+            )
+        if self.motion_features not in FRAME_NUMBERS:
+            raise InputError(
+                f"expected motion_features of 0, 70 or 265, got {self.motion_features}; give one of them"
             )
 
     @property
@@ -316,43 +301,62 @@ class FlowConfig:
 
     @property
     def token_size(self) -> int:
-        """Numbers of a token before the network."""
+        """Numbers of a token of a latent before the network."""
         return self.channels * self.patch**2
 
+    @property
+    def speech_size(self) -> int:
+        """Numbers of a frame's speech, of all layers."""
+        return self.audio_features
 
-@dataclass(frozen=True)
-class RapConfig:
+
+@dataclass(frozen=True, kw_only=True)
+class FlowConfig(GeneratorConfig):
+    """V's generator (arXiv:2606.01620, implementation details). The defaults are the paper's.
+
+    Attributes:
+        window: latents of a training window; positions never leave it.
+        block: latents that are generated together.
+        audio_width: numbers of a latent's speech (ours: the paper gives none).
+    """
+
+    channels: int = 64
+    rows: int = 8
+    columns: int = 8
+    frames_per_latent: int = 4
+    layers: int = 24
+    window: int = 32
+    block: int = 4
+    audio_features: int = 512
+    audio_width: int = 64
+
+    counts = (*GeneratorConfig.counts, "window", "block", "audio_width")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window % self.block or self.window == self.block:
+            raise InputError(
+                f"expected a window of two or more whole blocks of {self.block}, got {self.window}; give another window"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RapConfig(GeneratorConfig):
     """RAP's denoiser (arXiv:2508.05115): the trunk of Wan 2.1 1.3B. The defaults are the paper's.
 
     Attributes:
-        channels: of a latent.
-        rows, columns: of a latent.
-        patch: a token covers patch x patch positions of a latent.
-        frames_per_latent: video frames of a latent, but for the first of a video, which has one.
-        width, heads, layers, inner: of the transformer; `inner` of its feed-forward parts.
+        inner: width of the feed-forward parts of the transformer.
         reference_latents: latents of the reference repeated in time, and of a training clip.
         lengths: latents of a clip that may be generated, rising; training draws from them (ours, but for the last).
         inherited: latents that a clip takes over from the one before it.
-        audio_features: numbers of a layer of a frame's speech features.
         audio_layers: layers of the speech encoder that are looked at (the paper gives no number).
         window_slope, window_start: w and delta of the share of the window attention, `w i / layers + delta`.
-        motion_features: numbers of a frame of motion, the second condition; 0 for none.
-        motion_width: numbers of a latent's motion.
-        frequencies: numbers of the sinusoidal embedding of time.
-        theta: bases of the rotary frequencies of time, row and column.
-        residual: whether latents are generated relative to that of the reference.
-
-    Raises:
-        InputError: numbers that do not fit each other.
     """
 
     channels: int = 128
     rows: int = 16
     columns: int = 16
-    patch: int = 1
     frames_per_latent: int = 8
-    width: int = 1536
-    heads: int = 12
     layers: int = 30
     inner: int = 8960
     reference_latents: int = 16
@@ -362,17 +366,11 @@ class RapConfig:
     audio_layers: int = 12
     window_slope: float = 1.0
     window_start: float = 0.0
-    motion_features: int = 0
-    motion_width: int = 64
-    frequencies: int = 256
-    theta: tuple[float, ...] = (10_000.0, 10_000.0, 10_000.0)
-    residual: bool = False
+
+    counts = (*GeneratorConfig.counts, "inner", "inherited", "audio_layers")
 
     def __post_init__(self) -> None:
-        names = ("channels", "rows", "columns", "patch", "frames_per_latent", "width", "heads", "layers", "inner")
-        for name in (*names, "inherited", "audio_features", "audio_layers", "motion_width", "frequencies"):
-            _at_least(name, getattr(self, name), 1)
-        _check_network(self.width, self.heads, self.patch, self.rows, self.columns, self.motion_features)
+        super().__post_init__()
         rising = list(self.lengths) == sorted(set(self.lengths))
         if (
             not self.lengths
@@ -386,14 +384,9 @@ class RapConfig:
             )
 
     @property
-    def tokens(self) -> int:
-        """Of a latent."""
-        return self.rows * self.columns // self.patch**2
-
-    @property
-    def token_size(self) -> int:
-        """Numbers of a token of a latent before the network."""
-        return self.channels * self.patch**2
+    def speech_size(self) -> int:
+        """Numbers of a frame's speech, of all layers."""
+        return self.audio_layers * self.audio_features
 
     def window_share(self, layer: int) -> float:
         """alpha of layer `layer` (from 0): the share of the window attention, between 0 and 1.

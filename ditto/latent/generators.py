@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ditto.errors import InputError
 from ditto.latent.codec import Codec
-from ditto.latent.config import CodecConfig, FlowConfig, RapConfig
+from ditto.latent.config import CodecConfig, FlowConfig, GeneratorConfig
 from ditto.latent.flow_network import FlowGenerator
 from ditto.latent.flow_sampler import FlowReference, FlowSampler, FlowSampling, FlowState
 from ditto.latent.rap_network import RapDenoiser
@@ -156,18 +156,14 @@ class RapBlocks:
         return [Block(made.latents, made.state) for made in self.sampler.generate(states, audio, length, motion)]
 
 
-def check_fit(codec: CodecConfig, generator: FlowConfig | RapConfig, size: int, features: int) -> None:
+def check_fit(codec: CodecConfig, generator: GeneratorConfig, size: int, features: int) -> None:
     """Raises InputError unless codec, generator, pictures of `size` pixels and rows of `features` numbers fit together."""
-    if isinstance(generator, FlowConfig):
-        rows_size = generator.audio_features
-    else:
-        rows_size = generator.audio_layers * generator.audio_features
     for what, expected, got in (
         ("latent channels", generator.channels, codec.latent_channels),
         ("frames of a latent", generator.frames_per_latent, codec.time),
         ("pixels of a picture's height", generator.rows * codec.space, size),
         ("pixels of a picture's width", generator.columns * codec.space, size),
-        ("numbers of a row of speech", rows_size, features),
+        ("numbers of a row of speech", generator.speech_size, features),
     ):
         if expected != got:
             raise InputError(f"expected {expected} {what} for this generator, got {got}; use the parts of one training")

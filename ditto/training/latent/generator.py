@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ditto.errors import InputError
 from ditto.latent.codec import Codec
-from ditto.latent.config import FlowConfig, RapConfig
+from ditto.latent.config import GeneratorConfig
 from ditto.motion.motion import MOTION_SIZE
 from ditto.training.latent.codec import as_video, read_codec, strip
 from ditto.training.latent.data import Clips, open_clips
@@ -47,7 +47,7 @@ class GeneratorRecipe(Recipe):
         InputError: a number of `counts` under 1, or one of `shares` that is not from 0 to 1.
     """
 
-    config: FlowConfig | RapConfig
+    config: GeneratorConfig
     batch: int
     _: KW_ONLY
     hide: float = 0.1
@@ -135,7 +135,7 @@ def train_generator(
     return trained
 
 
-def check_features(config: FlowConfig | RapConfig, clips: Sequence[LatentClip]) -> None:
+def check_features(config: GeneratorConfig, clips: Sequence[LatentClip]) -> None:
     """Raises InputError unless clips have the speech and motion features of a config."""
     sizes = (clips[0].audio.shape[1], config.motion_features and clips[0].motion.shape[1])
     if sizes != (config.audio_features, config.motion_features):
