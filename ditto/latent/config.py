@@ -309,6 +309,10 @@ class GeneratorConfig:
         """Numbers of a frame's speech, of all layers."""
         return self.audio_features
 
+    def frames(self, latents: int, first: bool = True) -> int:
+        """Frames of so many latents; `first`: with the video's first, which is one frame."""
+        return latents * self.frames_per_latent - (self.frames_per_latent - 1 if first else 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FlowConfig(GeneratorConfig):

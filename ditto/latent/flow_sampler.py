@@ -23,6 +23,7 @@ from ditto.errors import InputError
 from ditto.latent.attention import Cache, KeysValues, Rotation
 from ditto.latent.flow_network import FlowGenerator
 from ditto.latent.motion_condition import added_motion
+from ditto.latent.sampling import Block, check_streams
 from ditto.latent.schedule import Branches, Guidance, euler_step, guided_velocity, seeded_noise, timesteps
 from ditto.latent.tokens import check_latents, from_tokens, to_tokens
 
@@ -89,13 +90,6 @@ class FlowState:
         return sum(tensor.numel() * tensor.element_size() for cache in caches for tensor in cache.buffers)
 
 
-class GeneratedBlock(NamedTuple):
-    """A block: the codec's latents (C, k, h, w), and the state after it."""
-
-    latents: Tensor
-    state: FlowState
-
-
 class _Pass(NamedTuple):
     """The rows of one batched forward pass over noisy tokens."""
 
@@ -160,12 +154,12 @@ class FlowSampler:
     def frames(self, state: FlowState) -> int:
         """Video frames of the next block: with 4 latents of 4 frames 13 at first, then 16."""
         config = self.network.config
-        return config.block * config.frames_per_latent - (config.frames_per_latent - 1 if state.block == 0 else 0)
+        return config.frames(config.block, state.block == 0)
 
     @torch.no_grad()
     def generate(
         self, states: Sequence[FlowState], audio: Sequence[Tensor], motion: Sequence[Tensor | None] | None = None
-    ) -> list[GeneratedBlock]:
+    ) -> list[Block[FlowState]]:
         """The next block of each of some streams, which may be at different places, as one batch.
 
         All branches of guidance of all streams run in one forward pass a step.
@@ -179,11 +173,7 @@ class FlowSampler:
             InputError: speech or motion of other sizes.
         """
         network, config, sampling = self.network, self.network.config, self.sampling
-        if not states or len(states) != len(audio) or (motion is not None and len(states) != len(motion)):
-            raise InputError(
-                f"expected speech, and motion if any, for each of one or more streams, got {len(states)} streams and "
-                f"{len(audio)} of speech; give one each"
-            )
+        check_streams(states, audio, motion)
         device = network.null_audio.device
         first = torch.tensor([state.block == 0 for state in states], device=device)
         shown = torch.zeros_like(first)
@@ -209,10 +199,8 @@ class FlowSampler:
         after = self._remember(states, x, first)
         latents = from_tokens(x, config.patch, config.rows, config.columns)
         origins = torch.stack([state.reference.origin for state in states])
-        return [
-            GeneratedBlock(made, state)
-            for made, state in zip(network.units.decode(latents, origins), after, strict=True)
-        ]
+        made = network.units.decode(latents, origins)
+        return [Block(of_stream, state) for of_stream, state in zip(made, after, strict=True)]
 
     def _frames(self, state: FlowState, rows: Tensor, size: int) -> Tensor:
         """Rows of a block's frames; before a video's first frame there are zeros, which nothing looks at."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,18 +16,11 @@ from ditto.latent.flow_network import FlowGenerator
 from ditto.latent.flow_sampler import FlowReference, FlowSampler, FlowSampling, FlowState
 from ditto.latent.rap_network import RapDenoiser
 from ditto.latent.rap_sampler import RapSampler, RapSampling, RapState
+from ditto.latent.sampling import Block
 from ditto.motion.motion import MOTION_SIZE
 
 R = TypeVar("R")  # what a portrait gives a generator
 S = TypeVar("S")  # what a stream remembers
-
-
-@dataclass(frozen=True)
-class Block(Generic[S]):
-    """What a block adds: the codec's latents (C, T, h, w), normalised, and the state after it."""
-
-    latents: Tensor
-    state: S
 
 
 class Generator(Protocol[R, S]):
@@ -82,7 +75,7 @@ class FlowBlocks:
 
     def frames(self, number: int) -> int:
         config = self.sampler.network.config
-        return config.block * config.frames_per_latent - (0 if number else config.frames_per_latent - 1)
+        return config.frames(config.block, number == 0)
 
     def place(self, state: FlowState) -> Hashable:
         return state.block == 0, state.position
@@ -90,7 +83,7 @@ class FlowBlocks:
     def generate(
         self, states: Sequence[FlowState], rows: Sequence[Tensor], motion: Sequence[Tensor] | None = None
     ) -> list[Block[FlowState]]:
-        return [Block(made.latents, made.state) for made in self.sampler.generate(states, rows, motion)]
+        return self.sampler.generate(states, rows, motion)
 
 
 @dataclass(frozen=True)
@@ -123,7 +116,7 @@ class RapBlocks:
                 f"{config.inherited}, got {latency.first} and {latency.later}; give others"
             )
         self._layers = config.audio_layers
-        self._repeats = (config.reference_latents - 1) * config.frames_per_latent + 1
+        self._repeats = config.frames(config.reference_latents)
 
     def reference(self, codec: Codec, picture: Tensor, latents: Tensor) -> Tensor:
         video = picture.expand(-1, -1, self._repeats, -1, -1)
@@ -140,9 +133,7 @@ class RapBlocks:
 
     def frames(self, number: int) -> int:
         config = self.sampler.network.config
-        if number:
-            return (self.latency.later - config.inherited) * config.frames_per_latent
-        return (self.latency.first - 1) * config.frames_per_latent + 1
+        return config.frames(self.latency.later - config.inherited if number else self.latency.first, number == 0)
 
     def place(self, state: RapState) -> Hashable:
         config = self.sampler.network.config
@@ -153,7 +144,7 @@ class RapBlocks:
     ) -> list[Block[RapState]]:
         audio = [row.unflatten(1, (self._layers, -1)) for row in rows]
         length = self.latency.later if states[0].clip else self.latency.first
-        return [Block(made.latents, made.state) for made in self.sampler.generate(states, audio, length, motion)]
+        return self.sampler.generate(states, audio, length, motion)
 
 
 def check_fit(codec: CodecConfig, generator: GeneratorConfig, size: int, features: int) -> None:

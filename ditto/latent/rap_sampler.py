@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from ditto.errors import InputError
 from ditto.latent.attention import KeysValues
 from ditto.latent.motion_condition import added_motion
 from ditto.latent.rap_network import RapDenoiser
+from ditto.latent.sampling import Block, check_streams
 from ditto.latent.schedule import Branches, Guidance, euler_step, guided_velocity, seeded_noise, timesteps
 from ditto.latent.tokens import check_latents
 
@@ -75,17 +75,6 @@ class RapState:
         return sum(tensor.numel() * tensor.element_size() for tensor in (self.history, self.audio))
 
 
-class GeneratedClip(NamedTuple):
-    """The new latents of a clip, (C, F or F - inherited, h, w) of the codec, and the state after it.
-
-    The inherited ones have been given with the clip before. RAP decodes them again, as context of its decoder, and drops
-    their frames; our codec is causal and decodes a stream, so it needs them once.
-    """
-
-    latents: Tensor
-    state: RapState
-
-
 class RapSampler:
     """Generates clips of streams. It holds weights and no stream; several threads may call at once."""
 
@@ -102,10 +91,9 @@ class RapSampler:
         config = self.network.config
         check_latents(latents[None], config.channels, config.rows, config.columns, "reference latents")
         if latents.shape[1] != config.reference_latents:
-            frames = (config.reference_latents - 1) * config.frames_per_latent + 1
             raise InputError(
                 f"expected {config.reference_latents} latents of a reference, got {latents.shape[1]}; encode its picture "
-                f"repeated {frames} times"
+                f"repeated {config.frames(config.reference_latents)} times"
             )
         return latents
 
@@ -132,7 +120,7 @@ class RapSampler:
             raise InputError(
                 f"expected a clip of {', '.join(map(str, lengths))} latents here, got {length}; give one of these"
             )
-        return (length - inherited) * config.frames_per_latent - (0 if state.clip else config.frames_per_latent - 1)
+        return config.frames(length - inherited, state.clip == 0)
 
     @torch.no_grad()
     def generate(
@@ -141,7 +129,7 @@ class RapSampler:
         audio: Sequence[Tensor],
         length: int,
         motion: Sequence[Tensor | None] | None = None,
-    ) -> list[GeneratedClip]:
+    ) -> list[Block[RapState]]:
         """The next clip of each of some streams, which may be at different places, as one batch.
 
         At every step the first latents of a later clip are what the last latents of the clip before were at that step
@@ -153,15 +141,16 @@ class RapSampler:
             length: F, latents of all of these clips, with the inherited ones.
             motion: for each (frames, D), or None.
 
+        Returns:
+            Of each the new latents, F or F - inherited. The inherited ones have been given with the clip before. RAP
+            decodes them again, as context of its decoder, and drops their frames; our codec is causal and decodes a
+            stream, so it needs them once.
+
         Raises:
             InputError: speech or motion of other sizes, or a length that cannot be.
         """
         network, config, sampling = self.network, self.network.config, self.sampling
-        if not states or len(states) != len(audio) or (motion is not None and len(states) != len(motion)):
-            raise InputError(
-                f"expected speech, and motion if any, for each of one or more streams, got {len(states)} streams and "
-                f"{len(audio)} of speech; give one each"
-            )
+        check_streams(states, audio, motion)
         device, tail = network.null_audio.device, config.inherited
         kept_frames = tail * config.frames_per_latent
         new = [self.frames(state, length) for state in states]
@@ -230,7 +219,7 @@ class RapSampler:
                 state.clip + 1,
                 state.seed,
             )
-            clips.append(GeneratedClip(made[row, :, tail if state.clip else 0 :], after))
+            clips.append(Block(made[row, :, tail if state.clip else 0 :], after))
         return clips
 
     def _motion_rows(
