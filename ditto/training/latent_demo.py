@@ -68,8 +68,8 @@ from ditto.training.latent.evaluation import (
 )
 from ditto.training.latent.flow import FLOW
 from ditto.training.latent.generator import GeneratorSystem, train_generator
-from ditto.training.latent.latents import read_network
 from ditto.training.latent.loop import Options
+from ditto.training.latent.networks import read_network
 from ditto.training.latent.rap import RAP
 from ditto.training.latent.sheets import codec_rows, lips_rows, long_rows, write_png
 

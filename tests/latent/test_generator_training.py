@@ -23,7 +23,7 @@ from ditto.latent.rap_sampler import RapSampler, RapSampling  # noqa: E402
 from ditto.latent.schedule import Guidance  # noqa: E402
 from ditto.training.latent import flow as flow_training  # noqa: E402
 from ditto.training.latent import rap as rap_training  # noqa: E402
-from ditto.training.latent.codec import as_video, read_codec, write_codec  # noqa: E402
+from ditto.training.latent.codec import as_video, read_codec  # noqa: E402
 from ditto.training.latent.data import open_clips  # noqa: E402
 from ditto.training.latent.flow import FlowDraw, FlowObjective, FlowRecipe, new_flow  # noqa: E402
 from ditto.training.latent.generator import train_generator  # noqa: E402
@@ -32,9 +32,9 @@ from ditto.training.latent.latents import (  # noqa: E402
     encode_clips,
     face_box,
     face_masks,
-    write_network,
 )
 from ditto.training.latent.loop import Options, Run, Stage, train  # noqa: E402
+from ditto.training.latent.networks import write_network  # noqa: E402
 from ditto.training.latent.rap import RapDraw, RapObjective, RapRecipe, new_rap, rap_losses  # noqa: E402
 
 FLOW = replace(FLOW_TINY, motion_features=0)
@@ -385,7 +385,7 @@ def rendered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rendered")
     write_clips(folder, frames=66, count=3)
     torch.manual_seed(0)
-    write_codec(folder / "codec", Codec(CODEC_TINY), {"window": (0, 0, 16)})
+    write_network(folder / "codec", "codec", Codec(CODEC_TINY), {"window": (0, 0, 16)})
     return folder
 
 
@@ -414,7 +414,7 @@ def test_generators_are_trained_from_clips_and_a_codec(rendered, tmp_path):
     assert not torch.allclose(varied.references[:, 0], whole.references[:, 0], atol=1e-2)  # the portrait varies with its clip
     assert torch.equal(varied.audio, whole.audio)
     other = tmp_path / "codec"
-    write_codec(other, Codec(CODEC_TINY), {"window": (0, 0, 16)})
+    write_network(other, "codec", Codec(CODEC_TINY), {"window": (0, 0, 16)})
     for name, recipe in RECIPES.items():
         options = Options(rendered, tmp_path / name, report=quiet)
         network = train_generator(SYSTEMS[name], options, rendered / "codec", recipe)

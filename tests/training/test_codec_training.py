@@ -34,9 +34,10 @@ from ditto.training.latent.codec import (  # noqa: E402
     train_codec,
 )
 from ditto.training.latent.data import open_clips  # noqa: E402
-from ditto.training.latent.latents import codec_window, read_network  # noqa: E402
+from ditto.training.latent.latents import codec_window  # noqa: E402
 from ditto.training.latent.loop import Options, Run, Stage, on_device, train  # noqa: E402
 from ditto.training.latent.muon import Muon, orthogonal  # noqa: E402
+from ditto.training.latent.networks import read_network  # noqa: E402
 
 TINY = CodecRecipe(
     CODEC_TINY,
@@ -433,15 +434,15 @@ def test_clips_that_do_not_fit_are_refused(clips, change, message):
 
 
 def test_a_damaged_codec_is_refused(whole, tmp_path):
-    with pytest.raises(NoBundleError, match=r"expected a codec of format 1 in .*; train it again"):
+    with pytest.raises(NoBundleError, match=r"expected a codec network of format 1 in .*; train it again"):
         read_codec(tmp_path)
     with pytest.raises(NoBundleError, match="expected the window of a codec"):
         codec_window(tmp_path)
-    with pytest.raises(NoBundleError, match="expected a generator of format 1"):
+    with pytest.raises(NoBundleError, match="expected a flow network of format 1"):
         read_network(tmp_path, "flow", FlowConfig, FlowGenerator)
     (tmp_path / "codec.json").write_bytes((whole / "codec.json").read_bytes())
     (tmp_path / "codec.safetensors").write_bytes((whole / "codec.safetensors").read_bytes()[:1000])
-    with pytest.raises(BundleError, match="expected a codec of format 1"):
+    with pytest.raises(BundleError, match="expected a codec network of format 1"):
         read_codec(tmp_path)
 
 

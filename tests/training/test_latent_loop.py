@@ -13,9 +13,10 @@ from ditto.errors import DatasetError, InputError, OutputError, TrainingError  #
 from ditto.latent.codec import Codec  # noqa: E402
 from ditto.latent.config import CODEC_TINY  # noqa: E402
 from ditto.training.latent import flow, rap  # noqa: E402
-from ditto.training.latent.codec import train_codec, write_codec  # noqa: E402
+from ditto.training.latent.codec import train_codec  # noqa: E402
 from ditto.training.latent.generator import train_generator  # noqa: E402
 from ditto.training.latent.loop import Options, train  # noqa: E402
+from ditto.training.latent.networks import write_network  # noqa: E402
 from ditto.training.runs import read_checkpoint  # noqa: E402
 
 
@@ -101,7 +102,7 @@ def test_a_gradient_that_is_not_finite_names_the_clips_and_keeps_the_checkpoint(
 def test_damaged_clips_end_a_run_by_their_name(kind, damage, tmp_path):
     folder = tmp_path / "clips"
     write_clips(folder, frames=66)
-    write_codec(tmp_path / "codec", Codec(CODEC_TINY), {"window": (0, 0, 16)})
+    write_network(tmp_path / "codec", "codec", Codec(CODEC_TINY), {"window": (0, 0, 16)})
     for place in range(3):
         path = folder / "clips" / f"clip_{place}.safetensors"
         path.write_bytes(path.read_bytes()[:1000]) if damage == "cut short" else path.unlink()

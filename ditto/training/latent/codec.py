@@ -8,7 +8,6 @@ OUT gets checkpoints, the curve (`log.jsonl`) and, at the end, `codec.safetensor
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
@@ -21,18 +20,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ditto.errors import BundleError, InputError, NoBundleError
+from ditto.errors import InputError
 from ditto.latent.codec import Codec, Encoded
-from ditto.latent.config import CODEC_PAPER, CODEC_RAP_SMALL, CODEC_SMALL, CodecConfig, from_json, to_json
-from ditto.training.dataset import write_bytes, write_json
+from ditto.latent.config import CODEC_PAPER, CODEC_RAP_SMALL, CODEC_SMALL, CodecConfig
 from ditto.training.latent.data import ClipInfo, Clips, open_clips
 from ditto.training.latent.loop import Objective, Options, Recipe, Stage, Terms, train
+from ditto.training.latent.networks import read_network, write_network
 from ditto.training.workers import Workers, open_workers
 
-FORMAT = 1  # of codec.json
 MEASURED = 17, 125  # frames of the figures of held clips, or a little fewer: whole latents
 SHOWN_FRAMES = 8  # of a clip, in a picture for TensorBoard
 LONGEST_MEASURED = 197  # frames of a clip that the latents' statistics are measured on
@@ -453,31 +450,9 @@ def psnr(made: Tensor, real: Tensor) -> float:
     return -10 * math.log10(max(error, 1e-10))
 
 
-def write_codec(folder: Path, codec: Codec, words: Mapping[str, Any]) -> None:
-    """Write `codec.safetensors` and `codec.json`; `words` are kept beside the config. Raises OutputError."""
-    write_bytes(folder / "codec.safetensors", save({k: v.contiguous() for k, v in codec.state_dict().items()}))
-    write_json(folder / "codec.json", {"format": FORMAT, "config": to_json(codec.config), **words})
-
-
 def read_codec(folder: Path) -> Codec:
-    """The codec that `write_codec` wrote.
-
-    Raises:
-        NoBundleError: missing.
-        BundleError: damaged or of another format.
-    """
-    try:
-        words = json.loads((folder / "codec.json").read_text(encoding="utf-8"))
-        if words.get("format") != FORMAT:
-            raise ValueError(f"format {words.get('format')!r}")
-        codec = Codec(from_json(CodecConfig, words.get("config")))
-        codec.load_state_dict(load_file(folder / "codec.safetensors"))
-    except Exception as error:  # safetensors and torch raise errors of their own
-        reason, missing = " ".join(str(error).split())[:200], isinstance(error, FileNotFoundError)
-        raise (NoBundleError if missing else BundleError)(
-            f"expected a codec of format {FORMAT} in {folder}, got: {reason}; train it again"
-        ) from error
-    return codec.eval().requires_grad_(False)
+    """The codec that `train_codec` wrote, as `read_network`."""
+    return read_network(folder, "codec", CodecConfig, Codec)
 
 
 class Made(NamedTuple):
@@ -510,7 +485,7 @@ def train_codec(options: Options, recipe: CodecRecipe, workers: Workers | None =
     if workers.rank == 0:
         kept = {frames: {name: group._asdict() for name, group in groups.items()} for frames, groups in figures.items()}
         words = {"window": recipe.window, "seed": options.seed, "figures": kept, "words": run.words}
-        write_codec(options.out, codec, words)
+        write_network(options.out, "codec", codec, words)
         for line in lines(figures):
             options.report(line)
     return Made(options.out, figures)

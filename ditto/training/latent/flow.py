@@ -122,9 +122,7 @@ class FlowDraw:
     """
 
     def __init__(self, clips: Sequence[LatentClip], recipe: FlowRecipe, seed: int) -> None:
-        self._moved = recipe.config.motion_features > 0 and recipe.hide_motion < 1
-        clips = [clip for clip in clips if self._moved or not clip.edited]
-        self._clips = [clip for clip in clips if clip.latents.shape[1] >= recipe.config.window]
+        self._clips = [clip for clip in recipe.usable(clips) if clip.latents.shape[1] >= recipe.config.window]
         self._recipe, self._seed = recipe, seed
         if not self._clips:
             raise InputError(f"expected clips of {recipe.config.window} latents or more, got none; render longer ones")
@@ -165,8 +163,8 @@ class FlowDraw:
             audio=torch.stack(audio),
             hide_audio=hidden[0] < recipe.hide,
             hide_references=hidden[1] < recipe.hide,
-            motion=torch.stack(motion) if self._moved else None,
-            hide_motion=(hidden[2] < recipe.hide_motion) & ~torch.tensor(edited) if self._moved else None,
+            motion=torch.stack(motion) if recipe.shows_motion else None,
+            hide_motion=(hidden[2] < recipe.hide_motion) & ~torch.tensor(edited) if recipe.shows_motion else None,
         )
         return FlowBatch(tuple(names), torch.stack(latents), noise, context_noise, given)
 

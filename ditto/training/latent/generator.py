@@ -22,8 +22,9 @@ from ditto.latent.config import GeneratorConfig
 from ditto.motion.motion import MOTION_SIZE
 from ditto.training.latent.codec import as_video, read_codec, strip
 from ditto.training.latent.data import Clips, open_clips
-from ditto.training.latent.latents import LatentClip, Window, codec_window, encode_clips, fingerprint, write_network
+from ditto.training.latent.latents import LatentClip, Window, codec_window, encode_clips, fingerprint
 from ditto.training.latent.loop import Batch, Objective, Options, Recipe, on_device, train
+from ditto.training.latent.networks import write_network
 from ditto.training.runs import check_resume
 from ditto.training.workers import Workers, open_workers
 
@@ -66,6 +67,15 @@ class GeneratorRecipe(Recipe):
         for name, count in {**counts, "steps": min((stage.steps for stage in self.stages), default=0)}.items():
             if count < 1:
                 raise InputError(f"expected {name} of 1 or more, got {count}; give another number")
+
+    @property
+    def shows_motion(self) -> bool:
+        """Whether a window may have its motion."""
+        return self.config.motion_features > 0 and self.hide_motion < 1
+
+    def usable(self, clips: Sequence[LatentClip]) -> list[LatentClip]:
+        """The clips that can be learned: without motion none that is edited."""
+        return [clip for clip in clips if self.shows_motion or not clip.edited]
 
     def with_motion(self: R) -> R:
         """This recipe with motion as one more condition. The other weights begin, and all draws are, as without."""

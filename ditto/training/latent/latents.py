@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ditto.errors import BundleError, InputError, NoBundleError
 from ditto.latent.audio import FeatureUnits
 from ditto.latent.codec import Codec
-from ditto.latent.config import from_json, to_json
 from ditto.latent.region import FACE_MARGIN
 from ditto.latent.tokens import LatentUnits
-from ditto.training.dataset import write_bytes, write_json
 from ditto.training.latent.codec import Pictures, as_video, recoloured, warped, whole_latents
 from ditto.training.latent.data import Clips
 
-FORMAT = 1  # of the file that `write_network` writes
 COLOURS, WARP = 0.06, 0.05  # spreads of what varies pieces, as in training of the codec
 SMALLEST_SPREAD = 0.05  # of a feature of speech that hardly changes
 SMALLEST_MOVE = 0.005  # of a number of motion: about what irises and brows move in talk, in face units
 
-C = TypeVar("C")
-N = TypeVar("N", bound=nn.Module)
 Window = tuple[int, int, int]  # top, left and side, in pixels of the clips' pictures
 
 
@@ -199,35 +193,3 @@ def fingerprint(network: nn.Module) -> str:
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def write_network(folder: Path, name: str, network: nn.Module, words: Mapping[str, Any]) -> None:
-    """Write `NAME.safetensors` and `NAME.json`, a generator's weights and config. Raises OutputError."""
-    weights = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    write_bytes(folder / f"{name}.safetensors", save(weights))
-    write_json(folder / f"{name}.json", {"format": FORMAT, "config": to_json(network.config), **words})
-
-
-def read_network(folder: Path, name: str, kind: type[C], make: Callable[[C], N]) -> N:
-    """The generator that `write_network` wrote.
-
-    Args:
-        kind: of its config.
-        make: a network from a config.
-
-    Raises:
-        NoBundleError: missing.
-        BundleError: damaged or of another format.
-    """
-    try:
-        words = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        if words.get("format") != FORMAT:
-            raise ValueError(f"format {words.get('format')!r}")
-        network = make(from_json(kind, words.get("config")))
-        network.load_state_dict(load_file(folder / f"{name}.safetensors"))
-    except Exception as error:  # safetensors and torch raise errors of their own
-        reason, missing = " ".join(str(error).split())[:200], isinstance(error, FileNotFoundError)
-        raise (NoBundleError if missing else BundleError)(
-            f"expected a generator of format {FORMAT} in {folder}, got: {reason}; train it again"
-        ) from error
-    return network.eval().requires_grad_(False)

@@ -122,14 +122,11 @@ class RapDraw:
     """
 
     def __init__(self, clips: Sequence[LatentClip], recipe: RapRecipe, seed: int) -> None:
-        self._moved = recipe.config.motion_features > 0 and recipe.hide_motion < 1
-        clips = [clip for clip in clips if self._moved or not clip.edited]
-        self._clips = [clip for clip in clips if clip.latents.shape[1] == recipe.config.reference_latents]
+        length = recipe.config.reference_latents
+        self._clips = [clip for clip in recipe.usable(clips) if clip.latents.shape[1] == length]
         self._recipe, self._seed = recipe, seed
         if not self._clips:
-            raise InputError(
-                f"expected pieces of {recipe.config.reference_latents} latents, got none; encode pieces of that length"
-            )
+            raise InputError(f"expected pieces of {length} latents, got none; encode pieces of that length")
 
     def __call__(self, step: int, rank: int) -> RapBatch:
         recipe, config = self._recipe, self._recipe.config
@@ -164,8 +161,8 @@ class RapDraw:
             static=~torch.tensor(dynamic),
             audio=cut("audio", frames, 0, lacking)[:, :, None],
             hide_audio=hidden < recipe.hide,
-            motion=cut("motion", frames, 0, lacking) if self._moved else None,
-            hide_motion=(hidden_motion < recipe.hide_motion) & ~edited if self._moved else None,
+            motion=cut("motion", frames, 0, lacking) if recipe.shows_motion else None,
+            hide_motion=(hidden_motion < recipe.hide_motion) & ~edited if recipe.shows_motion else None,
         )
         names = tuple(piece.name for piece in pieces)
         return RapBatch(names, cut("latents", length, 1), noise, cut("mask", length, 0)[:, None], given)
