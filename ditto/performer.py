@@ -93,11 +93,14 @@ class Advance:
 
     Attributes:
         state: from `begin`, `advance` or `idle`.
-        samples: (hop_samples,) float32, mono, 16 kHz; with `final`, also fewer, or none.
+        samples: (hop_samples,) float32, mono, 16 kHz; with `final`, also fewer, or none; with `pause`, none.
         emotion: (8,) weights, as `ditto.motion.emotion.emotion_vector` gives them.
         final: whether the utterance ends with these samples.
         edits: of the shots that the job gives, by their number, from 0 on, for a performer that cannot draw a shot again with
             other edits (`Capability.REDRAW`). None: the emotion alone.
+        pause: whether the speech pauses here, in the middle of the utterance: the next samples come too late for the frames
+            that are due. A performer that makes blocks gives the frames of the speech that it has; `idle` gives silent ones
+            then. With further samples the utterance goes on. It has as many shots as without a pause.
     """
 
     state: State
@@ -105,6 +108,7 @@ class Advance:
     emotion: Array
     final: bool = False
     edits: EditsAt | None = None
+    pause: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +277,7 @@ class Performer(Protocol):
         """
 
     def idle(self, jobs: Sequence[Idle]) -> list[Advanced]:
-        """One or more shots without speech for each stream.
+        """One or more shots without speech for each stream. Unless its speech pauses, the rest of its utterance is dropped.
 
         Raises:
             ValueError: the performer lacks the capability IDLE.
@@ -311,6 +315,16 @@ def check_latency(name: str, latencies: Sequence[str]) -> str:
     if not isinstance(name, str) or name not in latencies:
         raise ValueError(f"expected a latency of {', '.join(latencies)}, got {name!r}; choose one of them")
     return name
+
+
+def check_job(job: Advance, hop_samples: int) -> None:
+    """Raise ValueError unless a job has a hop of samples; fewer with `final`; none with `pause`."""
+    least, most = 0 if job.final or job.pause else hop_samples, 0 if job.pause else hop_samples
+    if job.samples.ndim != 1 or not least <= job.samples.size <= most or (job.final and job.pause):
+        raise ValueError(
+            f"expected ({hop_samples},) samples a job, fewer only with final=True, none with pause=True, got "
+            f"{job.samples.shape}, final={job.final}, pause={job.pause}; let `Stream` cut the speech"
+        )
 
 
 def check_capabilities(performer: Performer, needed: Sequence[Capability]) -> None:

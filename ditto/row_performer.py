@@ -38,6 +38,7 @@ from ditto.performer import (
     Observer,
     Shot,
     State,
+    check_job,
     check_latency,
     expect_own,
 )
@@ -420,12 +421,9 @@ class _Run(Generic[E, S]):
         self.shots: list[RowShot] = []
         self.done = False
         self._hop = encoder.hop_samples
-        self._waiting: Array | None = job.samples
+        self._waiting: Array | None = None if job.pause else job.samples  # every shot of the speech so far was given
         size = job.samples.size
-        if job.samples.ndim != 1 or size > self._hop or (size < self._hop and not job.final):
-            raise ValueError(
-                f"expected ({self._hop},) samples, or fewer with final=True, got {job.samples.shape}; let `Stream` buffer them"
-            )
+        check_job(job, self._hop)
         self.state = replace(self.state, samples=self.state.samples + size)
         self._expected = -(-self.state.samples // SAMPLES_PER_FRAME) if job.final else None  # frames of the utterance
 

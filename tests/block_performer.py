@@ -45,7 +45,12 @@ class BlockPerformer:
         return Generated(expect_own(appearance, BlockAppearance), seed, cache)
 
     def advance(self, jobs):
-        return [self._block(expect_own(job.state, Generated), job.samples, job.final) for job in jobs]
+        return [
+            Advanced([], expect_own(job.state, Generated))
+            if job.pause
+            else self._block(expect_own(job.state, Generated), job.samples, job.final)
+            for job in jobs
+        ]
 
     def idle(self, jobs):
         silence = np.zeros(self.hop_samples, np.float32)

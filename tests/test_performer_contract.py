@@ -152,6 +152,20 @@ def test_an_utterance_has_a_frame_for_every_forty_milliseconds_begun(performer, 
     assert len(shots) == -(-samples // FRAME)
 
 
+def test_an_utterance_with_pauses_has_all_of_its_frames(performer):
+    samples, hop, shots = speech(few(performer, 40)), performer.hop_samples, []
+    state = performer.begin(performer.prepare(PORTRAIT), 0, "low")
+    for number, start in enumerate(range(0, samples.size, hop), 1):
+        done = performer.advance([Advance(state, samples[start : start + hop], NEUTRAL, start + hop >= samples.size)])[0]
+        shots, state = [*shots, *done.shots], done.state
+        if number % 5 == 1 and start + hop < samples.size:
+            done = performer.advance([Advance(state, samples[:0], NEUTRAL, pause=True)])[0]
+            shots, state = [*shots, *done.shots], performer.idle([Idle(done.state, NEUTRAL)])[0].state
+    assert len(shots) == -(-samples.size // FRAME)
+    if Capability.REDRAW in performer.supports:
+        same(pictures_of(performer, shots), pictures_of(performer, shots_of(performer, samples)[0]))
+
+
 def test_the_same_seed_gives_the_same_pictures_and_another_does_not(head):
     samples = speech(few(head.performer, 24))
     first = frames_of(head, samples, seed=3)

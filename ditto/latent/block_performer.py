@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ditto.errors import InputError
 from ditto.latent.attention import KeysValues
 from ditto.latent.codec import Codec, References
 from ditto.latent.generators import Generator, same_bits
@@ -40,6 +39,7 @@ from ditto.performer import (
     Observer,
     Shot,
     State,
+    check_job,
     check_latency,
     expect_own,
 )
@@ -86,6 +86,29 @@ class LatentFace(Face):
     appearance: LatentAppearance
 
 
+class Hearing(NamedTuple):
+    """What is remembered of the speech encoder.
+
+    Attributes:
+        encoder: its state.
+        rows: (n, D) features of frames to come.
+        lead: how many of the next features lie before those frames.
+    """
+
+    encoder: Any
+    rows: Floats
+    lead: int
+
+    def accept(self, rows: Floats, encoder: Any) -> Hearing:
+        """With what the encoder gave."""
+        lead = min(self.lead, len(rows))
+        return Hearing(encoder, np.concatenate([self.rows, rows[lead:]]), self.lead - lead)
+
+    def after(self, frames: int) -> Hearing:
+        """Without the next frames."""
+        return self._replace(rows=self.rows[frames:].copy())
+
+
 @dataclass(frozen=True, eq=False)
 class LatentState(State):
     """What is remembered of a stream.
@@ -94,31 +117,29 @@ class LatentState(State):
         appearance: of its portrait.
         latency: its name.
         seed: of its utterance.
-        encoder: state of the speech encoder.
+        speech: what has been heard of it.
         generator: state of the generator.
         decoder: state of the codec's decoder.
-        rows: (n, D) features of frames to come.
-        lead: how many of the next features lie before the speech.
         samples: of the utterance so far.
         shown: frames of the utterance so far.
         speaking: whether its utterance goes on, so that the rows are of speech.
-        rest: frames of the last block that lie after the end of the utterance; idle frames begin with them.
+        rest: frames of the last block that lie after the end of the speech; idle frames begin with them.
         motion: of its last block; None if that had none.
+        silence: what has been heard of the pause in which the speech is, after that speech; None without a pause.
     """
 
     appearance: LatentAppearance
     latency: str
     seed: int
-    encoder: Any
+    speech: Hearing
     generator: Any
     decoder: StreamState
-    rows: Floats
-    lead: int
     samples: int = 0
     shown: int = 0
     speaking: bool = False
     rest: tuple[LatentShot, ...] = ()
     motion: MotionState | None = None
+    silence: Hearing | None = None
 
 
 class _Made(NamedTuple):
@@ -194,21 +215,24 @@ class LatentPerformer:
         """As of `Performer`. The utterance goes on from the last picture of `after`, if that is of the same latency."""
         own = expect_own(appearance, LatentAppearance)
         generator = self.generators[check_latency(latency, self.latencies)]
-        encoder, lead = self.speech.encoder.initial_state(1), self.speech.encoder.lead_features
         before = None if after is None else expect_own(after, LatentState)
         if before is not None and before.latency == latency and before.appearance is own:
             state, decoder = generator.go_on(before.generator, seed), before.decoder
             motion = None if before.motion is None else MotionState(before.motion.face)
         else:
             state, decoder, motion = generator.begin(own.conditions[latency], seed), StreamState(), None
-        rows = np.zeros((0, self.speech.features), np.float32)
-        return LatentState(own, latency, seed, encoder, state, decoder, rows, lead, motion=motion)
+        return LatentState(own, latency, seed, self.initial_hearing(), state, decoder, motion=motion)
+
+    def initial_hearing(self) -> Hearing:
+        """Before the first sample."""
+        encoder, rows = self.speech.encoder, np.zeros((0, self.speech.features), np.float32)
+        return Hearing(encoder.initial_state(1), rows, encoder.lead_features)
 
     def advance(self, jobs: Sequence[Advance]) -> list[Advanced]:
         return self._run([_Run(self, job) for job in jobs])
 
     def idle(self, jobs: Sequence[Idle]) -> list[Advanced]:
-        """As of `Performer`: what the last block has left after an utterance, or else a block from silent speech."""
+        """As of `Performer`: what the last block has left after the speech, or else a block from silent speech."""
         states = [expect_own(job.state, LatentState) for job in jobs]
         results = [Advanced(list(state.rest), replace(state, rest=())) for state in states]
         dry = [place for place, state in enumerate(states) if not state.rest]
@@ -238,10 +262,10 @@ class LatentPerformer:
         while True:
             hungry = [run for run in runs if run.hungry]
             if hungry:
-                hops, states = [run.take_hop() for run in hungry], [run.state.encoder for run in hungry]
+                hops, states = [run.take_hop() for run in hungry], [run.hearing.encoder for run in hungry]
                 encoded = self._timed("encode", lambda: self.speech.encoder.step_batch(hops, states), len(hops))  # noqa: B023
                 for run, (rows, state) in zip(hungry, encoded, strict=True):
-                    run.accept_rows(rows, state)
+                    run.hearing = run.hearing.accept(rows, state)
             groups: dict[Hashable, list[_Run]] = {}
             for run in runs:
                 if run.ready:
@@ -255,7 +279,7 @@ class LatentPerformer:
                     for run, block in zip(part, made, strict=True):
                         run.accept_block(block)
             if not hungry and not groups:
-                return [Advanced(run.shots, run.state) for run in runs]
+                return [run.result() for run in runs]
 
     def _motion(self, runs: Sequence[_Run]) -> list[torch.Tensor] | None:
         """The motion (frames, 70) of the next block of streams that all have edits, or None as none of them has."""
@@ -322,9 +346,10 @@ class LatentPerformer:
 class _Run:
     """One job on its way: its speech as hops, its state, its shots.
 
-    An `Idle` job hears silence until one block has come, the last job of an utterance until its frames have come.
+    A pause and an `Idle` job hear silence until one block has come, the last job of an utterance until its frames have come.
 
     Attributes:
+        hearing: what has been heard; in a pause the rows of the speech that is there, then silence.
         edits: of the next block's frames; empty if they change nothing, or the performer has no motion.
     """
 
@@ -332,29 +357,33 @@ class _Run:
         self.shots: list[LatentShot] = []
         self.edits: list[Edits] = []
         state, emotion = expect_own(job.state, LatentState), job.emotion
-        samples, final = (job.samples, job.final) if isinstance(job, Advance) else (None, False)
         self._edits_at = (job.edits or (lambda shot: Edits(emotion))) if performer.motion is not None else None
         self._hop, self._generator = performer.hop_samples, performer.generators[state.latency]
-        self._idle, self._final = samples is None, final
-        size = 0 if samples is None else samples.size
-        if size > self._hop or (size < self._hop and samples is not None and not final):
-            raise InputError(
-                f"expected {self._hop} samples a job, fewer only with final=True, got {size}; let Stream cut the speech"
-            )
-        self._samples = samples if size else None
-        if self._idle and state.speaking:  # interrupted: what was to be said is not
-            encoder = performer.speech.encoder
-            state = replace(
-                state, encoder=encoder.initial_state(1), rows=state.rows[:0], lead=encoder.lead_features
-            )
-        speaking = not (self._idle or final)
-        self.state = replace(state, samples=state.samples + size, speaking=speaking, rest=())
+        self._idle, self._final, self._pause = isinstance(job, Idle), False, False
+        self._samples: Floats | None = None
+        self._blocks, self._speech = 0, state.speech
+        self.hearing = state.speech
+        if isinstance(job, Idle):
+            if state.speaking:  # interrupted: what was to be said is not
+                self.hearing = performer.initial_hearing()
+            self.state = replace(state, speaking=False, silence=None)
+            return
+        check_job(job, self._hop)
+        size, self._final, self._pause = job.samples.size, job.final, job.pause
+        self._samples = job.samples if size else None
+        if job.pause:
+            rows, lead = state.speech.rows, performer.speech.encoder.lead_features
+            silence = state.silence or Hearing(state.speech.encoder, rows[:0], lead)
+            self.hearing = silence._replace(rows=np.concatenate([rows, silence.rows]))
+        else:
+            state = replace(state, silence=None)
+        self.state = replace(state, samples=state.samples + size, speaking=not job.final)
 
     @property
     def _wanting(self) -> bool:
         """Whether frames are to come, whatever they take."""
-        if self._idle:
-            return not self.shots
+        if self._idle or self._pause:
+            return self._blocks == 0
         return self._final and self._frames_left > 0
 
     @property
@@ -370,7 +399,7 @@ class _Run:
     @property
     def _filled(self) -> bool:
         """Whether the rows of the next block are there."""
-        return len(self.state.rows) >= self._frames
+        return len(self.hearing.rows) >= self._frames
 
     @property
     def hungry(self) -> bool:
@@ -380,7 +409,7 @@ class _Run:
     @property
     def ready(self) -> bool:
         """Whether a block is to be made now."""
-        return self._filled and not self.hungry and (self._wanting or not (self._idle or self._final))
+        return self._filled and not self.hungry and (self._wanting or not (self._idle or self._final or self._pause))
 
     @property
     def place(self) -> Hashable:
@@ -390,7 +419,7 @@ class _Run:
     @property
     def block_rows(self) -> Floats:
         """The rows of the next block."""
-        return self.state.rows[: self._frames]
+        return self.hearing.rows[: self._frames]
 
     def look_up_edits(self) -> None:
         """Look up the edits of the next block's frames; those after the end of an utterance have the last one's."""
@@ -408,13 +437,16 @@ class _Run:
         """The next block for the source of motion."""
         state = self.state
         assert state.appearance.motion is not None
-        features = None if self._idle else state.rows
+        silent = self._idle or (self._pause and len(self._speech.rows) == 0)
+        features = None if silent else self.hearing.rows
         return MotionJob(
             state.motion, state.appearance.motion, state.appearance.portrait, state.seed, features, self.edits
         )
 
     def accept_motion(self, state: MotionState | None) -> None:
-        """Take the state after the motion of the next block."""
+        """Take the state after the motion of the next block; after a pause the speech has not heard its silence."""
+        if self._pause and state is not None:
+            state = replace(state, rows=state.rows[:0], heard=0)
         self.state = replace(self.state, motion=state)
 
     def take_hop(self) -> Floats:
@@ -425,28 +457,32 @@ class _Run:
             self._samples = None
         return hop
 
-    def accept_rows(self, rows: Floats, encoder: Any) -> None:
-        """Append what the encoder gave."""
-        lead = min(self.state.lead, len(rows))
-        joined = np.concatenate([self.state.rows, rows[lead:]])
-        self.state = replace(self.state, encoder=encoder, rows=joined, lead=self.state.lead - lead)
-
     def accept_block(self, made: _Made) -> None:
-        """Show a block; what lies after the end of the utterance is kept."""
+        """Show a block; what lies after the end of the speech is kept."""
         state, frames = self.state, made.frames.numpy()
         shots = [LatentShot(frame.copy()) for frame in frames]
         count = len(shots)
         if self._final:
             count = min(count, self._frames_left)
+        elif self._pause:
+            count = len(self._speech.rows)
         self.shots += shots[:count]
+        self.hearing = self.hearing.after(len(shots))
+        self._blocks += 1
         self.state = replace(
             state,
             generator=made.generator,
             decoder=made.decoder,
-            rows=state.rows[len(shots) :].copy(),
             shown=state.shown + (0 if self._idle else count),
             rest=tuple(shots[count:]),
         )
+
+    def result(self) -> Advanced:
+        """The shots, and the state after them: after a pause the speech goes on from where it was."""
+        if self._pause:
+            speech = self._speech._replace(rows=self._speech.rows[:0])
+            return Advanced(self.shots, replace(self.state, speech=speech, silence=self.hearing))
+        return Advanced(self.shots, replace(self.state, speech=self.hearing))
 
 
 def _to_pixels(video: torch.Tensor) -> torch.Tensor:

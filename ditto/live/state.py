@@ -52,7 +52,7 @@ STARVED_SECONDS = 0.25  # in the middle of an utterance, without samples: from t
 # measured times of batches and frames.
 GATHER_SECONDS = 0.015
 NOW, NEVER = float("-inf"), float("inf")
-COMPUTE_AVERAGE = 0.1  # weight of the newest measurement in `compute_seconds`
+COMPUTE_AVERAGE = 0.1  # weight of the newest measurement in a running mean
 
 
 class Task(NamedTuple):
@@ -82,15 +82,18 @@ class Outlook(NamedTuple):
     """What a session has for the workers.
 
     Attributes:
-        ready: whether there is a hop of speech for the performer or the end of an utterance, and room for its shots.
+        ready: whether there is a hop of speech for the performer, or the end of an utterance or a pause in it, and room for
+            its shots.
         frame: when the frame that can be drawn now is due; infinity if none can be.
         idle: when an idle frame is due; infinity while a frame is unread or speech is being advanced, as an idle frame would
             delay its first word.
+        pause: when the performer is to be told of a pause in the speech; infinity if there is none.
     """
 
     ready: bool
     frame: float = NEVER
     idle: float = NEVER
+    pause: float = NEVER
 
 
 class Result(NamedTuple):
@@ -159,6 +162,9 @@ class SessionState:
         controls = settings.controls if isinstance(settings.controls, Controls) else None
         self._ramps = Ramps.start(settings.emotion, controls, settings.style)
         self._ready_since: float | None = None  # since when there has been speech to advance
+        self._pushed_at = float("-inf")  # when samples came last
+        self._advance_began = 0.0
+        self._block_seconds = 0.0  # running mean of what a hop takes that gives shots
         self._sound_size = settings.audio_rate // FPS
 
     # For the session's callers.
@@ -182,6 +188,8 @@ class SessionState:
         """As `Intake.push`; the samples are checked, and nobody else changes them."""
         self.check()
         taken = self._intake.push(samples, sample_rate, epoch)
+        if taken and samples.size:
+            self._pushed_at = self._pace.now()
         if taken and self.can_advance():
             self._work(NOW)
         return taken
@@ -320,13 +328,38 @@ class SessionState:
 
     def can_advance(self) -> bool:
         """Whether there is a hop of speech for the performer or the end of an utterance, and room for its shots."""
-        if self.advancing or self._stopped or self._pictures.shots >= MAX_QUEUED_SHOTS:
-            return False
-        if not self._redrawable and self._task is not None and self._task.shot is None:
-            return False  # the performer is making idle shots; speech goes on from the state after them
+        return self._has_speech and self._may_advance
+
+    @property
+    def _has_speech(self) -> bool:
+        """Whether there is a hop of speech for the performer or the end of an utterance."""
         if self._utterance is None:
             return self._intake.completes_hop(0)
         return self._utterance.has_hop or self._intake.completes_hop(self._utterance.buffered)
+
+    @property
+    def _may_advance(self) -> bool:
+        """Whether the performer can go on with the utterance, and there is room for its shots."""
+        if self.advancing or self._stopped or self._pictures.shots >= MAX_QUEUED_SHOTS:
+            return False
+        making_idle = self._task is not None and self._task.shot is None  # speech goes on from the state after them
+        return self._redrawable or not making_idle
+
+    @property
+    def _pause_due(self) -> float:
+        """When to tell a performer that makes blocks of a pause in the speech; infinity if there is none.
+
+        A block takes all of its speech. Where samples have stopped coming, it is made without the rest of them, early enough
+        to be there when the next frame is due. Where they come slowly, at the speed of talk the rest is there after
+        `delay_seconds`.
+        """
+        utterance = self._utterance
+        if self._redrawable or not self._shows_idle or utterance is None or not utterance.started or utterance.paused:
+            return NEVER
+        if self._has_speech or not self._may_advance or self._pictures.pictures > self._block_seconds * FPS + 1:
+            return NEVER  # with more than that the reader is not in a hurry
+        due = self._pace.due(self._next_new)
+        return min(due + self.delay_seconds, max(due - self._block_seconds, self._pushed_at + STARVED_SECONDS))
 
     def mark_ready(self) -> None:
         """Record since when `can_advance` has been true."""
@@ -347,10 +380,14 @@ class SessionState:
         return self._ready_since + GATHER_SECONDS
 
     def begin_advance(self) -> tuple[Utterance, Piece | None, State | None]:
-        """What a worker advances now: utterance, its next piece (None if a hop is whole without one), performer's state."""
+        """What a worker advances now: utterance, its next piece, performer's state.
+
+        The piece is None if a hop is whole without one, or if the speech pauses.
+        """
         self.advancing = True
+        self._advance_began = self._pace.now()
         self._ready_since = None
-        if self._utterance is not None and self._utterance.has_hop:
+        if self._utterance is not None and (self._utterance.has_hop or not self._has_speech):
             return self._utterance, None, self._performer_state
         full = self._intake.full
         piece = self._intake.take()
@@ -390,6 +427,8 @@ class SessionState:
         utterance.publish()
         if advanced is None:
             return
+        if advanced.shots:
+            self._block_seconds = averaged(self._block_seconds, self._pace.now() - self._advance_began)
         group, first = ShotGroup(advanced.state), utterance.shots - len(advanced.shots)
         self._pictures.put_shots(
             [
@@ -419,23 +458,32 @@ class SessionState:
         """What there is for the workers now."""
         if self._stopped:
             return Outlook(False)
-        ready, pictures = self.can_advance(), self._pictures
+        pause = self._pause_due
+        ready = self.can_advance() or pause <= self._pace.now()
+        frame, idle = self._drawing_due()
+        return Outlook(ready, frame, idle, pause)
+
+    def _drawing_due(self) -> tuple[float, float]:
+        """`Outlook.frame` and `Outlook.idle`."""
+        pictures = self._pictures
         unread = pictures.pictures
         if self.drawing or unread >= MAX_QUEUED_PICTURES:
-            return Outlook(ready)
+            return NEVER, NEVER
         shot = pictures.next_shot(self._sound_size)
         due = self._pace.due(pictures.last_drawn.frames)
         if shot is not None and shot.utterance is not None:
-            return Outlook(ready, max(due, self._pace.now()) if unread else due)  # an unread picture: no hurry
+            return max(due, self._pace.now()) if unread else due, NEVER  # an unread picture: no hurry
         if unread:
-            return Outlook(ready)
+            return NEVER, NEVER
         if shot is None:  # else an idle shot, one of a group
-            started = self._utterance is not None and self._utterance.started
-            if not self._shows_idle or self.advancing or (started and not self._redrawable):
-                return Outlook(ready)
-            if self._mid_utterance:
-                due += STARVED_SECONDS
-        return Outlook(ready, due if due <= self._pace.now() else NEVER, due)
+            if not self._shows_idle or self.advancing:
+                return NEVER, NEVER
+            utterance = self._utterance
+            if self._redrawable:
+                due += STARVED_SECONDS if self._mid_utterance else 0.0
+            elif utterance is not None and utterance.started and not utterance.paused:
+                return NEVER, NEVER
+        return due if due <= self._pace.now() else NEVER, due
 
     def task(self) -> Task:
         """Make a task of the frame that can be drawn now."""
@@ -456,10 +504,10 @@ class SessionState:
         self._pace.start(result.frame.index)
         if task.shot is None:
             self._performer_state = result.shot.group.state
+            if self._utterance is not None and self._utterance.paused:
+                self._utterance.accept_idle(self._performer_state)
         if result.shot.compute_seconds > 0.0:
-            measured = result.shot.compute_seconds + seconds
-            weight = COMPUTE_AVERAGE if self.compute_seconds else 1.0
-            self.compute_seconds += weight * (measured - self.compute_seconds)
+            self.compute_seconds = averaged(self.compute_seconds, result.shot.compute_seconds + seconds)
         self._pictures.put_shots(result.more_shots, first=True)
         self._pictures.add_picture(result.frame, result.shot, result.position)
         self.notify()
@@ -537,7 +585,8 @@ class SessionState:
     def _next_due(self) -> float:
         """From when on there is something to compute."""
         outlook = self.outlook()
-        return NOW if outlook.ready or outlook.frame < NEVER or self._can_forward_ends else outlook.idle
+        now = outlook.ready or outlook.frame < NEVER or self._can_forward_ends
+        return NOW if now else min(outlook.idle, outlook.pause)
 
     @property
     def _can_forward_ends(self) -> bool:
@@ -552,3 +601,8 @@ class SessionState:
     def _mid_utterance(self) -> bool:
         """Whether the last frame belongs to the current utterance."""
         return self._utterance is not None and self._utterance.epoch == self._pictures.last_drawn.speaking
+
+
+def averaged(mean: float, newest: float) -> float:
+    """A running mean with one more measurement; a mean of 0 is of none."""
+    return mean + (COMPUTE_AVERAGE if mean else 1.0) * (newest - mean)

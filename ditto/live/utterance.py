@@ -28,11 +28,12 @@ class Utterance:
         ended: whether no more sound comes.
         done: whether the performer has given all shots.
         shots: how many the performer has given.
+        paused: whether the performer has been told of a pause in the speech, and neither idle frames nor speech came since.
     """
 
     def __init__(self, epoch: int, begin: Callable[[State | None], State], hop_samples: int) -> None:
         self.epoch = epoch
-        self.ended = self.done = False
+        self.ended = self.done = self.paused = False
         self.shots = 0
         self._begin = begin
         self._state: State | None = None
@@ -48,7 +49,7 @@ class Utterance:
         """Take a piece; the next job for the performer, or None until there is a whole hop or the end.
 
         Args:
-            piece: at most a hop; None if `has_hop`.
+            piece: at most a hop; None if `has_hop`, or if the speech pauses.
             emotion: (8,) weights for the shots.
             performer_state: after the last shot of the stream; None before the first.
             edits: of the shots.
@@ -58,6 +59,8 @@ class Utterance:
             self._unpublished.append(sound)
             self._samples = np.concatenate([self._samples, speech])
             self._last = piece.samples is None
+        elif not self.has_hop and self._state is not None:
+            return Advance(self._state, self._samples[:0], emotion, edits=edits, pause=True)
         if not self.has_hop:
             return None
         if self._state is None:
@@ -71,6 +74,12 @@ class Utterance:
         self._state = state
         self.shots += shots
         self.done = job.final
+        self.paused = job.pause or (self.paused and shots == 0)
+
+    def accept_idle(self, state: State) -> None:
+        """Record the performer's state after the idle frames of a pause; under the lock, while no job is being done."""
+        self._state = state
+        self.paused = False
 
     def publish(self) -> None:
         """Make what `next_job` took visible; call it under the lock."""

@@ -256,7 +256,7 @@ def test_a_state_with_motion_does_not_grow(head):
         job = Advance(state, piece, NEUTRAL, edits=lambda shot: Edits(NEUTRAL, (LOOK,)))
         state = performer.advance([job])[0].state
         if state.motion is not None:
-            arrays = [state.rows, state.motion.rows, *state.motion.sampler[3:8]]
+            arrays = [state.speech.rows, state.motion.rows, *state.motion.sampler[3:8]]
             tensors = tensors_of(state.generator)
             sizes.append(sum(a.nbytes for a in arrays) + sum(t.numel() for t in tensors))
     assert max(sizes[len(sizes) // 2 :]) <= 1.2 * max(sizes[: len(sizes) // 2])

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from actors import HandClock
 from drawn import drawn_portrait
 
 torch = pytest.importorskip("torch", reason="V and RAP need torch")
@@ -18,13 +19,15 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from ditto.app.cli_bundle import check_latent  # noqa: E402
 from ditto.bundle import Bundle, seal  # noqa: E402
-from ditto.errors import BundleError, InputError, OutputError, UnsupportedError  # noqa: E402
+from ditto.errors import BundleError, InputError, OutputError, TooSlowError, UnsupportedError  # noqa: E402
 from ditto.frame import SegmentEnd  # noqa: E402
 from ditto.latent.audio import mel_windows  # noqa: E402
 from ditto.latent.bundling import performer_of, write_bundle  # noqa: E402
 from ditto.latent.generators import tensors_of  # noqa: E402
 from ditto.latent.region import Composer, Region, square_of  # noqa: E402
 from ditto.latent.speech import LiteConfig, MelConfig, MelSpeech  # noqa: E402
+from ditto.live import Scheduler, Session  # noqa: E402
+from ditto.live.settings import Settings  # noqa: E402
 from ditto.motion.emotion import emotion_vector  # noqa: E402
 from ditto.performer import Advance, Capability, Draw, Edits, Idle  # noqa: E402
 from ditto.talking_head import load  # noqa: E402
@@ -154,6 +157,30 @@ def test_an_interrupt_acts_at_the_next_block_and_says_what_was_shown(head):
     assert [item.kind for item in after[:2]] == ["speech"] * 2 and isinstance(after[2], SegmentEnd)
 
 
+@pytest.mark.parametrize(("seconds", "said", "blocks"), [(3.0, "4.", 3), (30.0, "0.4", 2), (100.0, "0.1", 1)])
+def test_a_machine_that_makes_blocks_too_slowly_is_refused_at_each_latency(heads, monkeypatch, seconds, said, blocks):
+    head, clock, made, taken = heads["v"], HandClock(), [], {"quality": seconds, "low": 2.0}
+    performer, appearance = head.performer, head.appearance(PORTRAIT)
+    idle = performer.idle
+
+    def slow(jobs):
+        made.append(jobs)
+        clock.time += taken[jobs[0].state.latency]
+        return idle(jobs)
+
+    monkeypatch.setattr(performer, "idle", slow)
+    scheduler = Scheduler(performer, 1, clock)
+
+    def opened(latency):
+        return Session(scheduler, PORTRAIT, lambda: appearance, Settings(latency=latency))
+
+    opened("low").close()  # 13 frames in two seconds
+    made.clear()
+    with pytest.raises(TooSlowError, match=rf"expected at least 5 frames a second for a live session, measured {said}"):
+        opened("quality")
+    assert len(made) == blocks
+
+
 def test_a_state_holds_as_much_after_many_blocks_as_after_two(head, performer):
     def size(state):
         tensors = [tensor for part in (state.generator, state.decoder) for tensor in tensors_of(part)]
@@ -165,7 +192,7 @@ def test_a_state_holds_as_much_after_many_blocks_as_after_two(head, performer):
     for _ in range(12):  # over more than three windows of V
         state = performer.idle([Idle(state, NEUTRAL)])[0].state
     assert size(state) == early
-    assert len(state.rows) < 2 * performer.hop_samples // FRAME
+    assert len(state.speech.rows) < 2 * performer.hop_samples // FRAME
 
 
 def test_streams_at_one_place_are_one_batch(head, performer):
