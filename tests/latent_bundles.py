@@ -15,7 +15,7 @@ from ditto.latent.rap_network import RapDenoiser
 from ditto.latent.rap_sampler import RapSampling
 from ditto.latent.region import Region
 from ditto.latent.schedule import Guidance
-from ditto.latent.speech import LiteConfig, MelConfig, shipped_encoder
+from ditto.latent.speech import LiteConfig, MelConfig, MelSource, shipped_encoder
 
 REGION = Region(side=32, left=8, top=16, size=16)
 EIGHT_FRAMES = replace(  # a latent of RAP
@@ -73,7 +73,7 @@ def tiny_parts(system):
         "quality": RapLatency(RapSampling(steps=2), 11, 11),
         "low": RapLatency(RapSampling(steps=1, audio=Guidance(2.0)), 3, 5),
     }
-    mel = random_network(MelConfig(8, (4, 4)).network, 2)
+    mel = MelSource(random_network(MelConfig(8, (4, 4)).network, 2))
     return LatentParts(codec, random_network(lambda: RapDenoiser(sizes), 1), REGION, latencies, mel)
 
 

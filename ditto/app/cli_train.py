@@ -41,6 +41,16 @@ Motion = Annotated[
     bool, typer.Option("--motion", help="Also train the condition on motion: gaze, head and emotion can be controlled.")
 ]
 Codec = Annotated[Path, typer.Argument(metavar="CODEC", help="A folder of `ditto train codec`.")]
+Speech = Annotated[
+    str,
+    typer.Option(
+        metavar="lite|mel|BUNDLE",
+        help="What hears the speech: lite's encoder; a mel encoder, trained too; layers of the HuBERT of a full bundle.",
+    ),
+]
+Layers = Annotated[
+    str | None, typer.Option(help="Layers of that HuBERT, as 4,8,12; by default all of them for rap, the last one for flow.")
+]
 
 app = typer.Typer(no_args_is_help=True, help="Prepare footage and train on it.")
 
@@ -302,6 +312,8 @@ def flow(
     output: Output,
     preset: Annotated[str, typer.Option(help="small, face: for a codec of that preset; paper: the full size.")] = "small",
     motion: Motion = False,
+    speech: Speech = "lite",
+    layers: Layers = None,
     seed: Seed = 0,
     steps: Steps = None,
     resume: Resume = False,
@@ -317,7 +329,7 @@ def flow(
             from ditto.training.latent.flow import FLOW
             from ditto.training.latent.loop import Options
         options = Options(clips, output, seed, resume, device, report_of(quiet or as_json), tensorboard)
-        train_system(FLOW, options, codec, preset, motion, steps)
+        train_system(FLOW, options, codec, preset, motion, steps, speech, layers)
         print_made(output / "flow.safetensors", as_json, quiet, seed=seed)
 
 
@@ -328,6 +340,8 @@ def rap(
     output: Output,
     preset: Annotated[str, typer.Option(help="small, face: for a codec of that preset; paper: the full size.")] = "small",
     motion: Motion = False,
+    speech: Speech = "lite",
+    layers: Layers = None,
     seed: Seed = 0,
     steps: Steps = None,
     resume: Resume = False,
@@ -343,20 +357,51 @@ def rap(
             from ditto.training.latent.loop import Options
             from ditto.training.latent.rap import RAP
         options = Options(clips, output, seed, resume, device, report_of(quiet or as_json), tensorboard)
-        train_system(RAP, options, codec, preset, motion, steps)
+        train_system(RAP, options, codec, preset, motion, steps, speech, layers)
         print_made(output / "rap.safetensors", as_json, quiet, seed=seed)
 
 
+@app.command()
+def bundle(
+    codec: Codec,
+    generator: Annotated[
+        Path, typer.Argument(metavar="GENERATOR", help="A folder of `ditto train flow` or `ditto train rap`.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's folder, a new one.")],
+    name: Annotated[str | None, typer.Option(help="Of the bundle; by default that of its folder.")] = None,
+    licence: Annotated[str, typer.Option(help="Of its weights.")] = "unknown",
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a bundle of V or RAP from CODEC and GENERATOR: one that `ditto animate --bundle` takes."""
+    with errors_reported(as_json, debug):
+        with packages_of_training():
+            from ditto.training.latent.bundle import bundle_of_training
+        made = bundle_of_training(codec, generator, output, name or output.name, licence)
+        print_made(made.path, as_json, quiet, id=made.id)
+
+
 def train_system(
-    system: GeneratorSystem[Any, Any], options: Options, codec: Path, preset: str, motion: bool, steps: int | None
+    system: GeneratorSystem[Any, Any],
+    options: Options,
+    codec: Path,
+    preset: str,
+    motion: bool,
+    steps: int | None,
+    speech: str,
+    layers: str | None,
 ) -> None:
     """Train the generator of a system by a preset, with motion as a condition if asked for."""
     from ditto.training.latent.generator import train_generator
+    from ditto.training.latent.hearing import speech_named
     from ditto.training.recipe import named
 
     recipe = named(system.presets, preset).shortened(steps)
+    heard = speech_named(speech, layers, system.stacks, options.seed)
+    recipe = recipe.with_speech(heard)
     with interruptible(options.out):
-        train_generator(system, options, codec, recipe.with_motion() if motion else recipe)
+        train_generator(system, options, codec, recipe.with_motion() if motion else recipe, speech=heard)
 
 
 def print_made(path: Path, as_json: bool, quiet: bool, **more: Any) -> None:

@@ -134,7 +134,8 @@ def mel_windows(samples: Tensor) -> Tensor:
 class MelEncoder(nn.Module):
     """A vector of `width` numbers from the 80 x 16 mel window of a video frame. Each frame on its own: no state.
 
-    The interface is that of Wav2Lip's audio encoder (arXiv:2008.10010), which V uses; the network is ours.
+    The interface is that of Wav2Lip's audio encoder (arXiv:2008.10010), which V uses; the network is ours. A vector has mean
+    0 and spread 1 (layer norm), so that a generator which is trained with the encoder needs no units of its features.
     """
 
     def __init__(self, width: int = 512, channels: tuple[int, ...] = (32, 64, 128, 256)) -> None:
@@ -149,10 +150,10 @@ class MelEncoder(nn.Module):
         self.output = nn.Linear(before * places, width)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """(B, F, 80, 16) -> (B, F, width)."""
-        batch, frames = windows.shape[:2]
-        found: Tensor = self.output(self.convolutions(windows.flatten(0, 1)[:, None]).flatten(1))
-        return found.reshape(batch, frames, -1)
+        """(..., 80, 16) -> (..., width)."""
+        convolved = self.convolutions(windows.reshape(-1, 1, MEL_BANDS, MEL_FRAMES)).flatten(1)
+        found = F.layer_norm(self.output(convolved), (self.output.out_features,))
+        return found.reshape(*windows.shape[:-2], -1)
 
 
 class _Residual(nn.Module):

@@ -50,7 +50,7 @@ Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")
 
 LARGEST_BATCH = 8  # streams of one forward pass
-DELAY_BLOCKS = 16  # blocks over which hops and blocks meet in every way: hops have 2 or 5 frames
+DELAY_BLOCKS = 16  # blocks over which hops and blocks meet in every way: hops have 2, 5 or 10 frames
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ditto.bundle import FORMAT, Bundle, Part, check_keys, seal
-from ditto.errors import BundleError, InputError, OutputError
-from ditto.latent.audio import FPS, SAMPLE_RATE, MelEncoder
+from ditto.errors import BundleError, InputError, NoBundleError, OutputError
+from ditto.latent.audio import FPS, SAMPLE_RATE
 from ditto.latent.block_performer import LatentPerformer
 from ditto.latent.codec import Codec
 from ditto.latent.config import CodecConfig, FlowConfig, RapConfig, from_json, to_json
@@ -29,7 +30,7 @@ from ditto.latent.generators import FlowBlocks, Generator, RapBlocks, RapLatency
 from ditto.latent.motion_source import MotionConfig
 from ditto.latent.rap_network import RapDenoiser
 from ditto.latent.region import Region
-from ditto.latent.speech import LiteConfig, MelConfig, MelSpeech, Speech
+from ditto.latent.speech import HUBERT, LITE, MEL, LiteConfig, SpeechSource, source_of
 from ditto.latent.views import ViewsConfig
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ N = TypeVar("N", bound=nn.Module)
 
 VERSION = 1  # of these parts
 V, RAP = "v", "rap"  # `motion_space` of a bundle, and the model of its generator
-CODEC, LITE, MEL = "latent_codec", "lite_encoder", "mel_encoder"  # models of the other parts
+CODEC = "latent_codec"  # models of the other parts
 MOTION, VIEWS = "lite_motion", "lite_views"
 LATENCIES = "quality", "low"  # every bundle has both: for recordings, and for live sessions
 
@@ -51,7 +52,7 @@ class LatentParts:
         generator: of V or RAP.
         region: that the codec codes.
         latencies: name -> how the generator is sampled: `FlowSampling` for V, `RapLatency` for RAP.
-        audio: the mel encoder, or which of the shipped encoders of lite.
+        audio: where the speech comes from.
         motion: which of the shipped motion networks of lite; None: nothing can be controlled.
         views: more references, rendered by lite; None: the portrait alone.
     """
@@ -60,7 +61,7 @@ class LatentParts:
     generator: FlowGenerator | RapDenoiser
     region: Region
     latencies: Mapping[str, FlowSampling] | Mapping[str, RapLatency]
-    audio: MelEncoder | LiteConfig
+    audio: SpeechSource
     motion: MotionConfig | None = None
     views: ViewsConfig | None = None
 
@@ -82,12 +83,10 @@ def write_bundle(folder: str | os.PathLike[str], parts: LatentParts, name: str, 
     configs = {
         "codec": (CODEC, {"sizes": to_json(parts.codec.config), "region": to_json(parts.region)}),
         "generator": (system, {"sizes": to_json(parts.generator.config), "latencies": latencies}),
+        "audio": (parts.audio.model, {"sizes": to_json(parts.audio.sizes)}),
     }
-    if isinstance(parts.audio, LiteConfig):
-        configs["audio"] = (LITE, {"sizes": to_json(parts.audio)})
-    else:
-        networks["audio"] = parts.audio
-        configs["audio"] = (MEL, {"sizes": to_json(MelConfig.of(parts.audio))})
+    if parts.audio.trained is not None:
+        networks["audio"] = parts.audio.trained
     if parts.motion is not None:
         configs["motion"] = (MOTION, {"sizes": to_json(parts.motion)})
     if parts.views is not None:
@@ -125,12 +124,13 @@ def open_parts(bundle: Bundle) -> LatentPerformer:
     """The performer of a bundle whose files are as it says.
 
     Raises:
+        NoBundleError: the speech encoder lies in another bundle, which is not here.
         BundleError: a part is missing or damaged, of another system or version, or does not fit the others.
     """
     system = bundle.motion_space
     codec_words = _words(bundle, "codec", (CODEC,), ("sizes", "region"))
     generator_words = _words(bundle, "generator", (system,), ("sizes", "latencies"))
-    audio_words = _words(bundle, "audio", (LITE, MEL), ("sizes",))
+    audio_words = _words(bundle, "audio", (LITE, MEL, HUBERT), ("sizes",))
     codec = Codec(_read(bundle, "codec", CodecConfig, codec_words["sizes"]))
     region = _read(bundle, "codec", Region, codec_words["region"])
     words = generator_words["latencies"]
@@ -144,11 +144,9 @@ def open_parts(bundle: Bundle) -> LatentPerformer:
     else:
         generator = RapDenoiser(_read(bundle, "generator", RapConfig, generator_words["sizes"]))
         latencies = {name: _read(bundle, "generator", RapLatency, words[name]) for name in LATENCIES}
-    audio: MelEncoder | LiteConfig
-    if bundle.part("audio").model == LITE:
-        audio = _read(bundle, "audio", LiteConfig, audio_words["sizes"])
-    else:
-        audio = _load(_read(bundle, "audio", MelConfig, audio_words["sizes"]).network(), bundle.part("audio"))
+    heard = bundle.part("audio")
+    with _said(bundle, "audio"):
+        audio = source_of(heard.model, audio_words["sizes"], lambda network: _load(network, heard))
     motion = views = None
     if "motion" in bundle.parts:
         motion = _read(bundle, "motion", MotionConfig, _words(bundle, "motion", (MOTION,), ("sizes",))["sizes"])
@@ -158,6 +156,8 @@ def open_parts(bundle: Bundle) -> LatentPerformer:
     parts = LatentParts(codec, generator, region, latencies, audio, motion, views)
     try:
         return performer_of(parts)
+    except NoBundleError:
+        raise
     except InputError as error:
         raise BundleError(f"{bundle.path}: {error}") from error
 
@@ -167,14 +167,13 @@ def performer_of(parts: LatentParts) -> LatentPerformer:
 
     Raises:
         InputError: they do not fit each other; latencies other than "quality" and "low".
-        BundleError: the shipped speech encoder or motion network is not the one that is asked for.
+        BundleError: the speech encoder or motion network is not here, or not the one that is asked for.
     """
     if tuple(parts.latencies) != LATENCIES:
         raise InputError(
             f"expected latencies {', '.join(LATENCIES)}, got {', '.join(parts.latencies) or 'none'}; name them so"
         )
-    audio = parts.audio
-    speech = audio.open() if isinstance(audio, LiteConfig) else Speech(MelSpeech(audio), audio.output.out_features)
+    speech = parts.audio.open()
     check_fit(parts.codec.config, parts.generator.config, parts.region.size, speech.features)
     generators: dict[str, Generator[Any, Any]] = {}
     for name, latency in parts.latencies.items():
@@ -188,7 +187,7 @@ def performer_of(parts: LatentParts) -> LatentPerformer:
                 f"{type(parts.generator).__name__}; give one that fits"
             )
     if parts.motion is not None:
-        check_motion(parts.generator, isinstance(audio, LiteConfig))
+        check_motion(parts.generator, isinstance(parts.audio, LiteConfig))
     motion = None if parts.motion is None else parts.motion.open()
     views = None if parts.views is None else parts.views.open()
     return LatentPerformer(parts.codec, generators, speech, parts.region, motion, views)
@@ -216,8 +215,15 @@ def _words(bundle: Bundle, name: str, models: tuple[str, ...], keys: tuple[str, 
 
 
 def _read(bundle: Bundle, name: str, kind: type[T], words: object) -> T:
-    try:
+    with _said(bundle, name):
         return from_json(kind, words)
+
+
+@contextmanager
+def _said(bundle: Bundle, name: str) -> Iterator[None]:
+    """Raises BundleError where what a bundle says of a part cannot be."""
+    try:
+        yield
     except InputError as error:
         raise BundleError(f"{bundle.path / 'bundle.json'}, part {name!r}: {error}") from error
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 from ditto.errors import InputError
 
 T = TypeVar("T")
+G = TypeVar("G", bound="GeneratorConfig")
 FRAME_NUMBERS = (0, 70, 265)  # of motion: none, or ditto's (`ditto.motion.motion`)
 
 
@@ -309,6 +310,10 @@ class GeneratorConfig:
         """Numbers of a frame's speech, of all layers."""
         return self.audio_features
 
+    def with_speech(self: G, layers: int, features: int) -> G:
+        """This config for other speech: layers of it, and numbers of each."""
+        return replace(self, audio_features=layers * features)
+
     def frames(self, latents: int, first: bool = True) -> int:
         """Frames of so many latents; `first`: with the video's first, which is one frame."""
         return latents * self.frames_per_latent - (self.frames_per_latent - 1 if first else 0)
@@ -391,6 +396,9 @@ class RapConfig(GeneratorConfig):
     def speech_size(self) -> int:
         """Numbers of a frame's speech, of all layers."""
         return self.audio_layers * self.audio_features
+
+    def with_speech(self, layers: int, features: int) -> RapConfig:
+        return replace(self, audio_layers=layers, audio_features=features)
 
     def window_share(self, layer: int) -> float:
         """alpha of layer `layer` (from 0): the share of the window attention, between 0 and 1.

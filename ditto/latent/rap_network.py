@@ -131,7 +131,7 @@ class RapDenoiser(nn.Module):
         width, size = config.width, config.token_size
         self.units = LatentUnits(config.channels, config.residual)
         self.input = begin_linear(nn.Linear(2 * size, width))
-        self.audio_units = FeatureUnits(config.audio_features)
+        self.audio_units = FeatureUnits(config.speech_size)
         self.audio = nn.Sequential(
             begin_linear(nn.Linear(config.audio_features, width)),
             nn.GELU("tanh"),
@@ -176,7 +176,8 @@ class RapDenoiser(nn.Module):
                 f"expected speech (B, {frames} n, {layers}, {size}), got {tuple(audio.shape)}; give frames of whole "
                 "latents"
             )
-        tokens = self.audio(self.audio_units(audio)).unflatten(1, (-1, frames)) + self.audio_places
+        rows = self.audio_units(audio.flatten(2)).unflatten(2, (layers, size))
+        tokens = self.audio(rows).unflatten(1, (-1, frames)) + self.audio_places
         return torch.where(hidden[:, None, None], self.null_audio, tokens.flatten(1, 3))
 
     def hear(self, speech: Tensor) -> list[KeysValues]:

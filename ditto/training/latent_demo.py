@@ -35,14 +35,10 @@ from ditto.latent.bundling import LatentParts, write_bundle
 from ditto.latent.codec import Codec
 from ditto.latent.config import FlowConfig, RapConfig
 from ditto.latent.flow_network import FlowGenerator
-from ditto.latent.flow_sampler import FlowSampling
-from ditto.latent.generators import RapLatency
 from ditto.latent.layers import StreamState
 from ditto.latent.motion_source import MotionConfig, shipped_motion
 from ditto.latent.rap_network import RapDenoiser
-from ditto.latent.rap_sampler import RapSampling
 from ditto.latent.region import Region
-from ditto.latent.schedule import Guidance
 from ditto.latent.speech import LiteConfig, shipped_encoder
 from ditto.media.audio import read_audio
 from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -50,6 +46,7 @@ from ditto.portrait.portrait import Portrait
 from ditto.talking_head import TalkingHead, load
 from ditto.training.dataset import read_json, write_bytes, write_json
 from ditto.training.latent import codec as codec_training
+from ditto.training.latent.bundle import FLOW_LATENCIES, RAP_LATENCIES
 from ditto.training.latent.codec import CodecRecipe, as_video, read_codec, train_codec, whole_latents
 from ditto.training.latent.data import PICTURE_SIZE, SIDE, Clips, Job, files_of, plan, render_clips, split_speeches
 from ditto.training.latent.evaluation import (
@@ -81,18 +78,6 @@ CLIPS, EDITED = 140, 70  # to train on, 8 s each
 CALIBRATION = 6  # clips of the held portrait that the reader of its mouth learns from; no network sees them
 LONG_SECONDS = 60.0
 STREAM_FRAMES = 125  # of the codec's figures
-
-# Guidance widens the opening of the lips: by how much, chosen for the portrait that no network saw (docs/latent.md).
-FOLLOWED = Guidance(2.5)  # by motion, where there are edits: without it they act about a third as much as with lite
-FLOW_LATENCIES: Mapping[str, FlowSampling] = {
-    "quality": FlowSampling(steps=6, shift=3.0, audio=Guidance(2.25), reference=Guidance(), motion=FOLLOWED),
-    "low": FlowSampling(steps=4, shift=3.0, audio=Guidance(2.0), reference=Guidance(), motion=FOLLOWED),
-}
-RAP_LATENCIES: Mapping[str, RapLatency] = {
-    "quality": RapLatency(RapSampling(steps=6, audio=Guidance(3.0), motion=FOLLOWED), 11, 11),
-    "low": RapLatency(RapSampling(steps=4, audio=Guidance(3.0), motion=FOLLOWED), 3, 5),
-}
-
 
 EDITS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "gaze": ({"controls": Controls(gaze=(20, 0))}, {"controls": Controls(gaze=(-20, 0))}),

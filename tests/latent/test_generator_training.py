@@ -292,7 +292,7 @@ def test_data_and_numbers_that_do_not_fit_are_refused(flow_clips, rap_clips):
         RapDraw(flow_clips, RAP_RECIPE, 0)
     with pytest.raises(InputError, match="expected 512 speech and 0 motion features, got 6 and 0"):
         new_flow(replace(FLOW, audio_features=512), flow_clips)
-    with pytest.raises(InputError, match="expected a denoiser for one layer of speech, got 2"):
+    with pytest.raises(InputError, match="expected 12 speech and 0 motion features, got 6 and 0"):
         new_rap(replace(RAP, audio_layers=2), rap_clips)
     with pytest.raises(InputError, match=r"expected hide from 0 to 1, got 1.5"):
         replace(FLOW_RECIPE, hide=1.5)

@@ -112,6 +112,14 @@ class StreamingHubert(nn.Module):
         Raises:
             ValueError: samples are not whole units.
         """
+        hidden, next_state = self.hidden(samples, state)
+        return hidden[-1], next_state
+
+    def hidden(self, samples: Tensor, state: HubertState) -> tuple[list[Tensor], HubertState]:
+        """As `forward`, with the rows (B, R U, D) that come out of each layer; out of the last one after the encoder's norm.
+
+        They are Hugging Face's `hidden_states` without the first, which is no layer's.
+        """
         if samples.shape[1] % self.samples or not samples.shape[1]:
             raise ValueError(
                 f"expected whole units of {self.samples} samples, got {samples.shape[1]}; let Stream buffer, or pad the end "
@@ -123,12 +131,13 @@ class StreamingHubert(nn.Module):
         x = x + self.positions(rows)
         new = torch.ones_like(x[..., 0])
         mask = self.mask(torch.cat((state.valid, new), 1), x.shape[1])
-        keys, values = [], []
+        keys, values, hidden = [], [], list[Tensor]()
         for i, layer in enumerate(self.hubert.encoder.layers):
             x, k, v = attend(cast(Layer, layer), x, state.keys[:, i], state.values[:, i], mask)
             keys.append(k[:, -self.left :])
             values.append(v[:, -self.left :])
-        out: Tensor = self.hubert.encoder.layer_norm(x)
+            hidden.append(x)
+        hidden[-1] = self.hubert.encoder.layer_norm(x)
         next_state = HubertState(
             samples=torch.cat((state.samples, samples), 1)[:, -state.samples.shape[1] :],
             tails=tails,
@@ -137,7 +146,7 @@ class StreamingHubert(nn.Module):
             values=torch.stack(values, 1),
             valid=torch.cat((state.valid, new), 1)[:, -self.left :],
         )
-        return out, next_state
+        return hidden, next_state
 
     def convolve(self, samples: Tensor, state: HubertState) -> tuple[Tensor, Tensor]:
         """The convolutions over the samples (B, N) -> (B, C, T) and the next tails."""

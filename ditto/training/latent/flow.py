@@ -160,7 +160,7 @@ class FlowDraw:
             references=torch.stack(references),
             reference_count=torch.from_numpy(random.integers(1, len(chosen) + 1, batch)),
             first=torch.tensor(first),
-            audio=torch.stack(audio),
+            audio=torch.stack(audio).float(),
             hide_audio=hidden[0] < recipe.hide,
             hide_references=hidden[1] < recipe.hide,
             motion=torch.stack(motion) if recipe.shows_motion else None,
@@ -177,18 +177,19 @@ def _rows(frames: Tensor, start: int, config: FlowConfig) -> Tensor:
     return torch.cat([rows[:1].expand(max(-first, 0), -1), rows])
 
 
-def new_flow(config: FlowConfig, clips: Sequence[LatentClip]) -> FlowGenerator:
-    """A generator in the units of these clips.
+def new_flow(config: FlowConfig, clips: Sequence[LatentClip], features: int | None = None) -> FlowGenerator:
+    """A generator in the units of these clips; `features` as `check_features`.
 
     Raises:
         InputError: speech or motion features of other sizes than the config's.
     """
-    check_features(config, clips)
+    check_features(config, clips, features)
     network = FlowGenerator(config)
     measure_units(network.units, clips, lambda clip: clip.references[:, :1])
-    measure_features(network.audio.units, (clip.audio for clip in clips))
+    if features is None:
+        measure_features(network.audio.units, [clip.audio for clip in clips])
     if network.motion is not None:
-        measure_features(network.motion.embedder.units, (clip.motion for clip in clips), SMALLEST_MOVE)
+        measure_features(network.motion.embedder.units, [clip.motion for clip in clips], SMALLEST_MOVE)
     return network
 
 
@@ -198,7 +199,7 @@ def sample_flow(network: FlowGenerator, clip: LatentClip) -> Tensor:
     state, made, start = sampler.begin(sampler.reference(clip.references[:, :1]), 0), [], 0
     for _ in range(SHOWN_BLOCKS):
         end = start + sampler.frames(state)
-        (block,) = sampler.generate([state], [clip.audio[start:end]])
+        (block,) = sampler.generate([state], [clip.audio[start:end].float()])
         made.append(block.latents)
         state, start = block.state, end
     return torch.cat(made, 1)
@@ -208,9 +209,10 @@ FLOW = GeneratorSystem(
     "flow",
     PRESETS,
     piece=lambda recipe: None,
-    new=lambda recipe, clips: new_flow(recipe.config, clips),
+    new=lambda recipe, clips, features: new_flow(recipe.config, clips, features),
     objective=lambda network, recipe: FlowObjective(network),
     draw=FlowDraw,
+    stacks=False,
     shown=lambda recipe: SHOWN_BLOCKS * recipe.config.block,
     sample=sample_flow,
 )

@@ -1,9 +1,10 @@
 """Train a generator of latents on clips, as latents of a trained codec: what V's and RAP's have in common.
 
-    ditto train flow CLIPS CODEC -o OUT [--preset small] [--motion] [--seed 0] [--resume]
-    ditto train rap CLIPS CODEC -o OUT [--preset small] [--motion] [--seed 0] [--resume]
+    ditto train flow CLIPS CODEC -o OUT [--preset small] [--motion] [--speech lite|mel|BUNDLE] [--seed 0] [--resume]
+    ditto train rap CLIPS CODEC -o OUT [--preset small] [--motion] [--speech lite|mel|BUNDLE] [--seed 0] [--resume]
 
-OUT gets checkpoints, the curve (`log.jsonl`) and, at the end, NAME.safetensors and NAME.json.
+OUT gets checkpoints, the curve (`log.jsonl`) and, at the end, NAME.safetensors and NAME.json; audio.safetensors too, where an
+encoder of the speech was trained with the generator.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 from ditto.errors import InputError
 from ditto.latent.codec import Codec
 from ditto.latent.config import GeneratorConfig
+from ditto.latent.speech import LiteConfig, SpeechSource, shipped_encoder
 from ditto.motion.motion import MOTION_SIZE
 from ditto.training.latent.codec import as_video, read_codec, strip
 from ditto.training.latent.data import Clips, open_clips
+from ditto.training.latent.hearing import Hearing, HearingObjective, audio_words, write_audio
 from ditto.training.latent.latents import LatentClip, Window, codec_window, encode_clips, fingerprint
 from ditto.training.latent.loop import Batch, Objective, Options, Recipe, on_device, train
 from ditto.training.latent.networks import write_network
@@ -77,6 +80,10 @@ class GeneratorRecipe(Recipe):
         """The clips that can be learned: without motion none that is edited."""
         return [clip for clip in clips if self.shows_motion or not clip.edited]
 
+    def with_speech(self: R, speech: SpeechSource) -> R:
+        """This recipe for speech from another source."""
+        return replace(self, config=self.config.with_speech(speech.audio_layers, speech.audio_features))
+
     def with_motion(self: R) -> R:
         """This recipe with motion as one more condition. The other weights begin, and all draws are, as without."""
         return replace(self, config=replace(self.config, motion_features=MOTION_SIZE))
@@ -90,9 +97,10 @@ class GeneratorSystem(Generic[R, N]):
         name: of its files.
         presets: recipes by name.
         piece: latents of the pieces that clips are cut into, by a recipe; None for whole clips.
-        new: a network in the units of some clips, by a recipe.
+        new: a network in the units of some clips, by a recipe; features of their speech as `check_features`.
         objective: the loss of a network.
         draw: the batches of a seed.
+        stacks: whether it looks at layers of speech beside each other, as RAP does, or takes a row of numbers.
         shown: latents of the piece that `sample` gets, by a recipe.
         sample: latents (C, T, h, w) that a network generates for the first ones of a piece, in few steps, to look at.
     """
@@ -100,29 +108,43 @@ class GeneratorSystem(Generic[R, N]):
     name: str
     presets: Mapping[str, R]
     piece: Callable[[R], int | None]
-    new: Callable[[R, Sequence[LatentClip]], N]
+    new: Callable[[R, Sequence[LatentClip], int | None], N]
     objective: Callable[[N, R], Objective]
     draw: Callable[[Sequence[LatentClip], R, int], Callable[[int, int], Batch]]
+    stacks: bool
     shown: Callable[[R], int]
     sample: Callable[[N, LatentClip], Tensor]
 
 
 def train_generator(
-    system: GeneratorSystem[R, N], options: Options, codec: Path, recipe: R, workers: Workers | None = None
+    system: GeneratorSystem[R, N],
+    options: Options,
+    codec: Path,
+    recipe: R,
+    workers: Workers | None = None,
+    speech: SpeechSource | None = None,
 ) -> N:
     """Train a generator and write it; the same options give the same bits on one machine.
 
     Args:
         codec: the folder of a trained codec. The generator learns the window of the pictures that the codec was trained on.
+        speech: where its speech comes from, as the recipe has it (`with_speech`); None: lite's encoder. An encoder that is
+            trained too gets its weights.
 
     Raises:
         DatasetError, BundleError: clips or codec are missing or damaged.
-        InputError: clips or codec that do not fit the recipe, or a checkpoint of another run.
+        InputError: clips, codec or speech that do not fit the recipe, or a checkpoint of another run.
         TrainingError: a loss or gradient that is not finite.
         OutputError: a file cannot be written.
     """
     workers = workers or open_workers(options.device)
     check_resume(options.out / "checkpoint.pt", options.resume)  # before the clips are encoded
+    speech = speech or LiteConfig(shipped_encoder())
+    if recipe.config.motion_features and not isinstance(speech, LiteConfig):
+        raise InputError(
+            f"expected lite's speech beside a condition on motion, as lite's motion is made of it, got {speech.model}; leave "
+            "motion out, or take lite's speech"
+        )
     clips, coder, window, config = open_clips(options.data), read_codec(codec), codec_window(codec), recipe.config
     expected = (coder.config.latent_channels, window[2] // coder.config.space, coder.config.time)
     if (config.channels, config.rows, config.frames_per_latent) != expected or config.rows != config.columns:
@@ -131,44 +153,65 @@ def train_generator(
             f"frames, got {config.channels}, {config.rows} and {config.columns}, {config.frames_per_latent}; give another "
             "preset"
         )
-    coded = encode_clips(coder, clips, window, system.piece(recipe), seed=options.seed, variety=recipe.variety)
+    coded = encode_clips(
+        coder, clips, window, system.piece(recipe), seed=options.seed, variety=recipe.variety, speech=speech
+    )
     torch.manual_seed(options.seed)
-    network = system.new(recipe, coded)
-    words = {"recipe": asdict(recipe), "window": list(window), "data": clips.fingerprint, "codec": fingerprint(coder)}
-    picture = picture_of(system, coder, clips, window, recipe) if options.tensorboard and workers.rank == 0 else None
+    network = system.new(recipe, coded, None if speech.trained is None else speech.audio_features)
+    words = {
+        "recipe": asdict(recipe), "window": list(window), "data": clips.fingerprint, "codec": fingerprint(coder),
+        "audio": audio_words(speech),
+    }  # fmt: skip
+    shown = options.tensorboard and workers.rank == 0
+    picture = picture_of(system, coder, clips, window, recipe, speech) if shown else None
     run = options.run(recipe, words, picture, recipe.weight_decay)
     objective, draw = system.objective(network, recipe), system.draw(coded, recipe, options.seed)
+    if speech.trained is not None:
+        objective = HearingObjective(objective, speech.trained)
     trained = train(objective, draw, recipe.stages, run, workers, options.resume).cpu()
+    if isinstance(trained, Hearing):
+        assert speech.trained is not None
+        speech.trained.load_state_dict(trained.speech.state_dict())
+        trained = trained.generator
     assert isinstance(trained, type(network))
     if workers.rank == 0:
-        write_network(options.out, system.name, trained, {"seed": options.seed, "words": words})
+        write_audio(options.out, speech)
+        write_network(options.out, system.name, trained, {"seed": options.seed, "side": clips.side, "words": words})
     return trained
 
 
-def check_features(config: GeneratorConfig, clips: Sequence[LatentClip]) -> None:
-    """Raises InputError unless clips have the speech and motion features of a config."""
-    sizes = (clips[0].audio.shape[1], config.motion_features and clips[0].motion.shape[1])
-    if sizes != (config.audio_features, config.motion_features):
+def check_features(config: GeneratorConfig, clips: Sequence[LatentClip], features: int | None = None) -> None:
+    """Raises InputError unless clips have the speech and motion features of a config.
+
+    Args:
+        features: of a row of speech, where an encoder that is trained too makes them of the clips' rows.
+    """
+    expected = (config.speech_size, config.motion_features)
+    sizes = (features or clips[0].audio.shape[1], config.motion_features and clips[0].motion.shape[1])
+    if sizes != expected:
         raise InputError(
-            f"expected {config.audio_features} speech and {config.motion_features} motion features, got {sizes[0]} and "
-            f"{sizes[1]}; give another preset"
+            f"expected {expected[0]} speech and {expected[1]} motion features, got {sizes[0]} and {sizes[1]}; give another "
+            "preset"
         )
 
 
 def picture_of(
-    system: GeneratorSystem[R, N], codec: Codec, clips: Clips, window: Window, recipe: R
+    system: GeneratorSystem[R, N], codec: Codec, clips: Clips, window: Window, recipe: R, speech: SpeechSource
 ) -> Callable[[nn.Module], Tensor]:
     """What draws a clip as a network generates it, below the clip itself; a held one, if there is any."""
     length = system.shown(recipe)
     info = clips.to_show(codec.config.frames(length))
-    piece = encode_clips(codec, replace(clips, clips=(info,)), window, length, split=info.split)[0]
+    piece = encode_clips(codec, replace(clips, clips=(info,)), window, length, split=info.split, speech=speech)[0]
     real = as_video(clips.frames(info, 0, codec.config.frames(length)), window)
     source = as_video(clips.source(info)[None], window)
 
     @torch.no_grad()
     def draw(network: Any) -> Tensor:
         device = next(network.parameters()).device
-        latents = system.sample(network, on_device(piece, device))[None]
+        shown = on_device(piece, device)
+        if isinstance(network, Hearing):
+            network, shown = network.generator, shown._replace(audio=network.hear(shown.audio))
+        latents = system.sample(network, shown)[None]
         made = codec.to(device).decode(codec.denormalise(latents), codec.references(source.to(device)))
         return strip(real[:, :, : made.shape[2]], made.cpu())
 

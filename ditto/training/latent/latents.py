@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +16,13 @@ from ditto.errors import BundleError, InputError, NoBundleError
 from ditto.latent.audio import FeatureUnits
 from ditto.latent.codec import Codec
 from ditto.latent.region import FACE_MARGIN
+from ditto.latent.speech import LiteConfig, SpeechSource, shipped_encoder
 from ditto.latent.tokens import LatentUnits
 from ditto.training.latent.codec import Pictures, as_video, recoloured, warped, whole_latents
 from ditto.training.latent.data import Clips
 
 COLOURS, WARP = 0.06, 0.05  # spreads of what varies pieces, as in training of the codec
+MEASURED = 1024  # features at a time, to spare memory
 SMALLEST_SPREAD = 0.05  # of a feature of speech that hardly changes
 SMALLEST_MOVE = 0.005  # of a number of motion: about what irises and brows move in talk, in face units
 
@@ -35,7 +37,7 @@ class LatentClip(NamedTuple):
         latents: (C, T, h, w), normalised.
         references: (C, R, h, w) pictures coded alone: the portrait, then frames of the clip.
         repeated: (C, T, h, w) the portrait, repeated and coded as a video; what RAP looks at.
-        audio: (F, A) speech features of the F frames.
+        audio: (F, A) rows of speech of the F frames, float32 or float16.
         motion: (F, D).
         mask: (T, h, w) share of each latent's position that shows the face.
         edited: whether it shows more than its speech, so that nobody can learn it without the motion.
@@ -61,6 +63,7 @@ def encode_clips(
     seed: int = 0,
     split: str = "train",
     variety: float = 0.0,
+    speech: SpeechSource | None = None,
 ) -> list[LatentClip]:
     """The clips of a split as latents.
 
@@ -71,11 +74,14 @@ def encode_clips(
         references: frames of the piece that are coded alone.
         seed: of their choice.
         variety: share of pieces in colours and of a shape of their own, so that a few portraits stand for more faces.
+        speech: where its rows come from; None: lite's features, which clips keep.
 
     Raises:
         InputError: no clip is as long as a piece.
+        BundleError: the speech's encoder is not here.
     """
     made = []
+    rows_of = (speech or LiteConfig(shipped_encoder())).for_clips()
     side = window[2] // codec.config.space
     for place, info in enumerate(clips.of(split)):
         clip = clips.load(info)
@@ -84,7 +90,7 @@ def encode_clips(
         latents = codec.config.latents(count)
         boxes = np.repeat(face_box(clips.side, window)[None], count, 0)
         mask = face_masks(boxes, side, codec.config.time)
-        hop = max(1, count // 3)
+        hop, heard = max(1, count // 3), rows_of(clip.sound, clip.features)
         for start in range(0, info.frames - count + 1, hop):
             end = start + count
             frames, portrait = clip.frames[start:end], clip.source[None]
@@ -97,7 +103,7 @@ def encode_clips(
             made.append(
                 LatentClip(
                     info.name, _coded(codec, as_video(frames, window)), alone.transpose(0, 1), repeated,
-                    torch.from_numpy(clip.features[start:end]).float(), torch.from_numpy(clip.motion[start:end]),
+                    heard[start:end], torch.from_numpy(clip.motion[start:end]),
                     mask[:latents], info.edited,
                 )
             )  # fmt: skip
@@ -180,11 +186,13 @@ def measure_units(units: LatentUnits, clips: Sequence[LatentClip], reference: Ca
         units.spread.copy_(torch.cat(rows, 1).square().mean(1).sqrt().clamp_min(1e-4))
 
 
-def measure_features(units: FeatureUnits, rows: Iterable[Tensor], least: float = SMALLEST_SPREAD) -> None:
+def measure_features(units: FeatureUnits, rows: Sequence[Tensor], least: float = SMALLEST_SPREAD) -> None:
     """Set mean and spread of features to those of rows, (F, A) each; a spread is `least` or more."""
-    every = torch.cat(list(rows))
-    units.mean.copy_(every.mean(0))
-    units.spread.copy_(every.std(0).clamp_min(least))
+    for start in range(0, units.mean.numel(), MEASURED):
+        some = slice(start, start + MEASURED)
+        every = torch.cat([part[:, some].float() for part in rows])
+        units.mean[some] = every.mean(0)
+        units.spread[some] = every.std(0).clamp_min(least)
 
 
 def fingerprint(network: nn.Module) -> str:

@@ -159,7 +159,7 @@ class RapDraw:
             time=time,
             reference=cut("repeated", length, 1),
             static=~torch.tensor(dynamic),
-            audio=cut("audio", frames, 0, lacking)[:, :, None],
+            audio=cut("audio", frames, 0, lacking).float().unflatten(2, (config.audio_layers, -1)),
             hide_audio=hidden < recipe.hide,
             motion=cut("motion", frames, 0, lacking) if recipe.shows_motion else None,
             hide_motion=(hidden_motion < recipe.hide_motion) & ~edited if recipe.shows_motion else None,
@@ -168,20 +168,19 @@ class RapDraw:
         return RapBatch(names, cut("latents", length, 1), noise, cut("mask", length, 0)[:, None], given)
 
 
-def new_rap(config: RapConfig, clips: Sequence[LatentClip]) -> RapDenoiser:
-    """A denoiser in the units of these clips, for speech features of one layer.
+def new_rap(config: RapConfig, clips: Sequence[LatentClip], features: int | None = None) -> RapDenoiser:
+    """A denoiser in the units of these clips; `features` as `check_features`.
 
     Raises:
         InputError: speech or motion features of other sizes than the config's.
     """
-    if config.audio_layers != 1:
-        raise InputError(f"expected a denoiser for one layer of speech, got {config.audio_layers}; give another preset")
-    check_features(config, clips)
+    check_features(config, clips, features)
     network = RapDenoiser(config)
     measure_units(network.units, clips, lambda clip: clip.repeated)
-    measure_features(network.audio_units, (clip.audio for clip in clips))
+    if features is None:
+        measure_features(network.audio_units, [clip.audio for clip in clips])
     if network.motion is not None:
-        measure_features(network.motion.embedder.units, (clip.motion for clip in clips), SMALLEST_MOVE)
+        measure_features(network.motion.embedder.units, [clip.motion for clip in clips], SMALLEST_MOVE)
     return network
 
 
@@ -189,7 +188,8 @@ def sample_rap(network: RapDenoiser, clip: LatentClip) -> Tensor:
     """The first of the longest clips of a piece from its speech and the portrait, (C, F, h, w)."""
     sampler, length = RapSampler(network, SHOWN), network.config.lengths[-1]
     state = sampler.begin(sampler.reference(clip.repeated), 0)
-    (made,) = sampler.generate([state], [clip.audio[: sampler.frames(state, length), None]], length)
+    heard = clip.audio[: sampler.frames(state, length)].float().unflatten(1, (network.config.audio_layers, -1))
+    (made,) = sampler.generate([state], [heard], length)
     return made.latents
 
 
@@ -197,9 +197,10 @@ RAP = GeneratorSystem(
     "rap",
     PRESETS,
     piece=lambda recipe: recipe.config.reference_latents,
-    new=lambda recipe, clips: new_rap(recipe.config, clips),
+    new=lambda recipe, clips, features: new_rap(recipe.config, clips, features),
     objective=RapObjective,
     draw=RapDraw,
+    stacks=True,
     shown=lambda recipe: recipe.config.reference_latents,
     sample=sample_rap,
 )
