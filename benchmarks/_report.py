@@ -153,5 +153,7 @@ def publish(benchmark: str, figures: Sequence[Figure], tables: Sequence[Table], 
     if not console.is_terminal:
         console = Console(width=150)  # a log has no width: do not fold the tables
     for table in tables:
+        title, table.title = table.title or "", None  # a title is as wide as the page, not as its table
+        console.print(title, style="table.title", highlight=False)
         console.print(table)
     return line

@@ -270,6 +270,11 @@ def compare(ways: Ways, turns: int) -> dict[str, Compared]:
     }
 
 
+def columns_table(title: str, names: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> Table:
+    """A table of many figures of a few things: a line for each figure, a column for each thing. It fits a narrow terminal."""
+    return rows_table(title, ("", *columns), list(zip(names, *columns.values(), strict=True)))
+
+
 class Measured(NamedTuple):
     """Figures, tables, and what the JSON has besides."""
 
@@ -281,18 +286,19 @@ class Measured(NamedTuple):
 def measure(subject: Subject, portrait: Portrait, speech: Any, blocks: int, turns: int) -> Measured:
     """Of one performer."""
     name, performer, limit = subject
-    figures, rows, details = [], [], {}
+    figures, by_latency, details = [], {}, {}
     for latency in performer.latencies:
         spent = time_stream(performer, portrait, speech, latency, blocks, turns)
         figures.append(Figure(f"{name}, {latency}: real-time factor", spent.real_time_factor, high=limit))
         details[f"{name}, {latency}"] = {**spent._asdict(), "block": spent.block}
-        rows.append(
-            [latency, spent.frames, spent.generate, spent.decode, spent.listen, spent.draw, spent.block,
-             1e3 * spent.frames / spent.block, spent.real_time_factor, spent.speech, spent.first, spent.state_bytes / 1e3]
+        by_latency[latency] = (
+            spent.frames, spent.generate, spent.decode, spent.listen, spent.draw, spent.block,
+            1e3 * spent.frames / spent.block, spent.real_time_factor, spent.speech, spent.first, spent.state_bytes / 1e3,
         )  # fmt: skip
-    columns = ("", "frames", "generate", "decode", "listen", "draw", "all", "frames a second", "real-time factor",
-               "first frame: speech", "compute", "state, kB")  # fmt: skip
-    tables = [rows_table(f"{name}: a later block of a stream; ms, processor time on one thread", columns, rows)]
+    names = ("frames", "generate", "decode", "listen", "draw", "all", "frames a second", "real-time factor",
+             "first frame: speech", "first frame: compute", "state, kB")  # fmt: skip
+    title = f"{name}: a later block of a stream; ms, processor time on one thread"
+    tables = [columns_table(title, names, by_latency)]
     generator = performer.generators[performer.latencies[0]]
     frames = generator.frames(1)
     encode, decode = time_codec(performer, frames, turns)
@@ -342,16 +348,16 @@ def counts_table(cost: Cost, size: str) -> Table:
     generator, *_ = cost.parameters
     works = [(f"{generator}, {way}", generator, work) for way, work in cost.generate.items()]
     works += [("decoder", "decoder", cost.decode), ("encoder", "encoder", cost.encode)]
-    rows = [
-        [
-            name, cost.parameters[network] / 1e6, 2e-9 * cost.parameters[network], 4e-9 * cost.parameters[network],
+    columns = {
+        name: (
+            cost.parameters[network] / 1e6, 2e-9 * cost.parameters[network], 4e-9 * cost.parameters[network],
             work.flops.sum() / 1e12, work.operators, 2e-9 * work.numbers.sum(), 2e-6 * cost.state.get(network, 0),
-        ]
+        )
         for name, network, work in works
-    ]  # fmt: skip
-    columns = ("", "M parameters", "GB, bfloat16", "GB, float32", "TFLOP a block", "operators a block",
-               "GB moved, bfloat16", "MB of state, bfloat16")  # fmt: skip
-    return rows_table(f"{cost.name}, {size}, a later block of {cost.frames} frames: counted", columns, rows)
+    }  # fmt: skip
+    names = ("M parameters", "GB, bfloat16", "GB, float32", "TFLOP a block", "operators a block", "GB moved, bfloat16",
+             "MB of state, bfloat16")  # fmt: skip
+    return columns_table(f"{cost.name}, {size}, a later block of {cost.frames} frames: counted", names, columns)
 
 
 def predictions_table(cost: Cost, size: str) -> Table:

@@ -13,7 +13,7 @@ from wav import write_wav
 import ditto
 from benchmarks import blendshapes, kernels, life, lips, measures, natural, render, sheet
 from benchmarks._motions import style_option
-from benchmarks._report import ROOT, Figure, figures_table, json_line, number
+from benchmarks._report import ROOT, Figure, figures_table, json_line, number, publish, rows_table
 from benchmarks.faces import grid_holdout, spread
 from ditto.errors import InputError
 from ditto.lite.phones import PHONE_INDEX, PHONES
@@ -223,6 +223,11 @@ def test_the_table_has_every_baseline_as_a_column():
     table = figures_table("t", [Figure("a", 1.0, beside={"RMS": 2.0}), Figure("b", 1.0)])
     assert [c.header for c in table.columns] == ["figure", "ours", "RMS", "bar", ""]
     assert (number(float("nan")), number(0.01234), number(25.04)) == ("-", "0.0123", "25.0")
+
+
+def test_a_title_is_one_line_above_the_narrowest_table(capsys):
+    publish("b", [], [rows_table("milliseconds of the codec, 16 frames of a block", ("", "ms"), [["encode", 1.5]])])
+    assert "milliseconds of the codec, 16 frames of a block" in capsys.readouterr().out.splitlines()
 
 
 def test_the_grid_holdout_is_every_tenth_clip(tmp_path):
