@@ -205,7 +205,7 @@ def test_a_kernel_runs_on_the_gpu_of_its_tensors_and_the_stream_of_torch(monkeyp
         neural._call(kernels, "ditto_spade", torch.device("cuda", 1), torch.zeros(3).as_subclass(Placed), 2)
     ((number, stream),) = called
     assert (number.value, stream.value) == (1, 7001) and current == [0]
-    with pytest.raises(ValueError, match="takes tensors on cuda:1, got one on cpu"):
+    with pytest.raises(ValueError, match=r"expected tensors of .* on cuda:1, got one on cpu"):
         neural._call(kernels, "ditto_spade", torch.device("cuda", 1), torch.zeros(3))
 
 
@@ -279,14 +279,14 @@ def test_operators_are_what_torch_expects(noise):
 
 def test_wrong_arguments_are_refused(noise):
     x = noise(1, 2, 4, 4)
-    with pytest.raises(ValueError, match=r"spade takes gamma \(1, 2, 4, 4\), got \(1, 2, 4, 5\)"):
+    with pytest.raises(ValueError, match=r"expected gamma \(1, 2, 4, 4\) of spade, got \(1, 2, 4, 5\)"):
         neural.spade(x, noise(1, 2, 4, 5), x, 0.2)
-    with pytest.raises(TypeError, match=r"spade takes x as float32, .* got torch.float64"):
+    with pytest.raises(TypeError, match=r"expected x of spade as float32, .* got torch.float64"):
         neural.spade(x.double(), x, x, 0.2)
-    with pytest.raises(ValueError, match=r"dense_motion takes x \(9,\), got \(7,\)"):
+    with pytest.raises(ValueError, match=r"expected x \(9,\) of dense_motion, got \(7,\)"):
         volume, source, driving, _, y, z, variance = motion_inputs(noise)
         neural.dense_motion(volume, source, driving, y, y, z, variance)
-    with pytest.raises(TypeError, match=r"blend_crop takes indices as torch.int32, got torch.int64"):
+    with pytest.raises(TypeError, match=r"expected indices of blend_crop as torch.int32, got torch.int64"):
         indices, weights, rest = pasted().tensors()
         neural.blend_crop(noise(3, 40, 40), indices.long(), weights, rest)
 

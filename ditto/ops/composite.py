@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto import _native
+from ditto.ops.checks import check_changed, check_type
 
 
 def composite(
@@ -26,21 +27,16 @@ def composite(
         ValueError: wrong shape, or an image that is not contiguous.
         TypeError: wrong dtype.
     """
-    for name, array, dtype in (
-        ("image", image, np.uint8),
-        ("alpha", alpha, np.uint8),
-        ("plate", plate, np.uint8),
-        ("gate", gate, np.float32),
-    ):
-        if array.dtype != dtype:
-            raise TypeError(f"composite takes {name} as {np.dtype(dtype)}, got {array.dtype}")
-    if image.ndim != 3 or image.shape[2] != 3 or plate.shape != image.shape or alpha.shape != image.shape[:2]:
+    check_changed("composite", image)
+    check_type("composite", "alpha", alpha, np.uint8)
+    check_type("composite", "plate", plate, np.uint8)
+    check_type("composite", "gate", gate, np.float32)
+    if plate.shape != image.shape or alpha.shape != image.shape[:2]:
         raise ValueError(
-            f"composite takes image and plate (H, W, 3), alpha (H, W); got {image.shape}, {plate.shape}, {alpha.shape}"
+            f"expected plate {image.shape} and alpha {image.shape[:2]} of composite, got {plate.shape} and {alpha.shape}; "
+            "give those of the image"
         )
     if gate.ndim != 2 or 0 in gate.shape:
-        raise ValueError(f"composite takes a gate (h, w), got {gate.shape}")
-    if not image.flags.c_contiguous or not image.flags.writeable:
-        raise ValueError("composite changes the image in place: give a contiguous, writeable array")
+        raise ValueError(f"expected a gate (h, w) of composite, got {gate.shape}; give one or more numbers")
     solid = np.ascontiguousarray
     _native.composite(image, alpha=solid(alpha), plate=solid(plate), gate=solid(gate))

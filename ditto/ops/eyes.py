@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto import _native
+from ditto.ops.checks import check_changed, check_type
 from ditto.ops.reference.eyes import (
     BALL,
     CHANNELS,
@@ -56,25 +57,26 @@ def draw_eye(image: npt.NDArray[np.uint8], texture: F32, curves: F32, strip: F32
         ValueError: wrong shape or memory order, a box outside the image, or a view that is not finite.
         TypeError: wrong dtype.
     """
-    for name, array, dtype in (
-        ("image", image, np.uint8),
-        ("texture", texture, np.float32),
-        ("curves", curves, np.float32),
-        ("strip", strip, np.float32),
-    ):
-        if array.dtype != dtype:
-            raise TypeError(f"draw_eye takes {name} as {np.dtype(dtype)}, got {array.dtype}")
-    if image.ndim != 3 or image.shape[2] != 3 or not image.flags.c_contiguous or not image.flags.writeable:
-        raise ValueError(f"draw_eye takes a contiguous writeable (H, W, 3) image, got {image.shape}")
+    check_changed("draw_eye", image)
+    check_type("draw_eye", "texture", texture, np.float32)
+    check_type("draw_eye", "curves", curves, np.float32)
+    check_type("draw_eye", "strip", strip, np.float32)
     if texture.ndim != 3 or texture.shape[2] != CHANNELS or min(texture.shape) < 2:
-        raise ValueError(f"draw_eye takes a (h, w, {CHANNELS}) texture of at least 2 x 2, got {texture.shape}")
+        raise ValueError(
+            f"expected a texture (h, w, {CHANNELS}) of draw_eye, 2 x 2 or more, got {texture.shape}; cut a larger one"
+        )
     if curves.ndim != 2 or curves.shape[1] != COLUMNS or len(curves) < 2:
-        raise ValueError(f"draw_eye takes (n, {COLUMNS}) curves, n >= 2, got {curves.shape}")
+        raise ValueError(f"expected curves (n, {COLUMNS}) of draw_eye, n of 2 or more, got {curves.shape}; give all of them")
     if strip.ndim != 2 or strip.shape[1] != len(curves) or len(strip) < 2:
-        raise ValueError(f"draw_eye takes a (m, {len(curves)}) strip, m >= 2, got {strip.shape}")
+        raise ValueError(
+            f"expected a strip (m, {len(curves)}) of draw_eye, m of 2 or more, got {strip.shape}; give a column for "
+            "each of curves"
+        )
     x0, y0, x1, y1 = view.box
     if not (0 <= x0 and 0 <= y0 and x1 <= image.shape[1] and y1 <= image.shape[0]):
-        raise ValueError(f"draw_eye takes a box inside {image.shape[1]} x {image.shape[0]} pixels, got {view.box}")
+        raise ValueError(
+            f"expected a box inside {image.shape[1]} x {image.shape[0]} pixels for draw_eye, got {view.box}; clip it"
+        )
     kernel_view = _native.EyeView(**{name: value for name, value in view._asdict().items() if name != "box"})
     if x1 <= x0 or y1 <= y0 or view.gain <= 0.0:
         return

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto import _native
+from ditto.ops.checks import check_changed, check_type
 from ditto.ops.reference.mouth import COLUMN_CHANNELS, CORNER_HALF, CORNER_REACH, Scene, corner_box
 
 Array = npt.NDArray[np.float32]
@@ -36,23 +37,30 @@ def paint_mouth(
         grain: (g, g) levels.
 
     Raises:
-        ValueError: for another shape, type or memory order, a box outside the image, or a scene that is not finite.
+        ValueError: for another shape or memory order, a box outside the image, or a scene that is not finite.
+        TypeError: wrong dtype.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.flags.c_contiguous:
-        raise ValueError(f"paint_mouth takes a contiguous (H, W, 3) uint8 image, got {image.shape} {image.dtype}")
+    check_changed("paint_mouth", image)
     left, top, right, bottom = box
     if not (0 <= left and 0 <= top and right <= image.shape[1] and bottom <= image.shape[0]):
-        raise ValueError(f"paint_mouth takes a box inside {image.shape[1]} x {image.shape[0]} pixels, got {box}")
+        raise ValueError(
+            f"expected a box inside {image.shape[1]} x {image.shape[0]} pixels for paint_mouth, got {box}; clip it"
+        )
     if columns.ndim != 2 or columns.shape[1] != COLUMN_CHANNELS or len(columns) < 2:
-        raise ValueError(f"paint_mouth takes (N, {COLUMN_CHANNELS}) columns, got {columns.shape}")
+        raise ValueError(
+            f"expected columns (N, {COLUMN_CHANNELS}) of paint_mouth, N of 2 or more, got {columns.shape}; give all channels"
+        )
     for name, texture in (("upper", upper), ("lower", lower), ("own", own)):
         if texture.ndim != 3 or texture.shape[2] != 4:
-            raise ValueError(f"paint_mouth takes a (h, w, 4) texture {name}, got {texture.shape}")
+            raise ValueError(
+                f"expected {name} (h, w, 4) of paint_mouth, got {texture.shape}; give premultiplied RGB and coverage"
+            )
     if grain.ndim != 2 or grain.shape[0] != grain.shape[1]:
-        raise ValueError(f"paint_mouth takes a square grain, got {grain.shape}")
-    arrays = (columns, upper, lower, own, grain)
-    if any(a.dtype != np.float32 or not a.flags.c_contiguous for a in arrays):
-        raise ValueError("paint_mouth takes contiguous float32 arrays; convert with np.ascontiguousarray")
+        raise ValueError(f"expected a square grain of paint_mouth, got {grain.shape}; cut it")
+    for name, array in (("columns", columns), ("upper", upper), ("lower", lower), ("own", own), ("grain", grain)):
+        check_type("paint_mouth", name, array, np.float32)
+        if not array.flags.c_contiguous:
+            raise ValueError(f"expected contiguous {name} of paint_mouth, got a view; convert with np.ascontiguousarray")
     _native.paint_mouth(
         image,
         left=left,
@@ -85,14 +93,16 @@ def smooth_corner(
         amount: 0 leaves the line, 1 takes most of it.
 
     Raises:
-        ValueError: for another shape, type or memory order.
+        ValueError: for another shape or memory order.
+        TypeError: wrong dtype.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.flags.c_contiguous:
-        raise ValueError(f"smooth_corner takes a contiguous (H, W, 3) uint8 image, got {image.shape} {image.dtype}")
+    check_changed("smooth_corner", image)
     if corner.shape != (2,) or direction.shape != (2,):
-        raise ValueError(f"smooth_corner takes two points (2,), got {corner.shape} and {direction.shape}")
+        raise ValueError(
+            f"expected a corner and a direction (2,) of smooth_corner, got {corner.shape} and {direction.shape}; give x and y"
+        )
     if scale <= 0:
-        raise ValueError(f"smooth_corner takes a scale above 0 pixels per face unit, got {scale}")
+        raise ValueError(f"expected a scale above 0 pixels per face unit for smooth_corner, got {scale}; give the face's")
     left, top, right, bottom = corner_box(image, corner, direction, scale)
     _native.smooth_corner(
         image,

@@ -66,7 +66,7 @@ def _call(kernels: ctypes.CDLL, name: str, device: torch.device, *arguments: Ten
             given.append(ctypes.c_void_p())
         elif isinstance(argument, Tensor):
             if argument.device != device:
-                raise ValueError(f"{name} takes tensors on {device}, got one on {argument.device}; move it")
+                raise ValueError(f"expected tensors of {name} on {device}, got one on {argument.device}; move it")
             given.append(ctypes.c_void_p(argument.data_ptr()))
         else:
             given.append(ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_int(argument))
@@ -83,9 +83,9 @@ def _call(kernels: ctypes.CDLL, name: str, device: torch.device, *arguments: Ten
 def _check(name: str, expected: dict[str, tuple[Tensor, tuple[int, ...], torch.dtype]]) -> None:
     for argument, (tensor, shape, dtype) in expected.items():
         if tensor.shape != shape:
-            raise ValueError(f"{name} takes {argument} {shape}, got {tuple(tensor.shape)}; give that shape")
+            raise ValueError(f"expected {argument} {shape} of {name}, got {tuple(tensor.shape)}; give that shape")
         if tensor.dtype != dtype:
-            raise TypeError(f"{name} takes {argument} as {dtype}, got {tensor.dtype}; convert it")
+            raise TypeError(f"expected {argument} of {name} as {dtype}, got {tensor.dtype}; convert it")
 
 
 def check_blend(image: Tensor, indices: Tensor, weights: Tensor, rest: Tensor) -> None:
@@ -100,16 +100,16 @@ def check_blend(image: Tensor, indices: Tensor, weights: Tensor, rest: Tensor) -
 def check_spade(x: Tensor, gamma: Tensor, beta: Tensor) -> None:
     """Raises ValueError for a wrong shape, TypeError for a wrong type."""
     if x.ndim != 4:
-        raise ValueError(f"spade takes x (B, C, H, W), got {tuple(x.shape)}; give four axes")
+        raise ValueError(f"expected x (B, C, H, W) of spade, got {tuple(x.shape)}; give four axes")
     if x.dtype not in TYPES:
-        raise TypeError(f"spade takes x as float32, float16 or bfloat16, got {x.dtype}; convert it")
+        raise TypeError(f"expected x of spade as float32, float16 or bfloat16, got {x.dtype}; convert it")
     _check("spade", {"gamma": (gamma, tuple(x.shape), x.dtype), "beta": (beta, tuple(x.shape), x.dtype)})
 
 
 def check_motion(volume: Tensor, source: Tensor, driving: Tensor, x: Tensor, y: Tensor, z: Tensor) -> None:
     """Raises ValueError for a wrong shape, TypeError for a wrong type."""
     if volume.ndim != 5:
-        raise ValueError(f"dense_motion takes a volume (B, C, D, H, W), got {tuple(volume.shape)}; give five axes")
+        raise ValueError(f"expected a volume (B, C, D, H, W) of dense_motion, got {tuple(volume.shape)}; give five axes")
     batch, channels, depth, height, width = volume.shape
     keypoints, dtype = (batch, source.shape[-2] if source.ndim > 1 else 0, 3), torch.float32
     _check("dense_motion", {

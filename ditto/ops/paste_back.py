@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto import _native
+from ditto.ops.checks import check_type
 
 
 def paste_back(
@@ -46,24 +47,34 @@ def paste_back(
         ("to_crop", to_crop, np.float64),
         ("detail", detail, np.int16),
     ):
-        if array is not None and array.dtype != dtype:
-            raise TypeError(f"paste_back takes {name} as {np.dtype(dtype)}, got {array.dtype}")
+        if array is not None:
+            check_type("paste_back", name, array, dtype)
     if picture.ndim != 3 or picture.shape[2] not in (1, 3):
-        raise ValueError(f"paste_back takes a picture (H, W, 3) or (H, W, 1), got {picture.shape}")
+        raise ValueError(f"expected a picture (H, W, 3) or (H, W, 1) of paste_back, got {picture.shape}; convert it")
     side, channels = rendered.shape[0], picture.shape[2]
     if rendered.shape != (side, side, channels) or source.shape != rendered.shape or side < 8:
         raise ValueError(
-            f"paste_back takes crops (S, S, {channels}) of one size, S >= 8; got {source.shape}, {rendered.shape}"
+            f"expected crops (S, S, {channels}) of one size for paste_back, S of 8 or more, got {source.shape} and "
+            f"{rendered.shape}; give both of one portrait"
         )
     if ramp.shape != (2, side) or to_crop.shape != (2, 3):
-        raise ValueError(f"paste_back takes a ramp (2, {side}) and to_crop (2, 3), got {ramp.shape}, {to_crop.shape}")
+        raise ValueError(
+            f"expected a ramp (2, {side}) and to_crop (2, 3) of paste_back, got {ramp.shape} and {to_crop.shape}; give "
+            "those of the crop"
+        )
     (x, y), (width, height) = corner, size
     if min(x, y, width - 1, height - 1) < 0 or x + width > picture.shape[1] or y + height > picture.shape[0]:
-        raise ValueError(f"paste_back: {width} x {height} at {x}, {y} is not inside the picture {picture.shape}")
+        raise ValueError(
+            f"expected a part inside of {picture.shape[1]} x {picture.shape[0]} pixels for paste_back, got {width} x "
+            f"{height} at {x}, {y}; clip it"
+        )
     if detail is not None and detail.shape != (height, width, channels):
-        raise ValueError(f"paste_back takes detail ({height}, {width}, {channels}), got {detail.shape}")
+        raise ValueError(
+            f"expected detail ({height}, {width}, {channels}) of paste_back, got {detail.shape}; give that of the "
+            "part, or None"
+        )
     if not 1 <= reduce <= side // 4:
-        raise ValueError(f"paste_back: reduce lies in 1 .. {side // 4}, got {reduce}")
+        raise ValueError(f"expected reduce of paste_back from 1 to {side // 4}, got {reduce}; give another")
     solid = np.ascontiguousarray
     return _native.paste_back(
         solid(picture),

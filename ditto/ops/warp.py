@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto import _native
+from ditto.ops.checks import check_type
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -28,24 +29,26 @@ def warp(texture: U8, triangles: npt.NDArray[np.int32], destination: F32, source
         ValueError: wrong shape, a vertex number out of range, or a position that is not finite.
         TypeError: wrong dtype.
     """
-    for name, array, dtype in (
-        ("texture", texture, np.uint8),
-        ("triangles", triangles, np.int32),
-        ("destination", destination, np.float32),
-        ("source", source, np.float32),
-    ):
-        if array.dtype != dtype:
-            raise TypeError(f"warp takes {name} as {np.dtype(dtype)}, got {array.dtype}")
+    check_type("warp", "texture", texture, np.uint8)
+    check_type("warp", "triangles", triangles, np.int32)
+    check_type("warp", "destination", destination, np.float32)
+    check_type("warp", "source", source, np.float32)
     if texture.ndim != 3 or texture.shape[2] != 4 or min(texture.shape) < 2:
-        raise ValueError(f"warp takes a texture (H, W, 4) of at least 2 x 2, got {texture.shape}")
+        raise ValueError(f"expected a texture (H, W, 4) of warp, 2 x 2 or more, got {texture.shape}; give RGBA")
     if triangles.ndim != 2 or triangles.shape[1] != 3:
-        raise ValueError(f"warp takes triangles (N, 3), got {triangles.shape}")
+        raise ValueError(f"expected triangles (N, 3) of warp, got {triangles.shape}; give three vertices each")
     if destination.shape != source.shape or source.ndim != 2 or source.shape[1] != 2:
-        raise ValueError(f"warp takes vertices (V, 2) twice, got {destination.shape} and {source.shape}")
+        raise ValueError(
+            f"expected destination and source (V, 2) of warp, got {destination.shape} and {source.shape}; give each "
+            "vertex in both"
+        )
     if triangles.size and not (0 <= triangles.min() and triangles.max() < len(source)):
-        raise ValueError(f"warp: triangles name vertices {triangles.min()}..{triangles.max()} of {len(source)}")
+        raise ValueError(
+            f"expected triangles of {len(source)} vertices for warp, got numbers {triangles.min()} to {triangles.max()}; "
+            "give those of this mesh"
+        )
     if not (np.isfinite(destination).all() and np.isfinite(source).all()):
-        raise ValueError("warp takes finite vertex positions, got NaN or infinity")
+        raise ValueError("expected finite positions of vertices for warp, got NaN or infinity; limit the motion before")
     solid = np.ascontiguousarray
     return _native.warp(
         solid(texture), triangles=solid(triangles), destination=solid(destination), source=solid(source)
@@ -61,13 +64,15 @@ def carry(plane: U8, origin: F32) -> U8:
         ValueError: wrong shape, or a place that is not finite.
         TypeError: wrong dtype.
     """
-    for name, array, dtype in (("plane", plane, np.uint8), ("origin", origin, np.float32)):
-        if array.dtype != dtype:
-            raise TypeError(f"carry takes {name} as {np.dtype(dtype)}, got {array.dtype}")
+    check_type("carry", "plane", plane, np.uint8)
+    check_type("carry", "origin", origin, np.float32)
     if plane.ndim != 2 or plane.size == 0 or origin.shape != (2, *plane.shape):
-        raise ValueError(f"carry takes a plane (H, W) and an origin (2, H, W), got {plane.shape} and {origin.shape}")
+        raise ValueError(
+            f"expected a plane (H, W) and an origin (2, H, W) of carry, got {plane.shape} and {origin.shape}; give both "
+            "of one size"
+        )
     if not np.isfinite(origin).all():
-        raise ValueError("carry takes finite places, got NaN or infinity")
+        raise ValueError("expected finite places in the origin of carry, got NaN or infinity; give the map of warp")
     return _native.carry(np.ascontiguousarray(plane), flat=flat_around(plane), map=np.ascontiguousarray(origin))
 
 
