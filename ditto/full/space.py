@@ -147,7 +147,9 @@ class FullSpace:
     def _seen(self, portrait: Portrait | None) -> tuple[Source, float]:
         """The source of a portrait, and model units of the released crop per face unit."""
         if portrait is None:
-            raise ValueError("motion of the full bundle is relative to a portrait, got None; name the portrait")
+            raise ValueError(
+                "expected a portrait for a motion of the full bundle, which is relative to one, got None; name it"
+            )
         source = self._source_of(portrait)
         face_px = portrait.scale * len(portrait.crop) / 2 * _factor(portrait.crop_to_picture)
         model_px = FACE.size / 2 * _factor(source.crop_to_picture)

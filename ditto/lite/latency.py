@@ -36,7 +36,7 @@ class WindowPlan(NamedTuple):
         if self.length > WINDOW or least < 0:
             raise ValueError(
                 f"expected past + hop + future of at most {WINDOW}, past of at least {LOOKBACK}, hop of at least 1 and "
-                f"lookahead of at least -hop, got {tuple(self)}"
+                f"lookahead of at least -hop, got {tuple(self)}; give other numbers"
             )
 
     @property

@@ -154,7 +154,7 @@ class MotionSampler:
     ) -> None:
         plan.check()
         if steps < 1:
-            raise ValueError(f"expected at least one diffusion step a window, got {steps}")
+            raise ValueError(f"expected steps of 1 or more, got {steps}; give another number")
         self.plan = plan
         self.steps = steps
         self.guidance = float(guidance)
@@ -272,7 +272,7 @@ class MotionSampler:
             if block.ndim != 2 or block.shape[1] != FEATURE_SIZE or emotion.shape != (len(EMOTIONS),):
                 raise ValueError(
                     f"expected features (T, {FEATURE_SIZE}) and emotion ({len(EMOTIONS)},), "
-                    f"got {block.shape} and {emotion.shape}"
+                    f"got {block.shape} and {emotion.shape}; give the encoder's rows and a weight for each emotion"
                 )
             eyes, eye_process = step_eyes(state.eye_process, silence_of(block), state.seed)
             states[i] = state._replace(

@@ -222,7 +222,7 @@ class Spans(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         at = offset + (0, self._at, self._edges[-1])[whence]
         if at < 0:
-            raise ValueError(f"expected a position of 0 or more, got {at}")
+            raise ValueError(f"expected a position of 0 or more, got {at}; seek inside of the file")
         self._at = at
         return at
 

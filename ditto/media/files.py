@@ -147,7 +147,7 @@ class CopyReader(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         at = offset + (0, self._at, self._size)[whence]
         if at < 0:
-            raise ValueError(f"expected a position of 0 or more, got {at}")
+            raise ValueError(f"expected a position of 0 or more, got {at}; seek inside of the file")
         self._at = at
         return at
 

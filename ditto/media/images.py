@@ -310,7 +310,7 @@ def _deep_grey(values: npt.NDArray[np.generic]) -> Bytes:
     """(H, W) grey of 16 or 32 bits or float -> (H, W, 3) uint8, scaled by the range of the values."""
     grey = values.astype(np.float64)
     if not np.isfinite(grey).all():
-        raise ValueError("it holds NaN or infinite values; export it again")
+        raise ValueError("it holds NaN or infinite values")
     high = float(grey.max(initial=0.0))
     if values.dtype.kind == "f":
         white = 1.0 if high <= 1.0 else 255.0 if high <= 255.0 else max(high, 65535.0)

@@ -260,7 +260,11 @@ class VideoWriter:
             if self._container is None:
                 self._open(0 if samples is None else 1 if samples.ndim == 1 else 2)
             if isinstance(self._sound, SampleTrack) != (samples is not None):
-                raise ValueError("expected samples with every frame or with none, and none beside `audio`; choose one")
+                given = "none" if samples is None else "some"
+                raise ValueError(
+                    f"expected samples with every frame or with none, and none beside `audio`, got {given} with this "
+                    "one; choose one"
+                )
             if self._address is not None:  # a server takes what comes for live
                 time.sleep(max(0.0, self._began + self.frames / FPS - time.monotonic()))
             self._show(image)
@@ -521,7 +525,10 @@ class SoundTrack:
             if frame is None:  # PyAV returns the None of a flush if it need not resample
                 continue
             if (frame.format.name, frame.layout.name, frame.sample_rate) != ("fltp", self.layout, self.rate):
-                raise ValueError(f"expected fltp, {self.layout}, {self.rate} Hz from the resampler, got {frame}")
+                raise ValueError(
+                    f"expected fltp, {self.layout}, {self.rate} Hz from the resampler, got {frame}; use another version of "
+                    "PyAV"
+                )
             frame.pts, frame.time_base = None, Fraction(1, self.rate)
             self._fifo.write(frame)  # copies as many planes as the first frame had: formats must be equal
 

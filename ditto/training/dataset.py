@@ -123,7 +123,7 @@ class Dataset:
     def of(self, split: str) -> tuple[ClipInfo, ...]:
         """The clips of one split, "train" or "held"."""
         if split not in SPLITS:
-            raise ValueError(f"expected a split of {', '.join(SPLITS)}, got {split!r}")
+            raise ValueError(f"expected a split of {', '.join(SPLITS)}, got {split!r}; name one of them")
         return tuple(clip for clip in self.clips if clip.split == split)
 
     def load(self, clip: ClipInfo) -> Clip:

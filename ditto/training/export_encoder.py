@@ -264,7 +264,10 @@ def check(folder: Path, samples: npt.NDArray[np.float32]) -> float:
         heard, other = runtime(hop, other)
         worst = max(worst, float(np.abs(heard - features.numpy()).max()))
     if worst > TOLERANCE:
-        raise ValueError(f"ONNX Runtime and torch differ by {worst:.1e} over a stream, expected at most {TOLERANCE:.0e}")
+        raise ValueError(
+            f"expected features of ONNX Runtime within {TOLERANCE:.0e} of torch's over a stream, got {worst:.1e}; use the "
+            "versions of requirements/"
+        )
     return worst
 
 

@@ -29,7 +29,7 @@ def read_template(path: Path) -> npt.NDArray[np.float32]:
     rows = [line.split()[1:4] for line in path.read_text().splitlines() if line.startswith("v ")]
     points = np.asarray(rows, np.float64) * (1.0, -1.0, -1.0)
     if points.shape != (LANDMARKS, 3):
-        raise ValueError(f"expected {LANDMARKS} vertices in {path}, got {points.shape[0]}")
+        raise ValueError(f"expected {LANDMARKS} vertices in {path}, got {points.shape[0]}; give the template of mediapipe")
     points /= np.linalg.norm(points[454] - points[234])
     points -= points[[234, 454]].mean(0)
     points[:, 2] += EAR_TO_ORIGIN
@@ -44,7 +44,7 @@ def read_triangles(wheel: Path) -> npt.NDArray[np.int16]:
     pairs = re.findall(r"\((\d+),\s*(\d+)\)", text[: text.index("])")])
     edges = np.asarray(pairs, np.int16).reshape(-1, 3, 2)
     if not (edges[:, 0, 1] == edges[:, 1, 0]).all() or not (edges[:, 2, 1] == edges[:, 0, 0]).all():
-        raise ValueError("FACEMESH_TESSELATION is no longer three edges per triangle; use mediapipe 0.10.21")
+        raise ValueError("expected three edges a triangle in FACEMESH_TESSELATION, got others; use mediapipe 0.10.21")
     return edges[:, :, 0]
 
 

@@ -132,7 +132,7 @@ class Graph:
         if kind == "NONE":
             return name
         if kind != "RELU":
-            raise ValueError(f"activation {kind} is not known; use the networks of mediapipe 0.10.21")
+            raise ValueError(f"expected activation NONE or RELU, got {kind}; use the networks of mediapipe 0.10.21")
         return self.add("Relu", name)
 
     def padding(self, options: Any) -> str:
@@ -147,7 +147,7 @@ def dense(values: Array, tensor: Any) -> Array:
     sparsity = tensor.sparsity
     order, shape = list(sparsity.traversalOrder), [int(n) for n in tensor.shape]
     if order != list(range(len(shape))) or (sparsity.blockMap is not None and len(sparsity.blockMap)):
-        raise ValueError("sparse weights in blocks or in another order are not known; use mediapipe 0.10.21")
+        raise ValueError("expected sparse weights in order and without blocks, got others; use mediapipe 0.10.21")
     rows = np.zeros((1, 0), np.int64)  # positions so far, one row per entry
     for size, described in zip(shape, sparsity.dimMetadata, strict=True):
         if described.format == 0:
@@ -191,7 +191,7 @@ def transposed(g: Graph, inputs: list[int], out: int, options: Any) -> None:
     """Convolution2DTransposeBias: here 2 x 2 in steps of 2, so that nothing overlaps and padding does not matter."""
     weights = g.constants[inputs[1]].transpose(3, 0, 1, 2)
     if weights.shape[2:] != (2, 2) or g.shape(out)[1] != 2 * g.shape(inputs[0])[1]:
-        raise ValueError("a transposed convolution of 2 x 2 in steps of 2 is expected; use mediapipe 0.10.21")
+        raise ValueError("expected a transposed convolution of 2 x 2 in steps of 2, got another; use mediapipe 0.10.21")
     g.names[out] = g.add(
         "ConvTranspose", g.value(inputs[0]), g.constant(weights), g.value(inputs[2]), strides=[2, 2]
     )
@@ -236,7 +236,7 @@ def pad(g: Graph, inputs: list[int], out: int, options: Any) -> None:
 
 def resize(g: Graph, inputs: list[int], out: int, options: Any) -> None:
     if options.alignCorners or not options.halfPixelCenters:
-        raise ValueError("resizing by pixel centres is expected; use mediapipe 0.10.21")
+        raise ValueError("expected resizing by pixel centres, got another; use mediapipe 0.10.21")
     _, height, width, channels = g.shape(out)
     sizes = g.integers(1, channels, height, width)
     g.names[out] = g.add("Resize", g.value(inputs[0]), "", "", sizes, mode="linear")
@@ -256,13 +256,13 @@ def reshape(g: Graph, inputs: list[int], out: int, options: Any) -> None:
 
 def concatenation(g: Graph, inputs: list[int], out: int, options: Any) -> None:
     if len(g.shape(out)) == 4:
-        raise ValueError("only rows are expected to be joined; use mediapipe 0.10.21")
+        raise ValueError("expected rows to be joined, got another axis; use mediapipe 0.10.21")
     g.names[out] = g.add("Concat", *(g.value(i) for i in inputs), axis=options.axis)
 
 
 def whole_slice(g: Graph, inputs: list[int], out: int, options: Any) -> None:
     if g.shape(inputs[0]) != g.shape(out):
-        raise ValueError("a slice that takes all is expected; use mediapipe 0.10.21")
+        raise ValueError("expected a slice that takes all, got another; use mediapipe 0.10.21")
     g.names[out] = g.value(inputs[0])
 
 
@@ -273,7 +273,7 @@ def transform_matrix(g: Graph, inputs: list[int], out: int, options: Any) -> Non
     """
     size = (options["output_width"], options["output_height"])
     if options.get("target_rotation_radians", 0.0):
-        raise ValueError("an upright box is expected; use mediapipe 0.10.21")
+        raise ValueError("expected an upright box, got another; use mediapipe 0.10.21")
     g.merged.append(list(options["subset_idxs"]))
     flat = g.add("Slice", g.value(inputs[0]), g.integers(0), g.integers(2), g.integers(2))  # (1, 468, 2)
     ends = [options["left_rotation_idx"], options["right_rotation_idx"]]
@@ -396,7 +396,9 @@ def convert(data: bytes, reader: Any, network: Network) -> Any:
     g.names[entry] = g.add("Transpose", scaled, perm=[0, 3, 1, 2])
     for name, inputs, out, options in g.operators:
         if name not in WRITERS:
-            raise ValueError(f"operator {name} is not known; use the networks of mediapipe 0.10.21")
+            raise ValueError(
+                f"expected an operator of {', '.join(WRITERS)}, got {name}; use the networks of mediapipe 0.10.21"
+            )
         WRITERS[name](g, inputs, out, options)
     given = merge(g) if g.merged else [g.names[index] for index in g.source.outputs]
     for name, made in zip(network.outputs, given, strict=True):

@@ -210,7 +210,9 @@ def fill_gaps(landmarks: npt.ArrayLike) -> Floats:
     points = np.asarray(landmarks, np.float64)
     found = np.isfinite(points[:, 0, 0])
     if found.mean() <= 0.8:
-        raise ValueError(f"too few tracked frames: {int(found.sum())} of {len(points)}")
+        raise ValueError(
+            f"expected a face in over 80 % of the frames, got {int(found.sum())} of {len(points)}; leave the clip out"
+        )
     if not found.all():
         flat = points.reshape(len(points), -1)
         where = np.flatnonzero(found)

@@ -62,7 +62,7 @@ def kernels() -> Kernels:
     """
     read = json.loads(KERNELS_FILE.read_text(encoding="utf-8"))
     if tuple(read["phones"]) != tuple(PHONES):
-        raise ValueError(f"expected the phones {PHONES} in {KERNELS_FILE.name}, got {read['phones']}")
+        raise ValueError(f"expected the phones {PHONES} in {KERNELS_FILE.name}, got {read['phones']}; measure them again")
     return Kernels(
         tuple(read["lags_frames"]), *(np.array(read[name]) for name in ("mean_posterior", "opening", "width"))
     )

@@ -85,7 +85,7 @@ def lip_numbers(faces: npt.ArrayLike) -> Array:
     """
     f = np.asarray(faces, np.float64)
     if f.ndim != 3 or f.shape[1:] != (KEYPOINTS, 3) or not len(f):
-        raise ValueError(f"expected faces (frames, {KEYPOINTS}, 3), got {f.shape}")
+        raise ValueError(f"expected faces (frames, {KEYPOINTS}, 3), got {f.shape}; give one frame or more")
     upper, lower = (f[:, k, 1] for k in INNER_LIPS)
     right, left = (f[:, k] for k in MOUTH_CORNERS)
     corners = (right[:, 1] + left[:, 1]) / 2
@@ -153,10 +153,12 @@ class NetworkScorer:
         """
         seen, heard = np.asarray(lips, np.float32), np.asarray(features, np.float32)
         if seen.ndim != 2 or seen.shape[1] != NUMBERS or not len(seen):
-            raise ValueError(f"expected lips (frames, {NUMBERS}), got {seen.shape}")
+            raise ValueError(f"expected lips (frames, {NUMBERS}), got {seen.shape}; give those of lip_numbers")
         twice = len(heard) - len(seen)
         if heard.ndim != 2 or heard.shape[1] != FEATURE_SIZE or twice < 0 or twice % 2:
-            raise ValueError(f"expected features ({len(seen)} + 2 M, {FEATURE_SIZE}), got {heard.shape}")
+            raise ValueError(
+                f"expected features ({len(seen)} + 2 M, {FEATURE_SIZE}), got {heard.shape}; give M frames more on each side"
+            )
         a = self._embed("lips", seen)
         b = self._embed("speech", (heard - self._weights["mean"]) / self._weights["spread"])
         return np.array([(a * b[place : place + len(a)]).sum(1).mean() for place in range(twice + 1)], np.float64)

@@ -91,7 +91,9 @@ def train(pools: Sequence[Sequence[Pair]], steps: int = STEPS, seed: int = 0) ->
     length = FRAMES + CONTEXT
     usable = [[pair for pair in pool if len(pair.lips) >= length] for pool in pools]
     if not usable or not all(usable):
-        raise ValueError(f"expected a clip of {length} frames or more in each pool, got {[len(pool) for pool in usable]}")
+        raise ValueError(
+            f"expected a clip of {length} frames or more in each pool, got {[len(pool) for pool in usable]}; give longer clips"
+        )
     random = np.random.default_rng(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

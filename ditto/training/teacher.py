@@ -46,7 +46,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     def floats(name: str) -> Tensor:
         if name not in raw:
-            raise ValueError(f"{path} lacks {name!r}; expected encoder_model.ort of moonshine-voice 0.1.0 (tiny-en)")
+            raise ValueError(
+                f"expected {name!r} in {path}, got none; give encoder_model.ort of moonshine-voice 0.1.0 (tiny-en)"
+            )
         return torch.from_numpy(raw[name].astype(np.float32))
 
     out = {

@@ -104,7 +104,7 @@ def test_the_head_turns_about_its_own_axes_in_every_space(axis):
 
 def test_a_space_that_needs_a_portrait_says_so():
     space, _ = full_space(turned(0.0), (0.0, 0.0, 0.0))
-    with pytest.raises(ValueError, match="relative to a portrait, got None"):
+    with pytest.raises(ValueError, match="which is relative to one, got None"):
         apply(motions(), NOSE, None, space)
 
 

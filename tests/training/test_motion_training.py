@@ -68,7 +68,7 @@ def test_missing_frames_are_filled_from_their_neighbours():
     assert np.allclose(filled[11:13], landmarks[11:13], atol=1e-6)
     assert np.isfinite(filled).all()
     holes[:10] = np.nan
-    with pytest.raises(ValueError, match="too few tracked frames"):
+    with pytest.raises(ValueError, match="expected a face in over 80 % of the frames, got"):
         fill_gaps(holes)
 
 

@@ -212,7 +212,7 @@ class SpeechEncoder(nn.Module):
         super().__init__()
         self.config = config = config or SpeechEncoderConfig()
         if config.left % BLOCK:
-            raise ValueError(f"left must be whole blocks of {BLOCK} tokens, got {config.left}")
+            raise ValueError(f"expected left as whole blocks of {BLOCK} tokens, got {config.left}; give a multiple")
         self.stem = Stem(config.width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.final = nn.LayerNorm(config.width, bias=False)

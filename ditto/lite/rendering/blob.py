@@ -39,8 +39,8 @@ def pack_blob(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
     for name, array in arrays.items():
         if len(name.encode()) > 23 or array.ndim > 3 or array.dtype.name not in _TYPES:
             raise ValueError(
-                f"expected arrays with names of up to 23 characters, up to 3 dimensions and a type of {', '.join(_TYPES)}; "
-                f"got {name!r}, {array.shape}, {array.dtype}"
+                f"expected arrays with names of up to 23 characters, up to 3 dimensions and a type of {', '.join(_TYPES)}, "
+                f"got {name!r}, {array.shape}, {array.dtype}; rename or convert it"
             )
         padding = -at % ALIGNMENT
         data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()

@@ -108,7 +108,8 @@ def prepare_eyes(crop: npt.NDArray[np.uint8], geometry: Geometry) -> EyeLayers:
     """
     if crop.shape != (geometry.size, geometry.size, 3) or crop.dtype != np.uint8:
         raise ValueError(
-            f"expected a crop ({geometry.size}, {geometry.size}, 3) uint8, got {crop.shape} {crop.dtype}"
+            f"expected a crop ({geometry.size}, {geometry.size}, 3) uint8, got {crop.shape} {crop.dtype}; give that of the "
+            "geometry"
         )
     image = crop.astype(np.float64)
     rims = glasses(image @ LUMA, geometry)

@@ -129,7 +129,7 @@ def prepare_mouth(crop: npt.NDArray[np.uint8], geometry: Geometry, mask: npt.NDA
     if crop.shape != (size, size, 3) or crop.dtype != np.uint8 or mask.shape != (size, size):
         raise ValueError(
             f"expected a crop ({size}, {size}, 3) uint8 and a mask ({size}, {size}), got {crop.shape} {crop.dtype} and "
-            f"{mask.shape}"
+            f"{mask.shape}; give those of the geometry"
         )
     canonical = geometry.canonical
     gap = inner_gap(canonical)
