@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ditto.errors import InputError
-from ditto.latent.attention import Attention, KeysValues, Rotation, rotation_of
+from ditto.latent.attention import Attention, KeysValues, Rotation
 from ditto.latent.audio import LatentEmbedder
 from ditto.latent.config import FlowConfig
 from ditto.latent.motion_condition import MotionCondition, added_motion
@@ -31,7 +31,7 @@ from ditto.latent.tokens import (
     check_latents,
     feed_forward,
     from_tokens,
-    grid_positions,
+    grid_rotation,
     norm,
     to_tokens,
     zero_linear,
@@ -143,12 +143,8 @@ class FlowGenerator(nn.Module):
         self.blocks = nn.ModuleList(FlowBlock(width, config.heads) for _ in range(config.layers))
         self.head_modulation = nn.Sequential(nn.SiLU(), zero_linear(width, 2 * width))
         self.head = zero_linear(width, size)
-        self.motion = None  # made last: what begins at random before it is the same with and without
-        if config.motion_features:
-            self.motion = MotionCondition(config.motion_features, config.frames_per_latent, config.motion_width, width)
-        times = [REFERENCE_TIME, *range(config.window)]
-        positions = grid_positions(times, config.rows, config.columns, config.patch)
-        rotation = rotation_of(positions, width // config.heads, config.theta)
+        self.motion = MotionCondition.of(config)  # last: what begins at random before it is the same with and without
+        rotation = grid_rotation(config, [REFERENCE_TIME, *range(config.window)])
         self.register_buffer("rotation_cos", rotation.cos, persistent=False)
         self.register_buffer("rotation_sin", rotation.sin, persistent=False)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ditto.errors import InputError
 from ditto.latent.audio import LatentEmbedder
+from ditto.latent.config import GeneratorConfig
 
 
 class MotionCondition(nn.Module):
@@ -30,6 +31,13 @@ class MotionCondition(nn.Module):
         self.embedder = LatentEmbedder(features, frames, inner)
         self.output = nn.Linear(inner, width, bias=False)
         nn.init.zeros_(self.output.weight)
+
+    @classmethod
+    def of(cls, config: GeneratorConfig) -> MotionCondition | None:
+        """The condition of a generator of these sizes; None for one without."""
+        if not config.motion_features:
+            return None
+        return cls(config.motion_features, config.frames_per_latent, config.motion_width, config.width)
 
     def forward(self, motion: Tensor, first: Tensor, hidden: Tensor) -> Tensor:
         """What is added to the tokens of each latent, (B, T, 1, width).

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ditto.errors import InputError
-from ditto.latent.attention import Attention, KeysValues, Rotation, rotation_of
+from ditto.latent.attention import Attention, KeysValues, Rotation
 from ditto.latent.audio import FeatureUnits
 from ditto.latent.config import RapConfig
 from ditto.latent.motion_condition import MotionCondition, added_motion
@@ -32,7 +32,7 @@ from ditto.latent.tokens import (
     check_latents,
     feed_forward,
     from_tokens,
-    grid_positions,
+    grid_rotation,
     norm,
     to_tokens,
     zero_linear,
@@ -144,11 +144,8 @@ class RapDenoiser(nn.Module):
         self.blocks = nn.ModuleList(RapBlock(width, config.heads, config.inner) for _ in range(config.layers))
         self.head_modulation = nn.Parameter(torch.randn(1, 2, width) / width**0.5)
         self.head = zero_linear(width, size)
-        self.motion = None  # made last: what begins at random before it is the same with and without
-        if config.motion_features:
-            self.motion = MotionCondition(config.motion_features, config.frames_per_latent, config.motion_width, width)
-        positions = grid_positions(list(range(config.lengths[-1])), config.rows, config.columns, config.patch)
-        rotation = rotation_of(positions, width // config.heads, config.theta)
+        self.motion = MotionCondition.of(config)  # last: what begins at random before it is the same with and without
+        rotation = grid_rotation(config, range(config.lengths[-1]))
         self.register_buffer("rotation_cos", rotation.cos, persistent=False)
         self.register_buffer("rotation_sin", rotation.sin, persistent=False)
 

@@ -6,12 +6,15 @@ B: batch; T: latents; n: tokens of a latent; c: numbers of a token.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditto.errors import InputError
+from ditto.latent.attention import Rotation, rotation_of
+from ditto.latent.config import GeneratorConfig
 
 EPSILON = 1e-6  # of layer norms; Wan
 
@@ -30,12 +33,12 @@ def from_tokens(tokens: Tensor, patch: int, rows: int, columns: int) -> Tensor:
     return split.permute(0, 6, 1, 2, 4, 3, 5).reshape(batch, -1, time, rows, columns)
 
 
-def grid_positions(times: list[int], rows: int, columns: int, patch: int) -> Tensor:
-    """(len(times) * n, 3): time, row and column of the tokens of latents, in tokens."""
-    places = torch.meshgrid(
-        torch.tensor(times), torch.arange(rows // patch), torch.arange(columns // patch), indexing="ij"
-    )
-    return torch.stack([place.flatten() for place in places], -1)
+def grid_rotation(config: GeneratorConfig, times: Sequence[int]) -> Rotation:
+    """The rotary angles of the tokens of latents at these times, by time, row and column: (len(times) * n, c / 2)."""
+    rows, columns = (torch.arange(count // config.patch) for count in (config.rows, config.columns))
+    places = torch.meshgrid(torch.tensor(times), rows, columns, indexing="ij")
+    positions = torch.stack([place.flatten() for place in places], -1)
+    return rotation_of(positions, config.width // config.heads, config.theta)
 
 
 def check_latents(latents: Tensor, channels: int, rows: int, columns: int, what: str) -> None:
