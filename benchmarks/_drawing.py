@@ -14,7 +14,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def way_of_drawing(fields: dict[str, Any]) -> Callable[[Any], Any]:
     return lambda row: prepared.paste_back(renderer.render(prepared.mesh, renderer.drive(portrait, motion_of(row))))
 
 
-def picture_ms(draw: Callable[[Any], Any], rows: Any, threads: int) -> tuple[float, float]:
+def picture_ms(draw: Callable[[Any], Any], rows: Sequence[Any], threads: int) -> tuple[float, float]:
     """Processor and wall time of a picture, ms, with all rows drawn by each thread."""
 
     def work() -> None:

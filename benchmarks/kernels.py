@@ -12,7 +12,6 @@ import argparse
 import copy
 import importlib
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks._drawing import picture_ms
 from benchmarks._report import ROOT, Figure, figures_table, publish, rows_table
 from ditto._native import Core
 from ditto.bundle import SHIPPED
@@ -173,23 +173,6 @@ def ways_of(portrait: Portrait) -> Ways:
         core.picture,
         lambda row: paste_back(core.crop(row)),
     )
-
-
-def picture_ms(draw: Callable[[Any], Any], rows: Sequence[Any], threads: int) -> tuple[float, float]:
-    """Processor and wall time of a picture, ms, with all rows drawn by each thread."""
-
-    def work() -> None:
-        for row in rows:
-            draw(row)
-
-    workers = [threading.Thread(target=work, name=f"draw {number}") for number in range(threads)]
-    processor, wall = time.process_time(), time.perf_counter()
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    pictures = threads * len(rows)
-    return 1e3 * (time.process_time() - processor) / pictures, 1e3 * (time.perf_counter() - wall) / pictures
 
 
 def compare_ways(ways: Ways, rows: Sequence[Any], passes: int) -> dict[str, list[tuple[float, float]]]:

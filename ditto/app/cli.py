@@ -75,7 +75,7 @@ from ditto.app.options import (
     parse_timeline,
 )
 from ditto.app.pictures import check_picture, load_portrait, standard_input
-from ditto.app.writing import write_frames
+from ditto.app.writing import write_frames, written
 from ditto.errors import InputError
 
 if TYPE_CHECKING:
@@ -328,12 +328,7 @@ def run_animate(
     finished = time.perf_counter()
     duration = writer.frames / FPS
     return {
-        "output": output,
-        "codec": format.codec,
-        "frames": writer.frames,
-        "duration_seconds": duration,
-        "width": width,
-        "height": height,
+        **written(writer, output),
         "seed": seed,
         "emotion": weights,
         "emotion_read_by": read_by,

@@ -53,7 +53,7 @@ from ditto.app.options import (
     parse_timeline,
 )
 from ditto.app.pictures import check_picture, load_portrait, standard_input
-from ditto.app.writing import write_frames
+from ditto.app.writing import write_frames, written
 from ditto.errors import InputError
 
 if TYPE_CHECKING:
@@ -244,7 +244,6 @@ def run_render(
     from ditto.media.backgrounds import TRANSPARENT, check_background, laid
     from ditto.media.files import temporary_files
     from ditto.media.images import MAX_SIZE
-    from ditto.media.rates import FPS
     from ditto.media.video import check_output
     from ditto.take import Take, TakeSound
 
@@ -282,12 +281,7 @@ def run_render(
             audio=track, codec=codec, quality=quality, alpha=background == TRANSPARENT, provenance=provenance,
         )  # fmt: skip
     return {
-        "output": output,
-        "codec": format.codec,
-        "frames": writer.frames,
-        "duration_seconds": writer.frames / FPS,
-        "width": width,
-        "height": height,
+        **written(writer, output),
         "bundle": head.bundle.name,
         "render_seconds": round(time.perf_counter() - started, 3),
         "signed": writer.signed,

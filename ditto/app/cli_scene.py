@@ -26,7 +26,7 @@ from ditto.app.console import (
 )
 from ditto.app.options import parse_emotion, parse_style
 from ditto.app.pictures import SUFFIXES, check_picture, check_sheet, parse_face, write_sheet
-from ditto.app.writing import write_frames
+from ditto.app.writing import write_frames, written
 from ditto.errors import InputError
 
 if TYPE_CHECKING:
@@ -118,12 +118,7 @@ def run_scene(
     finished = time.perf_counter()
     duration = writer.frames / FPS
     return {
-        "output": output,
-        "codec": format.codec,
-        "frames": writer.frames,
-        "duration_seconds": duration,
-        "width": width,
-        "height": height,
+        **written(writer, output),
         "seed": seed,
         "speakers": len(scene),
         "emotion": weights,

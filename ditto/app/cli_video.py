@@ -11,7 +11,7 @@ from ditto.app.cli_motion import check_distinct
 from ditto.app.console import interruption, open_console, progress_of, show_warnings
 from ditto.app.options import parse_emotion, parse_style, parse_timeline
 from ditto.app.pictures import check_picture, standard_input
-from ditto.app.writing import write_frames
+from ditto.app.writing import write_frames, written
 from ditto.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,12 +79,7 @@ def run_video(
     finished = time.perf_counter()
     duration = writer.frames / FPS
     return {
-        "output": output,
-        "codec": format.codec,
-        "frames": writer.frames,
-        "duration_seconds": duration,
-        "width": width,
-        "height": height,
+        **written(writer, output),
         "seed": seed,
         "emotion": weights,
         "clip_frames": clip.frames,

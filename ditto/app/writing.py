@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.app.console import progress
+from ditto.media.rates import FPS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,3 +44,15 @@ def write_frames(
         for image in progress(images, total, console):
             writer.write(image if label is None else label.draw(image))
     return writer
+
+
+def written(writer: VideoWriter, output: str) -> dict[str, Any]:
+    """What a command reports of a video that it wrote."""
+    return {
+        "output": output,
+        "codec": writer.format.codec,
+        "frames": writer.frames,
+        "duration_seconds": writer.frames / FPS,
+        "width": writer.width,
+        "height": writer.height,
+    }
