@@ -6,6 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from latent_networks import acting, random  # noqa: E402
+
 from ditto.errors import InputError  # noqa: E402
 from ditto.latent.config import FLOW_PAPER, FLOW_SMALL, FLOW_TINY  # noqa: E402
 from ditto.latent.flow_network import FlowGenerator, FlowInputs  # noqa: E402
@@ -20,24 +22,12 @@ GUIDED = FlowSampling(steps=2)
 
 
 def random_network(config, seed=0):
-    """A network all of whose parameters matter: those that begin at zero too."""
-    torch.manual_seed(seed)
-    network = FlowGenerator(config).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if "motion.output" not in name:
-                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    return network
+    return acting(lambda: FlowGenerator(config), seed)
 
 
 @pytest.fixture(scope="module")
 def network():
     return random_network(BASE)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def inputs(rows=2, references=2, seed=0, **changed):

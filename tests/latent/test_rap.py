@@ -7,6 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from latent_networks import acting, random  # noqa: E402
+
 from ditto.errors import InputError  # noqa: E402
 from ditto.latent.config import RAP_PAPER, RAP_TINY  # noqa: E402
 from ditto.latent.rap_network import HybridAttention, RapDenoiser, RapInputs  # noqa: E402
@@ -18,20 +20,8 @@ QUICK = RapSampling(steps=3, audio=Guidance(2.0))
 SPEECH = BASE.audio_layers, BASE.audio_features
 
 
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 def random_network(config, seed=0):
-    """A network all of whose parameters matter: those that begin at zero too."""
-    torch.manual_seed(seed)
-    network = RapDenoiser(config).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if "motion.output" not in name:
-                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    return network
+    return acting(lambda: RapDenoiser(config), seed)
 
 
 @pytest.fixture(scope="module")
