@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pictures
 
+from benchmarks._tiles import column, row, tile
 from benchmarks.faces import SHARED, example_portrait
-from benchmarks.sheet import column, row, tile
 from ditto.errors import InputError
 from ditto.media.audio import SAMPLE_RATE
 from ditto.media.backgrounds import background

@@ -18,8 +18,9 @@ from PIL import Image as Pictures
 
 from benchmarks._motions import motion_only
 from benchmarks._report import ROOT, Figure, publish
+from benchmarks._tiles import column, row, tile
 from benchmarks.faces import SCRATCH, SHARED, example_portrait
-from benchmarks.sheet import column, row, shoot, tile
+from benchmarks.sheet import shoot
 from benchmarks.speech import example_speech, read_speech
 from ditto.motion.motion import FPS, Motion
 from ditto.portrait.portrait import Portrait

@@ -24,8 +24,9 @@ from PIL import Image as Pictures
 
 from benchmarks._motions import rows_of
 from benchmarks._report import Figure, figures_table, publish, rows_table
+from benchmarks._tiles import column, row, tile
 from benchmarks.faces import SCRATCH, SHARED, detect
-from benchmarks.sheet import SUFFIXES, column, row, tile
+from benchmarks.sheet import SUFFIXES
 from ditto.errors import InputError
 from ditto.lite.rendering.core import CoreRenderer
 from ditto.lite.rendering.mesh import Appearance, MeshRenderer

@@ -17,10 +17,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pictures
-from PIL import ImageDraw, ImageFont
 
+from benchmarks import _sheet_media
 from benchmarks._motions import motion_only, rows_of
 from benchmarks._report import Figure, publish, rows_table
+from benchmarks._tiles import GREY, TILE, column, row, tile
 from benchmarks.faces import SCRATCH, SHARED
 from benchmarks.measures import pauses_inside
 from benchmarks.speech import example_speech, phone_posteriors, read_speech
@@ -49,8 +50,6 @@ WANTED: dict[str, tuple[str, ...]] = {
 }
 LIPS = UPPER_OUTER_LIP + LOWER_OUTER_LIP
 PAUSE_FRAMES = 8  # consecutive, from the one before a pause on
-TILE = 232  # pixels, height of a tile
-GREY = (24, 24, 24)
 
 
 class Shot(NamedTuple):
@@ -110,34 +109,6 @@ def window(image: Image, centre: Floats, width: float, height: float) -> Image:
     x0, y0 = np.round(centre - [width / 2, height / 2]).astype(int)
     x, y = np.arange(x0, x0 + round(width)), np.arange(y0, y0 + round(height))
     return image[np.clip(y, 0, image.shape[0] - 1)][:, np.clip(x, 0, image.shape[1] - 1)]
-
-
-def tile(image: Image, label: str, height: int = TILE) -> Pictures.Image:
-    """An image at a height, its label on a strip below."""
-    width = max(1, round(image.shape[1] * height / image.shape[0]))
-    scaled = Pictures.fromarray(image).resize((width, height), Pictures.Resampling.LANCZOS)
-    canvas = Pictures.new("RGB", (width, height + 18), GREY)
-    canvas.paste(scaled, (0, 0))
-    ImageDraw.Draw(canvas).text((4, height + 2), label, fill=(235, 235, 235), font=ImageFont.load_default(13))
-    return canvas
-
-
-def row(tiles: Sequence[Pictures.Image]) -> Pictures.Image:
-    canvas = Pictures.new("RGB", (sum(t.width + 3 for t in tiles), max(t.height for t in tiles)), GREY)
-    x = 0
-    for t in tiles:
-        canvas.paste(t, (x, 0))
-        x += t.width + 3
-    return canvas
-
-
-def column(rows: Sequence[Pictures.Image]) -> Pictures.Image:
-    canvas = Pictures.new("RGB", (max(r.width for r in rows), sum(r.height + 4 for r in rows)), GREY)
-    y = 0
-    for r in rows:
-        canvas.paste(r, (0, y))
-        y += r.height + 4
-    return canvas
 
 
 def sheet(head: TalkingHead, portrait: Portrait, speech: Speech, title: str) -> tuple[Pictures.Image, Pictures.Image]:
@@ -221,8 +192,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     head = load(options.bundle)
     samples = read_speech(options.audio or example_speech())[: int(options.seconds * SAMPLE_RATE)]
     if options.media:
-        from benchmarks import _sheet_media
-
         _sheet_media.check(head)
         pages = []
         for name, page in _sheet_media.media_sheets(head, samples):
