@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ditto.lite.phones import PHONE_INDEX, PHONES
 from ditto.motion.motion import CHEEKS, INNER_LIPS, JAW, KEYPOINTS, LIPS, MOUTH_CORNERS, Keypoint
 from ditto.portrait.face_mesh import KEYPOINT_MIRROR
-from ditto.training.motion_data import gaussian
+from ditto.training.smoothing import gaussian
 
 Floats = npt.NDArray[np.float64]
 

@@ -44,7 +44,7 @@ from ditto.training.articulation import (
 )
 from ditto.training.emotion_shapes import BROW, emotion_offset
 from ditto.training.head_motion import EMOTION_PRIOR, HeadMotion, head_and_brows
-from ditto.training.motion_data import RealClip, fill_gaps, gaussian, grid_stems, real_clip
+from ditto.training.motion_data import RealClip, fill_gaps, grid_stems, real_clip
 from ditto.training.natural_talk import (
     Kernels,
     MouthShape,
@@ -55,6 +55,7 @@ from ditto.training.natural_talk import (
     kernels_without,
     lip_curves,
 )
+from ditto.training.smoothing import gaussian
 from ditto.training.speech_data import augment, read_train
 
 Array = npt.NDArray[np.float32]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.motion.motion import FPS
-from ditto.training.motion_data import gaussian
+from ditto.training.smoothing import gaussian
 
 Floats = npt.NDArray[np.float64]
 

@@ -18,7 +18,6 @@ from ditto.motion.eyes import eye_keypoints
 from ditto.motion.motion import (
     CHEEKS,
     EXPRESSION,
-    FPS,
     INNER_LIPS,
     JAW,
     KEYPOINTS,
@@ -30,6 +29,8 @@ from ditto.motion.motion import (
 )
 from ditto.portrait.face_mesh import SELECTOR, TEMPLATE, fit_head
 from ditto.training import held_out
+from ditto.training.articulation import CHANNELS, keypoints_of_channels
+from ditto.training.smoothing import gaussian, low_pass
 
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[np.float32]
@@ -59,21 +60,6 @@ class RealClip(NamedTuple):
     motion: Array
     eyes: Array
     canonical: Array
-
-
-def gaussian(values: npt.ArrayLike, sigma: float) -> Floats:
-    """(T, ...) smoothed along time by a Gaussian of `sigma` frames, ends repeated."""
-    x = np.asarray(values, np.float64)
-    reach = max(1, int(np.ceil(3.0 * sigma)))
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    padded = np.pad(x, [(reach, reach)] + [(0, 0)] * (x.ndim - 1), mode="edge")
-    shifted = np.stack([padded[i : i + len(x)] for i in range(len(kernel))])
-    return np.asarray(np.tensordot(kernel / kernel.sum(), shifted, 1))
-
-
-def low_pass(values: npt.ArrayLike, hertz: float) -> Floats:
-    """Gaussian low-pass with its -3 dB point at `hertz`, for 25 frames a second."""
-    return gaussian(values, FPS * np.sqrt(np.log(2.0)) / (2.0 * np.pi * hertz))
 
 
 def real_clip(landmarks: npt.ArrayLike, others: Sequence[npt.ArrayLike] = ()) -> RealClip:
@@ -124,8 +110,6 @@ def lips_closed(posed: Floats, gap: Floats) -> Floats:
         posed: (T, 21, 3) keypoints, head frame, fu.
         gap: (T,) between the inner lips, fu.
     """
-    from ditto.training.articulation import CHANNELS, keypoints_of_channels
-
     opening = keypoints_of_channels(np.eye(len(CHANNELS))[CHANNELS.index("gap")])
     opening /= opening[Keypoint.LOWER_INNER_LIP, 1] - opening[Keypoint.UPPER_INNER_LIP, 1]
     least = np.argsort(gap, kind="stable")[: max(CLOSED_FRAMES, len(gap) // 20)]

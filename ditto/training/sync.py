@@ -35,9 +35,10 @@ from ditto.lite.speech_encoder import FEATURE_SIZE, SpeechEncoder
 from ditto.media.rates import FPS, SAMPLES_PER_FRAME
 from ditto.motion.motion import EXPRESSION, INNER_LIPS, KEYPOINTS, MOUTH_CORNERS, Keypoint
 from ditto.portrait.face_mesh import SELECTOR, fit_head
-from ditto.training.motion_data import fill_gaps, gaussian, grid_stems
+from ditto.training.motion_data import fill_gaps, grid_stems
 from ditto.training.prepare.clips import features_of
 from ditto.training.prepare.lip_sync import MOST_OFFSET, Heard
+from ditto.training.smoothing import gaussian
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]

@@ -11,7 +11,7 @@ from ditto.training.articulation import PRIOR, Articulation, articulate, blend_w
 from ditto.training.corpus import Speech, enliven, fit_mouth, generate
 from ditto.training.emotion_shapes import emotion_offset
 from ditto.training.head_motion import BANDS, NATURAL_RMS, band_noise, band_rms, head_and_brows, phrases, stresses
-from ditto.training.motion_data import fill_gaps, grid_stems, low_pass, real_clip
+from ditto.training.motion_data import fill_gaps, grid_stems, real_clip
 from ditto.training.natural_talk import (
     GAP,
     WIDTH,
@@ -25,6 +25,7 @@ from ditto.training.natural_talk import (
     lip_scores,
     measure_lips,
 )
+from ditto.training.smoothing import low_pass
 
 LOWER_LIP = [14, 87, 317]
 EMOTIONS = np.eye(8)

@@ -26,10 +26,11 @@ from ditto.portrait.face_mesh import inner_gap
 from ditto.portrait.follow import EYE_CORNERS
 from ditto.training.dataset import ClipInfo, Dataset, clip_file, read_dataset, read_json
 from ditto.training.latent import data
-from ditto.training.motion_data import fill_gaps, fit_heads, gaussian
+from ditto.training.motion_data import fill_gaps, fit_heads
 from ditto.training.prepare.faces import landmarks_of
 from ditto.training.prepare.sources import fingerprint
 from ditto.training.prepare.work import Options, Piece, Work
+from ditto.training.smoothing import gaussian
 
 FORMAT = 1  # of how clips are cut
 SMOOTHING_FRAMES = 2.0  # of the square: the tracker's jitter, which would shake the face; by eye

@@ -21,12 +21,13 @@ from ditto.lite.phones import PHONES
 from ditto.lite.speech_encoder import HIDDEN_SIZE
 from ditto.media.rates import FPS, SAMPLES_PER_FRAME
 from ditto.portrait.face_mesh import fit_head
-from ditto.training.motion_data import fill_gaps, gaussian
+from ditto.training.motion_data import fill_gaps
 from ditto.training.natural_talk import lip_scores
 from ditto.training.prepare.clips import encoder_of, features_of
 from ditto.training.prepare.faces import landmarks_of
 from ditto.training.prepare.video import sound_of
 from ditto.training.prepare.work import Dropped, Outcome, Piece, Work
+from ditto.training.smoothing import gaussian
 
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[np.float32]
