@@ -28,6 +28,7 @@ import torch
 
 from benchmarks._report import commit, publish, rows_table
 from ditto.bundle import Bundle
+from ditto.commands import Arguments, run
 from ditto.errors import DittoError, InputError
 from ditto.lite.performer import postprocess_config
 from ditto.lite.sampler import MotionNetwork, MotionSampler
@@ -188,7 +189,7 @@ def table_of(out: Path, seeds: int) -> list[list[str]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="python -m benchmarks.ablations", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("corpus", type=Path)
@@ -214,4 +215,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -8,7 +8,6 @@ It needs the extra [serve], selenium, Chromium with its driver, and core.wasm (`
 
 from __future__ import annotations
 
-import argparse
 import base64
 import gzip
 import shutil
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks._report import ROOT, Figure, figures_table, publish
+from ditto.commands import Arguments, run
 from ditto.media.audio import SAMPLE_RATE, read_audio
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def encoded(samples: np.ndarray) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.client", description=__doc__.split("\n")[0])
+    parser = Arguments(prog="python -m benchmarks.client", description=__doc__.split("\n")[0])
     parser.add_argument("--picture", type=Path, default=ROOT / "examples" / "portrait.jpg")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--interrupts", type=int, default=5)
@@ -232,4 +232,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

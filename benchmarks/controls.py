@@ -8,7 +8,6 @@ Sections: pose, gaze, jaw, emotion, arkit. Without a name, all of them. Exit cod
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from benchmarks import _controls_arkit, _controls_emotion, _controls_head
 from benchmarks._controls import Section, Study, register_folder
 from benchmarks._report import figures_table, publish
 from benchmarks.faces import SHARED
+from ditto.commands import Arguments, run
 from ditto.errors import InputError
 from ditto.talking_head import load
 
@@ -31,7 +31,7 @@ SECTIONS: dict[str, Section] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.controls", description=__doc__.split("\n")[0])
+    parser = Arguments(prog="python -m benchmarks.controls", description=__doc__.split("\n")[0])
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all by default")
     parser.add_argument("--bundle", default="lite")
     parser.add_argument("--portraits", type=Path, default=SHARED / "portraits", help="a folder of pictures of faces")
@@ -65,4 +65,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

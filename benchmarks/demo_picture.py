@@ -7,7 +7,6 @@ Also writes a contact sheet, to look at: every twelfth frame, and eight consecut
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from benchmarks._tiles import column, row, tile
 from benchmarks.faces import SCRATCH, SHARED, example_portrait
 from benchmarks.sheet import shoot
 from benchmarks.speech import example_speech, read_speech
+from ditto.commands import Arguments, run
 from ditto.motion.motion import FPS, Motion
 from ditto.portrait.portrait import Portrait
 from ditto.talking_head import TalkingHead, load
@@ -72,7 +72,7 @@ def side_by_side(pictures: Sequence[Pictures.Image]) -> Pictures.Image:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.demo_picture", description=__doc__.split("\n")[0])
+    parser = Arguments(prog="python -m benchmarks.demo_picture", description=__doc__.split("\n")[0])
     portraits = [PAINTINGS / "mona_lisa.jpg", example_portrait(), PAINTINGS / "la_velata_raphael.jpg"]
     parser.add_argument("--portraits", type=Path, nargs="+", default=portraits)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "demo.webp")
@@ -102,4 +102,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -35,6 +35,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ditto.commands import Arguments, run
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 try:
@@ -433,7 +435,7 @@ def run_in_process(report: Report, name: str, command: Sequence[str], seconds: f
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: all checks hold; 1: one does not, or something could not run; 2: the device is not to be had."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.device", description=__doc__.split("\n")[0])
+    parser = Arguments(prog="python -m benchmarks.device", description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cuda", help="cpu, cuda or cuda:N")
     parser.add_argument("--tiny", action="store_true", help="small networks and shapes, to try the command")
     parser.add_argument("--output", type=Path, default=ROOT / "out" / "device.json")
@@ -476,4 +478,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

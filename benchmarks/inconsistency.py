@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks._report import Figure, figures_table, publish
 from benchmarks.faces import SHARED, Image, example_portrait
+from ditto.commands import Arguments, run
 from ditto.media.images import read_picture
 from ditto.portrait.registration import (
     MAX_INCONSISTENCY,
@@ -89,7 +90,7 @@ def faces_of(paths: list[Path]) -> Iterator[tuple[str, Estimate | None]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     portraits = SHARED / "portraits"
     parser.add_argument("--faces", type=Path, nargs="+", default=[portraits / "public_domain", portraits / "private"])
     parser.add_argument("--animal", type=Path, default=portraits / "private" / "alpaca_no_human_face.jpg")
@@ -123,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -8,7 +8,6 @@ fast the core is. `python -m benchmarks.render` compares the kernels.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import importlib
 import sys
@@ -24,6 +23,7 @@ from benchmarks._drawing import picture_ms
 from benchmarks._report import ROOT, Figure, figures_table, publish, rows_table
 from ditto._native import Core
 from ditto.bundle import SHIPPED
+from ditto.commands import Arguments, run
 from ditto.lite.rendering.blob import portrait_blob
 from ditto.lite.rendering.mesh import MeshRenderer
 from ditto.media.audio import SAMPLE_RATE, read_audio
@@ -194,7 +194,7 @@ def compare_ways(ways: Ways, rows: Sequence[Any], passes: int) -> dict[str, list
 def main(arguments: Sequence[str] | None = None) -> None:
     from ditto.talking_head import load
 
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__.split("\n")[0])
+    parser = Arguments(prog="python -m benchmarks.kernels", description=__doc__.split("\n")[0])
     parser.add_argument("--picture", type=Path, default=ROOT / "examples" / "portrait.jpg")
     parser.add_argument("--frames", type=int, default=50)
     parser.add_argument("--passes", type=int, default=7)
@@ -220,4 +220,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -41,6 +40,7 @@ from benchmarks._report import Figure, figures_table, number, publish, rows_tabl
 from benchmarks._roofline import seconds
 from benchmarks.faces import example_portrait
 from benchmarks.speech import example_speech, read_speech
+from ditto.commands import Arguments, run
 from ditto.errors import DittoError
 from ditto.latent.block_performer import LatentPerformer
 from ditto.latent.bundling import LATENCIES, RAP, LatentParts, V, performer_of
@@ -401,7 +401,7 @@ def costs(options: argparse.Namespace) -> Measured:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m benchmarks.latent", description=(__doc__ or "").split("\n")[0])
+    made = Arguments(prog="python -m benchmarks.latent", description=(__doc__ or "").split("\n")[0])
     made.add_argument("--system", choices=list(NAMES), action="append", help="may be given twice; default: both")
     made.add_argument("--size", choices=(TINY, SMALL, PAPER), action="append", help="default: tiny and small; --cost: paper")
     made.add_argument("--bundle", type=Path, help="folder of a trained bundle, instead of random weights")
@@ -438,4 +438,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

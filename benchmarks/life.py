@@ -12,7 +12,6 @@ squared.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -33,6 +32,7 @@ from benchmarks.blendshapes import Seen, fill_head, published, see, spreads
 from benchmarks.faces import SHARED, example_portrait, grid_holdout, tracked_clip
 from benchmarks.natural import STATISTICS, natural_cuts
 from benchmarks.speech import Samples, example_speech, read_speech
+from ditto.commands import Arguments, run
 from ditto.controls.ramps import Ramps
 from ditto.errors import InputError
 from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -465,7 +465,7 @@ def idle_figures(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.life", description=__doc__.split("\n")[0])
+    parser = Arguments(prog="python -m benchmarks.life", description=__doc__.split("\n")[0])
     parser.add_argument("--bundle", default="lite")
     parser.add_argument("--minutes", type=float, default=10.0, help="of idle; 0 leaves out idle and transitions")
     parser.add_argument("--seed", type=int, default=0, help="of idle, and the first of speech")
@@ -538,4 +538,4 @@ def real_talk(data: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -37,6 +37,7 @@ from benchmarks.natural import (
     talk_figures,
 )
 from benchmarks.speech import Samples, load_alignments, phone_posteriors, read_speech
+from ditto.commands import Arguments, run
 from ditto.errors import InputError
 from ditto.lite.latency import FRAMES_PER_HOP
 from ditto.lite.speech_encoder import HOP_SAMPLES
@@ -451,7 +452,7 @@ def measured(material: Material, ours: Speaker, of_cuts: dict[str, Speaker]) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.lips", description=__doc__.split("\n")[0])
+    parser = Arguments(prog="python -m benchmarks.lips", description=__doc__.split("\n")[0])
     parser.add_argument("--bundle", default="lite")
     parser.add_argument("--latency", default="quality", help="a latency of the bundle, or all")
     parser.add_argument("--style", help="of the streams: a name or a number")
@@ -507,4 +508,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

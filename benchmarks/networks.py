@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.speech import example_speech, read_speech
+from ditto.commands import Arguments, run
 from ditto.engines.networks import Example, example_of
 from ditto.engines.torch_engine import TorchEngine
 from ditto.errors import EngineError
@@ -249,7 +250,7 @@ PARTS = {"motion": time_motion, "speech": time_speech, "networks": time_networks
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the parts asked for; 2: the device is not to be had."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = Arguments(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=2, help="on the CPU")
     parser.add_argument("--part", choices=[*PARTS], action="append", help="may be given more than once; default: all")
@@ -276,4 +277,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

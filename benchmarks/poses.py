@@ -10,7 +10,6 @@ differences. To be looked at; the figures say where.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -27,6 +26,7 @@ from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks._tiles import column, row, tile
 from benchmarks.faces import SCRATCH, SHARED, detect
 from benchmarks.sheet import SUFFIXES
+from ditto.commands import Arguments, run
 from ditto.errors import InputError
 from ditto.lite.rendering.core import CoreRenderer
 from ditto.lite.rendering.mesh import Appearance, MeshRenderer
@@ -257,7 +257,7 @@ def pictures_in(places: Sequence[Path]) -> Iterator[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.poses", description=__doc__.split("\n")[0])
+    parser = Arguments(prog="python -m benchmarks.poses", description=__doc__.split("\n")[0])
     folders = [SHARED / "portraits" / "public_domain", SHARED / "portraits" / "private"]
     parser.add_argument("--portraits", type=Path, nargs="+", default=folders, help="pictures, or folders of them")
     parser.add_argument("--out", type=Path, default=SCRATCH / "poses")
@@ -318,4 +318,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

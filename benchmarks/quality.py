@@ -24,6 +24,7 @@ from benchmarks.faces import face_window, track
 from benchmarks.natural import SOUND_LATE_FRAMES, Mouth, in_time, phones_of
 from benchmarks.pictures import ImageQuality, Lpips, Network, aligned_face, cosine, frechet_distance
 from benchmarks.speech import Samples
+from ditto.commands import Arguments, run
 from ditto.errors import InputError, NoFaceError, VideoError
 from ditto.lite.phones import BILABIALS
 from ditto.media.audio import AudioReader
@@ -466,7 +467,7 @@ def networks(options: argparse.Namespace) -> Eyes:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__.split("\n")[0])
+    parser = Arguments(prog="python -m benchmarks.quality", description=__doc__.split("\n")[0])
     parser.add_argument("videos", type=Path, nargs="+", help="videos of one talking face each, or folders of them")
     parser.add_argument("--bundle", action="append", help="weights; give it twice to compare two (lite by default)")
     parser.add_argument("--latency", default="quality")
@@ -481,12 +482,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pyiqa", action="store_true", help="THEval's measures of pictures (package pyiqa)")
     options = parser.parse_args(arguments)
     try:
-        run(options)
+        compare(options)
     except (ValueError, InputError) as error:
         parser.error(str(error))
 
 
-def run(options: argparse.Namespace) -> None:
+def compare(options: argparse.Namespace) -> None:
     videos, eyes = videos_in(options.videos), networks(options)
     heads: dict[str, TalkingHead] = {}
     for name in options.bundle or ["lite"]:
@@ -576,4 +577,4 @@ def report(
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

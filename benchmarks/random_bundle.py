@@ -8,7 +8,6 @@ For machines on which the published checkpoints cannot be had; 2 GB.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ditto.bundle import FORMAT, seal
+from ditto.commands import Arguments, run
 from ditto.errors import InputError
 from ditto.full.conversion.bundling import FPS, MOTION_SPACE, NAME, SAMPLE_RATE
 from ditto.full.conversion.published import ENCODER, PUBLISHED
@@ -70,7 +70,7 @@ def settle(network: nn.Module) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    command = argparse.ArgumentParser(prog="python -m benchmarks.random_bundle", description=__doc__.split("\n")[0])
+    command = Arguments(prog="python -m benchmarks.random_bundle", description=__doc__.split("\n")[0])
     command.add_argument("folder", type=Path)
     command.add_argument("--seed", type=int, default=0)
     options = command.parse_args(arguments)
@@ -82,4 +82,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

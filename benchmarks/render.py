@@ -10,7 +10,6 @@ rendered crop is compared with the filmed one. `--against` measures speed alone,
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.faces import SHARED, detect, frames_of, tracked_clip
 from benchmarks.kernels import compare_kernels, time_frames
 from ditto.bundle import SHIPPED
+from ditto.commands import Arguments, run
 from ditto.errors import VideoError
 from ditto.lite.rendering.mesh import MeshRenderer
 from ditto.motion.motion import KEYPOINTS, RenderPose
@@ -216,7 +216,7 @@ def clip_figures(name: str, s: ClipScores) -> list[Figure]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.render", description=__doc__.split("\n")[0])
+    parser = Arguments(prog="python -m benchmarks.render", description=__doc__.split("\n")[0])
     parser.add_argument("--clips", type=Path, default=SHARED / "driving", help="folder of clips, or one clip")
     parser.add_argument("--frames", type=int, default=48, help="frames per clip")
     parser.add_argument("--bundle", default="lite", help="name or folder; only its renderer is used")
@@ -274,4 +274,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

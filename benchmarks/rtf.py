@@ -33,6 +33,7 @@ from benchmarks._rtf_play import flat_out, take_turns
 from benchmarks._rtf_report import Report, publish
 from benchmarks.faces import SHARED, example_portrait
 from benchmarks.speech import example_speech
+from ditto.commands import Arguments, run
 from ditto.errors import DittoError
 from ditto.machine import leave_out_of_collections
 from ditto.media.files import complete_file, partial_file
@@ -111,7 +112,7 @@ def count_of_sessions(text: str) -> int | str:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m benchmarks.rtf", description=__doc__.split("\n")[0])
+    made = Arguments(prog="python -m benchmarks.rtf", description=__doc__.split("\n")[0])
     made.add_argument("--bundle", default="lite", help="name or folder")
     made.add_argument("--latency", default="low")
     made.add_argument("--random-weights", action="store_true", help="of --bundle full: nonsense, in the time it takes")
@@ -157,4 +158,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

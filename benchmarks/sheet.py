@@ -8,7 +8,6 @@ One PNG per portrait and an overview. To be looked at: no number here replaces e
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from benchmarks._tiles import GREY, TILE, column, row, tile
 from benchmarks.faces import SCRATCH, SHARED
 from benchmarks.measures import pauses_inside
 from benchmarks.speech import example_speech, phone_posteriors, read_speech
+from ditto.commands import Arguments, run
 from ditto.errors import InputError
 from ditto.lite.phones import PHONE_INDEX
 from ditto.media.audio import SAMPLE_RATE
@@ -175,7 +175,7 @@ def _at_rest(portrait: Portrait) -> tuple[Floats, Floats, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sheet", description=__doc__.split("\n")[0])
+    parser = Arguments(prog="python -m benchmarks.sheet", description=__doc__.split("\n")[0])
     folders = [SHARED / "portraits" / "public_domain", SHARED / "portraits" / "private"]
     parser.add_argument("--portraits", type=Path, nargs="+", default=folders, help="pictures, or folders of them")
     parser.add_argument("--audio", type=Path, help="a recording; the example by default")
@@ -228,4 +228,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from benchmarks._report import Figure, publish, rows_table
 from benchmarks.natural import SOUND_LATE_FRAMES
+from ditto.commands import Arguments, run
 from ditto.errors import InputError
 from ditto.lite.speech_encoder import SpeechEncoder
 from ditto.media.rates import FPS
@@ -115,7 +116,7 @@ def read(folder: Path, encoder: SpeechEncoder, most: int | None = None) -> list[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="python -m benchmarks.sync", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("tracks", type=Path)
@@ -150,4 +151,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from benchmarks._report import Figure, publish, rows_table
 from benchmarks.faces import track
+from ditto.commands import Arguments, run
 from ditto.errors import BundleError, DittoError, InputError
 from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from ditto.training.motion_data import fill_gaps
@@ -230,7 +231,7 @@ def measure(network: SyncNet, video: Path) -> Sync:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="python -m benchmarks.syncnet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path)
@@ -247,4 +248,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -8,7 +8,6 @@ the part of the voiced frames that is found and the part of the others that is l
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from benchmarks._report import Figure, publish, rows_table
 from benchmarks.faces import SHARED
 from benchmarks.speech import Samples, load_alignments, read_speech
+from ditto.commands import Arguments, run
 from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from ditto.media.voice import VoiceDetector
 
@@ -133,7 +133,7 @@ def detect(samples: Samples) -> Bools:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    command = argparse.ArgumentParser(prog="python -m benchmarks.voice", description=__doc__.split("\n")[0])
+    command = Arguments(prog="python -m benchmarks.voice", description=__doc__.split("\n")[0])
     command.add_argument("--data", type=Path, default=SHARED, help="the data tree")
     command.add_argument("--clips", type=int, default=25, help="utterances, at most 50")
     options = command.parse_args(arguments)
@@ -146,4 +146,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -158,7 +158,7 @@ class Track:
             TypeError: values of another kind.
         """
         if isinstance(values, Real):
-            return cls(name, (Keyframe(0.0, _float(f"the value of {name}", values)),))
+            return cls(name, (Keyframe(0.0, as_float(f"the value of {name}", values)),))
         if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
             shown = "nothing" if values is None else repr(values)[:40]
             raise TypeError(f"expected a number or a list of keyframes for {name}, got {shown}; give one of these")
@@ -171,7 +171,7 @@ class Track:
                         "write it so"
                     )
                 seconds, value = (
-                    _float(f"{what} of {name}[{n}]", key[i]) for i, what in enumerate(("the time", "the value"))
+                    as_float(f"{what} of {name}[{n}]", key[i]) for i, what in enumerate(("the time", "the value"))
                 )
                 keyframes.append(Keyframe(seconds, value, *key[2:]))  # type: ignore[arg-type]
         return cls(name, tuple(keyframes))
@@ -710,10 +710,11 @@ def _outside(limit: str, time: float) -> str:
 
 def within(name: str, value: object, low: float, high: float) -> float:
     """As `ditto.controls.catalog.check_range`, for whole numbers of any size too."""
-    return check_range(name, _float(name, value), low, high)
+    return check_range(name, as_float(name, value), low, high)
 
 
-def _float(name: str, value: object) -> float:
+def as_float(name: str, value: object) -> float:
+    """A number as a float; raises TypeError for another value."""
     if isinstance(value, bool) or not isinstance(value, (Real, np.floating, np.integer)):
         raise TypeError(f"expected {name} to be a number, got {value!r}; give a number")
     try:

@@ -27,6 +27,7 @@ from ditto.controls.timeline import (
     Layer,
     Timeline,
     Track,
+    as_float,
     fades,
 )
 from ditto.errors import OutputError, TimelineError
@@ -310,9 +311,10 @@ class _Reader:
 
     def _number(self, node: Node, place: str) -> float:
         self._lines[place] = node.line
-        if isinstance(node.value, bool) or not isinstance(node.value, (int, float)):
-            raise self._error(place, f"expected a number, got {_short(node.plain)}; give one")
-        return float(node.value)
+        try:
+            return as_float("a number", node.value)
+        except TypeError:
+            raise self._error(place, f"expected a number, got {_short(node.plain)}; give one") from None
 
     def _error(self, place: str, message: str) -> TimelineError:
         line = self._lines.get(

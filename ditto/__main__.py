@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
-INTERRUPTED = 130
+from ditto.commands import interruption
 
 
 def main() -> None:
     """Entry point of the `ditto` command."""
-    try:
-        from ditto.app.cli import main as run
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    interruption.watch(at_once=True)
+    from ditto.app.cli import main as run
+
     run()
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ditto.errors import BundleError, EngineError, InputError, NoBundleError
 from ditto.machine import user_data
+from ditto.values import from_json, is_same
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -148,7 +149,7 @@ class Bundle:
         except (OSError, ValueError, RecursionError) as error:
             raise BundleError(f"expected a readable bundle.json at {file}, got: {error}; get the bundle again") from error
         check_keys(described, KEYS, str(file))
-        if described["format"] != FORMAT:
+        if not is_same(described["format"], FORMAT):
             raise BundleError(
                 f"expected format {FORMAT} in {file}, got {described['format']!r}; use another version of ditto, or get "
                 "the bundle again"
@@ -277,7 +278,7 @@ def read_config(config: type[Config], values: Mapping[str, Any], where: str) -> 
     """A frozen dataclass from JSON; lists become tuples.
 
     Raises:
-        BundleError: unknown or missing keys, or values that the dataclass refuses.
+        BundleError: unknown or missing keys, or values of another type or that the dataclass refuses.
     """
     fields = dataclasses.fields(config)
     known = [field.name for field in fields]
@@ -288,7 +289,7 @@ def read_config(config: type[Config], values: Mapping[str, Any], where: str) -> 
     ]
     check_keys(values, known, where, required)
     try:
-        return config(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        return from_json(config, values)
     except (TypeError, ValueError) as error:
         raise BundleError(f"{where}: {error}; get the bundle again") from error
 
@@ -488,7 +489,8 @@ def reseal(folder: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """`python -m ditto.bundle seal FOLDER`; returns the exit code."""
-    from ditto.app.console import EXIT_INPUT_ERROR, open_streams, print_error, print_result
+    from ditto.app.console import open_streams, print_error, print_result
+    from ditto.commands import EXIT_INPUT_ERROR
 
     open_streams()
     if len(arguments) != 2 or arguments[0] != "seal":

@@ -34,6 +34,7 @@ from ditto.motion.style import MAX_STRENGTH
 from ditto.performer import Capability, Draw, Performer, check_capabilities, expect_own
 from ditto.row_performer import RowShot
 from ditto.stream import MAX_SEED, FrameEdits, Speech
+from ditto.values import is_same, typed
 
 if TYPE_CHECKING:
     from ditto.controls.driving import Performance
@@ -501,7 +502,7 @@ def _description(name: str, text: str | None) -> dict[str, Any]:
     described = json.loads(text) if text is not None else None
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise TakeError(f"{name} is no take; expected a file that `Take.save` wrote, extract the take again")
-    if described.get("version") != VERSION:
+    if not is_same(described.get("version"), VERSION):
         raise TakeError(
             f"{name} is a take of version {described.get('version')!r}, this ditto reads version {VERSION}; use the ditto "
             "that wrote it, or extract the take again"
@@ -523,7 +524,8 @@ def _clip(n: int, described: Mapping[str, Any], tensors: dict[str, Array]) -> Cl
     style = float(_expect(described, "style", float))
     if not (0 <= first <= MAX_FRAMES and 0 <= seed <= MAX_SEED and 0.0 <= style <= MAX_STRENGTH):
         raise ValueError(f"expected first, seed and style of clip {n} in range, got {first}, {seed}, {style}")
-    emotion = np.asarray(_weights(np.asarray(_expect(described, "emotion", list)), f"emotion of clip {n}"), np.float32)
+    emotion = np.asarray(typed("emotion", tuple[float, ...], described.get("emotion")))
+    emotion = np.asarray(_weights(emotion, f"emotion of clip {n}"), np.float32)
     sound = None
     if described.get("sound") is not None:
         kept = _expect(described, "sound", dict)

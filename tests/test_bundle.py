@@ -149,6 +149,7 @@ def test_what_is_not_a_bundle_is_refused(tmp_path):
     ("fields", "message"),
     [
         ({"format": 2}, "expected format 1 in .*, got 2"),
+        ({"format": True}, "expected format 1 in .*, got True"),
         ({"colour": "red"}, "unknown: colour"),
         ({"fps": "25"}, "expected a int for fps"),
         ({"fps": True}, "expected a int for fps"),
@@ -192,6 +193,9 @@ def test_configs_become_dataclasses_and_unknown_keys_are_errors(folder):
     assert read_config(Config, values, "motion") == Config(8, (1, 2))
     with pytest.raises(BundleError, match="unknown: height"):
         read_config(Config, {**values, "height": 1}, "motion")
+    for wrong in ({"width": True}, {"width": 8.5}, {"sizes": 3}, {"sizes": [1, False]}):
+        with pytest.raises(BundleError, match="motion: expected (width|sizes) of a Config as"):
+            read_config(Config, {**values, **wrong}, "motion")
     with pytest.raises(BundleError, match="missing: sizes"):
         read_config(Config, {"width": 8}, "motion")
 

@@ -21,7 +21,7 @@ ROOMS = (
     ("engines",),
     ("ops",),
     ("media", "provenance"),
-    ("errors", "machine", "once", "privacy", "_native"),
+    ("commands", "errors", "machine", "once", "privacy", "values", "_native"),
 )
 LEVEL = {room: len(ROOMS) - level for level, rooms in enumerate(ROOMS) for room in rooms}
 # What a room asks of a room above it, inside of a function, so that a program which never calls it never loads the other.

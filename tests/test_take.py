@@ -204,6 +204,8 @@ def nan(described, tensors):
     [
         (lambda d, t: d.update(format="mine"), "is no take"),
         (lambda d, t: d.update(version=2), "a take of version 2, this ditto reads version 1"),
+        (lambda d, t: d.update(version=True), "a take of version True"),
+        (lambda d, t: d["clips"][0].update(emotion=[True, *[0.0] * 7]), "expected emotion as float, got True"),
         (lambda d, t: d.update(bundle=3), "expected bundle as str"),
         (lambda d, t: d.update(clips={}), "expected clips as list"),
         (lambda d, t: d.update(clips=[]), "at least one frame|beside those of the clips"),

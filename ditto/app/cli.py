@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,15 +26,10 @@ from ditto.app import (
     cli_video,
 )
 from ditto.app.console import (
-    EXIT_FAILURE,
-    EXIT_INPUT_ERROR,
-    EXIT_INTERRUPTED,
-    EXIT_PIPE_CLOSED,
     Debug,
     Json,
     discard_output,
     errors_reported,
-    interruption,
     open_console,
     open_streams,
     print_error,
@@ -76,6 +70,7 @@ from ditto.app.options import (
 )
 from ditto.app.pictures import check_picture, load_portrait, standard_input
 from ditto.app.writing import write_frames, written
+from ditto.commands import EXIT_FAILURE, EXIT_INPUT_ERROR, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED, interruption
 from ditto.errors import InputError
 
 if TYPE_CHECKING:
@@ -535,4 +530,4 @@ def main() -> NoReturn:
             print_error(f"ditto: UsageError: {message.rstrip('.')}; see {command} --help")
         code = EXIT_INPUT_ERROR
     discard_output()
-    sys.exit(code)
+    interruption.leave(code)

@@ -12,17 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ditto.app.console import (
-    EXIT_FAILURE,
-    Debug,
-    Json,
-    errors_reported,
-    interruption,
-    open_console,
-    print_error,
-    print_result,
-    show_warnings,
-)
+from ditto.app.console import Debug, Json, errors_reported, open_console, print_error, print_result, show_warnings
 from ditto.app.options import (
     LabelCorner,
     LabelFont,
@@ -33,6 +23,7 @@ from ditto.app.options import (
     parse_label,
     parse_provenance,
 )
+from ditto.commands import EXIT_FAILURE, interruption
 
 if TYPE_CHECKING:
     from ditto.cluster.batch import Result

@@ -14,7 +14,6 @@ from ditto.app.console import (
     Debug,
     Json,
     errors_reported,
-    interruption,
     open_console,
     print_output,
     print_result,
@@ -22,6 +21,7 @@ from ditto.app.console import (
     progress_of,
     show_warnings,
 )
+from ditto.commands import interruption
 from ditto.errors import BundleError, InputError
 
 if TYPE_CHECKING:

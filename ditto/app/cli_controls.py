@@ -13,7 +13,6 @@ from ditto.app.console import (
     Debug,
     Json,
     errors_reported,
-    interruption,
     open_console,
     print_output,
     print_result,
@@ -23,6 +22,7 @@ from ditto.app.console import (
 )
 from ditto.app.options import Face, NoProvenance, SigningCertificate, SigningKey, parse_provenance
 from ditto.app.pictures import SUFFIXES, check_picture, check_sheet, load_portrait, write_sheet
+from ditto.commands import interruption
 from ditto.errors import InputError
 
 if TYPE_CHECKING:

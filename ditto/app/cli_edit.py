@@ -8,15 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ditto.app.console import (
-    Debug,
-    errors_reported,
-    interruption,
-    open_console,
-    print_result,
-    progress_of,
-    show_warnings,
-)
+from ditto.app.console import Debug, errors_reported, open_console, print_result, progress_of, show_warnings
 from ditto.app.options import (
     Changes,
     Face,
@@ -27,6 +19,7 @@ from ditto.app.options import (
     parse_provenance,
     parse_settings,
 )
+from ditto.commands import interruption
 from ditto.errors import InputError
 
 PACKAGES = ("fastapi", "uvicorn")

@@ -10,18 +10,10 @@ import typer
 
 from ditto.app.cli_motion import TakeFile, check_place
 from ditto.app.cli_motion import app as app
-from ditto.app.console import (
-    Debug,
-    Json,
-    errors_reported,
-    interruption,
-    open_console,
-    print_result,
-    progress_of,
-    show_warnings,
-)
+from ditto.app.console import Debug, Json, errors_reported, open_console, print_result, progress_of, show_warnings
 from ditto.app.options import BundleName, Device, Face
 from ditto.app.pictures import check_picture, load_portrait
+from ditto.commands import interruption
 from ditto.errors import InputError
 
 if TYPE_CHECKING:

@@ -12,16 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ditto.app.console import (
-    Debug,
-    Json,
-    errors_reported,
-    interruption,
-    open_console,
-    print_result,
-    progress_of,
-    show_warnings,
-)
+from ditto.app.console import Debug, Json, errors_reported, open_console, print_result, progress_of, show_warnings
 from ditto.app.options import (
     Background,
     BundleName,
@@ -54,6 +45,7 @@ from ditto.app.options import (
 )
 from ditto.app.pictures import check_picture, load_portrait, standard_input
 from ditto.app.writing import write_frames, written
+from ditto.commands import interruption
 from ditto.errors import InputError
 
 if TYPE_CHECKING:

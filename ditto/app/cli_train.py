@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ditto.app.console import (
-    EXIT_INTERRUPTED,
     Debug,
     Json,
     errors_reported,
-    interruption,
     open_console,
     print_error,
     print_result,
     progress_of,
     show_warnings,
 )
+from ditto.commands import interruption
 from ditto.errors import InputError
 
 if TYPE_CHECKING:
@@ -209,8 +208,8 @@ def motion(
             from ditto.training.motion import Options, train_motion
         report = report_of(quiet or as_json)
         options = Options(dataset, output, recipe, bundle, seed, resume, device, tensorboard=tensorboard, report=report)
-        with interruptible(output):
-            made = train_motion(options)
+        resumable(output)
+        made = train_motion(options)
         print_made(made, as_json, quiet, steps=recipe.steps, seed=seed)
 
 
@@ -243,8 +242,8 @@ def avatar(
             from ditto.training.avatar import RECIPE, Options, train_avatar
         recipe, report = RECIPE.changed(steps, None, None), report_of(quiet or as_json)
         options = Options(dataset, output, bundle, person, rank, recipe, seed, resume, device, report, not no_cuts)
-        with interruptible(output):
-            made = train_avatar(options)
+        resumable(output)
+        made = train_avatar(options)
         lips = {"before": made.before, "after": made.after}
         held = {name: None if figures is None else figures._asdict() for name, figures in lips.items()}
         print_made(made.bundle, as_json, quiet, adapter=str(made.adapter), minutes=made.minutes, held=held)
@@ -270,10 +269,10 @@ def encoder(
         with packages_of_training():
             from ditto.training.encoder import Options, train_encoder
         report = report_of(quiet or as_json)
-        with interruptible(output):
-            made = train_encoder(
-                Options(data, tracks, moonshine, output, align, steps, batch, seed, resume, report)
-            )
+        resumable(output)
+        made = train_encoder(
+            Options(data, tracks, moonshine, output, align, steps, batch, seed, resume, report)
+        )
         print_made(made, as_json, quiet, steps=steps, seed=seed)
 
 
@@ -299,8 +298,8 @@ def codec(
             from ditto.training.recipe import named
         recipe = named(PRESETS, preset).shortened(steps)
         options = Options(clips, output, seed, resume, device, report_of(quiet or as_json), tensorboard)
-        with interruptible(output):
-            made = train_codec(options, recipe)
+        resumable(output)
+        made = train_codec(options, recipe)
         held = {n: {name: f._asdict() for name, f in groups.items()} for n, groups in made.figures.items()}
         print_made(made.folder, as_json, quiet, held=held, seed=seed)
 
@@ -400,8 +399,8 @@ def train_system(
     recipe = named(system.presets, preset).shortened(steps)
     heard = speech_named(speech, layers, system.stacks, options.seed)
     recipe = recipe.with_speech(heard)
-    with interruptible(options.out):
-        train_generator(system, options, codec, recipe.with_motion() if motion else recipe, speech=heard)
+    resumable(options.out)
+    train_generator(system, options, codec, recipe.with_motion() if motion else recipe, speech=heard)
 
 
 def print_made(path: Path, as_json: bool, quiet: bool, **more: Any) -> None:
@@ -421,6 +420,11 @@ def packages_of_training() -> Iterator[None]:
         raise InputError(f"training needs torch and onnx ({error}); pip install 'ditto-talking-head[train]'") from error
 
 
+def resumable(output: Path) -> None:
+    """What the report of an interruption says from now on: of a run with checkpoints in a folder."""
+    interruption.outcome = f"{output} keeps the last checkpoint, if there was one: go on with --resume"
+
+
 def report_of(silent: bool) -> Callable[[str], None]:
     """Prints lines of progress, and ends the run at an interruption."""
 
@@ -430,14 +434,3 @@ def report_of(silent: bool) -> Callable[[str], None]:
             print_error(line)
 
     return report
-
-
-@contextmanager
-def interruptible(output: Path) -> Iterator[None]:
-    """Ends with the exit code of an interruption, and says what of the run is left."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print_error(f"ditto: interrupted; {output} keeps the last checkpoint, if there was one: go on with --resume")
-        number = interruption.number
-        raise typer.Exit(EXIT_INTERRUPTED if number is None else 128 + number) from None

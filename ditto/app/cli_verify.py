@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ditto.app.console import Debug, Json, errors_reported, print_output, printable
+from ditto.app.console import Debug, Json, errors_reported, print_output
+from ditto.commands import printable
 
 if TYPE_CHECKING:
     from ditto.provenance import Verdict

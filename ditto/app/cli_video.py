@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ditto.app.cli_motion import check_distinct
-from ditto.app.console import interruption, open_console, progress_of, show_warnings
+from ditto.app.console import open_console, progress_of, show_warnings
 from ditto.app.options import parse_emotion, parse_style, parse_timeline
 from ditto.app.pictures import check_picture, standard_input
 from ditto.app.writing import write_frames, written
+from ditto.commands import interruption
 from ditto.errors import InputError
 
 if TYPE_CHECKING:

@@ -10,24 +10,19 @@ import io
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
 import typer
 
+from ditto.commands import EXIT_FAILURE, EXIT_INPUT_ERROR, EXIT_PIPE_CLOSED, interruption, printable
 from ditto.errors import DittoError, InputError, OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-EXIT_INPUT_ERROR, EXIT_FAILURE = 2, 1
-EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 130, 141  # 128 + signal: what a shell reports for SIGINT and SIGPIPE
-
-NOTHING_WRITTEN = "nothing was written"
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -129,40 +124,10 @@ def show_warnings(console: Console) -> None:
     logger.addHandler(WarningHandler(console))
 
 
-class Interruption:
-    """SIGINT (Ctrl-C), SIGTERM and SIGHUP raise KeyboardInterrupt, so that unfinished files are removed.
-
-    `number` records the signal, because native code that calls Python (an import, a destructor) may swallow the exception.
-    `check` raises it again. `outcome` is what the report says of the work.
-    """
-
-    number: int | None = None
-    outcome = NOTHING_WRITTEN
-
-    def watch(self) -> None:
-        """Handle these signals from now on, except those that the process ignores."""
-        self.number, self.outcome = None, NOTHING_WRITTEN
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._stop)
-
-    def _stop(self, number: int, frame: object) -> NoReturn:
-        self.number = number
-        raise KeyboardInterrupt
-
-    def check(self) -> None:
-        """Raises KeyboardInterrupt if a signal has come."""
-        if self.number is not None:
-            raise KeyboardInterrupt
-
-    def report(self) -> typer.Exit:
-        """Print that the command was interrupted; the exit, with the code that a shell gives the signal."""
-        print_error(f"ditto: interrupted; {self.outcome}")
-        return typer.Exit(EXIT_INTERRUPTED if self.number is None else 128 + self.number)
-
-
-interruption = Interruption()
+def interrupted() -> typer.Exit:
+    """Print that the command was interrupted; the exit, with the code that a shell gives the signal."""
+    print_error(interruption.report())
+    return typer.Exit(interruption.code)
 
 
 @contextmanager
@@ -178,10 +143,10 @@ def errors_reported(as_json: bool, debug: bool) -> Iterator[None]:
         discard_output()
         raise typer.Exit(EXIT_PIPE_CLOSED) from None
     except KeyboardInterrupt:
-        raise interruption.report() from None
+        raise interrupted() from None
     except Exception as error:
         if interruption.number is not None:  # a native import turned KeyboardInterrupt into another error
-            raise interruption.report() from None
+            raise interrupted() from None
         if debug:
             import traceback
 
@@ -199,11 +164,6 @@ def errors_reported(as_json: bool, debug: bool) -> Iterator[None]:
                 print_output(json.dumps({"error": type(error).__name__, "message": message}))
         discard_output()
         raise typer.Exit(EXIT_FAILURE if ours else EXIT_INPUT_ERROR) from None
-
-
-def printable(text: str) -> str:
-    """A text in which characters that end the line or control a terminal are shown as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_error(text: str) -> None:

@@ -20,6 +20,7 @@ from ditto.motion.regions import REGIONS
 from ditto.motion.style import style_strength
 from ditto.portrait.portrait import is_saved
 from ditto.stream import check_seed
+from ditto.values import is_whole
 
 FILES = ("portrait", "audio", "controls", "drive")  # fields of a job that name files to read
 SMALLEST_SIZE = 64  # of max_size, as of `ditto animate`
@@ -201,10 +202,6 @@ def _short(value: object) -> str:
     return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
 def _path(value: object) -> bool:
     return isinstance(value, str) and value not in ("", "-") and "\0" not in value and value.isprintable()
 
@@ -233,13 +230,13 @@ FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: _path(value) and suffix_of(value) in VIDEO_SUFFIXES,
         f"the name of a video, {' or '.join(VIDEO_SUFFIXES)}",
     ),
-    "seed": (lambda value: _whole(value, 0) and check_seed(value) is not None, "a whole number from 0 to 2 ** 64 - 1"),
+    "seed": (lambda value: is_whole(value, 0) and check_seed(value) is not None, "a whole number from 0 to 2 ** 64 - 1"),
     "emotion": (_emotion, 'weights by name, at most 1 in all, as {"happy": 0.6}'),
     "style": (lambda value: style_strength(value) is not None, "calm, natural, lively, or a number from 0 to 2"),
-    "face": (lambda value: _whole(value, 0), "a whole number, 0 for the largest face"),
+    "face": (lambda value: is_whole(value, 0), "a whole number, 0 for the largest face"),
     "still": (lambda value: isinstance(value, bool), "true or false"),
     "max_size": (
-        lambda value: _whole(value, SMALLEST_SIZE),
+        lambda value: is_whole(value, SMALLEST_SIZE),
         f"a whole number of pixels from {SMALLEST_SIZE} on (by default {MAX_SIZE})",
     ),
     "bundle": (_path, "the name or folder of a bundle"),

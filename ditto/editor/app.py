@@ -23,6 +23,7 @@ from ditto.live.server.access import AccessControl
 from ditto.live.server.app import MEDIA, body_of
 from ditto.live.server.protocol import ProtocolError
 from ditto.provenance import Provenance
+from ditto.values import is_whole
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def create_app(project: Project, token: str = "", *, provenance: Provenance | No
         async def work() -> Response:
             asked = await fields_of(request, ("frame", "timeline"))
             number = asked["frame"]
-            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(project):
+            if not is_whole(number) or number >= len(project):
                 raise InputError(f"expected frame as a whole number in [0, {len(project) - 1}], got {number!r}; send another")
             timeline = timeline_in(asked["timeline"], project)
             picture, points = await asyncio.to_thread(project.preview, number, timeline)

@@ -19,6 +19,7 @@ from ditto.errors import ExchangeError
 from ditto.exchange.files import Given, field, json_of, opened, whole
 from ditto.exchange.track import MOST_FRAMES, BlendshapeTrack, Floats, checked_track, columns_of
 from ditto.media.files import write_file
+from ditto.values import is_whole
 
 GLB_MAGIC, GLB_VERSION, JSON_CHUNK, BINARY_CHUNK = 0x46546C67, 2, 0x4E4F534A, 0x004E4942
 FLOAT, ARRAY_BUFFER = 5126, 34962
@@ -95,9 +96,7 @@ class _File(NamedTuple):
     def item(self, kind: str, index: object) -> dict[str, Any]:
         """An object out of an array of the file. Raises ExchangeError."""
         items = self.found.get(kind)
-        if not isinstance(items, list) or isinstance(index, bool) or not isinstance(index, int) or not (
-            0 <= index < len(items) and isinstance(items[index], dict)
-        ):
+        if not isinstance(items, list) or not is_whole(index) or index >= len(items) or not isinstance(items[index], dict):
             raise ExchangeError(f"{self.name}: expected {kind}[{index!r}], got none; export the file again")
         return dict(items[index])
 
@@ -150,7 +149,7 @@ def _target_names(file: _File, node: object) -> list[str]:
 
 def _track(file: _File, animation: dict[str, Any], channel: dict[str, Any], names: list[str]) -> BlendshapeTrack:
     samplers, index = animation.get("samplers"), channel.get("sampler")
-    if not isinstance(samplers, list) or not isinstance(index, int) or not 0 <= index < len(samplers):
+    if not isinstance(samplers, list) or not is_whole(index) or index >= len(samplers):
         raise ExchangeError(f"{file.name}: expected the sampler of an animation, got none; export the file again")
     sampler = samplers[index]
     if not isinstance(sampler, dict):
@@ -185,7 +184,7 @@ def _accessor(file: _File, index: object) -> Floats:
     stride = view.get("byteStride", dtype.itemsize)
     start, offset = view.get("byteOffset", 0), accessor.get("byteOffset", 0)
     length: Any = view.get("byteLength")
-    plain = all(isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in (count, stride, start, length, offset))
+    plain = all(map(is_whole, (count, stride, start, length, offset)))
     data = _buffer(file, view.get("buffer")) if plain else b""
     if not plain or count == 0 or stride < dtype.itemsize or (
         offset + (count - 1) * stride + dtype.itemsize > length or start + length > len(data)

@@ -44,6 +44,7 @@ from ditto.motion.emotion import EMOTIONS, emotion_vector
 from ditto.motion.motion import DEGREES, EXPRESSION, FPS, MOTION_SIZE, PACKED_SIZE, SCALE, TRANSLATION
 from ditto.motion.noise import window_noise
 from ditto.portrait.portrait import Portrait
+from ditto.values import is_whole
 
 Array = npt.NDArray[np.float32]
 
@@ -85,7 +86,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not (isinstance(self.steps, int) and 1 <= self.steps <= LEVELS):
+        if not (is_whole(self.steps, 1) and self.steps <= LEVELS):
             raise ValueError(f"expected steps to be a whole number, 1 to {LEVELS}, got {self.steps!r}; give another")
         if not math.isfinite(self.guidance):
             raise ValueError(f"expected guidance to be a finite number, got {self.guidance!r}; give another")

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ditto.full.motion_math import smooth_rows
 from ditto.full.sizes import WINDOW
 from ditto.motion.motion import LAYOUT_265, PACKED_SIZE
+from ditto.values import is_whole
 
 Array = npt.NDArray[np.float32]
 Sample = Callable[[Array, Array], Array]  # known (265,), conditions (80, D) -> motion (80, 265)
@@ -54,7 +55,7 @@ class WindowRules(NamedTuple):
         """Raise ValueError for a field out of its range."""
         for name, largest in (("overlap", WINDOW - 1), ("smoothing", WINDOW), ("reset_every", None)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 0 or (largest is not None and value > largest):
+            if not is_whole(value) or (largest is not None and value > largest):
                 allowed = "0 or more" if largest is None else f"0 to {largest}"
                 raise ValueError(f"expected {name} to be a whole number, {allowed}, got {value!r}; give another")
         kept = self.reset_keeps

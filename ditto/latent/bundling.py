@@ -32,6 +32,7 @@ from ditto.latent.rap_network import RapDenoiser
 from ditto.latent.region import Region
 from ditto.latent.speech import HUBERT, LITE, MEL, LiteConfig, SpeechSource, source_of
 from ditto.latent.views import ViewsConfig
+from ditto.values import is_same
 
 T = TypeVar("T")
 N = TypeVar("N", bound=nn.Module)
@@ -205,7 +206,7 @@ def _words(bundle: Bundle, name: str, models: tuple[str, ...], keys: tuple[str, 
             f"{where}: expected model {' or '.join(models)} for a bundle of {bundle.motion_space!r}, got {part.model!r}; use "
             "the parts of one system"
         )
-    if part.config.get("version") != VERSION:
+    if not is_same(part.config.get("version"), VERSION):
         raise BundleError(
             f"{where}: expected version {VERSION}, got {part.config.get('version')!r}; use another version of ditto, or get "
             "the bundle again"

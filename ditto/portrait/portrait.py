@@ -18,6 +18,7 @@ from ditto.media.files import write_file
 from ditto.motion.motion import KEYPOINTS
 from ditto.portrait import packed
 from ditto.portrait.face_mesh import LANDMARKS
+from ditto.values import is_same
 
 Floats = npt.NDArray[np.float64]
 
@@ -156,7 +157,7 @@ class Portrait:
                 meta = json.loads(archive["meta"].tobytes())
                 if meta.get("format") != FORMAT:
                     raise InputError(f"{name} is no saved portrait but {meta.get('format')!r}; {advice}")
-                if meta.get("version") != VERSION:
+                if not is_same(meta.get("version"), VERSION):
                     raise InputError(
                         f"{name} is a portrait of version {meta.get('version')}, this ditto reads version {VERSION}; "
                         f"update ditto, or {advice}"

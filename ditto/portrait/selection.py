@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ditto.errors import NoFaceError
 from ditto.media.images import Bytes, Picture
 from ditto.portrait.face_mesh import EYES
+from ditto.values import is_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,7 +163,7 @@ def chooser_of(face: FaceChoice, reference: Callable[[Picture], Floats]) -> Choo
     if isinstance(face, (int, np.integer)) and not isinstance(face, bool):
         return ByNumber(int(face))
     if isinstance(face, (tuple, list)):
-        if len(face) != 4 or not all(isinstance(side, (int, float)) and np.isfinite(side) for side in face):
+        if len(face) != 4 or not all(is_number(side) for side in face):
             raise TypeError(f"expected a box as (left, top, width, height), got {face!r}; give four numbers")
         return ByBox((float(face[0]), float(face[1]), float(face[2]), float(face[3])))
     if isinstance(face, bool) or face is None:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ditto.bundle import Bundle
+from ditto.commands import Arguments, run
 from ditto.errors import DittoError, InputError
 from ditto.lite.networks.motion_diffusion import MotionCondition, MotionDiffusion, MotionDiffusionConfig
 from ditto.lite.performer import postprocess_config
@@ -30,6 +31,7 @@ from ditto.lite.postprocess import PostprocessConfig
 from ditto.training.dataset import write_bytes
 from ditto.training.motion import units_of_bundle
 from ditto.training.motion_export import make_bundle, read_condition, read_weights
+from ditto.values import is_same
 
 FORMAT = 1
 KEY = "ditto_adapter"  # of the metadata: one JSON text, because safetensors writes several keys in no fixed order
@@ -144,7 +146,7 @@ class Adapter:
         names = {name.rpartition(".")[0] for name in tensors}
         try:
             about = json.loads(said[KEY])
-            if about["format"] != FORMAT:
+            if not is_same(about["format"], FORMAT):
                 raise ValueError(f"format {about['format']!r}, not {FORMAT}")
             layers = {name: (tensors[f"{name}.up"], tensors[f"{name}.down"]) for name in sorted(names)}
             sha256, licence, origin = (str(about[name]) for name in TEXTS)
@@ -233,7 +235,7 @@ def adapted_bundle(adapter: Adapter, base: Bundle, folder: Path) -> Bundle:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("adapter", type=Path)
     parser.add_argument("out", type=Path, help="folder of the new bundle")
     parser.add_argument("--bundle", default="lite", help="the bundle that the adapter was trained on")
@@ -247,4 +249,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -8,7 +8,6 @@ posteriors serve there. Of GRID every fourth clip is aligned; its 51 words are s
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ditto.commands import Arguments, run
 from ditto.lite.phones import PHONE_INDEX
 from ditto.training.speech_data import SAMPLE_RATE, Clip, read_train
 
@@ -103,7 +103,7 @@ def open_transcriber(wheel: Path) -> Callable[[Clip], str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     for name in ("data", "tracks", "moonshine", "out"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
@@ -132,4 +132,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

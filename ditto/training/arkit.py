@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ditto.commands import Arguments, run
 from ditto.portrait import face_mesh as g
 
 Floats = npt.NDArray[np.float64]
@@ -181,7 +182,7 @@ def read_shapes(path: Path) -> tuple[Floats, dict[str, Floats]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shapes", type=Path, help="ICT FaceKit: arrays neutral, expr, expr_names")
     parser.add_argument("indices", type=Path, help="ICT FaceKit's vertex_indices.json")
     parser.add_argument("out", type=Path)
@@ -194,4 +195,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

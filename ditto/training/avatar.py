@@ -35,7 +35,7 @@ from ditto.training.adapter import (
     low_ranks,
     with_adapter,
 )
-from ditto.training.dataset import ClipInfo, Dataset, check_folder, read_dataset, write_json
+from ditto.training.dataset import ClipInfo, Dataset, read_dataset, write_json
 from ditto.training.motion import check_encoder, units_of_bundle
 from ditto.training.motion_batches import Corpus, Drawn, corpus_of_dataset, draw
 from ditto.training.motion_eval import LipFigures, measure_lips, sampled_state, torch_sampler
@@ -43,7 +43,7 @@ from ditto.training.motion_loop import Run, train
 from ditto.training.motion_objectives import LiteDenoising
 from ditto.training.motion_short import ShortDistillation, begun
 from ditto.training.recipe import Recipe
-from ditto.training.runs import SHOWN_EVERY
+from ditto.training.runs import SHOWN_EVERY, check_run
 from ditto.training.workers import open_workers
 
 RECIPE = Recipe(
@@ -116,7 +116,7 @@ def train_avatar(options: Options) -> Avatar:
         TrainingError: the loss became NaN; the last good checkpoint is in the folder.
         OutputError: a file cannot be written; the last good checkpoint is in the folder.
     """
-    check_folder(options.out)
+    check_run(options.out, options.resume)
     torch.set_num_threads(1)  # several threads may add in another order in the next run
     base = Bundle.open(options.bundle)
     model = base.part("motion").model

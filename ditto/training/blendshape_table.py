@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ditto.commands import Arguments, run
 from ditto.lite.rendering.deform import BASIS_KEYPOINTS, BASIS_SIZE, load_basis
 from ditto.motion.eyes import LID_FOLLOWS_GAZE
 from ditto.motion.motion import KEYPOINTS, TEMPLATE_APERTURE, Keypoint
@@ -154,7 +155,7 @@ def as_json(table: dict[str, Floats]) -> dict[str, dict[str, list[float]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shapes", type=Path, help="written by ditto.training.arkit")
     parser.add_argument("renderer", type=Path, help="renderer.safetensors of the lite bundle")
     parser.add_argument("out", type=Path)
@@ -170,4 +171,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ditto.commands import Arguments, run
 from ditto.lite.latency import LOOKBACK
 from ditto.lite.phones import PHONES, SILENCE
 from ditto.lite.postprocess import AT_REST, close_lips
@@ -304,7 +305,7 @@ def natural_cuts(tracks: Path) -> list[NaturalCut]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("data", "tracks", "bundle", "out"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--seed", type=int, default=5)
@@ -366,4 +367,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

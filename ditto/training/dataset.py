@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import math
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -23,11 +22,12 @@ import numpy.typing as npt
 
 from ditto.errors import DatasetError, OutputError
 from ditto.lite.speech_encoder import FEATURE_SIZE
-from ditto.media.files import whole_file
+from ditto.media.files import check_name, refused, whole_file
 from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from ditto.motion.emotion import EMOTIONS
 from ditto.motion.eyes import EYE_SIZE
 from ditto.motion.motion import KEYPOINTS, MOTION_SIZE
+from ditto.values import from_json, is_same, typed
 
 FORMAT = 1
 SPLITS = ("train", "held")
@@ -173,16 +173,16 @@ def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
             f"expected {path}, got a dataset whose preparation has not finished; run the same ditto train prepare again"
         )
     header = read_json(path)
-    if header.get("format") != FORMAT:
+    if not is_same(header.get("format"), FORMAT):
         raise DatasetError(f"expected a dataset of format {FORMAT}, got {header.get('format')!r} in {path}; prepare it again")
     for key, value in (("fps", FPS), ("sample_rate", SAMPLE_RATE)):
-        if header.get(key) != value:
+        if not is_same(header.get(key), value):
             raise DatasetError(f"expected {key} {value}, got {header.get(key)!r} in {path}; prepare it again")
     for key, kind in (("bundle", str), ("encoder_sha256", str), ("clips", int), ("options", dict)):
-        if not isinstance(header.get(key), kind):
-            raise DatasetError(
-                f"expected {key} as {kind.__name__} in {path}, got {header.get(key)!r}; prepare the dataset again"
-            )
+        try:
+            typed(key, kind, header.get(key))
+        except ValueError as error:
+            raise DatasetError(f"{path}: {error}; prepare the dataset again") from None
     table = folder / "clips.jsonl"
     clips = tuple(clip_info(line, f"{table}, line {i}") for i, line in enumerate(read_lines(table), 1))
     if len(clips) != header["clips"]:
@@ -193,25 +193,9 @@ def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
 def clip_info(line: str, where: str) -> ClipInfo:
     """A line of `clips.jsonl`. Raises DatasetError for missing or unknown keys, or values of another type."""
     try:
-        values = json.loads(line)
-    except ValueError as error:
-        raise DatasetError(f"expected a JSON object in {where}, got: {error}; prepare the dataset again") from None
-    kinds = {field.name: field.type for field in dataclasses.fields(ClipInfo)}
-    if not isinstance(values, dict) or values.keys() != kinds.keys():
-        raise DatasetError(f"expected the keys {', '.join(kinds)} in {where}, got {line[:200]!r}; prepare the dataset again")
-    types: dict[str, tuple[type, ...]] = {
-        "str": (str,),
-        "int": (int,),
-        "float": (float, int),
-        "str | None": (str, type(None)),
-        "float | None": (float, int, type(None)),
-    }
-    for name, kind in kinds.items():
-        value = values[name]
-        infinite = isinstance(value, float) and not math.isfinite(value)
-        if not isinstance(value, types[str(kind)]) or isinstance(value, bool) or infinite:
-            raise DatasetError(f"expected {name} as {kind} in {where}, got {value!r}; prepare the dataset again")
-    clip = ClipInfo(**values)
+        clip = from_json(ClipInfo, json.loads(line))
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"expected a clip in {where}, got: {error}; prepare the dataset again") from None
     if clip.split not in SPLITS or clip.emotion_source not in EMOTION_SOURCES or clip.frames < 1:
         raise DatasetError(
             f"expected a split of {SPLITS}, an emotion_source of {EMOTION_SOURCES} and frames of 1 or more in {where}, "
@@ -266,9 +250,18 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Raises OutputError where a folder is to be made or used, and something else has its name."""
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"expected a folder as output, got the file {path}; choose another name")
+    """Raises OutputError where a folder is to be made or used and cannot be: before any work, and nothing is made."""
+    try:
+        check_name(path)
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise refused(path, error) from error
+    place = path
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise OutputError(f"expected a folder as output, got the file {place}; choose another name")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise OutputError(f"expected a folder that can be written as output, got {place}; choose another, or its permissions")
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:

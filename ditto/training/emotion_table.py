@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ditto.commands import Arguments, run
 from ditto.lite.rendering.deform import BASIS_KEYPOINTS, BASIS_SIZE, MeshBasis, load_basis
 from ditto.motion.motion import (
     BROWS,
@@ -188,7 +189,7 @@ def table(learned: MeshBasis, asked: dict[str, dict[str, tuple[float, float, flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("renderer", type=Path, help="renderer.safetensors of the lite bundle")
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
@@ -203,4 +204,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

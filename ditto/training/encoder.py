@@ -42,8 +42,8 @@ from ditto.lite.phones import PHONE_TO_VISEME, PHONES, VISEME_NAMES
 from ditto.media.audio import HOP_SAMPLES
 from ditto.media.files import whole_file
 from ditto.media.rates import SAMPLE_RATE
-from ditto.training.dataset import check_folder, unwritable, write_bytes
-from ditto.training.runs import FORMAT, check_resume, check_same, follow, read_checkpoint, write_checkpoint
+from ditto.training.dataset import unwritable, write_bytes
+from ditto.training.runs import FORMAT, check_run, check_same, follow, read_checkpoint, write_checkpoint
 from ditto.training.speech_data import TOKEN, Clip, Floats, add_alignments, augment, crop, read_test, read_train
 from ditto.training.teacher import Teacher, phone_probe, read_weights, teacher_states, with_neighbours
 
@@ -437,8 +437,7 @@ def train_encoder(options: Options) -> Path:
         TrainingError: the loss became NaN; the last good checkpoint is in the folder.
         OutputError: a file cannot be written; the last good checkpoint is in the folder.
     """
-    check_folder(options.out)
-    check_resume(options.out / "checkpoint.pt", options.resume)
+    check_run(options.out, options.resume)
     for path in (options.data / "speech", options.tracks, options.moonshine / MODEL, options.align):
         if path is not None and not path.exists():
             raise InputError(f"expected {path}, got no such file or folder; ditto/bundles/lite/README.md says what it is")

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ditto.bundle import reseal
+from ditto.commands import Arguments, run
 from ditto.full.networks.weights import load_state
 from ditto.lite.networks.speech_encoder import (
     AHEAD,
@@ -272,7 +273,7 @@ def check(folder: Path, samples: npt.NDArray[np.float32]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("weights", "data", "tracks", "out"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
@@ -302,4 +303,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -10,7 +10,6 @@ per triangle), which leaves the mouth and the eyes open; read from MediaPipe's w
 
 from __future__ import annotations
 
-import argparse
 import re
 import zipfile
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ditto.commands import Arguments, run
 from ditto.portrait.face_mesh import LANDMARKS
 
 CONNECTIONS = "mediapipe/python/solutions/face_mesh_connections.py"
@@ -49,7 +49,7 @@ def read_triangles(wheel: Path) -> npt.NDArray[np.int16]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("template", type=Path)
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--out", type=Path, default=Path("ditto/lite/rendering/face_mesh.npz"))
@@ -62,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ditto.commands import Arguments, run
+
 Array = npt.NDArray[Any]
 
 OPSET = 17
@@ -420,7 +422,7 @@ def convert(data: bytes, reader: Any, network: Network) -> Any:
 def main() -> None:
     import onnx
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=Path)
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
@@ -434,4 +436,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -12,7 +12,6 @@ Every step that is finished is kept, and an interrupted one goes on: run the sam
 
 from __future__ import annotations
 
-import argparse
 import io
 import itertools
 import json
@@ -29,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ditto.commands import Arguments, run
 from ditto.controls import Controls
 from ditto.errors import DittoError, InputError
 from ditto.latent.bundling import LatentParts, write_bundle
@@ -381,8 +381,8 @@ def _pixels(video: torch.Tensor) -> Pictures:
     return found
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m ditto.training.latent_demo", description="A small bundle that talks.")
+def main(arguments: list[str] | None = None) -> int:
+    parser = Arguments(prog="python -m ditto.training.latent_demo", description="A small bundle that talks.")
     parser.add_argument("--system", choices=tuple(SYSTEMS), required=True)
     parser.add_argument("--portraits", type=Path, default=PORTRAITS)
     parser.add_argument("--speech", type=Path, default=SPEECH)
@@ -408,4 +408,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ditto.commands import Arguments, run
 from ditto.lite.rendering.deform import BASIS_KEYPOINTS
 from ditto.motion.motion import UPPER_LIDS
 from ditto.portrait import face_mesh as g
@@ -143,7 +144,7 @@ def measure(basis: Floats, paths: Iterable[Path], every: int = 1) -> dict[str, f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tracks", nargs="+", help="folders written by ditto.training.tracks, each as FOLDER=SHARE")
     parser.add_argument("--shapes", type=Path, required=True, help="written by ditto.training.arkit")
     parser.add_argument("--test", type=Path, help="folder of tracks to measure on, never trained on")
@@ -178,4 +179,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -21,12 +21,13 @@ import numpy as np
 import torch
 
 from ditto.bundle import Bundle, read_tensors
+from ditto.commands import Arguments, run
 from ditto.errors import DittoError, InputError
 from ditto.full.networks.lmdm import LMDM
 from ditto.lite.networks.motion_diffusion import MotionCondition, MotionDiffusion, MotionDiffusionConfig
 from ditto.lite.performer import postprocess_config
 from ditto.lite.sampler import MotionNetwork
-from ditto.training.dataset import Dataset, check_folder, read_dataset, write_bytes
+from ditto.training.dataset import Dataset, read_dataset, write_bytes
 from ditto.training.motion_batches import (
     SHARES,
     Corpus,
@@ -43,6 +44,7 @@ from ditto.training.motion_loop import Run, Score, Trained, train
 from ditto.training.motion_objectives import FullDenoising, LiteDenoising, Objective, full_config, lite_network
 from ditto.training.motion_short import short_recipe, train_short
 from ditto.training.recipe import PRESETS, Recipe, preset
+from ditto.training.runs import check_run
 from ditto.training.workers import open_workers
 
 
@@ -132,7 +134,7 @@ def train_motion(options: Options) -> Path:
         TrainingError: the loss became NaN; the last good checkpoint is in the folder.
         OutputError: a file cannot be written; the last good checkpoint is in the folder.
     """
-    check_folder(options.out)
+    check_run(options.out, options.resume)
     torch.set_num_threads(1)  # several threads may add in another order in the next run
     torch.manual_seed(options.seed)
     recipe, bundle = options.recipe, Bundle.open(options.bundle)
@@ -150,10 +152,7 @@ def train_motion(options: Options) -> Path:
     def windows(step: int, numbers: range) -> Drawn:
         return draw(data.trained, units, recipe, options.seed, step, numbers)
 
-    begun = options.resume and (options.out / "checkpoint.pt").is_file()
-    if options.resume and not begun:
-        raise InputError(f"expected a run to resume in {options.out}, got none; leave --resume out")
-    trained = train(objective, windows, run, workers, score, begun)
+    trained = train(objective, windows, run, workers, score, options.resume)
     if trained.score is not None:
         report(f"kept step {trained.step}: lips {trained.score:.4f}")
     if recipe.size == "full":
@@ -237,7 +236,7 @@ def parse_shares(text: str) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--preset", default="lite", choices=list(PRESETS))
@@ -268,4 +267,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

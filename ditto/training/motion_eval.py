@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from ditto.bundle import Bundle
+from ditto.commands import Arguments, run
 from ditto.engines import Tensor as EngineTensor
 from ditto.full.networks.lmdm import LMDM, ddim_sample, ddim_schedule
 from ditto.lite.performer import postprocess_config
@@ -239,7 +240,7 @@ def lip_figures(made: npt.ArrayLike, real: npt.ArrayLike) -> LipFigures:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--clips", type=int, default=40)
@@ -311,4 +312,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

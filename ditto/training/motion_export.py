@@ -26,6 +26,7 @@ from safetensors.numpy import load_file, save
 from torch import Tensor, nn
 
 from ditto.bundle import Bundle, read_tensors, reseal, seal
+from ditto.commands import Arguments, run
 from ditto.errors import BundleError
 from ditto.full.networks.weights import load_state
 from ditto.lite.networks.motion_diffusion import (
@@ -273,7 +274,7 @@ def read_condition(path: Path, config: MotionDiffusionConfig) -> MotionCondition
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--lip-temperature", type=float, default=0.5)
@@ -288,4 +289,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

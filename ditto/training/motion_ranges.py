@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ditto.commands import Arguments, run
 from ditto.motion.map import LITE_MAP
 from ditto.motion.motion import EXPRESSION, KEYPOINTS
 from ditto.portrait.face_mesh import KEYPOINT_MIRROR
@@ -56,7 +57,7 @@ def faces_of_shapes(path: Path) -> Floats:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tracks", type=Path, nargs="+", help="folders written by ditto.training.tracks")
     parser.add_argument("--shapes", type=Path, required=True, help="written by ditto.training.arkit")
     parser.add_argument("--every", type=int, default=4, help="use every n-th frame")
@@ -77,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -21,6 +21,7 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
+from ditto.commands import Arguments, run
 from ditto.lite.networks.motion_diffusion import (
     WINDOW,
     MotionCondition,
@@ -202,7 +203,7 @@ def train_short(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("out", type=Path)
@@ -226,4 +227,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

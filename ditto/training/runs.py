@@ -14,10 +14,25 @@ import torch
 from torch import Tensor, nn
 
 from ditto.errors import InputError, TrainingError
-from ditto.training.dataset import unwritable, write_bytes
+from ditto.training.dataset import check_folder, unwritable, write_bytes
+from ditto.values import is_same, is_whole
 
 FORMAT = 1  # of a checkpoint
+LOG = "log.jsonl"
 SHOWN_EVERY = 50  # updates between two lines of progress
+
+
+def check_run(out: Path, resume: bool) -> None:
+    """Refuse a run whose folder cannot be written or does not fit, before any work.
+
+    Raises:
+        OutputError: the folder cannot be made or written.
+        InputError: as `check_resume`; to resume, a log that is damaged.
+    """
+    check_folder(out)
+    check_resume(out / "checkpoint.pt", resume)
+    if resume and (log := out / LOG).is_file():
+        _lines_until(0, log)
 
 
 def check_resume(checkpoint: Path, resume: bool) -> None:
@@ -59,7 +74,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(
             f"expected a checkpoint at {path}, got: {' '.join(str(error).split())[:200]}; train again"
         ) from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(found, dict) or not is_same(found.get("format"), FORMAT):
         got = found.get("format") if isinstance(found, dict) else type(found).__name__
         raise InputError(f"expected a checkpoint of format {FORMAT} at {path}, got {got}; train again")
     return found
@@ -108,22 +123,20 @@ class Curve:
         shown: False for processes other than the first, which tell nothing.
 
     Raises:
-        InputError: TensorBoard is not installed.
+        InputError: TensorBoard is not installed; a line of the log that was there is damaged, and not the last one.
         OutputError: a file cannot be written; methods raise it too.
     """
 
     def __init__(
         self, out: Path, start: int, report: Callable[[str], None], board: Path | None, shown: bool = True
     ) -> None:
-        self._path, self._report, self._shown = out / "log.jsonl", report, shown
+        self._path, self._report, self._shown = out / LOG, report, shown
         self._folder = board or out
         self._board: Any = None
         if not shown:
             return
-        kept = []
-        if start and self._path.is_file():
-            kept = [line for line in self._path.read_text().splitlines() if json.loads(line)["step"] <= start]
-        write_bytes(self._path, "".join(f"{line}\n" for line in kept).encode())
+        kept = _lines_until(start, self._path) if start and self._path.is_file() else []
+        write_bytes(self._path, b"".join(line + b"\n" for line in kept))
         if board is not None:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -159,6 +172,33 @@ class Curve:
         if self._board is not None:
             with _writes(self._folder):
                 self._board.close()
+
+
+def _lines_until(start: int, path: Path) -> list[bytes]:
+    """The lines of a log up to an update. A last line that is not whole is left out: the machine stopped while it was written.
+
+    Raises:
+        InputError: the log cannot be read, or another line is not whole.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
+    kept = []
+    for number, line in enumerate(lines, 1):
+        try:
+            step = json.loads(line)["step"]
+            if not is_whole(step):
+                raise ValueError(f"step {step!r}")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if number == len(lines):
+                break
+            raise InputError(
+                f"expected a line of the log in {path}, line {number}, got {line[:60]!r}; delete it, and resume again"
+            ) from error
+        if step <= start:
+            kept.append(line)
+    return kept
 
 
 @contextmanager

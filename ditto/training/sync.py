@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.bundle import read_tensors
+from ditto.commands import Arguments, run
 from ditto.errors import BundleError, DittoError, InputError
 from ditto.lite.speech_encoder import FEATURE_SIZE, SpeechEncoder
 from ditto.media.rates import FPS, SAMPLES_PER_FRAME
@@ -260,7 +261,7 @@ def made_pairs(corpus: Path) -> list[Pair]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("tracks", "bundle", "out"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--corpus", type=Path, help="file of ditto.training.corpus, for other voices")
@@ -292,4 +293,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

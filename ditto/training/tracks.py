@@ -8,7 +8,6 @@ found), `samples` (N,) float32 at 16 kHz, `fps`, `size` (width, height).
 
 from __future__ import annotations
 
-import argparse
 import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from ditto.commands import Arguments, run
 from ditto.errors import VideoError
 from ditto.media.files import ffmpeg_name
 from ditto.media.rates import SAMPLE_RATE
@@ -79,7 +79,7 @@ def track(path: Path, out: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("clips", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--workers", type=int, default=2)
@@ -95,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

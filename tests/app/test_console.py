@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from wav import write_wav
 
 from ditto.app import console
+from ditto.commands import printable
 from ditto.errors import OutputError
 
 ROOT = Path(__file__).parents[2]
@@ -143,7 +144,7 @@ def test_a_note_is_one_line_however_long(capsys, monkeypatch):
 
 
 def test_what_a_file_says_controls_no_terminal():
-    assert console.printable("a\x1b[2Kb\nvalid: \x9bé 人\ud800") == r"a\x1b[2Kb\nvalid: \x9bé 人\ud800"
+    assert printable("a\x1b[2Kb\nvalid: \x9bé 人\ud800") == r"a\x1b[2Kb\nvalid: \x9bé 人\ud800"
 
 
 @pytest.mark.parametrize("charset", ["ascii", "latin-1", "utf-8"])

@@ -11,8 +11,8 @@ import pytest
 
 import ditto
 from ditto import exchange
-from ditto.app.console import interruption
 from ditto.app.pictures import write_sheet
+from ditto.commands import interruption
 from ditto.controls.driving import Performance
 from ditto.controls.timeline import Timeline
 from ditto.controls.timeline_file import write_timeline

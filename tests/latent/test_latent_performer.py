@@ -265,6 +265,7 @@ def edited(folder, tmp_path, system, change):
         ("v", lambda d: d.update(motion_space="rap"), r"expected model rap for a bundle of 'rap', got 'v'"),
         ("rap", lambda d: d.update(motion_space="v"), r"expected model v for a bundle of 'v', got 'rap'"),
         ("v", lambda d: d["parts"]["codec"]["config"].update(version=2), r"expected version 1, got 2"),
+        ("v", lambda d: d["parts"]["codec"]["config"].update(version=True), r"expected version 1, got True"),
         ("v", lambda d: d["parts"].pop("codec"), r"expected part 'codec'"),
         ("v", lambda d: d["parts"].pop("generator"), r"expected part 'generator'"),
         ("v", lambda d: d["parts"].pop("audio"), r"expected part 'audio'"),

@@ -60,6 +60,8 @@ def rewrite(path, change):
     ("change", "message"),
     [
         (lambda h: h | {"format": 2}, r"expected a dataset of format 1, got 2 in .*; prepare it again"),
+        (lambda h: h | {"format": True}, "expected a dataset of format 1, got True"),
+        (lambda h: h | {"clips": True}, "expected clips as int, got True"),
         (lambda h: h | {"fps": 30}, "expected fps 25, got 30"),
         (lambda h: h | {"sample_rate": 48000}, "expected sample_rate 16000, got 48000"),
         (lambda h: h | {"clips": 3}, "expected 3 clips in .*, got 2"),
@@ -75,7 +77,7 @@ def test_another_header_is_refused(folder, change, message):
 
 @pytest.mark.parametrize(
     "change",
-    [{"frames": "5"}, {"frames": True}, {"frames": 0}, {"split": "test"}, {"person": 3}, {"emotion_source": "guess"},
+    [{"frames": "5"}, {"frames": True}, {"track": False}, {"start_seconds": True}, {"frames": 0}, {"split": "test"}, {"person": 3}, {"emotion_source": "guess"},
      {"sync_confidence": float("nan")}, {"more": 1}],
 )  # fmt: skip
 def test_another_line_is_refused(folder, change):

@@ -20,7 +20,7 @@ from ditto.training.motion_loop import Run, train  # noqa: E402
 from ditto.training.motion_objectives import FACE_CONDITIONS, FullDenoising, LiteDenoising, lite_network  # noqa: E402
 from ditto.training.motion_short import ShortDistillation, short_recipe, train_short  # noqa: E402
 from ditto.training.recipe import Recipe  # noqa: E402
-from ditto.training.runs import cosine_rate, read_checkpoint, write_checkpoint  # noqa: E402
+from ditto.training.runs import check_run, cosine_rate, read_checkpoint, write_checkpoint  # noqa: E402
 
 TINY = MotionDiffusionConfig(width=32, heads=2, condition_layers=1, layers=2, time_size=16)
 CORPUS = small_corpus()
@@ -199,6 +199,34 @@ def test_another_run_cannot_be_resumed(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
     with pytest.raises(InputError, match="expected a checkpoint at"):
         start(tmp_path, resume=True)
+
+
+def test_a_log_that_ends_in_a_torn_line_is_resumed_and_any_other_is_refused(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, broken=[6])
+    log = tmp_path / "log.jsonl"
+    whole = log.read_bytes()
+    for torn in (b'{"step": 6, "lo', b"\0\0\0\0", b'{"step": true}\n'):  # of a power cut
+        log.write_bytes(whole + torn)
+        check_run(tmp_path, True)
+    start(tmp_path, resume=True)
+    assert [entry["step"] for entry in curve(tmp_path)] == [1, 12]
+    log.write_bytes(torn + whole)
+    for refuse in (lambda: check_run(tmp_path, True), lambda: start(tmp_path, resume=True)):
+        with pytest.raises(InputError, match=r"expected a line of the log in .*, line 1, got .*; delete it"):
+            refuse()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for place in ("file", "file/under", "file/far/under", "x" * 300, "no\0name"):
+        with pytest.raises(OutputError, match=r"expected a folder as output, got the file .*file;|cannot be written"):
+            check_run(tmp_path / place, False)
+    check_run(tmp_path / "new" / "folder", False)
+    monkeypatch.setattr("os.access", lambda place, mode: place != tmp_path)
+    with pytest.raises(OutputError, match="expected a folder that can be written"):
+        check_run(tmp_path / "new" / "folder", False)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_missing_optimizer_is_said(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from ditto.full.conversion.checkpoints import Tensors, read_safetensors, read_to
 from ditto.full.conversion.published import describe_path, named
 from ditto.full.networks.hubert import HubertConfig
 from ditto.full.sizes import KERNELS, STRIDES
+from ditto.values import is_whole
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def read_config_json(folder: Path) -> HubertConfig:
             position_kernel=described["num_conv_pos_embeddings"],
             position_groups=described["num_conv_pos_embedding_groups"],
         )
-        wrong = [f"{name} {size!r}" for name, size in vars(config).items() if not isinstance(size, int) or size < 1]
+        wrong = [f"{name} {size!r}" for name, size in vars(config).items() if not is_whole(size, 1)]
         if wrong:
             raise ValueError(f"expected sizes of 1 or more, got {', '.join(wrong)}")
         return config

@@ -28,6 +28,7 @@ from ditto.latent.config import CODEC_PAPER, CODEC_RAP_SMALL, CODEC_SMALL, Codec
 from ditto.training.latent.data import ClipInfo, Clips, open_clips
 from ditto.training.latent.loop import Objective, Options, Recipe, Stage, Terms, train
 from ditto.training.latent.networks import read_network, write_network
+from ditto.training.runs import check_run
 from ditto.training.workers import Workers, open_workers
 
 MEASURED = 17, 125  # frames of the figures of held clips, or a little fewer: whole latents
@@ -471,6 +472,7 @@ def train_codec(options: Options, recipe: CodecRecipe, workers: Workers | None =
         TrainingError: a loss or gradient that is not finite.
         OutputError: a file cannot be written.
     """
+    check_run(options.out, options.resume)
     workers = workers or open_workers(options.device)
     clips = open_clips(options.data)
     sampler = Sampler(clips, recipe, options.seed)

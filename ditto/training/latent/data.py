@@ -15,7 +15,6 @@ learns what motion means as its condition (`ditto train flow --motion`).
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -30,6 +29,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from ditto.commands import Arguments, run
 from ditto.controls import CATALOG, Controls
 from ditto.errors import DatasetError, DittoError, InputError
 from ditto.latent.region import cut_square, square_of
@@ -41,6 +41,7 @@ from ditto.portrait.portrait import Portrait
 from ditto.talking_head import TalkingHead, load
 from ditto.training.dataset import SPLITS, read_json, read_lines, write_bytes, write_json
 from ditto.training.prepare.clips import encoder_of, features_of
+from ditto.values import from_json, is_same, is_whole
 
 FORMAT = 2
 PICTURE_SIZE = 640  # pixels that a portrait has at most
@@ -195,26 +196,19 @@ def open_clips(folder: Path) -> Clips:
         DatasetError: no folder of clips, one that is not complete, of another format, or damaged.
     """
     header = read_json(folder / "clips.json")
-    if header.get("format") != FORMAT or not isinstance(header.get("side"), int):
+    if not is_same(header.get("format"), FORMAT) or not is_whole(header.get("side"), 1):
         raise DatasetError(
             f"expected clips of format {FORMAT} in {folder}, got {header.get('format')!r}; make the clips again"
         )
-    kinds = {name: {"str": str, "int": int}[str(kind)] for name, kind in ClipInfo.__annotations__.items()}
     clips = []
     for place, line in enumerate(read_lines(folder / "clips.jsonl"), 1):
         try:
-            words = json.loads(line)
-        except ValueError:
-            words = None
-        if (
-            not isinstance(words, dict)
-            or words.keys() != kinds.keys()
-            or any(type(words[name]) is not kind for name, kind in kinds.items())
-            or words["split"] not in SPLITS
-        ):
+            clips.append(from_json(ClipInfo, json.loads(line)))
+            if clips[-1].split not in SPLITS:
+                raise ValueError(f"the split {clips[-1].split!r}")
+        except (ValueError, RecursionError) as error:
             where = f"{folder / 'clips.jsonl'}, line {place}"
-            raise DatasetError(f"expected a clip in {where}, got {line[:200]!r}; make the clips again")
-        clips.append(ClipInfo(**words))
+            raise DatasetError(f"expected a clip in {where}, got: {error}; make the clips again") from None
     found = Clips(folder, header["side"], tuple(clips))
     if found.fingerprint != header.get("fingerprint"):
         raise DatasetError(f"expected the clips that {folder / 'clips.json'} tells of, got others; make the clips again")
@@ -416,8 +410,8 @@ def files_of(folder: Path, what: str) -> list[Path]:
     return found
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m ditto.training.latent.data", description="Render clips.")
+def main(arguments: list[str] | None = None) -> int:
+    parser = Arguments(prog="python -m ditto.training.latent.data", description="Render clips.")
     parser.add_argument("portraits", type=Path)
     parser.add_argument("speech", type=Path)
     parser.add_argument("out", type=Path)
@@ -441,4 +435,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main)

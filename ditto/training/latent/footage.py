@@ -31,6 +31,7 @@ from ditto.training.prepare.faces import landmarks_of
 from ditto.training.prepare.sources import fingerprint
 from ditto.training.prepare.work import Options, Piece, Work
 from ditto.training.smoothing import gaussian
+from ditto.values import from_json
 
 FORMAT = 1  # of how clips are cut
 SMOOTHING_FRAMES = 2.0  # of the square: the tracker's jitter, which would shake the face; by eye
@@ -140,7 +141,7 @@ def _piece(dataset: Dataset, info: ClipInfo) -> Piece:
     path = dataset.folder / "steps" / "export" / f"{info.id}.json"
     found = read_json(path)
     try:
-        piece = Piece(**found["items"][0])
-    except (KeyError, IndexError, TypeError) as error:
+        piece = from_json(Piece, found["items"][0])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DatasetError(f"expected a clip of the preparation in {path}, got: {error}; delete this file") from error
     return piece

@@ -28,7 +28,7 @@ from ditto.training.latent.hearing import Hearing, HearingObjective, audio_words
 from ditto.training.latent.latents import LatentClip, Window, codec_window, encode_clips, fingerprint
 from ditto.training.latent.loop import Batch, Objective, Options, Recipe, on_device, train
 from ditto.training.latent.networks import write_network
-from ditto.training.runs import check_resume
+from ditto.training.runs import check_run
 from ditto.training.workers import Workers, open_workers
 
 R = TypeVar("R", bound="GeneratorRecipe")
@@ -137,8 +137,8 @@ def train_generator(
         TrainingError: a loss or gradient that is not finite.
         OutputError: a file cannot be written.
     """
+    check_run(options.out, options.resume)
     workers = workers or open_workers(options.device)
-    check_resume(options.out / "checkpoint.pt", options.resume)  # before the clips are encoded
     speech = speech or LiteConfig(shipped_encoder())
     if recipe.config.motion_features and not isinstance(speech, LiteConfig):
         raise InputError(

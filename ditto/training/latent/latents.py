@@ -20,6 +20,7 @@ from ditto.latent.speech import LiteConfig, SpeechSource, shipped_encoder
 from ditto.latent.tokens import LatentUnits
 from ditto.training.latent.codec import Pictures, as_video, recoloured, warped, whole_latents
 from ditto.training.latent.data import Clips
+from ditto.values import is_whole
 
 COLOURS, WARP = 0.06, 0.05  # spreads of what varies pieces, as in training of the codec
 MEASURED = 1024  # features at a time, to spare memory
@@ -131,7 +132,9 @@ def codec_window(folder: Path) -> Window:
     """
     try:
         top, left, side = json.loads((folder / "codec.json").read_text(encoding="utf-8"))["window"]
-        return int(top), int(left), int(side)
+        if not (is_whole(top) and is_whole(left) and is_whole(side, 1)):
+            raise ValueError(f"a window {[top, left, side]}")
+        return top, left, side
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise (NoBundleError if isinstance(error, FileNotFoundError) else BundleError)(
             f"expected the window of a codec in {folder / 'codec.json'}, got: {error}; train it again"

@@ -13,6 +13,7 @@ from torch import nn
 from ditto.errors import BundleError, NoBundleError
 from ditto.latent.config import from_json, to_json
 from ditto.training.dataset import write_bytes, write_json
+from ditto.values import is_same
 
 FORMAT = 1  # of NAME.json
 
@@ -40,7 +41,7 @@ def read_network(folder: Path, name: str, kind: type[C], make: Callable[[C], N])
     """
     try:
         words = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        if words.get("format") != FORMAT:
+        if not is_same(words.get("format"), FORMAT):
             raise ValueError(f"format {words.get('format')!r}")
         network = make(from_json(kind, words.get("config")))
         network.load_state_dict(load_file(folder / f"{name}.safetensors"))

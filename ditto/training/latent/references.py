@@ -8,13 +8,13 @@ rendered from.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from ditto.commands import Arguments, run
 from ditto.errors import DittoError, InputError
 from ditto.latent.region import cut_square, square_of
 from ditto.latent.views import STILL_VIEWS, TURNED_VIEWS, Views, ViewsConfig
@@ -55,8 +55,8 @@ class References:
         return np.stack([cut_square(picture, square, self._side) for picture in self._views(portrait)])
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m ditto.training.latent.references", description="What references give.")
+def main(arguments: list[str] | None = None) -> int:
+    parser = Arguments(prog="python -m ditto.training.latent.references", description="What references give.")
     parser.add_argument("clips", type=Path)
     parser.add_argument("codec", type=Path)
     parser.add_argument("portraits", type=Path)
@@ -77,4 +77,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main)

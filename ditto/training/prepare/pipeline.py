@@ -52,6 +52,7 @@ from ditto.training.prepare.work import (
     outcome_file,
     read_outcome,
 )
+from ditto.values import is_same
 
 STEPS = (
     Step("media", take_media, Media),
@@ -191,12 +192,12 @@ def begin(work: Work, videos: Sequence[Video]) -> None:
     path = work.steps / "options.json"
     try:
         check_folder(output)
-        if (output / "dataset.json").exists() and read_json(output / "dataset.json").get("format") != FORMAT:
+        if (output / "dataset.json").exists() and not is_same(read_json(output / "dataset.json").get("format"), FORMAT):
             raise DatasetError(f"expected a dataset of format {FORMAT} in {output}, got another; choose another folder")
         if path.exists():
             before = read_json(path)
             for key in (*now, *before):
-                if before.get(key) != now.get(key):
+                if not is_same(before.get(key), now.get(key)):
                     raise InputError(
                         f"expected an output of the same options, got {output} with {key} {before.get(key)!r} and now "
                         f"{now.get(key)!r}; choose another folder, or delete this one"

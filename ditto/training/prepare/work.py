@@ -18,12 +18,13 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 from ditto.errors import DatasetError, InputError, OutputError
 from ditto.machine import interrupts_left_to_parent
 from ditto.media.rates import FPS
 from ditto.training.dataset import read_json, write_json
+from ditto.values import from_json, typed
 
 POLL_SECONDS = 0.2  # between two looks for Ctrl-C while workers work
 
@@ -143,6 +144,9 @@ class Dropped(NamedTuple):
     seconds: float
 
 
+_DROPPED = get_type_hints(Dropped)
+
+
 class Outcome(NamedTuple):
     """What came of an item."""
 
@@ -168,13 +172,6 @@ class Step(NamedTuple):
     gives: type[Media] | type[Piece]
 
 
-def item_of(kind: type[Media] | type[Piece], values: dict[str, Any]) -> Media | Piece:
-    """An item as `dataclasses.asdict` wrote it."""
-    if "stretches" in values:
-        values = values | {"stretches": tuple(Stretch(**s) for s in values["stretches"])}
-    return kind(**values)
-
-
 def outcome_file(work: Work, step: Step, item: Item) -> Path:
     return work.file(step.name, f"{item.id}.json")
 
@@ -190,10 +187,15 @@ def read_outcome(work: Work, step: Step, item: Item) -> Outcome | None:
         return None
     found = read_json(path)
     try:
-        items = tuple(item_of(step.gives, values) for values in found["items"])
-        return Outcome(items, tuple(Dropped(*values) for values in found["dropped"]))
-    except (KeyError, TypeError) as error:
+        items = tuple(from_json(step.gives, words) for words in found["items"])
+        return Outcome(items, tuple(map(_dropped, found["dropped"])))
+    except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"expected the outcome of a step in {path}, got: {error}; delete this file") from error
+
+
+def _dropped(words: Any) -> Dropped:
+    """What `run_item` wrote of something dropped. Raises ValueError for other words."""
+    return Dropped(*(typed(name, kind, word) for (name, kind), word in zip(_DROPPED.items(), words, strict=True)))
 
 
 def run_item(work: Work, step: Step, item: Item) -> None:
