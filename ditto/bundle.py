@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ditto.errors import BundleError, EngineError, InputError, NoBundleError
 from ditto.machine import user_data
-from ditto.values import from_json, is_same
+from ditto.values import from_json, is_same, is_whole
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -34,6 +35,9 @@ PART_KEYS = ("model", "config", "files", "sha256")
 NETWORKS = (  # of the published Ditto, in ditto.full.networks
     "hubert", "lmdm", "appearance_extractor", "motion_extractor", "warping_network", "spade_decoder",
     "stitching_network", "retargeting_network",
+)  # fmt: skip
+REPEATS = (  # numbers of a config that tell how often layers are repeated
+    "blocks", "condition_layers", "depths", "halvings", "layers", "levels", "reference_blocks", "residual_blocks",
 )  # fmt: skip
 # Networks that were written again so that they run faster, and give the same bits: SHA-256 of the file -> of the one that it
 # replaces. What was made with the earlier one (takes, datasets, latent bundles) stays valid.
@@ -378,6 +382,50 @@ def examine_weights(part: Part, path: Path, may_be_zero: Sequence[str] = ()) -> 
         try_part(part, path)
         words += [f"all of {part.model}", "one forward is finite"]
     return words
+
+
+def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in a safetensors file, of its header alone.
+
+    Raises:
+        BundleError: missing or unreadable.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as tensors:
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"expected a readable safetensors file at {path}, got: {error}; get the bundle again") from error
+
+
+def check_sizes(config: object, shapes: Mapping[str, Sequence[int]], where: str | Path) -> None:
+    """Refuse sizes that no network with these weights has, before one is made of them and fills the memory.
+
+    Args:
+        config: a dataclass of sizes; a number that tells how often layers are repeated is named in `REPEATS`.
+        shapes: of the weights.
+
+    Raises:
+        BundleError: a number above that of all weights, or more repeated layers than tensors.
+    """
+    numbers = sum(math.prod(shape) for shape in shapes.values())
+    for name, size in sizes_of(config):
+        most, of = (len(shapes), "tensors") if name in REPEATS else (numbers, "numbers")
+        if size > most:
+            raise BundleError(f"{where}: expected {name} of at most {most}, the {of} in the file, got {size}; get it again")
+
+
+def sizes_of(config: object, name: str = "a size") -> Iterator[tuple[str, int]]:
+    """Names and values of all whole numbers in a dataclass, its tuples and the dataclasses in it."""
+    if dataclasses.is_dataclass(config):
+        for field in dataclasses.fields(config):
+            yield from sizes_of(getattr(config, field.name), field.name)
+    elif isinstance(config, tuple):
+        for item in config:
+            yield from sizes_of(item, name)
+    elif is_whole(config):
+        yield name, config
 
 
 def read_tensors(path: Path, prefix: str = "") -> Iterator[tuple[str, npt.NDArray[Any]]]:

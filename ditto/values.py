@@ -34,10 +34,9 @@ def from_json(kind: type[T], words: object) -> T:
     """
     if not isinstance(words, Mapping):
         raise ValueError(f"expected an object with the fields of a {kind.__name__}, got {type(words).__name__}")
-    hints = get_type_hints(kind)
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    hints, fields = get_type_hints(kind), dataclasses.fields(kind)  # type: ignore[arg-type]
     required = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
-    if others := sorted(map(str, set(words) - set(hints) | required - set(words))):
+    if others := sorted(map(str, set(words) - {f.name for f in fields} | required - set(words))):
         raise ValueError(f"expected the fields of a {kind.__name__}, got missing or unknown {', '.join(others)}")
     return kind(**{name: typed(f"{name} of a {kind.__name__}", hints[name], words[name]) for name in words})
 

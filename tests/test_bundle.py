@@ -194,7 +194,7 @@ def test_configs_become_dataclasses_and_unknown_keys_are_errors(folder):
     with pytest.raises(BundleError, match="unknown: height"):
         read_config(Config, {**values, "height": 1}, "motion")
     for wrong in ({"width": True}, {"width": 8.5}, {"sizes": 3}, {"sizes": [1, False]}):
-        with pytest.raises(BundleError, match="motion: expected (width|sizes) of a Config as"):
+        with pytest.raises(BundleError, match=r"motion: expected (width|sizes) of a Config as"):
             read_config(Config, {**values, **wrong}, "motion")
     with pytest.raises(BundleError, match="missing: sizes"):
         read_config(Config, {"width": 8}, "motion")

@@ -7,18 +7,17 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
-from ditto.bundle import FORMAT, Bundle, Part, check_keys, seal
+from ditto.bundle import FORMAT, Bundle, check_keys, seal
 from ditto.errors import BundleError, InputError, NoBundleError, OutputError
 from ditto.latent.audio import FPS, SAMPLE_RATE
 from ditto.latent.block_performer import LatentPerformer
@@ -27,13 +26,15 @@ from ditto.latent.config import CodecConfig, FlowConfig, RapConfig, from_json, t
 from ditto.latent.flow_network import FlowGenerator
 from ditto.latent.flow_sampler import FlowSampling
 from ditto.latent.generators import FlowBlocks, Generator, RapBlocks, RapLatency, check_fit, check_motion
+from ditto.latent.loading import load_network
 from ditto.latent.motion_source import MotionConfig
 from ditto.latent.rap_network import RapDenoiser
 from ditto.latent.region import Region
-from ditto.latent.speech import HUBERT, LITE, MEL, LiteConfig, SpeechSource, source_of
+from ditto.latent.speech import HUBERT, LITE, MEL, LiteConfig, MelConfig, SpeechSource, source_of
 from ditto.latent.views import ViewsConfig
 from ditto.values import is_same
 
+C = TypeVar("C")
 T = TypeVar("T")
 N = TypeVar("N", bound=nn.Module)
 
@@ -132,28 +133,28 @@ def open_parts(bundle: Bundle) -> LatentPerformer:
     codec_words = _words(bundle, "codec", (CODEC,), ("sizes", "region"))
     generator_words = _words(bundle, "generator", (system,), ("sizes", "latencies"))
     audio_words = _words(bundle, "audio", (LITE, MEL, HUBERT), ("sizes",))
-    codec = Codec(_read(bundle, "codec", CodecConfig, codec_words["sizes"]))
+    codec_sizes = _read(bundle, "codec", CodecConfig, codec_words["sizes"])
     region = _read(bundle, "codec", Region, codec_words["region"])
     words = generator_words["latencies"]
     where = f"{bundle.path / 'bundle.json'}, part 'generator', latencies"
     check_keys(words, LATENCIES, where)
+    sampled = FlowSampling if system == V else RapLatency
+    latencies: dict[str, Any] = {name: _read(bundle, "generator", sampled, words[name]) for name in LATENCIES}
     generator: FlowGenerator | RapDenoiser
-    latencies: dict[str, Any]
     if system == V:
-        generator = FlowGenerator(_read(bundle, "generator", FlowConfig, generator_words["sizes"]))
-        latencies = {name: _read(bundle, "generator", FlowSampling, words[name]) for name in LATENCIES}
+        generator = _load(bundle, "generator", FlowGenerator, _read(bundle, "generator", FlowConfig, generator_words["sizes"]))
     else:
-        generator = RapDenoiser(_read(bundle, "generator", RapConfig, generator_words["sizes"]))
-        latencies = {name: _read(bundle, "generator", RapLatency, words[name]) for name in LATENCIES}
-    heard = bundle.part("audio")
+        generator = _load(bundle, "generator", RapDenoiser, _read(bundle, "generator", RapConfig, generator_words["sizes"]))
+    codec = _load(bundle, "codec", Codec, codec_sizes)
     with _said(bundle, "audio"):
-        audio = source_of(heard.model, audio_words["sizes"], lambda network: _load(network, heard))
+        audio = source_of(
+            bundle.part("audio").model, audio_words["sizes"], lambda sizes: _load(bundle, "audio", MelConfig.network, sizes)
+        )
     motion = views = None
     if "motion" in bundle.parts:
         motion = _read(bundle, "motion", MotionConfig, _words(bundle, "motion", (MOTION,), ("sizes",))["sizes"])
     if "views" in bundle.parts:
         views = _read(bundle, "views", ViewsConfig, _words(bundle, "views", (VIEWS,), ("sizes",))["sizes"])
-    codec, generator = _load(codec, bundle.part("codec")), _load(generator, bundle.part("generator"))
     parts = LatentParts(codec, generator, region, latencies, audio, motion, views)
     try:
         return performer_of(parts)
@@ -229,26 +230,6 @@ def _said(bundle: Bundle, name: str) -> Iterator[None]:
         raise BundleError(f"{bundle.path / 'bundle.json'}, part {name!r}: {error}") from error
 
 
-def _load(network: N, part: Part) -> N:
-    """The network with the weights of a part.
-
-    Raises:
-        BundleError: they are missing, unreadable, of other names or shapes, or not finite.
-    """
-    path = part.file("weights")
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise BundleError(f"expected a readable safetensors file at {path}, got: {error}; get the bundle again") from error
-    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in tensors.items()}
-    if wrong := sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)):
-        key = wrong[0]
-        raise BundleError(
-            f"{path}: expected {key} as {expected.get(key, 'not there')}, got {found.get(key, 'none')} ({len(wrong)} tensors "
-            "differ); get the bundle again"
-        )
-    if bad := [key for key, value in tensors.items() if not torch.isfinite(value).all()]:
-        raise BundleError(f"{path}: expected finite weights, got NaN or infinity in {bad[0]}; get the bundle again")
-    network.load_state_dict(tensors)
-    return network.eval()
+def _load(bundle: Bundle, name: str, make: Callable[[C], N], config: C) -> N:
+    """The network of a part. Raises BundleError: its weights are missing or damaged, or not those of this config."""
+    return load_network(make, config, bundle.part(name).file("weights"))

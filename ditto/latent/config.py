@@ -12,9 +12,13 @@ from math import prod
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from ditto.errors import InputError
+from ditto.values import is_number
 
 T = TypeVar("T")
 G = TypeVar("G", bound="GeneratorConfig")
+# Tokens of a window or a clip: the papers have 4096. Keys and values of so many fill the memory of no network of their sizes,
+# and a damaged number must not.
+MOST_TOKENS = 2**16
 FRAME_NUMBERS = (0, 70, 265)  # of motion: none, or ditto's (`ditto.motion.motion`)
 
 
@@ -47,7 +51,7 @@ def _value(name: str, kind: Any, found: Any) -> Any:
             return tuple(_value(name, get_args(kind)[0], item) for item in found)
     elif isinstance(kind, type) and is_dataclass(kind):
         return from_json(kind, found)
-    elif type(found) is kind or (kind is float and type(found) is int):
+    elif (kind is float and is_number(found)) or (kind is not float and type(found) is kind):
         return kind(found)
     raise InputError(f"expected {name} as {getattr(kind, '__name__', kind)}, got {found!r}; use another bundle")
 
@@ -314,6 +318,13 @@ class GeneratorConfig:
         """This config for other speech: layers of it, and numbers of each."""
         return replace(self, audio_features=layers * features)
 
+    def _check_tokens(self, latents: int) -> None:
+        """Raises InputError for a window or a clip of too many tokens."""
+        if latents * self.tokens > MOST_TOKENS:
+            raise InputError(
+                f"expected at most {MOST_TOKENS} tokens at once, got {latents} latents of {self.tokens}; give smaller numbers"
+            )
+
     def frames(self, latents: int, first: bool = True) -> int:
         """Frames of so many latents; `first`: with the video's first, which is one frame."""
         return latents * self.frames_per_latent - (self.frames_per_latent - 1 if first else 0)
@@ -347,6 +358,7 @@ class FlowConfig(GeneratorConfig):
             raise InputError(
                 f"expected a window of two or more whole blocks of {self.block}, got {self.window}; give another window"
             )
+        self._check_tokens(self.window)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -391,6 +403,7 @@ class RapConfig(GeneratorConfig):
                 f"expected rising lengths from {self.inherited} (inherited) to {self.reference_latents} (reference_latents), "
                 f"got {self.lengths}; give others"
             )
+        self._check_tokens(self.reference_latents)
 
     @property
     def speech_size(self) -> int:

@@ -373,12 +373,12 @@ def _load(part: Part) -> Hubert:
     return cast(Hubert, load_part(part))
 
 
-def source_of(model: str, words: object, load: Callable[[MelEncoder], MelEncoder]) -> SpeechSource:
+def source_of(model: str, words: object, load: Callable[[MelConfig], MelEncoder]) -> SpeechSource:
     """A source as a bundle or a training describes it.
 
     Args:
         model, words: of the part `audio`.
-        load: gives a network its weights.
+        load: gives the mel encoder of these sizes, with its weights.
 
     Raises:
         InputError: an unknown model, or numbers that are wrong.
@@ -388,7 +388,7 @@ def source_of(model: str, words: object, load: Callable[[MelEncoder], MelEncoder
     if model == HUBERT:
         return from_json(HubertLayers, words)
     if model == MEL:
-        return MelSource(load(from_json(MelConfig, words).network()))
+        return MelSource(load(from_json(MelConfig, words)))
     raise InputError(f"expected speech of {LITE}, {MEL} or {HUBERT}, got {model!r}; train it again")
 
 

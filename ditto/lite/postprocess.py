@@ -33,6 +33,7 @@ from ditto.motion.motion import (
     Keypoint,
     rotation_matrix,
 )
+from ditto.values import is_number
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -77,6 +78,10 @@ PRESS_CHIN, OPEN_CHIN, REST_CHIN = 0.3, 0.5, 0.6
 LOWER_SHARE, UPPER_SHARE, UPPER_OUTER_SHARE, CORNER_SHARE = 0.85, 0.15, 0.06, 0.15
 
 
+# Of `PostprocessConfig`: lips part less than a face is wide, a window has 80 frames. A damaged number must not fill memory.
+MOST = {"usual_gap": 1.0, "target_gap": 1.0, "slow_smoothing_frames": 80.0}
+
+
 @dataclass(frozen=True)
 class PostprocessConfig:
     """Numbers that were measured on one motion network; in its bundle, part `postprocess`.
@@ -93,10 +98,10 @@ class PostprocessConfig:
     slow_smoothing_frames: float
 
     def __post_init__(self) -> None:
-        for name in ("usual_gap", "target_gap", "slow_smoothing_frames"):
+        for name in MOST:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < float("inf"):
-                raise ValueError(f"expected {name} to be a number above 0, got {value!r}")
+            if not is_number(value) or not 0.0 < value <= MOST[name]:
+                raise ValueError(f"expected {name} to be a number above 0, up to {MOST[name]:g}, got {value!r}")
 
 
 def smooth(values: npt.ArrayLike, sigma: float) -> Floats:

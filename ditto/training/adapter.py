@@ -25,12 +25,12 @@ from torch.nn.utils import parametrize
 from ditto.bundle import Bundle
 from ditto.commands import Arguments, run
 from ditto.errors import DittoError, InputError
-from ditto.lite.networks.motion_diffusion import MotionCondition, MotionDiffusion, MotionDiffusionConfig
+from ditto.lite.networks.motion_diffusion import MotionCondition, MotionDiffusion
 from ditto.lite.performer import postprocess_config
 from ditto.lite.postprocess import PostprocessConfig
 from ditto.training.dataset import write_bytes
 from ditto.training.motion import units_of_bundle
-from ditto.training.motion_export import make_bundle, read_condition, read_weights
+from ditto.training.motion_export import make_bundle, motion_config, read_condition, read_weights
 from ditto.values import is_same
 
 FORMAT = 1
@@ -182,7 +182,7 @@ class Halves(NamedTuple):
 def base_halves(base: Bundle) -> Halves:
     """The motion network of a bundle. Raises BundleError: a file is missing or damaged."""
     part = base.part("motion")
-    config = MotionDiffusionConfig(**part.config)
+    config = motion_config(part)
     return Halves(read_weights(part.file("weights"), config), read_condition(part.file("short_condition"), config))
 
 

@@ -24,7 +24,7 @@ from ditto.bundle import Bundle, read_tensors
 from ditto.commands import Arguments, run
 from ditto.errors import DittoError, InputError
 from ditto.full.networks.lmdm import LMDM
-from ditto.lite.networks.motion_diffusion import MotionCondition, MotionDiffusion, MotionDiffusionConfig
+from ditto.lite.networks.motion_diffusion import MotionCondition, MotionDiffusion
 from ditto.lite.performer import postprocess_config
 from ditto.lite.sampler import MotionNetwork
 from ditto.training.dataset import Dataset, read_dataset, write_bytes
@@ -39,7 +39,7 @@ from ditto.training.motion_batches import (
     with_motion_size,
 )
 from ditto.training.motion_eval import FullLipScore, LipScore
-from ditto.training.motion_export import SAMPLER_PREFIX, make_bundle, read_weights
+from ditto.training.motion_export import SAMPLER_PREFIX, make_bundle, motion_config, read_weights
 from ditto.training.motion_loop import Run, Score, Trained, train
 from ditto.training.motion_objectives import FullDenoising, LiteDenoising, Objective, full_config, lite_network
 from ditto.training.motion_short import short_recipe, train_short
@@ -194,7 +194,7 @@ def make_objective(recipe: Recipe, corpus: Corpus, units: Units, bundle: Bundle)
         return FullDenoising(LMDM(full_config(corpus)), recipe)
     if recipe.from_bundle:
         part = bundle.part("motion")
-        network = read_weights(part.file("weights"), MotionDiffusionConfig(**part.config)).train()
+        network = read_weights(part.file("weights"), motion_config(part)).train()
     else:
         network = lite_network(units)
     return LiteDenoising(network, recipe, recipe.motion_size)

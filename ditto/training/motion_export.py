@@ -25,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save
 from torch import Tensor, nn
 
-from ditto.bundle import Bundle, read_tensors, reseal, seal
+from ditto.bundle import Bundle, Part, check_sizes, read_config, read_tensors, reseal, seal, weight_shapes
 from ditto.commands import Arguments, run
 from ditto.errors import BundleError
 from ditto.full.networks.weights import load_state
@@ -225,6 +225,14 @@ def _umask() -> int:
     mask = os.umask(0)  # it can be read only by changing it
     os.umask(mask)
     return mask
+
+
+def motion_config(part: Part) -> MotionDiffusionConfig:
+    """The sizes of a bundle's motion network. Raises BundleError: sizes that its weights do not have."""
+    where = f"bundle.json, part {part.name!r}"
+    config = read_config(MotionDiffusionConfig, part.config, where)
+    check_sizes(config, weight_shapes(part.file("weights")), where)
+    return config
 
 
 def read_weights(path: Path, config: MotionDiffusionConfig) -> MotionDiffusion:

@@ -628,6 +628,20 @@ def test_a_part_that_is_no_network_is_refused(bundle, tmp_path):
         load_part(Bundle.open(copy).part("decoder"))
 
 
+@pytest.mark.parametrize("huge", [10**6, 10**9, 10**30])
+def test_sizes_that_the_weights_do_not_have_are_refused_and_take_no_memory(bundle, tmp_path, huge):
+    copy = Path(shutil.copytree(bundle.path, tmp_path / "full"))
+    text = (copy / "bundle.json").read_text()
+    for name in ("encoder", "motion", "motion_extractor", "warping", "decoder", "stitching"):
+        for size in json.loads(text)["parts"][name]["config"]:
+            described = json.loads(text)
+            config = described["parts"][name]["config"]
+            config[size] = [huge] * len(config[size]) if isinstance(config[size], list) else huge
+            (copy / "bundle.json").write_text(json.dumps(described))
+            with pytest.raises(BundleError):
+                load_part(Bundle.open(copy).part(name))
+
+
 def test_what_is_written_is_what_safetensors_reads(bundle):
     from safetensors.torch import load_file
 

@@ -22,7 +22,7 @@ from ditto.bundle import Bundle, seal  # noqa: E402
 from ditto.errors import BundleError, InputError, OutputError, TooSlowError, UnsupportedError  # noqa: E402
 from ditto.frame import SegmentEnd  # noqa: E402
 from ditto.latent.audio import mel_windows  # noqa: E402
-from ditto.latent.bundling import performer_of, write_bundle  # noqa: E402
+from ditto.latent.bundling import open_parts, performer_of, write_bundle  # noqa: E402
 from ditto.latent.generators import tensors_of  # noqa: E402
 from ditto.latent.region import Composer, Region, square_of  # noqa: E402
 from ditto.latent.speech import LiteConfig, MelConfig, MelSpeech  # noqa: E402
@@ -284,6 +284,33 @@ def test_bundles_that_cannot_be_used_are_refused(folder, tmp_path, system, chang
         with pytest.raises(BundleError, match=message):
             use(copy)
     check_latent(Bundle.open(folder / system))
+
+
+def whole_numbers(words, *path):
+    """The places of all whole numbers in an object of JSON."""
+    if isinstance(words, (dict, list)):
+        for key, value in words.items() if isinstance(words, dict) else enumerate(words):
+            yield from whole_numbers(value, *path, key)
+    elif type(words) is int and path[-1] != "version":
+        yield path
+
+
+@pytest.mark.parametrize("system", ["v", "rap"])
+def test_sizes_that_the_weights_do_not_have_are_refused_and_take_no_memory(folder, tmp_path, system):
+    copy = edited(folder, tmp_path, system, lambda described: None)
+    text = (copy / "bundle.json").read_text()
+    places = [place for place in whole_numbers(json.loads(text)["parts"]) if "config" in place]
+    assert {place[0] for place in places} >= {"codec", "generator"} and len(places) > 60
+    for *path, last in places:
+        for huge in (10**5 if last != "motion_width" else 10**6, 10**9):  # that one is not used without motion
+            described = json.loads(text)
+            target = described["parts"]
+            for key in path:
+                target = target[key]
+            target[last] = huge
+            (copy / "bundle.json").write_text(json.dumps(described))
+            with pytest.raises(BundleError):
+                open_parts(Bundle.open(copy))
 
 
 def test_weights_that_are_not_finite_are_refused(folder, tmp_path):

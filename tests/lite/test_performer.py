@@ -25,9 +25,9 @@ def rewritten(copy, **changes):
     return copy
 
 
-@pytest.mark.parametrize("value", [0.0, -1.5, True, "1.5", [1.5], float("inf"), float("nan")])
+@pytest.mark.parametrize("value", [0.0, -1.5, True, "1.5", [1.5], float("inf"), float("nan"), 1e9])
 def test_a_bad_value_in_the_postprocess_config_is_refused(copy, value):
-    with pytest.raises(BundleError, match="part 'postprocess', config: expected slow_smoothing_frames to be a number above 0"):
+    with pytest.raises(BundleError, match="part 'postprocess', config: expected slow_smoothing_frames "):
         ditto.load(rewritten(copy, slow_smoothing_frames=value))
 
 

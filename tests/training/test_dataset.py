@@ -77,8 +77,8 @@ def test_another_header_is_refused(folder, change, message):
 
 @pytest.mark.parametrize(
     "change",
-    [{"frames": "5"}, {"frames": True}, {"track": False}, {"start_seconds": True}, {"frames": 0}, {"split": "test"}, {"person": 3}, {"emotion_source": "guess"},
-     {"sync_confidence": float("nan")}, {"more": 1}],
+    [{"frames": "5"}, {"frames": True}, {"track": False}, {"start_seconds": True}, {"frames": 0}, {"split": "test"},
+     {"person": 3}, {"emotion_source": "guess"}, {"sync_confidence": float("nan")}, {"more": 1}],
 )  # fmt: skip
 def test_another_line_is_refused(folder, change):
     lines = (folder / "clips.jsonl").read_text().splitlines()

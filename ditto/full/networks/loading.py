@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ditto.bundle import Part, read_config
+from ditto.bundle import Part, check_sizes, read_config, weight_shapes
 from ditto.errors import BundleError
 from ditto.full.networks.appearance import AppearanceConfig, AppearanceExtractor
 from ditto.full.networks.decoder import DecoderConfig, SpadeDecoder, fold_spectral_norm
@@ -59,12 +59,15 @@ def build_part(part: Part) -> nn.Module:
     """The network of a bundle's part, without weights.
 
     Raises:
-        BundleError: an unknown model, unknown or missing keys in its config, or sizes that no network can have.
+        BundleError: an unknown model, unknown or missing keys in its config, or sizes that no network of its weights has.
     """
     where = f"bundle.json, part {part.name!r}"
     if part.model not in MODELS:
         raise BundleError(f"{where}: expected a model of {', '.join(MODELS)}, got {part.model!r}; correct it")
-    return build_checked(part.model, read_config(MODELS[part.model].config, part.config, where), where)
+    config = read_config(MODELS[part.model].config, part.config, where)
+    if "weights" in part.files:
+        check_sizes(config, weight_shapes(part.file("weights")), where)
+    return build_checked(part.model, config, where)
 
 
 def build_checked(model: str, config: Any, where: str | Path) -> nn.Module:

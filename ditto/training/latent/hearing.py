@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ditto.errors import BundleError, InputError
 from ditto.latent.audio import MEL_BANDS, MEL_FRAMES, MelEncoder
 from ditto.latent.config import to_json
+from ditto.latent.loading import load_network
 from ditto.latent.speech import (
     HubertLayers,
     LiteConfig,
@@ -111,9 +112,8 @@ def read_audio(folder: Path, words: Any) -> SpeechSource:
         BundleError: they cannot be, or weights are missing or damaged.
     """
 
-    def load(network: MelEncoder) -> MelEncoder:
-        network.load_state_dict(load_file(folder / AUDIO))
-        return network.eval().requires_grad_(False)
+    def load(sizes: MelConfig) -> MelEncoder:
+        return load_network(MelConfig.network, sizes, folder / AUDIO).requires_grad_(False)
 
     try:
         return source_of(words["model"], words["sizes"], load)

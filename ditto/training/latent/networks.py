@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from ditto.errors import BundleError, NoBundleError
 from ditto.latent.config import from_json, to_json
+from ditto.latent.loading import load_network
 from ditto.training.dataset import write_bytes, write_json
 from ditto.values import is_same
 
@@ -43,11 +44,10 @@ def read_network(folder: Path, name: str, kind: type[C], make: Callable[[C], N])
         words = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         if not is_same(words.get("format"), FORMAT):
             raise ValueError(f"format {words.get('format')!r}")
-        network = make(from_json(kind, words.get("config")))
-        network.load_state_dict(load_file(folder / f"{name}.safetensors"))
+        network = load_network(make, from_json(kind, words.get("config")), folder / f"{name}.safetensors")
     except Exception as error:  # safetensors and torch raise errors of their own
         reason, missing = " ".join(str(error).split())[:200], isinstance(error, FileNotFoundError)
         raise (NoBundleError if missing else BundleError)(
             f"expected a {name} network of format {FORMAT} in {folder}, got: {reason}; train it again"
         ) from error
-    return network.eval().requires_grad_(False)
+    return network.requires_grad_(False)
