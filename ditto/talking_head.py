@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ditto.errors import AudioError, BundleError, InputError
+from ditto.errors import AudioError, BundleError, InputError, UnsupportedError
 from ditto.lite.speech_encoder import HOP_SAMPLES
 from ditto.machine import cores
 from ditto.media.audio import SAMPLE_RATE
@@ -23,7 +23,6 @@ from ditto.motion.emotion import emotion_vector
 from ditto.motion.motion import FPS
 from ditto.motion.style import style_strength
 from ditto.once import Once
-from ditto.performer import Capability, check_capabilities
 from ditto.portrait.matting import cut_out
 from ditto.portrait.portrait import Portrait
 from ditto.portrait.registration import register, register_faces
@@ -329,11 +328,13 @@ class TalkingHead:
             report: called with the number of frames followed so far.
 
         Raises:
+            UnsupportedError: the bundle animates pictures alone.
             VideoError: the video cannot be decoded, is too short, or changes its size.
             NoFaceError: no frame shows a face that is large enough.
         """
         from ditto.clip import read_clip
 
+        self._check_clips()
         return read_clip(path, report)
 
     def animate_video(
@@ -360,10 +361,11 @@ class TalkingHead:
             whole_face: whether brows and head move with the speech too, on top of the clip's own motion.
 
         Raises:
-            ValueError, TypeError, AudioError: as of `animate`; another loop; a bundle that generates latent video.
+            ValueError, TypeError, AudioError: as of `animate`; another loop.
+            UnsupportedError: the bundle animates pictures alone.
             VideoError: raised by the iteration: the file has changed since it was read.
         """
-        check_capabilities(self.performer, [Capability.MOTION])
+        self._check_clips()
         open_clip: OpenClip = importlib.import_module(CLIPS[self.bundle.motion_space]).open_clip
         mover, draw = open_clip(self.performer, clip, loop, whole_face)
         return draw(
@@ -371,6 +373,14 @@ class TalkingHead:
                 clip.portrait, audio, seed=seed, emotion=emotion, controls=controls, style=style
             )
         )
+
+    def _check_clips(self) -> None:
+        """Raise UnsupportedError if the bundle cannot animate the person of a video."""
+        if self.bundle.motion_space not in CLIPS:
+            raise UnsupportedError(
+                f"expected a bundle that animates videos, {' or '.join(CLIPS)}, got {self.bundle.name!r}, which animates "
+                "pictures alone; take another bundle, or give a picture"
+            )
 
     def take(
         self,

@@ -207,8 +207,9 @@ def test_streams_at_one_place_are_one_batch(head, performer):
 
 def test_capabilities_are_said_honestly(head, performer):
     assert performer.supports == {Capability.IDLE}
-    with pytest.raises(UnsupportedError, match="does not support motion"):
-        head.animate_video(None, speech(1))
+    for use in (lambda: head.animate_video(None, speech(1)), lambda: head.read_video("no file is read")):
+        with pytest.raises(UnsupportedError, match=r"expected a bundle that animates videos, lite or full, got 'tiny (v|rap)'"):
+            use()
     with pytest.raises(ValueError, match="does not support"):
         head.take(PORTRAIT, speech(1))
 
