@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ditto.errors import UnsupportedError
+from ditto.errors import BundleError, UnsupportedError
 from ditto.motion.emotion import EMOTIONS, emotion_vector
 from ditto.motion.listening import NEUTRAL, Reaction
 
@@ -324,6 +324,18 @@ def check_job(job: Advance, hop_samples: int) -> None:
         raise ValueError(
             f"expected ({hop_samples},) samples a job, fewer only with final=True, none with pause=True, got "
             f"{job.samples.shape}, final={job.final}, pause={job.pause}; let `Stream` cut the speech"
+        )
+
+
+MOST_NUMBER = 1e6  # of features of speech, which lie within hundreds, and of pictures, within 1
+
+
+def check_numbers(network: str, values: npt.NDArray[Any], most: float = MOST_NUMBER) -> None:
+    """Raise BundleError if a network gave a number beyond `most`, or NaN: weights may be finite and yet absurd."""
+    if not bool((np.abs(values) <= most).all()):
+        raise BundleError(
+            f"expected numbers up to {most:g} of the bundle's {network}, got NaN or larger ones; its weights are damaged: get "
+            "the bundle again, or train it again"
         )
 
 

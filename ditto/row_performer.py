@@ -21,7 +21,7 @@ from ditto.media.rates import SAMPLES_PER_FRAME
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.idle import IdleState, idle_frame, initial_idle, resume
 from ditto.motion.inertialization import Inertialization
-from ditto.motion.motion import Motion
+from ditto.motion.motion import MOST, Motion
 from ditto.motion.space import MotionSpace
 from ditto.once import Once
 from ditto.performer import (
@@ -40,6 +40,7 @@ from ditto.performer import (
     State,
     check_job,
     check_latency,
+    check_numbers,
     expect_own,
 )
 from ditto.portrait.portrait import Portrait
@@ -281,6 +282,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
             encoded = self._timed("encode", lambda: self.encoder.step_batch(hops, states), len(active))  # noqa: B023
             waiting: dict[int, list[tuple[_Run[E, S], Array]]] = {}  # by sampler: one batch each
             for (run, _), (features, state) in zip(active, encoded, strict=True):
+                check_numbers("speech encoder", features)
                 fresh = run.accept_features(features, state)
                 waiting.setdefault(id(run.state.sampler), []).append((run, fresh))
             for group in waiting.values():
@@ -293,6 +295,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
                 )
                 sampled = self._timed("sample", lambda: sampler.step_batch(*arguments), len(group))  # noqa: B023
                 for (run, _), (rows, sampler_state) in zip(group, sampled, strict=True):
+                    check_numbers("motion network", rows, MOST)
                     run.accept_rows(rows, sampler_state)
         return [Advanced(run.shots, run.state) for run in runs]
 

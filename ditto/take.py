@@ -29,7 +29,7 @@ from ditto.media.joining import Piece, blocks_of, crossfaded, write_joined
 from ditto.media.pixels import OF_ALPHA, OUTPUTS
 from ditto.media.rates import FPS
 from ditto.motion.emotion import EMOTIONS
-from ditto.motion.motion import MOTION_SIZE, Motion
+from ditto.motion.motion import MOST, MOTION_SIZE, Motion
 from ditto.motion.style import MAX_STRENGTH
 from ditto.performer import Capability, Draw, Performer, check_capabilities, expect_own
 from ditto.row_performer import RowShot
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "ditto take", 1
 MAX_FILE_BYTES = 1 << 28
 MAX_FRAMES = 4 * 3600 * FPS
-MOST = 1000.0  # of any number of a row: no head turns by more degrees
 
 Array = npt.NDArray[np.float32]
 Samples = npt.NDArray[np.float32 | np.float64 | np.int16]

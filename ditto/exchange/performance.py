@@ -16,11 +16,10 @@ from ditto.exchange.files import Given, opened, whole
 from ditto.exchange.track import BlendshapeTrack
 from ditto.media.files import write_file
 from ditto.media.footage import is_video
-from ditto.motion.motion import MOTION_SIZE
+from ditto.motion.motion import MOST, MOTION_SIZE
 
 FORMAT, VERSION = "ditto.performance", "1"
 SUFFIX = ".safetensors"
-MOST = 1000.0  # of any value, as of a take
 
 
 def write(performance: Performance, path: str | Path, about: Mapping[str, Any] | None = None) -> None:

@@ -16,6 +16,7 @@ from ditto.full.motion_math import Pose, posed_keypoints
 from ditto.full.paste_back import PasteBack
 from ditto.full.source import Call, Source
 from ditto.motion.motion import DEGREES, EXPRESSION, SCALE, TRANSLATION, Motion
+from ditto.performer import check_numbers
 from ditto.portrait.portrait import Portrait
 
 if TYPE_CHECKING:
@@ -92,5 +93,6 @@ class NeuralFaceRenderer:
             given = {"kp_source": as_tensor("kp_source", still), "kp_driving": as_tensor("kp_driving", moved)}
             return self._engine.run(feature_3d=volume, **given)["image"][0]
         image = self._renderer(feature_3d=source.volume, kp_source=still, kp_driving=moved)["image"][0]
+        check_numbers("renderer", image)
         crop = np.clip(image.transpose(1, 2, 0), 0.0, 1.0) * np.float32(255.0)
         return np.ascontiguousarray(crop, np.float32)

@@ -41,6 +41,7 @@ from ditto.performer import (
     State,
     check_job,
     check_latency,
+    check_numbers,
     expect_own,
 )
 from ditto.portrait.portrait import Portrait
@@ -50,6 +51,7 @@ Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")
 
 LARGEST_BATCH = 8  # streams of one forward pass
+MOST_LATENT = 1e4  # of a normalised latent, whose deviation is 1
 DELAY_BLOCKS = 16  # blocks over which hops and blocks meet in every way: hops have 2, 5 or 10 frames
 
 
@@ -203,7 +205,9 @@ class LatentPerformer:
         pictures = torch.from_numpy(pixels).permute(3, 0, 1, 2)[None] / 127.5 - 1
         references = self.codec.references(pictures)
         own = references.latents[:, :, :1]
-        still = _to_pixels(self.codec.decode(own, references))[0, 0].numpy()
+        coded = self.codec.decode(own, references)
+        check_numbers("codec", coded.numpy())
+        still = _to_pixels(coded)[0, 0].numpy()
         seen = references.latents if self.views is not None and self.views.config.generator else own
         conditions = {
             name: generator.reference(self.codec, pictures[:, :, :1], seen) for name, generator in self.generators.items()
@@ -265,6 +269,7 @@ class LatentPerformer:
                 hops, states = [run.take_hop() for run in hungry], [run.hearing.encoder for run in hungry]
                 encoded = self._timed("encode", lambda: self.speech.encoder.step_batch(hops, states), len(hops))  # noqa: B023
                 for run, (rows, state) in zip(hungry, encoded, strict=True):
+                    check_numbers("speech encoder", rows)
                     run.hearing = run.hearing.accept(rows, state)
             groups: dict[Hashable, list[_Run]] = {}
             for run in runs:
@@ -319,12 +324,15 @@ class LatentPerformer:
     ) -> list[_Made]:
         generator = self.generators[states[0].latency]
         blocks = generator.generate([state.generator for state in states], rows, motion)
-        latents = self.codec.denormalise(torch.stack([block.latents for block in blocks]))
+        generated = torch.stack([block.latents for block in blocks])
+        check_numbers("generator", generated.numpy(), MOST_LATENT)
+        latents = self.codec.denormalise(generated)
         video, decoder = self.codec.decode_stream(
             latents,
             _join_states([state.decoder for state in states]),
             _join_references([state.appearance.references for state in states]),
         )
+        check_numbers("codec", video.numpy())
         frames = _to_pixels(video)
         return [
             _Made(

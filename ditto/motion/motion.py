@@ -54,6 +54,7 @@ class Keypoint(IntEnum):
 
 KEYPOINTS = len(Keypoint)
 MOTION_SIZE = 1 + 3 + 3 + 3 * KEYPOINTS  # 70
+MOST = 1000.0  # of any number of a motion: no head turns by more degrees
 SCALE, DEGREES, TRANSLATION, EXPRESSION = slice(0, 1), slice(1, 4), slice(4, 7), slice(7, MOTION_SIZE)
 UPPER_LIDS = (Keypoint.RIGHT_UPPER_LID, Keypoint.LEFT_UPPER_LID)
 IRISES = (Keypoint.RIGHT_IRIS, Keypoint.LEFT_IRIS)

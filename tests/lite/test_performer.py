@@ -1,13 +1,16 @@
-"""Opening the lite bundle: the config of its part `postprocess`."""
+"""Opening the lite bundle: the config of its part `postprocess`, and weights that make no sense."""
 
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from drawn import drawn_portrait
+from safetensors.numpy import load_file, save_file
 
 import ditto
-from ditto.bundle import SHIPPED
+from ditto.bundle import SHIPPED, seal
 from ditto.errors import BundleError
 
 
@@ -39,6 +42,17 @@ def test_a_missing_key_in_the_postprocess_config_is_refused(copy):
 def test_an_unknown_key_in_the_postprocess_config_is_refused(copy):
     with pytest.raises(BundleError, match=r"part 'postprocess', config: .*unknown: gap, missing: none;"):
         ditto.load(rewritten(copy, gap=0.1))
+
+
+def test_finite_weights_that_are_absurd_give_no_pictures(tmp_path):
+    copy = Path(shutil.copytree(SHIPPED / "lite", tmp_path / "lite"))
+    file = copy / "motion.safetensors"
+    weights = load_file(file)
+    save_file({name: array * 3e4 if name == "sampler.scale" else array for name, array in weights.items()}, file)
+    seal(copy)
+    head = ditto.load(copy)
+    with pytest.raises(BundleError, match="expected numbers up to 1000 of the bundle's motion network, got NaN or larger"):
+        list(head.animate(drawn_portrait(64), np.zeros(16000, np.float32)))
 
 
 def test_the_config_as_shipped_is_accepted(copy):
