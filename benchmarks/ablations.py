@@ -28,10 +28,11 @@ import torch
 
 from benchmarks._report import commit, publish, rows_table
 from ditto.bundle import Bundle
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, run, whole_number
 from ditto.errors import DittoError, InputError
 from ditto.lite.performer import postprocess_config
 from ditto.lite.sampler import MotionNetwork, MotionSampler
+from ditto.media.files import check_folder
 from ditto.motion.motion import DEGREES
 from ditto.training.dataset import write_json
 from ditto.training.motion_batches import Corpus, Drawn, Units, draw, load_corpus
@@ -194,12 +195,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("corpus", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--steps", type=whole_number(1, 10**6), default=600)
+    parser.add_argument("--seeds", type=whole_number(1, 100), default=2)
     parser.add_argument("--bundle", default="lite", help="gives the numbers of the sampler and of its postprocessing")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
+        check_folder(options.out)
         material, bundle = material_of(options.corpus), Bundle.open(options.bundle)
         for seed in range(options.seeds):
             for variant in VARIANTS:

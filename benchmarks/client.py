@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks._report import ROOT, Figure, figures_table, publish
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, real_number, run, whole_number
+from ditto.errors import InputError
 from ditto.media.audio import SAMPLE_RATE, read_audio
+from ditto.media.images import read_picture
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -133,7 +135,7 @@ def chromium() -> Iterator[Chrome]:
 
     binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if binary is None or driver is None:
-        raise SystemExit("expected Chromium and its driver, got none; apt install chromium chromium-driver")
+        raise InputError("expected Chromium and its driver, got none; apt install chromium chromium-driver")
     options = Options()
     options.binary_location = binary
     for argument in (
@@ -194,11 +196,12 @@ def encoded(samples: np.ndarray) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = Arguments(prog="python -m benchmarks.client", description=__doc__.split("\n")[0])
     parser.add_argument("--picture", type=Path, default=ROOT / "examples" / "portrait.jpg")
-    parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--interrupts", type=int, default=5)
+    parser.add_argument("--seconds", type=real_number(2, 600), default=8.0)
+    parser.add_argument("--interrupts", type=whole_number(1, 1000), default=5)
     options = parser.parse_args(arguments)
+    read_picture(options.picture)
     if not CORE.is_file():
-        raise SystemExit("expected core.wasm, got none; make wasm")
+        raise InputError("expected core.wasm, got none; make wasm")
     speech = read_audio(ROOT / "examples" / "speech.flac")[: round(options.seconds * SAMPLE_RATE)]
     time_s = np.arange(4 * SAMPLE_RATE) / SAMPLE_RATE
     buzz = 0.5 * (2.0 * (BUZZ_HERTZ * time_s % 1.0) - 1.0)  # never silent by itself

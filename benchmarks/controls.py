@@ -17,8 +17,9 @@ from benchmarks import _controls_arkit, _controls_emotion, _controls_head
 from benchmarks._controls import Section, Study, register_folder
 from benchmarks._report import figures_table, publish
 from benchmarks.faces import SHARED
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, existing_file, existing_folder, run, whole_number
 from ditto.errors import InputError
+from ditto.media.files import check_folder
 from ditto.talking_head import load
 
 SECTIONS: dict[str, Section] = {
@@ -34,16 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Arguments(prog="python -m benchmarks.controls", description=__doc__.split("\n")[0])
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all by default")
     parser.add_argument("--bundle", default="lite")
-    parser.add_argument("--portraits", type=Path, default=SHARED / "portraits", help="a folder of pictures of faces")
-    parser.add_argument("--data", type=Path, default=SHARED, help="folder with speech and clips")
-    parser.add_argument("--face-landmarker", type=Path, help="MediaPipe's face_landmarker.task")
+    parser.add_argument(
+        "--portraits", type=existing_folder, default=SHARED / "portraits", help="a folder of pictures of faces"
+    )
+    parser.add_argument("--data", type=existing_folder, default=SHARED, help="folder with speech and clips")
+    parser.add_argument("--face-landmarker", type=existing_file, help="MediaPipe's face_landmarker.task")
     parser.add_argument("--landmarker-python", default=sys.executable, help="a Python with the package mediapipe")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole_number(0, 2**63), default=0)
     parser.add_argument("--sheets", type=Path, help="folder for contact sheets of what was drawn")
     options = parser.parse_args(arguments)
     for name in options.sections:
         if name not in SECTIONS:
             parser.error(f"expected sections out of {', '.join(SECTIONS)}, got {name!r}")
+    if options.sheets is not None:
+        check_folder(options.sheets)
     chosen = options.sections or list(SECTIONS)
     head = load(options.bundle)
     missed = False

@@ -22,6 +22,7 @@ from benchmarks.faces import SCRATCH, SHARED, example_portrait
 from benchmarks.sheet import shoot
 from benchmarks.speech import example_speech, read_speech
 from ditto.commands import Arguments, run
+from ditto.media.files import check_output_file
 from ditto.motion.motion import FPS, Motion
 from ditto.portrait.portrait import Portrait
 from ditto.talking_head import TalkingHead, load
@@ -77,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--portraits", type=Path, nargs="+", default=portraits)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "demo.webp")
     options = parser.parse_args(arguments)
+    check_output_file(options.out)
     started = time.perf_counter()
 
     head, samples = load("lite"), read_speech(example_speech())

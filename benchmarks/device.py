@@ -35,7 +35,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, real_number, run
+from ditto.media.files import check_output_file
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -439,7 +440,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="cpu, cuda or cuda:N")
     parser.add_argument("--tiny", action="store_true", help="small networks and shapes, to try the command")
     parser.add_argument("--output", type=Path, default=ROOT / "out" / "device.json")
-    parser.add_argument("--seconds", type=float, default=540.0, help="for all sections")
+    parser.add_argument("--seconds", type=real_number(0, 86_400), default=540.0, help="for all sections")
     parser.add_argument("--only", choices=[*SECTIONS], action="append", help="a section; may be given more than once")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)  # goes on with the file of its parent
     options = parser.parse_args(arguments)
@@ -449,6 +450,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (EngineError, ValueError) as wrong:
         print(f"device: {wrong}", file=sys.stderr)
         return 2
+    check_output_file(options.output)
     output = options.output.resolve()
     if options.child:
         report = Report(output, LATE * options.seconds)

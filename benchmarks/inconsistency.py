@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks._report import Figure, figures_table, publish
 from benchmarks.faces import SHARED, Image, example_portrait
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, existing_folder, run
 from ditto.media.images import read_picture
 from ditto.portrait.registration import (
     MAX_INCONSISTENCY,
@@ -92,14 +92,17 @@ def faces_of(paths: list[Path]) -> Iterator[tuple[str, Estimate | None]]:
 def main() -> None:
     parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     portraits = SHARED / "portraits"
-    parser.add_argument("--faces", type=Path, nargs="+", default=[portraits / "public_domain", portraits / "private"])
+    folders = [portraits / "public_domain", portraits / "private"]
+    parser.add_argument("--faces", type=existing_folder, nargs="+", default=folders)
     parser.add_argument("--animal", type=Path, default=portraits / "private" / "alpaca_no_human_face.jpg")
     options = parser.parse_args()
 
     paths = [p for folder in options.faces for p in sorted(folder.iterdir()) if p != options.animal]
+    if not paths:
+        parser.error(f"expected pictures in {', '.join(map(str, options.faces))}, got none; give other folders with --faces")
+    animal = read_picture(options.animal)[0]
     faces = dict(faces_of([*paths, example_portrait()]))
     seen = {name: estimate for name, estimate in faces.items() if estimate is not None}
-    animal = read_picture(options.animal)[0]
     others = [estimate for degrees in range(0, 360, 18) for estimate in estimates(turned(animal, degrees))]
     others += [estimate for pattern in patterns() for estimate in estimates(pattern)]
 

@@ -23,7 +23,7 @@ from benchmarks._drawing import picture_ms
 from benchmarks._report import ROOT, Figure, figures_table, publish, rows_table
 from ditto._native import Core
 from ditto.bundle import SHIPPED
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, run, whole_number
 from ditto.lite.rendering.blob import portrait_blob
 from ditto.lite.rendering.mesh import MeshRenderer
 from ditto.media.audio import SAMPLE_RATE, read_audio
@@ -196,8 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     parser = Arguments(prog="python -m benchmarks.kernels", description=__doc__.split("\n")[0])
     parser.add_argument("--picture", type=Path, default=ROOT / "examples" / "portrait.jpg")
-    parser.add_argument("--frames", type=int, default=50)
-    parser.add_argument("--passes", type=int, default=7)
+    parser.add_argument("--frames", type=whole_number(1, 200), default=50)
+    parser.add_argument("--passes", type=whole_number(1, 1000), default=7)
     options = parser.parse_args(arguments)
     head = load("lite")
     portrait = head.register(options.picture)

@@ -40,7 +40,7 @@ from benchmarks._report import Figure, figures_table, number, publish, rows_tabl
 from benchmarks._roofline import seconds
 from benchmarks.faces import example_portrait
 from benchmarks.speech import example_speech, read_speech
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, run, whole_number
 from ditto.errors import DittoError
 from ditto.latent.block_performer import LatentPerformer
 from ditto.latent.bundling import LATENCIES, RAP, LatentParts, V, performer_of
@@ -51,7 +51,7 @@ from ditto.latent.rap_sampler import RapSampling
 from ditto.latent.region import Region
 from ditto.latent.schedule import Guidance
 from ditto.latent.speech import LiteConfig, shipped_encoder
-from ditto.media.files import complete_file, partial_file
+from ditto.media.files import check_output_file, complete_file, partial_file
 from ditto.media.rates import FPS, SAMPLE_RATE
 from ditto.motion.emotion import emotion_vector
 from ditto.performer import Advance, Draw, Edits, Shot
@@ -405,8 +405,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--system", choices=list(NAMES), action="append", help="may be given twice; default: both")
     made.add_argument("--size", choices=(TINY, SMALL, PAPER), action="append", help="default: tiny and small; --cost: paper")
     made.add_argument("--bundle", type=Path, help="folder of a trained bundle, instead of random weights")
-    made.add_argument("--blocks", type=int, default=8, help="later blocks of a stream")
-    made.add_argument("--turns", type=int, default=5, help="repeats of first frames and of what is compared")
+    made.add_argument("--blocks", type=whole_number(1, 1000), default=8, help="later blocks of a stream")
+    made.add_argument("--turns", type=whole_number(1, 1000), default=5, help="repeats of first frames and of what is compared")
     made.add_argument("--cost", action="store_true", help="count and predict instead of measuring")
     made.add_argument("--json", type=Path, help="write the JSON to a file, too")
     return made
@@ -416,12 +416,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """0: all bars are met; 1: one is missed; 2: what was asked for cannot be."""
     command = parser()
     options = command.parse_args(arguments)
-    if min(options.blocks, options.turns) < 1:
-        command.error("blocks and turns are 1 or more")
     if options.bundle is not None and (options.cost or options.system or options.size):
         command.error("a bundle has a system and a size; leave out --cost, --system and --size")
     if not options.cost and PAPER in (options.size or ()):
         command.error("the papers' sizes are counted, not run; add --cost")
+    if options.json is not None:
+        check_output_file(options.json)
     try:
         found = costs(options) if options.cost else measured(options)
     except DittoError as error:

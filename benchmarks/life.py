@@ -32,7 +32,7 @@ from benchmarks.blendshapes import Seen, fill_head, published, see, spreads
 from benchmarks.faces import SHARED, example_portrait, grid_holdout, tracked_clip
 from benchmarks.natural import STATISTICS, natural_cuts
 from benchmarks.speech import Samples, example_speech, read_speech
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, existing_file, existing_folder, real_number, run, whole_number
 from ditto.controls.ramps import Ramps
 from ditto.errors import InputError
 from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -467,26 +467,35 @@ def idle_figures(
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = Arguments(prog="python -m benchmarks.life", description=__doc__.split("\n")[0])
     parser.add_argument("--bundle", default="lite")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of idle; 0 leaves out idle and transitions")
-    parser.add_argument("--seed", type=int, default=0, help="of idle, and the first of speech")
-    parser.add_argument("--utterances", type=int, default=40, help="how many takes of 12 s to say; 0 leaves out speech")
-    parser.add_argument("--seeds", type=int, default=5, help="how many seeds to say each take with")
+    parser.add_argument("--minutes", type=real_number(0, 600), default=10.0, help="of idle; 0 leaves out idle and transitions")
+    parser.add_argument("--seed", type=whole_number(0, 2**63), default=0, help="of idle, and the first of speech")
+    parser.add_argument(
+        "--utterances", type=whole_number(0, 10**6), default=40, help="how many takes of 12 s to say; 0 leaves out speech"
+    )
+    parser.add_argument("--seeds", type=whole_number(1, 1000), default=5, help="how many seeds to say each take with")
     parser.add_argument("--latency", default="quality", help="of the speech")
     parser.add_argument("--style", help="of the speech: a name or a number")
     parser.add_argument("--portrait", type=Path, help="a photograph; the example by default")
-    parser.add_argument("--data", type=Path, default=SHARED, help="folder with speech (with --real: the clips)")
+    parser.add_argument("--data", type=existing_folder, default=SHARED, help="folder with speech (with --real: the clips)")
     parser.add_argument(
-        "--face-landmarker", type=Path, help="MediaPipe's face_landmarker.task: measure blendshapes too"
+        "--face-landmarker", type=existing_file, help="MediaPipe's face_landmarker.task: measure blendshapes too"
     )
     parser.add_argument("--landmarker-python", default=sys.executable, help="a Python with the package mediapipe")
-    parser.add_argument("--rendered", type=int, default=8, help="how many takes to render for the blendshapes")
+    parser.add_argument(
+        "--rendered", type=whole_number(0, 10**6), default=8, help="how many takes to render for the blendshapes"
+    )
     parser.add_argument("--real", action="store_true", help="the same figures of tracked real talk, and nothing else")
     options = parser.parse_args(arguments)
     if options.real:
         real_talk(options.data)
         return
+    if 0 < options.minutes < 0.1:
+        parser.error(f"expected --minutes 0, or 0.1 and more, got {options.minutes}; give more")
+    if not (options.minutes or options.utterances or options.face_landmarker):
+        parser.error("expected something to measure, got --minutes 0 and --utterances 0; give one of them above 0")
     head = load(options.bundle)
     try:
+        rows_of(head.performer)
         check_latency(options.latency, head.performer.latencies)
         style = style_option(options.style)
         portrait = head.register(options.portrait or example_portrait())
@@ -528,8 +537,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def real_talk(data: Path) -> None:
     """Print what `REAL_SPREADS` and `REAL_ACCELERATION` were read from."""
-    rows = []
-    for name, lives in real_lives(data).items():
+    rows, found = [], real_lives(data)
+    if not found:
+        raise InputError(f"expected clips of real talk in {data}, got none; give another folder with --data")
+    for name, lives in found.items():
         acceleration = np.concatenate([life.acceleration for life in lives])
         values = [float(median_of(lives, field)) for field in SPREADS]
         rows.append([name, len(lives), *values, *(float(v) for v in np.percentile(acceleration, [99, 99.9, 100]))])

@@ -37,7 +37,7 @@ from benchmarks.natural import (
     talk_figures,
 )
 from benchmarks.speech import Samples, load_alignments, phone_posteriors, read_speech
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, existing_folder, run, whole_number
 from ditto.errors import InputError
 from ditto.lite.latency import FRAMES_PER_HOP
 from ditto.lite.speech_encoder import HOP_SAMPLES
@@ -461,11 +461,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--data", type=Path, default=SHARED, help="folder with grid_other, grid_s1, natural_talk, speech"
     )
-    parser.add_argument("--clips", type=int, default=12, help="how many of the GRID s1 hold-out clips to say")
-    parser.add_argument("--utterances", type=int, default=8, help="how many test utterances to say")
+    parser.add_argument(
+        "--clips", type=whole_number(1, 10**6), default=12, help="how many of the GRID s1 hold-out clips to say"
+    )
+    parser.add_argument("--utterances", type=whole_number(1, 10**6), default=8, help="how many test utterances to say")
     parser.add_argument("--all", action="store_true", help="every hold-out clip and every test utterance")
     cut_bundles = "folder of bundles by name of a natural cut, each trained without that cut, to say it with"
-    parser.add_argument("--cut-bundles", type=Path, help=cut_bundles)
+    parser.add_argument("--cut-bundles", type=existing_folder, help=cut_bundles)
     options = parser.parse_args(arguments)
 
     head = load(options.bundle)

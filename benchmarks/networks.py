@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.speech import example_speech, read_speech
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, run, whole_number
 from ditto.engines.networks import Example, example_of
 from ditto.engines.torch_engine import TorchEngine
 from ditto.errors import EngineError
@@ -252,9 +252,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the parts asked for; 2: the device is not to be had."""
     parser = Arguments(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, default=2, help="on the CPU")
+    parser.add_argument("--threads", type=whole_number(1, 1024), default=2, help="on the CPU")
     parser.add_argument("--part", choices=[*PARTS], action="append", help="may be given more than once; default: all")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=whole_number(1, 10**6), default=7)
     options = parser.parse_args(arguments)
     from ditto.engines.torch_engine import torch_device
 

@@ -32,6 +32,7 @@ from ditto.lite.rendering.core import CoreRenderer
 from ditto.lite.rendering.mesh import Appearance, MeshRenderer
 from ditto.lite.rendering.paste_back import picture_ends
 from ditto.lite.rendering.surround import move_surround
+from ditto.media.files import check_folder
 from ditto.motion.motion import DEGREES, KEYPOINTS, TRANSLATION, Keypoint, Motion, RenderPose, euler_degrees, retarget
 from ditto.performer import expect_own
 from ditto.portrait import face_mesh as g
@@ -264,6 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--bundle", default="lite")
     parser.add_argument("--sweep", action="store_true", help="also a turning head, frame by frame")
     options = parser.parse_args(arguments)
+    check_folder(options.out)
     options.out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
 
@@ -285,6 +287,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 swept.append(jump)
                 page.save(options.out / f"{path.stem}_{name}.png", compress_level=1)
 
+    if not found:
+        raise InputError(f"expected a picture with a face in {', '.join(map(str, options.portraits))}, got none; give another")
     every = np.array([measures for rows in found.values() for measures in rows])
     errors = every[:, 6]
     figures = [

@@ -24,7 +24,7 @@ from benchmarks.faces import face_window, track
 from benchmarks.natural import SOUND_LATE_FRAMES, Mouth, in_time, phones_of
 from benchmarks.pictures import ImageQuality, Lpips, Network, aligned_face, cosine, frechet_distance
 from benchmarks.speech import Samples
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, real_number, run, whole_number
 from ditto.errors import InputError, NoFaceError, VideoError
 from ditto.lite.phones import BILABIALS
 from ditto.media.audio import AudioReader
@@ -472,9 +472,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--bundle", action="append", help="weights; give it twice to compare two (lite by default)")
     parser.add_argument("--latency", default="quality")
     parser.add_argument("--style", help="of the streams: a name or a number")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=20.0, help="how much of each video, from its beginning")
-    parser.add_argument("--sound-late", type=float, default=0.0, help="frames by which the sound of the videos is late")
+    parser.add_argument("--seed", type=whole_number(0, 2**63), default=0)
+    parser.add_argument(
+        "--seconds", type=real_number(1, 86_400), default=20.0, help="how much of each video, from its beginning"
+    )
+    parser.add_argument(
+        "--sound-late", type=real_number(-1000, 1000), default=0.0, help="frames by which the sound of the videos is late"
+    )
     parser.add_argument("--face-recognition", type=Path, help="an ONNX network for identity (CSIM): faces of 112 x 112")
     parser.add_argument("--features", type=Path, help="an ONNX network for FID: pictures (1, 3, H, W)")
     parser.add_argument("--video-features", type=Path, help="an ONNX network for FVD: clips (1, 3, T, H, W)")

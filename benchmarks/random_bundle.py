@@ -19,12 +19,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ditto.bundle import FORMAT, seal
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, run, whole_number
 from ditto.errors import InputError
 from ditto.full.conversion.bundling import FPS, MOTION_SPACE, NAME, SAMPLE_RATE
 from ditto.full.conversion.published import ENCODER, PUBLISHED
 from ditto.full.networks.decoder import SpectralConv2d
 from ditto.full.networks.loading import MODELS
+from ditto.media.files import check_folder
 
 
 def write_random_bundle(folder: Path, seed: int = 0, configs: Mapping[str, Any] | None = None) -> None:
@@ -72,12 +73,10 @@ def settle(network: nn.Module) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     command = Arguments(prog="python -m benchmarks.random_bundle", description=__doc__.split("\n")[0])
     command.add_argument("folder", type=Path)
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=whole_number(0, 2**63), default=0)
     options = command.parse_args(arguments)
-    try:
-        write_random_bundle(options.folder, options.seed)
-    except InputError as error:
-        command.error(str(error))
+    check_folder(options.folder)
+    write_random_bundle(options.folder, options.seed)
     print(options.folder)
 
 

@@ -22,10 +22,11 @@ from benchmarks import _against, measures
 from benchmarks._report import Figure, figures_table, publish, rows_table
 from benchmarks.faces import SHARED, detect, frames_of, tracked_clip
 from benchmarks.kernels import compare_kernels, time_frames
-from ditto.bundle import SHIPPED
-from ditto.commands import Arguments, run
+from ditto.bundle import find_folder
+from ditto.commands import Arguments, run, whole_number
 from ditto.errors import VideoError
 from ditto.lite.rendering.mesh import MeshRenderer
+from ditto.media.files import check_folder
 from ditto.motion.motion import KEYPOINTS, RenderPose
 from ditto.portrait.cropping import sample_crop
 from ditto.portrait.face_mesh import fit_head, keypoints
@@ -218,18 +219,18 @@ def clip_figures(name: str, s: ClipScores) -> list[Figure]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = Arguments(prog="python -m benchmarks.render", description=__doc__.split("\n")[0])
     parser.add_argument("--clips", type=Path, default=SHARED / "driving", help="folder of clips, or one clip")
-    parser.add_argument("--frames", type=int, default=48, help="frames per clip")
+    parser.add_argument("--frames", type=whole_number(1, 10**6), default=48, help="frames per clip")
     parser.add_argument("--bundle", default="lite", help="name or folder; only its renderer is used")
     parser.add_argument("--pictures", type=Path, help="folder for sheets of filmed and rendered frames")
     parser.add_argument("--sizes", action="store_true", help="what the size of face and picture costs, nothing else")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare speed alone, with a built checkout")
-    parser.add_argument("--turns", type=int, default=15, help="with --against: how often each draws all frames")
+    parser.add_argument(
+        "--turns", type=whole_number(1, 10**6), default=15, help="with --against: how often each draws all frames"
+    )
     options = parser.parse_args(arguments)
     if options.against is not None:
         if not _against.is_checkout(options.against):
             parser.error(f"expected a checkout of ditto, got {options.against}; give its root with --against")
-        if min(options.turns, options.frames) < 1:
-            parser.error(f"expected 1 turn and 1 frame at least, got {options.turns} and {options.frames}; give more")
         try:
             return _against.report(options.against, options.frames, options.turns)
         except _against.OtherCheckoutError as error:
@@ -241,8 +242,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _render_sizes.run()
         return
 
-    folder = SHIPPED / options.bundle if (SHIPPED / options.bundle).is_dir() else Path(options.bundle)
-    renderer = MeshRenderer(folder)
+    if options.pictures is not None:
+        check_folder(options.pictures)
+    renderer = MeshRenderer(find_folder(options.bundle))
     paths = sorted(options.clips.glob("*.mp4")) if options.clips.is_dir() else [options.clips]
     if not paths or not paths[0].is_file():
         parser.error(f"expected a clip or a folder of .mp4 clips, got {options.clips}; give another with --clips")

@@ -33,10 +33,11 @@ from benchmarks._rtf_play import flat_out, take_turns
 from benchmarks._rtf_report import Report, publish
 from benchmarks.faces import SHARED, example_portrait
 from benchmarks.speech import example_speech
-from ditto.commands import Arguments, run
+from ditto.bundle import find_folder
+from ditto.commands import Arguments, real_number, run, whole_number
 from ditto.errors import DittoError
 from ditto.machine import leave_out_of_collections
-from ditto.media.files import complete_file, partial_file
+from ditto.media.files import check_output_file, complete_file, partial_file
 
 TURNS = 12  # of speaking and interrupting, each
 THROUGHPUTS = 5
@@ -121,11 +122,13 @@ def parser() -> argparse.ArgumentParser:
         "--sessions", type=count_of_sessions, default=1, help="how many at once, or auto: as many as hold"
     )
     made.add_argument("--video", choices=VIDEO, default="pictures", help="what sessions give: pictures, or motion alone")
-    made.add_argument("--minutes", type=float, default=1.0, help="of conversation, for every number of sessions")
+    made.add_argument(
+        "--minutes", type=real_number(1e-3, 600), default=1.0, help="of conversation, for every number of sessions"
+    )
     made.add_argument("--portrait", type=Path, default=example_portrait(), help="a picture, or a saved one (.npz, .portrait)")
     made.add_argument("--speech", type=Path, default=default_speech(), help="a recording, or a folder of them")
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--turns", type=int, default=TURNS, help="repeats of first frames and interrupts")
+    made.add_argument("--seed", type=whole_number(0, 2**63), default=0)
+    made.add_argument("--turns", type=whole_number(1, 1000), default=TURNS, help="repeats of first frames and interrupts")
     made.add_argument("--json", type=Path, help="write the JSON to a file, too")
     return made
 
@@ -134,8 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = parser()
     words = sys.argv[1:] if arguments is None else arguments
     options = command.parse_args(words)
-    if not 0.0 < options.minutes <= 600.0 or not 1 <= options.turns <= 1000:
-        command.error("minutes lie above 0 and up to 600, turns from 1 to 1000")
+    if options.json is not None:
+        check_output_file(options.json)
+    if not options.random_weights:
+        find_folder(options.bundle)
     if options.random_weights and options.bundle != "full":
         command.error(f"random weights are for --bundle full, got {options.bundle}; leave them out")
     try:

@@ -24,10 +24,11 @@ from benchmarks._tiles import GREY, TILE, column, row, tile
 from benchmarks.faces import SCRATCH, SHARED
 from benchmarks.measures import pauses_inside
 from benchmarks.speech import example_speech, phone_posteriors, read_speech
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, real_number, run
 from ditto.errors import InputError
 from ditto.lite.phones import PHONE_INDEX
 from ditto.media.audio import SAMPLE_RATE
+from ditto.media.files import check_folder
 from ditto.motion.motion import FPS, UPPER_LIDS, Keypoint, Motion, retarget
 from ditto.performer import expect_own
 from ditto.portrait.face_mesh import EYES, LOWER_OUTER_LIP, UPPER_OUTER_LIP, fit_head
@@ -179,13 +180,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folders = [SHARED / "portraits" / "public_domain", SHARED / "portraits" / "private"]
     parser.add_argument("--portraits", type=Path, nargs="+", default=folders, help="pictures, or folders of them")
     parser.add_argument("--audio", type=Path, help="a recording; the example by default")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how much of it")
+    parser.add_argument("--seconds", type=real_number(0.1, 600), default=10.0, help="how much of it")
     parser.add_argument("--out", type=Path, default=SCRATCH / "sheets")
     parser.add_argument("--bundle", default="lite")
     parser.add_argument(
         "--media", action="store_true", help="two speakers, clips as sources, backgrounds and full figures instead"
     )
     options = parser.parse_args(arguments)
+    check_folder(options.out)
     options.out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
 
@@ -207,6 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pictures = []
     for place in options.portraits:
         pictures += sorted(p for p in place.iterdir() if p.suffix.lower() in SUFFIXES) if place.is_dir() else [place]
+    if not pictures:
+        raise InputError(f"expected pictures in {', '.join(map(str, options.portraits))}, got none; give other folders")
     lines, rows = [], []
     for path in pictures:
         try:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from benchmarks._report import ROOT
 from benchmarks.faces import SHARED
 from benchmarks.measures import Segment
+from ditto.errors import InputError
 from ditto.lite.phones import PHONES
 from ditto.lite.speech_encoder import HOP_SAMPLES
 
@@ -47,6 +48,10 @@ def phone_posteriors(encoder: Any, samples: Samples) -> Floats:
 
 
 def load_alignments(folder: Path) -> dict[Path, list[Segment]]:
-    """Recording -> phone segments, from the folder's alignments.json."""
-    aligned = json.loads((folder / "alignments.json").read_text())
-    return {folder / f"{name}.flac": [tuple(s) for s in entry["segs"]] for name, entry in sorted(aligned.items())}
+    """Recording -> phone segments, from the folder's alignments.json. Raises InputError: there is none."""
+    file = folder / "alignments.json"
+    try:
+        aligned = json.loads(file.read_text())
+        return {folder / f"{name}.flac": [tuple(s) for s in entry["segs"]] for name, entry in sorted(aligned.items())}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"expected phone segments in {file}, got: {error}; give another folder with --data") from None

@@ -25,7 +25,8 @@ import numpy.typing as npt
 
 from benchmarks._report import Figure, publish, rows_table
 from benchmarks.natural import SOUND_LATE_FRAMES
-from ditto.commands import Arguments, run
+from ditto.bundle import find_folder
+from ditto.commands import Arguments, existing_folder, run, whole_number
 from ditto.errors import InputError
 from ditto.lite.speech_encoder import SpeechEncoder
 from ditto.media.rates import FPS
@@ -119,11 +120,11 @@ def main() -> None:
     parser = Arguments(
         prog="python -m benchmarks.sync", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("tracks", type=Path)
-    parser.add_argument("--bundle", type=Path, default=Path("ditto/bundles/lite"))
-    parser.add_argument("--clips", type=int, help="at most so many of each set")
+    parser.add_argument("tracks", type=existing_folder)
+    parser.add_argument("--bundle", default="lite", help="name or folder")
+    parser.add_argument("--clips", type=whole_number(1, 10**6), help="at most so many of each set")
     options = parser.parse_args()
-    encoder, network, kernels = SpeechEncoder(options.bundle), NetworkScorer(), KernelScorer()
+    encoder, network, kernels = SpeechEncoder(find_folder(options.bundle)), NetworkScorer(), KernelScorer()
     silence = np.zeros(0, np.int16)
     scorers: dict[str, Scorer] = {
         "network": lambda landmarks, features: network.similarities(lips_of_landmarks(landmarks), features),

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from benchmarks._report import Figure, publish, rows_table
 from benchmarks.faces import SHARED
 from benchmarks.speech import Samples, load_alignments, read_speech
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, existing_folder, run, whole_number
 from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from ditto.media.voice import VoiceDetector
 
@@ -134,8 +134,8 @@ def detect(samples: Samples) -> Bools:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     command = Arguments(prog="python -m benchmarks.voice", description=__doc__.split("\n")[0])
-    command.add_argument("--data", type=Path, default=SHARED, help="the data tree")
-    command.add_argument("--clips", type=int, default=25, help="utterances, at most 50")
+    command.add_argument("--data", type=existing_folder, default=SHARED, help="the data tree")
+    command.add_argument("--clips", type=whole_number(6, 50), default=25, help="utterances, at most 50")
     options = command.parse_args(arguments)
     detect(np.zeros(SAMPLE_RATE * 2, np.float32))  # warm up
     rows, cost = measure(detect, options.data / "speech" / "librispeech_test", options.clips)

@@ -156,7 +156,7 @@ class Arguments(argparse.ArgumentParser):
         self.exit(EXIT_INPUT_ERROR, f"{self.prog}: error: {printable(' '.join(message.split()))}\n")
 
 
-def whole(least: int, most: int) -> Callable[[str], int]:
+def whole_number(least: int, most: int) -> Callable[[str], int]:
     """The type of an argument: a whole number from `least` to `most`."""
 
     def read(text: str) -> int:
@@ -168,7 +168,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
-def number(least: float, most: float) -> Callable[[str], float]:
+def real_number(least: float, most: float) -> Callable[[str], float]:
     """The type of an argument: a number from `least` to `most`."""
 
     def read(text: str) -> float:
@@ -180,10 +180,17 @@ def number(least: float, most: float) -> Callable[[str], float]:
     return read
 
 
-def folder(text: str) -> Path:
+def existing_folder(text: str) -> Path:
     """The type of an argument: a folder that is there."""
-    path = Path(text)
-    if not os.path.isdir(path):
-        got = "a file" if os.path.exists(path) else "none"
-        raise argparse.ArgumentTypeError(f"expected a folder at {text!r}, got {got}")
-    return path
+    return _existing(text, "a folder", "a file", os.path.isdir)
+
+
+def existing_file(text: str) -> Path:
+    """The type of an argument: a file that is there."""
+    return _existing(text, "a file", "a folder", os.path.isfile)
+
+
+def _existing(text: str, expected: str, other: str, is_one: Callable[[str], bool]) -> Path:
+    if not is_one(text):
+        raise argparse.ArgumentTypeError(f"expected {expected} at {text!r}, got {other if os.path.exists(text) else 'none'}")
+    return Path(text)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ditto.commands import Arguments, folder, number, whole
+from ditto.commands import Arguments, existing_folder, real_number, whole_number
 
 ROOT = Path(__file__).parents[1]
 unix = pytest.mark.skipif(os.name == "nt", reason="signals as on Unix")
@@ -104,9 +104,9 @@ def test_errors_of_a_module_that_is_run_are_one_line(tmp_path, raised, code, tol
 )
 def test_arguments_that_make_no_sense_are_refused_in_one_line(given, capsys):
     parser = Arguments(prog="python -m benchmarks.some")
-    parser.add_argument("--count", type=whole(1, 100))
-    parser.add_argument("--share", type=number(0, 1))
-    parser.add_argument("--from", type=folder)
+    parser.add_argument("--count", type=whole_number(1, 100))
+    parser.add_argument("--share", type=real_number(0, 1))
+    parser.add_argument("--from", type=existing_folder)
     with pytest.raises(SystemExit) as ended:
         parser.parse_args(given)
     told = capsys.readouterr().err

@@ -248,6 +248,32 @@ def check_writable(file: Path) -> None:
         raise refused(file, error) from error
 
 
+def check_folder(path: Path) -> None:
+    """Raises OutputError where a folder is to be made or used and cannot be: before any work, and nothing is made."""
+    try:
+        check_name(path)
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise refused(path, error) from error
+    place = path
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise OutputError(f"expected a folder as output, got the file {place}; choose another name")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise OutputError(f"expected a folder that can be written as output, got {place}; choose another, or its permissions")
+
+
+def check_output_file(path: Path) -> None:
+    """Check that a file of this name, and its folders if they are not there, can be made. Raises OutputError."""
+    if path.is_dir():
+        raise OutputError(f"expected a file name as output, {path} is a folder; add a name to it")
+    check_folder(path.parent)
+    try:
+        check_name(path)
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise refused(path, error) from error
+
+
 def check_name(file: Path) -> None:
     """Raise OSError or ValueError for a name that no file can have: too long, with a null character."""
     with suppress(FileNotFoundError, NotADirectoryError):

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from ditto.errors import DatasetError, OutputError
 from ditto.lite.speech_encoder import FEATURE_SIZE
-from ditto.media.files import check_name, refused, whole_file
+from ditto.media.files import whole_file
 from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from ditto.motion.emotion import EMOTIONS
 from ditto.motion.eyes import EYE_SIZE
@@ -247,21 +247,6 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
             part.write_bytes(data)
     except OSError as error:
         raise unwritable(path, error) from error
-
-
-def check_folder(path: Path) -> None:
-    """Raises OutputError where a folder is to be made or used and cannot be: before any work, and nothing is made."""
-    try:
-        check_name(path)
-    except (OSError, ValueError) as error:  # ValueError: a null character
-        raise refused(path, error) from error
-    place = path
-    while not os.path.lexists(place) and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        raise OutputError(f"expected a folder as output, got the file {place}; choose another name")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise OutputError(f"expected a folder that can be written as output, got {place}; choose another, or its permissions")
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ditto.errors import InputError, TrainingError
-from ditto.training.dataset import check_folder, unwritable, write_bytes
+from ditto.media.files import check_folder
+from ditto.training.dataset import unwritable, write_bytes
 from ditto.values import is_same, is_whole
 
 FORMAT = 1  # of a checkpoint

@@ -508,10 +508,19 @@ def head_motion(degrees=None, shut=(), frames=300):
     return rows
 
 
-def test_life_asks_for_takes_to_render(capsys, tmp_path):
-    with pytest.raises(SystemExit) as ended:
-        life.main(["--minutes", "0", "--utterances", "0", "--face-landmarker", str(tmp_path / "face_landmarker.task")])
-    assert ended.value.code == 2 and "got --utterances 0 and --rendered 8; give both above 0" in capsys.readouterr().err
+def test_life_asks_for_something_to_measure_and_for_takes_to_render(capsys, tmp_path):
+    network = tmp_path / "face_landmarker.task"
+    network.touch()
+    nothing = ["--minutes", "0", "--utterances", "0"]
+    for words, told in (
+        (nothing, "got --minutes 0 and --utterances 0; give one of them above 0"),
+        ([*nothing, "--face-landmarker", str(network)], "got --utterances 0 and --rendered 8; give both above 0"),
+        (["--minutes", "1e-9"], "expected --minutes 0, or 0.1 and more"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            life.main(words)
+        said = capsys.readouterr().err
+        assert ended.value.code == 2 and told in said and said.count("\n") == 1
 
 
 def test_life_counts_blinks_and_measures_the_head():

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from ditto.bundle import Bundle
 from ditto.errors import DatasetError, InputError
+from ditto.media.files import check_folder
 from ditto.portrait.emotion_reader import READERS, hsemotion_network
 from ditto.training.dataset import (
     FORMAT,
     SPLITS,
     ClipInfo,
     Dataset,
-    check_folder,
     clip_file,
     read_dataset,
     read_json,
