@@ -156,7 +156,7 @@ def clips(
         Path, typer.Argument(metavar="DATASET", help="A folder of `ditto train prepare`, with steps and videos.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the clips; work that was begun in it goes on.")],
-    side: Annotated[int, typer.Option(min=16, help="Pixels of a side of the square around the face.")] = 80,
+    side: Annotated[int, typer.Option(min=16, max=2048, help="Pixels of a side of the square around the face.")] = 80,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,

@@ -19,6 +19,7 @@ import numpy as np
 
 from ditto.commands import Arguments, run
 from ditto.lite.phones import PHONE_INDEX
+from ditto.media.files import check_output_file, write_file
 from ditto.training.speech_data import SAMPLE_RATE, Clip, read_train
 
 
@@ -107,6 +108,7 @@ def main() -> None:
     for name in ("data", "tracks", "moonshine", "out"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
+    check_output_file(options.out)
     transcribe = open_transcriber(options.moonshine)
     decoder = open_aligner()
     found: dict[str, list[tuple[float, float, str]]] = {}
@@ -125,7 +127,7 @@ def main() -> None:
             found[clip.name] = segments
         if (len(found) + len(skipped)) % 50 == 0:
             print(f"{len(found)} aligned, {len(skipped)} left out", flush=True)
-    options.out.write_text(json.dumps(found))
+    write_file(options.out, json.dumps(found).encode())
     seconds = sum(s[-1][1] for s in found.values())
     print(f"{len(found)} aligned ({seconds / 60:.1f} min, {np.mean([len(s) for s in found.values()]):.0f} phones each)")
     print("left out:", " ".join(skipped))

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.commands import Arguments, run
+from ditto.media.files import check_output_file
 from ditto.portrait import face_mesh as g
 
 Floats = npt.NDArray[np.float64]
@@ -187,6 +188,7 @@ def main() -> None:
     parser.add_argument("indices", type=Path, help="ICT FaceKit's vertex_indices.json")
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
+    check_output_file(options.out)
     neutral, shapes = read_shapes(options.shapes)
     landmarks = np.asarray(json.loads(options.indices.read_text())["idx_to_landmark_verts"])
     transferred = transfer(neutral, shapes, landmarks)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from ditto.commands import Arguments, run
 from ditto.lite.rendering.deform import BASIS_KEYPOINTS, BASIS_SIZE, load_basis
+from ditto.media.files import check_output_file, write_file
 from ditto.motion.eyes import LID_FOLLOWS_GAZE
 from ditto.motion.motion import KEYPOINTS, TEMPLATE_APERTURE, Keypoint
 from ditto.portrait import face_mesh as g
@@ -160,6 +161,7 @@ def main() -> None:
     parser.add_argument("renderer", type=Path, help="renderer.safetensors of the lite bundle")
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
+    check_output_file(options.out)
     tables = {"lite": as_json(lite_table(options.shapes, options.renderer)), "full": as_json(full_table())}
     text = "{\n" + ",\n".join(
         f' "{space}": {{\n'
@@ -167,7 +169,7 @@ def main() -> None:
         + "\n }"
         for space, table in tables.items()
     )
-    options.out.write_text(text + "\n}\n")
+    write_file(options.out, (text + "\n}\n").encode())
 
 
 if __name__ == "__main__":

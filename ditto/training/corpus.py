@@ -29,6 +29,7 @@ from ditto.lite.phones import PHONES, SILENCE
 from ditto.lite.postprocess import AT_REST, close_lips
 from ditto.lite.speech_encoder import FRAMES_PER_HOP, HIDDEN_SIZE
 from ditto.media.audio import HOP_SAMPLES
+from ditto.media.files import check_output_file
 from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from ditto.motion.emotion import EMOTIONS, emotion_vector
 from ditto.motion.eyes import BLINK, eye_keypoints, initial_eyes, step_eyes
@@ -314,6 +315,7 @@ def main() -> None:
         "--without", nargs="*", default=[], help="natural cuts to keep out, of the kernels too, to measure on them"
     )
     options = parser.parse_args()
+    check_output_file(options.out)
     all_cuts = natural_cuts(options.tracks / "natural_talk")
     names = {cut.name for cut in all_cuts}
     if not set(options.without) < names:

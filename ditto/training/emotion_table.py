@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from ditto.commands import Arguments, run
 from ditto.lite.rendering.deform import BASIS_KEYPOINTS, BASIS_SIZE, MeshBasis, load_basis
+from ditto.media.files import check_output_file, write_file
 from ditto.motion.motion import (
     BROWS,
     CHEEKS,
@@ -193,6 +194,7 @@ def main() -> None:
     parser.add_argument("renderer", type=Path, help="renderer.safetensors of the lite bundle")
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
+    check_output_file(options.out)
     learned, parts = load_basis(options.renderer), []
     for name, asked in (("silent", ASKED), ("talking", ASKED_TALKING)):
         lines = []
@@ -200,7 +202,7 @@ def main() -> None:
             moved = {k.name.lower(): [round(float(x), 3) for x in change[k]] for k in Keypoint if change[k].any()}
             lines.append(f'  "{emotion}": {json.dumps(moved)}')
         parts.append(f' "{name}": {{\n' + ",\n".join(lines) + "\n }")
-    options.out.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
+    write_file(options.out, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
 
 
 if __name__ == "__main__":

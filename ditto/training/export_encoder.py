@@ -41,6 +41,7 @@ from ditto.lite.networks.speech_encoder import (
 )
 from ditto.lite.phones import PHONE_INDEX
 from ditto.media.audio import HOP_SAMPLES
+from ditto.media.files import check_folder
 from ditto.training.encoder import context_speech, measure, pseudo_context
 from ditto.training.speech_data import Clip, read_test, read_train
 
@@ -277,6 +278,7 @@ def main() -> None:
     for name in ("weights", "data", "tracks", "out"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
+    check_folder(options.out)
     torch.set_num_threads(1)
     clips, test = read_train(options.data, options.tracks), read_test(options.data)
     encoder = SpeechEncoder()

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.commands import Arguments, run
+from ditto.media.files import check_output_file
 from ditto.portrait.face_mesh import LANDMARKS
 
 CONNECTIONS = "mediapipe/python/solutions/face_mesh_connections.py"
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--out", type=Path, default=Path("ditto/lite/rendering/face_mesh.npz"))
     options = parser.parse_args()
+    check_output_file(options.out)
     template = read_template(options.template)
     distance = ((template[:, None] * (-1.0, 1.0, 1.0) - template[None]) ** 2).sum(-1)
     np.savez_compressed(

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.commands import Arguments, run
+from ditto.media.files import check_folder
 
 Array = npt.NDArray[Any]
 
@@ -426,6 +427,7 @@ def main() -> None:
     parser.add_argument("wheel", type=Path)
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
+    check_folder(options.out)
     with zipfile.ZipFile(options.wheel) as wheel:
         reader = schema(wheel)
         for name, network in NETWORKS.items():

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import sys
 import time
 import wave
@@ -28,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, run, whole_number
 from ditto.controls import Controls
 from ditto.errors import DittoError, InputError
 from ditto.latent.bundling import LatentParts, write_bundle
@@ -41,6 +40,7 @@ from ditto.latent.rap_network import RapDenoiser
 from ditto.latent.region import Region
 from ditto.latent.speech import LiteConfig, shipped_encoder
 from ditto.media.audio import read_audio
+from ditto.media.files import check_folder
 from ditto.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from ditto.portrait.portrait import Portrait
 from ditto.talking_head import TalkingHead, load
@@ -69,6 +69,7 @@ from ditto.training.latent.loop import Options
 from ditto.training.latent.networks import read_network
 from ditto.training.latent.rap import RAP
 from ditto.training.latent.sheets import codec_rows, lips_rows, long_rows, write_png
+from ditto.values import is_number
 
 T = TypeVar("T")
 PORTRAITS = Path("../shared/data/portraits/public_domain")
@@ -127,6 +128,8 @@ class Demo:
         self.portraits = {path.name: path for path in files_of(portraits, "portraits")}
         self.speeches = files_of(speech, "speech")
         self.out, self.run = out, out / name
+        for folder in (self.run, out / "clips", out / "speech"):
+            check_folder(folder)
         self._minutes: dict[str, float] = {}
 
     # ---- data
@@ -368,10 +371,11 @@ class Demo:
         made = work()
         minutes = round((time.process_time() - before) / 60, 2)
         path = self.run / "minutes.json"
-        kept = json.loads(path.read_text()) if path.is_file() else {}
-        if minutes >= kept.get(step, 0.0):
-            write_bytes(path, json.dumps({**kept, step: minutes}).encode())
-        self._minutes = json.loads(path.read_text())
+        kept = read_json(path) if path.is_file() else {}
+        self._minutes = {name: value for name, value in kept.items() if is_number(value)}
+        if minutes >= self._minutes.get(step, 0.0):
+            self._minutes[step] = minutes
+            write_json(path, self._minutes)
         return made
 
 
@@ -387,10 +391,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--portraits", type=Path, default=PORTRAITS)
     parser.add_argument("--speech", type=Path, default=SPEECH)
     parser.add_argument("-o", "--output", type=Path, default=Path("latent-demo"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole_number(0, 2**62), default=0)
     given = parser.parse_args(arguments)
-    if given.seed < 0:
-        parser.error(f"expected a seed of 0 or more, got {given.seed}; give another")
     torch.set_num_threads(1)
     try:
         figures = Demo(given.system, given.portraits, given.speech, given.output, given.seed)()

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from ditto.commands import Arguments, run
 from ditto.lite.rendering.deform import BASIS_KEYPOINTS
+from ditto.media.files import check_output_file, write_file
 from ditto.motion.motion import UPPER_LIDS
 from ditto.portrait import face_mesh as g
 
@@ -151,6 +152,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=4, help="use every n-th frame")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    check_output_file(options.out)
 
     from safetensors.numpy import save
 
@@ -170,7 +172,7 @@ def main() -> None:
     arrays = {"basis": fit(data), **clamps(data, clips, shapes)}
     arrays = {name: np.ascontiguousarray(array.astype(np.float16)) for name, array in arrays.items()}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_bytes(save(arrays))
+    write_file(options.out, save(arrays))
     reseal(options.out.parent)
     if options.test:
         paths = sorted(options.test.glob("*.npz"))

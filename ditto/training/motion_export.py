@@ -41,6 +41,7 @@ from ditto.lite.networks.motion_diffusion import (
     MotionDiffusionConfig,
 )
 from ditto.lite.postprocess import PostprocessConfig
+from ditto.media.files import check_folder
 from ditto.motion.motion import BROWS, DEGREES, EXPRESSION, EYES, KEYPOINTS
 from ditto.training.articulation import MOUTH_KEYPOINTS
 from ditto.training.dataset import unwritable
@@ -287,6 +288,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--lip-temperature", type=float, default=0.5)
     options = parser.parse_args()
+    check_folder(options.folder)
     saved = read_checkpoint(options.checkpoint)
     model = MotionDiffusion(MotionDiffusionConfig(**saved["config"]))
     load_state(model, saved["model"], options.checkpoint)

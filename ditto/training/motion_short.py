@@ -29,6 +29,7 @@ from ditto.lite.networks.motion_diffusion import (
     MotionDiffusionConfig,
     signal_level,
 )
+from ditto.media.files import check_folder
 from ditto.motion.motion import MOTION_SIZE
 from ditto.training.motion_batches import Batch, Corpus, Noise, Units, draw, load_corpus
 from ditto.training.motion_export import SAMPLER_PREFIX, read_weights, write_short
@@ -212,6 +213,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
+    check_folder(options.out)
     torch.set_num_threads(1)
     corpus = load_corpus(options.corpus)
     weights = options.bundle / "motion.safetensors"

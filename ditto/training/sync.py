@@ -33,6 +33,7 @@ from ditto.bundle import read_tensors
 from ditto.commands import Arguments, run
 from ditto.errors import BundleError, DittoError, InputError
 from ditto.lite.speech_encoder import FEATURE_SIZE, SpeechEncoder
+from ditto.media.files import check_output_file
 from ditto.media.rates import FPS, SAMPLES_PER_FRAME
 from ditto.motion.motion import EXPRESSION, INNER_LIPS, KEYPOINTS, MOUTH_CORNERS, Keypoint
 from ditto.portrait.face_mesh import SELECTOR, fit_head
@@ -269,6 +270,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    check_output_file(options.out)
     try:
         import torch
 

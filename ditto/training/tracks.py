@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ditto.commands import Arguments, run
 from ditto.errors import VideoError
-from ditto.media.files import ffmpeg_name
+from ditto.media.files import check_folder, ffmpeg_name
 from ditto.media.rates import SAMPLE_RATE
 from ditto.portrait.face_mesh import LANDMARKS
 from ditto.portrait.follow import follow
@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
+    check_folder(options.out)
     options.out.mkdir(parents=True, exist_ok=True)
     clips = sorted(p for p in options.clips.iterdir() if p.suffix in {".mkv", ".mpg", ".mp4"})
     todo = [(p, options.out / f"{p.stem}.npz") for p in clips]

@@ -29,11 +29,12 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, real_number, run, whole_number
 from ditto.controls import CATALOG, Controls
 from ditto.errors import DatasetError, DittoError, InputError
-from ditto.latent.region import cut_square, square_of
+from ditto.latent.region import LARGEST_SIDE, cut_square, square_of
 from ditto.media.audio import read_audio
+from ditto.media.files import check_folder
 from ditto.media.rates import SAMPLE_RATE, SAMPLES_PER_FRAME
 from ditto.motion.emotion import EMOTIONS
 from ditto.portrait.face_mesh import smoothstep
@@ -291,6 +292,7 @@ def render_clips(
         InputError: speech of less than five frames; a portrait or sound that cannot be read; a bundle without explicit motion.
         OutputError: a file cannot be written; finished clips stay.
     """
+    check_folder(out)
     head: TalkingHead | None = None
     portraits = dict[Path, Portrait]()
     infos = list[ClipInfo]()
@@ -415,10 +417,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("portraits", type=Path)
     parser.add_argument("speech", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--clips", type=int, default=55)
-    parser.add_argument("--edited", type=int, default=0, help="more clips to train on, with controls and emotions")
-    parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--side", type=int, default=SIDE)
+    parser.add_argument("--clips", type=whole_number(1, 10**6), default=55)
+    parser.add_argument("--edited", type=whole_number(0, 10**6), default=0, help="more, with controls and emotions")
+    parser.add_argument("--seconds", type=real_number(0.4, 600), default=8.0)
+    parser.add_argument("--side", type=whole_number(16, LARGEST_SIDE), default=SIDE)
     parser.add_argument("--held-portrait", action="append", default=[])
     given = parser.parse_args(arguments)
     try:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ditto.errors import DatasetError, VideoError
 from ditto.latent.region import cut_square, square_around
+from ditto.media.files import check_folder
 from ditto.media.footage import pictures
 from ditto.media.rates import SAMPLES_PER_FRAME
 from ditto.motion.motion import DEGREES, EXPRESSION, KEYPOINTS, SCALE, TRANSLATION, rotation_matrix
@@ -62,6 +63,7 @@ def clips_of_footage(
         DatasetError: no prepared dataset, or one without its steps, or whose videos are missing or have changed.
         OutputError: a file cannot be written; finished clips stay.
     """
+    check_folder(out)
     found = read_dataset(dataset)
     if not (dataset / "steps" / "export").is_dir():
         raise DatasetError(

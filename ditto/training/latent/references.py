@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, run, whole_number
 from ditto.errors import DittoError, InputError
 from ditto.latent.region import cut_square, square_of
 from ditto.latent.views import STILL_VIEWS, TURNED_VIEWS, Views, ViewsConfig
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("codec", type=Path)
     parser.add_argument("portraits", type=Path)
     parser.add_argument("--turned", action="store_true", help="turned heads, in place of an open mouth and closed eyes")
-    parser.add_argument("--frames", type=int, default=125, help="4 n + 1, or 8 n + 1 for a codec of RAP")
+    parser.add_argument("--frames", type=whole_number(1, 100_000), default=125, help="4 n + 1, or 8 n + 1 for a codec of RAP")
     given = parser.parse_args(arguments)
     try:
         clips, codec, window = open_clips(given.clips), read_codec(given.codec), codec_window(given.codec)
