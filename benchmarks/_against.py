@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks._report import ROOT, Figure, figures_table, publish, rows_table
+from ditto.machine import interrupts_left_to_parent
 
 THREADS = (1, 2)
 BARS = {1: 1.5, 2: 1.7}  # of issue 12, against 2b5040d
@@ -64,9 +65,11 @@ def drawing(checkout: Path, portrait: Path, motions: Path, pictures: Path) -> It
         *map(str, (checkout, portrait, motions, pictures)),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}
-    with subprocess.Popen(
-        command, cwd=checkout, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with interrupts_left_to_parent():
+        process = subprocess.Popen(
+            command, cwd=checkout, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+    with process:
         one = Drawing(process, str(checkout))
         try:
             one.answer()  # ready

@@ -36,6 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from ditto.commands import Arguments, real_number, run
+from ditto.machine import interrupts_left_to_parent
 from ditto.media.files import check_output_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -424,11 +425,16 @@ def run_in_process(report: Report, name: str, command: Sequence[str], seconds: f
     """
     why = "the time was over"
     if seconds > 0:
+        with interrupts_left_to_parent():
+            process = subprocess.Popen(command, cwd=ROOT)
         try:
-            code = subprocess.run(command, cwd=ROOT, timeout=seconds, check=False).returncode
+            code = process.wait(seconds)
             why = "" if code == 0 else f"its process ended with {f'signal {-code}' if code < 0 else f'status {code}'}"
         except subprocess.TimeoutExpired:
             why = f"ended after {seconds:.0f} s"
+        finally:
+            process.kill()
+            process.wait()
         report.read()
     if why:
         report.add("not_run", f"section {name}", why)

@@ -16,8 +16,9 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, existing_folder, run, whole_number
 from ditto.errors import VideoError
+from ditto.machine import interrupts_left_to_parent
 from ditto.media.files import check_folder, ffmpeg_name
 from ditto.media.rates import SAMPLE_RATE
 from ditto.portrait.face_mesh import LANDMARKS
@@ -80,9 +81,9 @@ def track(path: Path, out: Path) -> str:
 
 def main() -> None:
     parser = Arguments(description=__doc__)
-    parser.add_argument("clips", type=Path)
+    parser.add_argument("clips", type=existing_folder)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=whole_number(1, 64), default=2)
     options = parser.parse_args()
     check_folder(options.out)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -90,9 +91,15 @@ def main() -> None:
     todo = [(p, options.out / f"{p.stem}.npz") for p in clips]
     todo = [(p, o) for p, o in todo if not o.exists()]
     with ProcessPoolExecutor(options.workers) as pool:
-        for i, name in enumerate(pool.map(track, [p for p, _ in todo], [o for _, o in todo])):
-            if i % 50 == 0:
-                print(f"{i}/{len(todo)} {name}", flush=True)
+        with interrupts_left_to_parent():  # the pool starts its processes when it gets work
+            tracked = pool.map(track, [p for p, _ in todo], [o for _, o in todo])
+        try:
+            for i, name in enumerate(tracked):
+                if i % 50 == 0:
+                    print(f"{i}/{len(todo)} {name}", flush=True)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 if __name__ == "__main__":
