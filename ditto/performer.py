@@ -99,8 +99,8 @@ class Advance:
         edits: of the shots that the job gives, by their number, from 0 on, for a performer that cannot draw a shot again with
             other edits (`Capability.REDRAW`). None: the emotion alone.
         pause: whether the speech pauses here, in the middle of the utterance: the next samples come too late for the frames
-            that are due. A performer that makes blocks gives the frames of the speech that it has; `idle` gives silent ones
-            then. With further samples the utterance goes on. It has as many shots as without a pause.
+            that are due. A performer that makes blocks gives the frames of the speech that it has, and holds silent ones for
+            `idle`. With further samples the utterance goes on. It has as many shots as without a pause.
     """
 
     state: State
@@ -119,11 +119,13 @@ class Idle:
         state: from `begin`, `advance` or `idle`.
         emotion: (8,) weights.
         edits: as of `Advance`.
+        ahead: whether a performer that makes blocks makes the shots and holds them, for the next job to give at once.
     """
 
     state: State
     emotion: Array
     edits: EditsAt | None = None
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +135,12 @@ class Advanced:
     Attributes:
         shots: the next frames, in order.
         state: after the last of them.
+        held: how many further shots are made that the next `Idle` job gives; those of speech leave them out.
     """
 
     shots: Sequence[Shot]
     state: State
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +281,9 @@ class Performer(Protocol):
         """
 
     def idle(self, jobs: Sequence[Idle]) -> list[Advanced]:
-        """One or more shots without speech for each stream. Unless its speech pauses, the rest of its utterance is dropped.
+        """One or more shots without speech for each stream (none with `ahead`); those held first.
+
+        Unless the speech of a stream pauses, the rest of its utterance is dropped.
 
         Raises:
             ValueError: the performer lacks the capability IDLE.

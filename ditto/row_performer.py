@@ -300,7 +300,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
         return [Advanced(run.shots, run.state) for run in runs]
 
     def idle(self, jobs: Sequence[Idle]) -> list[Advanced]:
-        return [Advanced([IdleShot()], job.state) for job in jobs]
+        return [Advanced([] if job.ahead else [IdleShot()], job.state) for job in jobs]
 
     def face(self, appearance: Appearance, seed: int, joined: bool = True) -> RowFace[A, C]:
         return RowFace(expect_own(appearance, RowAppearance), seed, joined, None, initial_idle())

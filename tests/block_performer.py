@@ -15,8 +15,8 @@ class BlockAppearance(Appearance):
 
 
 class Generated(State):
-    def __init__(self, appearance, seed, cache, frames=0):
-        self.appearance, self.seed, self.cache, self.frames = appearance, seed, cache, frames
+    def __init__(self, appearance, seed, cache, frames=0, held=()):
+        self.appearance, self.seed, self.cache, self.frames, self.held = appearance, seed, cache, frames, held
 
 
 class Pixels(Shot):
@@ -46,15 +46,15 @@ class BlockPerformer:
 
     def advance(self, jobs):
         return [
-            Advanced([], expect_own(job.state, Generated))
+            self._ahead(expect_own(job.state, Generated))
             if job.pause
             else self._block(expect_own(job.state, Generated), job.samples, job.final)
             for job in jobs
         ]
 
     def idle(self, jobs):
-        silence = np.zeros(self.hop_samples, np.float32)
-        return [self._block(expect_own(job.state, Generated), silence, False) for job in jobs]
+        held = [self._ahead(expect_own(job.state, Generated)) for job in jobs]
+        return [one if job.ahead else self._given(one.state) for job, one in zip(jobs, held, strict=True)]
 
     def face(self, appearance, seed, joined=True):
         return Face()
@@ -75,3 +75,14 @@ class BlockPerformer:
         images = [np.full_like(state.appearance.picture, int(255 * min(level, 1.0)) // 2 + n) for n in range(count)]
         after = Generated(state.appearance, state.seed, deque([level], maxlen=1), state.frames + count)
         return Advanced([Pixels(image) for image in images], after)
+
+    def _ahead(self, state):
+        """A silent block, held."""
+        if not state.held:
+            block = self._block(state, np.zeros(self.hop_samples, np.float32), False)
+            state = Generated(state.appearance, state.seed, block.state.cache, block.state.frames, block.shots)
+        return Advanced([], state, len(state.held))
+
+    def _given(self, state):
+        """The block that is held."""
+        return Advanced(state.held, Generated(state.appearance, state.seed, state.cache, state.frames))

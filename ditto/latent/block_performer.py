@@ -238,7 +238,10 @@ class LatentPerformer:
     def idle(self, jobs: Sequence[Idle]) -> list[Advanced]:
         """As of `Performer`: what the last block has left after the speech, or else a block from silent speech."""
         states = [expect_own(job.state, LatentState) for job in jobs]
-        results = [Advanced(list(state.rest), replace(state, rest=())) for state in states]
+        results = [
+            Advanced([], state, len(state.rest)) if job.ahead else Advanced(list(state.rest), replace(state, rest=()))
+            for job, state in zip(jobs, states, strict=True)
+        ]
         dry = [place for place, state in enumerate(states) if not state.rest]
         for place, made in zip(dry, self._run([_Run(self, jobs[place]) for place in dry]), strict=True):
             results[place] = made
@@ -367,14 +370,14 @@ class _Run:
         state, emotion = expect_own(job.state, LatentState), job.emotion
         self._edits_at = (job.edits or (lambda shot: Edits(emotion))) if performer.motion is not None else None
         self._hop, self._generator = performer.hop_samples, performer.generators[state.latency]
-        self._idle, self._final, self._pause = isinstance(job, Idle), False, False
+        self._idle, self._final, self._pause, self._ahead = isinstance(job, Idle), False, False, False
         self._samples: Floats | None = None
         self._blocks, self._speech = 0, state.speech
         self.hearing = state.speech
         if isinstance(job, Idle):
             if state.speaking:  # interrupted: what was to be said is not
                 self.hearing = performer.initial_hearing()
-            self.state = replace(state, speaking=False, silence=None)
+            self.state, self._ahead = replace(state, speaking=False, silence=None), job.ahead
             return
         check_job(job, self._hop)
         size, self._final, self._pause = job.samples.size, job.final, job.pause
@@ -474,6 +477,8 @@ class _Run:
             count = min(count, self._frames_left)
         elif self._pause:
             count = len(self._speech.rows)
+        elif self._ahead:
+            count = 0
         self.shots += shots[:count]
         self.hearing = self.hearing.after(len(shots))
         self._blocks += 1
@@ -489,8 +494,10 @@ class _Run:
         """The shots, and the state after them: after a pause the speech goes on from where it was."""
         if self._pause:
             speech = self._speech._replace(rows=self._speech.rows[:0])
-            return Advanced(self.shots, replace(self.state, speech=speech, silence=self.hearing))
-        return Advanced(self.shots, replace(self.state, speech=self.hearing))
+            state = replace(self.state, speech=speech, silence=self.hearing)
+        else:
+            state = replace(self.state, speech=self.hearing)
+        return Advanced(self.shots, state, len(state.rest))
 
 
 def _to_pixels(video: torch.Tensor) -> torch.Tensor:

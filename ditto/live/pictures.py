@@ -40,9 +40,11 @@ class ShotGroup:
 
     Attributes:
         state: the performer's, after the last of them.
+        held: how many shots the performer holds then for an `Idle` job.
     """
 
     state: State
+    held: int = 0
 
 
 class QueuedShot(NamedTuple):
@@ -190,14 +192,14 @@ class PictureQueue:
         self.last_drawn = self.position_after(keep)
         self.generation += 1
 
-    def interrupt(self, drawing: QueuedShot | None) -> State | None:
+    def interrupt(self, drawing: QueuedShot | None) -> ShotGroup | None:
         """Drop everything unread. If shots cannot be left out, the rest of the group being read stays, without sound.
 
         Args:
             drawing: the shot that a worker is drawing.
 
         Returns:
-            The performer's state after what is left; None if nothing was read yet.
+            The shots of which the rest is left; None if nothing was read yet.
         """
         rest: list[QueuedShot] = []
         if not self._redrawable and self.read_group is not None:
@@ -209,7 +211,7 @@ class PictureQueue:
         self.last_drawn = self.last_read
         self.generation += 1
         self.put_shots([shot._replace(utterance=None, sound=None, interrupted=True) for shot in rest])
-        return None if self.read_group is None else self.read_group.state
+        return self.read_group
 
     def clear(self) -> None:
         """Drop everything."""

@@ -26,7 +26,7 @@ from ditto.live.settings import Settings
 from ditto.live.state import NEVER, NOW, Result, SessionState, Task
 from ditto.live.utterance import Utterance
 from ditto.machine import cores
-from ditto.performer import Advance, Advanced, Appearance, EditsAt, Observer, Performer, State
+from ditto.performer import Advance, Advanced, Appearance, EditsAt, Idle, Observer, Performer, State
 
 if TYPE_CHECKING:
     from ditto.portrait.portrait import Portrait
@@ -43,7 +43,7 @@ SLOW_TRIAL_SECONDS = 60.0  # if a frame, or a block of them, takes longer, no ot
 # for the last one, and another worker can take the other four.
 MAX_BATCH = 4
 Array = npt.NDArray[np.float32]
-BatchItem = tuple[SessionState, Utterance, Piece | None, State | None]
+BatchItem = tuple[SessionState, Utterance | None, Piece | None, State | None]
 
 
 class Scheduler:
@@ -311,7 +311,7 @@ class Scheduler:
                 session.mark_ready()
                 ready.append(session)
             else:
-                later = min(later, outlook.pause)
+                later = min(later, outlook.silence)
             if outlook.frame < NEVER:
                 drawable += 1
                 if outlook.frame < soonest:
@@ -344,7 +344,7 @@ class Scheduler:
         return min(session.batch_due for session in ready)
 
     def _advance_batch(self, batch: list[BatchItem]) -> None:
-        """Advance the speech of every session of the batch; give each its shots, or the error that breaks it."""
+        """Advance every session of the batch, by speech or by silence; give each its shots, or the error that breaks it."""
         with self.lock:
             edits = [(session.emotion, session.coming_edits) for session, *_ in batch]
         start, spent = time.perf_counter(), time.thread_time()
@@ -352,35 +352,47 @@ class Scheduler:
         seconds, spent = time.perf_counter() - start, time.thread_time() - spent
         with self.lock:
             latencies = {session.settings.latency for session, *_ in batch}
-            if len(batch) == MAX_BATCH and len(latencies) == 1 and all(isinstance(one, Advanced) for one in answers):
+            speech = all(utterance is not None for _, utterance, *_ in batch)
+            done = all(isinstance(one, Advanced) for one in answers)
+            if len(batch) == MAX_BATCH and len(latencies) == 1 and speech and done:
                 self._capacity.add_hop(latencies.pop(), spent / MAX_BATCH)
             for (session, utterance, *_), answer in zip(batch, answers, strict=True):
                 session.advancing = False
                 session.changed.notify_all()
                 if isinstance(answer, Exception):
                     session.fail(answer)
-                else:
+                elif utterance is not None:
                     session.accept_shots(utterance, answer, seconds)
+                elif answer is not None:
+                    session.accept_silence(answer)
 
     def _advance_all(
         self, batch: list[BatchItem], edits: list[tuple[Array, EditsAt]]
     ) -> list[Advanced | Exception | None]:
         """For each session: its shots; None if it has no whole hop yet; or an error."""
         found: list[Advanced | Exception | None] = [None] * len(batch)
-        jobs: list[tuple[int, Advance]] = []
+        jobs: list[tuple[int, Utterance, Advance]] = []
+        idle: list[tuple[int, Idle]] = []
         for i, ((_, utterance, piece, performer_state), (emotion, coming)) in enumerate(zip(batch, edits, strict=True)):
+            if utterance is None:
+                assert performer_state is not None
+                idle.append((i, Idle(performer_state, emotion, coming, ahead=True)))
+                continue
             try:
                 job = utterance.next_job(piece, emotion, performer_state, coming)
             except Exception as error:  # of this session, whatever it is
                 found[i] = error
                 continue
             if job is not None:
-                jobs.append((i, job))
-        answers = call_with_isolated_errors(self.performer.advance, [job for _, job in jobs]) if jobs else []
-        for (i, job), answer in zip(jobs, answers, strict=True):
+                jobs.append((i, utterance, job))
+        answers = call_with_isolated_errors(self.performer.advance, [job for *_, job in jobs]) if jobs else []
+        for (i, utterance, job), answer in zip(jobs, answers, strict=True):
             found[i] = answer
             if not isinstance(answer, Exception):
-                batch[i][1].accept_shots(job, len(answer.shots), answer.state)
+                utterance.accept_shots(job, len(answer.shots), answer.state)
+        silence = call_with_isolated_errors(self.performer.idle, [job for _, job in idle]) if idle else []
+        for (i, _), answer in zip(idle, silence, strict=True):
+            found[i] = answer
         return found
 
     def _draw(self, session: SessionState, task: Task) -> None:

@@ -82,18 +82,18 @@ class Outlook(NamedTuple):
     """What a session has for the workers.
 
     Attributes:
-        ready: whether there is a hop of speech for the performer, or the end of an utterance or a pause in it, and room for
+        ready: whether there is a hop of speech for the performer, the end of an utterance, or silence to make, and room for
             its shots.
         frame: when the frame that can be drawn now is due; infinity if none can be.
         idle: when an idle frame is due; infinity while a frame is unread or speech is being advanced, as an idle frame would
             delay its first word.
-        pause: when the performer is to be told of a pause in the speech; infinity if there is none.
+        silence: when a performer that makes blocks is to make silent frames ahead; infinity if it is not.
     """
 
     ready: bool
     frame: float = NEVER
     idle: float = NEVER
-    pause: float = NEVER
+    silence: float = NEVER
 
 
 class Result(NamedTuple):
@@ -154,6 +154,7 @@ class SessionState:
         self._listener = Listener(settings.seed) if Capability.LISTENING in performer.supports else None
         self._utterance: Utterance | None = None  # that is being advanced
         self._performer_state: State | None = None  # after the last shot
+        self._held = 0  # shots that the performer has made after it, for an idle job
         self._pictures = PictureQueue(performer.face(appearance, settings.seed, self._shows_idle), self._redrawable)
         self._pace = Pace(clock)
         self._task: Task | None = None  # being drawn
@@ -163,8 +164,8 @@ class SessionState:
         self._ramps = Ramps.start(settings.emotion, controls, settings.style)
         self._ready_since: float | None = None  # since when there has been speech to advance
         self._pushed_at = float("-inf")  # when samples came last
-        self._advance_began = 0.0
-        self._block_seconds = 0.0  # running mean of what a hop takes that gives shots
+        self._advance_began = (0.0, 0)  # time and generation of the pictures
+        self._block_seconds = 0.0  # running mean of what it takes to make shots
         self._sound_size = settings.audio_rate // FPS
 
     # For the session's callers.
@@ -222,7 +223,8 @@ class SessionState:
         frames = self._frames_read[1]
         self._intake.interrupt()
         self._utterance = self._ready_since = None
-        self._performer_state = self._pictures.interrupt(self._current_shot())
+        left = self._pictures.interrupt(self._current_shot())
+        self._performer_state, self._held = (None, 0) if left is None else (left.state, left.held)
         self._frames_read = (self.epoch, 0)
         self._pace.make_due(self._pictures.last_read.frames)  # the face comes to rest now, even if the reader is ahead of time
         self.notify()
@@ -262,7 +264,7 @@ class SessionState:
         drawing = self._current_shot()
         keep = self._pictures.pictures_to_keep()
         if not self._redrawable:
-            first = self._next_new
+            first = self._next_new + self._held
         elif keep:
             first = self._pictures.position_after(keep).frames
         else:
@@ -346,19 +348,22 @@ class SessionState:
         return self._redrawable or not making_idle
 
     @property
-    def _pause_due(self) -> float:
-        """When to tell a performer that makes blocks of a pause in the speech; infinity if there is none.
+    def _silence_due(self) -> float:
+        """When a performer that makes blocks is to make silent frames; infinity if speech is on its way, or frames are there.
 
-        A block takes all of its speech. Where samples have stopped coming, it is made without the rest of them, early enough
-        to be there when the next frame is due. Where they come slowly, at the speed of talk the rest is there after
-        `delay_seconds`.
+        It is early enough for them to be there when they are due. In an utterance they follow what is there of the speech,
+        where samples have stopped coming. Where they come slowly, at the speed of talk a block is whole after `delay_seconds`.
         """
-        utterance = self._utterance
-        if self._redrawable or not self._shows_idle or utterance is None or not utterance.started or utterance.paused:
+        utterance, state = self._utterance, self._performer_state
+        if self._redrawable or not self._shows_idle or state is None or self._held:
             return NEVER
         if self._has_speech or not self._may_advance or self._pictures.pictures > self._block_seconds * FPS + 1:
             return NEVER  # with more than that the reader is not in a hurry
         due = self._pace.due(self._next_new)
+        if utterance is None:
+            return due - self._block_seconds
+        if not utterance.started:
+            return NEVER
         return min(due + self.delay_seconds, max(due - self._block_seconds, self._pushed_at + STARVED_SECONDS))
 
     def mark_ready(self) -> None:
@@ -379,16 +384,19 @@ class SessionState:
             return NOW
         return self._ready_since + GATHER_SECONDS
 
-    def begin_advance(self) -> tuple[Utterance, Piece | None, State | None]:
+    def begin_advance(self) -> tuple[Utterance | None, Piece | None, State | None]:
         """What a worker advances now: utterance, its next piece, performer's state.
 
-        The piece is None if a hop is whole without one, or if the speech pauses.
+        The utterance is None if idle frames are to be made. The piece is None if a hop is whole without one, or if the speech
+        pauses.
         """
         self.advancing = True
-        self._advance_began = self._pace.now()
+        self._advance_began = self._pace.now(), self._pictures.generation
         self._ready_since = None
         if self._utterance is not None and (self._utterance.has_hop or not self._has_speech):
             return self._utterance, None, self._performer_state
+        if not self._has_speech:
+            return None, None, self._performer_state
         full = self._intake.full
         piece = self._intake.take()
         if full and not self._intake.full:
@@ -428,24 +436,31 @@ class SessionState:
         if advanced is None:
             return
         if advanced.shots:
-            self._block_seconds = averaged(self._block_seconds, self._pace.now() - self._advance_began)
-        group, first = ShotGroup(advanced.state), utterance.shots - len(advanced.shots)
+            self._block_seconds = averaged(self._block_seconds, self._pace.now() - self._advance_began[0])
+        group, first = ShotGroup(advanced.state, advanced.held), utterance.shots - len(advanced.shots)
         self._pictures.put_shots(
             [
                 QueuedShot(shot, group, utterance, first + i, seconds if i == 0 else 0.0)
                 for i, shot in enumerate(advanced.shots)
             ]
         )
-        self._performer_state = advanced.state
+        self._performer_state, self._held = advanced.state, advanced.held
         if utterance.done:
             self._pictures.put_shots([SegmentEnd(utterance.epoch, utterance.shots / FPS)])
             self._utterance = None
+
+    def accept_silence(self, advanced: Advanced) -> None:
+        """Take idle frames that were made ahead, unless an interrupt came meanwhile."""
+        began, generation = self._advance_began
+        self._block_seconds = averaged(self._block_seconds, self._pace.now() - began)
+        if generation == self._pictures.generation:
+            self._performer_state, self._held = advanced.state, advanced.held
 
     @property
     def shot_due(self) -> float:
         """When the first shot that the performer has not made yet should be drawn."""
         last = self._pictures.last_drawn
-        if last.speaking == NO_UTTERANCE and self._ready_since is not None:
+        if last.speaking == NO_UTTERANCE and self._ready_since is not None and self._has_speech:
             return self._ready_since  # the first word should come at once
         return self._pace.due(last.frames + self._pictures.shots)
 
@@ -458,10 +473,10 @@ class SessionState:
         """What there is for the workers now."""
         if self._stopped:
             return Outlook(False)
-        pause = self._pause_due
-        ready = self.can_advance() or pause <= self._pace.now()
+        silence = self._silence_due
+        ready = self.can_advance() or silence <= self._pace.now()
         frame, idle = self._drawing_due()
-        return Outlook(ready, frame, idle, pause)
+        return Outlook(ready, frame, idle, silence)
 
     def _drawing_due(self) -> tuple[float, float]:
         """`Outlook.frame` and `Outlook.idle`."""
@@ -481,7 +496,7 @@ class SessionState:
             utterance = self._utterance
             if self._redrawable:
                 due += STARVED_SECONDS if self._mid_utterance else 0.0
-            elif utterance is not None and utterance.started and not utterance.paused:
+            elif utterance is not None and utterance.started and not self._held:
                 return NEVER, NEVER
         return due if due <= self._pace.now() else NEVER, due
 
@@ -503,9 +518,10 @@ class SessionState:
             return
         self._pace.start(result.frame.index)
         if task.shot is None:
-            self._performer_state = result.shot.group.state
-            if self._utterance is not None and self._utterance.paused:
-                self._utterance.accept_idle(self._performer_state)
+            group = result.shot.group
+            self._performer_state, self._held = group.state, group.held
+            if not self._redrawable and self._utterance is not None and self._utterance.started:
+                self._utterance.accept_idle(group.state)
         if result.shot.compute_seconds > 0.0:
             self.compute_seconds = averaged(self.compute_seconds, result.shot.compute_seconds + seconds)
         self._pictures.put_shots(result.more_shots, first=True)
@@ -520,7 +536,7 @@ class SessionState:
             state = task.performer_state if task.performer_state is not None else self._begin(task.epoch, None)
             job = Idle(state, edits.emotion, lambda shot: self._edits_at(task.ramps, task.cues, index + shot))
             advanced = self._performer.idle([job])[0]
-            group, silence = ShotGroup(advanced.state), np.zeros(self._sound_size, np.float32)
+            group, silence = ShotGroup(advanced.state, advanced.held), np.zeros(self._sound_size, np.float32)
             shot, *more = [QueuedShot(one, group, None, 0, 0.0, silence) for one in advanced.shots]
         image, drawn = self._drawn(Draw(task.position.face, shot.shot, edits), timed)
         assert shot.sound is not None
@@ -586,7 +602,7 @@ class SessionState:
         """From when on there is something to compute."""
         outlook = self.outlook()
         now = outlook.ready or outlook.frame < NEVER or self._can_forward_ends
-        return NOW if now else min(outlook.idle, outlook.pause)
+        return NOW if now else min(outlook.idle, outlook.silence)
 
     @property
     def _can_forward_ends(self) -> bool:

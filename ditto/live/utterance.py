@@ -28,12 +28,11 @@ class Utterance:
         ended: whether no more sound comes.
         done: whether the performer has given all shots.
         shots: how many the performer has given.
-        paused: whether the performer has been told of a pause in the speech, and neither idle frames nor speech came since.
     """
 
     def __init__(self, epoch: int, begin: Callable[[State | None], State], hop_samples: int) -> None:
         self.epoch = epoch
-        self.ended = self.done = self.paused = False
+        self.ended = self.done = False
         self.shots = 0
         self._begin = begin
         self._state: State | None = None
@@ -74,12 +73,10 @@ class Utterance:
         self._state = state
         self.shots += shots
         self.done = job.final
-        self.paused = job.pause or (self.paused and shots == 0)
 
     def accept_idle(self, state: State) -> None:
         """Record the performer's state after the idle frames of a pause; under the lock, while no job is being done."""
         self._state = state
-        self.paused = False
 
     def publish(self) -> None:
         """Make what `next_job` took visible; call it under the lock."""

@@ -459,3 +459,56 @@ def test_a_timeline_and_a_change_act_in_a_pause(heads):
         check_frames(show, samples)
         numbers = sorted(set(asked))
         assert numbers == list(range(numbers[0], numbers[-1] + 1))
+
+
+def test_idle_blocks_are_made_before_their_frames_are_due(heads, system, monkeypatch):
+    """And none is made for a frame that is due already."""
+    performer = heads[system].performer
+    with Show(heads[system]) as show:
+        show.play(2)
+        state = show.session._opened()
+        made, idle = [], performer.idle
+
+        def recorded(jobs):
+            made.append((show.clock.time - show.start, jobs[0].ahead, bool(jobs[0].state.rest), state._next_new))
+            return idle(jobs)
+
+        monkeypatch.setattr(performer, "idle", recorded)
+        state._block_seconds = 0.2
+        assert set(show.play(60)) == {"i"}
+    ahead = [(time, frame) for time, first, _, frame in made if first]
+    assert len(ahead) >= 3 and all(frame / 25 - time > 0.1 for time, frame in ahead)
+    assert all(held for _, first, held, _ in made if not first)
+
+
+def test_a_change_begins_with_the_first_frame_that_is_not_made_yet(heads):
+    with Show(heads["v motion"]) as show:
+        show.play(2)
+        state = show.session._opened()
+        state._block_seconds = 0.5
+        while not state._held:
+            show.play(1)
+        held, first = state._held, state._next_new
+        show.session.control(gaze=(20.0, 0.0), ramp_seconds=0.4)
+        looks = [state._edits_at(state._ramps, state._cues, frame).controls for frame in range(first, first + held + 2)]
+        assert not any(looks[:held]) and all(looks[held:])
+
+
+def test_an_interrupt_while_an_idle_block_is_made_drops_it(heads, system, monkeypatch):
+    performer = heads[system].performer
+    with Show(heads[system]) as show:
+        show.play(2)
+        state, idle, dropped = show.session._opened(), performer.idle, []
+
+        def interrupted(jobs):
+            if jobs[0].ahead and not dropped:
+                show.session.interrupt()
+                found = idle(jobs)
+                dropped.append(found[0].state)
+                return found
+            return idle(jobs)
+
+        monkeypatch.setattr(performer, "idle", interrupted)
+        kinds = show.play(40, late=True)
+        assert dropped and state._performer_state is not dropped[0] and set(kinds) <= {"i", "t"}
+        assert [frame.index for frame in show.frames] == list(range(len(show.frames)))

@@ -224,7 +224,7 @@ def test_an_interrupt_of_separable_shots_drops_all_that_was_not_read():
     read(queue, 1)
     position, generation = queue.last_read, queue.generation
     drawing = queue.take_shot(SIZE)
-    assert queue.interrupt(drawing) is group[0].group.state  # where the performer stood when that was made
+    assert queue.interrupt(drawing) is group[0].group  # the performer goes on from its state
     assert (queue.shots, queue.pictures, queue.generation) == (0, 0, generation + 1)
     assert queue.last_drawn is queue.last_read is position
 
@@ -244,7 +244,7 @@ def test_an_interrupt_of_whole_groups_shows_the_rest_of_the_one_being_read_witho
     assert numbers(read(queue, 1)) == [(0, 0)]
     drawing = queue.take_shot(SIZE)  # one is read, two are drawn, one is being drawn, two wait, and the next group
     position, generation = queue.last_read, queue.generation
-    assert queue.interrupt(drawing) is first[0].group.state
+    assert queue.interrupt(drawing) is first[0].group
     assert (queue.shots, queue.pictures, queue.generation) == (5, 0, generation + 1)
     assert queue.last_drawn is queue.last_read is position
     rest = [queue.next_shot(SIZE).shot]
@@ -266,7 +266,7 @@ def test_the_rest_of_a_group_survives_a_second_interrupt_and_what_came_meanwhile
     queue.put_shots([*group_of(utterance(3, epoch=1), 0, 3), SegmentEnd(1, 0.12)])
     draw(queue, 1)
     read(queue)
-    assert queue.interrupt(None) is group[0].group.state
+    assert queue.interrupt(None) is group[0].group
     draw(queue, 2)
     assert numbers(read(queue)) == ["transition"] * 2 and queue.shots == 0
 
@@ -277,7 +277,7 @@ def test_a_group_that_is_read_to_its_end_leaves_no_rest():
     queue.put_shots([*first, *group_of(speech, 2, 2)])
     draw(queue, 3)
     read(queue, 2)
-    assert queue.interrupt(None) is first[0].group.state
+    assert queue.interrupt(None) is first[0].group
     assert (queue.shots, queue.pictures) == (0, 0)
 
 
@@ -286,7 +286,7 @@ def test_idle_shots_that_cannot_be_cut_go_on_too():
     queue.put_shots([idle_shot(group) for _ in range(3)])
     draw(queue)
     read(queue)
-    assert queue.interrupt(None) is group.state
+    assert queue.interrupt(None) is group
     assert queue.shots == 2
 
 
