@@ -4,7 +4,8 @@
     state = sampler.begin(sampler.reference(latents), seed)          # once per portrait; per stream
     clip, = sampler.generate([state], [audio], length=11)             # clip.latents, clip.state
 
-F: latents of a clip; r: frames of a latent; N: layers of the speech encoder; A: numbers of a layer; S: steps.
+F: latents of a clip; r: frames of a latent; N: layers of the speech encoder; A: numbers of a layer; S: steps; R: rows of a
+batch.
 
 Source: RAP (arXiv:2508.05115), latent inheritance. What the paper leaves open is marked as ours.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -73,6 +75,24 @@ class RapState:
     def bytes(self) -> int:
         """Of history and speech."""
         return sum(tensor.numel() * tensor.element_size() for tensor in (self.history, self.audio))
+
+
+class _Clips(NamedTuple):
+    """The clips of a batch of R streams, with the frames of what they inherit.
+
+    Attributes:
+        audio: (R, F * r, N, A) layers of speech features.
+        motion: of each (F * r, D), or None.
+        references: (R, C, F, h, w), those at the clips' places.
+        static: (R,) bool, whether the clip begins with the video: its latent 0 has one frame.
+        new: frames that each adds.
+    """
+
+    audio: Tensor
+    motion: list[Tensor | None]
+    references: Tensor
+    static: Tensor
+    new: list[int]
 
 
 class RapSampler:
@@ -149,42 +169,66 @@ class RapSampler:
         Raises:
             InputError: speech or motion of other sizes, or a length that cannot be.
         """
-        network, config, sampling = self.network, self.network.config, self.sampling
         check_streams(states, audio, motion)
-        device, tail = network.null_audio.device, config.inherited
-        kept_frames = tail * config.frames_per_latent
+        clips = self._clips(states, audio, motion or [None] * len(states), length)
+        x, history = self._denoise(states, clips)
+        latents, inherited = self.network.units.decode(x, clips.references), self.network.config.inherited
+        return [
+            Block(latents[row, :, inherited if state.clip else 0 :], self._after(state, clips, row, history[row]))
+            for row, state in enumerate(states)
+        ]
+
+    def _clips(
+        self, states: Sequence[RapState], audio: Sequence[Tensor], motion: Sequence[Tensor | None], length: int
+    ) -> _Clips:
+        config = self.network.config
+        frames = length * config.frames_per_latent
         new = [self.frames(state, length) for state in states]
-        # Where a clip begins with the video, its latent 0 has one frame, and the reference is that of the video's start.
-        begins = [state.frames < kept_frames for state in states]
-        static = torch.tensor(begins, device=device)
-        size = (config.audio_layers, config.audio_features)
-        heard = torch.stack(
+        begins = [state.frames < config.inherited * config.frames_per_latent for state in states]
+        heard, moved = (config.audio_layers, config.audio_features), (config.motion_features,)
+        return _Clips(
+            torch.stack(
+                [
+                    _joined(state, state.audio, rows, count, frames, heard)
+                    for state, rows, count in zip(states, audio, new, strict=True)
+                ]
+            ),
             [
-                _joined(state, state.audio, rows, count, length * config.frames_per_latent, size)
-                for state, rows, count in zip(states, audio, new, strict=True)
-            ]
+                None if rows is None else _joined(state, state.motion, rows, count, frames, moved)
+                for state, rows, count in zip(states, motion, new, strict=True)
+            ],
+            torch.stack(
+                [
+                    state.reference[:, :length] if start else state.reference[:, -length:]
+                    for state, start in zip(states, begins, strict=True)
+                ]
+            ),
+            torch.tensor(begins, device=self.network.null_audio.device),
+            new,
         )
-        motion_rows = self._motion_rows(states, motion, new, length)
-        moved = None
-        if any(rows is not None for rows in motion_rows):
-            still = torch.zeros(length * config.frames_per_latent, config.motion_features, device=device)
-            hidden = torch.tensor([rows is None for rows in motion_rows], device=device)
-            shown = torch.stack([still if rows is None else rows for rows in motion_rows])
-            moved = added_motion(network.motion, shown, static, hidden)
-        references = torch.stack(
-            [
-                state.reference[:, :length] if at_start else state.reference[:, -length:]
-                for state, at_start in zip(states, begins, strict=True)
-            ]
-        )
-        shape = (config.channels, length, config.rows, config.columns)
+
+    def _moved(self, clips: _Clips) -> Tensor | None:
+        """What motion adds to the tokens of all clips, (R, F, 1, d), if any has some."""
+        if all(rows is None for rows in clips.motion):
+            return None
+        device = clips.static.device
+        still = torch.zeros(clips.audio.shape[1], self.network.config.motion_features, device=device)
+        hidden = torch.tensor([rows is None for rows in clips.motion], device=device)
+        shown = torch.stack([still if rows is None else rows for rows in clips.motion])
+        return added_motion(self.network.motion, shown, clips.static, hidden)
+
+    def _denoise(self, states: Sequence[RapState], clips: _Clips) -> tuple[Tensor, Tensor]:
+        """The latents of whole clips (R, C, F, h, w), and what the next ones inherit, (R, S, C, inherited, h, w)."""
+        network, sampling, tail = self.network, self.sampling, self.network.config.inherited
+        device, shape = clips.static.device, clips.references.shape[1:]
         x = torch.stack([seeded_noise(state.seed, state.clip, shape) for state in states]).to(device)
         later = torch.tensor([state.clip > 0 for state in states], device=device)[:, None, None, None, None]
         before = torch.stack([state.history for state in states], 1)
-        speech = [network.speech(heard, torch.full_like(static, hide)) for hide in (False, True)]
-        history: list[Tensor] = []
-        known: dict[Branches, tuple[list[KeysValues], Tensor | None]] = {}
+        speech = [network.speech(clips.audio, torch.full_like(clips.static, hide)) for hide in (False, True)]
+        moved = self._moved(clips)
         guidances = [sampling.audio] + ([] if moved is None else [sampling.motion])
+        known: dict[Branches, tuple[list[KeysValues], Tensor | None]] = {}
+        history: list[Tensor] = []
         for step, t in enumerate(self.times[:-1]):
             x = torch.cat([torch.where(later, before[step], x[:, :, :tail]), x[:, :, tail:]], 2)
             history.append(x[:, :, -tail:])
@@ -200,38 +244,26 @@ class RapSampler:
                 velocities = network.denoise(
                     x.repeat(count, 1, 1, 1, 1),
                     torch.full((1,), t, device=device),
-                    references.repeat(count, 1, 1, 1, 1),
+                    clips.references.repeat(count, 1, 1, 1, 1),
                     *known[branches],
                 )
                 return velocities.reshape(count, *x.shape)
 
             x = euler_step(x, guided_velocity(forward, guidances, t, sampling.rescale), t, self.times[step + 1])
-        made, kept = network.units.decode(x, references), torch.stack(history, 1)
-        clips = []
-        for row, state in enumerate(states):
-            rows = motion_rows[row]
-            after = RapState(
-                state.reference,
-                kept[row],
-                heard[row, -kept_frames:],
-                None if rows is None else rows[-kept_frames:],
-                state.frames + new[row],
-                state.clip + 1,
-                state.seed,
-            )
-            clips.append(Block(made[row, :, tail if state.clip else 0 :], after))
-        return clips
+        return x, torch.stack(history, 1)
 
-    def _motion_rows(
-        self, states: Sequence[RapState], motion: Sequence[Tensor | None] | None, new: Sequence[int], length: int
-    ) -> list[Tensor | None]:
-        """Motion of the frames of whole clips, (F * r, D) each; None where there is none."""
-        config = self.network.config
-        count = length * config.frames_per_latent
-        return [
-            None if rows is None else _joined(state, state.motion, rows, frames, count, (config.motion_features,))
-            for state, rows, frames in zip(states, motion or [None] * len(states), new, strict=True)
-        ]
+    def _after(self, state: RapState, clips: _Clips, row: int, history: Tensor) -> RapState:
+        """The state of a stream after its clip, that of a row."""
+        kept, motion = self.network.config.inherited * self.network.config.frames_per_latent, clips.motion[row]
+        return RapState(
+            state.reference,
+            history,
+            clips.audio[row, -kept:],
+            None if motion is None else motion[-kept:],
+            state.frames + clips.new[row],
+            state.clip + 1,
+            state.seed,
+        )
 
 
 def _joined(state: RapState, kept: Tensor | None, rows: Tensor, new: int, count: int, size: tuple[int, ...]) -> Tensor:
