@@ -171,7 +171,7 @@ def train_generator(
     trained = train(objective, draw, recipe.stages, run, workers, options.resume).cpu()
     if isinstance(trained, Hearing):
         assert speech.trained is not None
-        speech.trained.load_state_dict(trained.speech.state_dict())
+        speech.trained.cpu().load_state_dict(trained.speech.state_dict())
         trained = trained.generator
     assert isinstance(trained, type(network))
     if workers.rank == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,7 @@ def speech_named(name: str, layers: str | None, stacks: bool, seed: int) -> Spee
     except ValueError:
         raise InputError(f"expected numbers of layers as 4,8,12, got {layers!r}; correct them") from None
     source = HubertLayers.of(name, chosen)
-    if layers is None and not stacks:
-        return HubertLayers.of(name, source.layers[-1:])
-    return source
+    return source if stacks or layers is not None else replace(source, layers=source.layers[-1:])
 
 
 class Hearing(nn.Module):
