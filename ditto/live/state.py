@@ -264,7 +264,7 @@ class SessionState:
         drawing = self._current_shot()
         keep = self._pictures.pictures_to_keep()
         if not self._redrawable:
-            first = self._next_new + self._held
+            first = self._next_new + (self._held if self._shows_idle else 0)
         elif keep:
             first = self._pictures.position_after(keep).frames
         else:

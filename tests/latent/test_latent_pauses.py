@@ -494,6 +494,16 @@ def test_a_change_begins_with_the_first_frame_that_is_not_made_yet(heads):
         assert not any(looks[:held]) and all(looks[held:])
 
 
+def test_without_idle_frames_a_change_begins_with_the_next_frame_of_speech(heads):
+    with Show(heads["v motion"], idle=False) as show:
+        show.session.push(speech(5))
+        show.session.flush()
+        assert show.play(8) == "sssss|"
+        state = show.session._opened()
+        show.session.control(gaze=(20.0, 0.0), ramp_seconds=0.4)
+        assert state._held and state._edits_at(state._ramps, state._cues, 5).controls
+
+
 def test_an_interrupt_while_an_idle_block_is_made_drops_it(heads, system, monkeypatch):
     performer = heads[system].performer
     with Show(heads[system]) as show:
