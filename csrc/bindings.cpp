@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
+#include <vector>
 
 #include "cpu/kernels.h"
 #include "fields.h"
@@ -34,7 +35,8 @@ int size_of(const Array& array, int axis) {
 Image image_of(U8& a) { return {a.mutable_data(), size_of(a, 0), size_of(a, 1)}; }
 Plane plane_of(const F32& a) { return {a.data(), size_of(a, 0), size_of(a, 1)}; }
 
-// texture (H, W, 4), triangles (N, 3), destination and source (V, 2) -> colour (H, W, 3), alpha (H, W), map (2, H, W).
+// texture (H, W, 4), triangles (N, 3), destination and source (V, 2) -> colour (H, W, 3), alpha (H, W), map (2, H, W), and of the
+// parts pixels (P), places (P, 2), weights (P).
 // `lanes`, for tests, is a value of ditto::Lanes.
 py::tuple warp(const U8& texture, const I32& triangles, const F32& destination, const F32& source, int lanes) {
     const int height = size_of(texture, 0), width = size_of(texture, 1);
@@ -44,23 +46,35 @@ py::tuple warp(const U8& texture, const I32& triangles, const F32& destination, 
     const uint8_t* pixels = texture.data();
     uint8_t *rgb = colour.mutable_data(), *opacity = alpha.mutable_data();
     float* origin = map.mutable_data();
+    ditto::WarpWorkspace work;
     {
         py::gil_scoped_release release;
-        ditto::WarpWorkspace work;
         ditto::warp(pixels, height, width, mesh, static_cast<ditto::Lanes>(lanes), work, rgb, opacity, origin);
     }
-    return py::make_tuple(colour, alpha, map);
+    const py::ssize_t count = static_cast<py::ssize_t>(work.parts.size());
+    I32 part_pixels(count);
+    F32 places({count, py::ssize_t{2}}), weights(count);
+    for (py::ssize_t k = 0; k < count; ++k) {
+        const ditto::Part& part = work.parts[k];
+        part_pixels.mutable_at(k) = part.pixel;
+        places.mutable_at(k, 0) = part.x;
+        places.mutable_at(k, 1) = part.y;
+        weights.mutable_at(k) = part.weight;
+    }
+    return py::make_tuple(colour, alpha, map, part_pixels, places, weights);
 }
 
-// plane and flat (H, W), map (2, H, W) -> (H, W)
-U8 carry(const U8& plane, const U8& flat, const F32& map) {
+// plane and flat (H, W), map (2, H, W), of the parts pixels (P), places (P, 2), weights (P) -> (H, W)
+U8 carry(const U8& plane, const U8& flat, const F32& map, const I32& pixels, const F32& places, const F32& weights) {
     const int height = size_of(plane, 0), width = size_of(plane, 1);
     U8 out({height, width});
     const float* origin = map.data();
+    std::vector<ditto::Part> parts;
+    for (int k = 0; k < size_of(pixels, 0); ++k) parts.push_back({pixels.at(k), places.at(k, 0), places.at(k, 1), weights.at(k)});
     const ditto::Carried carried{plane.data(), flat.data(), nullptr, out.mutable_data()};
     {
         py::gil_scoped_release release;
-        ditto::carry(carried, height, width, origin);
+        ditto::carry(carried, height, width, origin, parts);
     }
     return out;
 }
@@ -180,7 +194,8 @@ PYBIND11_MODULE(_native, m) {
     m.doc() = "ditto's CPU kernels and the core of the lite renderer; call kernels through ditto.ops";
     m.def("warp", &warp, py::arg("texture"), py::kw_only(), py::arg("triangles"), py::arg("destination"), py::arg("source"),
           py::arg("lanes") = 0);
-    m.def("carry", &carry, py::arg("plane"), py::kw_only(), py::arg("flat"), py::arg("map"));
+    m.def("carry", &carry, py::arg("plane"), py::kw_only(), py::arg("flat"), py::arg("map"), py::arg("pixels"),
+          py::arg("places"), py::arg("weights"));
     m.def("composite", &composite, py::arg("image").noconvert(), py::kw_only(), py::arg("alpha"), py::arg("plate"),
           py::arg("gate"));
     py::class_<EyeView>(m, "EyeView").def(py::init(&make_view));

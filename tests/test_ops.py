@@ -10,6 +10,7 @@ import pytest
 import ditto
 from ditto import _native, ops
 from ditto.ops import reference
+from ditto.ops.reference.warp import Parts
 
 
 def smooth_texture(height, width, seed=0):
@@ -34,12 +35,25 @@ def test_warp_kernel_equals_twin(shape, shake):
     texture = smooth_texture(*shape)
     points, triangles = grid_mesh(*shape)
     moved = (points + np.random.default_rng(1).normal(0, shake, points.shape)).astype(np.float32)
-    got = ops.warp(texture, triangles, moved, points)
-    want = reference.warp(texture, triangles, moved, points)
+    *got, parts = ops.warp(texture, triangles, moved, points)
+    *want, defined = reference.warp(texture, triangles, moved, points)
     # A pixel whose centre lies on an edge may fall to either triangle: the map's last bits differ.
     for kernel, definition, step in zip(got, want, (1, 1, 1e-3), strict=True):
         assert kernel.shape == definition.shape and kernel.dtype == definition.dtype
         assert (np.abs(kernel.astype(float) - definition) > step).mean() < 2e-3
+    mixed, expected = (mean_places(p, shape) for p in (parts, defined))
+    assert (np.abs(mixed - expected).max(-1) > 1e-2).mean() < 2e-3
+    assert all(a.dtype == b.dtype for a, b in zip(parts, defined, strict=True))
+    assert mixed.any() == (shake > 0.0)
+
+
+def mean_places(parts, shape):
+    """(H, W, 2) of the parts of each pixel, whose weights are 1 together; zero where a pixel has none."""
+    assert (np.diff(parts.pixels) >= 0).all() and (parts.weights > 0.0).all()
+    count = int(np.prod(shape))
+    assert np.allclose(np.bincount(parts.pixels, parts.weights, count)[np.unique(parts.pixels)], 1.0, atol=1e-6)
+    means = [np.bincount(parts.pixels, parts.weights * parts.places[:, i], count) for i in (0, 1)]
+    return np.stack(means, -1).reshape(*shape, 2)
 
 
 @pytest.mark.parametrize("shake", [0.0, 3.0, 200.0])  # still, moving, far outside
@@ -49,11 +63,34 @@ def test_a_plane_is_carried_as_its_definition_says(shake):
     plane[70:, :50] = 0
     points, triangles = grid_mesh(96, 121)
     moved = (points + np.random.default_rng(3).normal(0, 3, points.shape)).astype(np.float32)
-    origin = ops.warp(np.zeros((96, 121, 4), np.uint8), triangles, moved, points)[2]
+    *_, origin, parts = ops.warp(np.zeros((96, 121, 4), np.uint8), triangles, moved, points)
+    assert 100 < len(parts.pixels) < 9000
     origin += np.random.default_rng(4).normal(0, shake, origin.shape).astype(np.float32)
-    assert np.abs(ops.carry(plane, origin).astype(int) - reference.carry(plane, origin)).max() <= 1
+    away = np.random.default_rng(5).normal(0, shake, parts.places.shape).astype(np.float32)
+    parts = parts._replace(places=parts.places + away)
+    assert np.abs(ops.carry(plane, origin, parts).astype(int) - reference.carry(plane, origin, parts)).max() <= 1
     at_rest = np.mgrid[:96, :121][::-1].astype(np.float32)
-    assert (ops.carry(plane, at_rest) == plane).all()
+    assert (ops.carry(plane, at_rest, NO_PARTS) == plane).all()
+
+
+NO_PARTS = Parts(np.zeros(0, np.int32), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"pixels": np.array([64], np.int32)}, ValueError, "of 64 pixels"),
+        ({"pixels": np.array([-1], np.int32)}, ValueError, "got numbers -1"),
+        ({"pixels": np.zeros(1)}, TypeError, "int32"),
+        ({"places": np.zeros((1, 3), np.float32)}, ValueError, r"\(N, 2\)"),
+        ({"places": np.full((1, 2), np.nan, np.float32)}, ValueError, "NaN"),
+        ({"weights": np.ones(2, np.float32)}, ValueError, r"\(N,\)"),
+    ],
+)
+def test_carry_refuses_parts(changed, error, message):
+    parts = Parts(np.zeros(1, np.int32), np.zeros((1, 2), np.float32), np.ones(1, np.float32))
+    with pytest.raises(error, match=message):
+        ops.carry(np.zeros((8, 8), np.uint8), np.zeros((2, 8, 8), np.float32), parts._replace(**changed))
 
 
 def test_how_far_a_plane_is_flat():
@@ -89,9 +126,9 @@ def test_all_ways_of_sampling_agree():
 def test_warp_at_rest_copies_the_texture():
     texture = np.random.default_rng(0).integers(0, 256, (64, 80, 4)).astype(np.uint8)
     points, triangles = grid_mesh(64, 80)
-    image, alpha, origin = ops.warp(texture, triangles, points, points)
+    image, alpha, origin, parts = ops.warp(texture, triangles, points, points)
     assert (image == texture[..., :3]).all() and (alpha == texture[..., 3]).all()
-    assert np.abs(origin - np.mgrid[:64, :80][::-1]).max() < 1e-3
+    assert np.abs(origin - np.mgrid[:64, :80][::-1]).max() < 1e-3 and len(parts.pixels) == 0
 
 
 def test_warp_follows_a_shift_and_later_triangles_cover_earlier_ones():
@@ -121,7 +158,8 @@ def test_warp_smooths_a_silhouette():
 
 
 def test_a_silhouette_moves_by_sixteenths_of_its_contrast():
-    """However slow a patch moves over another, a pixel on its edge changes by no more than one sample's share."""
+    """However slow a patch moves over another, a pixel on its edge changes by no more than one sample's share, and what is
+    carried along as its colours do."""
     texture = np.full((40, 40, 4), 40, np.uint8)
     texture[:, 20:] = 200
     points = np.array([[0, 0], [39, 0], [39, 39], [0, 39], [26, 4], [36, 4], [36, 36], [26, 36]], np.float32)
@@ -130,7 +168,10 @@ def test_a_silhouette_moves_by_sixteenths_of_its_contrast():
     for shift in np.linspace(18.0, 20.0, 150):
         destination = points.copy()
         destination[4:, 0] -= np.float32(shift)
-        frames.append(ops.warp(texture, triangles, destination, points)[0].astype(int))
+        image, _, origin, parts = ops.warp(texture, triangles, destination, points)
+        frames.append(image.astype(int))
+        carried = ops.carry(np.ascontiguousarray(texture[..., 0]), origin, parts)
+        assert np.abs(carried.astype(int) - frames[-1][..., 0]).max() <= 1
     steps = np.abs(np.diff(frames, axis=0))[:, 6:34]  # the ends of the edge belong to corners
     assert np.abs(frames[-1] - frames[0]).max() > 150 and steps.max() <= 160 / 16 + 1
 

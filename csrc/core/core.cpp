@@ -112,10 +112,10 @@ Status Core::frame(const float* motion, Workspace& work, uint8_t* crop, uint8_t*
         warp(p.texture, p.size, p.size, mesh, Lanes::kMost, b.warp, crop, b.alpha.data(), b.map.data());
 
         const Image image{crop, p.size, p.size};
-        draw_creases(p, b.pose, b.map.data(), image);
+        draw_creases(p, b.pose, b.map.data(), b.warp.parts, image);
         for (int eye = 0; eye < 2; ++eye) draw_eye(p, eye, b.pose, b.curves, image);
         const Plane gate = b.gate.make(b.map.data(), p.size);
-        if (carried) carry(*carried, p.size, p.size, b.map.data());
+        if (carried) carry(*carried, p.size, p.size, b.map.data(), b.warp.parts);
         composite(image, b.alpha.data(), p.plate, gate, carried);
         draw_mouth(p, b.pose, b.columns, image);
         if (picture) paste_back(p.paste, crop, b.paste, picture);

@@ -29,8 +29,9 @@ private:
     int size_ = 0;
 };
 
-// creases.py: the portrait's own creases, deeper or shallower; nothing without expression. map (2, size, size) of the warp.
-void draw_creases(const Portrait& portrait, const Pose& pose, const float* map, const Image& image);
+// creases.py: the portrait's own creases, deeper or shallower; nothing without expression. map (2, size, size) and parts of
+// the warp.
+void draw_creases(const Portrait& portrait, const Pose& pose, const float* map, const std::vector<Part>& parts, const Image& image);
 
 // eyes.py: one eye over the warped picture; nothing where it is at rest.
 void draw_eye(const Portrait& portrait, int index, const Pose& pose, std::vector<float>& curves, const Image& image);

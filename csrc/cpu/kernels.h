@@ -42,7 +42,15 @@ struct Mesh {
     const float *destination, *source;  // (V, 2) px
 };
 
+// What a pixel is put together of where the map breaks off or shrinks the texture: the weights of its parts are 1 together.
+struct Part {
+    int pixel;    // y * width + x
+    float x, y;   // where in the texture it comes from
+    float weight;
+};
+
 struct WarpWorkspace {
+    std::vector<Part> parts;  // of the last call, by pixel
     std::vector<Affine> affines;
     std::vector<uint8_t> marks, row;
     std::vector<int> columns, first, owners;
@@ -51,7 +59,7 @@ struct WarpWorkspace {
 // How many floats at once rows are sampled with. Tests choose; everything else takes the most that the processor has.
 enum class Lanes { kMost = 0, kOne = 1, kFour = 4, kEight = 8 };
 
-// texture (height, width, 4) RGBA -> rgb (height, width, 3), alpha (height, width), map (2, height, width).
+// texture (height, width, 4) RGBA -> rgb (height, width, 3), alpha (height, width), map (2, height, width), work.parts.
 void warp(const uint8_t* texture, int height, int width, const Mesh& mesh, Lanes lanes, WarpWorkspace& work, uint8_t* rgb,
           uint8_t* alpha, float* map);
 
@@ -62,8 +70,8 @@ struct Carried {
     uint8_t* out;  // (height, width)
 };
 
-// The values at the places of a map (2, height, width): sampled as `warp` samples where nothing breaks off.
-void carry(const Carried& carried, int height, int width, const float* map);
+// The values at the places of a map (2, height, width); pixels that have parts are put together of those.
+void carry(const Carried& carried, int height, int width, const float* map, const std::vector<Part>& parts);
 
 // ---- composite.cpp
 

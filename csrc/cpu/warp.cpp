@@ -284,6 +284,8 @@ struct Texture {
 
 DITTO_PART int clamped(int v, int high) { return v < 0 ? 0 : (v > high ? high : v); }
 
+DITTO_PART uint8_t rounded(float v) { return static_cast<uint8_t>(std::lrintf(v)); }
+
 DITTO_PART int position(float v) { return static_cast<int>(std::lrintf(v * kSteps)); }
 
 // Bicubic sample at (x, y) in 1/256 pixels, held to 0 .. 255; the border repeats.
@@ -579,8 +581,8 @@ void own_samples(float u, float v, const float* du, const float* dv, int number,
 }
 
 // Adds what one triangle shows at `count` of a pixel's samples, `members`: looked up once in their middle, or at each
-// of them where it shrinks the texture.
-DITTO_PART void add_owner(const Texture& texture, const Affine& m, float x, float y, const float (*offsets)[2], const int* members,
+// of them where it shrinks the texture. The result is its part of the pixel.
+DITTO_PART Part add_owner(const Texture& texture, const Affine& m, float x, float y, const float (*offsets)[2], const int* members,
                int count, float* total) {
     float middle_x = 0.0f, middle_y = 0.0f;
     for (int i = 0; i < count; ++i) {
@@ -591,8 +593,9 @@ DITTO_PART void add_owner(const Texture& texture, const Affine& m, float x, floa
     const auto t = [&m](float dx, float dy) { return m.t0 + m.tx * dx + m.ty * dy; };
     const float dx = x - m.ax, dy = y - m.ay, number = static_cast<float>(count);
     const float at_x = dx + middle_x / number, at_y = dy + middle_y / number;
+    const Part part{0, s(at_x, at_y), t(at_x, at_y), number / kSamples};
     float colour[4];
-    sample_cubic(texture, position(s(at_x, at_y)), position(t(at_x, at_y)), colour);
+    sample_cubic(texture, position(part.x), position(part.y), colour);
     if (m.shrinking > 0.0f) {
         float sum[4] = {0, 0, 0, 0};
         for (int i = 0; i < count; ++i) {
@@ -601,7 +604,8 @@ DITTO_PART void add_owner(const Texture& texture, const Affine& m, float x, floa
         }
         for (int c = 0; c < 4; ++c) colour[c] += m.shrinking * (sum[c] / number - colour[c]);
     }
-    for (int c = 0; c < 4; ++c) total[c] += colour[c] * (number / kSamples);
+    for (int c = 0; c < 4; ++c) total[c] += colour[c] * part.weight;
+    return part;
 }
 
 // Marked pixels put together of their samples: the triangle on top is looked up at each of them.
@@ -610,6 +614,7 @@ void sample_marked(const Texture& texture, WarpWorkspace& work, const float* map
     const std::vector<Affine>& affines = work.affines;
     std::vector<int>&columns = work.columns, &first = work.first, &owners = work.owners;
     columns.clear();
+    work.parts.clear();
     first.resize(static_cast<size_t>(height) + 1);
     for (int y = 0; y < height; ++y) {
         first[y] = static_cast<int>(columns.size());
@@ -657,8 +662,12 @@ void sample_marked(const Texture& texture, WarpWorkspace& work, const float* map
     for (int y = 0; y < height; ++y)
         for (int k = first[y]; k < first[y + 1]; ++k) {
             const int x = columns[k], *owner = owners.data() + static_cast<size_t>(k) * kSamples;
+            const size_t pixel = static_cast<size_t>(y) * width + x;
+            const float share = sample_share(map_x, map_y, width, height, x, y);
             float total[4] = {0, 0, 0, 0};
             bool done[kSamples] = {};
+            Part parts[kSamples + 1];
+            int known = 0;
             for (int n = 0; n < kSamples; ++n) {
                 if (done[n]) continue;
                 int members[kSamples], count = 0;
@@ -668,12 +677,15 @@ void sample_marked(const Texture& texture, WarpWorkspace& work, const float* map
                         done[i] = true;
                     }
                 const Affine& m = owner[n] < 0 ? still : affines[owner[n]];
-                add_owner(texture, m, static_cast<float>(x), static_cast<float>(y), offsets, members, count, total);
+                Part& part = parts[known++];
+                part = add_owner(texture, m, static_cast<float>(x), static_cast<float>(y), offsets, members, count, total);
+                part.pixel = static_cast<int>(pixel);
+                part.weight *= share;
             }
-            const size_t pixel = static_cast<size_t>(y) * width + x;
+            if (share < 1.0f) parts[known++] = {static_cast<int>(pixel), map_x[pixel], map_y[pixel], 1.0f - share};
+            work.parts.insert(work.parts.end(), parts, parts + known);
             float plain[4];
             sample_cubic(texture, position(map_x[pixel]), position(map_y[pixel]), plain);
-            const float share = sample_share(map_x, map_y, width, height, x, y);
             for (int c = 0; c < 4; ++c) {
                 const uint8_t value = static_cast<uint8_t>(std::lrintf(plain[c] + share * (total[c] - plain[c])));
                 (c < 3 ? rgb[3 * pixel + c] : alpha[pixel]) = value;
@@ -699,8 +711,8 @@ DITTO_PART Flat flat_around(const Carried& carried, int height, int width, float
     return {at, static_cast<float>(column), static_cast<float>(row), static_cast<float>(carried.flat[at]) - kTapsReach};
 }
 
-DITTO_PART uint8_t sample_plane(const CubicTable& table, const uint8_t* plane, int height, int width, float at_x,
-                                float at_y) {
+// Held to 0 .. 255.
+DITTO_PART float sample_plane(const CubicTable& table, const uint8_t* plane, int height, int width, float at_x, float at_y) {
     const int x = position(std::min(std::max(at_x, -4.0f), static_cast<float>(width + 4)));
     const int y = position(std::min(std::max(at_y, -4.0f), static_cast<float>(height + 4)));
     const int left = (x >> 8) - 1, top = (y >> 8) - 1;
@@ -715,7 +727,7 @@ DITTO_PART uint8_t sample_plane(const CubicTable& table, const uint8_t* plane, i
                         wy[2] * load_bytes(taps + 2 * static_cast<size_t>(width)) +
                         wy[3] * load_bytes(taps + 3 * static_cast<size_t>(width)));
         sum = wx[0] * line[0] + wx[1] * line[1] + wx[2] * line[2] + wx[3] * line[3];
-        return static_cast<uint8_t>(std::lrintf(std::min(std::max(sum, 0.0f), 255.0f)));
+        return std::min(std::max(sum, 0.0f), 255.0f);
     }
     for (int j = 0; j < 4; ++j) {
         const uint8_t* row = plane + static_cast<size_t>(clamped(top + j, height - 1)) * width;
@@ -723,7 +735,7 @@ DITTO_PART uint8_t sample_plane(const CubicTable& table, const uint8_t* plane, i
         for (int i = 0; i < 4; ++i) line += wx[i] * static_cast<float>(row[clamped(left + i, width - 1)]);
         sum += wy[j] * line;
     }
-    return static_cast<uint8_t>(std::lrintf(std::min(std::max(sum, 0.0f), 255.0f)));
+    return std::min(std::max(sum, 0.0f), 255.0f);
 }
 
 void carry_row_plain(const Carried& carried, int height, int width, const float* xs, const float* ys, int first, int last) {
@@ -731,7 +743,7 @@ void carry_row_plain(const Carried& carried, int height, int width, const float*
     for (int i = first; i < last; ++i) {
         const Flat flat = flat_around(carried, height, width, xs[i], ys[i]);
         const bool same = flat.reach >= 1.0f;  // of all taps
-        carried.out[i] = same ? carried.values[flat.at] : sample_plane(table, carried.values, height, width, xs[i], ys[i]);
+        carried.out[i] = same ? carried.values[flat.at] : rounded(sample_plane(table, carried.values, height, width, xs[i], ys[i]));
     }
 }
 
@@ -811,11 +823,19 @@ void carry_row(const Carried& carried, int height, int width, const float* xs, c
 
 }  // namespace
 
-void carry(const Carried& carried, int height, int width, const float* map) {
+void carry(const Carried& carried, int height, int width, const float* map, const std::vector<Part>& parts) {
     const float* map_y = map + static_cast<size_t>(width) * height;
     Carried line = carried;
     for (int y = 0; y < height; ++y, line.out += width)
         carry_row(line, height, width, map + static_cast<size_t>(y) * width, map_y + static_cast<size_t>(y) * width);
+    const CubicTable& table = cubic_table();
+    for (size_t k = 0; k < parts.size();) {
+        const int pixel = parts[k].pixel;
+        float sum = 0.0f;
+        for (; k < parts.size() && parts[k].pixel == pixel; ++k)
+            sum += parts[k].weight * sample_plane(table, carried.values, height, width, parts[k].x, parts[k].y);
+        carried.out[pixel] = rounded(sum);
+    }
 }
 
 void warp(const uint8_t* pixels, int height, int width, const Mesh& mesh, Lanes lanes, WarpWorkspace& work, uint8_t* rgb,

@@ -133,7 +133,7 @@ class ClipRenderer:
         destination = np.concatenate([pose.vertices[:, :2], move_surround(appearance.surround, reference, pose)])
         triangles = np.concatenate([appearance.surround.triangles, painters_order(pose, appearance)]).astype(np.int32)
         opaque = np.full((*crop.shape[:2], 1), 255, np.uint8)
-        image, alpha, _ = ops.warp(
+        image, alpha, *_ = ops.warp(
             np.concatenate([crop, opaque], -1), triangles, destination.astype(np.float32), source.astype(np.float32)
         )
         image = np.where(alpha[..., None] > 127, image, crop) if alpha.min() < 255 else image

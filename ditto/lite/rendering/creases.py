@@ -17,9 +17,11 @@ import numpy.typing as npt
 from ditto.lite.rendering.eyelids import blur, blur_rows, sample_linear
 from ditto.media.images import LUMA
 from ditto.motion.motion import Keypoint
+from ditto.ops.reference.warp import Parts
 from ditto.portrait.face_mesh import MIRROR, Geometry, Pose, smoothstep
 
 Floats = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float32]
 
 ALONG, ACROSS = 49, 41  # samples of a path and across it
 RELIEF_STEP = 1.0 / 512  # what 1 of a stored relief stands for, as a share of the skin's luma; 128 is none
@@ -203,11 +205,27 @@ def strengths(delta: Floats) -> Floats:
     return np.asarray(np.where(amounts > 0.0, most, -least) * np.tanh(amounts))
 
 
-def draw_creases(image: npt.NDArray[np.uint8], origin: npt.NDArray[np.float32], creases: Creases, pose: Pose) -> None:
+def _light(field: Field, strength: float, places: F32) -> F32:
+    """(...) share of the light that a crease takes or gives where places (..., 2) of the crop are seen."""
+    u, v = (places[..., i] - np.float32(field.corner[i]) for i in (0, 1))
+    height, width = field.relief.shape
+    inside = (u > 0.0) & (v > 0.0) & (u < width - 1) & (v < height - 1)
+    u, v = np.where(inside, u, np.float32(0)), np.where(inside, v, np.float32(0))
+    i, j = np.minimum(u.astype(int), width - 2), np.minimum(v.astype(int), height - 2)
+    fx, fy = u - i.astype(np.float32), v - j.astype(np.float32)
+    relief = field.relief.astype(np.float32)
+    top = relief[j, i] + fx * (relief[j, i + 1] - relief[j, i])
+    bottom = relief[j + 1, i] + fx * (relief[j + 1, i + 1] - relief[j + 1, i])
+    value = (top + fy * (bottom - top) - np.float32(FLAT)) * np.float32(RELIEF_STEP * strength)
+    return np.asarray(np.clip(value, np.float32(-DEEPEST), np.float32(DEEPEST)) * inside)
+
+
+def draw_creases(image: npt.NDArray[np.uint8], origin: F32, parts: Parts, creases: Creases, pose: Pose) -> None:
     """Deepens the creases in a warped frame (S, S, 3), in place; nothing changes without expression.
 
     Args:
         origin: (2, S, S) the warp's map: where in the crop each pixel comes from.
+        parts: of the warp: a pixel that has some takes the light of each, as it takes its colours.
     """
     size = len(image)
     for field, strength in zip(creases.fields, strengths(pose.delta), strict=True):
@@ -216,17 +234,12 @@ def draw_creases(image: npt.NDArray[np.uint8], origin: npt.NDArray[np.float32], 
         around = pose.vertices[field.landmarks, :2]
         x0, y0 = np.clip(np.floor(around.min(0)), 0, size).astype(int)
         x1, y1 = np.clip(np.ceil(around.max(0)) + 1, 0, size).astype(int)
-        u, v = (origin[i, y0:y1, x0:x1] - np.float32(field.corner[i]) for i in (0, 1))
-        height, width = field.relief.shape
-        inside = (u > 0.0) & (v > 0.0) & (u < width - 1) & (v < height - 1)
-        u, v = np.where(inside, u, np.float32(0)), np.where(inside, v, np.float32(0))
-        i, j = np.minimum(u.astype(int), width - 2), np.minimum(v.astype(int), height - 2)
-        fx, fy = u - i.astype(np.float32), v - j.astype(np.float32)
-        relief = field.relief.astype(np.float32)
-        top = relief[j, i] + fx * (relief[j, i + 1] - relief[j, i])
-        bottom = relief[j + 1, i] + fx * (relief[j + 1, i + 1] - relief[j + 1, i])
-        value = (top + fy * (bottom - top) - np.float32(FLAT)) * np.float32(RELIEF_STEP * strength)
-        value = np.clip(value, np.float32(-DEEPEST), np.float32(DEEPEST)) * inside
+        value = _light(field, strength, origin[:, y0:y1, x0:x1].transpose(1, 2, 0))
+        rows, columns = parts.pixels // size - y0, parts.pixels % size - x0
+        here = (rows >= 0) & (rows < y1 - y0) & (columns >= 0) & (columns < x1 - x0)
+        at = rows[here], columns[here]
+        value[at] = 0.0
+        np.add.at(value, at, parts.weights[here] * _light(field, strength, parts.places[here]))
         part = image[y0:y1, x0:x1]
         light = part * (1.0 + value[..., None] * creases.tint.astype(np.float32))
         part[...] = np.where(value[..., None] != 0.0, np.floor(np.clip(light, 0.0, 255.0) + 0.5), part).astype(np.uint8)

@@ -202,16 +202,16 @@ class MeshRenderer:
         pose = self.pose(appearance, render_pose)
         destination = np.concatenate([pose.vertices[:, :2], move_surround(surround, geometry, pose)])
         triangles = np.concatenate([surround.triangles, painters_order(pose, appearance)]).astype(np.int32)
-        image, alpha, origin = ops.warp(
+        image, alpha, origin, parts = ops.warp(
             appearance.texture, triangles, destination.astype(np.float32), appearance.source
         )
-        draw_creases(image, origin, appearance.creases, pose)
+        draw_creases(image, origin, parts, appearance.creases, pose)
         draw_eyes(image, appearance.eyes, geometry, pose)
         gate = plate_gate(origin)
         ops.composite(image, alpha, appearance.background.plate, gate)
         draw_mouth(image, appearance.mouth, geometry, pose)
         if plane is None:
             return image, None
-        carried = np.repeat(ops.carry(plane.values, origin)[..., None], 3, -1)
+        carried = np.repeat(ops.carry(plane.values, origin, parts)[..., None], 3, -1)
         ops.composite(carried, alpha, np.repeat(plane.plate[..., None], 3, -1), gate)
         return image, carried[..., 0]

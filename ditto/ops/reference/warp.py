@@ -29,6 +29,20 @@ _PATTERN = [
 SAMPLES: F32 = ((np.array(_PATTERN) + 0.5) / 16).astype(np.float32)  # (16, 2) px
 
 
+class Parts(NamedTuple):
+    """What `warp` puts pixels together of, where the map breaks off or shrinks the texture.
+
+    Attributes:
+        pixels: (N,) y * width + x, ascending; a pixel has one part or more.
+        places: (N, 2) px: where in the texture a part comes from.
+        weights: (N,) in (0, 1]: of a pixel's parts, 1 together.
+    """
+
+    pixels: npt.NDArray[np.int32]
+    places: F32
+    weights: F32
+
+
 class _Affines(NamedTuple):
     """Of each triangle, and last of the picture outside of all: `origin = start + (point - corner) @ matrix`."""
 
@@ -125,14 +139,18 @@ def _sample_linear(texture: U8, origin: F32) -> Floats:
     return np.asarray(above + fy * (below - above))
 
 
-def _from_samples(texture: U8, affines: _Affines, owners: npt.NDArray[np.int64], pixels: F32) -> Floats:
-    """(n, 4) of pixels (n, 2), each the mean of what the triangles at its 16 samples, `owners` (n, 16), show.
+def _from_samples(
+    texture: U8, affines: _Affines, owners: npt.NDArray[np.int64], pixels: F32
+) -> tuple[Floats, list[tuple[npt.NDArray[np.int64], F32, F32]]]:
+    """(n, 4) of pixels (n, 2), each the mean of what the triangles at its 16 samples, `owners` (n, 16), show; and of
+    which parts: row of the pixel (m,), place in the texture (m, 2), share of the samples (m,).
 
     A triangle is looked up once, in the middle of its samples, or at each of them where it shrinks the texture. So a
     pixel inside one triangle that shrinks nothing is the plain bicubic sample.
     """
     shrinking = _ramp(JUMP, np.abs(affines.matrix).max((1, 2)))
     total = np.zeros((len(pixels), 4))
+    parts = []
     left = np.ones(owners.shape, bool)
     while left.any():
         rows = np.flatnonzero(left.any(1))
@@ -141,17 +159,19 @@ def _from_samples(texture: U8, affines: _Affines, owners: npt.NDArray[np.int64],
         left[rows] &= ~same
         count = same.sum(1).astype(np.float32)
         middle = np.einsum("nk,ki->ni", same.astype(np.float32), SAMPLES) / count[:, None]
-        colour = _sample_cubic(texture, _origins(affines, owner, pixels[rows] + middle))
+        places = _origins(affines, owner, pixels[rows] + middle)
+        colour = _sample_cubic(texture, places)
         share = shrinking[owner]
         for n in np.flatnonzero(share):
             at = pixels[rows[n]] + SAMPLES[same[n]]
             each = _sample_linear(texture, _origins(affines, np.full(len(at), owner[n]), at))
             colour[n] += share[n] * (each.mean(0) - colour[n])
         total[rows] += colour * (count / len(SAMPLES))[:, None]
-    return total
+        parts.append((rows, places, count / np.float32(len(SAMPLES))))
+    return total, parts
 
 
-def warp(texture: U8, triangles: npt.NDArray[np.int32], destination: F32, source: F32) -> tuple[U8, U8, F32]:
+def warp(texture: U8, triangles: npt.NDArray[np.int32], destination: F32, source: F32) -> tuple[U8, U8, F32, Parts]:
     """As `ditto.ops.warp`."""
     height, width = texture.shape[:2]
     pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
@@ -160,16 +180,24 @@ def warp(texture: U8, triangles: npt.NDArray[np.int32], destination: F32, source
     result = _sample_cubic(texture, origin)
     amount = _amount(origin)
     marked = amount > 0
-    if marked.any():
-        at = pixels[marked]
-        owners = _owners(at[:, None] + SAMPLES, triangles, destination)
-        whole = _from_samples(texture, affines, owners, at)
-        result[marked] += amount[marked][:, None] * (whole - result[marked])
+    at, share = pixels[marked], amount[marked]
+    owners = _owners(at[:, None] + SAMPLES, triangles, destination)
+    whole, found = _from_samples(texture, affines, owners, at)
+    result[marked] += share[:, None] * (whole - result[marked])
     drawn = np.rint(result).astype(np.uint8)
-    return drawn[..., :3].copy(), drawn[..., 3].copy(), np.ascontiguousarray(origin.transpose(2, 0, 1))
+
+    rows = np.concatenate([*(rows for rows, _, _ in found), np.arange(len(at))])
+    places = np.concatenate([*(places for _, places, _ in found), origin[marked]])
+    weights = np.concatenate([*(share[rows] * part for rows, _, part in found), 1 - share])
+    order = np.argsort(rows, kind="stable")
+    order = order[weights[order] > 0]
+    parts = Parts(np.flatnonzero(marked)[rows[order]].astype(np.int32), places[order], weights[order])
+    return drawn[..., :3].copy(), drawn[..., 3].copy(), np.ascontiguousarray(origin.transpose(2, 0, 1)), parts
 
 
-def carry(plane: U8, origin: F32) -> U8:
+def carry(plane: U8, origin: F32, parts: Parts) -> U8:
     """As `ditto.ops.carry`."""
-    value = _sample_cubic(plane[..., None], np.ascontiguousarray(origin.transpose(1, 2, 0)))[..., 0]
-    return np.rint(value).astype(np.uint8)
+    value = _sample_cubic(plane[..., None], np.ascontiguousarray(origin.transpose(1, 2, 0))).ravel()
+    value[parts.pixels] = 0.0
+    np.add.at(value, parts.pixels, parts.weights * _sample_cubic(plane[..., None], parts.places)[:, 0])
+    return np.rint(value).astype(np.uint8).reshape(plane.shape)

@@ -9,7 +9,8 @@ import pytest
 from drawn import drawn_portrait
 
 import ditto
-from ditto.lite.rendering.creases import FLAT, PATHS, prepare_creases, strengths
+from ditto import ops
+from ditto.lite.rendering.creases import FLAT, PATHS, Creases, Field, draw_creases, prepare_creases, strengths
 from ditto.lite.rendering.mesh import MeshRenderer
 from ditto.motion.motion import Keypoint, RenderPose
 from ditto.portrait import face_mesh as g
@@ -96,6 +97,31 @@ def test_a_smile_deepens_the_fold_and_a_smile_that_goes_makes_it_shallower(rende
     assert smile.min() < -20 and smile.sum() < 0
     assert gone.max() > 5 and gone.sum() > 0
     assert (rest == 0).all()
+
+
+def test_at_a_fold_a_crease_changes_as_smoothly_as_the_colours(renderer):
+    """A patch of skin with a crease that moves slowly over skin without: each pixel takes a sixteenth more or less."""
+    portrait = drawn_portrait(SIZE)
+    pose = renderer.pose(renderer.prepare(portrait), smiling(portrait, 1.0))
+    relief = np.full((60, 60), FLAT, np.uint8)
+    relief[10:50, 10:50] = FLAT - 40
+    x, y = pose.vertices[1, :2].astype(int)
+    landmarks = np.arange(468)
+    none = Field(np.full((2, 2), FLAT, np.uint8), np.zeros(2, int), landmarks)
+    patch = Creases((Field(relief, np.array([x, y]), landmarks), *[none] * 5), np.ones(3))
+    points = np.array([[0, 0], [255, 0], [255, 255], [0, 255], [15, 15], [45, 15], [45, 45], [15, 45]], np.float32)
+    points[4:] += (x, y)
+    triangles = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]], np.int32)
+    texture = np.full((SIZE, SIZE, 4), 200, np.uint8)
+    frames = []
+    for shift in np.linspace(50.0, 51.5, 100):
+        destination = points.copy()
+        destination[4:, 0] -= np.float32(shift)
+        image, _, origin, parts = ops.warp(texture, triangles, destination, points)
+        draw_creases(image, origin, parts, patch, pose)
+        frames.append(image[..., 0].astype(int))
+    depth, steps = 200 - np.min(frames), np.abs(np.diff(frames, axis=0))[:, y + 18 : y + 42]  # beside corners
+    assert depth > 20 and 0 < steps.max() <= depth / 16 + 1
 
 
 def test_strengths_are_zero_at_rest_and_follow_smile_frown_and_raised_brows():

@@ -22,9 +22,6 @@ PICTURES = [
 CHANGE = 5e-5  # of any of the 70 numbers: a face unit is some 200 px, so a landmark that simply follows moves .01 px
 MOST_PX = 0.1
 MOST_LEVELS = 2
-# Known fault: at the far contour of a face that turns away, where the mesh folds, up to 3 pixels of a crop pass from one
-# triangle to another and change by up to 7 levels (pearl_earring.jpg turned by 5 degrees more).
-FOLD_PIXELS, FOLD_LEVELS = 4, 8
 # A pixel lies outside of edges if the levels in the 5 x 5 pixels around it, which is what a bicubic sample reads,
 # differ by no more than 20 in any channel: there, 2 levels are a shift of .1 px in the steepest slope that fits.
 REACH, EDGE_LEVELS = 5, 20
@@ -94,6 +91,4 @@ def test_no_pixel_outside_of_edges_jumps(prepared, rows, head, data):
     change = np.abs(after.astype(int) - before).max(-1) * flat
     y, x = np.unravel_index(change.argmax(), change.shape)
     assert flat.mean() > 0.4  # of the picture: the claim is about something
-    assert change.max() <= FOLD_LEVELS, f"pixel {x}, {y} changes by {change.max()} levels with number {number}"
-    jumps = int((change > MOST_LEVELS).sum())
-    assert jumps <= FOLD_PIXELS, f"{jumps} pixels jump with number {number}, pixel {x}, {y} by {change.max()} levels"
+    assert change.max() <= MOST_LEVELS, f"pixel {x}, {y} changes by {change.max()} levels with number {number}"
