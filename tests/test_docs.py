@@ -262,6 +262,7 @@ def check_program(run, arguments: list[str], monkeypatch) -> None:
         raise Parsed
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
+    monkeypatch.setattr("ditto.commands._existing", lambda text, *kinds: Path(text))  # pages name folders of their own
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(Parsed):
         run()
@@ -290,7 +291,7 @@ def check_command(command: list[str], monkeypatch) -> None:
         module = arguments[1]
         source = importlib.util.find_spec(module)
         assert source is not None and source.origin is not None
-        if "ArgumentParser(" in Path(source.origin).read_text():
+        if "Arguments(" in Path(source.origin).read_text():
             check_program(lambda: runpy.run_module(module, run_name="__main__"), arguments[1:], monkeypatch)
     elif program == "python":
         assert (ROOT / arguments[0]).is_file()

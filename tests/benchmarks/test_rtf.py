@@ -268,7 +268,7 @@ def test_a_sheet_is_markdown_and_records():
         (["--device", "cuda"], "precision='float32' for the bundle"),
         (["--random-weights"], "random weights are for --bundle full"),
         (["--sessions", "none"], "sessions are 1 to 64, or auto"),
-        (["--minutes", "0"], "minutes lie above 0"),
+        (["--minutes", "0"], "argument --minutes: expected a number from 0.001 to 600"),
         (["--latency", "instant"], "expected a latency of quality, balanced, low, lowest, got 'instant'"),
         (["--speech", "/nowhere.wav"], "nowhere.wav"),
         (["--speech", str(Path(__file__).parent)], "holds no recordings"),
