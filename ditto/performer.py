@@ -333,10 +333,10 @@ def check_job(job: Advance, hop_samples: int) -> None:
         )
 
 
-MOST_NUMBER = 1e6  # of features of speech, which lie within hundreds, and of pictures, within 1
+LARGEST = float(np.finfo(np.float32).max)
 
 
-def check_numbers(network: str, values: npt.NDArray[Any], most: float = MOST_NUMBER) -> None:
+def check_numbers(network: str, values: npt.NDArray[Any], most: float = LARGEST) -> None:
     """Raise BundleError if a network gave a number beyond `most`, or NaN: weights may be finite and yet absurd."""
     if not bool((np.abs(values) <= most).all()):
         raise BundleError(

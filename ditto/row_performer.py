@@ -21,7 +21,7 @@ from ditto.media.rates import SAMPLES_PER_FRAME
 from ditto.motion.emotion import emotion_vector
 from ditto.motion.idle import IdleState, idle_frame, initial_idle, resume
 from ditto.motion.inertialization import Inertialization
-from ditto.motion.motion import MOST, Motion
+from ditto.motion.motion import Motion
 from ditto.motion.space import MotionSpace
 from ditto.once import Once
 from ditto.performer import (
@@ -295,7 +295,7 @@ class RowPerformer(Generic[E, S, A, P, C]):
                 )
                 sampled = self._timed("sample", lambda: sampler.step_batch(*arguments), len(group))  # noqa: B023
                 for (run, _), (rows, sampler_state) in zip(group, sampled, strict=True):
-                    check_numbers("motion network", rows, MOST)
+                    check_numbers("motion network", rows)
                     run.accept_rows(rows, sampler_state)
         return [Advanced(run.shots, run.state) for run in runs]
 

@@ -52,6 +52,7 @@ T = TypeVar("T")
 
 LARGEST_BATCH = 8  # streams of one forward pass
 MOST_LATENT = 1e4  # of a normalised latent, whose deviation is 1
+MOST_FEATURE = 1e6  # of features of speech, which lie within hundreds
 DELAY_BLOCKS = 16  # blocks over which hops and blocks meet in every way: hops have 2, 5 or 10 frames
 
 
@@ -272,7 +273,7 @@ class LatentPerformer:
                 hops, states = [run.take_hop() for run in hungry], [run.hearing.encoder for run in hungry]
                 encoded = self._timed("encode", lambda: self.speech.encoder.step_batch(hops, states), len(hops))  # noqa: B023
                 for run, (rows, state) in zip(hungry, encoded, strict=True):
-                    check_numbers("speech encoder", rows)
+                    check_numbers("speech encoder", rows, MOST_FEATURE)
                     run.hearing = run.hearing.accept(rows, state)
             groups: dict[Hashable, list[_Run]] = {}
             for run in runs:
