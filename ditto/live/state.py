@@ -402,7 +402,8 @@ class SessionState:
         if full and not self._intake.full:
             self.notify()  # a push that waits has room now
         if self._utterance is None:
-            self._utterance = Utterance(piece.epoch, partial(self._begin, piece.epoch), self._performer.hop_samples)
+            begin, rate = partial(self._begin, piece.epoch), None if self._redrawable else self.settings.audio_rate
+            self._utterance = Utterance(piece.epoch, begin, self._performer.hop_samples, rate)
         return self._utterance, piece, self._performer_state
 
     def _begin(self, epoch: int, performer_state: State | None) -> State:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.live.intake import Piece
+from ditto.media.rates import SAMPLE_RATE
 from ditto.performer import Advance, EditsAt, State
 
 Array = npt.NDArray[np.float32]
@@ -23,6 +24,8 @@ class Utterance:
         epoch: its number.
         begin: performer's state after the last shot of the stream -> its state before the first sample of this utterance.
         hop_samples: of the performer.
+        audio_rate: of the sound, for a performer of which no idle frame may come between two shots of a block: a hop waits
+            for the sound of its frames, of which the resampler holds some back. None: it does not wait.
 
     Attributes:
         ended: whether no more sound comes.
@@ -30,17 +33,20 @@ class Utterance:
         shots: how many the performer has given.
     """
 
-    def __init__(self, epoch: int, begin: Callable[[State | None], State], hop_samples: int) -> None:
+    def __init__(
+        self, epoch: int, begin: Callable[[State | None], State], hop_samples: int, audio_rate: int | None = None
+    ) -> None:
         self.epoch = epoch
         self.ended = self.done = False
         self.shots = 0
         self._begin = begin
         self._state: State | None = None
-        self._hop = hop_samples
+        self._hop, self._audio_rate = hop_samples, audio_rate
         self._samples = np.zeros(0, np.float32)
         self._last = False  # no more samples come
         self._sound = np.zeros(0, np.float32)
         self._unpublished: list[Array] = []
+        self._advanced = self._sounded = 0  # samples that were in a job; samples of sound that came
 
     def next_job(
         self, piece: Piece | None, emotion: Array, performer_state: State | None, edits: EditsAt | None = None
@@ -56,6 +62,7 @@ class Utterance:
         if piece is not None:
             speech, sound = piece.convert()
             self._unpublished.append(sound)
+            self._sounded += sound.size
             self._samples = np.concatenate([self._samples, speech])
             self._last = piece.samples is None
         elif not self.has_hop and self._state is not None:
@@ -70,6 +77,7 @@ class Utterance:
     def accept_shots(self, job: Advance, shots: int, state: State) -> None:
         """Record that the performer has done a job."""
         self._samples = self._samples[job.samples.size :]
+        self._advanced += job.samples.size
         self._state = state
         self.shots += shots
         self.done = job.final
@@ -97,7 +105,13 @@ class Utterance:
     @property
     def has_hop(self) -> bool:
         """Whether there is a job without a further piece."""
-        return not self.done and (self._last or self._samples.size >= self._hop)
+        return not self.done and (self._last or (self._samples.size >= self._hop and self._hop_sounds))
+
+    @property
+    def _hop_sounds(self) -> bool:
+        """Whether the sound of the next hop is there, if the performer needs it."""
+        needed = (self._advanced + self._hop) * (self._audio_rate or 0)
+        return self._sounded * SAMPLE_RATE >= needed
 
     def has_sound(self, size: int) -> bool:
         """Whether `next_sound(size)` can be called."""

@@ -27,7 +27,7 @@ from hypothesis.strategies import booleans, integers, lists, sampled_from, tuple
 import ditto
 from ditto.controls import Controls, apply
 from ditto.errors import AudioError, BundleError, BusyError, SessionError, TooSlowError
-from ditto.live import AsyncSession, Frame, Scheduler, SegmentEnd, utterance_seed
+from ditto.live import AsyncSession, Frame, Scheduler, SegmentEnd, Session, utterance_seed
 from ditto.live.intake import MAX_QUEUED_SAMPLES
 from ditto.live.pictures import MAX_QUEUED_PICTURES
 from ditto.live.scheduler import MAX_BATCH
@@ -65,6 +65,36 @@ def read_until_end(s, epoch):
     while not items or items[-1] != SegmentEnd(epoch, items[-1].pts_seconds):
         items.append(s.get())
     return items
+
+
+@pytest.mark.parametrize("audio_rate", [16000, 24000, 48000])
+def test_frames_of_a_block_performer_come_in_the_order_in_which_it_made_them(audio_rate, monkeypatch):
+    """In a pause too, where the resampler of the sound holds some back."""
+    performer, clock, made, drawn, kinds = BlockPerformer(), HandClock(), [], [], []
+    advance, idle, draw = performer.advance, performer.idle, performer.draw
+
+    def recorded(call):
+        def calling(jobs):
+            results = call(jobs)
+            made.extend(shot for result in results for shot in result.shots)
+            return results
+
+        return calling
+
+    monkeypatch.setattr(performer, "advance", recorded(advance))
+    monkeypatch.setattr(performer, "idle", recorded(idle))
+    monkeypatch.setattr(performer, "draw", lambda jobs: drawn.extend(job.shot for job in jobs) or draw(jobs))
+    scheduler = Scheduler(performer, 1, clock)
+    options = Settings(audio_rate=audio_rate, any_speed=True)
+    with Session(scheduler, PORTRAIT, partial(performer.prepare, PORTRAIT), options) as s:
+        for tick in range(140):
+            if tick in (2, 90):
+                s.push(np.full(2 * performer.hop_samples, 0.1, np.float32))
+            while at_rest(scheduler) and (item := s.get(0.0)) is not None:
+                kinds.append(item.kind[0])
+            clock.advance(1 / FPS + 1e-6)
+    assert kinds.count("s") >= 32 and "si" in "".join(kinds)
+    assert all(one is other for one, other in zip(drawn, made))  # noqa: B905 - some were made and not drawn
 
 
 OPERATIONS = tuples(sampled_from(["push", "flush", "interrupt", "control", "read", "breathe"]), integers(1, 4000))

@@ -167,3 +167,20 @@ def test_sound_is_there_once_published_and_a_part_of_a_frame_once_the_end_is():
     rest = spoken.next_sound(SAMPLES_PER_FRAME)
     np.testing.assert_array_equal(rest[:10], noise(SAMPLES_PER_FRAME + 10)[-10:])
     assert not rest[10:].any()
+
+
+@pytest.mark.parametrize("audio_rate", [8000, 16000, 24000, 48000])
+def test_a_hop_waits_for_the_sound_of_its_frames_where_the_performer_needs_it(audio_rate):
+    samples, size, given = noise(8 * HOP + 100), audio_rate // FPS, 0
+    spoken = Utterance(0, lambda performer_state: Numbered(0, performer_state), HOP, audio_rate)
+    for piece in pieces_of(samples, [HOP], audio_rate=audio_rate):
+        job = spoken.next_job(piece, CALM, None)
+        while job is not None:
+            spoken.accept_shots(job, 2, Numbered(0))
+            spoken.publish()
+            for _ in range(-(-job.samples.size // SAMPLES_PER_FRAME)):
+                assert spoken.has_sound(size)
+                spoken.next_sound(size)
+            given += job.samples.size
+            job = spoken.next_job(None, CALM, None) if spoken.has_hop else None
+    assert spoken.done and given == samples.size
