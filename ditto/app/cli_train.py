@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ditto.training.prepare import Result
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, curve and trained network.")]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**64 - 1, help="The same seed gives the same weights on one machine.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Updates, if other than the preset's.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1.")]

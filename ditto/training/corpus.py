@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, run, whole_number
 from ditto.lite.latency import LOOKBACK
 from ditto.lite.phones import PHONES, SILENCE
 from ditto.lite.postprocess import AT_REST, close_lips
@@ -309,7 +309,7 @@ def main() -> None:
     parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("data", "tracks", "bundle", "out"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--seed", type=whole_number(0, 2**63), default=5)
     parser.add_argument("--features", type=Path)
     parser.add_argument(
         "--without", nargs="*", default=[], help="natural cuts to keep out, of the kernels too, to measure on them"

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, run, whole_number
 from ditto.lite.rendering.deform import BASIS_KEYPOINTS
 from ditto.media.files import check_output_file, write_file
 from ditto.motion.motion import UPPER_LIDS
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("tracks", nargs="+", help="folders written by ditto.training.tracks, each as FOLDER=SHARE")
     parser.add_argument("--shapes", type=Path, required=True, help="written by ditto.training.arkit")
     parser.add_argument("--test", type=Path, help="folder of tracks to measure on, never trained on")
-    parser.add_argument("--every", type=int, default=4, help="use every n-th frame")
+    parser.add_argument("--every", type=whole_number(1, 10**6), default=4, help="use every n-th frame")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     check_output_file(options.out)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from ditto.bundle import Bundle, read_tensors
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, run, whole_number
 from ditto.errors import DittoError, InputError
 from ditto.full.networks.lmdm import LMDM
 from ditto.lite.networks.motion_diffusion import MotionCondition, MotionDiffusion
@@ -241,7 +241,7 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--preset", default="lite", choices=list(PRESETS))
     parser.add_argument("--bundle", default="lite")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole_number(0, 2**63), default=0)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--short-steps", type=int)
     parser.add_argument(

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from ditto.bundle import Bundle
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, run, whole_number
 from ditto.engines import Tensor as EngineTensor
 from ditto.full.networks.lmdm import LMDM, ddim_sample, ddim_schedule
 from ditto.lite.performer import postprocess_config
@@ -243,8 +243,8 @@ def main() -> None:
     parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--clips", type=int, default=40)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--clips", type=whole_number(1, 10**6), default=40)
+    parser.add_argument("--steps", type=whole_number(1, 10**3), default=10)
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--lip-temperature", type=float)
     options = parser.parse_args()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, run, whole_number
 from ditto.motion.map import LITE_MAP
 from ditto.motion.motion import EXPRESSION, KEYPOINTS
 from ditto.portrait.face_mesh import KEYPOINT_MIRROR
@@ -60,7 +60,7 @@ def main() -> None:
     parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tracks", type=Path, nargs="+", help="folders written by ditto.training.tracks")
     parser.add_argument("--shapes", type=Path, required=True, help="written by ditto.training.arkit")
-    parser.add_argument("--every", type=int, default=4, help="use every n-th frame")
+    parser.add_argument("--every", type=whole_number(1, 10**6), default=4, help="use every n-th frame")
     options = parser.parse_args()
     sets = {folder.name: (faces_of_clips(folder, options.every), PERCENTILES) for folder in options.tracks}
     sets["shapes"] = (faces_of_shapes(options.shapes), (0.0, 100.0))

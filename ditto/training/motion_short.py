@@ -21,7 +21,7 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, run, whole_number
 from ditto.lite.networks.motion_diffusion import (
     WINDOW,
     MotionCondition,
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--preset", default="lite", choices=[name for name, r in PRESETS.items() if r.size == "lite"])
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole_number(0, 2**63), default=0)
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     check_folder(options.out)

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.bundle import read_tensors
-from ditto.commands import Arguments, run
+from ditto.commands import Arguments, run, whole_number
 from ditto.errors import BundleError, DittoError, InputError
 from ditto.lite.speech_encoder import FEATURE_SIZE, SpeechEncoder
 from ditto.media.files import check_output_file
@@ -267,8 +267,8 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--corpus", type=Path, help="file of ditto.training.corpus, for other voices")
     parser.add_argument("--features", type=Path, help="folder of features that are known, NAME.npz")
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=whole_number(1, 10**9), default=STEPS)
+    parser.add_argument("--seed", type=whole_number(0, 2**63), default=0)
     options = parser.parse_args()
     check_output_file(options.out)
     try:
@@ -278,8 +278,8 @@ def main() -> None:
     except ImportError as error:
         parser.error(f"training needs torch ({error}); pip install 'ditto-talking-head[train]'")
     trained, _ = grid_stems(options.tracks)
-    if not trained or options.steps < 1:
-        parser.error(f"expected tracked clips in {options.tracks} and 1 step or more, got {len(trained)} and {options.steps}")
+    if not trained:
+        parser.error(f"expected tracked clips in {options.tracks}, got none")
     try:
         encoder = SpeechEncoder(options.bundle)
         pools = [list(read_pairs((options.tracks / f"{s}.npz" for s in trained), encoder, options.features))]
