@@ -261,7 +261,7 @@ def test_the_command_trains_on_tracks_and_a_corpus(tmp_path, monkeypatch, capsys
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--steps", "0"], "expected a whole number from 1"), (["--corpus", "no.npz"], "expected a corpus"), ([], "a clip of 62 frames")],
+    [(["--steps", "0"], "a whole number"), (["--corpus", "no.npz"], "expected a corpus"), ([], "a clip of 62 frames")],
 )
 def test_the_command_ends_with_one_line(tmp_path, monkeypatch, capsys, words, message):
     write_track(tmp_path / "0.npz", 30)
