@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ditto.bundle import Bundle, Part, known_bundles
 from ditto.errors import BundleError, InputError, NoBundleError
-from ditto.full.networks.hubert import Hubert
+from ditto.full.networks.hubert import Hubert, HubertConfig
 from ditto.full.networks.loading import build_part, load_part
 from ditto.full.networks.streaming_hubert import HubertState, StreamingHubert
 from ditto.full.sizes import ROWS_PER_FRAME
@@ -262,7 +262,7 @@ class HubertLayers:
         layers = tuple(layers) if layers is not None else tuple(range(1, config.layers + 1))
         known = name if name in known_bundles() else str(bundle.path.resolve())
         source = cls(known, part.identity("weights"), layers, config.width)
-        source._check_layers(config.layers)
+        source._check(config)
         return source
 
     @property
@@ -279,7 +279,7 @@ class HubertLayers:
         Raises:
             NoBundleError: its bundle is not there, or has no HuBERT, or another one.
             BundleError: its bundle is damaged.
-            InputError: layers that it does not have.
+            InputError: layers or a width that it does not have.
         """
         try:
             part = hubert_of(Bundle.open(self.bundle))
@@ -294,7 +294,7 @@ class HubertLayers:
                 f"{self.bundle!r}, got {found[:12]}...; put the bundle of the training there"
             )
         hubert = _load(part)
-        self._check_layers(hubert.config.layers)
+        self._check(hubert.config)
         return Speech(HubertSpeech(StreamingHubert(hubert), self.layers), self.audio_layers * hubert.config.width)
 
     def for_clips(self) -> ClipRows:
@@ -311,10 +311,11 @@ class HubertLayers:
 
         return rows
 
-    def _check_layers(self, count: int) -> None:
-        if self.layers[-1] > count:
+    def _check(self, config: HubertConfig) -> None:
+        if self.layers[-1] > config.layers or self.audio_features != config.width:
             raise InputError(
-                f"expected layers of 1 to {count} of the encoder in {self.bundle}, got {self.layers[-1]}; give others"
+                f"expected layers of 1 to {config.layers} and {config.width} numbers each of the encoder in {self.bundle}, "
+                f"got {self.layers[-1]} and {self.audio_features}; give others"
             )
 
 

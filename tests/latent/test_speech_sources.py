@@ -310,3 +310,25 @@ def test_the_commands_train_a_mel_encoder_and_write_its_bundle(folder, tmp_path,
     (tmp_path / "run" / "audio.safetensors").unlink()
     code, said = command("bundle", folder / "codec", tmp_path / "run", "-o", tmp_path / "new")
     assert code == 1 and "expected the speech of the generator" in said and not (tmp_path / "new").exists()
+
+
+def test_a_generator_that_does_not_fit_what_is_said_of_it_makes_no_bundle(folder, full, tmp_path):
+    trained(folder, tmp_path / "run", "rap", HubertLayers.of(str(full)))
+    described = (tmp_path / "run" / "rap.json").read_text()
+
+    def made(error, match, change):
+        words = json.loads(described)
+        change(words)
+        (tmp_path / "run" / "rap.json").write_text(json.dumps(words))
+        with pytest.raises(error, match=match):
+            bundle_of_training(folder / "codec", tmp_path / "run", tmp_path / "bundle", "tiny", "Apache-2.0")
+        assert not (tmp_path / "bundle").exists()
+
+    def narrow(words):
+        words["words"]["audio"]["sizes"]["audio_features"] = 5
+
+    made(InputError, "and 64 numbers each of the encoder", narrow)
+    for seed in (None, "x", True):
+        made(BundleError, "a side, seed or data of another type", lambda words, seed=seed: words.update(seed=seed))
+    (tmp_path / "run" / "flow.json").write_text("{}")
+    made(InputError, r"expected one generator in .*, got flow\.json and rap\.json", lambda words: None)

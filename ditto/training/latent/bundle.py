@@ -26,6 +26,7 @@ from ditto.training.latent.codec import read_codec
 from ditto.training.latent.hearing import read_audio
 from ditto.training.latent.latents import codec_window, fingerprint
 from ditto.training.latent.networks import read_network
+from ditto.values import is_whole
 
 # Guidance widens the opening of the lips: by how much, chosen for the portrait that no network saw (docs/latent.md).
 FOLLOWED = Guidance(2.5)  # by motion, where there are edits: without it they act about a third as much as with lite
@@ -46,11 +47,16 @@ def bundle_of_training(codec: Path, generator: Path, out: Path, name: str, licen
     Raises:
         NoBundleError: one of the two was not trained there, or the speech's encoder lies in a bundle that is not here.
         BundleError: one of the two is damaged.
-        InputError: they do not belong to each other, or something lies at `out`.
+        InputError: they do not belong to each other, there are two generators, or something lies at `out`.
         OutputError: it cannot be written there.
     """
     coder, (top, left, size) = read_codec(codec), codec_window(codec)
-    system = "rap" if (generator / "rap.json").is_file() else "flow"
+    found = [name for name in ("flow", "rap") if (generator / f"{name}.json").is_file()] or ["flow"]
+    if len(found) > 1:
+        raise InputError(
+            f"expected one generator in {generator}, got flow.json and rap.json; train each to a folder of its own"
+        )
+    (system,) = found
     network: FlowGenerator | RapDenoiser
     latencies: Any
     if system == "rap":
@@ -73,8 +79,8 @@ def _words(path: Path) -> Mapping[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         words = {name: found[name] for name in ("seed", "side")}
         words["words"] = {name: found["words"][name] for name in ("codec", "data", "audio")}
-        if type(words["side"]) is not int or type(words["words"]["data"]) is not str:
-            raise ValueError("a side or data of another type")
+        if not (is_whole(words["side"]) and is_whole(words["seed"]) and isinstance(words["words"]["data"], str)):
+            raise ValueError("a side, seed or data of another type")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise (NoBundleError if isinstance(error, FileNotFoundError) else BundleError)(
             f"expected what training says of a generator in {path}, got: {error}; train it again"
