@@ -138,6 +138,10 @@ class Ramps(NamedTuple):
             controls=settled,
         )
 
+    def not_after(self, frame: int) -> Ramps:
+        """The same, those that have not begun before a frame from that frame on: frames were dropped."""
+        return self._replace(first=np.minimum(self.first, frame - 1.0))
+
     def at(self, frame: int) -> tuple[Array, Controls, float]:
         """Emotion weights (8,), the controls and the strength of the style of a frame."""
         if np.all(frame >= self.first + self.frames):

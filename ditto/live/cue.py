@@ -79,6 +79,11 @@ class Cues(NamedTuple):
         """The edits of a frame, those of `main` first."""
         return [cue.at(frame) for cue in (self.main, *self.tops) if cue is not None]
 
+    def not_after(self, frame: int) -> Cues:
+        """The same, timelines that have not begun before a frame from that frame on: frames were dropped."""
+        main = None if self.main is None else self.main._replace(first=min(self.main.first, frame))
+        return Cues(main, tuple(top._replace(first=min(top.first, frame)) for top in self.tops))
+
     def without_function(self) -> Cues:
         """Without a function of the frame's number."""
         return self if self.main is None or isinstance(self.main.edit, Timeline) else self._replace(main=None)

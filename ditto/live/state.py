@@ -226,6 +226,8 @@ class SessionState:
         left = self._pictures.interrupt(self._current_shot())
         self._performer_state, self._held = (None, 0) if left is None else (left.state, left.held)
         self._frames_read = (self.epoch, 0)
+        first = self._next_new + (self._held if self._shows_idle and not self._redrawable else 0)
+        self._ramps, self._cues = self._ramps.not_after(first), self._cues.not_after(first)
         self._pace.make_due(self._pictures.last_read.frames)  # the face comes to rest now, even if the reader is ahead of time
         self.notify()
         self._work(NOW)

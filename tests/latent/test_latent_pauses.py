@@ -15,7 +15,7 @@ from ditto.frame import Frame  # noqa: E402
 from ditto.latent.bundling import performer_of  # noqa: E402
 from ditto.live import Scheduler, Session  # noqa: E402
 from ditto.live.settings import Settings  # noqa: E402
-from ditto.motion.emotion import emotion_vector  # noqa: E402
+from ditto.motion.emotion import EMOTIONS, emotion_vector  # noqa: E402
 from ditto.performer import Advance, Edits, Idle  # noqa: E402
 from ditto.talking_head import TalkingHead  # noqa: E402
 
@@ -522,3 +522,20 @@ def test_an_interrupt_while_an_idle_block_is_made_drops_it(heads, system, monkey
         kinds = show.play(40, late=True)
         assert dropped and state._performer_state is not dropped[0] and set(kinds) <= {"i", "t"}
         assert [frame.index for frame in show.frames] == list(range(len(show.frames)))
+
+
+def test_a_change_before_an_interrupt_begins_with_the_first_frame_that_is_made_after_it(heads):
+    with Show(heads["v motion"]) as show:
+        show.play(2)
+        show.session.push(speech(90))
+        assert at_rest(show.scheduler)  # nobody reads
+        show.session.control(gaze=(20.0, 0.0), ramp_seconds=0.4)
+        show.session.control(timeline=Timeline().layer({"emotion.happy": 1.0}), ramp_seconds=0.4)
+        state = show.session._opened()
+        late = state._next_new
+        show.session.interrupt()
+        first = state._next_new + state._held
+        assert first < late - BLOCK // 2
+        looks = [state._edits_at(state._ramps, state._cues, frame) for frame in range(first, first + 11)]
+        assert all(look.controls for look in looks) and looks[-1].controls[0].gaze == (20.0, 0.0)
+        assert looks[-1].emotion[EMOTIONS.index("happy")] > 0.9
