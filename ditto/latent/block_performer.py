@@ -268,11 +268,11 @@ class LatentPerformer:
     def _run(self, runs: Sequence[_Run]) -> list[Advanced]:
         """Take the runs as far as their speech goes: hops of all that need one together, blocks of those at one place."""
         while True:
-            hungry = [run for run in runs if run.hungry]
-            if hungry:
-                hops, states = [run.take_hop() for run in hungry], [run.hearing.encoder for run in hungry]
+            hearing = [run for run in runs if run.needs_hop]
+            if hearing:
+                hops, states = [run.take_hop() for run in hearing], [run.hearing.encoder for run in hearing]
                 encoded = self._timed("encode", lambda: self.speech.encoder.step_batch(hops, states), len(hops))  # noqa: B023
-                for run, (rows, state) in zip(hungry, encoded, strict=True):
+                for run, (rows, state) in zip(hearing, encoded, strict=True):
                     check_numbers("speech encoder", rows, MOST_FEATURE)
                     run.hearing = run.hearing.accept(rows, state)
             groups: dict[Hashable, list[_Run]] = {}
@@ -287,7 +287,7 @@ class LatentPerformer:
                     made = self._timed("block", lambda: self._blocks(key, part, motion), len(part))  # noqa: B023
                     for run, block in zip(part, made, strict=True):
                         run.accept_block(block)
-            if not hungry and not groups:
+            if not hearing and not groups:
                 return [run.result() for run in runs]
 
     def _motion(self, runs: Sequence[_Run]) -> list[torch.Tensor] | None:
@@ -392,7 +392,7 @@ class _Run:
         self.state = replace(state, samples=state.samples + size, speaking=not job.final)
 
     @property
-    def _wanting(self) -> bool:
+    def _needs_frames(self) -> bool:
         """Whether frames are to come, whatever they take."""
         if self._idle or self._pause:
             return self._blocks == 0
@@ -414,14 +414,15 @@ class _Run:
         return len(self.hearing.rows) >= self._frames
 
     @property
-    def hungry(self) -> bool:
+    def needs_hop(self) -> bool:
         """Whether the encoder is to take a hop now."""
-        return self._samples is not None or (self._wanting and not self._filled)
+        return self._samples is not None or (self._needs_frames and not self._filled)
 
     @property
     def ready(self) -> bool:
         """Whether a block is to be made now."""
-        return self._filled and not self.hungry and (self._wanting or not (self._idle or self._final or self._pause))
+        of_speech = not (self._idle or self._final or self._pause)
+        return self._filled and not self.needs_hop and (self._needs_frames or of_speech)
 
     @property
     def place(self) -> Hashable:

@@ -122,7 +122,7 @@ class FlowBlock(nn.Module):
 
 
 class FlowGenerator(nn.Module):
-    """V's diffusion transformer (arXiv:2606.01620), 1028 M parameters at the paper's size."""
+    """V's diffusion transformer (arXiv:2606.01620), 1029 M parameters at the paper's size."""
 
     rotation_cos: Tensor
     rotation_sin: Tensor

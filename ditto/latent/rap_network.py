@@ -120,7 +120,7 @@ class RapBlock(nn.Module):
 
 
 class RapDenoiser(nn.Module):
-    """RAP's diffusion transformer (arXiv:2508.05115), 1411 M parameters at the paper's size."""
+    """RAP's diffusion transformer (arXiv:2508.05115), 1414 M parameters at the paper's size."""
 
     rotation_cos: Tensor
     rotation_sin: Tensor

@@ -298,13 +298,13 @@ class Demo:
         held = self.clips.of("held")
         groups: dict[str, list[tuple[Talk, Any, Any]]] = {"known": [], "unseen": []}
         readers = {name: reader_of(self.clips, name) for name in self._known()}
-        wanted = {clip.name: lite_openings(self.clips.load(clip).motion) for clip in held}
+        openings = {clip.name: lite_openings(self.clips.load(clip).motion) for clip in held}
         for place, clip in enumerate(held):
             unseen = clip.portrait.startswith(HELD_PORTRAIT)
             reader = readers.get(clip.portrait) or reader_of(self.calibration, clip.portrait)
             portrait = registered[clip.portrait]
             found = talk(head, portrait, self.clips, clip, reader)
-            others = [opening for name, opening in wanted.items() if name != clip.name]
+            others = [opening for name, opening in openings.items() if name != clip.name]
             silence = np.zeros(clip.frames * SAMPLES_PER_FRAME, np.float32)
             still = reader(show(head, portrait, silence, SIDE, clip.seed).pictures)
             groups["unseen" if unseen else "known"].append((found, others, still))

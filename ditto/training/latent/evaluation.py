@@ -127,7 +127,7 @@ class Talk(NamedTuple):
     Attributes:
         clip: which one.
         real, made: (T, S, S, 3) pictures of the face's square.
-        wanted: (T,) opening of the lips in lite's motion.
+        opening: (T,) opening of the lips in lite's motion.
         real_read, made_read: (T,) read from the pictures.
         loudness: (T,) root mean square of a frame's sound.
         seconds: of processor time for `made`.
@@ -136,7 +136,7 @@ class Talk(NamedTuple):
     clip: ClipInfo
     real: Pictures
     made: Pictures
-    wanted: Floats
+    opening: Floats
     real_read: Floats
     made_read: Floats
     loudness: Floats
@@ -196,11 +196,11 @@ def lips_of(talks: Sequence[Talk], others: Sequence[Sequence[Floats]], silent: S
     """
     rows = [
         (
-            agreement(talk.made_read, talk.wanted),
+            agreement(talk.made_read, talk.opening),
             float(np.mean([agreement(talk.made_read, other) for other in heard])),
-            float(np.mean([agreement(still, other) for other in (talk.wanted, *heard)])),
-            agreement(talk.real_read, talk.wanted),
-            agreement(talk.loudness, talk.wanted),
+            float(np.mean([agreement(still, other) for other in (talk.opening, *heard)])),
+            agreement(talk.real_read, talk.opening),
+            agreement(talk.loudness, talk.opening),
             float(talk.made_read.std() / max(talk.real_read.std(), 1e-9)),
         )
         for talk, heard, still in zip(talks, others, silent, strict=True)
@@ -269,7 +269,7 @@ def parts_of(long: Talk, fps: int = 25) -> list[Part]:
         made, real = long.made[part].astype(np.float64), long.real[part].astype(np.float64)
         found.append(
             Part(
-                agreement(long.made_read[part], long.wanted[part]),
+                agreement(long.made_read[part], long.opening[part]),
                 float(long.made_read[part].mean()),
                 float(long.made_read[part].std() / max(long.real_read[part].std(), 1e-9)),
                 _laplacian(made) / max(_laplacian(real), 1e-9),

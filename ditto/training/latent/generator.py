@@ -1,7 +1,7 @@
 """Train a generator of latents on clips, as latents of a trained codec: what V's and RAP's have in common.
 
-    ditto train flow CLIPS CODEC -o OUT [--preset small] [--motion] [--speech lite|mel|BUNDLE] [--seed 0] [--resume]
-    ditto train rap CLIPS CODEC -o OUT [--preset small] [--motion] [--speech lite|mel|BUNDLE] [--seed 0] [--resume]
+    ditto train flow|rap CLIPS CODEC -o OUT [--preset small] [--motion] [--seed 0] [--resume]
+        [--speech lite|mel|BUNDLE] [--layers 4,8,12]
 
 OUT gets checkpoints, the curve (`log.jsonl`) and, at the end, NAME.safetensors and NAME.json; audio.safetensors too, where an
 encoder of the speech was trained with the generator.

@@ -43,8 +43,8 @@ def _sized(picture: Pictures, height: int) -> Pictures:
 
 def lips_rows(talk: Talk) -> list[tuple[str, Pictures]]:
     """Lite above, the bundle below: the frames that lite opens widest and shuts most, then consecutive ones in the middle."""
-    order = _apart(np.argsort(talk.wanted)[::-1], WIDEST) + _apart(np.argsort(talk.wanted), SHUT)
-    middle = len(talk.wanted) // 2
+    order = _apart(np.argsort(talk.opening)[::-1], WIDEST) + _apart(np.argsort(talk.opening), SHUT)
+    middle = len(talk.opening) // 2
     places = order + list(range(middle, middle + CONSECUTIVE))
     name = talk.clip.portrait.rsplit(".", 1)[0]
     return [(f"{name}: lite", talk.real[places]), (f"{name}: made", talk.made[places])]
