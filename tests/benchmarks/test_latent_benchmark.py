@@ -157,7 +157,7 @@ def test_the_command_predicts_without_running(capsys):
     ("words", "said"),
     [
         (["--size", "paper"], "add --cost"),
-        (["--turns", "0"], "1 or more"),
+        (["--turns", "0"], "from 1 to 1000, got '0'"),
         (["--bundle", "x", "--cost"], "leave out --cost"),
         (["--bundle", "no/such/bundle"], "no/such/bundle"),
     ],

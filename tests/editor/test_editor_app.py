@@ -91,6 +91,7 @@ def test_a_timeline_that_cannot_be_leaves_the_file(client, project):
 
 def test_other_sites_and_unknown_pages_are_refused(client):
     assert client.post("/api/frame", content=b"{}", headers={"origin": "http://elsewhere.example"}).status_code == 403
+    assert client.get("/favicon.ico").headers["content-type"] == "image/svg+xml"
     assert client.get("/api/nothing").json()["error"]["code"] == "not_found"
     assert client.get("/page/..%2f..%2fapp.py").status_code == 404
     assert client.get("/api/exports/none").json()["error"]["text"].startswith("expected the id of an export")

@@ -224,7 +224,7 @@ def test_wrong_shapes_are_refused():
         sampler(np.zeros((4, FEATURE_SIZE)), np.zeros(7), state)
     with pytest.raises(ValueError, match="canonical_keypoints"):
         sampler.initial_state(np.zeros((20, 3)), EYES)
-    with pytest.raises(ValueError, match="diffusion step"):
+    with pytest.raises(ValueError, match="expected steps of 1 or more, got 0"):
         tiny(steps=0)
 
 

@@ -45,6 +45,7 @@ def conversation(head, portrait, talk, output):
 
     with Session(scheduler, portrait, partial(head.appearance, portrait), settings) as s:
         read(s, 3)
+        assert at_rest(scheduler)  # the idle frame that is due has been drawn, before it hears anything
         s.listen(talk[: 8 * SAMPLES_PER_FRAME])
         read(s, 3)
         assert at_rest(scheduler)

@@ -103,7 +103,7 @@ def test_a_finished_run_can_be_lengthened(trained, dataset, tmp_path):
         (["no-such-folder", "-o", "out"], "expected"),
         (["DATA", "-o", "out", "--preset", "large"], "expected a preset of lite, short, paper, got 'large'"),
         (["DATA", "-o", "out", "--bundle", "nobody"], "nobody"),
-        (["DATA", "-o", "out", "--resume"], "leave --resume out"),
+        (["DATA", "-o", "out", "--resume"], "expected a checkpoint to resume at out/checkpoint.pt, got no such file"),
         (["DATA", "-o", __file__], f"expected a folder as output, got the file {__file__}; choose another name"),
         (["DATA", "-o", "out", "--device", "tpu"], "expected device to be cpu, cuda or cuda:N, got 'tpu'"),
         ([__file__, "-o", "out"], "expected a corpus with features (.npz), or a folder of `ditto train prepare`"),

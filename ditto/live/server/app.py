@@ -147,6 +147,10 @@ def create_app(
     async def index() -> Response:
         return Response(page["index.html"], media_type=MEDIA[".html"])
 
+    @app.get("/favicon.ico")  # asked for by browsers at pages that name no icon, such as answers in JSON
+    async def icon() -> Response:
+        return Response(page["icon.svg"], media_type=MEDIA[".svg"])
+
     @app.get("/page/{name}")
     async def part_of_page(name: str) -> Response:
         if name not in page:

@@ -231,7 +231,7 @@ def test_the_kernel_refuses_what_does_not_fit() -> None:
     layer = LAYERS.right
     view, curves = eye_view(layer, GEOMETRY, _pose(GEOMETRY, _blink(GEOMETRY, 1.0, 1.0)), 1.0)
     assert view is not None
-    with pytest.raises(TypeError, match="image as uint8, got float32"):
+    with pytest.raises(TypeError, match="image of draw_eye as uint8, got float32"):
         ops.draw_eye(FACE.astype(np.float32), layer.texture, curves, layer.strip, view)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"\(h, w, 16\) texture"):
         ops.draw_eye(FACE.copy(), layer.texture[..., :8], curves, layer.strip, view)

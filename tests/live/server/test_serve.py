@@ -119,6 +119,7 @@ def test_the_page_loads_nothing_from_other_hosts(served):
             assert "http://" not in part.text
             assert "https://" not in part.text
         assert "//" not in page.text
+        assert http.get("/favicon.ico").headers["content-type"] == "image/svg+xml"
         assert http.get("/page/../app.py").status_code == 404
         assert http.get("/page/%2e%2e%2fapp.py").status_code == 404
         assert http.get("/client/package.json").status_code == 404
