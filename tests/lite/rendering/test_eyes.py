@@ -233,7 +233,7 @@ def test_the_kernel_refuses_what_does_not_fit() -> None:
     assert view is not None
     with pytest.raises(TypeError, match="image of draw_eye as uint8, got float32"):
         ops.draw_eye(FACE.astype(np.float32), layer.texture, curves, layer.strip, view)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"\(h, w, 16\) texture"):
+    with pytest.raises(ValueError, match=r"a texture \(h, w, 16\) of draw_eye"):
         ops.draw_eye(FACE.copy(), layer.texture[..., :8], curves, layer.strip, view)
     with pytest.raises(ValueError, match=r"\(n, 13\) curves"):
         ops.draw_eye(FACE.copy(), layer.texture, curves[:, :4], layer.strip, view)
