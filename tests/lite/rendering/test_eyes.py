@@ -235,9 +235,9 @@ def test_the_kernel_refuses_what_does_not_fit() -> None:
         ops.draw_eye(FACE.astype(np.float32), layer.texture, curves, layer.strip, view)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"a texture \(h, w, 16\) of draw_eye"):
         ops.draw_eye(FACE.copy(), layer.texture[..., :8], curves, layer.strip, view)
-    with pytest.raises(ValueError, match=r"\(n, 13\) curves"):
+    with pytest.raises(ValueError, match=r"curves \(n, 13\)"):
         ops.draw_eye(FACE.copy(), layer.texture, curves[:, :4], layer.strip, view)
-    with pytest.raises(ValueError, match=r"\(m, 129\) strip"):
+    with pytest.raises(ValueError, match=r"strip \(m, 129\)"):
         ops.draw_eye(FACE.copy(), layer.texture, curves, layer.strip[:, :5], view)
     with pytest.raises(ValueError, match="box inside 256 x 256"):
         ops.draw_eye(FACE.copy(), layer.texture, curves, layer.strip, view._replace(box=(0, 0, 400, 20)))
